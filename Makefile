@@ -1,0 +1,39 @@
+# Two commands do everything: `make demo` and `make test`. Both make and reuse .venv by themselves.
+
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+READY  := $(VENV)/ready
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test check format lowest clean
+
+help:     ## list what there is
+	@grep -hE '^[a-z]+: .*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  make \1\t/' | expand -t 18
+
+$(READY): pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "vertex-registry needs Python 3.11 or later; name one: make $(or $(MAKECMDGOALS),test) PYTHON=python3.12"; exit 1; }
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@echo "Setting up $(VENV) (once) ..."
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --upgrade 'pip>=25.1'
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable . --group dev
+	@touch $@
+
+demo: $(READY)   ## train, register, promote and list real models, with no cloud account
+	@$(BIN)/python examples/quickstart.py
+
+test: $(READY)   ## run every test, with branch coverage
+	@$(BIN)/python -m pytest --numprocesses 2 --cov --cov-report=term --quiet
+
+check: $(READY)   ## run ruff, mypy and the import contracts
+	@$(BIN)/ruff check
+	@$(BIN)/ruff format --check
+	@$(BIN)/mypy
+	@$(BIN)/lint-imports
+
+format: $(READY)   ## let ruff format the code and mend what it can
+	@$(BIN)/ruff check --fix-only --quiet
+	@$(BIN)/ruff format
+
+clean:   ## remove .venv and every cache
+	rm -rf $(VENV) .venv-lowest .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis .coverage*
