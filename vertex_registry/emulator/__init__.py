@@ -1,0 +1,1 @@
+"""A local Vertex AI Model Registry that Google's own clients work against unmodified."""
