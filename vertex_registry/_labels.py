@@ -1,0 +1,296 @@
+r"""Metadata in labels, losslessly.
+
+Vertex keeps nothing with a version but labels: 64 of them, whose keys and values have at most 63 lower-case letters,
+digits, dashes and underscores. Metadata is any JSON object. It goes into labels in three ways, the first that fits:
+
+* **as itself**: a string that is a legal label value, under a key that is a legal label key and nobody's. ``team:
+  "growth"`` is the label ``team=growth``, to be read and filtered in the console.
+* **escaped**: any other value that is short, under such a key. Its JSON text follows the mark ``_j_``, with every
+  character that a label may not hold written as ``_`` and two hexadecimal digits a byte: ``accuracy: 0.93`` is the
+  label ``accuracy=_j_0_2e93``. A string that begins with the mark is escaped too, so that reading is never in doubt.
+* **packed**: all the rest, together: one JSON document, deflated, in base32, cut over the labels ``vr-pack-N-0`` to
+  ``vr-pack-N-(N-1)``. Each part begins with a digest of the whole. Vertex merges a model's labels into its versions',
+  and a part that was left there by something else is noticed, because its digest is another.
+
+Labels that others wrote are metadata as well, and read back as what they are. An update leaves the label of every key
+that it does not name as it stands, letter for letter. Our own texts (*notes*: the stage, a version's name) lie beside
+the metadata under keys that metadata cannot take, and are escaped and packed in the same way.
+
+Not handled: a label of somebody else's that begins with our mark and happens to be canonical JSON reads as that JSON.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import hashlib
+import json
+import math
+import re
+import zlib
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, Final
+
+import attrs
+
+from vertex_registry.errors import InvalidArgumentError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+# "There can be no more than 64 labels attached to a single resource. Label keys and values can only contain lowercase
+# letters, numbers, dashes and underscores. Label keys must start with a letter or number, must be less than 64
+# characters in length, and must be less that 128 bytes in length when encoded in UTF-8." (the validator's own words)
+MAX_LABELS: Final = 64
+MAX_CHARACTERS: Final = 63
+
+MANAGED_BY: Final = "managed_by"
+VERSION_NAME: Final = "vr-version-name"
+REQUEST: Final = "vr-request"
+
+#: The keys that belong to us; ``stage`` and its stamps are explained in ``_stages``.
+NOTES: Final = frozenset(
+    {MANAGED_BY, VERSION_NAME, REQUEST, "stage", "vr-stage-changed-at", "vr-stage-changed-by"}
+)  # fmt: skip
+
+_MARK: Final = "_j_"
+_KEY: Final = re.compile(r"[a-z][a-z0-9_-]{0,62}", re.ASCII)
+_VALUE: Final = re.compile(r"[a-z0-9_-]{0,63}", re.ASCII)
+_PLAIN: Final = frozenset("abcdefghijklmnopqrstuvwxyz0123456789-")
+_ESCAPED: Final = re.compile(r"(?:[a-z0-9-]|_[0-9a-f]{2})*", re.ASCII)
+_PART_KEY: Final = re.compile(r"vr-pack-([1-9][0-9]?)-(0|[1-9][0-9]?)", re.ASCII)
+_DIGEST: Final = 8
+_PART: Final = MAX_CHARACTERS - _DIGEST
+
+
+@attrs.frozen
+class Content:
+    """What the labels of a version say.
+
+    Attributes:
+        metadata: The JSON object that is the version's metadata, others' labels included.
+        notes: Our own texts, by the key they lie under.
+    """
+
+    metadata: dict[str, Any]
+    notes: dict[str, str]
+
+
+def read(labels: Mapping[str, str]) -> Content:
+    """What the labels say; there are no labels that it fails on."""
+    packed = _unpack(labels)
+    content = Content(metadata={}, notes={})
+    for key, value in labels.items():
+        if key in NOTES:
+            text = _unescape(value)
+            content.notes[key] = text if isinstance(text, str) else value
+        elif not packed.parts or not _PART_KEY.fullmatch(key):
+            content.metadata[key] = _unescape(value) if value.startswith(_MARK) else value
+    content.metadata.update(packed.metadata)
+    content.notes.update(packed.notes)
+    return content
+
+
+def write(
+    labels: Mapping[str, str],
+    *,
+    metadata: Mapping[str, Any] | None = None,
+    remove: Iterable[str] = (),
+    notes: Mapping[str, str] | None = None,
+) -> dict[str, str]:
+    """The labels, changed: metadata and notes merged in, the keys to remove taken out, all else as it stands.
+
+    Raises:
+        InvalidArgumentError: The metadata is not a JSON object, or is larger than Vertex's labels.
+    """
+    metadata = check_metadata(metadata or {})
+    notes = dict(notes or {})
+    packed = _unpack(labels)
+    named = {*metadata, *remove}
+    renewed = (named - NOTES) | notes.keys()
+    kept = {key: value for key, value in labels.items() if key not in renewed and not _PART_KEY.fullmatch(key)}
+    if not packed.parts:  # parts that make no whole are somebody else's labels
+        kept |= {key: value for key, value in labels.items() if _PART_KEY.fullmatch(key)}
+    large = {key: value for key, value in packed.metadata.items() if key not in named}
+    large_notes = {key: value for key, value in packed.notes.items() if key not in notes}
+
+    for key, text in notes.items():
+        if (label := _label(text)) is None:
+            large_notes[key] = text
+        else:
+            kept[key] = label
+    for key, value in metadata.items():
+        if (label := _label(value)) is None or not is_free_key(key):
+            large[key] = value
+        else:
+            kept[key] = label
+
+    parts = _pack(large, large_notes)
+    _check_budget(kept, parts, large)
+    return {**kept, **parts}
+
+
+def check_metadata(metadata: Mapping[str, Any]) -> dict[str, Any]:
+    """The metadata as a dict of its own.
+
+    Raises:
+        InvalidArgumentError: It is no JSON object: it holds NaN, a tuple, a key that is not a string, or anything else
+            that JSON does not have. The message says where.
+    """
+    if not isinstance(metadata, Mapping):
+        raise InvalidArgumentError(f"The metadata is a {type(metadata).__name__}; it has to be a dict.")
+    try:
+        _check_json(dict(metadata), "metadata")
+        return dict(json.loads(json.dumps(dict(metadata))))
+    except RecursionError:
+        raise InvalidArgumentError("The metadata is nested too deeply, or holds itself.") from None
+    except ValueError as error:
+        if isinstance(error, InvalidArgumentError):
+            raise
+        raise InvalidArgumentError("The metadata holds a number with too many digits.") from None
+
+
+def check_label(key: str, value: str) -> None:
+    """A label that is to be written as it stands.
+
+    Raises:
+        InvalidArgumentError: Vertex allows no such key or value, or the key is one of ours.
+    """
+    if not isinstance(key, str) or not isinstance(value, str) or not _KEY.fullmatch(key) or not _VALUE.fullmatch(value):
+        raise InvalidArgumentError(
+            f"The label {key!r} is not one that Vertex allows: key and value have at most {MAX_CHARACTERS} lower-case "
+            "letters, digits, dashes and underscores, and a key begins with a letter."
+        )
+    if not is_free_key(key):
+        raise InvalidArgumentError(f"The label {key!r} is not free: its key is kept for this package or for Google.")
+
+
+def check_managed_by(value: str) -> str:
+    """The value of the label ``managed_by``.
+
+    Raises:
+        InvalidArgumentError: It is no label value.
+    """
+    if not isinstance(value, str) or not value or not _VALUE.fullmatch(value):
+        raise InvalidArgumentError(
+            f"managed_by={value!r} is no label value: 1 to {MAX_CHARACTERS} lower-case letters, digits, dashes and "
+            "underscores."
+        )
+    return value
+
+
+def is_free_key(key: str) -> bool:
+    """Whether metadata can lie under that key as it is."""
+    return bool(_KEY.fullmatch(key)) and key not in NOTES and not key.startswith(("vr-", "goog"))
+
+
+def _check_json(value: object, where: str) -> None:
+    if isinstance(value, dict):
+        for key, item in value.items():
+            if not isinstance(key, str):
+                raise InvalidArgumentError(f"{where} has the key {key!r}; the keys of JSON are strings.")
+            _check_json(item, f"{where}[{key!r}]")
+    elif isinstance(value, list):
+        for index, item in enumerate(value):
+            _check_json(item, f"{where}[{index}]")
+    elif isinstance(value, float):
+        if not math.isfinite(value):
+            raise InvalidArgumentError(f"{where} is not a finite number, and JSON has no other.")
+    elif value is not None and not isinstance(value, (str, int)):
+        raise InvalidArgumentError(
+            f"{where} is a {type(value).__module__}.{type(value).__qualname__}, which JSON does not have. "
+            "JSON has strings, numbers, True, False, None, lists and dicts."
+        )
+
+
+def _label(value: object) -> str | None:
+    """The value in one label, as itself or escaped; None where one label cannot hold it."""
+    if isinstance(value, str) and _VALUE.fullmatch(value) and not value.startswith(_MARK):
+        return value
+    escaped = _escape(value)
+    return escaped if len(escaped) <= MAX_CHARACTERS else None
+
+
+def _json(value: object) -> bytes:
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "surrogatepass")
+
+
+def _escape(value: object) -> str:
+    return _MARK + "".join(
+        chr(byte) if chr(byte) in _PLAIN else f"_{byte:02x}" for byte in _json(value)
+    )  # fmt: skip
+
+
+def _unescape(label: str) -> Any:
+    """The value that was escaped, or the label itself where it was not written by us."""
+    body = label.removeprefix(_MARK)
+    if not label.startswith(_MARK) or not _ESCAPED.fullmatch(body):
+        return label
+    try:
+        raw = bytes.fromhex(re.sub(r"[a-z0-9-]|_(..)", lambda m: m[1] or f"{ord(m[0]):02x}", body))
+        value = json.loads(raw.decode("utf-8", "surrogatepass"))
+        return value if _escape(value) == label else label
+    except (ValueError, RecursionError):
+        return label
+
+
+@attrs.frozen
+class _Packed:
+    metadata: dict[str, Any]
+    notes: dict[str, str]
+    parts: frozenset[str]
+
+
+_NOTHING: Final = _Packed({}, {}, frozenset())
+
+
+def _pack(metadata: Mapping[str, Any], notes: Mapping[str, str]) -> dict[str, str]:
+    if not metadata and not notes:
+        return {}
+    deflate = zlib.compressobj(9, zlib.DEFLATED, -15)
+    document = _json([metadata, notes])
+    blob = deflate.compress(document) + deflate.flush()
+    text = base64.b32encode(blob).decode().rstrip("=").lower()
+    chunks = [text[start : start + _PART] for start in range(0, len(text), _PART)]
+    digest = _pack_digest(blob)
+    return {f"vr-pack-{len(chunks)}-{index}": digest + chunk for index, chunk in enumerate(chunks)}
+
+
+def _unpack(labels: Mapping[str, str]) -> _Packed:
+    """What was packed; nothing where the parts at hand make no whole."""
+    sizes = {int(match[1]) for key in labels if (match := _PART_KEY.fullmatch(key))}
+    for size in sorted(sizes, reverse=True):
+        keys = [f"vr-pack-{size}-{index}" for index in range(size)]
+        values = [labels.get(key, "") for key in keys]
+        text = "".join(value[_DIGEST:] for value in values).upper()
+        try:
+            blob = base64.b32decode(text + "=" * (-len(text) % 8))
+            digest = _pack_digest(blob)
+            if any(value[:_DIGEST] != digest for value in values):
+                continue
+            inflate = zlib.decompressobj(-15)
+            document = inflate.decompress(blob) + inflate.flush()
+            metadata, notes = json.loads(document.decode("utf-8", "surrogatepass"))
+            return _Packed(dict(metadata), dict(notes), frozenset(keys))
+        except (binascii.Error, zlib.error, ValueError, TypeError, RecursionError):
+            continue
+    return _NOTHING
+
+
+def _pack_digest(blob: bytes) -> str:
+    return base64.b32encode(hashlib.sha256(blob).digest()).decode().lower()[:_DIGEST]
+
+
+def _check_budget(kept: Mapping[str, str], parts: Mapping[str, str], large: Mapping[str, Any]) -> None:
+    total = len(kept) + len(parts)
+    if total <= MAX_LABELS:
+        return
+    ours = len(kept.keys() & NOTES)
+    keys = sorted(large, key=lambda key: -len(_json(large[key])))
+    largest = ", ".join(repr(key) for key in keys[:5]) + (", ..." if len(keys) > 5 else "")  # noqa: PLR2004
+    raise InvalidArgumentError(
+        f"The metadata needs {total} labels, and Vertex allows {MAX_LABELS} on a version: {ours} of our own, "
+        f"{len(kept) - ours} with a label each, and {len(parts)} for what does not fit into one"
+        + (f" (the largest: {largest})" if large else "")
+        + ". Keep large metadata in a file beside the artifact. Nothing was changed."
+    )

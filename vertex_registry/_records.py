@@ -1,0 +1,170 @@
+"""What callers are given: frozen records with plain Python values in them."""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
+
+import attrs
+
+from vertex_registry._stages import Stage
+from vertex_registry.errors import InvalidArgumentError
+
+if TYPE_CHECKING:
+    import datetime as dt
+
+
+def _strings(value: Any) -> tuple[str, ...]:
+    if isinstance(value, str):
+        raise InvalidArgumentError(f"Give a list of strings, not one string: {value!r}.")
+    return tuple(value)
+
+
+@attrs.frozen
+class ServingContainer:
+    """The container that serves a version's predictions.
+
+    Attributes:
+        image: The image's URI, in Artifact Registry.
+        command: What replaces the image's entry point.
+        args: What replaces the image's arguments.
+        env: Environment variables. Their values stay out of the record's ``repr``.
+        ports: The ports that the container listens on for HTTP; Vertex sends requests to the first.
+        grpc_ports: The same for gRPC.
+        predict_route: The path that predictions are asked of.
+        health_route: The path that health checks ask.
+        shared_memory_mb: Shared memory, in MB; 0 is the container runtime's default.
+        deployment_timeout: How long a deployment may take, in seconds; at most 7,200. None is Vertex's default.
+    """
+
+    image: str
+    command: tuple[str, ...] = attrs.field(default=(), converter=_strings)
+    args: tuple[str, ...] = attrs.field(default=(), converter=_strings)
+    env: Mapping[str, str] = attrs.field(factory=dict, converter=dict, repr=False, hash=False)
+    ports: tuple[int, ...] = attrs.field(default=(), converter=tuple)
+    grpc_ports: tuple[int, ...] = attrs.field(default=(), converter=tuple)
+    predict_route: str = ""
+    health_route: str = ""
+    shared_memory_mb: int = 0
+    deployment_timeout: float | None = None
+
+
+@attrs.frozen(kw_only=True)
+class ModelVersion:
+    """One version of a model, as it stood when it was read.
+
+    Attributes:
+        name: The display name of the model.
+        version: Vertex's number of the version: "1", "2", ...
+        version_name: What the caller called the version when it was registered, exactly; None where it had no name.
+        resource_name: ``projects/NUMBER/locations/LOCATION/models/ID@VERSION``.
+        model_resource_name: The same of the model, without the version.
+        stage: Where the version stands.
+        stage_changed_at: When that was last changed (UTC); None where this package did not do it.
+        stage_changed_by: Who changed it: the principal of the credentials, or the client's ``actor``.
+        aliases: The version's aliases, with ``"default"`` where it is the model's default version.
+        is_default: Whether it is.
+        description: The version's own description.
+        metadata: The JSON object that was registered with the version, and the labels that others put there.
+        labels: The labels as Vertex returned them, the model's own merged into the version's.
+        managed_by: The value of the label ``managed_by``, or None.
+        artifact_uri: The Cloud Storage directory of the artifact; empty where the version has none.
+        container: The container that serves it, or None where Vertex did not say.
+        created_at: When the version was uploaded (UTC).
+        updated_at: When the version was last changed (UTC).
+        etag: Vertex's mark of this state of the version.
+    """
+
+    name: str
+    version: str
+    version_name: str | None = None
+    resource_name: str
+    model_resource_name: str
+    stage: Stage = Stage.NONE
+    stage_changed_at: dt.datetime | None = None
+    stage_changed_by: str | None = None
+    aliases: tuple[str, ...] = ()
+    is_default: bool = False
+    description: str = ""
+    metadata: dict[str, Any] = attrs.field(factory=dict, hash=False)
+    labels: dict[str, str] = attrs.field(factory=dict, hash=False)
+    managed_by: str | None = None
+    artifact_uri: str = ""
+    container: ServingContainer | None = None
+    created_at: dt.datetime
+    updated_at: dt.datetime
+    etag: str = ""
+
+
+@attrs.frozen(kw_only=True)
+class RegisteredModel:
+    """One model, as it stood when it was read.
+
+    Attributes:
+        name: Its display name.
+        resource_name: ``projects/NUMBER/locations/LOCATION/models/ID``.
+        description: The model's own description.
+        labels: The labels as Vertex returned them: the model's own, with those of its default version merged in.
+        managed_by: The value of the label ``managed_by``, or None.
+        default_version: The number of the version that holds the alias ``default``.
+        created_at: When the model was created (UTC).
+        updated_at: When the model was last changed (UTC).
+    """
+
+    name: str
+    resource_name: str
+    description: str = ""
+    labels: dict[str, str] = attrs.field(factory=dict, hash=False)
+    managed_by: str | None = None
+    default_version: str
+    created_at: dt.datetime
+    updated_at: dt.datetime
+
+
+@attrs.frozen(kw_only=True)
+class StageChange:
+    """The last change of one version's stage.
+
+    Attributes:
+        version: The number of the version.
+        version_name: Its name, or None.
+        stage: The stage it was given.
+        changed_at: When (UTC).
+        changed_by: By whom, or None where that is not known.
+    """
+
+    version: str
+    version_name: str | None
+    stage: Stage
+    changed_at: dt.datetime
+    changed_by: str | None
+
+
+def _positive(_instance: object, attribute: attrs.Attribute[float], value: float) -> None:
+    if not value > 0:
+        raise InvalidArgumentError(f"Retry({attribute.name}={value!r}) is not a positive number of seconds.")
+
+
+@attrs.frozen(kw_only=True)
+class Retry:
+    """How long the client goes on trying, and how it waits in between. All times are in seconds.
+
+    Attributes:
+        calls: The budget of one call: connecting, every try and every wait between tries.
+        operations: The budget of one long-running operation, from its start to its end.
+        first: The longest wait before the second try; it doubles with each further one.
+        most: The longest wait between two tries, unless the server asks for more.
+        sleep: What waits that many seconds.
+        random: What gives a number from 0 up to 1; each wait is that share of the longest.
+        clock: What tells the time that the budgets are measured with.
+    """
+
+    calls: float = attrs.field(default=60.0, validator=_positive)
+    operations: float = attrs.field(default=1800.0, validator=_positive)
+    first: float = attrs.field(default=0.2, validator=_positive)
+    most: float = attrs.field(default=10.0, validator=_positive)
+    sleep: Callable[[float], None] = attrs.field(default=time.sleep, repr=False)
+    random: Callable[[], float] = attrs.field(default=random.random, repr=False)
+    clock: Callable[[], float] = attrs.field(default=time.monotonic, repr=False)
