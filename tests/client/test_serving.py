@@ -1,0 +1,203 @@
+"""Serving images: the tables agree with Google's package, and what could not be served is refused."""
+
+from __future__ import annotations
+
+from datetime import date, timedelta
+
+import pytest
+from google.cloud.aiplatform.constants import prediction
+from hypothesis import given
+from hypothesis import strategies as st
+
+from vertex_registry import _serving
+from vertex_registry.errors import InvalidArgumentError
+
+US = "us-docker.pkg.dev/vertex-ai/prediction/"
+
+
+def all_images(location: str) -> list[tuple[str, str, str]]:
+    """Every framework, version and image of the table, with GPU variants."""
+    return [
+        (framework, version, _serving.serving_image(f"{framework}:{version}", location, gpu=gpu))
+        for framework, versions in _serving.PREBUILT.items()
+        for version in versions
+        for gpu in ((False, True) if framework in {"tensorflow", "pytorch"} else (False,))
+    ]
+
+
+def test_the_table_is_the_list_of_googles_package() -> None:
+    """Every image that Google's SDK knows can be named here, and none other."""
+    ours = {image for location in ("us-east1", "europe-west1", "asia-east1") for _, _, image in all_images(location)}
+
+    assert ours == set(prediction.SERVING_CONTAINER_URIS)
+
+
+def test_the_newest_version_comes_first() -> None:
+    """A framework named without a version means its newest image, which is the one served longest."""
+    for framework, versions in _serving.PREBUILT.items():
+        numbers = [tuple(map(int, version.split("."))) for version in versions]
+
+        assert numbers == sorted(numbers, reverse=True)
+        assert next(iter(versions.values())) == max(versions.values())
+        assert _serving.serving_image(framework, "us-central1") == _serving.serving_image(
+            f"{framework}:{next(iter(versions))}", "us-central1"
+        )
+
+
+def test_the_default_image_was_served_when_the_table_was_read() -> None:
+    """The default image is no image that is gone."""
+    assert _serving.retired(_serving.default_image("us-central1"), _serving.READ_ON) is None
+
+
+@pytest.mark.parametrize(
+    ("location", "host"),
+    [
+        ("us-central1", "us"),
+        ("us", "us"),
+        ("northamerica-northeast1", "us"),
+        ("southamerica-east1", "us"),
+        ("europe-west4", "europe"),
+        ("me-west1", "europe"),
+        ("africa-south1", "europe"),
+        ("asia-northeast1", "asia"),
+        ("australia-southeast1", "asia"),
+        ("Europe-West4", "europe"),
+        ("global", "us"),
+        ("mars-north1", "us"),
+    ],
+)
+def test_the_image_comes_from_the_nearest_host(location: str, host: str) -> None:
+    """Every location has a host, also where Google's own function has none."""
+    assert _serving.default_image(location) == f"{host}-docker.pkg.dev/vertex-ai/prediction/sklearn-cpu.1-6:latest"
+
+
+@pytest.mark.parametrize(
+    ("spec", "gpu", "image"),
+    [
+        ("sklearn", False, f"{US}sklearn-cpu.1-6:latest"),
+        ("sklearn:1.5", False, f"{US}sklearn-cpu.1-5:latest"),
+        ("sklearn:1.5.2", False, f"{US}sklearn-cpu.1-5:latest"),
+        ("xgboost", False, f"{US}xgboost-cpu.2-1:latest"),
+        ("tensorflow", True, f"{US}tf2-gpu.2-15:latest"),
+        ("tensorflow:1.15", False, f"{US}tf-cpu.1-15:latest"),
+        ("pytorch", False, f"{US}pytorch-cpu.2-4:latest"),
+        ("pytorch:2.2", True, f"{US}pytorch-gpu.2-2:latest"),
+        ("eu.gcr.io/acme/server:3", False, "eu.gcr.io/acme/server:3"),
+    ],
+)
+def test_a_framework_is_enough_to_name_an_image(spec: str, gpu: bool, image: str) -> None:
+    """A framework, with or without a version, means a prebuilt image; a full URI means itself."""
+    assert _serving.serving_image(spec, "us-central1", gpu=gpu) == image
+
+
+@pytest.mark.parametrize(
+    ("spec", "gpu", "says"),
+    [
+        ("sklearn:1.7", False, "no prebuilt serving image for sklearn 1.7. There are images for 1.6, 1.5"),
+        ("sklearn:1.7.1", False, "sklearn 1.7.1"),
+        ("sklearn:1", False, "sklearn 1."),
+        ("xgboost", True, "pytorch and tensorflow do"),
+        ("onnx", False, "pytorch, sklearn, tensorflow, xgboost"),
+        ("server:latest", False, "full URI of an image"),
+        ("", False, "Name one of"),
+        ("gcr.io/acme/server:3", True, "Leave gpu out"),
+    ],
+)
+def test_an_image_that_is_not_there_is_refused(spec: str, gpu: bool, says: str) -> None:
+    """The message lists what there is."""
+    with pytest.raises(InvalidArgumentError) as caught:
+        _serving.serving_image(spec, "us-central1", gpu=gpu)
+
+    assert says in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("version", "image"),
+    [
+        ("1.6.1", f"{US}sklearn-cpu.1-6:latest"),
+        ("1.5.0rc1", f"{US}sklearn-cpu.1-5:latest"),
+        ("1.3.2", f"{US}sklearn-cpu.1-3:latest"),
+        ("1.7.0", None),
+        ("1.10.0", None),
+        ("1.1.3", None),
+        ("", None),
+        ("?", None),
+    ],
+)
+def test_the_image_follows_scikit_learn(version: str, image: str | None) -> None:
+    """The minor version decides; there is no image for 1.1, nor for 1.7 and later."""
+    assert _serving.image_for_sklearn(version, "us-central1") == image
+
+
+def test_an_image_that_is_gone_does_not_match() -> None:
+    """With a date, only images that are served on that day match."""
+    assert _serving.image_for_sklearn("1.3.2", "us-central1", today=date(2026, 1, 1)) is None
+    assert _serving.image_for_sklearn("1.3.2", "us-central1", today=date(2025, 1, 1)) == f"{US}sklearn-cpu.1-3:latest"
+
+
+def test_an_image_is_retired_from_its_last_day_on() -> None:
+    """Each image of the table is served until the day before its end, and not from it on."""
+    for framework, version, image in all_images("asia-east1"):
+        end = _serving.PREBUILT[framework][version]
+
+        assert _serving.retired(image, end - timedelta(days=1)) is None
+        assert _serving.retired(image, end) == end
+
+
+@pytest.mark.parametrize(
+    "image",
+    [
+        "gcr.io/acme/server:3",
+        f"{US}sklearn-cpu.9-9:latest",
+        f"evil.example/{US}sklearn-cpu.1-0:latest",
+        f"{US}sklearn-cpu.1-0:latest\n",
+        "us-dockerXpkg.dev/vertex-ai/prediction/sklearn-cpu.1-0:latest",
+    ],
+)
+def test_an_unknown_image_is_not_known_to_be_retired(image: str) -> None:
+    """Nothing is said about images that are not in the table."""
+    assert _serving.retired(image, date(2099, 1, 1)) is None
+
+
+def test_every_prebuilt_image_loads_its_frameworks_files() -> None:
+    """The files depend on the framework alone, also for a version that came later."""
+    for framework, _, image in [*all_images("us-east1"), ("pytorch", "9.9", f"{US}pytorch-tpu.9-9:latest")]:
+        assert _serving.files_of(image) == _serving.FILES[framework]
+    assert _serving.files_of("gcr.io/acme/server:3") == ()
+
+
+@given(
+    extra=st.lists(st.sampled_from(["scaler.joblib", "sub/model.joblib", "metadata.json", "model.onnx", "Model.pkl"])),
+    held=st.sets(st.sampled_from(sorted({name for names in _serving.FILES.values() for name in names}))),
+    framework=st.sampled_from(sorted(_serving.PREBUILT)),
+)
+def test_exactly_one_file_passes(extra: list[str], held: set[str], framework: str) -> None:
+    """A directory passes when one of the image's files is at its top, whatever lies beside it."""
+    image = _serving.serving_image(framework, "us-central1")
+    names = [*extra, *held]
+    if len(held & set(_serving.FILES[framework])) == 1:
+        _serving.check_directory(names, image, where="gs://bucket/dir")
+    else:
+        with pytest.raises(InvalidArgumentError) as caught:
+            _serving.check_directory(names, image, where="gs://bucket/dir")
+        assert all(name in str(caught.value) for name in _serving.FILES[framework])
+        assert "gs://bucket/dir" in str(caught.value)
+    _serving.check_directory(names, "gcr.io/acme/server:3", where="gs://bucket/dir")
+
+
+def test_the_refusal_says_what_is_there() -> None:
+    """The message tells what the image loads, what was found, and what to do."""
+    with pytest.raises(InvalidArgumentError) as caught:
+        _serving.check_directory(["artifact.pkl"], f"{US}sklearn-cpu.1-6:latest", where="./model")
+
+    assert str(caught.value) == (
+        "./model cannot be served by us-docker.pkg.dev/vertex-ai/prediction/sklearn-cpu.1-6:latest, which loads "
+        "exactly one of model.joblib, model.pkl. It holds artifact.pkl. Save the model under that name, at the top of the "
+        "directory, or name another image with container=."
+    )
+    with pytest.raises(InvalidArgumentError, match=r"a5.txt and 3 more\. Save"):
+        _serving.check_directory([f"a{n}.txt" for n in range(1, 9)], f"{US}pytorch-cpu.2-4:latest", where="./model")
+    with pytest.raises(InvalidArgumentError, match=r"There are no files in it"):
+        _serving.check_directory([], f"{US}pytorch-cpu.2-4:latest", where="./model")
+    with pytest.raises(InvalidArgumentError, match=r"It holds model.joblib and model.pkl\. Remove all but one"):
+        _serving.check_directory(["model.pkl", "model.joblib"], f"{US}sklearn-cpu.1-6:latest", where="./model")
