@@ -1,0 +1,552 @@
+"""What a caller may ask of a list: filters, orders, pages and field masks. Pure.
+
+A list is asked for with a filter, an order, a page size and a page token. What each list allows is data, in
+``LISTINGS``; one parser obeys the table. A filter is a conjunction of terms, which is all that Vertex documents:
+
+    filter = term *( AND term )          term = field ( "=" | "!=" ) value | map "." key "=" value
+                                                | map "." key ":" "*"      | map ":" key
+
+A key and a value stand bare, or in single or double quotes with the escapes of ``ESCAPES``. Field names come in
+snake_case and in camelCase. Blanks may stand round an operator and must stand round ``AND``. Everything else that
+AIP-160 knows (``OR``, ``NOT``, parentheses, ``<``, wildcards, a term without a field) is refused with the position,
+counted from 1, of the first character that cannot be right. That it is refused, and not understood, is a guess where
+Vertex's reference is silent; a caller who keeps to what is documented never meets it.
+
+A page token carries the place where the next page begins: the values of the sort key of the last row that was given,
+so that a page costs the same wherever it lies. It is bound to its query, for a place in one order means nothing in
+another, and it carries a checksum, so that what was cut or altered is refused and never misread.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import enum
+import hashlib
+import json
+import re
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Final, NoReturn, TypeVar
+
+from google.protobuf import field_mask_pb2
+
+from vertex_registry.emulator._status import invalid_argument
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+    from google.protobuf.descriptor import Descriptor
+    from google.protobuf.message import Message
+
+    from vertex_registry.emulator._status import Failure
+
+    AnyMessage = TypeVar("AnyMessage", bound=Message)
+
+#: The values of a sort key, in the order of its fields, ending in whatever makes it unique.
+Position = tuple[str | int, ...]
+
+# Vertex documents neither ("The standard list page size"): both are guesses. AIP-158: "If the user specifies page_size
+# to a value greater than the maximum the API supports, the API should coerce to the maximum."
+DEFAULT_PAGE_SIZE: Final = 100
+MAXIMUM_PAGE_SIZE: Final = 1000
+
+
+# --- what each list allows ---------------------------------------------------
+
+
+class Operator(enum.StrEnum):
+    """How a term compares."""
+
+    EQUALS = "="
+    DIFFERS = "!="
+    HAS = ":"
+
+
+@dataclass(frozen=True, slots=True)
+class OrderKey:
+    """One field to order by.
+
+    Attributes:
+        field: Its name, in snake_case.
+        descending: Whether the greatest comes first.
+    """
+
+    field: str
+    descending: bool = False
+
+
+_EQUAL_OR_NOT: Final = frozenset({Operator.EQUALS, Operator.DIFFERS})
+_EQUAL: Final = frozenset({Operator.EQUALS})
+_MAP: Final = frozenset({Operator.EQUALS, Operator.HAS})
+
+
+@dataclass(frozen=True, slots=True)
+class Listing:
+    """What one list RPC allows.
+
+    Attributes:
+        filters: The fields that a filter may name, in snake_case, with the operators that each supports.
+        maps: Those of them that are maps: their terms are about a key.
+        orders: The fields that ``order_by`` may name, in snake_case.
+        default_order: The order of a list that was asked for in no order.
+    """
+
+    filters: Mapping[str, frozenset[Operator]] = field(default_factory=dict)
+    maps: frozenset[str] = frozenset()
+    orders: tuple[str, ...] = ()
+    default_order: tuple[OrderKey, ...] = ()
+
+
+#: The lists, by the name of their RPC. One that its reference gives no field of has "the standard list filter" only in
+#: name: any filter is refused.
+LISTINGS: Final[Mapping[str, Listing]] = MappingProxyType(
+    {
+        # ListModelsRequest.filter: "`model` supports = and !=. `display_name` supports = and !=. `labels` supports
+        # general map functions that is: `labels.key=value` - key:value equality, `labels.key:* or labels:key - key
+        # existence. A key including a space must be quoted. `base_model_name` only supports =".
+        # ListModelsRequest.order_by: "Supported fields: display_name, create_time, update_time".
+        # The newest model first, when no order is asked for, is a guess.
+        "ListModels": Listing(
+            filters={
+                "model": _EQUAL_OR_NOT,
+                "display_name": _EQUAL_OR_NOT,
+                "labels": _MAP,
+                "base_model_name": _EQUAL,
+            },
+            maps=frozenset({"labels"}),
+            orders=("display_name", "create_time", "update_time"),
+            default_order=(OrderKey("create_time", descending=True),),
+        ),
+        # ListModelVersionsRequest.filter names `labels` alone, order_by `create_time` and `update_time`. Google's own
+        # system test finds version 1 before version 2 when it asks for no order.
+        "ListModelVersions": Listing(
+            filters={"labels": _MAP},
+            maps=frozenset({"labels"}),
+            orders=("create_time", "update_time"),
+            default_order=(OrderKey("create_time"),),
+        ),
+        "ListModelVersionCheckpoints": Listing(),
+        "ListModelEvaluations": Listing(),
+        # ListModelEvaluationSlicesRequest.filter names "`slice.dimension`", and says that it is "for =".
+        "ListModelEvaluationSlices": Listing(filters={"slice.dimension": _EQUAL}),
+        "ListOperations": Listing(),
+        "ListLocations": Listing(),
+    }
+)
+
+
+# --- a query -----------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Term:
+    """One condition of a filter.
+
+    Attributes:
+        field: The field, in snake_case.
+        key: The key, where the field is a map.
+        operator: How it compares.
+        value: What it is compared with; empty where the term asks for a key alone.
+    """
+
+    field: str
+    key: str | None
+    operator: Operator
+    value: str = ""
+
+    def matches(self, fields: Mapping[str, str], labels: Mapping[str, str]) -> bool:
+        """Whether the term holds; a field that is not there is empty, and a label that is not there equals nothing."""
+        if self.key is None:
+            return (fields.get(self.field, "") == self.value) is (self.operator is Operator.EQUALS)
+        if self.operator is Operator.HAS:
+            return self.key in labels
+        return labels.get(self.key) == self.value
+
+
+@dataclass(frozen=True, slots=True)
+class Filter:
+    """A conjunction of terms; without any it holds for everything.
+
+    Attributes:
+        terms: The terms, in the order they were written.
+    """
+
+    terms: tuple[Term, ...] = ()
+
+    def matches(self, fields: Mapping[str, str], labels: Mapping[str, str]) -> bool:
+        """Whether every term holds for a row with these fields, named as in ``LISTINGS``, and these labels."""
+        return all(term.matches(fields, labels) for term in self.terms)
+
+    def equal(self, field: str, key: str | None = None) -> str | None:
+        """The value that the field, or the map's key, has in every row that matches, for an index to look it up by."""
+        for term in self.terms:
+            if (term.field, term.key, term.operator) == (field, key, Operator.EQUALS):
+                return term.value
+        return None
+
+
+@dataclass(frozen=True, slots=True)
+class Query:
+    """One page of one list.
+
+    Attributes:
+        filter: What the rows must be like.
+        order: What they are ordered by; whatever makes the order total is the asker's to add.
+        limit: How many of them the page may have.
+        after: The position of the last row of the page before, or None on the first page.
+        fingerprint: What its page tokens are bound to.
+    """
+
+    filter: Filter
+    order: tuple[OrderKey, ...]
+    limit: int
+    after: Position | None
+    fingerprint: bytes
+
+    def token(self, position: Position) -> str:
+        """The token of the page that begins after this position."""
+        return _seal(position, self.fingerprint)
+
+
+def parse_query(  # the request's own fields
+    rpc: str,
+    scope: str,
+    *,
+    filter: str = "",  # noqa: A002 - it is the field's name
+    order_by: str = "",
+    page_size: int = 0,
+    page_token: str = "",
+) -> Query:
+    """The query that the fields of a list request make.
+
+    Args:
+        rpc: The RPC, one of ``LISTINGS``.
+        scope: What is listed, such as the parent; a page token is good for one scope.
+        filter: The request's filter.
+        order_by: The request's order.
+        page_size: The request's page size; 0 is the default, and more than the maximum is the maximum.
+        page_token: The token that the page before came with.
+
+    Raises:
+        Failure: INVALID_ARGUMENT: one of them cannot be right.
+    """
+    listing = LISTINGS[rpc]
+    terms = _FilterParser(listing, filter).parse()
+    order = _parse_order(listing, order_by)
+    # The page size is not part of it: a caller may change it from page to page, as AIP-158 says.
+    asked = [
+        rpc,
+        scope,
+        [[term.field, term.key, term.operator, term.value] for term in terms],
+        [[key.field, key.descending] for key in order],
+    ]
+    fingerprint = hashlib.blake2b(json.dumps(asked).encode(), digest_size=_DIGEST).digest()
+    return Query(
+        filter=Filter(terms),
+        order=order,
+        limit=_parse_page_size(page_size),
+        after=_unseal(page_token, fingerprint) if page_token else None,
+        fingerprint=fingerprint,
+    )
+
+
+def _camel(name: str) -> str:
+    first, *rest = name.split("_")
+    return first + "".join(word.capitalize() for word in rest)
+
+
+def _spellings(names: Iterable[str]) -> dict[str, str]:
+    """Each name by each of its spellings."""
+    return {spelling: name for name in names for spelling in (name, _camel(name))}
+
+
+# --- filters -----------------------------------------------------------------
+
+#: What may follow a backslash in quotes, and what it stands for; `x`, `u` and `U` are followed by 2, 4 and 8
+#: hexadecimal digits. They are CEL's, for Vertex's reference names none: a guess, but for the quotes and the backslash.
+ESCAPES: Final[Mapping[str, str]] = MappingProxyType(
+    {
+        "a": "\a",
+        "b": "\b",
+        "f": "\f",
+        "n": "\n",
+        "r": "\r",
+        "t": "\t",
+        "v": "\v",
+        **{itself: itself for itself in "\\\"'`?/"},
+    }
+)
+_HEXADECIMAL: Final = {"x": 2, "u": 4, "U": 8}
+_KEYWORDS: Final = frozenset({"AND", "OR", "NOT"})
+
+_BLANKS: Final = re.compile(r"[ \t\r\n]*")
+_NAME: Final = re.compile(r"""[^\s"'`()<>=!:,*.\\]+""")
+_BARE: Final = re.compile(r"""[^\s"'`()<>=!:,*\\]+""")
+_OPERATOR: Final = re.compile(r"!=|<=|>=|[=<>:]")
+_HEX_DIGITS: Final = re.compile(r"[0-9a-fA-F]+")
+_SHOWN: Final = 64
+
+
+class _FilterParser:
+    """One filter being read, from left to right."""
+
+    def __init__(self, listing: Listing, text: str) -> None:
+        self._listing = listing
+        self._fields = _spellings(listing.filters)
+        self._text = text
+        self._at = 0
+
+    def parse(self) -> tuple[Term, ...]:
+        self._skip_blanks()
+        if self._at == len(self._text):
+            return ()
+        terms = [self._term()]
+        while True:
+            blanks = self._skip_blanks()
+            if self._at == len(self._text):
+                return tuple(terms)
+            if self._match(_NAME) != "AND" or not blanks:
+                self._refuse("expected AND or the end")
+            self._at += len("AND")
+            if not self._skip_blanks():
+                self._refuse("expected a blank after AND")
+            terms.append(self._term())
+
+    def _term(self) -> Term:
+        field, key = self._field()
+        self._skip_blanks()
+        operator = self._operator(field, key)
+        self._skip_blanks()
+        if operator is not Operator.HAS:
+            return Term(field, key, operator, self._value(_BARE, "a value"))
+        if key is None:
+            return Term(field, self._value(_NAME, "a key"), operator)
+        if self._text[self._at : self._at + 1] != "*":
+            self._refuse(f"expected * after {field}.key:")
+        self._at += 1
+        return Term(field, key, operator)
+
+    def _field(self) -> tuple[str, str | None]:
+        begin = self._at
+        name = self._match(_NAME)
+        if name is None or name in _KEYWORDS:
+            self._refuse("expected a field")
+        self._at += len(name)
+        for dotted in (spelling for spelling in self._fields if "." in spelling):
+            if self._text.startswith(dotted, begin) and not self._match(_NAME, begin + len(dotted)):
+                name, self._at = dotted, begin + len(dotted)
+        if name not in self._fields:
+            known = ", ".join(self._listing.filters) or "none"
+            self._refuse(f"there is no field {name[:_SHOWN]!r} to filter by; the fields are: {known}", at=begin)
+        field = self._fields[name]
+        if self._text[self._at : self._at + 1] != ".":
+            return field, None
+        if field not in self._listing.maps:
+            self._refuse(f"{field} has no fields of its own")
+        self._at += 1
+        key = self._value(_NAME, "a key")
+        if self._text[self._at : self._at + 1] == ".":
+            self._refuse("expected an operator; a key with a dot in it is quoted")
+        return field, key
+
+    def _operator(self, field: str, key: str | None) -> Operator:
+        found = self._match(_OPERATOR)
+        supported = sorted(self._listing.filters[field])
+        if field in self._listing.maps and key is None:
+            supported = [Operator.HAS]
+        if found not in supported:
+            self._refuse(f"expected {' or '.join(supported)} after {field}{'.key' if key is not None else ''}")
+        self._at += len(found)
+        return Operator(found)
+
+    def _value(self, bare: re.Pattern[str], what: str) -> str:
+        if self._text[self._at : self._at + 1] in {'"', "'"}:
+            return self._quoted()
+        text = self._match(bare)
+        if text is None:
+            self._refuse(f"expected {what}")
+        if text in _KEYWORDS:
+            self._refuse(f"expected {what}; {text} stands for itself in quotes")
+        self._at += len(text)
+        return text
+
+    def _quoted(self) -> str:
+        begin, quote = self._at, self._text[self._at]
+        parts = []
+        self._at += 1
+        plain = re.compile(rf"[^\\{quote}]*")
+        while True:
+            parts.append(self._match(plain) or "")
+            self._at += len(parts[-1])
+            if self._at == len(self._text):
+                self._refuse("this quote is not closed", at=begin)
+            if self._text[self._at] == quote:
+                self._at += 1
+                return "".join(parts)
+            parts.append(self._escaped())
+
+    def _escaped(self) -> str:
+        letter = self._text[self._at + 1 : self._at + 2]
+        if letter in ESCAPES:
+            self._at += 2
+            return ESCAPES[letter]
+        length = _HEXADECIMAL.get(letter, 0)
+        digits = self._text[self._at + 2 : self._at + 2 + length]
+        if not length or len(digits) < length or not _HEX_DIGITS.fullmatch(digits):
+            self._refuse("there is no such escape")
+        number = int(digits, 16)
+        if 0xD800 <= number <= 0xDFFF or number > 0x10FFFF:  # noqa: PLR2004 - the bounds of Unicode's scalar values
+            self._refuse("this escape is no character")
+        self._at += 2 + length
+        return chr(number)
+
+    def _match(self, pattern: re.Pattern[str], at: int | None = None) -> str | None:
+        found = pattern.match(self._text, self._at if at is None else at)
+        return found and found.group()
+
+    def _skip_blanks(self) -> bool:
+        """Pass over blanks, if there are any."""
+        begin = self._at
+        self._at += len(self._match(_BLANKS) or "")
+        return self._at > begin
+
+    def _refuse(self, why: str, *, at: int | None = None) -> NoReturn:
+        position = (self._at if at is None else at) + 1
+        raise invalid_argument(("filter", f"Invalid filter at position {position}: {why}"))
+
+
+# --- orders and page sizes ---------------------------------------------------
+
+
+def _parse_order(listing: Listing, text: str) -> tuple[OrderKey, ...]:
+    """The keys of an ``order_by``.
+
+    AIP-132: "The default sorting order is ascending. To specify descending order for a field, users append a " desc"
+    suffix. Redundant space characters in the syntax are insignificant."
+    """
+    if not text.strip():
+        return listing.default_order
+    fields = _spellings(listing.orders)
+    keys: dict[str, OrderKey] = {}
+    for position, part in enumerate(text.split(","), start=1):
+        name, *direction = part.split() or [""]
+        if name not in fields:
+            known = ", ".join(listing.orders) or "none"
+            raise _bad_order(position, f"there is no field {name[:_SHOWN]!r} to order by; the fields are: {known}")
+        if direction not in ([], ["asc"], ["desc"]):
+            raise _bad_order(position, "expected asc, desc or nothing after the field")
+        field = fields[name]
+        if field in keys:
+            raise _bad_order(position, f"{field} is there already")
+        keys[field] = OrderKey(field, descending=direction == ["desc"])
+    return tuple(keys.values())
+
+
+def _bad_order(position: int, why: str) -> Failure:
+    return invalid_argument(("order_by", f"Invalid order in field {position}: {why}"))
+
+
+def _parse_page_size(size: int) -> int:
+    # AIP-158: "If the user does not specify page_size (or specifies 0), the API chooses an appropriate default"; "If
+    # the user specifies a negative value for page_size, the API must send an INVALID_ARGUMENT error."
+    if size < 0:
+        raise invalid_argument(("page_size", "The page size must not be negative"))
+    return min(size or DEFAULT_PAGE_SIZE, MAXIMUM_PAGE_SIZE)
+
+
+# --- page tokens -------------------------------------------------------------
+
+_DIGEST: Final = 8
+
+
+def _seal(position: Position, fingerprint: bytes) -> str:
+    body = fingerprint + json.dumps(position, separators=(",", ":")).encode()
+    return _armour(_checksum(body) + body)
+
+
+def _unseal(token: str, fingerprint: bytes) -> Position:
+    try:
+        sealed = base64.b64decode(token + "=" * (-len(token) % 4), altchars=b"-_", validate=True)
+    except (binascii.Error, ValueError):
+        sealed = b""
+    checksum, body = sealed[:_DIGEST], sealed[_DIGEST:]
+    # Base64 has several spellings of some bytes; only the one that was given out is a token.
+    if _checksum(body) != checksum or _armour(sealed) != token:
+        raise invalid_argument(("page_token", "This is not a page token that was given out here"))
+    if body[:_DIGEST] != fingerprint:
+        raise invalid_argument(("page_token", "The page token belongs to another query: only page_size may change"))
+    return tuple(json.loads(body[_DIGEST:]))
+
+
+def _checksum(body: bytes) -> bytes:
+    return hashlib.blake2b(body, digest_size=_DIGEST, person=b"page token").digest()
+
+
+def _armour(sealed: bytes) -> str:
+    return base64.urlsafe_b64encode(sealed).rstrip(b"=").decode()
+
+
+# --- field masks -------------------------------------------------------------
+
+EVERYTHING: Final = "*"
+
+
+def parse_read_mask(paths: Iterable[str], descriptor: Descriptor) -> tuple[str, ...]:
+    """The paths to read, in snake_case, each once; none of them where everything is to be read.
+
+    AIP-157: "If a field mask is not specified, all fields are returned"; ``*`` asks for all as well.
+
+    Args:
+        paths: The paths of the request's mask.
+        descriptor: The message that they are in.
+
+    Raises:
+        Failure: INVALID_ARGUMENT: there is no such path.
+    """
+    found = _parse_paths("read_mask", paths, descriptor)
+    return () if EVERYTHING in found else found
+
+
+def parse_update_mask(paths: Iterable[str], descriptor: Descriptor) -> tuple[str, ...]:
+    """The paths to update, in snake_case, each once; ``*`` is left as it is.
+
+    Raises:
+        Failure: INVALID_ARGUMENT: there is no such path, or no path at all: the mask is required.
+    """
+    found = _parse_paths("update_mask", paths, descriptor)
+    if not found:
+        raise invalid_argument(("update_mask", "Required field is not set"))
+    return found
+
+
+def apply_read_mask(message: AnyMessage, mask: tuple[str, ...]) -> AnyMessage:
+    """The message with only what the mask names, or the message itself where the mask names nothing."""
+    if not mask:
+        return message
+    masked = type(message)()
+    field_mask_pb2.FieldMask(paths=mask).MergeMessage(message, masked)
+    return masked
+
+
+def _parse_paths(field: str, paths: Iterable[str], descriptor: Descriptor) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(_parse_path(field, path, descriptor) for path in paths))
+
+
+def _parse_path(field: str, path: str, descriptor: Descriptor) -> str:
+    """The path in snake_case.
+
+    FieldMask: "A repeated field is not allowed except at the last position of a paths string", and a map is a repeated
+    field. AIP-161 would let a mask name the keys of a map; that Vertex does not is a guess.
+    """
+    if path == EVERYTHING:
+        return path
+    names = []
+    within: Descriptor | None = descriptor
+    for segment in path.split("."):
+        found = within and (within.fields_by_name.get(segment) or within.fields_by_camelcase_name.get(segment))
+        if not found:
+            raise invalid_argument((field, f"Invalid path {path[:_SHOWN]!r}: there is no such field"))
+        names.append(found.name)
+        within = found.message_type if found.has_presence else None
+    return ".".join(names)
