@@ -96,9 +96,11 @@ def write(
     *,
     metadata: Mapping[str, Any] | None = None,
     remove: Iterable[str] = (),
-    notes: Mapping[str, str] | None = None,
+    notes: Mapping[str, str | None] | None = None,
 ) -> dict[str, str]:
     """The labels, changed: metadata and notes merged in, the keys to remove taken out, all else as it stands.
+
+    A note that is None is taken out.
 
     Raises:
         InvalidArgumentError: The metadata is not a JSON object, or is larger than Vertex's labels.
@@ -115,6 +117,8 @@ def write(
     large_notes = {key: value for key, value in packed.notes.items() if key not in notes}
 
     for key, text in notes.items():
+        if text is None:
+            continue
         if (label := _label(text)) is None:
             large_notes[key] = text
         else:

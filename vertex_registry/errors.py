@@ -40,11 +40,13 @@ class RegistryError(Exception):
 
     Attributes:
         resource: The name of the model, version or operation the error is about, or None.
+        code: Google's name of the status that Vertex answered with, such as ``"NOT_FOUND"``, or None.
     """
 
-    def __init__(self, message: str, *, resource: str | None = None) -> None:
+    def __init__(self, message: str, *, resource: str | None = None, code: str | None = None) -> None:
         super().__init__(message)
         self.resource = resource
+        self.code = code
 
     def __str__(self) -> str:
         # KeyError would show its message in quotes, as if it were a key.
@@ -92,7 +94,13 @@ class UnavailableError(RegistryError, ConnectionError):
 
 
 class OperationTimeoutError(RegistryError, TimeoutError):
-    """A long-running operation was still running when its time budget ended. ``resource`` is its name."""
+    """A long-running operation was still running when its time budget ended. ``resource`` is its name.
+
+    Attributes:
+        request_id: Of an upload: what to pass to ``register_version`` again, to have what the operation makes.
+    """
+
+    request_id: str = ""
 
 
 class OperationFailedError(RegistryError):

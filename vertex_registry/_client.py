@@ -1,0 +1,1393 @@
+"""RegistryClient: the verbs.
+
+Each verb checks its arguments before anything is sent, finds the model that a name means, and is then a few calls of
+Vertex's. What they have to be right about is written down with the rules they keep: names in ``_names``, stages in
+``_stages``, metadata in ``_labels``. Two things are decided here.
+
+**An upload happens once.** It carries the alias of its request. When its answer is lost, the version that bears the
+alias is looked for by a point read before anything is sent again, and so is an operation that is still running. A new
+model is protected by its id as well, which a second upload would find taken. What cannot be known is said.
+
+**A version is complete when its labels name its request.** Whose layer the labels of an upload go to is not documented,
+so an upload carries ``managed_by`` alone, and one update of the version, which is answered with the whole of it, writes
+the rest. A registration that was cut off in between is found by the alias of its request, and finished.
+"""
+
+from __future__ import annotations
+
+import collections
+import contextlib
+import datetime as dt
+import importlib
+import importlib.metadata
+import ipaddress
+import logging
+import os
+import threading
+import uuid
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING, Any, Final, Literal, Self, TypeVar
+
+import attrs
+
+from vertex_registry import _labels, _names, _serving, _stages
+from vertex_registry._records import Retry, ServingContainer, StageChange
+from vertex_registry._stages import Stage
+from vertex_registry.errors import (
+    AlreadyExistsError,
+    AmbiguousNameError,
+    ConflictError,
+    InvalidArgumentError,
+    NotFoundError,
+    OperationFailedError,
+    OperationTimeoutError,
+    RegistryError,
+    StateUnknownError,
+    UnavailableError,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
+    from types import TracebackType
+
+    from vertex_registry import _rpc, _wire
+    from vertex_registry._records import ModelVersion, RegisteredModel
+else:
+
+    class _Later:
+        """A module that is imported at its first use, because Google's libraries take a second."""
+
+        def __init__(self, name: str) -> None:
+            self._name = name
+
+        def __getattr__(self, attribute: str) -> Any:
+            return getattr(importlib.import_module(self._name), attribute)
+
+    _rpc = _Later("vertex_registry._rpc")
+    _wire = _Later("vertex_registry._wire")
+
+_T = TypeVar("_T")
+
+_LOG: Final = logging.getLogger("vertex_registry")
+_LOG.addHandler(logging.NullHandler())
+
+_EMULATOR: Final = "VERTEX_AI_EMULATOR_HOST"
+_LOCAL_PROJECT: Final = "local-project"
+_LOCATION: Final = "us-central1"  # what Google's own SDK takes where nothing is said
+_RETRY: Final = Retry()
+
+#: How many calls are under way at once where every model is listed: the measured knee of the curve at 20 ms latency.
+_WINDOW: Final = 32
+
+#: How far around a version the last one is looked for, by point reads, before its model is deleted with it.
+_NEIGHBOURS: Final = 8
+
+#: How often a model is looked for before its id, taken by an upload that is not done, is tried again.
+_LOOKS: Final = 4
+
+
+def _now() -> dt.datetime:
+    return dt.datetime.now(dt.UTC)
+
+
+def _new_id() -> str:
+    return uuid.uuid4().hex
+
+
+@attrs.frozen
+class _Model:
+    """A model that a name was found to mean."""
+
+    resource: str
+    name: str
+
+
+@attrs.frozen(kw_only=True)
+class _Registration:
+    """What is to be registered, checked and ready to be sent, as often as it takes."""
+
+    name: str
+    source: str
+    container: ServingContainer
+    aliases: tuple[str, ...]
+    description: str | None
+    model_description: str | None
+    metadata: dict[str, Any]
+    version_name: str | None
+    stage: Stage
+    archive_existing: bool
+    request_id: str
+
+    @property
+    def alias(self) -> str:
+        """The alias that the version is found again by."""
+        return _names.hidden_alias("request", self.request_id)
+
+
+class RegistryClient:
+    """A model registry on Vertex AI.
+
+    Making one sends nothing and imports nothing of Google's; the first call does. It can be shared by threads.
+
+    >>> from vertex_registry import local_registry
+    >>> with local_registry() as registry:
+    ...     version = registry.register_version("churn", "gs://models/churn/1", metadata={"accuracy": 0.93})
+    ...     version.version, version.stage, version.metadata
+    ('1', <Stage.NONE: 'None'>, {'accuracy': 0.93})
+
+    Args:
+        project: The Google Cloud project, by id or number. Else ``GOOGLE_CLOUD_PROJECT``, else that of the credentials.
+        location: The location. Else ``GOOGLE_CLOUD_LOCATION``, else ``us-central1``.
+        credentials: A google-auth credentials object, the path of a credentials file, or its content as a dict. Else
+            the application default credentials.
+        endpoint: The address of the service, in place of the location's own: ``host``, ``host:port``, or a URL. In
+            plain text where it begins with ``http://`` or is a loopback address without a scheme. Else
+            ``VERTEX_AI_EMULATOR_HOST``, which alone is enough to reach an emulator.
+        transport: ``"grpc"`` or ``"rest"``. Else gRPC, unless the endpoint begins with ``http://``.
+        managed_by: The value of the label ``managed_by`` on everything that is registered.
+        actor: Who ``stage_changed_by`` names where the credentials do not tell.
+        default_image: The serving image of versions that name no container. Else the newest scikit-learn image.
+        retry: How long to go on trying.
+        user_agent: What the user agent begins with.
+        now: What tells the time (aware, UTC) that changes are stamped with.
+        new_id: What makes the id of a registration that was given none; no two may be the same.
+
+    Raises:
+        InvalidArgumentError: A setting cannot be right.
+    """
+
+    def __init__(
+        self,
+        *,
+        project: str | None = None,
+        location: str | None = None,
+        credentials: Any = None,
+        endpoint: str | None = None,
+        transport: Literal["grpc", "rest"] | None = None,
+        managed_by: str = "zenml",
+        actor: str | None = None,
+        default_image: str | None = None,
+        retry: Retry = _RETRY,
+        user_agent: str | None = None,
+        now: Callable[[], dt.datetime] = _now,
+        new_id: Callable[[], str] = _new_id,
+    ) -> None:
+        self._location = location or os.environ.get("GOOGLE_CLOUD_LOCATION") or _LOCATION
+        self._settings = _settings(endpoint, transport, self._location, credentials)
+        self._project = project or os.environ.get("GOOGLE_CLOUD_PROJECT") or None
+        for what, value in (("project", self._project), ("location", self._location)):
+            if value is not None and (not isinstance(value, str) or any(letter in value for letter in "/@ \t\n")):
+                raise InvalidArgumentError(f"{what}={value!r} is not the name of a {what}.")
+        self._managed_by = _labels.check_managed_by(managed_by)
+        self._actor = None if actor is None else _names.check_text("actor", actor, 128)
+        self._default_image = default_image
+        self._retry = retry
+        self._user_agent = " ".join(filter(None, [user_agent, f"vertex-registry/{_version()}"]))
+        self._now = now
+        self._new_id = new_id
+        self._lock = threading.Lock()
+        self._connection: _rpc.Connection | None = None
+        self._closed = False
+        self._known: dict[str, _Model] = {}
+
+    def __repr__(self) -> str:
+        return (
+            f"RegistryClient(project={self._project!r}, location={self._location!r}, endpoint={self._settings.host!r})"
+        )
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """End the connection; a second time does nothing."""
+        with self._lock:
+            connection, self._connection, self._closed = self._connection, None, True
+        if connection is not None:
+            connection.close()
+
+    # --- versions -----------------------------------------------------------------------------------------------------
+
+    def register_version(
+        self,
+        name: str,
+        source: str,
+        *,
+        version_name: str | None = None,
+        description: str | None = None,
+        metadata: Mapping[str, Any] | None = None,
+        stage: Stage | str = Stage.NONE,
+        archive_existing: bool = False,
+        aliases: Iterable[str] = (),
+        make_default: bool = True,
+        container: ServingContainer | str | None = None,
+        model_description: str | None = None,
+        request_id: str | None = None,
+    ) -> ModelVersion:
+        """Upload an artifact as the next version of the model of that name, and give the version.
+
+        The model is created with its first version. A name means one model: where several processes register a new
+        name at once, one of them creates it and the others add versions.
+
+        Args:
+            name: The model's display name, of 1 to 128 characters, or the full resource name of a model that is there.
+            source: The artifact's directory, ``gs://bucket/directory``.
+            version_name: The caller's own name of the version, kept exactly; of 1 to 128 characters.
+            description: What this version is.
+            metadata: Any JSON object that fits into the labels of the version; it comes back equal.
+            stage: The stage the version begins in.
+            archive_existing: Archive the other versions in that stage.
+            aliases: Aliases for the version; one that another version holds moves here.
+            make_default: Make this the default version, as Google's SDK does. A model's first version is it anyway.
+            container: What serves the version: a container, an image's URI, or the name of a framework that Vertex has
+                images for, with or without its version (``"sklearn"``, ``"xgboost:2.1"``). Else the client's
+                default image.
+            model_description: What the model is; used when this version creates it.
+            request_id: The caller's own id of this registration. Registering with it again, today or tomorrow, from
+                this process or another, gives the version that it made, and finishes it where it was cut off.
+
+        Raises:
+            InvalidArgumentError: An argument cannot be right; nothing was sent.
+            AmbiguousNameError: Several models bear the name.
+            NotFoundError: ``name`` is a resource name, and that model is not there.
+            ConflictError: ``request_id`` has registered another source; or a label on the model itself hides what was
+                written on the version.
+            StateUnknownError: It cannot be known whether the version was made. The error's ``request_id`` is safe to try
+                again.
+            OperationFailedError, OperationTimeoutError: Vertex could not make the version, or is still at it.
+        """
+        self._check_model(name)
+        identity = self._new_id() if request_id is None else _names.check_text("request_id", request_id, 512)
+        hidden = [_names.hidden_alias("request", identity)]
+        if version_name is not None:
+            hidden.append(_names.hidden_alias("name", _names.check_text("version_name", version_name, 128)))
+        given = [_names.check_alias(alias) for alias in _strings("aliases", aliases)]
+        default = [_names.DEFAULT_ALIAS] if make_default else []
+        chosen = _stages.check_stage(stage)
+        _stages.check_exclusive(chosen, archive_existing=archive_existing)
+        registration = _Registration(
+            name=name,
+            source=_names.check_source(source),
+            container=self._container(container),
+            aliases=tuple(dict.fromkeys([*given, *hidden, *default])),
+            description=None if description is None else _names.check_text("description", description),
+            model_description=(
+                None if model_description is None else _names.check_text("model_description", model_description)
+            ),
+            metadata=_labels.check_metadata(metadata or {}),
+            version_name=version_name,
+            stage=chosen,
+            archive_existing=archive_existing,
+            request_id=identity,
+        )
+        self._labels_of(registration, seen=())  # they fit, or nothing is sent
+        return self._register(registration, own_request=request_id is not None)
+
+    def get_version(
+        self, name: str, version: str | int = _names.DEFAULT_ALIAS, *, version_name: str | None = None
+    ) -> ModelVersion:
+        """One version of a model: the default one, that of an id or an alias, or that of a version name.
+
+        Args:
+            name: The model's name.
+            version: Vertex's number of the version (``3`` or ``"3"``) or an alias.
+            version_name: The name that the version was registered with, in place of ``version``; of several versions
+                of one name, the newest.
+
+        Raises:
+            NotFoundError: There is no such model or version, or there could be none.
+        """
+        self._check_model(name)
+        if version_name is None:
+            if (reference := _names.version_reference(version)) is None:
+                raise NotFoundError(
+                    f"{name!r} has no version {version!r}, nor could it have: a version is its number (3 or '3') or an "
+                    "alias (lower-case letters, digits and dashes). A version's name is asked for with version_name=."
+                )
+            return self._on_model(name, lambda model: self._read(model, reference))
+        if version != _names.DEFAULT_ALIAS:
+            raise InvalidArgumentError("Give version or version_name, not both.")
+        wanted = _names.check_text("version_name", version_name, 128)
+        return self._on_model(name, lambda model: self._read_named(model, wanted))
+
+    def list_versions(
+        self,
+        name: str | None = None,
+        *,
+        stage: Stage | str | None = None,
+        metadata: Mapping[str, Any] | None = None,
+        artifact_uri: str | None = None,
+        created_after: dt.datetime | None = None,
+        created_before: dt.datetime | None = None,
+        oldest_first: bool = False,
+        limit: int | None = None,
+    ) -> Iterator[ModelVersion]:
+        """The versions of a model, the newest first, lazily.
+
+        Every condition is decided here, from what came back. Vertex does not say which labels its filters see, so that
+        no filter of its own could be trusted to miss none.
+
+        Args:
+            name: The model's name; None gives the versions of every model, model by model, the newest model first.
+            stage: Only versions in that stage.
+            metadata: Only versions whose metadata has these keys with these values.
+            artifact_uri: Only versions of that artifact.
+            created_after: Only versions uploaded later than this; an aware datetime.
+            created_before: Only versions uploaded earlier than this; an aware datetime.
+            oldest_first: The other way round, within each model.
+            limit: At most so many, counted after all conditions.
+
+        Raises:
+            InvalidArgumentError: At the call: an argument cannot be right.
+            NotFoundError: At the first version: there is no such model.
+        """
+        if name is not None:
+            self._check_model(name)
+        self._check_open()
+        chosen = None if stage is None else _stages.check_stage(stage)
+        wanted = _labels.check_metadata(metadata or {})
+        uri = None if artifact_uri is None else artifact_uri.rstrip("/")
+        after, before = _aware("created_after", created_after), _aware("created_before", created_before)
+        most = _count(limit)
+
+        def meets(version: ModelVersion) -> bool:
+            return (
+                (chosen is None or version.stage is chosen)
+                and all(_same(version.metadata.get(key, _ABSENT), value) for key, value in wanted.items())
+                and (uri is None or version.artifact_uri.rstrip("/") == uri)
+                and (after is None or version.created_at > after)
+                and (before is None or version.created_at < before)
+            )
+
+        def found() -> Iterator[ModelVersion]:
+            left = most
+            with contextlib.closing(self._every_version(name)) as listed:
+                for versions in listed:
+                    for version in reversed(versions) if oldest_first else versions:
+                        if left == 0:
+                            return
+                        if meets(version):
+                            left = None if left is None else left - 1
+                            yield version
+
+        return found()
+
+    def latest_version(self, name: str, *, stage: Stage | str | None = None) -> ModelVersion | None:
+        """The newest version of a model, or the newest in a stage; None where there is no such version or model."""
+        try:
+            return next(self.list_versions(name, stage=stage, limit=1), None)
+        except NotFoundError:
+            return None
+
+    def update_version(
+        self,
+        name: str,
+        version: str | int,
+        *,
+        description: str | None = None,
+        metadata: Mapping[str, Any] | None = None,
+        remove_metadata: Iterable[str] = (),
+        stage: Stage | str | None = None,
+    ) -> ModelVersion:
+        """The version, changed; what is not named stays as it is, also where somebody else changes it just now.
+
+        Args:
+            name: The model's name.
+            version: The version's id or alias.
+            description: The version's new description; ``""`` clears it.
+            metadata: Keys to set; the others stay.
+            remove_metadata: Keys to take out; one that is not there is no error.
+            stage: The stage to put it in. `set_stage` can archive the others as well.
+
+        Raises:
+            InvalidArgumentError: An argument cannot be right; nothing was sent.
+            NotFoundError: There is no such model or version.
+            ConflictError: A label on the model itself hides what was written on the version.
+        """
+        self._check_model(name)
+        reference = _names.check_reference(version)
+        if description is not None:
+            _names.check_text("description", description)
+        added = _labels.check_metadata(metadata or {})
+        removed = tuple(_strings("remove_metadata", remove_metadata))
+        chosen = None if stage is None else _stages.check_stage(stage)
+        if both := sorted(added.keys() & set(removed)):
+            raise InvalidArgumentError(f"metadata sets what remove_metadata takes out: {', '.join(map(repr, both))}.")
+        if description is None and not added and not removed and chosen is None:
+            return self.get_version(name, version)
+
+        def change(current: ModelVersion) -> _Change:
+            if not added and not removed and chosen is None:
+                return _Change(labels=None, description=description)
+            notes = {} if chosen is None else self._stage_notes(chosen, current)
+            labels = _labels.write(current.labels, metadata=added, remove=removed, notes=notes)
+            return _Change(labels=labels, description=description)
+
+        return self._on_model(name, lambda model: self._change(model, reference, change))
+
+    def set_stage(
+        self, name: str, version: str | int, stage: Stage | str, *, archive_existing: bool = False
+    ) -> ModelVersion:
+        """The version, in that stage.
+
+        With ``archive_existing`` the version is put in the stage before the others leave it, so that there is always
+        one in it. Of two that are promoted at once, the later stays and the other is archived; the version that comes
+        back tells. A run that was cut off is finished by running it again.
+
+        Args:
+            name: The model's name.
+            version: The version's id or alias.
+            stage: A `Stage`, or its name in any case.
+            archive_existing: Archive the other versions in that stage, which is Staging or Production.
+
+        Raises:
+            InvalidArgumentError: An argument cannot be right; nothing was sent.
+            NotFoundError: There is no such model or version.
+            ConflictError: A label ``stage`` on the model itself hides the version's.
+        """
+        chosen = _stages.check_stage(stage)
+        _stages.check_exclusive(chosen, archive_existing=archive_existing)
+        if not archive_existing:
+            return self.update_version(name, version, stage=chosen)
+        self._check_model(name)
+        reference = _names.check_reference(version)
+
+        def promote(model: _Model) -> ModelVersion:
+            others = self._versions(model)
+            seen = [other.stage_changed_at for other in others]
+
+            def change(current: ModelVersion) -> _Change:
+                rivals = [other for other in others if other.stage is chosen and other.version != current.version]
+                latest = not rivals or _claim(current) > max(map(_claim, rivals))
+                notes = self._stage_notes(chosen, current, seen=seen, renew=not latest)
+                return _Change(labels=_labels.write(current.labels, notes=notes), description=None)
+
+            promoted = self._change(model, reference, change)
+            return self._archive_others(model, promoted)
+
+        return self._on_model(name, promote)
+
+    def stage_history(self, name: str) -> list[StageChange]:
+        """The changes of stage that can be known from the versions, the newest first.
+
+        Each version tells its last change. What it was before, and what versions that are deleted were, is not kept.
+
+        Raises:
+            NotFoundError: There is no such model.
+        """
+        changes = [
+            StageChange(
+                version=version.version,
+                version_name=version.version_name,
+                stage=version.stage,
+                changed_at=version.stage_changed_at,
+                changed_by=version.stage_changed_by,
+            )
+            for version in self.list_versions(name)
+            if version.stage_changed_at is not None
+        ]
+        return sorted(changes, key=lambda change: (change.changed_at, int(change.version)), reverse=True)
+
+    def add_aliases(self, name: str, version: str | int, aliases: Iterable[str]) -> ModelVersion:
+        """The version, with these aliases; one that another version holds moves here.
+
+        Raises:
+            InvalidArgumentError: An alias could be none; nothing was sent.
+            NotFoundError: There is no such model or version.
+        """
+        added = [_names.check_alias(alias) for alias in _strings("aliases", aliases)]
+        return self._merge_aliases(name, version, add=added)
+
+    def remove_aliases(self, name: str, version: str | int, aliases: Iterable[str]) -> ModelVersion:
+        """The version, without these aliases; one that it does not hold is no error.
+
+        Raises:
+            InvalidArgumentError: An alias could be none, or is ``default``, which some version always holds.
+            NotFoundError: There is no such model or version.
+        """
+        removed = [_names.check_alias(alias) for alias in _strings("aliases", aliases)]
+        if _names.DEFAULT_ALIAS in removed:
+            raise InvalidArgumentError(
+                "The alias 'default' cannot be taken away, for a model always has a default version. "
+                "Move it to another version: set_default(name, version)."
+            )
+        return self._merge_aliases(name, version, remove=removed)
+
+    def set_default(self, name: str, version: str | int) -> ModelVersion:
+        """The version, as the model's default one.
+
+        Raises:
+            NotFoundError: There is no such model or version.
+        """
+        return self._merge_aliases(name, version, add=[_names.DEFAULT_ALIAS])
+
+    def delete_version(self, name: str, version: str | int) -> None:
+        """Delete a version; the last version of a model goes with its model, and that is logged as a warning.
+
+        Where it is the default version, ``default`` moves to the newest other version first, and back if Vertex then
+        refuses to delete it. Vertex has no conditional delete: a version that is uploaded in the moment between the
+        refusal to delete the last version and the deletion of its model goes with the model.
+
+        Raises:
+            NotFoundError: There is no such model or version.
+            ConflictError: Vertex refuses, because the version is deployed.
+        """
+        self._check_model(name)
+        reference = _names.check_reference(version)
+        self._on_model(name, lambda model: self._delete_version(model, reference))
+
+    # --- models -------------------------------------------------------------------------------------------------------
+
+    def delete_model(self, name: str) -> None:
+        """Delete a model with all its versions.
+
+        Raises:
+            NotFoundError: There is no such model.
+            ConflictError: Vertex refuses, because a version is deployed.
+        """
+        self._check_model(name)
+        self._on_model(name, self._delete_model)
+
+    def get_model(self, name: str) -> RegisteredModel:
+        """The model of that name.
+
+        Raises:
+            NotFoundError: There is none.
+            AmbiguousNameError: There are several.
+        """
+        self._check_model(name)
+        return self._on_model(name, self._read_model)
+
+    def list_models(
+        self, *, labels: Mapping[str, str] | None = None, limit: int | None = None
+    ) -> Iterator[RegisteredModel]:
+        """The models, the newest first, lazily.
+
+        Args:
+            labels: Only models that read back with these labels.
+            limit: At most so many.
+
+        Raises:
+            InvalidArgumentError: At the call: an argument cannot be right.
+        """
+        self._check_open()
+        wanted = dict(labels or {})
+        most = _count(limit)
+
+        def found() -> Iterator[RegisteredModel]:
+            left = most
+            for model in self._models():
+                if left == 0:
+                    return
+                if wanted.items() <= model.labels.items():
+                    left = None if left is None else left - 1
+                    yield model
+
+        return found()
+
+    def update_model(
+        self, name: str, *, description: str | None = None, labels: Mapping[str, str] | None = None
+    ) -> RegisteredModel:
+        """The model, changed.
+
+        Args:
+            name: The model's name.
+            description: Its new description; ``""`` clears it.
+            labels: What replaces the labels of the model itself; ``managed_by`` is kept. They show on every version
+                that has no label of that key of its own.
+
+        Raises:
+            InvalidArgumentError: An argument cannot be right; nothing was sent.
+            NotFoundError: There is no such model.
+        """
+        self._check_model(name)
+        if description is not None:
+            _names.check_text("description", description)
+        own = None
+        if labels is not None:
+            for key, value in labels.items():
+                if (key, value) != (_labels.MANAGED_BY, self._managed_by):
+                    _labels.check_label(key, value)
+            own = {**labels, _labels.MANAGED_BY: self._managed_by}
+            if len(own) > _labels.MAX_LABELS:
+                raise InvalidArgumentError(
+                    f"These are {len(own)} labels with managed_by, and Vertex allows {_labels.MAX_LABELS}."
+                )
+        if description is None and own is None:
+            return self.get_model(name)
+
+        def update(model: _Model) -> RegisteredModel:
+            request = _wire.update_model(model.resource, labels=own, description=description)
+            return _wire.read_model(self._vertex.call("UpdateModel", request, model.resource))
+
+        return self._on_model(name, update)
+
+    def duplicates(self) -> dict[str, tuple[str, ...]]:
+        """The names that several models bear, each with the resource names of its models, the newest first."""
+        bearers: dict[str, list[str]] = {}
+        for model in self.list_models():
+            bearers.setdefault(model.name, []).append(model.resource_name)
+        return {name: tuple(resources) for name, resources in bearers.items() if len(resources) > 1}
+
+    # --- connecting ---------------------------------------------------------------------------------------------------
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise InvalidArgumentError("This RegistryClient is closed. Make another one, or close it later.")
+
+    def _check_model(self, name: str) -> None:
+        self._check_open()
+        given = _names.parse_model_name(name) if isinstance(name, str) else None
+        if given is None:
+            _names.check_name(name)
+        elif given.location != self._location:
+            raise InvalidArgumentError(
+                f"{name} is in {given.location}, and this client is for {self._location}. Make one for that location."
+            )
+
+    @property
+    def _vertex(self) -> _rpc.Connection:
+        with self._lock:
+            self._check_open()
+            if self._connection is None:
+                self._connection = self._connect()
+            return self._connection
+
+    def _connect(self) -> _rpc.Connection:
+        settings = self._settings
+        credentials, project = (None, None) if settings.anonymous else _rpc.load_credentials(settings.credentials)
+        self._project = self._project or project or (_LOCAL_PROJECT if settings.plain else None)
+        if self._project is None:
+            raise InvalidArgumentError(
+                "No project is known. Give RegistryClient(project=...), or set GOOGLE_CLOUD_PROJECT."
+            )
+        self._actor = _rpc.principal(credentials) or self._actor
+        target = _rpc.Target(
+            host=settings.host,
+            rest=settings.rest,
+            plain=settings.plain,
+            credentials=None,
+            anonymous=settings.anonymous,
+            user_agent=self._user_agent,
+        )
+        return _rpc.Connection(target, credentials, self._retry)
+
+    @property
+    def _parent(self) -> str:
+        if self._project is None:
+            self._vertex  # noqa: B018  # the credentials name the project
+        return f"projects/{self._project}/locations/{self._location}"
+
+    # --- finding a model ----------------------------------------------------------------------------------------------
+
+    def _on_model(self, name: str, act: Callable[[_Model], _T]) -> _T:
+        """What an action on the model of that name gives; a name that was remembered wrongly is looked up once more."""
+        remembered = self._known.get(name)
+        if remembered is None:
+            return act(self._find(name))
+        try:
+            return act(remembered)
+        except NotFoundError:
+            self._forget(name)
+            found = self._find(name)
+            if found.resource == remembered.resource:
+                raise
+            return act(found)
+
+    def _find(self, name: str) -> _Model:
+        """The model that the name means, found by its name, or by its id where lists lag behind."""
+        model = self._listed(name)
+        if model is None:
+            model = next(self._by_id(name), None)
+        if model is None:
+            raise NotFoundError(
+                f"There is no model {name!r} in {self._parent}. register_version({name!r}, ...) makes one; "
+                "list_models() shows those that are there.",
+                resource=name,
+            )
+        return self._remember(name, model)
+
+    def _listed(self, name: str) -> _Model | None:
+        """The model that the name means as far as a list tells; a resource name is looked at."""
+        if (given := _names.parse_model_name(name)) is not None:
+            return self._remember(name, self._named_in_full(name, given))
+        bearers = [
+            model for model in self._pages("ListModels", _models_named(name), _wire.read_models) if model.name == name
+        ]
+        if len(bearers) > 1:
+            candidates = tuple(model.resource_name for model in bearers)
+            raise AmbiguousNameError(
+                f"{len(bearers)} models bear the name {name!r}: {', '.join(candidates)}. "
+                "Name one by its full resource name.",
+                resource=name,
+                candidates=candidates,
+            )
+        return self._model_of(bearers[0]) if bearers else None
+
+    def _named_in_full(self, name: str, given: _names.ModelName) -> _Model:
+        rpc = self._vertex
+        own = f"{self._parent}/models/{given.model_id}"
+        if given.project != self._project and not given.project.isdigit():
+            raise self._another_project(name)
+        message = rpc.call("GetModel", _wire.get(own), name)
+        model = _wire.read_model(message)
+        answered = _names.parse_model_name(model.resource_name)
+        if given.project != self._project and (answered is None or answered.project != given.project):
+            raise self._another_project(name)
+        return self._model_of(model)
+
+    def _another_project(self, name: str) -> InvalidArgumentError:
+        return InvalidArgumentError(
+            f"{name} is in another project, and this client is for {self._project}. Make one for that project."
+        )
+
+    def _by_id(self, name: str) -> Iterator[_Model]:
+        """The model of that name that has an id of the name's series, if there is one."""
+        if _names.parse_model_name(name) is not None:
+            return
+        number = 0
+        while (model := self._peek(self._id_of(name, number))) is not None:
+            if model.name == name:
+                yield model
+                return
+            number += 1  # a model that was given another name keeps its id
+
+    def _id_of(self, name: str, number: int) -> str:
+        return f"{self._parent}/models/{_names.model_id(name, number)}"
+
+    def _peek(self, resource: str) -> _Model | None:
+        try:
+            return self._model_of(_wire.read_model(self._vertex.call("GetModel", _wire.get(resource), resource)))
+        except NotFoundError:
+            return None
+
+    def _model_of(self, model: RegisteredModel) -> _Model:
+        """The model under the project as this client knows it; answers carry the project's number."""
+        model_id = model.resource_name.rpartition("/")[2]
+        return _Model(resource=f"{self._parent}/models/{model_id}", name=model.name)
+
+    def _remember(self, name: str, model: _Model) -> _Model:
+        with self._lock:
+            self._known[name] = model
+        return model
+
+    def _forget(self, name: str) -> None:
+        with self._lock:
+            self._known.pop(name, None)
+
+    # --- reading ------------------------------------------------------------------------------------------------------
+
+    def _read(self, model: _Model, reference: str) -> ModelVersion:
+        resource = f"{model.resource}@{reference}"
+        try:
+            return _wire.read_version(self._vertex.call("GetModel", _wire.get(resource), resource))
+        except NotFoundError as error:
+            raise NotFoundError(
+                f"The model {model.name!r} has no version {reference!r}. "
+                f"list_versions({model.name!r}) shows those that are there.",
+                resource=resource,
+                code=error.code,
+            ) from error.__cause__
+
+    def _read_named(self, model: _Model, version_name: str) -> ModelVersion:
+        try:
+            version = self._read(model, _names.hidden_alias("name", version_name))
+        except NotFoundError as error:
+            # The alias goes with the newest version of the name when that is deleted, and is not copied with a model.
+            for version in self._versions(model):
+                if version.version_name == version_name:
+                    return version
+            raise NotFoundError(
+                f"The model {model.name!r} has no version of the name {version_name!r}. "
+                f"list_versions({model.name!r}) shows those that are there.",
+                resource=model.resource,
+                code=error.code,
+            ) from error.__cause__
+        # A registration that was cut off has the alias, and not yet the label.
+        return attrs.evolve(version, version_name=version_name)
+
+    def _read_model(self, model: _Model) -> RegisteredModel:
+        return _wire.read_model(self._vertex.call("GetModel", _wire.get(model.resource), model.resource))
+
+    def _versions(self, model: _Model) -> list[ModelVersion]:
+        """All versions, the newest first, whatever order they came in."""
+        request = _versions_of(model.resource)
+        found = self._pages("ListModelVersions", request, _wire.read_versions)
+        return sorted(found, key=lambda version: int(version.version), reverse=True)
+
+    def _models(self) -> Iterator[RegisteredModel]:
+        return self._pages("ListModels", _wire.models, _wire.read_models)
+
+    def _pages(
+        self,
+        rpc: str,
+        request: Callable[[str, str], Any],
+        read: Callable[[Any], tuple[list[_T], str]],
+    ) -> Iterator[_T]:
+        """What a list holds, page by page, each asked for when it is needed and with a budget of its own."""
+        token = ""
+        while True:
+            connection = self._vertex
+            page, token = read(connection.call(rpc, request(self._parent, token), self._parent))
+            yield from page
+            if not token:
+                return
+
+    def _every_version(self, name: str | None) -> Generator[list[ModelVersion], None, None]:
+        """The versions of a model; or of every model, in order, over a window of calls under way at once."""
+        if name is not None:
+            yield self._on_model(name, self._versions)
+            return
+
+        def versions(model: RegisteredModel) -> list[ModelVersion]:
+            try:
+                return self._versions(self._model_of(model))
+            except NotFoundError:
+                return []  # it was deleted since it was listed
+
+        models = self._models()
+        with ThreadPoolExecutor(_WINDOW, thread_name_prefix="vertex-registry") as pool:
+            pending: collections.deque[Any] = collections.deque()
+            try:
+                for model in models:
+                    pending.append(pool.submit(versions, model))
+                    if len(pending) >= _WINDOW:
+                        yield pending.popleft().result()
+                while pending:
+                    yield pending.popleft().result()
+            finally:
+                pool.shutdown(wait=False, cancel_futures=True)
+
+    # --- changing a version -------------------------------------------------------------------------------------------
+
+    def _change(
+        self, model: _Model, reference: str, change: Callable[[ModelVersion], _Change]
+    ) -> ModelVersion:  # fmt: skip
+        """Read, change, write with the etag; from the beginning where somebody else was faster."""
+        budget = self._vertex.budget()
+        version = self._read(model, reference)
+        tries = 0
+        while True:
+            try:
+                return self._write(model, version, change(version))
+            except ConflictError as conflict:
+                if conflict.code is None:
+                    raise  # it is ours: another try would be hidden as well
+                fresh = self._read(model, reference)
+                if fresh.etag == version.etag or not self._vertex.pause(budget, tries):
+                    raise
+                version = fresh
+                tries += 1
+
+    def _write(self, model: _Model, version: ModelVersion, change: _Change) -> ModelVersion:
+        resource = f"{model.resource}@{version.version}"
+        request = _wire.update_version(
+            resource, labels=change.labels, description=change.description, etag=version.etag
+        )  # fmt: skip
+        written = _wire.read_version(self._vertex.call("UpdateModel", request, resource))
+        return written if change.labels is None else _as_written(written, change.labels, version.labels, model)
+
+    def _stage_notes(
+        self,
+        stage: Stage,
+        current: ModelVersion | None,
+        *,
+        seen: Iterable[dt.datetime | None] = (),
+        renew: bool = False,
+    ) -> dict[str, str | None]:
+        """What puts a version in a stage; one that is in it keeps its stamp, unless it has to claim it anew."""
+        if current is not None and current.stage is stage and current.stage_changed_at is not None and not renew:
+            return {_stages.STAGE_LABEL: stage.label}
+        past = [*seen, None if current is None else current.stage_changed_at]
+        moment = _stages.next_moment(self._now(), past)
+        return {
+            _stages.STAGE_LABEL: stage.label,
+            _stages.CHANGED_AT_LABEL: _stages.stamp(moment),
+            _stages.CHANGED_BY_LABEL: self._actor,
+        }
+
+    def _archive_others(self, model: _Model, promoted: ModelVersion) -> ModelVersion:
+        """Archive all in the stage of the promoted version but the one with the latest claim; give the promoted one."""
+        stage = promoted.stage
+        budget = self._vertex.budget()
+        tries = 0
+        while True:
+            # Lists may lag; who is in the stage now is read version by version.
+            claimed = {version.version for version in self._versions(model) if version.stage is stage}
+            holders = []
+            for version in sorted(claimed | {promoted.version}, key=int):
+                with contextlib.suppress(NotFoundError):
+                    holders.append(self._read(model, version))
+            holders = [version for version in holders if version.stage is stage]
+            winner = max(holders, key=_claim, default=None)
+            try:
+                for loser in holders:
+                    if loser is not winner:
+                        seen = [version.stage_changed_at for version in holders]
+                        notes = self._stage_notes(Stage.ARCHIVED, loser, seen=seen)
+                        labels = _labels.write(loser.labels, notes=notes)
+                        self._write(model, loser, _Change(labels=labels, description=None))
+            except (ConflictError, NotFoundError) as conflict:
+                if conflict.code is None or not self._vertex.pause(budget, tries):
+                    raise
+                tries += 1
+                continue
+            return self._read(model, promoted.version)
+
+    def _merge_aliases(
+        self, name: str, version: str | int, *, add: list[str] | None = None, remove: list[str] | None = None
+    ) -> ModelVersion:
+        self._check_model(name)
+        reference = _names.check_reference(version)
+
+        def merge(model: _Model) -> ModelVersion:
+            # "The version ID must be explicit" in the name, so that an alias is resolved first.
+            number = _names.version_id(reference) or self._read(model, reference).version
+            if not add and not remove:
+                return self._read(model, number)
+            resource = f"{model.resource}@{number}"
+            request = _wire.merge_aliases(resource, add=add or (), remove=remove or ())
+            try:
+                return _wire.read_version(self._vertex.call("MergeVersionAliases", request, resource))
+            except NotFoundError:
+                self._read(model, number)  # says it in better words
+                raise
+
+        return self._on_model(name, merge)
+
+    # --- registering --------------------------------------------------------------------------------------------------
+
+    def _container(self, container: ServingContainer | str | None) -> ServingContainer:
+        if isinstance(container, ServingContainer):
+            return container
+        image = self._default_image if container is None else container
+        if image is None:
+            return ServingContainer(_serving.default_image(self._location))
+        return ServingContainer(_serving.serving_image(image, self._location))
+
+    def _labels_of(self, registration: _Registration, seen: Iterable[dt.datetime | None]) -> dict[str, str]:
+        """All the labels that the version is complete with."""
+        notes: dict[str, str | None] = {
+            _labels.MANAGED_BY: self._managed_by,
+            _labels.REQUEST: _names.fingerprint(registration.request_id),
+            _labels.VERSION_NAME: registration.version_name,
+        }
+        if registration.stage is Stage.NONE:
+            notes[_stages.STAGE_LABEL] = Stage.NONE.label
+        else:
+            notes |= self._stage_notes(registration.stage, None, seen=seen)
+        return _labels.write({}, metadata=registration.metadata, notes=notes)
+
+    def _register(self, registration: _Registration, *, own_request: bool) -> ModelVersion:
+        model = self._known.get(registration.name) or self._listed(registration.name)
+        if own_request:
+            # Somebody may have made it before us, even a model that no list shows yet.
+            places = [model] if model is not None else list(self._by_id(registration.name))
+            for place in places:
+                if (version := self._look(place.resource, registration)) is not None:
+                    return self._finish(place, version, registration)
+        return self._upload(registration, model)
+
+    def _look(self, resource: str, registration: _Registration) -> ModelVersion | None:
+        """The version that the request made, if it is there; a point read, which no lag touches."""
+        name = f"{resource}@{registration.alias}"
+        try:
+            return _wire.read_version(self._vertex.call("GetModel", _wire.get(name), name))
+        except NotFoundError:
+            return None
+
+    def _finish(self, model: _Model, version: ModelVersion, registration: _Registration) -> ModelVersion:
+        """The version that the request made before, completed where that was cut off."""
+        self._remember(registration.name, model)
+        if version.artifact_uri.rstrip("/") != registration.source.rstrip("/"):
+            raise ConflictError(
+                f"The request id {registration.request_id!r} has registered version {version.version} of "
+                f"{registration.name!r} with another source, {version.artifact_uri}. "
+                "Give each source its own request id.",
+                resource=version.resource_name,
+            )
+        written = _labels.read(version.labels).notes.get(_labels.REQUEST)
+        if written != _names.fingerprint(registration.request_id):
+            return self._complete(model, version.version, registration)
+        if registration.archive_existing and version.stage is registration.stage:
+            return self._archive_others(model, version)
+        return version
+
+    def _complete(self, model: _Model, version: str, registration: _Registration) -> ModelVersion:
+        """Write everything that belongs to the version; the call that makes it whole."""
+        resource = f"{model.resource}@{version}"
+        try:
+            seen = [other.stage_changed_at for other in self._versions(model)] if registration.archive_existing else []
+            labels = self._labels_of(registration, seen)
+            request = _wire.update_version(resource, labels=labels)
+            written = _wire.read_version(self._vertex.call("UpdateModel", request, resource))
+            whole = _as_written(written, labels, {}, model)
+            return self._archive_others(model, whole) if registration.archive_existing else whole
+        except UnavailableError as lost:
+            raise _unknown(
+                registration, resource, f"The version {resource} was uploaded, and could not be completed: {lost}"
+            ) from lost
+
+    def _upload(  # noqa: C901, PLR0912  # the ways that an upload can end stand side by side
+        self, registration: _Registration, model: _Model | None
+    ) -> ModelVersion:
+        """Upload until there is a version, and only one."""
+        rpc = self._vertex
+        calls, race = rpc.budget(), rpc.operation_budget()
+        number = tries = waits = 0
+        while True:
+            resource = self._id_of(registration.name, number) if model is None else model.resource
+            try:
+                made_in, version = self._upload_once(registration, model, resource)
+            except (AlreadyExistsError, OperationFailedError) as taken:
+                if taken.code != "ALREADY_EXISTS" or model is not None:
+                    raise
+                bearer = self._await_model(resource, race, waits)
+                waits += _LOOKS
+                if bearer is None:
+                    continue  # perhaps the upload that had taken the id has failed, and the id is free
+                if bearer.name != registration.name:
+                    number += 1  # the id belongs to a model that was given another name since
+                    continue
+                if (ours := self._look(resource, registration)) is not None:
+                    return self._finish(bearer, ours, registration)
+                model = self._remember(registration.name, bearer)
+            except NotFoundError:
+                if model is None:
+                    raise
+                # The model was deleted since its name was looked up.
+                self._forget(registration.name)
+                found = self._listed(registration.name)
+                if found == model and not rpc.pause(calls, tries):
+                    raise
+                tries += 1
+                model = found
+            except UnavailableError as lost:
+                if lost.code == "RESOURCE_EXHAUSTED":
+                    raise
+                if (ours := self._find_lost(registration, model, resource, lost)) is not None:
+                    return self._finish(model or _Model(resource, registration.name), ours, registration)
+                if not rpc.pause(calls, tries):
+                    raise _unknown(registration, resource, str(lost)) from lost
+                tries += 1
+            else:
+                self._remember(registration.name, made_in)
+                return self._complete(made_in, version, registration)
+
+    def _upload_once(
+        self, registration: _Registration, model: _Model | None, resource: str
+    ) -> tuple[_Model, str]:  # fmt: skip
+        """The model and the version that one upload made."""
+        rpc = self._vertex
+        request = _wire.upload(
+            self._parent,
+            name=registration.name if model is None else model.name,
+            source=registration.source,
+            container=registration.container,
+            aliases=registration.aliases,
+            labels={_labels.MANAGED_BY: self._managed_by},
+            description=registration.description,
+            model_description=registration.model_description if model is None else None,
+            model_id="" if model is not None else resource.rpartition("/")[2],
+            parent_model="" if model is None else resource,
+        )
+        made_in = model or _Model(resource, registration.name)
+        operation = rpc.call("UploadModel", request, resource)
+        try:
+            _, version = _wire.read_upload(rpc.wait(operation, _wire.operation, rpc.operation_budget()))
+        except OperationTimeoutError as late:
+            late.request_id = registration.request_id
+            raise
+        except (UnavailableError, NotFoundError) as lost:
+            # How the operation ended is not known; the version that it makes may be there to tell.
+            version = ""
+            cause: RegistryError | None = lost
+        else:
+            cause = None
+        if not version:
+            with contextlib.suppress(UnavailableError):
+                if (ours := self._look(resource, registration)) is not None:
+                    return made_in, ours.version
+            raise _unknown(registration, operation.name, str(cause or "It does not name its version.")) from cause
+        return made_in, version
+
+    def _await_model(self, resource: str, race: _rpc.Budget, waits: int) -> _Model | None:
+        """The model that has taken an id, once its first upload is done; None when it is time to try the id again."""
+        if (bearer := self._peek(resource)) is not None:
+            return bearer
+        for look in range(_LOOKS):
+            if not self._vertex.pause(race, waits + look):
+                raise OperationTimeoutError(
+                    f"The id of {resource} is taken by an upload that is not done after {race.seconds:g} s. "
+                    "Nothing was registered; Retry(operations=...) sets how long to wait.",
+                    resource=resource,
+                )
+            if (bearer := self._peek(resource)) is not None:
+                return bearer
+        return None
+
+    def _find_lost(
+        self, registration: _Registration, model: _Model | None, resource: str, lost: UnavailableError
+    ) -> ModelVersion | None:
+        """The version that a lost upload made; None where it can be sent again without harm."""
+        rpc = self._vertex
+        try:
+            found = self._look(resource, registration)
+            if found is None and model is not None:
+                operations = self._pages("ListOperations", _operations_of(resource), _wire.read_operations)
+                for operation in operations:
+                    if not operation.done:
+                        with contextlib.suppress(OperationFailedError):
+                            rpc.wait(operation, _wire.operation, rpc.operation_budget())
+                found = self._look(resource, registration)
+        except RegistryError as error:
+            raise _unknown(registration, resource, f"{lost} Looking for it failed too: {error}") from error
+        if found is None and model is not None and lost.code == "DEADLINE_EXCEEDED":
+            raise _unknown(registration, resource, f"{lost} It may still be on its way.") from lost
+        return found
+
+    # --- deleting -----------------------------------------------------------------------------------------------------
+
+    def _delete_version(self, model: _Model, reference: str) -> None:
+        current = self._read(model, reference)
+        resource = f"{model.resource}@{current.version}"
+        moved = current.is_default and self._move_default(model, current.version)
+        try:
+            self._delete("DeleteModelVersion", _wire.delete_version(resource), resource)
+        except (ConflictError, InvalidArgumentError, OperationFailedError) as refusal:
+            if moved:
+                request = _wire.merge_aliases(resource, add=[_names.DEFAULT_ALIAS])
+                self._vertex.call("MergeVersionAliases", request, resource)
+            if not current.is_default or moved or self._others(model, current.version):
+                raise _refused(refusal, resource) from refusal.__cause__
+            _LOG.warning("%s is the last version of its model, which is deleted with it", resource)
+            self._delete_model(model)
+
+    def _move_default(self, model: _Model, version: str) -> bool:
+        """Whether there was another version for ``default`` to move to."""
+        for other in self._others(model, version):
+            resource = f"{model.resource}@{other}"
+            request = _wire.merge_aliases(resource, add=[_names.DEFAULT_ALIAS])
+            with contextlib.suppress(NotFoundError):  # a list that lags shows versions that are gone
+                self._vertex.call("MergeVersionAliases", request, resource)
+                return True
+        return False
+
+    def _others(self, model: _Model, version: str) -> list[str]:
+        """The numbers of the other versions, the newest first.
+
+        A list may lag, and a version that it does not show yet must not be deleted with its model: the neighbourhood of
+        the version, and what comes after the last one listed, is looked at version by version.
+        """
+        number = int(version)
+        listed = {int(other.version) for other in self._versions(model)}
+        top = max(listed | {number})
+        near = {*range(number - _NEIGHBOURS, number + _NEIGHBOURS + 1), *range(top, top + _NEIGHBOURS + 1)}
+
+        def there(other: int) -> bool:
+            with contextlib.suppress(NotFoundError):
+                self._read(model, str(other))
+                return True
+            return False
+
+        unlisted = sorted(other for other in near - listed if other > 0)
+        with ThreadPoolExecutor(_NEIGHBOURS, thread_name_prefix="vertex-registry") as pool:
+            found = {other for other, is_there in zip(unlisted, pool.map(there, unlisted), strict=True) if is_there}
+        return [str(other) for other in sorted((listed | found) - {number}, reverse=True)]
+
+    def _delete_model(self, model: _Model) -> None:
+        try:
+            self._delete("DeleteModel", _wire.delete_model(model.resource), model.resource)
+        except (ConflictError, OperationFailedError) as refusal:
+            raise _refused(refusal, model.resource) from refusal.__cause__
+        with self._lock:
+            self._known = {name: known for name, known in self._known.items() if known.resource != model.resource}
+
+    def _delete(self, rpc: str, request: Any, resource: str) -> None:  # noqa: C901  # likewise
+        """Delete, and find out whether it is gone where the answer does not tell."""
+        connection = self._vertex
+        budget = connection.budget()
+        tries = 0
+        while True:
+            began = False
+            try:
+                operation = connection.call(rpc, request, resource)
+                began = True
+                connection.wait(operation, _wire.operation, connection.operation_budget())
+            except NotFoundError:
+                if not tries and not began:
+                    raise
+                return  # an earlier try has deleted it, or it took its operation along
+            except OperationFailedError as failed:
+                if failed.code == "FAILED_PRECONDITION" or not self._gone(resource):
+                    raise
+                return
+            except UnavailableError as lost:
+                if lost.code == "RESOURCE_EXHAUSTED":
+                    raise
+                if self._gone(resource):
+                    return
+                if not connection.pause(budget, tries):
+                    raise
+                tries += 1
+            else:
+                return
+
+    def _gone(self, resource: str) -> bool:
+        try:
+            self._vertex.call("GetModel", _wire.get(resource), resource)
+        except NotFoundError:
+            return True
+        return False
+
+
+@attrs.frozen
+class _Change:
+    """What is to be written on a version; None leaves as it is."""
+
+    labels: dict[str, str] | None
+    description: str | None
+
+
+@attrs.frozen
+class _Settings:
+    """Where the client is going to connect to."""
+
+    host: str
+    rest: bool
+    plain: bool
+    anonymous: bool
+    credentials: Any = attrs.field(repr=False)
+
+
+def _settings(endpoint: str | None, transport: str | None, location: str, credentials: Any) -> _Settings:
+    if transport not in {None, "grpc", "rest"}:
+        raise InvalidArgumentError(f"There is no transport {transport!r}. The transports are 'grpc' and 'rest'.")
+    emulator = None if endpoint else os.environ.get(_EMULATOR)
+    address = endpoint or emulator or f"{location}-aiplatform.googleapis.com"
+    scheme, separator, host = address.rpartition("://")
+    host = host.rstrip("/")
+    if (separator and scheme not in {"http", "https"}) or not host or any(letter in host for letter in "/@? "):
+        raise InvalidArgumentError(
+            f"{address!r} is no address of the service. Give 'host:port' for gRPC or 'http://host:port' for REST."
+        )
+    if scheme == "http" and transport == "grpc":
+        raise InvalidArgumentError(f"{address!r} is an address for REST, and transport='grpc' was asked for.")
+    loopback = _is_loopback(host)
+    plain = scheme == "http" or (not scheme and (emulator is not None or loopback))
+    if plain and credentials is not None and not loopback:
+        if emulator is None:
+            raise InvalidArgumentError(
+                f"Credentials are not sent in plain text to {host}, which is not this machine. "
+                "Use https, or give no credentials: an emulator needs none."
+            )
+        credentials = None
+    return _Settings(
+        host=host,
+        rest=transport == "rest" or (transport is None and scheme == "http"),
+        plain=plain,
+        anonymous=(plain or emulator is not None) and credentials is None,
+        credentials=credentials,
+    )
+
+
+def _is_loopback(host: str) -> bool:
+    name = host[1:].partition("]")[0] if host.startswith("[") else host.partition(":")[0]
+    with contextlib.suppress(ValueError):
+        return ipaddress.ip_address(name).is_loopback
+    return name == "localhost"
+
+
+def _version() -> str:
+    try:
+        return importlib.metadata.version("vertex-registry")
+    except importlib.metadata.PackageNotFoundError:
+        return "0"
+
+
+_ABSENT: Final = object()
+
+
+def _same(value: object, wanted: object) -> bool:
+    """Whether two values of JSON are equal; True is not 1 there."""
+    return value == wanted and isinstance(value, bool) == isinstance(wanted, bool)
+
+
+def _claim(version: ModelVersion) -> tuple[dt.datetime, int]:
+    """How late a version claimed its stage; the latest claim wins."""
+    return version.stage_changed_at or dt.datetime.min.replace(tzinfo=dt.UTC), int(version.version)
+
+
+def _aware(what: str, moment: dt.datetime | None) -> dt.datetime | None:
+    if moment is not None and (not isinstance(moment, dt.datetime) or moment.utcoffset() is None):
+        raise InvalidArgumentError(
+            f"{what}={moment!r} has no time zone, so that it names no moment. Give an aware datetime, "
+            "such as datetime(2026, 1, 31, tzinfo=UTC)."
+        )
+    return moment
+
+
+def _count(limit: int | None) -> int | None:
+    if limit is not None and (not isinstance(limit, int) or isinstance(limit, bool) or limit < 0):
+        raise InvalidArgumentError(f"limit={limit!r} is not a number of versions or models.")
+    return limit
+
+
+def _strings(what: str, values: Iterable[str]) -> list[str]:
+    if isinstance(values, str):
+        raise InvalidArgumentError(f"{what} is a list of strings, not one string: [{values!r}].")
+    return list(values)
+
+
+def _models_named(name: str) -> Callable[[str, str], Any]:
+    return lambda parent, token: _wire.models_named(parent, name, token)
+
+
+def _versions_of(model: str) -> Callable[[str, str], Any]:
+    return lambda _parent, token: _wire.versions(model, token)
+
+
+def _operations_of(model: str) -> Callable[[str, str], Any]:
+    return lambda _parent, token: _wire.operations(model, token)
+
+
+def _as_written(
+    written: ModelVersion, labels: Mapping[str, str], before: Mapping[str, str], model: _Model
+) -> ModelVersion:
+    """The version as it was written, unless the model's own labels hide some of it."""
+    hidden = {key for key, value in labels.items() if written.labels.get(key) != value}
+    hidden |= (before.keys() - labels.keys()) & written.labels.keys()
+    hidden -= {_labels.MANAGED_BY}
+    if hidden:
+        raise ConflictError(
+            f"The model {model.name!r} itself has the labels {', '.join(map(repr, sorted(hidden)))}, which stand before "
+            f"those of version {written.version}: what was written there does not show. Take them off the model: "
+            "update_model(name, labels={...}) replaces the model's own labels.",
+            resource=written.resource_name,
+        )
+    return written
+
+
+def _refused(refusal: RegistryError, resource: str) -> RegistryError:
+    """A refusal to delete, in words; what failed for another reason is left as it is."""
+    if refusal.code not in {"FAILED_PRECONDITION", "INVALID_ARGUMENT"}:
+        return refusal
+    return ConflictError(
+        f"{resource} was not deleted: {refusal} A version that is deployed has to be undeployed from its endpoints "
+        "first.",
+        resource=resource,
+        code=refusal.code,
+    )
+
+
+def _unknown(registration: _Registration, resource: str, what: str) -> StateUnknownError:
+    return StateUnknownError(
+        f"It is not known whether the version of {registration.name!r} was made: {what} Call register_version again "
+        f"with request_id={registration.request_id!r}: it finds what was made, or makes it.",
+        resource=resource,
+        request_id=registration.request_id,
+    )

@@ -1,0 +1,518 @@
+"""The only network code: connect, call, wait.
+
+Google's client sets neither a deadline nor a retry on any of these methods. Both are set here, from one table: every
+try has a deadline, every call a budget that its tries and the waits between them share, and what is sent again on
+which answer stands beside it. A read is sent again whatever went wrong on the way. A write is sent again when a second
+time does no harm: updates carry an etag or say the same thing twice, aliases are set and not added up. An upload and a
+delete are sent again only when Vertex has said that it did not begin; whether one that was lost has happened is for
+the caller of this module to find out.
+
+Whatever Google's libraries raise is translated here, and nowhere else. What the messages hold is not looked at here.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import os
+from typing import TYPE_CHECKING, Any, Final
+
+import attrs
+import google.auth
+import google.auth.credentials
+import google.auth.exceptions
+import google.auth.transport.requests
+import google.oauth2.credentials
+import google.oauth2.service_account
+import grpc
+import requests
+import tenacity
+from google.api_core import exceptions as google_exceptions
+from google.api_core.gapic_v1.client_info import ClientInfo
+from google.cloud.aiplatform_v1.services.model_service import ModelServiceClient
+from google.cloud.aiplatform_v1.services.model_service.transports.grpc import ModelServiceGrpcTransport
+from google.cloud.aiplatform_v1.services.model_service.transports.rest import ModelServiceRestTransport
+from google.rpc import error_details_pb2
+
+from vertex_registry.errors import (
+    AlreadyExistsError,
+    AuthenticationError,
+    ConflictError,
+    InvalidArgumentError,
+    NotFoundError,
+    OperationFailedError,
+    OperationTimeoutError,
+    PermissionDeniedError,
+    UnavailableError,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping
+
+    from google.longrunning import operations_pb2
+
+    from vertex_registry._records import Retry
+    from vertex_registry.errors import RegistryError
+
+_LOG: Final = logging.getLogger("vertex_registry")
+
+_SCOPES: Final = ("https://www.googleapis.com/auth/cloud-platform",)
+
+# An answer of one of these says nothing of whether the call has happened.
+_LOST: Final = frozenset({"UNAVAILABLE", "DEADLINE_EXCEEDED", "INTERNAL", "UNKNOWN", "CANCELLED", "DATA_LOSS"})
+_REFUSED: Final = frozenset({"RESOURCE_EXHAUSTED"})
+
+
+@attrs.frozen
+class Method:
+    """How one RPC is called.
+
+    Attributes:
+        call: The method of Google's client.
+        again: The codes on which it is sent again.
+        deadline: The seconds that one try may take.
+        permission: What the caller needs in order to call it.
+    """
+
+    call: str
+    again: frozenset[str]
+    deadline: float
+    permission: str
+
+
+# Permissions: https://cloud.google.com/vertex-ai/docs/general/iam-permissions; those of the version methods are guesses
+# from the methods of the model, for the page does not list them.
+METHODS: Final[Mapping[str, Method]] = {
+    "UploadModel": Method("upload_model", _REFUSED, 60.0, "aiplatform.models.upload"),
+    "GetModel": Method("get_model", _LOST | _REFUSED, 20.0, "aiplatform.models.get"),
+    "ListModels": Method("list_models", _LOST | _REFUSED, 30.0, "aiplatform.models.list"),
+    "ListModelVersions": Method("list_model_versions", _LOST | _REFUSED, 30.0, "aiplatform.models.list"),
+    "UpdateModel": Method("update_model", _LOST | _REFUSED, 30.0, "aiplatform.models.update"),
+    "MergeVersionAliases": Method("merge_version_aliases", _LOST | _REFUSED, 30.0, "aiplatform.models.update"),
+    "DeleteModel": Method("delete_model", _REFUSED, 60.0, "aiplatform.models.delete"),
+    "DeleteModelVersion": Method("delete_model_version", _REFUSED, 60.0, "aiplatform.models.delete"),
+    "GetOperation": Method("get_operation", _LOST | _REFUSED, 20.0, "aiplatform.models.get"),
+    "ListOperations": Method("list_operations", _LOST | _REFUSED, 20.0, "aiplatform.operations.list"),
+}
+
+#: The predefined role that holds all of these permissions.
+ROLE: Final = "Vertex AI User (roles/aiplatform.user)"
+
+#: Which error of ours a status of Vertex's is.
+ERRORS: Final[Mapping[str, type[RegistryError]]] = {
+    "NOT_FOUND": NotFoundError,
+    "ALREADY_EXISTS": AlreadyExistsError,
+    "INVALID_ARGUMENT": InvalidArgumentError,
+    "OUT_OF_RANGE": InvalidArgumentError,
+    "FAILED_PRECONDITION": ConflictError,
+    "ABORTED": ConflictError,
+    "PERMISSION_DENIED": PermissionDeniedError,
+    "UNAUTHENTICATED": AuthenticationError,
+    "RESOURCE_EXHAUSTED": UnavailableError,
+    "UNAVAILABLE": UnavailableError,
+    "DEADLINE_EXCEEDED": UnavailableError,
+    "CANCELLED": UnavailableError,
+    "INTERNAL": UnavailableError,
+    "UNKNOWN": UnavailableError,
+    "DATA_LOSS": UnavailableError,
+    "UNIMPLEMENTED": UnavailableError,
+}
+
+# google.rpc.Code says which HTTP status each code is mapped to; the way back is needed where an answer has no body.
+_OF_HTTP: Final[Mapping[int, str]] = {
+    400: "INVALID_ARGUMENT",
+    401: "UNAUTHENTICATED",
+    403: "PERMISSION_DENIED",
+    404: "NOT_FOUND",
+    409: "ABORTED",
+    412: "FAILED_PRECONDITION",
+    429: "RESOURCE_EXHAUSTED",
+    499: "CANCELLED",
+    500: "INTERNAL",
+    501: "UNIMPLEMENTED",
+    503: "UNAVAILABLE",
+    504: "DEADLINE_EXCEEDED",
+}
+
+_OF_NUMBER: Final[Mapping[int, str]] = {code.value[0]: code.name for code in grpc.StatusCode}
+
+_LOG_IN: Final = (
+    "Type `gcloud auth application-default login`, or set GOOGLE_APPLICATION_CREDENTIALS to the file of a service "
+    "account's key. Without a cloud, local_registry() needs none, nor does an emulator: set VERTEX_AI_EMULATOR_HOST."
+)
+
+
+@attrs.frozen
+class Target:
+    """Where to connect to, and as whom.
+
+    Attributes:
+        host: ``host`` or ``host:port``, without a scheme.
+        rest: Whether to talk REST, and not gRPC.
+        plain: Whether to talk in plain text.
+        credentials: What the caller gave: a google-auth credentials object, the content of a credentials file, the
+            path of one, or None.
+        anonymous: Whether to send no credentials at all.
+        user_agent: What stands first in the user agent.
+    """
+
+    host: str
+    rest: bool
+    plain: bool
+    credentials: Any = attrs.field(repr=False)
+    anonymous: bool
+    user_agent: str
+
+    def __str__(self) -> str:
+        return f"{'http' if self.plain else 'https'}://{self.host}" if self.rest else self.host
+
+
+def load_credentials(given: Any) -> tuple[Any, str | None]:
+    """The credentials, and the project that they name, if they name one; application default ones where none are given.
+
+    Raises:
+        AuthenticationError: There are none, or what was given holds none.
+    """
+    try:
+        if given is None:
+            found = google.auth.default(scopes=_SCOPES)
+            return found[0], found[1]
+        if isinstance(given, google.auth.credentials.Credentials):
+            scoped = google.auth.credentials.with_scopes_if_required(given, _SCOPES)  # type: ignore[no-untyped-call]  # likewise
+            return scoped, getattr(given, "project_id", None)
+        if isinstance(given, (str, os.PathLike)):
+            with open(given, encoding="utf-8") as file:  # noqa: PTH123  # a path of either kind
+                given = json.load(file)
+        if not isinstance(given, dict):
+            raise AuthenticationError(f"The credentials are a {type(given).__name__}, which holds none. {_LOG_IN}")
+        return _credentials_of(given)
+    except google.auth.exceptions.DefaultCredentialsError as error:
+        raise AuthenticationError(f"There are no usable credentials for Google Cloud. {_LOG_IN}") from error
+    except (google.auth.exceptions.GoogleAuthError, ValueError) as error:
+        raise AuthenticationError(f"The credentials that were given cannot be used. {_LOG_IN}") from error
+    except OSError as error:
+        raise AuthenticationError(f"The credentials cannot be read: {error.strerror}: {error.filename}.") from error
+
+
+def _credentials_of(info: dict[str, Any]) -> tuple[Any, str | None]:
+    kind = info.get("type")
+    if kind == "service_account":
+        from_key = google.oauth2.service_account.Credentials.from_service_account_info
+        return from_key(info, scopes=_SCOPES), info.get("project_id")  # type: ignore[no-untyped-call]  # untyped upstream
+    if kind == "authorized_user":
+        from_login = google.oauth2.credentials.Credentials.from_authorized_user_info
+        return from_login(info, scopes=_SCOPES), info.get("quota_project_id")  # type: ignore[no-untyped-call]  # likewise
+    raise AuthenticationError(
+        f"The credentials are of the type {kind!r}. What can be given as JSON is a service account's key or an "
+        "authorized user; set GOOGLE_APPLICATION_CREDENTIALS for the others, or give a google-auth object."
+    )
+
+
+def principal(credentials: Any) -> str | None:
+    """The account that the credentials act as, where they know it."""
+    for attribute in ("service_account_email", "signer_email", "account"):
+        # Credentials of a machine know their account only once they have asked for it, and say "default" till then.
+        with contextlib.suppress(Exception):
+            account = getattr(credentials, attribute, None)
+            if isinstance(account, str) and "@" in account:
+                return account
+    return None
+
+
+class Budget:
+    """What is left of a number of seconds."""
+
+    def __init__(self, retry: Retry, seconds: float) -> None:
+        self.seconds = seconds
+        self._clock = retry.clock
+        self._start = retry.clock()
+
+    def spent(self) -> float:
+        """The seconds since it began."""
+        return self._clock() - self._start
+
+    def left(self) -> float:
+        """The seconds that are left; never less than none."""
+        return max(0.0, self.seconds - self.spent())
+
+
+class Connection:
+    """One connection to Vertex, or to an emulator of it, kept open."""
+
+    def __init__(self, target: Target, credentials: Any, retry: Retry) -> None:
+        self._target = target
+        self._retry = retry
+        self._token_of = credentials if target.plain and not target.anonymous else None
+        info = ClientInfo(user_agent=target.user_agent)  # type: ignore[no-untyped-call]  # untyped upstream
+        transport: ModelServiceGrpcTransport | ModelServiceRestTransport
+        if target.plain or target.anonymous:
+            # The token, if there is one, is sent by `_send`: Google's transports send none in plain text.
+            nobody = google.auth.credentials.AnonymousCredentials()  # type: ignore[no-untyped-call]  # untyped upstream
+            if target.rest:
+                transport = ModelServiceRestTransport(
+                    host=target.host,
+                    credentials=nobody,
+                    url_scheme="http" if target.plain else "https",
+                    client_info=info,
+                )
+            else:
+                options = [("grpc.max_receive_message_length", -1), ("grpc.enable_http_proxy", 0)]
+                channel = (
+                    grpc.insecure_channel(target.host, options)
+                    if target.plain
+                    else grpc.secure_channel(target.host, grpc.ssl_channel_credentials(), options)
+                )
+                transport = ModelServiceGrpcTransport(channel=channel, client_info=info)
+        elif target.rest:
+            transport = ModelServiceRestTransport(host=target.host, credentials=credentials, client_info=info)
+        else:
+            transport = ModelServiceGrpcTransport(host=target.host, credentials=credentials, client_info=info)
+        self._client = ModelServiceClient(transport=transport)
+
+    def close(self) -> None:
+        """End the connection."""
+        self._client.transport.close()  # type: ignore[no-untyped-call]  # untyped upstream
+
+    def budget(self, seconds: float | None = None) -> Budget:
+        """A fresh budget: that many seconds, or those of a call."""
+        return Budget(self._retry, self._retry.calls if seconds is None else seconds)
+
+    def operation_budget(self) -> Budget:
+        """A fresh budget for a long-running operation."""
+        return Budget(self._retry, self._retry.operations)
+
+    def pause(self, budget: Budget, tries: int, at_least: float = 0.0) -> bool:
+        """Wait before the next of several tries, longer after each; False, at once, where the budget has no room."""
+        longest = min(self._retry.most, self._retry.first * 2.0 ** min(tries, 30))
+        seconds = max(at_least, longest * self._retry.random())
+        if seconds >= budget.left():
+            return False
+        self._retry.sleep(seconds)
+        return True
+
+    def call(self, rpc: str, request: Any, resource: str, budget: Budget | None = None) -> Any:
+        """The answer to a request; a long-running one is answered with its operation.
+
+        Args:
+            rpc: A key of ``METHODS``.
+            request: The request.
+            resource: What it is about, for the log and for errors.
+            budget: What its tries and waits come out of; a fresh one where none is given.
+
+        Raises:
+            RegistryError: What Vertex answered at last, by the table ``ERRORS``.
+        """
+        method = METHODS[rpc]
+        budget = budget or self.budget()
+
+        def again(failure: BaseException) -> bool:
+            return isinstance(failure, _CallError) and failure.code in method.again and not failure.final
+
+        def wait(state: tenacity.RetryCallState) -> float:
+            longest = min(self._retry.most, self._retry.first * 2.0 ** min(state.attempt_number - 1, 30))
+            return max(_hint(state), longest * self._retry.random())
+
+        def stop(state: tenacity.RetryCallState) -> bool:
+            return state.upcoming_sleep >= budget.left()
+
+        def log(state: tenacity.RetryCallState) -> None:
+            failure = state.outcome.exception() if state.outcome else None
+            code = failure.code if isinstance(failure, _CallError) else "?"
+            _LOG.info("%s %s: %s, sent again in %.2f s", rpc, resource, code, state.upcoming_sleep)
+
+        tries = tenacity.Retrying(
+            retry=tenacity.retry_if_exception(again),
+            wait=wait,
+            stop=stop,
+            sleep=self._retry.sleep,
+            before_sleep=log,
+            reraise=True,
+        )
+        try:
+            return tries(self._send, rpc, method, request, resource, budget)
+        except _CallError as failure:
+            raise self._error(failure, rpc, method, resource, budget) from failure.__cause__
+
+    def wait(self, operation: operations_pb2.Operation, look: Callable[[str], Any], budget: Budget) -> Any:
+        """The operation when it is done.
+
+        It is looked at at once, and then after each further fifth of the time that it has taken.
+
+        Args:
+            operation: The operation as it was last seen.
+            look: What makes a request for an operation from its name.
+            budget: What the waiting comes out of.
+
+        Raises:
+            OperationFailedError: It ended with an error, or was cancelled.
+            OperationTimeoutError: It is still running at the end of the budget.
+        """
+        name = operation.name
+        while not operation.done:
+            operation = self.call("GetOperation", look(name), name, self.budget(min(self._retry.calls, budget.left())))
+            if operation.done:
+                break
+            seconds = min(max(0.05, budget.spent() / 5), self._retry.most, budget.left())
+            if seconds <= 0:
+                raise OperationTimeoutError(
+                    f"The operation {name} is still running after {budget.seconds:g} s. It goes on at Vertex; what it "
+                    "makes will be there when it is done. Retry(operations=...) sets how long to wait.",
+                    resource=name,
+                )
+            self._retry.sleep(seconds)
+        if operation.HasField("error"):
+            code = _OF_NUMBER.get(operation.error.code, "UNKNOWN")
+            ended = "was cancelled" if code == "CANCELLED" else f"failed with {code}"
+            raise OperationFailedError(
+                f"The operation {name} {ended}: {_sentence(operation.error.message)} Nothing was made; try again.",
+                resource=name,
+                code=code,
+            )
+        return operation
+
+    def _send(self, rpc: str, method: Method, request: Any, resource: str, budget: Budget) -> Any:
+        start = self._retry.clock()
+        outcome = "OK"
+        try:
+            # A budget that is used up still lets the first try of a call go out, for a moment.
+            timeout = max(0.05, min(method.deadline, budget.left()))
+            send = getattr(self._client, method.call)
+            with _translated():
+                answer = send(request=request, retry=None, timeout=timeout, metadata=self._metadata(rpc))
+        except _CallError as failure:
+            outcome = failure.code
+            raise
+        except BaseException as failure:
+            outcome = type(failure).__name__
+            raise
+        finally:
+            _LOG.debug("%s %s: %s in %.3f s", rpc, resource, outcome, self._retry.clock() - start)
+        return getattr(answer, "operation", answer)
+
+    def _metadata(self, rpc: str) -> tuple[tuple[str, str], ...]:
+        """The token that was given for a plain-text connection; `Target` has seen to it that it goes to loopback."""
+        if self._token_of is None:
+            return ()
+        headers: dict[str, str] = {}
+        ask = google.auth.transport.requests.Request()
+        self._token_of.before_request(ask, "POST", f"http://{self._target.host}/{rpc}", headers)
+        return tuple((name.lower(), value) for name, value in headers.items())
+
+    def _error(
+        self, failure: _CallError, rpc: str, method: Method, resource: str, budget: Budget
+    ) -> RegistryError:  # fmt: skip
+        kind = ERRORS.get(failure.code, UnavailableError)
+        said = _sentence(failure.message)
+        if kind is AuthenticationError:
+            text = f"{self._target} did not accept the credentials: {said} {_LOG_IN}"
+        elif kind is PermissionDeniedError:
+            text = (
+                f"{rpc} is not allowed on {resource}: {said} It needs the permission {method.permission}, which the "
+                f"role {ROLE} grants. A project or location that does not exist is refused in the same way."
+            )
+        elif failure.code == "RESOURCE_EXHAUSTED":
+            text = f"{rpc} on {resource}: the quota is used up: {said} Try again later, or ask for a higher quota."
+        elif failure.code == "UNIMPLEMENTED":
+            text = f"{self._target} has no {rpc}: {said} Is it the address of Vertex, or of an emulator of it?"
+        elif kind is UnavailableError:
+            text = (
+                f"{rpc} on {resource}: no usable answer from {self._target} in {budget.spent():.1f} s "
+                f"({failure.code}): {said} {_remedy(self._target)}"
+            )
+        elif kind is NotFoundError:
+            text = f"{resource} is not there: {said}"
+        else:
+            text = f"{rpc} on {resource} was refused: {said}"
+        return kind(text, resource=resource, code=failure.code)
+
+
+def _remedy(target: Target) -> str:
+    if target.plain:
+        return "Is the emulator running? Start one: python -m vertex_registry.emulator"
+    return "Retry(calls=...) sets how long to go on trying."
+
+
+def _sentence(message: str) -> str:
+    text = " ".join(message.split()) or "no reason was given"
+    return text if text.endswith((".", "!", "?")) else f"{text}."
+
+
+def _hint(state: tenacity.RetryCallState) -> float:
+    failure = state.outcome.exception() if state.outcome else None
+    return failure.hint if isinstance(failure, _CallError) else 0.0
+
+
+class _CallError(Exception):
+    """A try that failed: Google's status, its message, the seconds it asks to wait, and whether that is final."""
+
+    def __init__(self, code: str, message: str, *, hint: float = 0.0, final: bool = False) -> None:
+        super().__init__(f"{code}: {message}")
+        self.code = code
+        self.message = message
+        self.hint = hint
+        self.final = final
+
+
+@contextlib.contextmanager
+def _translated() -> Iterator[None]:
+    """Turn whatever Google's libraries raise into a `_CallError`."""
+    try:
+        yield
+    except google_exceptions.GoogleAPICallError as error:
+        raise _of_google(error) from error
+    except google.auth.exceptions.TransportError as error:
+        raise _CallError("UNAVAILABLE", f"The token could not be fetched: {error}") from error
+    except google.auth.exceptions.GoogleAuthError as error:
+        raise _CallError("UNAUTHENTICATED", "The credentials could not be refreshed", final=True) from error
+    except requests.Timeout as error:
+        raise _CallError("DEADLINE_EXCEEDED", "The answer did not come in time") from error
+    except requests.RequestException as error:
+        raise _CallError("UNAVAILABLE", _words(error)) from error
+    except (google_exceptions.GoogleAPIError, grpc.RpcError) as error:
+        raise _CallError("UNKNOWN", str(error)) from error
+    except ValueError as error:
+        raise _CallError("UNKNOWN", f"The answer is not one that Vertex gives: {type(error).__name__}") from error
+
+
+def _words(error: BaseException) -> str:
+    """What the innermost error says: the connection was refused, reset, not resolved."""
+    seen = set()
+    while id(error) not in seen:
+        seen.add(id(error))
+        inner = getattr(error, "reason", None) or error.__cause__ or error.__context__
+        if not isinstance(inner, BaseException):
+            break
+        error = inner
+    return getattr(error, "strerror", None) or type(error).__name__
+
+
+def _of_google(error: google_exceptions.GoogleAPICallError) -> _CallError:
+    message = error.message or ""
+    if error.grpc_status_code is not None:
+        code = error.grpc_status_code.name
+        details = error.details
+        # gRPC's own words for credentials that failed while the token was fetched, which another try would not mend.
+        if "metadata from plugin failed" in message:
+            return _CallError("UNAUTHENTICATED", "The credentials could not be refreshed", final=True)
+    else:
+        code = _OF_HTTP.get(error.code or 500, "UNKNOWN")
+        body: Any = {}
+        with contextlib.suppress(Exception):  # an answer of a proxy on the way need not be Google's JSON
+            body = error.response.json()["error"]
+        code = body.get("status", code)
+        message = body.get("message", message)
+        details = body.get("details", [])
+    hint = max((_delay(detail) for detail in details), default=0.0)
+    with contextlib.suppress(Exception):  # a call over gRPC has no headers, and a header may hold a date
+        hint = max(hint, float(error.response.headers.get("Retry-After", 0)))
+    return _CallError(code, message, hint=hint)
+
+
+def _delay(detail: Any) -> float:
+    if isinstance(detail, error_details_pb2.RetryInfo):
+        return float(detail.retry_delay.ToTimedelta().total_seconds())
+    if isinstance(detail, dict) and str(detail.get("@type", "")).endswith("google.rpc.RetryInfo"):
+        with contextlib.suppress(ValueError):
+            return float(str(detail.get("retryDelay", "0s")).removesuffix("s"))
+    return 0.0
