@@ -18,6 +18,7 @@ from vertex_registry.emulator._query import (
     ESCAPES,
     LISTINGS,
     MAXIMUM_PAGE_SIZE,
+    MAXIMUM_TERMS,
     Filter,
     Operator,
     OrderKey,
@@ -194,7 +195,13 @@ def test_a_long_filter_is_read_in_one_pass() -> None:
 
     refusal("a." * million)
     refusal('labels."' + "\\\\" * million)
-    assert len(terms(" AND ".join(["labels.k=v"] * 20_000))) == 20_000
+    refusal('labels."' + "k" * million)
+
+
+def test_a_filter_has_so_many_terms_and_no_more() -> None:
+    """The limit is far from what anybody writes and from what a database refuses."""
+    assert len(terms(" AND ".join(["labels.k=v"] * MAXIMUM_TERMS))) == MAXIMUM_TERMS
+    assert "at most" in refusal(" AND ".join(["labels.k=v"] * (MAXIMUM_TERMS + 1)))
 
 
 # --- filters: for every text -------------------------------------------------

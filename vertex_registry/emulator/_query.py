@@ -50,6 +50,8 @@ Position = tuple[str | int, ...]
 # to a value greater than the maximum the API supports, the API should coerce to the maximum."
 DEFAULT_PAGE_SIZE: Final = 100
 MAXIMUM_PAGE_SIZE: Final = 1000
+#: How many terms a filter may have: a guess, and far fewer than a database minds.
+MAXIMUM_TERMS: Final = 100
 
 
 # --- what each list allows ---------------------------------------------------
@@ -311,6 +313,8 @@ class _FilterParser:
             self._at += len("AND")
             if not self._skip_blanks():
                 self._refuse("expected a blank after AND")
+            if len(terms) == MAXIMUM_TERMS:
+                self._refuse(f"a filter has at most {MAXIMUM_TERMS} terms")
             terms.append(self._term())
 
     def _term(self) -> Term:
