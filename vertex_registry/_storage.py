@@ -1,0 +1,1002 @@
+"""The only code that talks to Cloud Storage: from a folder to ``gs://`` and back.
+
+A model goes to ``gs://bucket/<model id>/<digest>``, where the digest is one of its content: of the names of its files
+and of their bytes, and of nothing else. What lies under a digest is therefore never changed, only completed, and it is
+safe for several people to send the same model at once, for one to stop half-way and for another to go on:
+
+- a file that is there already, with the size and the CRC32C of ours, is not sent;
+- a file is made on condition that the generation that was seen (or none) is the one that is there;
+- a file of more than 8 MiB is sent in chunks, in a session that Cloud Storage keeps for a week. What it has confirmed
+  is written down beside the cache, so that the next process goes on from there;
+- the last chunk of a file is sent only when all that was read agrees with the digest. A file that changes meanwhile is
+  noticed before it exists under a name that promises other bytes;
+- Cloud Storage's own CRC32C of what it stored is compared with ours. An object that differs is removed.
+
+The way back: a folder appears under its name when it is whole. Until then its files are in a hidden folder beside it,
+each made of pieces of the one generation that was listed, each compared with the CRC32C that was listed.
+
+Google's package is asked for single requests only, without its retries: each request here is tried within the budget
+``Retry.calls``, which begins anew with every request that succeeds, so that a large model may take as long as it needs.
+Sleep, randomness and clock are those of ``Retry``.
+
+Not handled: empty folders, which Cloud Storage does not have, and what a file system knows of a file besides its bytes.
+"""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import errno
+import hashlib
+import json
+import os
+import re
+import shutil
+import stat
+import sys
+import tempfile
+import threading
+import unicodedata
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING, Any, Final, TypeVar
+
+import attrs
+import tenacity
+
+from vertex_registry._records import Retry
+from vertex_registry.errors import (
+    AlreadyExistsError,
+    AuthenticationError,
+    ConflictError,
+    InvalidArgumentError,
+    NotFoundError,
+    PermissionDeniedError,
+    RegistryError,
+    UnavailableError,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+
+T = TypeVar("T")
+
+EMULATOR: Final = "STORAGE_EMULATOR_HOST"
+
+#: Up to this size a file is sent in one request; it is also the size up to which Google's package does so.
+WHOLE: Final = 8 * 2**20
+#: "The chunk size should be a multiple of 256 KiB", and "at least 8 MiB".
+#: https://cloud.google.com/storage/docs/performing-resumable-uploads#chunked-upload
+CHUNK: Final = 16 * 2**20
+_BLOCK: Final = 2**20
+
+#: "Object names can contain any sequence of valid Unicode characters, of length 1-1024 bytes when UTF-8 encoded", and
+#: neither carriage return nor line feed. https://cloud.google.com/storage/docs/objects#naming
+MAX_OBJECT_NAME: Final = 1024
+
+#: What each kind of request needs, and the predefined role that grants it.
+PERMISSIONS: Final[Mapping[str, tuple[str, str]]] = {
+    "list": ("storage.objects.list", "Storage Object Viewer (roles/storage.objectViewer)"),
+    "get": ("storage.objects.get", "Storage Object Viewer (roles/storage.objectViewer)"),
+    "create": ("storage.objects.create", "Storage Object Creator (roles/storage.objectCreator)"),
+    "replace": ("storage.objects.delete", "Storage Object User (roles/storage.objectUser)"),
+}
+
+_AGENT: Final = "service-PROJECT_NUMBER@gcp-sa-aiplatform.iam.gserviceaccount.com"
+_LOG_IN: Final = (
+    "Type `gcloud auth application-default login`, or set GOOGLE_APPLICATION_CREDENTIALS to the file of a service "
+    f"account's key. Without a cloud, set {EMULATOR} to the address of a storage emulator."
+)
+_NOT_INSTALLED: Final = (
+    "Copying to and from Cloud Storage needs google-cloud-storage, which is not installed: "
+    'type pip install "vertex-registry[storage]".'
+)
+
+_BYTES: Final = "application/octet-stream"
+
+_RESUME: Final = 308
+_FAILED: Final = 400
+_PRECONDITION: Final = 412
+_GONE: Final = (404, 410)
+_FULL: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
+
+
+# --- what is on this machine ------------------------------------------------------------------------------------------
+
+
+@attrs.frozen
+class LocalFile:
+    """A file to be sent.
+
+    Attributes:
+        name: Its path below the folder, with slashes.
+        path: Where it is.
+        size: In bytes, when it was looked at.
+    """
+
+    name: str
+    path: Path
+    size: int
+
+
+@attrs.frozen
+class LocalDirectory:
+    """A folder to be sent: the one that was named, or one of the single file that was named.
+
+    Attributes:
+        source: What the caller named.
+        files: Its files, by name.
+    """
+
+    source: str
+    files: tuple[LocalFile, ...]
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The names of its files."""
+        return tuple(file.name for file in self.files)
+
+    @property
+    def size(self) -> int:
+        """The bytes of all its files."""
+        return sum(file.size for file in self.files)
+
+
+@attrs.frozen
+class _Sum:
+    """What a file's bytes come to."""
+
+    sha256: bytes
+    crc32c: int
+    size: int
+
+
+def scan(source: str | os.PathLike[str]) -> LocalDirectory:
+    """The files of a folder, links followed, or a folder of one file.
+
+    Raises:
+        InvalidArgumentError: There is no such folder or file, it holds no file, or one that cannot be sent.
+    """
+    root = Path(source).expanduser()
+    if root.is_file():
+        found = [(root.name, root)]
+    elif root.is_dir():
+        found = list(_walk(root, "", frozenset()))
+    else:
+        what = "is neither a file nor a folder" if root.exists() else "is not there"
+        raise InvalidArgumentError(f"{str(source)!r} {what}. Name the folder that the model was saved to.")
+    files: dict[str, LocalFile] = {}
+    for given, path in found:
+        # macOS hands out names in another normal form than everybody else; the digest must not depend on it.
+        name = unicodedata.normalize("NFC", given)
+        try:
+            length = len(name.encode())
+        except UnicodeEncodeError:
+            raise InvalidArgumentError(f"The file name {given!r} is not text. Rename the file.") from None
+        if length > MAX_OBJECT_NAME or "\n" in name or "\r" in name:
+            raise InvalidArgumentError(f"Cloud Storage allows no object of the name {name!r}. Rename the file.")
+        try:
+            status = path.stat()
+        except OSError as error:
+            raise InvalidArgumentError(f"{str(path)!r} cannot be read: {error.strerror}.") from error
+        if not stat.S_ISREG(status.st_mode):
+            raise InvalidArgumentError(f"{str(path)!r} is not a regular file and cannot be sent. Remove it.")
+        if name in files:
+            raise InvalidArgumentError(f"Two files of {str(source)!r} have the name {name!r} in Unicode's normal form.")
+        files[name] = LocalFile(name, path, status.st_size)
+    if not files:
+        raise InvalidArgumentError(
+            f"There are no files in {str(source)!r}. Name the folder that the model was saved to."
+        )
+    return LocalDirectory(os.fspath(source), tuple(files[name] for name in sorted(files)))
+
+
+def _walk(folder: Path, prefix: str, above: frozenset[str]) -> Iterator[tuple[str, Path]]:
+    real = os.path.realpath(folder)
+    if real in above:
+        raise InvalidArgumentError(f"{str(folder)!r} is a link to a folder that it lies in. Remove the link.")
+    try:
+        entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
+    except OSError as error:
+        raise InvalidArgumentError(f"{str(folder)!r} cannot be read: {error.strerror}.") from error
+    for entry in entries:
+        name = f"{prefix}{entry.name}"
+        if entry.is_dir():
+            yield from _walk(Path(entry.path), f"{name}/", above | {real})
+        else:
+            yield name, Path(entry.path)
+
+
+def digest(files: Iterable[tuple[str, bytes]]) -> str:
+    """The digest of a folder's content, from the names of its files and the SHA-256 of each: 40 hexadecimal digits.
+
+    It depends on nothing else: not on the order, the machine, the folder's own name, times or permissions.
+    """
+    total = hashlib.sha256()
+    for name, sha256 in sorted((name.encode(), sha256) for name, sha256 in files):
+        total.update(len(name).to_bytes(4, "big") + name + sha256)
+    return total.hexdigest()[:40]
+
+
+# --- Cloud Storage ----------------------------------------------------------------------------------------------------
+
+
+class Storage:
+    """Cloud Storage, or an emulator of it: what ``STORAGE_EMULATOR_HOST`` names, to which no credentials are sent.
+
+    Making one imports nothing of Google's and does no I/O; the first transfer does.
+
+    Args:
+        project: The project that requests are made for.
+        credentials: google-auth credentials; application default ones where none are given.
+        retry: The budget of a request (``calls``), and how to wait between tries.
+        workers: How many files are under way at once.
+        progress: Whether to draw a bar. None draws one where somebody sees it: on a terminal and in a notebook.
+        chunk: The most bytes of one request; Cloud Storage asks for a multiple of 256 KiB.
+        cache: Where downloads without a destination go; ``$XDG_CACHE_HOME/vertex-registry`` where none is given.
+    """
+
+    def __init__(
+        self,
+        *,
+        project: str | None = None,
+        credentials: Any = None,
+        retry: Retry | None = None,
+        workers: int = 8,
+        progress: bool | None = None,
+        chunk: int = CHUNK,
+        cache: str | os.PathLike[str] | None = None,
+    ) -> None:
+        self._project = project
+        self._credentials = credentials
+        self._retry = retry or Retry()
+        self._workers = workers
+        self._progress = progress
+        self._chunk = chunk
+        self._whole = min(WHOLE, chunk)
+        home = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
+        self._cache = Path(cache) if cache is not None else Path(home).expanduser() / "vertex-registry"
+        self._lock = threading.Lock()
+        self._google: _Google | None = None
+
+    def close(self) -> None:
+        """End the connections. Twice is fine."""
+        with self._lock:
+            google, self._google = self._google, None
+        if google is not None:
+            google.close()
+
+    def upload(self, local: LocalDirectory, under: str) -> str:
+        """Send a folder's files to ``<under>/<digest>``, those that are not there yet.
+
+        Args:
+            local: The folder, from ``scan``.
+            under: ``gs://bucket/directory``.
+
+        Returns:
+            The URI of the directory in which every byte of the folder lies, and was compared.
+
+        Raises:
+            NotFoundError: There is no such bucket.
+            PermissionDeniedError: The credentials may not list or create objects there.
+            ConflictError: A file changed while it was sent.
+            UnavailableError: There was no usable answer within the budget.
+        """
+        bucket = _split(under)[0]
+        sums = dict(zip(local.files, self._in_parallel(local.files, lambda file, _: _sum(file)), strict=True))
+        uri = f"{under.rstrip('/')}/{digest((file.name, sums[file].sha256) for file in local.files)}"
+        prefix = _split(uri)[1] + "/"
+        for file in local.files:
+            if len((prefix + file.name).encode()) > MAX_OBJECT_NAME:
+                raise InvalidArgumentError(f"The name {file.name!r} is too long for Cloud Storage under {uri}.")
+        there = {blob.name: blob for blob in self._list(bucket, prefix)}
+        uploads = []
+        for file in local.files:
+            blob = there.get(prefix + file.name)
+            if blob is None or (blob.size, blob.crc32c) != (file.size, _base64(sums[file].crc32c)):
+                generation = 0 if blob is None else int(blob.generation)
+                uploads.append(_Upload(file, sums[file].crc32c, bucket, prefix + file.name, generation))
+        uploads.sort(key=lambda upload: -upload.file.size)
+        with self._bar(f"Uploading {local.source}", sum(upload.file.size for upload in uploads)) as advance:
+            self._in_parallel(uploads, lambda upload, stopped: self._send(upload, stopped, advance))
+        return uri
+
+    def look(self, uri: str) -> tuple[str, ...]:
+        """The names directly under ``gs://bucket/directory``; those of directories end in a slash.
+
+        Raises:
+            NotFoundError: There is no such bucket.
+            PermissionDeniedError: The credentials may not list its objects.
+            UnavailableError: There was no usable answer within the budget.
+        """
+        bucket, directory = _split(uri)
+        prefix = f"{directory}/" if directory else ""
+
+        def ask() -> tuple[str, ...]:
+            pages = self._connected().client.list_blobs(bucket, prefix=prefix, delimiter="/", retry=None, timeout=60)
+            names = {blob.name for blob in pages}
+            return tuple(sorted(name.removeprefix(prefix) for name in names | set(pages.prefixes) if name != prefix))
+
+        return self._tried("list", uri, ask)
+
+    def download(self, uri: str, destination: str | os.PathLike[str] | None = None) -> Path:
+        """Fetch every file under ``gs://bucket/directory`` into a folder, which appears when it is whole.
+
+        Args:
+            uri: The directory.
+            destination: The folder, which must not be there, or be empty. None is one in the cache, and the same one
+                as long as the directory is not changed; what is in it is compared again, and not fetched again.
+
+        Returns:
+            The folder.
+
+        Raises:
+            NotFoundError: There is no such bucket, or nothing in the directory.
+            AlreadyExistsError: The destination is there already.
+            InvalidArgumentError: A name in the directory would lie outside of the folder, or can be no file's.
+            PermissionDeniedError: The credentials may not list or read objects there.
+            ConflictError: A file was replaced while it was fetched.
+            UnavailableError: There was no usable answer within the budget.
+            RegistryError: There is no room, or the folder cannot be written.
+        """
+        bucket, directory = _split(uri)
+        prefix = f"{directory}/" if directory else ""
+        blobs = {}
+        for blob in self._list(bucket, prefix):
+            name = blob.name.removeprefix(prefix)
+            if name and not name.endswith("/"):  # consoles mark an empty directory by an object of its name
+                blobs[_safe(name, uri)] = blob
+        if not blobs:
+            raise NotFoundError(f"There is nothing in {uri}.", resource=uri)
+        for path in blobs:
+            if (parent := next((parent for parent in path.parents if parent in blobs), None)) is not None:
+                raise InvalidArgumentError(f"{uri} holds {parent} and {path}, which no folder can.", resource=uri)
+        with _writing(uri):
+            if destination is not None:
+                return self._fetch_all(uri, blobs, Path(destination).expanduser().absolute())
+            kept = self._cache / "models" / _key(uri, blobs)
+            if kept.is_dir():
+                if self._is_whole(kept, blobs):
+                    return kept
+                shutil.rmtree(kept)
+            with contextlib.suppress(AlreadyExistsError):  # another process was faster, with the same files
+                self._fetch_all(uri, blobs, kept)
+            return kept
+
+    # --- up ---
+
+    def _send(self, upload: _Upload, stopped: threading.Event, advance: Callable[[int], None]) -> None:
+        """One file, until Cloud Storage says of it what we say of it; once more if it says something else."""
+        ours = (upload.file.size, _base64(upload.crc32c))
+        for _ in range(2):
+            try:
+                if upload.file.size <= self._whole:
+                    stored = self._send_whole(upload)
+                else:
+                    stored = self._send_in_chunks(upload, stopped, advance)
+                problem = "stored other bytes than were sent. Something on the way alters them"
+            except _FailedError as failure:
+                if failure.status != _PRECONDITION:
+                    raise
+                stored = self._stored(upload)
+                problem = "was given other bytes by somebody else meanwhile"
+            if (stored.size, stored.crc32c) == ours:
+                if upload.file.size <= self._whole:
+                    advance(upload.file.size)
+                return
+            if upload.file.size > self._whole:
+                advance(-upload.file.size)
+            upload = attrs.evolve(upload, generation=stored.generation)
+        self._discard(upload)
+        raise UnavailableError(
+            f"Cloud Storage {problem}, twice: {upload.uri} has the CRC32C {stored.crc32c}, not {ours[1]}. "
+            "Nothing was registered.",
+            resource=upload.uri,
+        )
+
+    def _send_whole(self, upload: _Upload) -> _Stored:
+        with upload.file.path.open("rb") as stream:
+            data = stream.read(upload.file.size + 1)
+        if len(data) != upload.file.size or _crc32c(data) != upload.crc32c:
+            raise _changed(upload.file)
+        blob = self._blob(upload)
+
+        def put() -> _Stored:
+            blob.upload_from_string(
+                data,
+                _BYTES,
+                if_generation_match=upload.generation,
+                checksum=None,
+                retry=None,
+                timeout=self._timeout(),
+            )
+            return _Stored.of(blob)
+
+        return self._tried(upload.verb, upload.uri, put, but=(_PRECONDITION,))
+
+    def _send_in_chunks(self, upload: _Upload, stopped: threading.Event, advance: Callable[[int], None]) -> _Stored:
+        session = _Session(self._cache / "uploads", upload)
+        size = upload.file.size
+        crc = summed = shown = 0
+        with upload.file.path.open("rb") as stream:
+            while not stopped.is_set():
+                if not session.url:
+                    session.begin(self._begin(upload))
+                advance(session.confirmed - shown)
+                shown = session.confirmed
+                if summed != session.confirmed:
+                    # Gone on with, or begun anew: what was sent before is read again, so that all of it is summed.
+                    crc, summed = _crc32c_of(stream, session.confirmed), session.confirmed
+                data = stream.read(self._chunk)
+                crc, summed = _crc32c(data, crc), summed + len(data)
+                if not data or summed > size or (summed == size and (crc != upload.crc32c or stream.read(1))):
+                    self._abandon(session)
+                    raise _changed(upload.file)
+                try:
+                    stored = self._put(upload, session, data, crc if summed == size else None)
+                except _FailedError as failure:
+                    session.end()
+                    if failure.status == _PRECONDITION:
+                        raise
+                    continue
+                if stored is not None:
+                    session.end()
+                    advance(size - shown)
+                    return stored
+        raise _StoppedError
+
+    def _begin(self, upload: _Upload) -> str:
+        blob = self._blob(upload)
+
+        def ask() -> str:
+            url: str = blob.create_resumable_upload_session(
+                _BYTES,
+                size=upload.file.size,
+                if_generation_match=upload.generation,
+                checksum=None,
+                retry=None,
+                timeout=self._timeout(),
+            )
+            return url
+
+        return self._tried(upload.verb, upload.uri, ask, but=(_PRECONDITION,))
+
+    def _put(self, upload: _Upload, session: _Session, data: bytes, crc: int | None) -> _Stored | None:
+        """Send one chunk, and write down what of it was confirmed; what was stored, if it was the last.
+
+        "Cloud Storage ignores any bytes you send at an offset that Cloud Storage has already persisted", so that a
+        chunk whose answer was lost is sent again without asking first.
+        https://cloud.google.com/storage/docs/performing-resumable-uploads
+        """
+        start = session.confirmed
+        headers = {"Content-Range": f"bytes {start}-{start + len(data) - 1}/{upload.file.size}"}
+        if crc is not None:
+            headers["X-Goog-Hash"] = f"crc32c={_base64(crc)}"
+
+        def put() -> Any:
+            # The address of a session is a permission in itself: it is sent without a token, and written to no log.
+            return self._connected().put(session.url, data, headers, self._timeout())
+
+        answer = self._tried(upload.verb, upload.uri, put, but=(*_GONE, _PRECONDITION))
+        if answer.status_code == _RESUME:
+            persisted = re.fullmatch(r"bytes=0-(\d+)", answer.headers.get("Range", ""))
+            session.confirm(int(persisted[1]) + 1 if persisted else 0)
+            return None
+        made = answer.json()
+        return _Stored(int(made["size"]), made.get("crc32c", ""), int(made["generation"]))
+
+    def _abandon(self, session: _Session) -> None:
+        with contextlib.suppress(Exception):  # Cloud Storage forgets it by itself within a week
+            self._connected().delete(session.url, self._timeout())
+        session.end()
+
+    def _stored(self, upload: _Upload) -> _Stored:
+        """What is there in place of what was to be made: of another process, or of a try whose answer was lost."""
+        blob = self._blob(upload)
+
+        def ask() -> _Stored:
+            blob.reload(retry=None, timeout=self._timeout())
+            return _Stored.of(blob)
+
+        return self._tried("get", upload.uri, ask)
+
+    def _discard(self, upload: _Upload) -> None:
+        with contextlib.suppress(Exception):  # it was not registered; the next upload replaces it
+            self._blob(upload).delete(if_generation_match=upload.generation, retry=None, timeout=self._timeout())
+
+    def _blob(self, upload: _Upload) -> Any:
+        blob = self._connected().client.bucket(upload.bucket).blob(upload.name)
+        blob.crc32c = _base64(upload.crc32c)  # Cloud Storage refuses other bytes than these
+        return blob
+
+    # --- down ---
+
+    def _list(self, bucket: str, prefix: str) -> list[Any]:
+        def ask() -> list[Any]:
+            return list(self._connected().client.list_blobs(bucket, prefix=prefix, retry=None, timeout=60))
+
+        return self._tried("list", f"gs://{bucket}/{prefix}".rstrip("/"), ask)
+
+    def _fetch_all(self, uri: str, blobs: Mapping[PurePosixPath, Any], folder: Path) -> Path:
+        if os.path.lexists(folder) and not (folder.is_dir() and not any(folder.iterdir())):
+            raise AlreadyExistsError(
+                f"{folder} is there already. Remove it, or name another folder.", resource=str(folder)
+            )
+        size = sum(int(blob.size) for blob in blobs.values())
+        made = [parent for parent in folder.parents if not parent.exists()]
+        try:
+            folder.parent.mkdir(parents=True, exist_ok=True)
+            _check_room(folder.parent, size, uri)
+            with tempfile.TemporaryDirectory(prefix=f".{folder.name[:100]}.", dir=folder.parent) as hidden:
+                whole = Path(hidden) / "whole"
+                whole.mkdir()
+                ordered = sorted(blobs.items(), key=lambda item: -int(item[1].size))
+                with self._bar(f"Downloading {uri}", size) as advance:
+                    self._in_parallel(
+                        ordered, lambda item, stopped: self._fetch(item[1], whole / item[0], stopped, advance)
+                    )
+                with contextlib.suppress(FileNotFoundError):
+                    folder.rmdir()
+                whole.rename(folder)
+        except BaseException as error:
+            for parent in made:
+                with contextlib.suppress(OSError):  # somebody else's files are in it
+                    parent.rmdir()
+            if isinstance(error, OSError) and error.errno in {errno.EEXIST, errno.ENOTEMPTY}:
+                raise AlreadyExistsError(f"{folder} has appeared meanwhile.", resource=str(folder)) from error
+            raise
+        return folder
+
+    def _fetch(self, blob: Any, path: Path, stopped: threading.Event, advance: Callable[[int], None]) -> None:
+        uri = f"gs://{blob.bucket.name}/{blob.name}"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        for last in (False, True):
+            with path.open("wb" if last else "xb") as file:
+                crc = self._fetch_into(file, blob, uri, stopped, advance)
+            if _base64(crc) == blob.crc32c:
+                return
+            advance(-int(blob.size))
+        raise UnavailableError(
+            f"Other bytes of {uri} arrived than were stored: CRC32C {_base64(crc)}, not {blob.crc32c}, twice. "
+            "Something on the way alters them. Nothing was kept.",
+            resource=uri,
+        )
+
+    def _fetch_into(
+        self, file: Any, blob: Any, uri: str, stopped: threading.Event, advance: Callable[[int], None]
+    ) -> int:
+        crc = done = 0
+        size, generation = int(blob.size), int(blob.generation)
+        while done < size:
+            if stopped.is_set():
+                raise _StoppedError
+
+            def get(start: int = done) -> bytes:
+                data: bytes = blob.download_as_bytes(
+                    start=start,
+                    end=min(start + self._chunk, size) - 1,
+                    raw_download=True,
+                    single_shot_download=True,
+                    if_generation_match=generation,
+                    checksum=None,
+                    retry=None,
+                    timeout=self._timeout(),
+                )
+                if len(data) != min(self._chunk, size - start):
+                    raise ConnectionResetError(errno.ECONNRESET, "the answer ended early")
+                return data
+
+            try:
+                data = self._tried("get", uri, get, but=(_PRECONDITION,))
+            except _FailedError as failure:
+                raise ConflictError(f"{uri} was replaced while it was fetched. Try again.", resource=uri) from failure
+            crc = _crc32c(data, crc)
+            file.write(data)
+            done += len(data)
+            advance(len(data))
+        return crc
+
+    def _is_whole(self, folder: Path, blobs: Mapping[PurePosixPath, Any]) -> bool:
+        def same(item: tuple[PurePosixPath, Any], _stopped: threading.Event) -> bool:
+            try:
+                with (folder / item[0]).open("rb") as file:
+                    return _base64(_crc32c_of(file)) == str(item[1].crc32c)
+            except OSError:
+                return False
+
+        return all(self._in_parallel(list(blobs.items()), same))
+
+    # --- both ---
+
+    def _in_parallel(self, items: Sequence[Any], work: Callable[[Any, threading.Event], T]) -> list[T]:
+        """The results, in order; the first failure stops what is under way between two requests, and is raised."""
+        stopped = threading.Event()
+        with ThreadPoolExecutor(max(1, min(self._workers, len(items))), "vertex-registry-storage") as pool:
+            futures = [pool.submit(work, item, stopped) for item in items]
+            try:
+                for future in as_completed(futures):
+                    future.result()
+            except BaseException:
+                stopped.set()
+                pool.shutdown(wait=False, cancel_futures=True)
+                raise
+        return [future.result() for future in futures]
+
+    def _tried(self, verb: str, uri: str, action: Callable[[], T], *, but: tuple[int, ...] = ()) -> T:
+        """The result of one request, sent again within the budget as long as another try could help.
+
+        Raises:
+            RegistryError: It failed; `_FailedError` where its status is one of ``but``, for the caller to act on.
+        """
+        clock, start = self._retry.clock, self._retry.clock()
+
+        def attempt() -> T:
+            try:
+                return action()
+            except RegistryError:
+                raise
+            except Exception as error:
+                failure = self._connected().failure(error)
+                if failure is None:
+                    raise
+                raise failure from error
+
+        def wait(state: tenacity.RetryCallState) -> float:
+            longest = min(self._retry.most, self._retry.first * 2.0 ** min(state.attempt_number - 1, 30))
+            failure = state.outcome.exception() if state.outcome else None
+            return max(getattr(failure, "hint", 0.0), longest * self._retry.random())
+
+        tries = tenacity.Retrying(
+            retry=tenacity.retry_if_exception(lambda error: isinstance(error, _FailedError) and error.transient),
+            wait=wait,
+            stop=lambda state: clock() - start + state.upcoming_sleep >= self._retry.calls,
+            sleep=self._retry.sleep,
+            reraise=True,
+        )
+        try:
+            return tries(attempt)
+        except _FailedError as failure:
+            if failure.status in but:
+                raise
+            raise _error(failure, verb, uri, clock() - start) from failure.__cause__
+
+    def _timeout(self) -> float:
+        return min(60.0, self._retry.calls)
+
+    def _connected(self) -> _Google:
+        with self._lock:
+            if self._google is None:
+                self._google = _Google(self._project, self._credentials)
+            return self._google
+
+    @contextlib.contextmanager
+    def _bar(self, what: str, size: int) -> Iterator[Callable[[int], None]]:
+        shown = self._progress if self._progress is not None else sys.stderr.isatty() or _in_notebook()
+        try:
+            from tqdm.auto import tqdm  # noqa: PLC0415  # of the extra; a bar is worth no error
+        except ImportError:
+            shown = False
+        if not shown or not size:
+            yield lambda _: None
+            return
+        with tqdm(desc=what, total=size, unit="B", unit_scale=True, unit_divisor=1024, leave=False) as bar:
+            lock = threading.Lock()
+
+            def advance(count: int) -> None:
+                with lock:
+                    bar.update(count)
+
+            yield advance
+
+
+@attrs.frozen
+class _Upload:
+    """A file on its way."""
+
+    file: LocalFile
+    crc32c: int
+    bucket: str
+    name: str
+    generation: int
+
+    @property
+    def uri(self) -> str:
+        return f"gs://{self.bucket}/{self.name}"
+
+    @property
+    def verb(self) -> str:
+        return "replace" if self.generation else "create"
+
+
+@attrs.frozen
+class _Stored:
+    """What Cloud Storage says of an object."""
+
+    size: int
+    crc32c: str
+    generation: int
+
+    @classmethod
+    def of(cls, blob: Any) -> _Stored:
+        return cls(int(blob.size), blob.crc32c, int(blob.generation))
+
+
+class _Session:
+    """An upload in chunks, written down so that it outlives the process.
+
+    Only its owner can read the file: who knows the address of a session may write to it.
+    """
+
+    def __init__(self, folder: Path, upload: _Upload) -> None:
+        told = json.dumps([os.environ.get(EMULATOR), upload.uri, upload.generation, upload.file.size, upload.crc32c])
+        self._file = folder / f"{hashlib.sha256(told.encode()).hexdigest()[:40]}.json"
+        self.url = ""
+        self.confirmed = 0
+        with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
+            kept = json.loads(self._file.read_bytes())
+            url, confirmed = str(kept["url"]), int(kept["confirmed"])
+            if 0 <= confirmed < upload.file.size:
+                self.url, self.confirmed = url, confirmed
+
+    def begin(self, url: str) -> None:
+        self.url = url
+        self.confirm(0)
+
+    def confirm(self, confirmed: int) -> None:
+        self.confirmed = confirmed
+        # Without it the upload is as good; it is only not gone on with by another process.
+        with contextlib.suppress(OSError):
+            self._file.parent.mkdir(parents=True, exist_ok=True)
+            descriptor, name = tempfile.mkstemp(dir=self._file.parent)
+            with os.fdopen(descriptor, "w") as file:
+                json.dump({"url": self.url, "confirmed": confirmed}, file)
+            Path(name).replace(self._file)
+
+    def end(self) -> None:
+        self.url, self.confirmed = "", 0
+        with contextlib.suppress(OSError):
+            self._file.unlink()
+
+
+# --- Google's package -------------------------------------------------------------------------------------------------
+
+
+class _Google:
+    """A connected client of Google's, and what its exceptions mean."""
+
+    def __init__(self, project: str | None, credentials: Any) -> None:
+        try:
+            import google.auth.credentials  # noqa: PLC0415  # the first transfer imports it, and not this module
+            import google.auth.exceptions  # noqa: PLC0415
+            import requests  # noqa: PLC0415
+            import urllib3  # noqa: PLC0415
+            from google.api_core import exceptions  # noqa: PLC0415
+            from google.cloud.storage import Client  # noqa: PLC0415
+        except ImportError as error:
+            raise RegistryError(_NOT_INSTALLED) from error
+        self._api_error = exceptions.GoogleAPICallError
+        self._auth_error = google.auth.exceptions.GoogleAuthError
+        self._lost = (
+            google.auth.exceptions.TransportError,
+            requests.RequestException,
+            urllib3.exceptions.HTTPError,
+            ConnectionError,
+            TimeoutError,
+        )
+        self._http_error = requests.HTTPError
+        options: dict[str, Any] = {}
+        if emulator := os.environ.get(EMULATOR):
+            credentials = google.auth.credentials.AnonymousCredentials()  # type: ignore[no-untyped-call]  # upstream
+            options["client_options"] = {"api_endpoint": emulator if "://" in emulator else f"http://{emulator}"}
+        try:
+            self.client: Any = Client(project=project, credentials=credentials, **options)
+        except google.auth.exceptions.DefaultCredentialsError as error:
+            raise AuthenticationError(f"There are no usable credentials for Cloud Storage. {_LOG_IN}") from error
+        self._plain = requests.Session()
+
+    def close(self) -> None:
+        self.client.close()
+        self._plain.close()
+
+    def put(self, url: str, data: bytes, headers: Mapping[str, str], timeout: float) -> Any:
+        """The answer to a chunk; 308, which asks for the next one, is no redirection here."""
+        answer = self._plain.put(url, data=data, headers=headers, timeout=timeout, allow_redirects=False)
+        if answer.status_code >= _FAILED:
+            raise self._http_error(response=answer)
+        return answer
+
+    def delete(self, url: str, timeout: float) -> None:
+        self._plain.delete(url, timeout=timeout)
+
+    def failure(self, error: Exception) -> _FailedError | None:
+        """What an exception says of a request, or None where it is not about one."""
+        answer = getattr(error, "response", None)
+        if isinstance(error, self._api_error):
+            return _FailedError(int(error.code or 0), _said(answer) or str(error.message), _hint(answer))
+        if isinstance(error, self._http_error) and answer is not None:
+            return _FailedError(answer.status_code, _said(answer), _hint(answer))
+        if isinstance(error, self._lost):
+            return _FailedError(0, _words(error))
+        if isinstance(error, self._auth_error):
+            return _FailedError(401, "the credentials could not be refreshed")
+        return None
+
+
+class _FailedError(Exception):
+    """A request that failed: its HTTP status, or 0 where there was no answer; what was said; the wait asked for."""
+
+    def __init__(self, status: int, said: str, hint: float = 0.0) -> None:
+        super().__init__(said)
+        self.status = status
+        self.said = said
+        self.hint = hint
+
+    @property
+    def transient(self) -> bool:
+        # https://cloud.google.com/storage/docs/retry-strategy: 408, 429 and 5xx, and connections that broke.
+        return self.status in {0, 408, 429} or self.status >= 500  # noqa: PLR2004  # the list quoted above
+
+
+class _StoppedError(Exception):
+    """Another file failed; nobody sees it."""
+
+
+def _error(failure: _FailedError, verb: str, uri: str, spent: float) -> RegistryError:
+    bucket = f"gs://{_split(uri)[0]}"
+    said = f"{failure.said.strip().rstrip('.') or 'no reason was given'}."
+    permission, role = PERMISSIONS[verb]
+    emulator = os.environ.get(EMULATOR)
+    text = f"Cloud Storage refused {uri}: {said}"
+    kind: type[RegistryError] = InvalidArgumentError
+    if failure.status == 401:  # noqa: PLR2004  # HTTP's Unauthorized
+        kind = AuthenticationError
+        text = f"Cloud Storage did not accept the credentials: {said} {_LOG_IN}"
+    elif failure.status == 403:  # noqa: PLR2004  # HTTP's Forbidden
+        kind = PermissionDeniedError
+        text = (
+            f"{uri} is not open to these credentials: {said} They need the permission {permission} on {bucket}, which "
+            f"the role {role} grants. Vertex reads the model as {_AGENT}, which needs Storage Object Viewer there."
+        )
+    elif failure.status == 404:  # noqa: PLR2004  # HTTP's Not Found
+        kind = NotFoundError
+        text = (
+            f"{uri} is not there any more: {said}"
+            if verb == "get"
+            else (
+                f"There is no bucket {bucket}: {said} Make it in the location of the registry, with "
+                f"`gcloud storage buckets create {bucket} --location=LOCATION`, or name another."
+            )
+        )
+    elif failure.transient:
+        kind = UnavailableError
+        remedy = f"Is a storage emulator running at {emulator}?" if emulator else "What was sent is kept: try again."
+        text = f"{uri}: no usable answer from Cloud Storage in {spent:.1f} s: {said} {remedy}"
+    return kind(text, resource=uri)
+
+
+def _said(answer: Any) -> str:
+    with contextlib.suppress(Exception):  # the answer of a proxy on the way need not be Google's JSON
+        return str(answer.json()["error"]["message"])
+    status = getattr(answer, "status_code", None)
+    return f"HTTP {status}" if status else ""
+
+
+def _hint(answer: Any) -> float:
+    with contextlib.suppress(Exception):  # no answer, no header, or one with a date
+        return float(answer.headers["Retry-After"])
+    return 0.0
+
+
+def _words(error: BaseException) -> str:
+    """What the innermost error says: refused, reset, not resolved."""
+    seen: set[int] = set()
+    while id(error) not in seen:
+        seen.add(id(error))
+        inner = getattr(error, "reason", None) or error.__cause__ or error.__context__
+        if not isinstance(inner, BaseException):
+            break
+        error = inner
+    return getattr(error, "strerror", None) or type(error).__name__
+
+
+# --- small things -----------------------------------------------------------------------------------------------------
+
+
+def _split(uri: str) -> tuple[str, str]:
+    """The bucket and the directory, which has no slash at its end."""
+    bucket, _, directory = uri.removeprefix("gs://").partition("/")
+    if not uri.startswith("gs://") or not bucket:
+        raise InvalidArgumentError(f"{uri!r} is not in Cloud Storage: 'gs://bucket/directory' is.")
+    return bucket, directory.rstrip("/")
+
+
+def _safe(name: str, uri: str) -> PurePosixPath:
+    """The path of an object below the folder, if it is below the folder on every system.
+
+    Raises:
+        InvalidArgumentError: It is not.
+    """
+    parts = name.split("/")
+    if any(part in {"", ".", ".."} or "\\" in part or "\0" in part for part in parts) or parts[0].endswith(":"):
+        raise InvalidArgumentError(
+            f"{uri} holds an object of the name {name!r}, which would not lie in the folder. Nothing was fetched.",
+            resource=uri,
+        )
+    return PurePosixPath(*parts)
+
+
+def _check_room(folder: Path, size: int, uri: str) -> None:
+    if (free := shutil.disk_usage(folder).free) < size:
+        raise RegistryError(f"{uri} has {size:,} bytes, and there is room for {free:,} in {folder}.", resource=uri)
+
+
+def _key(uri: str, blobs: Mapping[PurePosixPath, Any]) -> str:
+    """What the cache knows a directory's content by. "Each generation of an object has one content", for good."""
+    told = json.dumps(
+        [os.environ.get(EMULATOR), uri.rstrip("/"), sorted((str(p), int(blobs[p].generation)) for p in blobs)]
+    )
+    return hashlib.sha256(told.encode()).hexdigest()[:40]
+
+
+def _sum(file: LocalFile) -> _Sum:
+    sha256, crc, size = hashlib.sha256(), 0, 0
+    try:
+        with file.path.open("rb") as stream:
+            while data := stream.read(_BLOCK):
+                sha256.update(data)
+                crc = _crc32c(data, crc)
+                size += len(data)
+    except OSError as error:
+        raise InvalidArgumentError(f"{str(file.path)!r} cannot be read: {error.strerror}.") from error
+    if size != file.size:
+        raise _changed(file)
+    return _Sum(sha256.digest(), crc, size)
+
+
+def _crc32c(data: bytes, crc: int = 0) -> int:
+    try:
+        import google_crc32c  # noqa: PLC0415  # of the extra
+    except ImportError as error:
+        raise RegistryError(_NOT_INSTALLED) from error
+    value: int = google_crc32c.extend(crc, data)
+    return value
+
+
+def _crc32c_of(stream: Any, end: int | None = None) -> int:
+    """The CRC32C of the first bytes of a file, or of all of it; the file is left where they end."""
+    stream.seek(0)
+    crc = done = 0
+    while data := stream.read(_BLOCK if end is None else min(_BLOCK, end - done)):
+        crc = _crc32c(data, crc)
+        done += len(data)
+    return crc
+
+
+def _base64(crc: int) -> str:
+    """As Cloud Storage writes it: "encoded using base64 in big-endian byte order"."""
+    return base64.b64encode(crc.to_bytes(4, "big")).decode()
+
+
+def _changed(file: LocalFile) -> ConflictError:
+    return ConflictError(
+        f"{file.path} changed while it was sent. Nothing was registered. Try again when it is written to no more.",
+        resource=str(file.path),
+    )
+
+
+@contextlib.contextmanager
+def _writing(uri: str) -> Iterator[None]:
+    """Say of the file system's errors what they mean for the download."""
+    try:
+        yield
+    except OSError as error:
+        if isinstance(error, RegistryError):
+            raise
+        what = "there is no room" if error.errno in _FULL else (error.strerror or type(error).__name__).lower()
+        where = f" in {error.filename}" if error.filename else ""
+        raise RegistryError(f"{uri} was not fetched: {what}{where}. Nothing was kept.", resource=uri) from error
+
+
+def _in_notebook() -> bool:
+    shell = getattr(sys.modules.get("IPython"), "get_ipython", lambda: None)()
+    return type(shell).__name__ == "ZMQInteractiveShell"
