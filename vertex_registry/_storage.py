@@ -535,15 +535,11 @@ class Storage:
                     self._in_parallel(
                         ordered, lambda item, stopped: self._fetch(item[1], whole / item[0], stopped, advance)
                     )
-                with contextlib.suppress(FileNotFoundError):
-                    folder.rmdir()
-                whole.rename(folder)
-        except BaseException as error:
+                _appear(whole, folder)
+        except BaseException:
             for parent in made:
                 with contextlib.suppress(OSError):  # somebody else's files are in it
                     parent.rmdir()
-            if isinstance(error, OSError) and error.errno in {errno.EEXIST, errno.ENOTEMPTY}:
-                raise AlreadyExistsError(f"{folder} has appeared meanwhile.", resource=str(folder)) from error
             raise
         return folder
 
@@ -567,12 +563,14 @@ class Storage:
     ) -> int:
         crc = done = 0
         size, generation = int(blob.size), int(blob.generation)
+        # The address that a listed object names for its content is the server's own; ours is the one that was given.
+        fresh = self._connected().client.bucket(blob.bucket.name).blob(blob.name)
         while done < size:
             if stopped.is_set():
                 raise _StoppedError
 
             def get(start: int = done) -> bytes:
-                data: bytes = blob.download_as_bytes(
+                data: bytes = fresh.download_as_bytes(
                     start=start,
                     end=min(start + self._chunk, size) - 1,
                     raw_download=True,
@@ -923,6 +921,17 @@ def _safe(name: str, uri: str) -> PurePosixPath:
             resource=uri,
         )
     return PurePosixPath(*parts)
+
+
+def _appear(whole: Path, folder: Path) -> None:
+    try:
+        with contextlib.suppress(FileNotFoundError):
+            folder.rmdir()
+        whole.rename(folder)
+    except OSError as error:
+        if error.errno not in {errno.EEXIST, errno.ENOTEMPTY, errno.ENOTDIR}:
+            raise
+        raise AlreadyExistsError(f"{folder} has appeared meanwhile.", resource=str(folder)) from error
 
 
 def _check_room(folder: Path, size: int, uri: str) -> None:
