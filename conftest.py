@@ -1,0 +1,36 @@
+"""The examples in the README, in the docs and in docstrings are tests."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+import hypothesis
+from sybil import Sybil
+from sybil.document import PythonDocStringDocument
+from sybil.evaluators.doctest import NUMBER
+from sybil.parsers.markdown import PythonCodeBlockParser, SkipParser
+from sybil.parsers.rest import DocTestParser
+
+if TYPE_CHECKING:
+    import pytest
+
+# Examples are drawn anew in each run, and are too few to be slow; a machine that is busy is no failure.
+hypothesis.settings.register_profile("gate", deadline=None, max_examples=int(os.environ.get("EXAMPLES", "60")))
+hypothesis.settings.load_profile("gate")
+
+markdown = Sybil(parsers=[PythonCodeBlockParser(), SkipParser()], patterns=["*.md"], excludes=["CHANGELOG.md"])
+docstrings = Sybil(
+    parsers=[DocTestParser(optionflags=NUMBER)],
+    patterns=["vertex_registry/*.py"],
+    document_types={".py": PythonDocStringDocument},
+)
+
+pytest_collect_file = (markdown + docstrings).pytest()
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Let no variable of the machine's decide what a test talks to."""
+    del config
+    for variable in ("VERTEX_AI_EMULATOR_HOST", "GOOGLE_CLOUD_PROJECT", "GOOGLE_CLOUD_LOCATION"):
+        os.environ.pop(variable, None)

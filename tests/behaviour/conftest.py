@@ -1,0 +1,157 @@
+"""The doors that the behaviour suite goes through.
+
+Every test takes a ``registry`` and says what a caller may rely on. It is run through each door: the emulator over gRPC
+and over REST, and the emulator over gRPC with each of its switches turned, alone and all together, because no answer
+that is not documented may matter. What a test needs of the world comes from ``name()``, ``source()`` and ``settle()``,
+so that the same test can run against a registry that is not empty, and not ours.
+"""
+
+from __future__ import annotations
+
+import itertools
+import uuid
+from typing import TYPE_CHECKING, Any
+
+import attrs
+import grpc
+import pytest
+from google.auth.credentials import AnonymousCredentials
+from google.cloud.aiplatform_v1.services.model_service import ModelServiceClient
+from google.cloud.aiplatform_v1.services.model_service.transports.grpc import ModelServiceGrpcTransport
+
+from vertex_registry import RegistryClient, Retry
+from vertex_registry.emulator import Emulator
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+PROJECT = "test-project"
+LOCATION = "us-central1"
+
+SWITCHES = {
+    "labels-at-upload": ("model", "first-on-model"),
+    "label-wins": ("model",),
+    "label-filter": ("own",),
+    "list-lag": ("2",),
+    "default-delete": ("refuse",),
+    "stale-etag": ("failed-precondition",),
+    "id-taken": ("operation",),
+}
+
+
+@attrs.frozen
+class Door:
+    """A way to a registry: a transport, and the emulator's switches that are turned."""
+
+    transport: str
+    assume: dict[str, str]
+
+    def __str__(self) -> str:
+        return "+".join(f"{name}={value}" for name, value in self.assume.items()) or self.transport
+
+
+PLAIN = [Door("grpc", {}), Door("rest", {})]
+TURNED = [
+    *(Door("grpc", {switch: value}) for switch, values in SWITCHES.items() for value in values),
+    Door("grpc", {switch: values[0] for switch, values in SWITCHES.items()}),
+]
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Run a test through every door, or only through the two plain ones where it is marked so."""
+    if "door" in metafunc.fixturenames:
+        doors = PLAIN if metafunc.definition.get_closest_marker("plain") else PLAIN + TURNED
+        metafunc.parametrize("door", doors, ids=str)
+
+
+class Clock:
+    """A clock that only sleeping moves."""
+
+    def __init__(self) -> None:
+        self.time = 0.0
+        self.slept: list[float] = []
+
+    def __call__(self) -> float:
+        return self.time
+
+    def sleep(self, seconds: float) -> None:
+        self.slept.append(seconds)
+        self.time += seconds
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def emulator(door: Door) -> Iterator[Emulator]:
+    with Emulator(assume=door.assume) as emulator:
+        yield emulator
+        assert not emulator.faults(), "a planned fault was not used up"
+
+
+@pytest.fixture
+def connect(door: Door, emulator: Emulator, clock: Clock) -> Iterator[Callable[..., RegistryClient]]:
+    """What makes another client of the same registry."""
+    made: list[RegistryClient] = []
+
+    def connect(**settings: Any) -> RegistryClient:
+        endpoint = emulator.rest if door.transport == "rest" else emulator.grpc
+        retry = settings.pop("retry", Retry(sleep=clock.sleep, clock=clock))
+        client = RegistryClient(endpoint=endpoint, project=PROJECT, location=LOCATION, retry=retry, **settings)
+        made.append(client)
+        return client
+
+    yield connect
+    for client in made:
+        client.close()
+
+
+@pytest.fixture
+def registry(connect: Callable[..., RegistryClient]) -> RegistryClient:
+    return connect()
+
+
+@pytest.fixture
+def vertex(emulator: Emulator) -> Iterator[ModelServiceClient]:
+    """Google's own client of the same registry: somebody else."""
+    transport = ModelServiceGrpcTransport(
+        channel=grpc.insecure_channel(emulator.grpc),
+        credentials=AnonymousCredentials(),  # type: ignore[no-untyped-call]  # untyped upstream
+    )
+    with ModelServiceClient(transport=transport) as client:
+        yield client
+
+
+@pytest.fixture
+def parent() -> str:
+    return f"projects/{PROJECT}/locations/{LOCATION}"
+
+
+@pytest.fixture
+def name() -> Callable[..., str]:
+    """What gives a name that no model has yet, with something of the test's choice in it."""
+    numbers = itertools.count()
+    base = uuid.uuid4().hex[:12]
+    return lambda text="": f"vr-test-{base}-{next(numbers)}{text}"
+
+
+@pytest.fixture
+def source() -> Callable[[], str]:
+    """What gives the directory of an artifact."""
+    numbers = itertools.count()
+    base = uuid.uuid4().hex[:12]
+    return lambda: f"gs://vr-test-artifacts/{base}/{next(numbers)}"
+
+
+@pytest.fixture
+def settle(door: Door, registry: RegistryClient) -> Callable[[], None]:
+    """What waits until lists show what was written."""
+
+    def settle() -> None:
+        for _ in range(int(door.assume.get("list-lag", "0"))):
+            for model in registry.list_models():
+                list(registry.list_versions(model.resource_name))
+
+    return settle

@@ -1,0 +1,394 @@
+"""Mistakes: each is an error of ours, before anything is sent where it can be known, and nothing is changed.
+
+`MISTAKES` is the table that docs/errors.md shows.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import attrs
+import pytest
+
+from vertex_registry import (
+    AuthenticationError,
+    InvalidArgumentError,
+    NotFoundError,
+    RegistryClient,
+    Retry,
+    UnavailableError,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from tests.behaviour.conftest import Clock
+    from vertex_registry import (
+        RegistryError,
+    )
+    from vertex_registry.emulator import Emulator
+
+    Text = Callable[..., str]
+
+BUCKET = "gs://vr-test-artifacts"
+
+
+@attrs.frozen
+class Mistake:
+    """A mistake, the error that it is, what its message says, and the calls that make it.
+
+    Attributes:
+        sent: Whether it can only be known after something was sent.
+    """
+
+    what: str
+    error: type[RegistryError]
+    says: str
+    calls: tuple[Callable[[RegistryClient, str, str], Any], ...]
+    sent: bool = False
+
+
+MISTAKES = (
+    Mistake(
+        "a name that is empty or longer than 128 characters",
+        InvalidArgumentError,
+        "name",
+        (
+            lambda r, n, s: r.register_version("", s),
+            lambda r, n, s: r.register_version("x" * 129, s),
+            lambda r, n, s: r.get_version(""),
+            lambda r, n, s: r.list_versions(""),
+            lambda r, n, s: r.delete_model(""),
+            lambda r, n, s: r.get_model("\ud800"),
+            lambda r, n, s: r.register_version(7, s),  # type: ignore[arg-type]  # that is the point
+        ),
+    ),
+    Mistake(
+        "a resource name of another location, or with a version in it",
+        InvalidArgumentError,
+        "location|separately",
+        (
+            lambda r, n, s: r.get_model("projects/test-project/locations/europe-west4/models/1"),
+            lambda r, n, s: r.get_version("projects/test-project/locations/us-central1/models/1@2"),
+        ),
+    ),
+    Mistake(
+        "a resource name of another project",
+        InvalidArgumentError,
+        "another project",
+        (lambda r, n, s: r.get_model("projects/somebody-else/locations/us-central1/models/1"),),
+        sent=True,
+    ),
+    Mistake(
+        "a source that is a local path",
+        InvalidArgumentError,
+        "staging_bucket",
+        (
+            lambda r, n, s: r.register_version(n, "./no-such-model"),
+            lambda r, n, s: r.register_version(n, "/no/such/model"),
+        ),
+    ),
+    Mistake(
+        "a source in another store than Cloud Storage",
+        InvalidArgumentError,
+        "gs://bucket/directory",
+        (
+            lambda r, n, s: r.register_version(n, "s3://bucket/model"),
+            lambda r, n, s: r.register_version(n, "https://example.com/model"),
+            lambda r, n, s: r.register_version(n, ""),
+        ),
+    ),
+    Mistake(
+        "a bucket that Cloud Storage does not allow, or no directory in it",
+        InvalidArgumentError,
+        "bucket",
+        (
+            lambda r, n, s: r.register_version(n, "gs://Bucket/model"),
+            lambda r, n, s: r.register_version(n, "gs://ab/model"),
+            lambda r, n, s: r.register_version(n, "gs:///model"),
+            lambda r, n, s: r.register_version(n, "gs://10.0.0.1/model"),
+            lambda r, n, s: r.register_version(n, "gs://-bucket/model"),
+            lambda r, n, s: r.register_version(n, BUCKET),
+            lambda r, n, s: r.register_version(n, BUCKET + "/"),
+        ),
+    ),
+    Mistake(
+        "a source that is a file",
+        InvalidArgumentError,
+        "is a file",
+        tuple(
+            lambda r, n, s, end=end: r.register_version(n, f"{s}/model{end}")
+            for end in (
+                ".joblib",
+                ".pkl",
+                ".pickle",
+                ".bst",
+                ".mar",
+                ".pb",
+                ".pbtxt",
+                ".onnx",
+                ".pt",
+                ".h5",
+                ".keras",
+            )
+        ),
+    ),
+    Mistake(
+        "an alias that Vertex does not allow",
+        InvalidArgumentError,
+        "alias",
+        (
+            *tuple(
+                lambda r, n, s, alias=alias: r.register_version(n, s, aliases=[alias])
+                for alias in ("v1.0", "Prod", "x", "2", "", "prod-", "pro_d", "a" * 129, "vr-mine")
+            ),
+            lambda r, n, s: r.add_aliases(n, 1, ["v1.0"]),
+            lambda r, n, s: r.remove_aliases(n, 1, ["Prod"]),
+            lambda r, n, s: r.add_aliases(n, 1, "candidate"),
+        ),
+    ),
+    Mistake(
+        "taking away the alias `default`",
+        InvalidArgumentError,
+        "set_default",
+        (lambda r, n, s: r.remove_aliases(n, 1, ["default"]),),
+    ),
+    Mistake(
+        "reading a version that does not exist, or could not",
+        NotFoundError,
+        "has no version",
+        (
+            lambda r, n, s: r.get_version(n, 99),
+            lambda r, n, s: r.get_version(n, "no-such-alias"),
+            lambda r, n, s: r.get_version(n, version_name="no such name"),
+            lambda r, n, s: r.get_version(n, "v1.0"),
+            lambda r, n, s: r.get_version(n, ""),
+            lambda r, n, s: r.get_version(n, 0),
+            lambda r, n, s: r.get_version(n, None),  # type: ignore[arg-type]  # that is the point
+        ),
+        sent=True,
+    ),
+    Mistake(
+        "changing a version that does not exist",
+        NotFoundError,
+        "has no version",
+        (
+            lambda r, n, s: r.set_stage(n, 99, "Production"),
+            lambda r, n, s: r.set_stage(n, 99, "Production", archive_existing=True),
+            lambda r, n, s: r.update_version(n, 99, description="x"),
+            lambda r, n, s: r.add_aliases(n, 99, ["candidate"]),
+            lambda r, n, s: r.set_default(n, 99),
+            lambda r, n, s: r.delete_version(n, 99),
+        ),
+        sent=True,
+    ),
+    Mistake(
+        "changing a version that could not exist",
+        InvalidArgumentError,
+        "can be no version",
+        (
+            lambda r, n, s: r.set_stage(n, "v1.0", "Production"),
+            lambda r, n, s: r.update_version(n, "v1.0", description="x"),
+            lambda r, n, s: r.add_aliases(n, "v1.0", ["candidate"]),
+            lambda r, n, s: r.set_default(n, 0),
+            lambda r, n, s: r.delete_version(n, ""),
+            lambda r, n, s: r.delete_version(n, None),  # type: ignore[arg-type]  # that is the point
+            lambda r, n, s: r.delete_version(n, True),
+        ),
+    ),
+    Mistake(
+        "a model that does not exist",
+        NotFoundError,
+        "no model|not there",
+        (
+            lambda r, n, s: r.get_version(n + "!"),
+            lambda r, n, s: r.get_model(n + "!"),
+            lambda r, n, s: next(r.list_versions(n + "!")),
+            lambda r, n, s: r.stage_history(n + "!"),
+            lambda r, n, s: r.update_model(n + "!", description="x"),
+            lambda r, n, s: r.set_stage(n + "!", 1, "Production"),
+            lambda r, n, s: r.delete_model(n + "!"),
+            lambda r, n, s: r.register_version("projects/test-project/locations/us-central1/models/no-such", s),
+        ),
+        sent=True,
+    ),
+    Mistake(
+        "a stage that does not exist, or cannot be taken alone",
+        InvalidArgumentError,
+        "stage",
+        (
+            lambda r, n, s: r.set_stage(n, 1, "canary"),
+            lambda r, n, s: r.register_version(n, s, stage="canary"),
+            lambda r, n, s: r.list_versions(n, stage="canary"),
+            lambda r, n, s: r.update_version(n, 1, stage="canary"),
+            lambda r, n, s: r.set_stage(n, 1, "Archived", archive_existing=True),
+            lambda r, n, s: r.register_version(n, s, archive_existing=True),
+        ),
+    ),
+    Mistake(
+        "metadata that is no JSON object",
+        InvalidArgumentError,
+        "metadata|JSON",
+        (
+            *(
+                lambda r, n, s, value=value: r.register_version(n, s, metadata={"key": value})
+                for value in (
+                    float("nan"),
+                    float("inf"),
+                    (1, 2),
+                    {1: 2},
+                    b"x",
+                    {"a": [object()]},
+                    {1},
+                    dt.date(2026, 1, 1),
+                )
+            ),
+            lambda r, n, s: r.register_version(n, s, metadata=[1]),  # type: ignore[arg-type]  # that is the point
+            lambda r, n, s: r.update_version(n, 1, metadata={7: "x"}),  # type: ignore[dict-item]  # likewise
+            lambda r, n, s: r.update_version(n, 1, metadata={"a": 1}, remove_metadata=["a"]),
+            lambda r, n, s: r.update_version(n, 1, remove_metadata="a"),
+        ),
+    ),
+    Mistake(
+        "metadata over Vertex's budget of labels",
+        InvalidArgumentError,
+        "Vertex allows 64",
+        (lambda r, n, s: r.register_version(n, s, metadata={f"key-{number}": "x" for number in range(64)}),),
+    ),
+    Mistake(
+        "a label that Vertex does not allow, or that is ours",
+        InvalidArgumentError,
+        "label",
+        (
+            lambda r, n, s: r.update_model(n, labels={"Team": "growth"}),
+            lambda r, n, s: r.update_model(n, labels={"stage": "production"}),
+        ),
+    ),
+    Mistake(
+        "a moment without a time zone, or a limit that is no count",
+        InvalidArgumentError,
+        "time zone|limit",
+        (
+            lambda r, n, s: r.list_versions(n, created_after=dt.datetime(2026, 1, 1)),  # noqa: DTZ001
+            lambda r, n, s: r.list_versions(n, created_before="2026-01-01"),  # type: ignore[arg-type]
+            lambda r, n, s: r.list_versions(n, limit=-1),
+            lambda r, n, s: r.list_models(limit=1.5),  # type: ignore[arg-type]
+        ),
+    ),
+    Mistake(
+        "a client that is closed",
+        InvalidArgumentError,
+        "closed",
+        (
+            lambda r, n, s: (r.close(), r.get_version(n)),
+            lambda r, n, s: (r.close(), r.list_versions(n)),
+            lambda r, n, s: (r.close(), r.list_models()),
+            lambda r, n, s: (r.close(), r.register_version(n, s)),
+        ),
+    ),
+)
+
+CASES = [
+    pytest.param(mistake, call, id=f"{mistake.what} {index}")
+    for mistake in MISTAKES
+    for index, call in enumerate(mistake.calls)
+]
+
+
+@pytest.mark.plain
+@pytest.mark.parametrize(("mistake", "call"), CASES)
+def test_mistakes(
+    connect: Callable[..., RegistryClient],
+    emulator: Emulator,
+    name: Text,
+    source: Text,
+    mistake: Mistake,
+    call: Callable[[RegistryClient, str, str], Any],
+) -> None:
+    """A mistake is the error of the table, says what to do, and changes nothing; most of them send nothing."""
+    registry, onlooker = connect(), connect()
+    churn = name()
+    before = registry.register_version(churn, source())
+    sent = len(emulator.requests())
+
+    with pytest.raises(mistake.error, match=mistake.says) as caught:
+        call(registry, churn, source())
+    assert type(caught.value) is mistake.error
+    assert str(caught.value).endswith((".", "]."))
+    if not mistake.sent:
+        assert len(emulator.requests()) == sent
+    assert list(onlooker.list_versions(churn)) == [before]
+
+
+@pytest.mark.plain
+def test_dots_are_fine(registry: RegistryClient, name: Text, source: Text) -> None:
+    """A directory may have dots in its name, and even end like a file where a slash says that it is none."""
+    for end in ("/v1.2", "/model.v2", "/model.joblib/", "/model.pkl/1"):
+        assert registry.register_version(name(), source() + end).artifact_uri.endswith(end)
+
+
+def test_the_docs_show_the_table() -> None:
+    """docs/errors.md lists every mistake with its error."""
+    page = (Path(__file__).parents[2] / "docs" / "errors.md").read_text(encoding="utf-8")
+    rows = [f"| {mistake.what} | `{mistake.error.__name__}` |" for mistake in MISTAKES]
+
+    assert [row for row in rows if row not in page] == []
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"transport": "soap"},
+        {"endpoint": "ftp://127.0.0.1:1"},
+        {"endpoint": "http://127.0.0.1:1", "transport": "grpc"},
+        {"endpoint": "http://vertex.example.com", "credentials": object()},
+        {"endpoint": "user@127.0.0.1:1"},
+        {"project": "a/b"},
+        {"location": "a b"},
+        {"managed_by": "Me!"},
+        {"actor": ""},
+    ],
+)
+def test_settings_that_cannot_be_right(settings: dict[str, Any]) -> None:
+    """A setting that cannot be right is an error when the client is made."""
+    with pytest.raises(InvalidArgumentError):
+        RegistryClient(**settings)
+
+
+def test_retries_that_cannot_be_right() -> None:
+    """A budget is a positive number of seconds."""
+    with pytest.raises(InvalidArgumentError, match="positive"):
+        Retry(calls=0)
+
+
+@pytest.mark.plain
+def test_an_emulator_that_is_not_running(
+    connect: Callable[..., RegistryClient], emulator: Emulator, clock: Clock, name: Text, source: Text
+) -> None:
+    """An address where nobody answers is said, with the address in it, within the budget of a call."""
+    registry = connect()
+    emulator.close()
+
+    for call in (lambda: registry.get_version(name()), lambda: registry.register_version(name(), source())):
+        start = clock.time
+        with pytest.raises(UnavailableError, match="127.0.0.1:") as caught:
+            call()
+        assert "emulator" in str(caught.value)
+        assert clock.time - start <= 60
+
+
+@pytest.mark.parametrize("transport", ["grpc", "rest"])
+def test_no_credentials(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, transport: Any) -> None:
+    """Without credentials and without an emulator, the error says what to type."""
+    monkeypatch.setenv("NO_GCE_CHECK", "true")
+    monkeypatch.setenv("CLOUDSDK_CONFIG", str(tmp_path))
+    monkeypatch.setenv("HOME", str(tmp_path))
+    for variable in ("GOOGLE_APPLICATION_CREDENTIALS", "VERTEX_AI_EMULATOR_HOST"):
+        monkeypatch.delenv(variable, raising=False)
+
+    with RegistryClient(project="acme", transport=transport) as registry:
+        with pytest.raises(AuthenticationError, match="gcloud auth application-default login") as caught:
+            registry.get_version("churn")
+        assert "VERTEX_AI_EMULATOR_HOST" in str(caught.value)

@@ -1,0 +1,149 @@
+"""Models, and deleting."""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING
+
+import pytest
+from google.cloud.aiplatform_v1.types import Model
+
+from vertex_registry import InvalidArgumentError, NotFoundError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from google.cloud.aiplatform_v1.services.model_service import ModelServiceClient
+
+    from vertex_registry import RegistryClient
+
+    Text = Callable[..., str]
+
+
+def test_a_model(registry: RegistryClient, name: Text, source: Text) -> None:
+    """A model tells what it is, and which of its versions is the default one."""
+    churn = name()
+    version = registry.register_version(churn, source(), model_description="who leaves")
+    model = registry.get_model(churn)
+
+    assert (model.name, model.description, model.managed_by) == (churn, "who leaves", "zenml")
+    assert (model.resource_name, model.default_version) == (version.model_resource_name, "1")
+    assert model.created_at <= model.updated_at
+    assert registry.get_model(model.resource_name) == model
+
+
+def test_listing_models(registry: RegistryClient, name: Text, source: Text, settle: Callable[[], None]) -> None:
+    """Models come newest first, once each, and can be told apart by a label."""
+    models = [name() for _ in range(3)]
+    for model in models:
+        registry.register_version(model, source())
+    registry.register_version(models[0], source())
+    registry.update_model(models[1], labels={"team": "growth"})
+    settle()
+
+    assert [model.name for model in registry.list_models() if model.name in models] == models[::-1]
+    labelled = registry.list_models(labels={"team": "growth", "managed_by": "zenml"})
+    assert [model.name for model in labelled if model.name in models] == [models[1]]
+    assert len(list(registry.list_models(limit=2))) == 2
+
+
+def test_updating_a_model(registry: RegistryClient, name: Text, source: Text) -> None:
+    """A model's description and its own labels are replaced; managed_by stays, and no version loses anything."""
+    churn = name()
+    registry.register_version(churn, source(), stage="Staging", metadata={"team": "sales", "a": 1})
+    registry.update_model(churn, labels={"cost-centre": "7"})
+    model = registry.update_model(churn, description="who leaves", labels={"owner": "ann"})
+
+    assert (model.description, model.managed_by, model.labels["owner"]) == ("who leaves", "zenml", "ann")
+    assert "cost-centre" not in model.labels
+    version = registry.get_version(churn, 1)
+    assert (str(version.stage), version.metadata) == ("Staging", {"team": "sales", "a": 1, "owner": "ann"})
+    assert registry.update_model(churn, description="").description == ""
+    assert registry.update_model(churn) == registry.get_model(churn)
+
+
+def test_labels_that_a_model_may_not_have(registry: RegistryClient, name: Text, source: Text) -> None:
+    """Labels of the model's own show on every version, so that none of ours may be among them."""
+    churn = name()
+    registry.register_version(churn, source())
+
+    for labels in ({"stage": "production"}, {"Team": "x"}, {"team": "x y"}, {"vr-request": "x"}, {"7a": "x"}):
+        with pytest.raises(InvalidArgumentError):
+            registry.update_model(churn, labels=labels)
+    with pytest.raises(InvalidArgumentError, match="allows 64"):
+        registry.update_model(churn, labels={f"k{number}": "" for number in range(64)})
+
+
+def test_deleting_a_version(registry: RegistryClient, name: Text, source: Text, settle: Callable[[], None]) -> None:
+    """A version that is deleted is gone, and the others are as they were."""
+    churn = name()
+    made = [registry.register_version(churn, source()) for _ in range(3)]
+    settle()
+    registry.delete_version(churn, 2)
+    settle()
+
+    assert [version.version for version in registry.list_versions(churn)] == ["3", "1"]
+    assert registry.get_version(churn, 3) == made[2]
+    with pytest.raises(NotFoundError, match="no version '2'"):
+        registry.delete_version(churn, 2)
+
+
+def test_deleting_the_default_version(registry: RegistryClient, name: Text, source: Text) -> None:
+    """The alias default moves to the newest other version."""
+    churn = name()
+    for _ in range(3):
+        registry.register_version(churn, source())
+    registry.delete_version(churn, "default")
+
+    assert registry.get_version(churn).version == "2"
+    registry.set_default(churn, 1)
+    registry.delete_version(churn, 1)
+    assert registry.get_version(churn).version == "2"
+
+
+def test_deleting_the_last_version(
+    registry: RegistryClient, name: Text, source: Text, settle: Callable[[], None], caplog: pytest.LogCaptureFixture
+) -> None:
+    """The model goes with its last version, and a warning says so; the name is free again."""
+    churn = name()
+    registry.register_version(churn, source())
+    registry.register_version(churn, source())
+    registry.delete_version(churn, 2)
+    with caplog.at_level(logging.WARNING, "vertex_registry"):
+        registry.delete_version(churn, 1)
+    settle()
+
+    assert "last version" in caplog.text
+    with pytest.raises(NotFoundError):
+        registry.get_model(churn)
+    assert registry.register_version(churn, source()).version == "1"
+
+
+def test_deleting_a_model(registry: RegistryClient, name: Text, source: Text, settle: Callable[[], None]) -> None:
+    """A model goes with all its versions."""
+    churn = name()
+    registry.register_version(churn, source())
+    registry.register_version(churn, source())
+    registry.delete_model(churn)
+    settle()
+
+    for verb in (registry.get_model, registry.get_version, registry.delete_model):
+        with pytest.raises(NotFoundError, match="no model"):
+            verb(churn)
+
+
+def test_names_that_several_models_bear(
+    registry: RegistryClient, vertex: ModelServiceClient, name: Text, source: Text, settle: Callable[[], None]
+) -> None:
+    """A name that is only a model's own is not among the duplicates."""
+    one, other = name(), name()
+    first = registry.register_version(one, source())
+    second = registry.register_version(other, source())
+    settle()
+    assert one not in registry.duplicates()
+    vertex.update_model(
+        model=Model(name=second.model_resource_name, display_name=one), update_mask={"paths": ["display_name"]}
+    )
+    settle()
+
+    assert set(registry.duplicates()[one]) == {first.model_resource_name, second.model_resource_name}

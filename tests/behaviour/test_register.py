@@ -1,0 +1,293 @@
+"""Registering a version, and finding it again."""
+
+from __future__ import annotations
+
+import datetime as dt
+from typing import TYPE_CHECKING
+
+import pytest
+from google.cloud.aiplatform_v1.types import Model, UploadModelRequest
+
+from vertex_registry import (
+    AmbiguousNameError,
+    ConflictError,
+    NotFoundError,
+    ServingContainer,
+    Stage,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from google.cloud.aiplatform_v1.services.model_service import ModelServiceClient
+
+    from vertex_registry import (
+        RegistryClient,
+    )
+
+    Text = Callable[..., str]
+
+
+def test_versions_count_up(registry: RegistryClient, name: Text, source: Text) -> None:
+    """Registering under one name makes one model with a version more each time."""
+    churn = name()
+    versions = [registry.register_version(churn, source()) for _ in range(3)]
+
+    assert [version.version for version in versions] == ["1", "2", "3"]
+    assert len({version.model_resource_name for version in versions}) == 1
+
+
+def test_record(registry: RegistryClient, name: Text, source: Text) -> None:
+    """A version comes back with all that it was registered with, from the call and from reading it."""
+    churn, artifact = name(), source()
+    metadata = {"accuracy": 0.93, "git_sha": "9f2c1e7", "Owner": "Ann"}
+    before = dt.datetime.now(dt.UTC) - dt.timedelta(minutes=5)
+    made = registry.register_version(
+        churn,
+        artifact,
+        version_name="Release Candidate 1",
+        description="a first try",
+        metadata=metadata,
+        stage="staging",
+        aliases=["candidate"],
+        model_description="who leaves",
+    )
+
+    assert made == registry.get_version(churn, 1)
+    assert (made.name, made.version, made.version_name) == (churn, "1", "Release Candidate 1")
+    assert made.stage is Stage.STAGING
+    assert set(made.aliases) == {"candidate", "default"}
+    assert made.is_default
+    assert made.description == "a first try"
+    assert made.metadata == metadata
+    assert made.managed_by == "zenml"
+    assert made.artifact_uri == artifact
+    assert made.resource_name == f"{made.model_resource_name}@1"
+    assert before < made.created_at <= made.updated_at
+    assert made.created_at.utcoffset() == dt.timedelta(0)
+    assert registry.get_model(churn).description == "who leaves"
+
+
+def test_default_container(registry: RegistryClient, name: Text, source: Text) -> None:
+    """A version that names no container is served by the newest scikit-learn image near the location."""
+    version = registry.register_version(name(), source())
+
+    assert version.container is not None
+    assert version.container.image == "us-docker.pkg.dev/vertex-ai/prediction/sklearn-cpu.1-6:latest"
+
+
+def test_own_container(registry: RegistryClient, name: Text, source: Text) -> None:
+    """A container of the caller's comes back as it was given."""
+    container = ServingContainer(
+        "us-docker.pkg.dev/acme/serving/churn:7",
+        command=["python"],
+        args=["serve.py", "--fast"],
+        env={"MODE": "fast"},
+        ports=[8080],
+        predict_route="/predict",
+        health_route="/health",
+        shared_memory_mb=64,
+        deployment_timeout=900,
+    )
+
+    assert registry.register_version(name(), source(), container=container).container == container
+
+
+def test_default_image_of_the_client(connect: Callable[..., RegistryClient], name: Text, source: Text) -> None:
+    """The client's default image serves what names no other."""
+    registry = connect(default_image="us-docker.pkg.dev/acme/serving/churn:7")
+    container = registry.register_version(name(), source()).container
+
+    assert container == ServingContainer("us-docker.pkg.dev/acme/serving/churn:7")
+
+
+def test_make_default(registry: RegistryClient, name: Text, source: Text) -> None:
+    """A new version becomes the default one, unless it was asked not to; the first one is it anyway."""
+    churn = name()
+    assert registry.register_version(churn, source(), make_default=False).is_default
+    assert registry.register_version(churn, source()).is_default
+    assert not registry.register_version(churn, source(), make_default=False).is_default
+    assert registry.get_version(churn).version == "2"
+    assert registry.get_model(churn).default_version == "2"
+
+
+def test_reading_by_alias_and_number(registry: RegistryClient, name: Text, source: Text) -> None:
+    """A version is found by its number, as text or int, and by an alias."""
+    churn = name()
+    registry.register_version(churn, source(), aliases=["first"])
+    registry.register_version(churn, source())
+
+    assert [registry.get_version(churn, ref).version for ref in (1, "1", "first", "default")] == ["1", "1", "1", "2"]
+
+
+def test_version_names(registry: RegistryClient, name: Text, source: Text) -> None:
+    """A version's own name is kept letter for letter and finds it; of two of one name it finds the newest."""
+    churn = name()
+    names = ["7", "1.2.0", "Release Candidate 1", "release candidate 1", "версия Ω 😀", 'a"b\\c']
+    for text in names:
+        registry.register_version(churn, source(), version_name=text)
+    again = registry.register_version(churn, source(), version_name="7")
+
+    found = [registry.get_version(churn, version_name=text) for text in names]
+    assert [version.version_name for version in found] == names
+    assert [version.version for version in found] == [again.version, "2", "3", "4", "5", "6"]
+
+
+def test_version_name_of_an_older_version(
+    registry: RegistryClient, name: Text, source: Text, settle: Callable[[], None]
+) -> None:
+    """When the newest of several versions of one name goes, the name finds the one before."""
+    churn = name()
+    registry.register_version(churn, source(), version_name="7")
+    registry.register_version(churn, source(), version_name="7")
+    registry.register_version(churn, source())
+    registry.delete_version(churn, 2)
+    settle()
+
+    assert registry.get_version(churn, version_name="7").version == "1"
+    with pytest.raises(NotFoundError, match="no version of the name '8'"):
+        registry.get_version(churn, version_name="8")
+
+
+def test_what_carries_the_names_is_out_of_sight(registry: RegistryClient, name: Text, source: Text) -> None:
+    """The aliases that a request id and a version name are found by are not among the version's aliases."""
+    version = registry.register_version(name(), source(), version_name="1.2.0", request_id="run-1", make_default=False)
+
+    assert version.aliases == ("default",)
+    assert version.metadata == {}
+
+
+@pytest.mark.parametrize(
+    "text",
+    ['"quoted"', "back\\slash", "смешанный 名前 😀", "ends with \\", "a AND b = 'c'", "x" * 90, "tab\tbed", "%40@"],
+)
+def test_names_in_any_script(registry: RegistryClient, name: Text, source: Text, text: str) -> None:
+    """A name of any characters is found again exactly, and one that differs in a letter is another model."""
+    first, other = name(text), name(text.upper() + "!")
+    made = registry.register_version(first, source())
+    registry.register_version(other, source())
+
+    assert registry.register_version(first, source()).model_resource_name == made.model_resource_name
+    assert registry.get_version(first, 1).name == first
+    assert registry.get_version(other).version == "1"
+
+
+def test_a_fresh_client_finds_it(
+    registry: RegistryClient, connect: Callable[..., RegistryClient], name: Text, source: Text
+) -> None:
+    """What was registered a moment ago is there for another client, however far its lists lag."""
+    churn = name()
+    registry.register_version(churn, source())
+
+    assert connect().get_version(churn).version == "1"
+    assert connect().register_version(churn, source()).version == "2"
+
+
+def test_request_id(registry: RegistryClient, connect: Callable[..., RegistryClient], name: Text, source: Text) -> None:
+    """The same request id gives the version it made before, from any client; with another source it is a conflict."""
+    churn, artifact = name(), source()
+    made = registry.register_version(churn, artifact, request_id="run 7, step Ω", metadata={"a": 1})
+
+    assert connect().register_version(churn, artifact, request_id="run 7, step Ω", metadata={"a": 2}) == made
+    with pytest.raises(ConflictError, match="another source"):
+        connect().register_version(churn, source(), request_id="run 7, step Ω")
+    assert connect().register_version(churn, artifact, request_id="run 8").version == "2"
+
+
+def test_somebody_elses_model_is_used(
+    registry: RegistryClient,
+    vertex: ModelServiceClient,
+    parent: str,
+    name: Text,
+    source: Text,
+    settle: Callable[[], None],
+) -> None:
+    """A model that somebody else made under the name gets the next version, and is not doubled."""
+    churn = name()
+    upload(vertex, parent, churn, source())
+    settle()
+
+    assert registry.register_version(churn, source()).version == "2"
+    assert registry.get_version(churn, 1).stage is Stage.NONE
+
+
+def test_a_name_that_several_models_bear(
+    registry: RegistryClient,
+    vertex: ModelServiceClient,
+    parent: str,
+    name: Text,
+    source: Text,
+    settle: Callable[[], None],
+) -> None:
+    """It is an error that lists them, and each is reached by its full resource name."""
+    churn = name()
+    models = {upload(vertex, parent, churn, source()) for _ in range(2)}
+    settle()
+
+    for verb in (registry.get_version, registry.get_model, registry.delete_model):
+        with pytest.raises(AmbiguousNameError) as caught:
+            verb(churn)
+        assert set(caught.value.candidates) == models
+    with pytest.raises(AmbiguousNameError):
+        registry.register_version(churn, source())
+    assert set(registry.duplicates()[churn]) == models
+    one = min(models)
+    assert registry.register_version(one, source()).resource_name == f"{one}@2"
+    assert registry.get_version(one).name == churn
+
+
+def test_a_name_whose_id_has_gone_to_another_name(
+    registry: RegistryClient,
+    connect: Callable[..., RegistryClient],
+    vertex: ModelServiceClient,
+    name: Text,
+    source: Text,
+    settle: Callable[[], None],
+) -> None:
+    """When a model has been given another name, its old name can be registered anew."""
+    old, new = name(), name()
+    renamed = registry.register_version(old, source())
+    vertex.update_model(
+        model=Model(name=renamed.model_resource_name, display_name=new), update_mask={"paths": ["display_name"]}
+    )
+    settle()
+
+    made = connect().register_version(old, source())
+    assert (made.name, made.version) == (old, "1")
+    assert made.model_resource_name != renamed.model_resource_name
+    assert connect().get_version(old).model_resource_name == made.model_resource_name
+    assert connect().get_version(new).model_resource_name == renamed.model_resource_name
+
+
+def test_a_model_that_was_deleted_and_made_again(
+    registry: RegistryClient,
+    connect: Callable[..., RegistryClient],
+    name: Text,
+    source: Text,
+    settle: Callable[[], None],
+) -> None:
+    """A client that remembers a model notices that it is gone, and registers the name anew."""
+    churn = name()
+    registry.register_version(churn, source())
+    connect().delete_model(churn)
+    settle()
+
+    with pytest.raises(NotFoundError):
+        registry.get_version(churn)
+    assert registry.register_version(churn, source()).version == "1"
+
+
+def test_managed_by(connect: Callable[..., RegistryClient], name: Text, source: Text) -> None:
+    """The label managed_by says what the client was told to say."""
+    assert connect(managed_by="acme-ml").register_version(name(), source()).managed_by == "acme-ml"
+
+
+def upload(vertex: ModelServiceClient, parent: str, name: str, source: str, **fields: object) -> str:
+    """Upload a model as Google's own client does, and give its resource name."""
+    model = Model(
+        display_name=name,
+        artifact_uri=source,
+        container_spec={"image_uri": "us-docker.pkg.dev/acme/serving/any:1"},
+        **fields,
+    )
+    return str(vertex.upload_model(UploadModelRequest(parent=parent, model=model)).result().model)

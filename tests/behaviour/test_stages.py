@@ -1,0 +1,177 @@
+"""Stages: one label a version, and never another version's."""
+
+from __future__ import annotations
+
+import datetime as dt
+from typing import TYPE_CHECKING
+
+import pytest
+from google.cloud.aiplatform_v1.types import Model
+
+from vertex_registry import ConflictError, InvalidArgumentError, Stage
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from google.cloud.aiplatform_v1.services.model_service import ModelServiceClient
+
+    from vertex_registry import RegistryClient
+
+    Text = Callable[..., str]
+
+
+@pytest.fixture
+def churn(registry: RegistryClient, name: Text, source: Text, settle: Callable[[], None]) -> str:
+    """A model with three versions."""
+    model = name()
+    for _ in range(3):
+        registry.register_version(model, source())
+    settle()
+    return model
+
+
+def stages(registry: RegistryClient, model: str) -> list[str]:
+    return [str(registry.get_version(model, version).stage) for version in (1, 2, 3)]
+
+
+@pytest.mark.parametrize("stage", [*Stage, "production", "STAGING", "none"])
+def test_every_stage_comes_back(registry: RegistryClient, churn: str, stage: str) -> None:
+    """A stage, as a Stage or by its name in any case, is what the version then stands in."""
+    registry.set_stage(churn, 2, "Production" if stage != "Production" else "Staging")
+
+    assert registry.set_stage(churn, 2, stage).stage is Stage(stage)
+    assert registry.get_version(churn, 2).stage is Stage(stage)
+    assert registry.get_version(churn, 1).stage is Stage.NONE
+
+
+def test_promotion_archives_the_others(registry: RegistryClient, churn: str, settle: Callable[[], None]) -> None:
+    """With archive_existing the version takes the place of whatever was in the stage."""
+    registry.set_stage(churn, 1, Stage.PRODUCTION)
+    registry.set_stage(churn, 2, Stage.PRODUCTION)
+    settle()
+    promoted = registry.set_stage(churn, 3, Stage.PRODUCTION, archive_existing=True)
+    settle()
+
+    assert promoted.stage is Stage.PRODUCTION
+    assert stages(registry, churn) == ["Archived", "Archived", "Production"]
+    assert registry.latest_version(churn, stage=Stage.PRODUCTION) == promoted
+
+
+def test_promotion_without_archiving(registry: RegistryClient, churn: str) -> None:
+    """Without archive_existing the others stay where they are."""
+    registry.set_stage(churn, 1, Stage.PRODUCTION)
+    registry.set_stage(churn, 2, Stage.PRODUCTION)
+
+    assert stages(registry, churn) == ["Production", "Production", "None"]
+
+
+def test_an_old_version_is_promoted_again(registry: RegistryClient, churn: str, settle: Callable[[], None]) -> None:
+    """A promotion of a version that is in the stage already claims it anew: the last word counts, not the first."""
+    registry.set_stage(churn, 1, Stage.PRODUCTION)
+    registry.set_stage(churn, 2, Stage.PRODUCTION)
+    settle()
+    promoted = registry.set_stage(churn, 1, Stage.PRODUCTION, archive_existing=True)
+
+    assert promoted.stage is Stage.PRODUCTION
+    assert stages(registry, churn) == ["Production", "Archived", "None"]
+
+
+def test_registering_into_a_stage(
+    registry: RegistryClient, churn: str, source: Text, settle: Callable[[], None]
+) -> None:
+    """A version can be registered into a stage, and archive what was there."""
+    registry.set_stage(churn, 1, Stage.PRODUCTION)
+    settle()
+    made = registry.register_version(churn, source(), stage=Stage.PRODUCTION, archive_existing=True)
+
+    assert (made.version, made.stage) == ("4", Stage.PRODUCTION)
+    assert stages(registry, churn) == ["Archived", "None", "None"]
+
+
+def test_a_clock_that_runs_ahead(
+    connect: Callable[..., RegistryClient], churn: str, settle: Callable[[], None]
+) -> None:
+    """A later promotion wins also where its maker's clock is behind the clock of the one before."""
+    now = dt.datetime(2026, 1, 1, tzinfo=dt.UTC)
+    fast, slow = connect(now=lambda: now + dt.timedelta(hours=1)), connect(now=lambda: now)
+    fast.set_stage(churn, 1, Stage.PRODUCTION, archive_existing=True)
+    settle()
+    slow.set_stage(churn, 2, Stage.PRODUCTION, archive_existing=True)
+
+    assert stages(slow, churn) == ["Archived", "Production", "None"]
+
+
+def test_when_and_by_whom(connect: Callable[..., RegistryClient], churn: str, settle: Callable[[], None]) -> None:
+    """A change keeps its moment and its author; writing the same stage again changes neither."""
+    moments = [dt.datetime(2026, 1, day, 12, 30, 15, 123456, tzinfo=dt.UTC) for day in range(1, 9)]
+    clock = iter(moments)
+    ann = connect(actor="Ann <ann@example.com>", now=lambda: next(clock))
+    bob = connect(now=lambda: next(clock))
+    assert ann.get_version(churn, 1).stage_changed_at is None
+
+    first = ann.set_stage(churn, 1, Stage.STAGING)
+    again = ann.set_stage(churn, 1, Stage.STAGING)
+    second = bob.set_stage(churn, 1, Stage.PRODUCTION)
+    ann.update_version(churn, 2, stage="archived")
+    settle()
+
+    assert (first.stage_changed_at, first.stage_changed_by) == (moments[0], "Ann <ann@example.com>")
+    assert (again.stage_changed_at, again.stage_changed_by) == (moments[0], "Ann <ann@example.com>")
+    assert (second.stage_changed_at, second.stage_changed_by) == (moments[1], None)
+    history = ann.stage_history(churn)
+    assert [(change.version, change.stage, change.changed_at, change.changed_by) for change in history] == [
+        ("2", Stage.ARCHIVED, moments[2], "Ann <ann@example.com>"),
+        ("1", Stage.PRODUCTION, moments[1], None),
+    ]
+
+
+def test_a_label_of_the_models_never_shows_as_a_stage(
+    registry: RegistryClient, vertex: ModelServiceClient, name: Text, source: Text
+) -> None:
+    """Whatever label stage is on the model, a version stands where it was put, or it is said that this is hidden."""
+    model = name()
+    made = [registry.register_version(model, source()) for _ in range(2)]
+    label_model(vertex, made[0].model_resource_name, {"stage": "archived"})
+
+    try:
+        registry.set_stage(model, 2, Stage.PRODUCTION)
+    except ConflictError as conflict:
+        assert "'stage'" in str(conflict)
+        registry.update_model(model, labels={})
+        assert stages_of(registry, model, 2) == ["None", "Production"]
+    else:
+        assert stages_of(registry, model, 2) == ["None", "Production"]
+
+
+def test_a_stage_on_one_version_never_shows_on_another(registry: RegistryClient, churn: str) -> None:
+    """What is written on version 2 is on version 2."""
+    registry.set_stage(churn, 2, Stage.PRODUCTION)
+
+    assert stages(registry, churn) == ["None", "Production", "None"]
+
+
+def test_foreign_values(registry: RegistryClient, vertex: ModelServiceClient, churn: str) -> None:
+    """A label stage that is nobody's stage reads as no stage, and can be changed."""
+    version = registry.get_version(churn, 1)
+    vertex.update_model(
+        model=Model(name=version.resource_name, labels={"stage": "canary"}), update_mask={"paths": ["labels"]}
+    )
+
+    assert registry.get_version(churn, 1).stage is Stage.NONE
+    assert registry.set_stage(churn, 1, Stage.STAGING).stage is Stage.STAGING
+
+
+def test_stages_that_many_may_stand_in(registry: RegistryClient, churn: str) -> None:
+    """Only Staging and Production can be taken alone."""
+    for stage in (Stage.NONE, Stage.ARCHIVED):
+        with pytest.raises(InvalidArgumentError, match="archive_existing"):
+            registry.set_stage(churn, 1, stage, archive_existing=True)
+
+
+def stages_of(registry: RegistryClient, model: str, count: int) -> list[str]:
+    return [str(registry.get_version(model, version).stage) for version in range(1, count + 1)]
+
+
+def label_model(vertex: ModelServiceClient, resource: str, labels: dict[str, str]) -> None:
+    """Put labels into the model's own layer, as somebody else would."""
+    vertex.update_model(model=Model(name=resource, labels=labels), update_mask={"paths": ["labels"]})

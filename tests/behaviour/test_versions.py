@@ -1,0 +1,225 @@
+"""Listing and changing versions, their metadata and their aliases."""
+
+from __future__ import annotations
+
+import datetime as dt
+from typing import TYPE_CHECKING
+
+import pytest
+from google.cloud.aiplatform_v1.types import Model
+
+from vertex_registry import ConflictError, InvalidArgumentError, NotFoundError, Stage
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from google.cloud.aiplatform_v1.services.model_service import ModelServiceClient
+
+    from vertex_registry import RegistryClient
+
+    Text = Callable[..., str]
+
+
+@pytest.fixture
+def churn(registry: RegistryClient, name: Text, source: Text, settle: Callable[[], None]) -> str:
+    """A model with twelve versions, of which every third is in Staging."""
+    model = name()
+    for number in range(1, 13):
+        stage = Stage.STAGING if number % 3 == 0 else Stage.NONE
+        metadata = {"team": "growth" if number % 2 else "Sales", "number": number, "even": number % 2 == 0}
+        registry.register_version(model, source(), stage=stage, metadata=metadata)
+    settle()
+    return model
+
+
+def numbers(versions: object) -> list[int]:
+    return [int(version.version) for version in versions]  # type: ignore[attr-defined]  # any iterable of versions
+
+
+def test_newest_first(registry: RegistryClient, churn: str) -> None:
+    """Versions come by number, the newest first, and the other way round on request; the tenth is after the ninth."""
+    assert numbers(registry.list_versions(churn)) == list(range(12, 0, -1))
+    assert numbers(registry.list_versions(churn, oldest_first=True)) == list(range(1, 13))
+
+
+def test_conditions(registry: RegistryClient, churn: str) -> None:
+    """Each condition narrows the list, together they narrow it further, and the limit counts what is left."""
+    middle = registry.get_version(churn, 6)
+
+    assert numbers(registry.list_versions(churn, stage="staging")) == [12, 9, 6, 3]
+    assert numbers(registry.list_versions(churn, stage=Stage.NONE, limit=2)) == [11, 10]
+    assert numbers(registry.list_versions(churn, metadata={"team": "growth"}, limit=3)) == [11, 9, 7]
+    assert numbers(registry.list_versions(churn, metadata={"team": "Sales"}, stage="Staging")) == [12, 6]
+    assert numbers(registry.list_versions(churn, metadata={"number": 1})) == [1]
+    assert numbers(registry.list_versions(churn, metadata={"even": 1})) == []
+    assert numbers(registry.list_versions(churn, artifact_uri=middle.artifact_uri + "/")) == [6]
+    assert numbers(registry.list_versions(churn, created_after=middle.created_at)) == list(range(12, 6, -1))
+    assert numbers(registry.list_versions(churn, created_before=middle.created_at)) == list(range(5, 0, -1))
+    assert numbers(registry.list_versions(churn, limit=0)) == []
+
+
+def test_listing_agrees_with_reading(registry: RegistryClient, churn: str) -> None:
+    """A version in a list is the version that reading it gives."""
+    assert all(version == registry.get_version(churn, version.version) for version in registry.list_versions(churn))
+
+
+def test_arguments_are_checked_at_the_call(registry: RegistryClient, churn: str, name: Text) -> None:
+    """A wrong argument is an error before the first version is asked for; an unknown name at the first."""
+    for wrong in ({"stage": "canary"}, {"created_after": dt.datetime(2026, 1, 1)}, {"limit": -1}):  # noqa: DTZ001
+        with pytest.raises(InvalidArgumentError):
+            registry.list_versions(churn, **wrong)  # type: ignore[arg-type]  # that is the point
+    listed = registry.list_versions(name())
+    with pytest.raises(NotFoundError):
+        next(listed)
+
+
+def test_every_version_of_every_model(
+    registry: RegistryClient, name: Text, source: Text, settle: Callable[[], None]
+) -> None:
+    """Without a name the versions of every model come, model by model, the newest model first."""
+    models = [name() for _ in range(4)]
+    for model in models:
+        registry.register_version(model, source())
+    for model in models:
+        registry.register_version(model, source())
+    settle()
+
+    ours = [(v.name, v.version) for v in registry.list_versions() if v.name in models]
+    assert ours == [(model, version) for model in reversed(models) for version in ("2", "1")]
+    assert len(list(registry.list_versions(limit=3))) == 3
+
+
+def test_latest(registry: RegistryClient, churn: str, name: Text) -> None:
+    """The latest version is the newest, or the newest in a stage; where there is none it is None."""
+    assert numbers([registry.latest_version(churn), registry.latest_version(churn, stage="Staging")]) == [12, 12]
+    assert registry.latest_version(churn, stage=Stage.PRODUCTION) is None
+    assert registry.latest_version(name()) is None
+
+
+def test_metadata_is_merged(registry: RegistryClient, name: Text, source: Text) -> None:
+    """An update sets its keys, takes out what it names, and leaves the rest."""
+    churn = name()
+    registry.register_version(churn, source(), metadata={"a": 1, "b": "two", "long": "x" * 500, "C": [1, {"d": None}]})
+
+    changed = registry.update_version(churn, 1, metadata={"a": 2, "e": "é" * 100}, remove_metadata=["b", "nothing"])
+    assert changed.metadata == {"a": 2, "e": "é" * 100, "long": "x" * 500, "C": [1, {"d": None}]}
+    assert registry.update_version(churn, 1, remove_metadata=["long", "e", "C"]).metadata == {"a": 2}
+    assert registry.get_version(churn, 1).metadata == {"a": 2}
+
+
+def test_keys_that_are_ours(registry: RegistryClient, name: Text, source: Text) -> None:
+    """Metadata may have the keys that we use ourselves, and does not touch what we keep there."""
+    churn = name()
+    metadata = {"stage": "canary", "managed_by": "me", "vr-request": 7, "vr-pack-1-0": "x", "goog-x": "y", "": "z"}
+    made = registry.register_version(churn, source(), metadata=metadata, stage="staging", version_name="v1")
+
+    assert (made.metadata, made.stage, made.managed_by, made.version_name) == (metadata, Stage.STAGING, "zenml", "v1")
+    changed = registry.update_version(churn, 1, remove_metadata=["stage", "managed_by"])
+    assert (changed.stage, changed.managed_by) == (Stage.STAGING, "zenml")
+    assert changed.metadata.keys() == metadata.keys() - {"stage", "managed_by"}
+
+
+def test_label_safe_strings_are_labels(
+    registry: RegistryClient, vertex: ModelServiceClient, name: Text, source: Text
+) -> None:
+    """What is a label already can be read in the console as itself."""
+    made = registry.register_version(name(), source(), metadata={"team": "growth", "git_sha": "9f2c1e7", "big": "A B"})
+    labels = dict(vertex.get_model(name=made.resource_name).labels)
+
+    assert labels["team"] == "growth"
+    assert labels["git_sha"] == "9f2c1e7"
+    assert labels["managed_by"] == "zenml"
+    assert labels["stage"] == "none"
+
+
+def test_labels_of_others(registry: RegistryClient, vertex: ModelServiceClient, name: Text, source: Text) -> None:
+    """Labels that others wrote are metadata, and an update leaves them as they are."""
+    churn = name()
+    made = registry.register_version(churn, source(), metadata={"a": 1})
+    theirs = {"team": "growth", "größe": "süß", "vr-pack-9-3": "stray", "note": "_j_not-json"}
+    read = dict(vertex.get_model(name=made.resource_name).labels)
+    vertex.update_model(model=Model(name=made.resource_name, labels=read | theirs), update_mask={"paths": ["labels"]})
+
+    assert registry.get_version(churn, 1).metadata == {"a": 1} | theirs
+    registry.update_version(churn, 1, metadata={"a": 2})
+    labels = dict(vertex.get_model(name=made.resource_name).labels)
+    assert theirs.items() <= labels.items()
+
+
+def test_metadata_over_the_budget(registry: RegistryClient, name: Text, source: Text) -> None:
+    """Metadata that does not fit is refused in whole, with the budget and what took it."""
+    churn = name()
+    registry.register_version(churn, source(), metadata={"a": 1})
+
+    with pytest.raises(InvalidArgumentError, match="Vertex allows 64"):
+        registry.update_version(churn, 1, metadata={f"key-{number}": "x" for number in range(64)})
+    assert registry.get_version(churn, 1).metadata == {"a": 1}
+    with pytest.raises(InvalidArgumentError, match="Vertex allows 64"):
+        registry.register_version(churn, source(), metadata={f"key-{number}": "x" for number in range(64)})
+    with pytest.raises(NotFoundError):
+        registry.get_version(churn, 2)
+
+
+def test_a_label_of_the_models_that_hides_metadata(
+    registry: RegistryClient, vertex: ModelServiceClient, name: Text, source: Text
+) -> None:
+    """Metadata is read back as it was written, or it is said which label of the model's hides it."""
+    churn = name()
+    made = registry.register_version(churn, source())
+    vertex.update_model(
+        model=Model(name=made.model_resource_name, labels={"team": "sales"}), update_mask={"paths": ["labels"]}
+    )
+
+    try:
+        assert registry.update_version(churn, 1, metadata={"team": "growth"}).metadata["team"] == "growth"
+    except ConflictError as conflict:
+        assert "'team'" in str(conflict)
+        assert "growth" not in str(conflict)
+    with pytest.raises(ConflictError, match="'team'"):
+        registry.update_version(churn, 1, remove_metadata=["team"])
+
+
+def test_descriptions(registry: RegistryClient, name: Text, source: Text) -> None:
+    """A version has a description of its own, which can be changed and cleared."""
+    churn = name()
+    registry.register_version(churn, source(), description="a try", model_description="who leaves")
+
+    assert registry.update_version(churn, 1, description="it worked", metadata={"a": 1}).description == "it worked"
+    assert registry.update_version(churn, 1, description="").description == ""
+    assert registry.get_version(churn, 1).metadata == {"a": 1}
+    assert registry.get_model(churn).description == "who leaves"
+
+
+def test_an_update_of_nothing(registry: RegistryClient, name: Text, source: Text) -> None:
+    """An update that names nothing gives the version as it is."""
+    churn = name()
+    assert registry.register_version(churn, source()) == registry.update_version(churn, 1)
+
+
+def test_aliases(registry: RegistryClient, name: Text, source: Text) -> None:
+    """An alias is on one version at a time: giving it to another moves it."""
+    churn = name()
+    registry.register_version(churn, source(), aliases=["champion"])
+    registry.register_version(churn, source())
+
+    assert "champion" in registry.add_aliases(churn, 2, ["champion", "blue-7"]).aliases
+    assert "champion" not in registry.get_version(churn, 1).aliases
+    assert registry.get_version(churn, "champion").version == "2"
+    left = registry.remove_aliases(churn, "champion", ["champion", "not-there"])
+    assert set(left.aliases) == {"blue-7", "default"}
+    with pytest.raises(NotFoundError):
+        registry.get_version(churn, "champion")
+    assert registry.add_aliases(churn, 1, []).version == "1"
+
+
+def test_default(registry: RegistryClient, name: Text, source: Text) -> None:
+    """The default version can be chosen, and cannot be done without."""
+    churn = name()
+    registry.register_version(churn, source(), aliases=["first"])
+    registry.register_version(churn, source())
+
+    assert registry.set_default(churn, "first").is_default
+    assert registry.get_version(churn).version == "1"
+    assert not registry.get_version(churn, 2).is_default
+    with pytest.raises(InvalidArgumentError, match="set_default"):
+        registry.remove_aliases(churn, 1, ["default"])

@@ -1,0 +1,56 @@
+"""The tables of errors, as they are shown."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+import vertex_registry
+from vertex_registry import NotFoundError, RegistryError, _rpc
+
+PAGE = (Path(__file__).parents[2] / "docs" / "errors.md").read_text(encoding="utf-8")
+BUILT_IN = {
+    "NotFoundError": KeyError,
+    "InvalidArgumentError": ValueError,
+    "PermissionDeniedError": PermissionError,
+    "UnavailableError": ConnectionError,
+    "OperationTimeoutError": TimeoutError,
+}
+NAMES = [name for name in vertex_registry.__all__ if name.endswith("Error")]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_error(name: str) -> None:
+    """Every error is a RegistryError and what Python people catch, is plainly said, and stands in the docs."""
+    kind = getattr(vertex_registry, name)
+    assert issubclass(kind, RegistryError)
+    assert issubclass(kind, BUILT_IN.get(name, Exception))
+    assert str(kind("It is gone.", resource="models/7")) == "It is gone."
+    assert kind("It is gone.", resource="models/7").resource == "models/7"
+    assert f"`{name}`" in PAGE
+    assert name in (vertex_registry.errors.__doc__ or "")
+
+
+def test_a_key_error_without_quotes() -> None:
+    """A missing thing is said plainly, and not in the quotes of KeyError."""
+    assert str(NotFoundError("There is no model 'churn'.")) == "There is no model 'churn'."
+
+
+@pytest.mark.parametrize("rpc", _rpc.METHODS)
+def test_the_docs_show_what_is_sent_again(rpc: str) -> None:
+    """docs/errors.md shows the row of every RPC as the table has it."""
+    method = _rpc.METHODS[rpc]
+    again = {
+        _rpc._LOST | _rpc._REFUSED: "any lost answer, RESOURCE_EXHAUSTED",
+        _rpc._REFUSED: "RESOURCE_EXHAUSTED",
+    }[method.again]
+
+    assert f"| `{rpc}` | {again} | {method.deadline:g} | `{method.permission}` |" in PAGE
+    assert f"*Any lost answer*\nis {', '.join(sorted(_rpc._LOST))}." in PAGE
+
+
+@pytest.mark.parametrize("status", _rpc.ERRORS)
+def test_the_docs_show_the_statuses(status: str) -> None:
+    """docs/errors.md shows which error each status is."""
+    assert f"| {status} | `{_rpc.ERRORS[status].__name__}` |" in PAGE

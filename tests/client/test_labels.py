@@ -1,0 +1,118 @@
+"""Metadata in labels: any JSON document, and nothing lost."""
+
+from __future__ import annotations
+
+import json
+import re
+import string
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from vertex_registry import InvalidArgumentError, _labels
+
+TEXT = st.text(st.characters(exclude_categories=()), max_size=20)  # halves of surrogate pairs are JSON too
+SCALARS = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | TEXT
+JSON = st.recursive(SCALARS, lambda inner: st.lists(inner, max_size=4) | st.dictionaries(TEXT, inner, max_size=4))
+LABEL_TEXT = st.text(string.ascii_lowercase + string.digits + "_-", max_size=63)
+KEYS = TEXT | LABEL_TEXT | st.sampled_from([*_labels.NOTES, "vr-pack-1-0", "goog-x", "team"])
+METADATA = st.dictionaries(KEYS, JSON | LABEL_TEXT | LABEL_TEXT.map(lambda text: "_j_" + text), max_size=8)
+NOTES = st.dictionaries(st.sampled_from(sorted(_labels.NOTES)), st.text(max_size=40), max_size=6)
+LEGAL_KEY = re.compile(r"[a-z][a-z0-9_-]{0,62}")
+LEGAL_VALUE = re.compile(r"[a-z0-9_-]{0,63}")
+
+
+def same(one: Any, other: Any) -> bool:
+    """Whether two JSON documents are equal in value and in type."""
+    return bool(one == other) and json.dumps(one, sort_keys=True) == json.dumps(other, sort_keys=True)
+
+
+@given(METADATA, NOTES)
+def test_whatever_fits_comes_back(metadata: dict[str, Any], notes: dict[str, str]) -> None:
+    """Metadata and notes come back equal, in type and case, from labels that Vertex allows."""
+    labels = _labels.write({}, metadata=metadata, notes=notes)
+    content = _labels.read(labels)
+
+    assert same(content.metadata, metadata)
+    assert content.notes == notes
+    assert all(LEGAL_KEY.fullmatch(key) and LEGAL_VALUE.fullmatch(value) for key, value in labels.items())
+    assert len(labels) <= 64
+
+
+@given(METADATA, METADATA, st.sets(KEYS, max_size=4), NOTES)
+def test_updates_merge(before: dict[str, Any], update: dict[str, Any], remove: set[str], notes: dict[str, str]) -> None:
+    """An update sets what it names, takes out what it names, and keeps the rest, notes included."""
+    labels = _labels.write(_labels.write({}, metadata=before, notes=notes), metadata=update, remove=remove)
+    wanted = {key: value for key, value in before.items() if key not in remove} | update
+
+    assert same(_labels.read(labels).metadata, wanted)
+    assert _labels.read(labels).notes == notes
+
+
+@given(
+    st.dictionaries(
+        st.sampled_from(sorted(_labels.NOTES)) | st.from_regex(r"vr-pack-[1-3]-[0-2]", fullmatch=True) | TEXT,
+        TEXT | st.from_regex(r"_j_[a-z0-9_-]{0,20}", fullmatch=True),
+        max_size=8,
+    )
+)
+def test_no_labels_break_a_read(labels: dict[str, str]) -> None:
+    """Whatever labels there are, they can be read, and an update of something else leaves each as it was."""
+    content = _labels.read(labels)
+    written = _labels.write(labels, metadata={"something-else-entirely": 1})
+
+    assert labels.items() <= written.items()
+    assert same(_labels.read(written).metadata, content.metadata | {"something-else-entirely": 1})
+
+
+@given(LABEL_TEXT.filter(lambda text: not text.startswith("_j_")))
+def test_label_safe_strings_are_themselves(text: str) -> None:
+    """A string that is a legal label value is its own label."""
+    assert _labels.write({}, metadata={"team": text}) == {"team": text}
+
+
+@given(st.integers(0, 40), st.data())
+def test_a_stale_part_is_noticed(size: int, data: st.DataObject) -> None:
+    """When a part of packed metadata is another's, none of it is taken for metadata of ours."""
+    texts = [f"Überraschung {number} in einem langen Satz" * 12 for number in (size, size + 1)]
+    one, other = (dict(_labels.write({}, metadata={"Note": text}).items()) for text in texts)
+    stale = data.draw(st.sampled_from(sorted(one.keys() & other.keys())))
+    mixed = one | {stale: other[stale]}
+
+    if mixed not in (one, other):
+        assert "Note" not in _labels.read(mixed).metadata
+
+
+@pytest.mark.parametrize(
+    "metadata",
+    [
+        {"noise": "".join(chr(0x4E00 + number * 7 % 20000) for number in range(3000))},
+        {f"key{number}": "x" for number in range(65)},
+        {f"Key {number}": f"value {number * number * 7919}" for number in range(2000)},
+    ],
+)
+def test_what_does_not_fit_is_refused(metadata: dict[str, Any]) -> None:
+    """Metadata over the budget is refused with the budget, and without its values."""
+    with pytest.raises(InvalidArgumentError, match="Vertex allows 64") as caught:
+        _labels.write({}, metadata=metadata)
+    assert not any(str(value) in str(caught.value) for value in metadata.values() if len(str(value)) > 1)
+
+
+def test_deep_metadata() -> None:
+    """Metadata that is nested without end is refused, and not a crash."""
+    endless: list[Any] = []
+    endless.append(endless)
+    with pytest.raises(InvalidArgumentError, match="nested"):
+        _labels.write({}, metadata={"a": endless})
+    with pytest.raises(InvalidArgumentError, match="digits"):
+        _labels.write({}, metadata={"a": 10**5000})
+
+
+def test_the_documented_examples() -> None:
+    """The labels of the examples in the docs are the labels that are written."""
+    assert _labels.write({}, metadata={"team": "growth", "accuracy": 0.93}) == {
+        "team": "growth",
+        "accuracy": "_j_0_2e93",
+    }

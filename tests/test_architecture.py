@@ -1,0 +1,66 @@
+"""The walls: each contract holds, and each would notice a breach."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+
+# For each contract, a module and a line that must not be in it.
+BREACHES = {
+    "client-storeys": ("_records.py", "from vertex_registry import _wire"),
+    "emulator-storeys": ("emulator/_store.py", "from vertex_registry.emulator import _service"),
+    "emulator-stands-alone": ("emulator/_service.py", "from vertex_registry import errors"),
+    "client-stands-alone": ("_rpc.py", "from vertex_registry import emulator"),
+    "google-stops-here": ("_records.py", "import grpc"),
+}
+
+
+def lint(folder: Path, contract: str) -> subprocess.CompletedProcess[str]:
+    """Run one contract on a copy of the package."""
+    lint_imports = Path(sys.executable).with_name("lint-imports")
+    return subprocess.run(
+        [lint_imports, "--no-cache", "--contract", contract],
+        cwd=folder,
+        env=os.environ | {"PYTHONPATH": str(folder)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+@pytest.fixture(scope="module")
+def copy(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("copy")
+    shutil.copytree(ROOT / "vertex_registry", folder / "vertex_registry", ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copy(ROOT / "pyproject.toml", folder)
+    return folder
+
+
+def test_every_contract_has_a_breach() -> None:
+    """No contract is written down that is not shown to work."""
+    contracts = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["importlinter"]["contracts"]
+
+    assert {contract["id"] for contract in contracts} == BREACHES.keys()
+
+
+@pytest.mark.parametrize("contract", BREACHES)
+def test_a_contract_notices_a_breach(copy: Path, contract: str) -> None:
+    """Each contract is kept by the package, and broken by one line in the wrong place."""
+    module, line = BREACHES[contract]
+    path = copy / "vertex_registry" / module
+    text = path.read_text(encoding="utf-8")
+    assert lint(copy, contract).returncode == 0
+    path.write_text(text + f"\n{line}\n", encoding="utf-8")
+    broken = lint(copy, contract)
+    path.write_text(text, encoding="utf-8")
+
+    assert broken.returncode == 1, broken.stdout
+    assert "BROKEN" in broken.stdout
