@@ -35,5 +35,11 @@ format: $(READY)   ## let ruff format the code and mend what it can
 	@$(BIN)/ruff check --fix-only --quiet
 	@$(BIN)/ruff format
 
+lowest:  ## run the tests with the lowest versions that pyproject.toml allows
+	@test -x .venv-lowest/bin/python || $(PYTHON) -m venv .venv-lowest
+	@.venv-lowest/bin/python -m pip install -qq --disable-pip-version-check uv
+	@.venv-lowest/bin/uv pip install --quiet --python .venv-lowest --resolution lowest-direct --editable '.[storage]' --group test
+	@.venv-lowest/bin/python -m pytest --numprocesses 2 --quiet
+
 clean:   ## remove .venv and every cache
 	rm -rf $(VENV) .venv-lowest .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis .coverage*

@@ -256,8 +256,8 @@ class RegistryClient:
             NotFoundError: ``name`` is a resource name, and that model is not there.
             ConflictError: ``request_id`` has registered another source; or a label on the model itself hides what was
                 written on the version.
-            StateUnknownError: It cannot be known whether the version was made. The error's ``request_id`` is safe to try
-                again.
+            StateUnknownError: It cannot be known whether the version was made. The error's ``request_id`` is safe to
+                try again.
             OperationFailedError, OperationTimeoutError: Vertex could not make the version, or is still at it.
         """
         self._check_model(name)
@@ -864,9 +864,7 @@ class RegistryClient:
 
     # --- changing a version -------------------------------------------------------------------------------------------
 
-    def _change(
-        self, model: _Model, reference: str, change: Callable[[ModelVersion], _Change]
-    ) -> ModelVersion:  # fmt: skip
+    def _change(self, model: _Model, reference: str, change: Callable[[ModelVersion], _Change]) -> ModelVersion:
         """Read, change, write with the etag; from the beginning where somebody else was faster."""
         budget = self._vertex.budget()
         version = self._read(model, reference)
@@ -887,7 +885,7 @@ class RegistryClient:
         resource = f"{model.resource}@{version.version}"
         request = _wire.update_version(
             resource, labels=change.labels, description=change.description, etag=version.etag
-        )  # fmt: skip
+        )
         written = _wire.read_version(self._vertex.call("UpdateModel", request, resource))
         return written if change.labels is None else _as_written(written, change.labels, version.labels, model)
 
@@ -1078,9 +1076,7 @@ class RegistryClient:
                 self._remember(registration.name, made_in)
                 return self._complete(made_in, version, registration)
 
-    def _upload_once(
-        self, registration: _Registration, model: _Model | None, resource: str
-    ) -> tuple[_Model, str]:  # fmt: skip
+    def _upload_once(self, registration: _Registration, model: _Model | None, resource: str) -> tuple[_Model, str]:
         """The model and the version that one upload made."""
         rpc = self._vertex
         request = _wire.upload(
@@ -1363,8 +1359,9 @@ def _as_written(
     hidden |= (before.keys() - labels.keys()) & written.labels.keys()
     hidden -= {_labels.MANAGED_BY}
     if hidden:
+        keys = ", ".join(map(repr, sorted(hidden)))
         raise ConflictError(
-            f"The model {model.name!r} itself has the labels {', '.join(map(repr, sorted(hidden)))}, which stand before "
+            f"The model {model.name!r} itself has the labels {keys}, which stand before "
             f"those of version {written.version}: what was written there does not show. Take them off the model: "
             "update_model(name, labels={...}) replaces the model's own labels.",
             resource=written.resource_name,
@@ -1377,8 +1374,8 @@ def _refused(refusal: RegistryError, resource: str) -> RegistryError:
     if refusal.code not in {"FAILED_PRECONDITION", "INVALID_ARGUMENT"}:
         return refusal
     return ConflictError(
-        f"{resource} was not deleted: {refusal} A version that is deployed has to be undeployed from its endpoints "
-        "first.",
+        f"{resource} was not deleted: {refusal} "
+        "A version that is deployed has to be undeployed from its endpoints first.",
         resource=resource,
         code=refusal.code,
     )

@@ -399,9 +399,7 @@ class Connection:
         self._token_of.before_request(ask, "POST", f"http://{self._target.host}/{rpc}", headers)
         return tuple((name.lower(), value) for name, value in headers.items())
 
-    def _error(
-        self, failure: _CallError, rpc: str, method: Method, resource: str, budget: Budget
-    ) -> RegistryError:  # fmt: skip
+    def _error(self, failure: _CallError, rpc: str, method: Method, resource: str, budget: Budget) -> RegistryError:
         kind = ERRORS.get(failure.code, UnavailableError)
         said = _sentence(failure.message)
         if kind is AuthenticationError:

@@ -58,10 +58,17 @@ TURNED = [
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """Run a test through every door, or only through the two plain ones where it is marked so."""
-    if "door" in metafunc.fixturenames:
-        doors = PLAIN if metafunc.definition.get_closest_marker("plain") else PLAIN + TURNED
-        metafunc.parametrize("door", doors, ids=str)
+    """Run a test through every door, or through those that its marker says."""
+    if "door" not in metafunc.fixturenames:
+        return
+    doors = PLAIN + TURNED
+    if metafunc.definition.get_closest_marker("plain"):
+        doors = PLAIN
+    if metafunc.definition.get_closest_marker("once"):
+        doors = [*PLAIN, TURNED[-1]]
+    if only := metafunc.definition.get_closest_marker("only"):
+        doors = [door for door in doors if str(door) in only.args]
+    metafunc.parametrize("door", doors, ids=str)
 
 
 class Clock:
@@ -85,20 +92,22 @@ def clock() -> Clock:
 
 
 @pytest.fixture
-def emulator(door: Door) -> Iterator[Emulator]:
-    with Emulator(assume=door.assume) as emulator:
+def emulator(door: Door, request: pytest.FixtureRequest) -> Iterator[Emulator]:
+    looks = request.node.get_closest_marker("looks")
+    with Emulator(assume=door.assume, polls_until_done=looks.args[0] if looks else 0) as emulator:
         yield emulator
         assert not emulator.faults(), "a planned fault was not used up"
 
 
 @pytest.fixture
-def connect(door: Door, emulator: Emulator, clock: Clock) -> Iterator[Callable[..., RegistryClient]]:
-    """What makes another client of the same registry."""
+def connect(door: Door, emulator: Emulator) -> Iterator[Callable[..., RegistryClient]]:
+    """What makes another client of the same registry, which has its own clock, and much time on it."""
     made: list[RegistryClient] = []
 
     def connect(**settings: Any) -> RegistryClient:
         endpoint = emulator.rest if door.transport == "rest" else emulator.grpc
-        retry = settings.pop("retry", Retry(sleep=clock.sleep, clock=clock))
+        clock = Clock()
+        retry = settings.pop("retry", Retry(calls=600, sleep=clock.sleep, clock=clock))
         client = RegistryClient(endpoint=endpoint, project=PROJECT, location=LOCATION, retry=retry, **settings)
         made.append(client)
         return client

@@ -368,7 +368,7 @@ def test_an_emulator_that_is_not_running(
     connect: Callable[..., RegistryClient], emulator: Emulator, clock: Clock, name: Text, source: Text
 ) -> None:
     """An address where nobody answers is said, with the address in it, within the budget of a call."""
-    registry = connect()
+    registry = connect(retry=Retry(sleep=clock.sleep, clock=clock))
     emulator.close()
 
     for call in (lambda: registry.get_version(name()), lambda: registry.register_version(name(), source())):

@@ -1,0 +1,188 @@
+"""Many at once: processes, threads, and some that die in the middle."""
+
+from __future__ import annotations
+
+import multiprocessing
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from vertex_registry import RegistryClient, Stage
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from tests.behaviour.conftest import Door
+    from vertex_registry.emulator import Emulator
+
+    Text = Callable[..., str]
+
+MANY = 16
+
+pytestmark = [pytest.mark.looks(4), pytest.mark.once]
+
+
+def register(endpoint: str, name: str, source: str, number: int, start: Any, answers: Any) -> None:
+    """Register a version from a process of its own, at the same moment as the others."""
+    with RegistryClient(endpoint=endpoint, project="test-project", location="us-central1") as registry:
+        start.wait()
+        version = registry.register_version(
+            name, source, request_id=f"run-{number}", stage=Stage.STAGING, metadata={"number": number}
+        )
+        answers.put((number, version.version, version.model_resource_name))
+
+
+def processes(endpoint: str, name: str, source: str) -> tuple[list[Any], Any, Any]:
+    """Processes that wait to register the same name, what starts them, and where their answers come."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["vertex_registry._rpc", "vertex_registry._wire"])
+    start, answers = context.Barrier(MANY + 1), context.Queue()
+    made = [
+        context.Process(target=register, args=(endpoint, name, source, number, start, answers))
+        for number in range(MANY)
+    ]
+    for process in made:
+        process.start()
+    return made, start, answers
+
+
+def check(registry: RegistryClient, emulator: Emulator, name: str) -> None:
+    """There is one model of the name, and it has a whole version for each registration."""
+    versions = list(registry.list_versions(name))
+    assert [version.version for version in versions] == [str(number) for number in range(MANY, 0, -1)]
+    assert sorted(version.metadata["number"] for version in versions) == list(range(MANY))
+    assert {version.stage for version in versions} == {Stage.STAGING}
+    assert {version.managed_by for version in versions} == {"zenml"}
+    assert name not in registry.duplicates()
+    assert not emulator.faults()
+
+
+def test_many_threads(
+    connect: Callable[..., RegistryClient], emulator: Emulator, name: Text, source: Text, settle: Callable[[], None]
+) -> None:
+    """Threads with a client each that register one new name at once make one model, and each a version of its own."""
+    churn, artifact = name(), source()
+    clients = [connect() for _ in range(MANY)]
+    barrier = threading.Barrier(MANY)
+
+    def run(number: int) -> Any:
+        barrier.wait()
+        return clients[number].register_version(churn, artifact, stage=Stage.STAGING, metadata={"number": number})
+
+    with ThreadPoolExecutor(MANY) as pool:
+        made = list(pool.map(run, range(MANY)))
+    settle()
+    settle()
+
+    assert sorted(int(version.version) for version in made) == list(range(1, MANY + 1))
+    assert all(version.metadata == {"number": number} for number, version in enumerate(made))
+    assert len({version.model_resource_name for version in made}) == 1
+    check(connect(), emulator, churn)
+
+
+@pytest.mark.only("grpc")
+def test_many_processes(registry: RegistryClient, emulator: Emulator, name: Text, source: Text) -> None:
+    """Processes that register one new name at once make one model, and each answer is different and true."""
+    churn = name()
+    made, start, answers = processes(emulator.grpc, churn, source())
+    start.wait()
+    told = [answers.get(timeout=60) for _ in made]
+    for process in made:
+        process.join(60)
+
+    assert {process.exitcode for process in made} == {0}
+    assert len({model for _, _, model in told}) == 1
+    assert all(registry.get_version(churn, version).metadata == {"number": number} for number, version, _ in told)
+    check(registry, emulator, churn)
+
+
+@pytest.mark.only("grpc")
+def test_half_of_them_are_killed(registry: RegistryClient, emulator: Emulator, name: Text, source: Text) -> None:
+    """When half of the processes die in the middle there is no second model, and a re-run finishes what was cut off."""
+    churn, artifact = name(), source()
+    made, start, answers = processes(emulator.grpc, churn, artifact)
+    start.wait()
+    while sum(request.rpc == "UploadModel" for request in emulator.requests()) < MANY // 2:
+        pass
+    for process in made[::2]:
+        process.kill()
+    told = [answers.get(timeout=60) for _ in made[1::2]]
+    for process in made:
+        process.join(60)
+
+    assert len({model for _, _, model in told}) == 1
+    assert name not in registry.duplicates()
+    with ThreadPoolExecutor(MANY) as pool:
+        again = list(
+            pool.map(
+                lambda number: registry.register_version(
+                    churn, artifact, request_id=f"run-{number}", stage=Stage.STAGING, metadata={"number": number}
+                ),
+                range(MANY),
+            )
+        )
+    assert {version.version for version in again} == {str(number) for number in range(1, MANY + 1)}
+    assert {(number, version) for number, version, _ in told} <= {
+        (number, version.version) for number, version in enumerate(again)
+    }
+    check(registry, emulator, churn)
+
+
+def test_concurrent_promotions(
+    connect: Callable[..., RegistryClient], door: Door, name: Text, source: Text, settle: Callable[[], None]
+) -> None:
+    """While versions are promoted at once there is always one in Production, and exactly one when all is quiet."""
+    if "list-lag" in door.assume:
+        pytest.skip("promoters find each other by a list: where lists lag, they settle by running again")
+    churn = name()
+    clients = [connect() for _ in range(6)]
+    for _ in clients:
+        clients[0].register_version(churn, source())
+    clients[0].set_stage(churn, 1, Stage.PRODUCTION)
+    settle()
+    done = threading.Event()
+    missing: list[int] = []
+    looked = 0
+
+    def look() -> None:
+        nonlocal looked
+        reader = connect()
+        while not done.is_set() or looked < 3:
+            looked += 1
+            if not any(version.stage is Stage.PRODUCTION for version in reader.list_versions(churn)):
+                missing.append(looked)
+
+    def promote(number: int) -> Any:
+        return clients[number].set_stage(churn, number + 1, Stage.PRODUCTION, archive_existing=True)
+
+    watcher = threading.Thread(target=look)
+    watcher.start()
+    with ThreadPoolExecutor(6) as pool:
+        promoted = list(pool.map(promote, range(6)))
+    done.set()
+    watcher.join()
+
+    assert not missing
+    standing = [version for version in clients[0].list_versions(churn) if version.stage is Stage.PRODUCTION]
+    assert len(standing) == 1
+    assert standing[0].version in {v.version for v in promoted}
+    others = [version for version in clients[0].list_versions(churn) if version.stage is not Stage.PRODUCTION]
+    assert {version.stage for version in others} <= {Stage.ARCHIVED, Stage.NONE}
+
+
+def test_eight_threads_add_metadata(connect: Callable[..., RegistryClient], name: Text, source: Text) -> None:
+    """Of concurrent updates of one version none is lost."""
+    churn = name()
+    clients = [connect() for _ in range(8)]
+    clients[0].register_version(churn, source())
+
+    with ThreadPoolExecutor(8) as pool:
+        list(
+            pool.map(
+                lambda number: clients[number].update_version(churn, 1, metadata={f"Key {number}": number}), range(8)
+            )
+        )
+
+    assert clients[0].get_version(churn, 1).metadata == {f"Key {number}": number for number in range(8)}
