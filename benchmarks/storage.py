@@ -1,0 +1,179 @@
+"""1 GiB in 100 files, up and down, beside Google's own tools, in one run.
+
+    python -m benchmarks.storage [--rounds 3] [--files 100] [--mib 1024]
+
+Every tool sends the same files to the same local fake-gcs-server and fetches them from it, in turns, each time into an
+empty directory and an empty bucket. A ratio is the median over the rounds of the tool's time divided by ours of the
+same round: above 1, we are faster. Server and tools share the machine, and the server takes most of it.
+google-cloud-storage's ``transfer_manager`` runs with processes (its default) and with threads, eight of them, as here.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shutil
+import statistics
+import subprocess
+import tempfile
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from google.auth.credentials import AnonymousCredentials
+from google.cloud.storage import Client, transfer_manager
+
+from tests.storage.server import running
+from vertex_registry._storage import Storage, scan
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+    from tests.storage.server import StorageServer
+
+OURS: Final = "vertex_registry"
+WORKERS: Final = 8
+
+
+def ours_up(_server: StorageServer, folder: Path, bucket: str) -> str:
+    """With this package; the digest of 1 GiB is a part of it."""
+    return Storage(progress=False).upload(scan(folder), f"gs://{bucket}/model").removeprefix(f"gs://{bucket}/")
+
+
+def ours_down(_server: StorageServer, bucket: str, prefix: str, folder: Path) -> None:
+    """With this package."""
+    Storage(progress=False).download(f"gs://{bucket}/{prefix}", folder)
+
+
+def transfer_up(worker: str) -> Callable[[StorageServer, Path, str], str]:
+    """With google-cloud-storage's transfer_manager."""
+
+    def up(server: StorageServer, folder: Path, bucket: str) -> str:
+        results = transfer_manager.upload_many_from_filenames(
+            _client(server).bucket(bucket),
+            [path.name for path in folder.iterdir()],
+            source_directory=str(folder),
+            blob_name_prefix="model/",
+            worker_type=worker,
+            max_workers=WORKERS,
+            raise_exception=True,
+        )
+        return "model" if results else ""
+
+    return up
+
+
+def transfer_down(worker: str) -> Callable[[StorageServer, str, str, Path], None]:
+    """With google-cloud-storage's transfer_manager."""
+
+    def down(server: StorageServer, bucket: str, prefix: str, folder: Path) -> None:
+        client = _client(server)
+        transfer_manager.download_many_to_path(
+            client.bucket(bucket),
+            [blob.name.removeprefix(f"{prefix}/") for blob in client.list_blobs(bucket, prefix=f"{prefix}/")],
+            destination_directory=str(folder),
+            blob_name_prefix=f"{prefix}/",
+            worker_type=worker,
+            max_workers=WORKERS,
+            raise_exception=True,
+        )
+
+    return down
+
+
+def gcloud_up(server: StorageServer, folder: Path, bucket: str) -> str:
+    """With gcloud storage cp."""
+    _gcloud(server, f"{folder}/*", f"gs://{bucket}/model/")
+    return "model"
+
+
+def gcloud_down(server: StorageServer, bucket: str, prefix: str, folder: Path) -> None:
+    """With gcloud storage cp."""
+    folder.mkdir()
+    _gcloud(server, f"gs://{bucket}/{prefix}/*", str(folder))
+
+
+def _client(server: StorageServer) -> Client:
+    options = {"api_endpoint": server.url}
+    return Client(project="test", credentials=AnonymousCredentials(), client_options=options)  # type: ignore[no-untyped-call]  # untyped upstream
+
+
+def _gcloud(server: StorageServer, *arguments: str) -> None:
+    settings = {
+        "CLOUDSDK_API_ENDPOINT_OVERRIDES_STORAGE": f"{server.url}/storage/v1/",
+        "CLOUDSDK_AUTH_DISABLE_CREDENTIALS": "true",
+        "CLOUDSDK_CORE_PROJECT": "test",
+        "CLOUDSDK_CORE_DISABLE_PROMPTS": "true",
+        "CLOUDSDK_STORAGE_PARALLEL_COMPOSITE_UPLOAD_ENABLED": "false",
+    }
+    command = ["gcloud", "storage", "cp", "--no-user-output-enabled", *arguments]
+    subprocess.run(command, env={**os.environ, **settings}, check=True, capture_output=True, timeout=600)  # noqa: S603
+
+
+def warm_up(server: StorageServer, folder: Path, tools: Iterable[str]) -> None:
+    """Let this process import what it needs, which the tools that are processes of their own do in each round."""
+    folder.mkdir()
+    (folder / "one").write_bytes(b"1")
+    server.make_bucket("warm-up")
+    for tool in tools:
+        if tool == OURS:
+            ours_up(server, folder, "warm-up")
+        elif tool.endswith("threads"):
+            transfer_up("thread")(server, folder, "warm-up")
+
+
+def main() -> None:
+    """Measure, and print a table."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--files", type=int, default=100)
+    parser.add_argument("--mib", type=float, default=1024)
+    asked = parser.parse_args()
+    tools: dict[str, tuple[Callable[[StorageServer, Path, str], str], Callable[[StorageServer, str, str, Path], None]]]
+    tools = {
+        OURS: (ours_up, ours_down),
+        "transfer_manager, processes": (transfer_up("process"), transfer_down("process")),
+        "transfer_manager, threads": (transfer_up("thread"), transfer_down("thread")),
+    }
+    if shutil.which("gcloud"):
+        tools["gcloud storage cp"] = (gcloud_up, gcloud_down)
+    times: dict[tuple[str, str], list[float]] = {}
+    with tempfile.TemporaryDirectory(prefix="benchmark-") as root, running() as server:
+        os.environ["STORAGE_EMULATOR_HOST"] = server.url
+        os.environ["XDG_CACHE_HOME"] = os.environ["CLOUDSDK_CONFIG"] = f"{root}/config"
+        model, fetched = Path(root) / "model", Path(root) / "fetched"
+        model.mkdir()
+        for number in range(asked.files):
+            (model / f"part-{number:03}").write_bytes(os.urandom(int(asked.mib * 2**20 / asked.files)))
+        warm_up(server, Path(root) / "warm", tools)
+        for turn in range(asked.rounds):
+            for index in range(len(tools)):
+                tool = list(tools)[(index + turn) % len(tools)]
+                up, down = tools[tool]
+                bucket = f"bucket-{turn}-{index}"
+                server.make_bucket(bucket)
+                start = time.perf_counter()
+                prefix = up(server, model, bucket)
+                between = time.perf_counter()
+                down(server, bucket, prefix, fetched)
+                end = time.perf_counter()
+                for name in server.names(bucket):
+                    server.call("DELETE", f"/storage/v1/b/{bucket}/o/{name.replace('/', '%2F')}")
+                if any((fetched / path.name).read_bytes() != path.read_bytes() for path in model.iterdir()):
+                    raise SystemExit(f"{tool} brought other bytes back")
+                shutil.rmtree(fetched)
+                for way, seconds in (("up", between - start), ("down", end - between)):
+                    times.setdefault((tool, way), []).append(seconds)
+                    print(f"  round {turn + 1}  {tool:28} {way:5} {seconds:6.2f} s", flush=True)
+    print(f"\n{asked.mib:g} MiB in {asked.files} files, {asked.rounds} rounds, {os.cpu_count()} cores")
+    print(f"{'':28} {'up':>9} {'ratio':>6} {'down':>9} {'ratio':>6}")
+    for tool in tools:
+        columns = []
+        for way in ("up", "down"):
+            ratios = [theirs / ours for theirs, ours in zip(times[tool, way], times[OURS, way], strict=True)]
+            columns.append(f"{statistics.median(times[tool, way]):7.2f} s {statistics.median(ratios):6.2f}")
+        print(f"{tool:28} {' '.join(columns)}")
+
+
+if __name__ == "__main__":
+    main()
