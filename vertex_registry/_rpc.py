@@ -388,6 +388,8 @@ class Connection:
             raise
         finally:
             _LOG.debug("%s %s: %s in %.3f s", rpc, resource, outcome, self._retry.clock() - start)
+        if rpc.startswith("ListModel"):
+            return next(answer.pages)  # Google's pager would ask for the further pages out of our sight
         return getattr(answer, "operation", answer)
 
     def _metadata(self, rpc: str) -> tuple[tuple[str, str], ...]:

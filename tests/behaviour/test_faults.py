@@ -1,0 +1,525 @@
+"""Lost answers, refusals, limits: what goes wrong between here and Vertex, as faults queued in the emulator."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from vertex_registry import (
+    ConflictError,
+    NotFoundError,
+    OperationFailedError,
+    OperationTimeoutError,
+    PermissionDeniedError,
+    RegistryClient,
+    RegistryError,
+    Retry,
+    Stage,
+    StateUnknownError,
+    UnavailableError,
+    _rpc,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from tests.behaviour.conftest import Clock, Door
+    from vertex_registry.emulator import Emulator
+
+    Text = Callable[..., str]
+
+pytestmark = pytest.mark.plain
+
+LOST = ["UNAVAILABLE", "DEADLINE_EXCEEDED", "INTERNAL", "UNKNOWN"]
+FLOW = ["ListModels", "GetModel", "UploadModel", "GetOperation", "UpdateModel", "ListOperations", "ListModelVersions"]
+SAME_EMULATOR = [HealthCheck.function_scoped_fixture]  # each example has a name of its own in it
+
+faults = st.fixed_dictionaries(
+    {
+        "rpc": st.sampled_from(FLOW + ["UploadModel"] * 3 + ["UpdateModel"] * 2),
+        "code": st.sampled_from([*LOST, "RESOURCE_EXHAUSTED"]),
+        "when": st.sampled_from(["before", "after"]),
+        "times": st.integers(1, 3),
+    }
+)
+
+
+def plan(emulator: Emulator, fault: dict[str, Any]) -> None:
+    emulator.fail(fault["rpc"], fault["code"], times=fault["times"], when=fault["when"])
+
+
+def patient(clock: Clock, **limits: Any) -> Retry:
+    return Retry(sleep=clock.sleep, clock=clock, random=lambda: 1.0, **limits)
+
+
+@pytest.mark.looks(2)
+@settings(suppress_health_check=SAME_EMULATOR, max_examples=80)
+@given(schedule=st.lists(faults, max_size=5), known=st.booleans(), own=st.booleans(), number=st.uuids())
+def test_an_upload_happens_once(
+    connect: Callable[..., RegistryClient],
+    emulator: Emulator,
+    source: Text,
+    schedule: list[dict[str, Any]],
+    known: bool,
+    own: bool,
+    number: object,
+) -> None:
+    """Whatever goes wrong, a registration that returns made one version, and one that is run again ends with one."""
+    name, artifact = f"vr-test-{number}", source()
+    onlooker = connect()
+    before = 1 if known else 0
+    if known:
+        onlooker.register_version(name, artifact)
+    registry = connect()
+    if known:
+        registry.get_version(name)
+    for fault in schedule:
+        plan(emulator, fault)
+    arguments: dict[str, Any] = {"metadata": {"n": 1}, "stage": "Staging", "request_id": "run" if own else None}
+    made, request_id = None, arguments["request_id"]
+    try:
+        made = registry.register_version(name, artifact, **arguments)
+    except StateUnknownError as unknown:
+        assert request_id in {None, unknown.request_id}
+        request_id = unknown.request_id
+    except UnavailableError as error:
+        # Nothing was uploaded: it ended in a look before, or was refused for its quota.
+        assert error.code == "RESOURCE_EXHAUSTED" or "UploadModel" not in str(error)
+    emulator.forget_faults()
+
+    there = list(onlooker.list_versions(name)) if onlooker.latest_version(name) else []
+    assert len(there) - before in ({1} if made else {0, 1})
+    if made is not None:
+        assert there[0] == made
+    if request_id is None:
+        return
+    again = connect().register_version(name, artifact, **arguments | {"request_id": request_id})
+    there = list(onlooker.list_versions(name))
+    assert len(there) - before == 1
+    assert there[0] == again
+    assert (again.stage, again.metadata) == (Stage.STAGING, {"n": 1})
+    assert made in {None, again}
+    assert name not in onlooker.duplicates()
+
+
+@pytest.mark.parametrize("code", LOST)
+@pytest.mark.parametrize("when", ["before", "after"])
+def test_a_lost_upload_of_a_new_model(
+    registry: RegistryClient, emulator: Emulator, name: Text, source: Text, code: str, when: str
+) -> None:
+    """The upload that makes a model is protected by the model's id, whatever was lost."""
+    churn = name()
+    emulator.fail("UploadModel", code, when=when)
+
+    assert registry.register_version(churn, source()).version == "1"
+    assert [version.version for version in registry.list_versions(churn)] == ["1"]
+
+
+@pytest.mark.parametrize("code", ["UNAVAILABLE", "INTERNAL", "UNKNOWN"])
+@pytest.mark.parametrize("when", ["before", "after"])
+@pytest.mark.looks(3)
+def test_a_lost_upload_of_a_version(
+    registry: RegistryClient, emulator: Emulator, name: Text, source: Text, code: str, when: str
+) -> None:
+    """A lost upload is looked for, also while its operation is running, before it is sent again."""
+    churn = name()
+    registry.register_version(churn, source())
+    emulator.fail("UploadModel", code, when=when)
+
+    assert registry.register_version(churn, source(), stage="Staging").version == "2"
+    assert [version.version for version in registry.list_versions(churn)] == ["2", "1"]
+
+
+def test_an_upload_that_may_be_on_its_way(
+    registry: RegistryClient, emulator: Emulator, name: Text, source: Text
+) -> None:
+    """An upload whose deadline passed, and that is not to be found, is not sent again: nobody can know."""
+    churn = name()
+    registry.register_version(churn, source())
+    emulator.fail("UploadModel", "DEADLINE_EXCEEDED", when="before")
+    with pytest.raises(StateUnknownError, match="request_id=") as caught:
+        registry.register_version(churn, source())
+
+    artifact = source()
+    made = registry.register_version(churn, artifact, request_id=caught.value.request_id)
+    assert made.version == "2"
+    assert registry.register_version(churn, artifact, request_id=caught.value.request_id) == made
+
+
+def test_an_upload_that_stays_lost(
+    connect: Callable[..., RegistryClient], clock: Clock, emulator: Emulator, name: Text, source: Text
+) -> None:
+    """An upload that is never answered ends, within its budget, as an unknown state, and never as unavailable."""
+    churn = name()
+    registry = connect(retry=patient(clock))
+    registry.register_version(churn, source())
+    emulator.fail("UploadModel", "UNAVAILABLE", times=1000)
+    start = clock.time
+    with pytest.raises(StateUnknownError):
+        registry.register_version(churn, source())
+
+    assert clock.time - start <= 60
+    emulator.forget_faults()
+    assert [version.version for version in registry.list_versions(churn)] == ["1"]
+
+
+def test_a_registration_that_was_cut_off(
+    connect: Callable[..., RegistryClient], clock: Clock, emulator: Emulator, name: Text, source: Text
+) -> None:
+    """Cut off after the upload it reads as a version without a stage, until the same request id finishes it."""
+    churn, artifact = name(), source()
+    registry = connect(retry=patient(clock))
+    arguments: dict[str, Any] = {
+        "stage": "Production",
+        "metadata": {"a": 1},
+        "version_name": "1.0",
+        "request_id": "run",
+    }
+    emulator.fail("UpdateModel", "UNAVAILABLE", times=1000)
+    with pytest.raises(StateUnknownError, match="could not be completed"):
+        registry.register_version(churn, artifact, **arguments)
+    emulator.forget_faults()
+
+    half = registry.get_version(churn, 1)
+    assert (half.stage, half.metadata, half.version_name) == (Stage.NONE, {}, None)
+    assert registry.get_version(churn, version_name="1.0").version_name == "1.0"
+    whole = connect().register_version(churn, artifact, **arguments)
+    assert (whole.version, whole.stage, whole.metadata) == ("1", Stage.PRODUCTION, {"a": 1})
+
+
+def test_a_promotion_that_was_cut_off(
+    connect: Callable[..., RegistryClient], clock: Clock, emulator: Emulator, name: Text, source: Text
+) -> None:
+    """A promotion that died between its steps is finished by running it again."""
+    churn = name()
+    registry = connect(retry=patient(clock))
+    for _ in range(3):
+        registry.register_version(churn, source(), stage=Stage.PRODUCTION)
+    registry.set_stage(churn, 3, Stage.STAGING)
+    emulator.fail("UpdateModel", "UNAVAILABLE", when="after")
+    emulator.fail("UpdateModel", "PERMISSION_DENIED")
+    with pytest.raises(PermissionDeniedError):
+        registry.set_stage(churn, 3, Stage.PRODUCTION, archive_existing=True)
+    standing = [version.version for version in registry.list_versions(churn, stage="Production")]
+    assert standing == ["3", "2", "1"]
+
+    registry.set_stage(churn, 3, Stage.PRODUCTION, archive_existing=True)
+    assert [version.version for version in registry.list_versions(churn, stage="Production")] == ["3"]
+
+
+def test_an_operation_that_fails(registry: RegistryClient, emulator: Emulator, name: Text, source: Text) -> None:
+    """It is an error with the operation's name in it, and the name is free for the next."""
+    churn = name()
+    emulator.fail("UploadModel", "FAILED_PRECONDITION", when="operation")
+    with pytest.raises(OperationFailedError, match="/operations/") as caught:
+        registry.register_version(churn, source())
+
+    assert caught.value.code == "FAILED_PRECONDITION"
+    assert "/operations/" in str(caught.value.resource)
+    with pytest.raises(NotFoundError):
+        registry.get_model(churn)
+    assert registry.register_version(churn, source()).version == "1"
+
+
+def test_an_operation_that_was_cancelled(
+    registry: RegistryClient, emulator: Emulator, name: Text, source: Text
+) -> None:
+    """It is an error that says so."""
+    emulator.fail("UploadModel", "CANCELLED", when="operation")
+    with pytest.raises(OperationFailedError, match="was cancelled"):
+        registry.register_version(name(), source())
+
+
+@pytest.mark.looks(10_000)
+def test_an_operation_that_does_not_end(
+    connect: Callable[..., RegistryClient], clock: Clock, name: Text, source: Text
+) -> None:
+    """It is a timeout at the end of its budget, with the operation's name and the request id in it."""
+    registry = connect(retry=patient(clock, operations=300))
+    with pytest.raises(OperationTimeoutError, match="/operations/") as caught:
+        registry.register_version(name(), source(), request_id="run")
+
+    assert caught.value.request_id == "run"
+    assert "/operations/" in str(caught.value.resource)
+    assert 299 < clock.time < 301
+    assert clock.slept[:3] == [0.05, 0.05, 0.05]
+    assert max(clock.slept) == 10
+
+
+@pytest.mark.looks(10_000)
+def test_a_name_whose_first_upload_does_not_end(
+    connect: Callable[..., RegistryClient], clock: Clock, name: Text, source: Text
+) -> None:
+    """Who waits for somebody else's first upload waits within the budget, and says what for."""
+    churn = name()
+    with pytest.raises(OperationTimeoutError):
+        connect(retry=patient(clock, operations=1)).register_version(churn, source())
+    with pytest.raises(OperationTimeoutError, match="is taken by an upload"):
+        connect(retry=patient(clock, operations=300)).register_version(churn, source())
+    assert clock.time < 305
+
+
+def test_reads_are_sent_again(registry: RegistryClient, emulator: Emulator, name: Text, source: Text) -> None:
+    """A read is sent again whatever went wrong, and every page of a list by itself."""
+    churn = name()
+    for _ in range(3):
+        registry.register_version(churn, source())
+    for code in sorted(_rpc.METHODS["GetModel"].again):
+        emulator.fail("GetModel", code, times=2)
+        emulator.fail("ListModelVersions", code, when="after")
+        assert registry.get_version(churn, 2).version == "2"
+        assert len(list(registry.list_versions(churn))) == 3
+
+
+@pytest.mark.parametrize("rpc", ["GetModel", "ListModelVersions", "UpdateModel", "MergeVersionAliases"])
+def test_what_is_refused_is_not_sent_again(
+    registry: RegistryClient, emulator: Emulator, name: Text, source: Text, rpc: str
+) -> None:
+    """A refusal is final, and arrives as the error of the table."""
+    churn = name()
+    registry.register_version(churn, source())
+    calls: dict[str, Callable[[], Any]] = {
+        "GetModel": lambda: registry.get_version(churn, 1),
+        "ListModelVersions": lambda: list(registry.list_versions(churn)),
+        "UpdateModel": lambda: registry.update_version(churn, 1, description="x"),
+        "MergeVersionAliases": lambda: registry.set_default(churn, 1),
+    }
+    for code in ("PERMISSION_DENIED", "INVALID_ARGUMENT", "FAILED_PRECONDITION", "UNAUTHENTICATED", "UNIMPLEMENTED"):
+        emulator.fail(rpc, code)
+        sent = len(emulator.requests())
+        with pytest.raises(_rpc.ERRORS[code]) as caught:
+            calls[rpc]()
+        assert caught.value.code == code
+        assert sum(request.rpc == rpc for request in emulator.requests()[sent:]) in {1, 2}
+        assert isinstance(caught.value.__cause__, Exception)
+
+
+def test_a_hint_is_obeyed(
+    connect: Callable[..., RegistryClient], clock: Clock, emulator: Emulator, name: Text, source: Text
+) -> None:
+    """A server that says how long to wait is waited for so long, and no less."""
+    churn = name()
+    registry = connect(retry=patient(clock))
+    registry.register_version(churn, source())
+    clock.slept.clear()
+    emulator.fail("GetModel", "RESOURCE_EXHAUSTED", retry_after=7.5)
+    registry.get_version(churn, 1)
+    assert clock.slept == [7.5]
+    emulator.fail("GetModel", "RESOURCE_EXHAUSTED", retry_after=61)
+    with pytest.raises(UnavailableError, match="quota"):
+        registry.get_version(churn, 1)
+    assert clock.slept == [7.5]
+
+
+def test_a_budget_is_kept(
+    connect: Callable[..., RegistryClient], clock: Clock, emulator: Emulator, name: Text, source: Text
+) -> None:
+    """A call that never succeeds ends within its budget, with waits that grow."""
+    churn = name()
+    registry = connect(retry=patient(clock, calls=20))
+    registry.register_version(churn, source())
+    clock.slept.clear()
+    start = clock.time
+    emulator.fail("GetModel", "UNAVAILABLE", times=1000)
+    with pytest.raises(UnavailableError, match="no usable answer"):
+        registry.get_version(churn, 1)
+
+    assert clock.time - start <= 20
+    assert clock.slept == [0.2, 0.4, 0.8, 1.6, 3.2, 6.4]
+    emulator.forget_faults()
+
+
+@pytest.mark.parametrize("code", [*LOST, None])
+@pytest.mark.parametrize("when", ["before", "after"])
+def test_a_lost_deletion(
+    registry: RegistryClient, emulator: Emulator, name: Text, source: Text, code: str | None, when: str
+) -> None:
+    """A deletion whose answer is lost is verified, and done again where the version is still there."""
+    churn = name()
+    for _ in range(3):
+        registry.register_version(churn, source())
+    emulator.fail("DeleteModelVersion", code, when=when, drop=code is None)
+    registry.delete_version(churn, 2)
+    assert [version.version for version in registry.list_versions(churn)] == ["3", "1"]
+    emulator.fail("DeleteModel", code, when=when, drop=code is None)
+    registry.delete_model(churn)
+    with pytest.raises(NotFoundError):
+        registry.get_model(churn)
+
+
+def test_a_deployed_version(registry: RegistryClient, emulator: Emulator, name: Text, source: Text) -> None:
+    """A deletion that Vertex refuses is a conflict in words, and leaves the default version where it was."""
+    churn = name()
+    for _ in range(2):
+        registry.register_version(churn, source())
+    emulator.fail("DeleteModelVersion", "FAILED_PRECONDITION", message="The version is deployed")
+    with pytest.raises(ConflictError, match="undeployed"):
+        registry.delete_version(churn, 2)
+    assert registry.get_version(churn).version == "2"
+    emulator.fail("DeleteModelVersion", "FAILED_PRECONDITION")
+    with pytest.raises(ConflictError, match="not deleted"):
+        registry.delete_version(churn, 1)
+    emulator.fail("DeleteModel", "FAILED_PRECONDITION")
+    with pytest.raises(ConflictError, match="undeployed"):
+        registry.delete_model(churn)
+    assert len(list(registry.list_versions(churn))) == 2
+
+
+def test_a_deletion_whose_operation_fails(
+    registry: RegistryClient, emulator: Emulator, name: Text, source: Text
+) -> None:
+    """A refusal that comes with the operation is the same conflict; the model stays."""
+    churn = name()
+    registry.register_version(churn, source())
+    emulator.fail("DeleteModel", "FAILED_PRECONDITION", when="operation")
+    with pytest.raises(ConflictError, match="undeployed"):
+        registry.delete_model(churn)
+    assert registry.get_version(churn).version == "1"
+
+
+def test_dropped_connections(registry: RegistryClient, emulator: Emulator, name: Text, source: Text) -> None:
+    """A connection that ends without an answer is a lost answer."""
+    churn = name()
+    emulator.fail("UploadModel", drop=True, when="after")
+    assert registry.register_version(churn, source()).version == "1"
+    emulator.fail("UploadModel", drop=True, when="after")
+    assert registry.register_version(churn, source()).version == "2"
+    emulator.fail("GetModel", drop=True)
+    assert registry.get_version(churn, 1).version == "1"
+    assert len(list(registry.list_versions(churn))) == 2
+
+
+def test_a_stale_etag(registry: RegistryClient, emulator: Emulator, name: Text, source: Text) -> None:
+    """An update that meets somebody else's starts over from what is there now."""
+    churn = name()
+    registry.register_version(churn, source(), metadata={"a": 1})
+    emulator.fail("UpdateModel", "UNAVAILABLE", when="after")
+
+    assert registry.update_version(churn, 1, metadata={"b": 2}).metadata == {"a": 1, "b": 2}
+
+
+@pytest.mark.parametrize("rpc", ["UploadModel", "ListModels", "UpdateModel"])
+def test_permissions(registry: RegistryClient, emulator: Emulator, name: Text, source: Text, rpc: str) -> None:
+    """A permission that is missing is named, with the role that grants it."""
+    emulator.fail(rpc, "PERMISSION_DENIED")
+    with pytest.raises(PermissionDeniedError) as caught:
+        registry.register_version(name(), source())
+
+    assert _rpc.METHODS[rpc].permission in str(caught.value)
+    assert "roles/aiplatform.user" in str(caught.value)
+
+
+def test_logging(
+    connect: Callable[..., RegistryClient],
+    clock: Clock,
+    emulator: Emulator,
+    name: Text,
+    source: Text,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """An RPC is a line at DEBUG, a retry one at INFO, and no metadata is in any."""
+    registry = connect(retry=patient(clock))
+    churn = name()
+    emulator.fail("UpdateModel", "UNAVAILABLE")
+    with caplog.at_level(logging.DEBUG, "vertex_registry"):
+        registry.register_version(churn, source(), metadata={"secret": "open-sesame", "Big": "Open Sesame"})
+
+    lines = [(record.levelname, record.getMessage().split(" ")[0]) for record in caplog.records]
+    assert lines == [
+        ("DEBUG", "ListModels"),
+        ("DEBUG", "UploadModel"),
+        ("DEBUG", "UpdateModel"),
+        ("INFO", "UpdateModel"),
+        ("DEBUG", "UpdateModel"),
+    ]
+    assert "UNAVAILABLE, sent again in 0.20 s" in caplog.text
+    assert "sesame" not in caplog.text.lower()
+
+
+def test_what_a_registration_costs(
+    connect: Callable[..., RegistryClient], emulator: Emulator, name: Text, source: Text
+) -> None:
+    """The RPCs of each job are those that the design allows, and no more."""
+    registry, churn = connect(), name()
+
+    def cost(job: Callable[[], Any]) -> list[str]:
+        before = len(emulator.requests())
+        job()
+        return [request.rpc for request in emulator.requests()[before:]]
+
+    assert cost(lambda: registry.register_version(churn, source())) == ["ListModels", "UploadModel", "UpdateModel"]
+    assert cost(lambda: registry.register_version(churn, source())) == ["UploadModel", "UpdateModel"]
+    assert cost(lambda: registry.register_version(churn, source(), request_id="run")) == [
+        "GetModel",
+        "UploadModel",
+        "UpdateModel",
+    ]
+    assert cost(lambda: registry.get_version(churn, 1)) == ["GetModel"]
+    assert cost(lambda: registry.get_version(churn)) == ["GetModel"]
+    registry.register_version(churn, source(), version_name="1.0")
+    assert cost(lambda: registry.get_version(churn, version_name="1.0")) == ["GetModel"]
+    assert cost(lambda: list(registry.list_versions(churn))) == ["ListModelVersions"]
+    assert cost(lambda: registry.update_version(churn, 1, description="x")) == ["GetModel", "UpdateModel"]
+    assert cost(lambda: registry.set_stage(churn, 1, "Staging")) == ["GetModel", "UpdateModel"]
+    assert cost(lambda: connect().get_version(churn, 1)) == ["ListModels", "GetModel"]
+
+
+def test_stopping_early_stops_calling(registry: RegistryClient, emulator: Emulator, name: Text, source: Text) -> None:
+    """The versions of every model are asked for in a window: who stops early does not pay for all."""
+    for _ in range(80):
+        registry.register_version(name(), source())
+    before = len(emulator.requests())
+    listed = registry.list_versions()
+    next(listed)
+    listed.close()  # type: ignore[attr-defined]  # the iterator is a generator
+    asked = sum(request.rpc == "ListModelVersions" for request in emulator.requests()[before:])
+
+    assert 1 <= asked <= 40
+    assert len(list(registry.list_versions())) == 80
+
+
+def test_two_clients_do_not_meet(emulator: Emulator, door: Door, name: Text, source: Text) -> None:
+    """Two clients for two projects in one process know nothing of each other."""
+    endpoint = emulator.rest if door.transport == "rest" else emulator.grpc
+    churn, artifact = name(), source()
+    with (
+        RegistryClient(endpoint=endpoint, project="one") as one,
+        RegistryClient(endpoint=endpoint, project="other") as other,
+    ):
+        made = one.register_version(churn, artifact)
+        with pytest.raises(NotFoundError):
+            other.get_version(churn)
+        assert other.register_version(churn, artifact).version == "1"
+        with pytest.raises(RegistryError, match="another project"):
+            other.get_version(made.model_resource_name)
+        one.close()
+        assert other.get_version(churn).version == "1"
+
+
+def test_closing_while_others_call(connect: Callable[..., RegistryClient], name: Text, source: Text) -> None:
+    """A client that is closed while threads use it gives them errors of ours, and nothing else."""
+    registry, churn = connect(), name()
+    registry.register_version(churn, source())
+    seen: list[BaseException] = []
+
+    def read() -> None:
+        try:
+            while True:
+                registry.get_version(churn)
+        except BaseException as error:  # noqa: BLE001  # which errors there are is what is tested
+            seen.append(error)
+
+    threads = [threading.Thread(target=read) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    registry.close()
+    registry.close()
+    for thread in threads:
+        thread.join()
+    assert all(isinstance(error, RegistryError) for error in seen)
+    assert len(seen) == 4
