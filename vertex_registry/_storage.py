@@ -28,6 +28,7 @@ import base64
 import contextlib
 import errno
 import hashlib
+import importlib.metadata
 import json
 import os
 import re
@@ -92,6 +93,12 @@ _NOT_INSTALLED: Final = (
 )
 
 _SCOPES: Final = ("https://www.googleapis.com/auth/devstorage.read_write",)
+# Pickle's opcodes: a string, perhaps a note to remember it by, and the next string with its length before it.
+_WRITTEN_BY: Final = re.compile(
+    rb"_sklearn_version(?:\x94|q.|r.{4})?(?:\x8c(?P<short>.)|X(?P<long>.{4}))(?P<text>\d+\.\d+[\w.+]{0,40})", re.DOTALL
+)
+_OVERLAP: Final = 100
+
 _BYTES: Final = "application/octet-stream"
 
 _RESUME: Final = 308
@@ -216,6 +223,25 @@ def digest(files: Iterable[tuple[str, bytes]]) -> str:
     for name, sha256 in sorted((name.encode(), sha256) for name, sha256 in files):
         total.update(len(name).to_bytes(4, "big") + name + sha256)
     return total.hexdigest()[:40]
+
+
+def written_by(local: LocalDirectory) -> str | None:
+    """The version of scikit-learn that wrote the model, or None where that cannot be told.
+
+    Every estimator that is pickled says it, as the item after ``_sklearn_version``: it is read there, and nothing is
+    unpickled. Where the file is compressed, or says nothing, it is the version that is installed here.
+    """
+    for file in local.files:
+        if file.name in {"model.joblib", "model.pkl"}:
+            with contextlib.suppress(OSError), file.path.open("rb") as stream:
+                before = b""
+                while data := stream.read(_BLOCK):
+                    if (found := _WRITTEN_BY.search(before + data)) is not None:
+                        return found["text"][: int.from_bytes(found["short"] or found["long"], "little")].decode()
+                    before = data[-_OVERLAP:]
+            with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+                return importlib.metadata.version("scikit-learn")
+    return None
 
 
 # --- Cloud Storage ----------------------------------------------------------------------------------------------------

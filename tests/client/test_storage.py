@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import pickle
 import pty
 import subprocess
 import sys
@@ -13,12 +14,14 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 import google.oauth2.credentials
+import joblib  # type: ignore[import-untyped]  # ships no types
 import pytest
+import sklearn.linear_model
 from hypothesis import given
 from hypothesis import strategies as st
 
 from vertex_registry._records import Retry
-from vertex_registry._storage import LocalDirectory, Storage, digest, scan
+from vertex_registry._storage import LocalDirectory, Storage, digest, scan, written_by
 from vertex_registry.errors import (
     AlreadyExistsError,
     AuthenticationError,
@@ -297,6 +300,36 @@ def test_a_name_that_gets_too_long_is_refused(
         storage.upload(scan(folder), f"gs://{bucket}/{'d' * 980}")
 
     assert storage_server.names(bucket) == []
+
+
+ESTIMATOR = sklearn.linear_model.LinearRegression().fit([[0.0], [1.0]], [0.0, 1.0])
+
+
+@pytest.mark.parametrize("protocol", [2, 3, 4, 5])
+@pytest.mark.parametrize("before", [b"", b"x" * (2**18 - 130), b"x" * (2**18 - 110)])
+def test_a_model_says_which_scikit_learn_wrote_it(tmp_path: Path, protocol: int, before: bytes) -> None:
+    """The version is read from the pickle, wherever in the file it stands, and nothing is unpickled."""
+    other = f"0{sklearn.__version__[1:]}"
+    pickled = pickle.dumps(ESTIMATOR, protocol).replace(sklearn.__version__.encode(), other.encode())
+        sklearn.__version__.encode(), b"0.1.2"[: len(sklearn.__version__)]
+    )
+    folder = write(tmp_path / "model", {"model.pkl": before + pickled})
+
+    assert written_by(scan(folder)) == other
+
+
+def test_joblib_says_it_as_well(tmp_path: Path) -> None:
+    """Files of joblib are read as well; of a compressed one the installed version is the best guess."""
+    for name, compress in (("plain", 0), ("compressed", 3)):
+        folder = write(tmp_path / name, {})
+        folder.mkdir()
+        joblib.dump(ESTIMATOR, folder / "model.joblib", compress=compress)
+        assert written_by(scan(folder)) == sklearn.__version__
+
+
+def test_another_model_says_nothing(tmp_path: Path) -> None:
+    """A folder without a scikit-learn model was written by none."""
+    assert written_by(scan(write(tmp_path / "model", {"model.bst": b"_sklearn_version"}))) is None
 
 
 # --- faults on the way up ---------------------------------------------------------------------------------------------
