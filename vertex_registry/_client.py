@@ -716,7 +716,9 @@ class RegistryClient:
         if (given := _names.parse_model_name(name)) is not None:
             return self._remember(name, self._named_in_full(name, given))
         bearers = [
-            model for model in self._pages("ListModels", _models_named(name), _wire.read_models) if model.name == name
+            model
+            for model in self._pages("ListModels", self._parent, _models_named(name), _wire.read_models)
+            if model.name == name
         ]
         if len(bearers) > 1:
             candidates = tuple(model.resource_name for model in bearers)
@@ -815,16 +817,16 @@ class RegistryClient:
 
     def _versions(self, model: _Model) -> list[ModelVersion]:
         """All versions, the newest first, whatever order they came in."""
-        request = _versions_of(model.resource)
-        found = self._pages("ListModelVersions", request, _wire.read_versions)
+        found = self._pages("ListModelVersions", model.resource, _wire.versions, _wire.read_versions)
         return sorted(found, key=lambda version: int(version.version), reverse=True)
 
     def _models(self) -> Iterator[RegisteredModel]:
-        return self._pages("ListModels", _wire.models, _wire.read_models)
+        return self._pages("ListModels", self._parent, _wire.models, _wire.read_models)
 
     def _pages(
         self,
         rpc: str,
+        resource: str,
         request: Callable[[str, str], Any],
         read: Callable[[Any], tuple[list[_T], str]],
     ) -> Iterator[_T]:
@@ -832,7 +834,7 @@ class RegistryClient:
         token = ""
         while True:
             connection = self._vertex
-            page, token = read(connection.call(rpc, request(self._parent, token), self._parent))
+            page, token = read(connection.call(rpc, request(resource, token), resource))
             yield from page
             if not token:
                 return
@@ -1134,7 +1136,7 @@ class RegistryClient:
         try:
             found = self._look(resource, registration)
             if found is None and model is not None:
-                operations = self._pages("ListOperations", _operations_of(resource), _wire.read_operations)
+                operations = self._pages("ListOperations", resource, _wire.operations, _wire.read_operations)
                 for operation in operations:
                     if not operation.done:
                         with contextlib.suppress(OperationFailedError):
@@ -1158,7 +1160,9 @@ class RegistryClient:
             if moved:
                 request = _wire.merge_aliases(resource, add=[_names.DEFAULT_ALIAS])
                 self._vertex.call("MergeVersionAliases", request, resource)
-            if not current.is_default or moved or self._others(model, current.version):
+            # A list that lags shows versions that are gone: only one that can be read is another version.
+            others = self._others(model, current.version)
+            if not current.is_default or moved or any(self._is_there(model, other) for other in others):
                 raise _refused(refusal, resource) from refusal.__cause__
             _LOG.warning("%s is the last version of its model, which is deleted with it", resource)
             self._delete_model(model)
@@ -1184,16 +1188,14 @@ class RegistryClient:
         top = max(listed | {number})
         near = {*range(number - _NEIGHBOURS, number + _NEIGHBOURS + 1), *range(top, top + _NEIGHBOURS + 1)}
 
-        def there(other: int) -> bool:
-            with contextlib.suppress(NotFoundError):
-                self._read(model, str(other))
-                return True
-            return False
-
         unlisted = sorted(other for other in near - listed if other > 0)
         with ThreadPoolExecutor(_NEIGHBOURS, thread_name_prefix="vertex-registry") as pool:
-            found = {other for other, is_there in zip(unlisted, pool.map(there, unlisted), strict=True) if is_there}
+            there = pool.map(lambda other: self._is_there(model, str(other)), unlisted)
+            found = {other for other, is_there in zip(unlisted, there, strict=True) if is_there}
         return [str(other) for other in sorted((listed | found) - {number}, reverse=True)]
+
+    def _is_there(self, model: _Model, version: str) -> bool:
+        return not self._gone(f"{model.resource}@{version}")
 
     def _delete_model(self, model: _Model) -> None:
         try:
@@ -1341,14 +1343,6 @@ def _strings(what: str, values: Iterable[str]) -> list[str]:
 
 def _models_named(name: str) -> Callable[[str, str], Any]:
     return lambda parent, token: _wire.models_named(parent, name, token)
-
-
-def _versions_of(model: str) -> Callable[[str, str], Any]:
-    return lambda _parent, token: _wire.versions(model, token)
-
-
-def _operations_of(model: str) -> Callable[[str, str], Any]:
-    return lambda _parent, token: _wire.operations(model, token)
 
 
 def _as_written(

@@ -418,7 +418,7 @@ class Connection:
         elif kind is UnavailableError:
             text = (
                 f"{rpc} on {resource}: no usable answer from {self._target} in {budget.spent():.1f} s "
-                f"({failure.code}): {said} {_remedy(self._target)}"
+                f"({failure.code}): {said} {_remedy(self._target, failure.code)}"
             )
         elif kind is NotFoundError:
             text = f"{resource} is not there: {said}"
@@ -427,8 +427,8 @@ class Connection:
         return kind(text, resource=resource, code=failure.code)
 
 
-def _remedy(target: Target) -> str:
-    if target.plain:
+def _remedy(target: Target, code: str) -> str:
+    if target.plain and code == "UNAVAILABLE":
         return "Is the emulator running? Start one: python -m vertex_registry.emulator"
     return "Retry(calls=...) sets how long to go on trying."
 
@@ -489,7 +489,9 @@ def _words(error: BaseException) -> str:
 
 def _of_google(error: google_exceptions.GoogleAPICallError) -> _CallError:
     message = error.message or ""
-    if error.grpc_status_code is not None:
+    if not isinstance(error.response, requests.Response):
+        if error.grpc_status_code is None:
+            return _CallError("UNKNOWN", message)
         code = error.grpc_status_code.name
         details = error.details
         # gRPC's own words for credentials that failed while the token was fetched, which another try would not mend.
