@@ -311,8 +311,6 @@ def test_a_model_says_which_scikit_learn_wrote_it(tmp_path: Path, protocol: int,
     """The version is read from the pickle, wherever in the file it stands, and nothing is unpickled."""
     other = f"0{sklearn.__version__[1:]}"
     pickled = pickle.dumps(ESTIMATOR, protocol).replace(sklearn.__version__.encode(), other.encode())
-        sklearn.__version__.encode(), b"0.1.2"[: len(sklearn.__version__)]
-    )
     folder = write(tmp_path / "model", {"model.pkl": before + pickled})
 
     assert written_by(scan(folder)) == other
@@ -340,7 +338,7 @@ def test_a_cut_connection_is_not_the_end(
 ) -> None:
     """An upload whose connections are cut goes on with the chunk that was cut, and ends whole."""
     proxy.fail("PUT", cut="request", after=2)
-    proxy.fail("POST", "multipart", cut="request")
+    proxy.fail("POST", "uploadType=media", cut="request")
     proxy.fail("POST", "resumable", cut="request")
     uri = storage.upload(scan(folder), f"gs://{bucket}/churn-1")
 
@@ -359,7 +357,7 @@ def test_a_lost_answer_is_not_a_second_object(
     storage: Storage, proxy: Proxy, bucket: str, folder: Path, tmp_path: Path
 ) -> None:
     """Where a file is stored and the answer does not arrive, what is stored is compared and counts."""
-    proxy.fail("POST", "multipart", cut="answer", times=2)
+    proxy.fail("POST", "uploadType=media", cut="answer", times=2)
     proxy.fail("PUT", cut="answer", after=3)
     uri = storage.upload(scan(folder), f"gs://{bucket}/churn-1")
 
@@ -415,7 +413,7 @@ def test_a_chunk_that_was_kept_in_part_is_sent_from_there(
     assert contents(storage.download(uri, tmp_path / "dest")) == contents(folder)
 
 
-@pytest.mark.parametrize("request_", [("POST", "multipart"), ("PUT", "upload_id")])
+@pytest.mark.parametrize("request_", [("POST", "uploadType=media"), ("PUT", "upload_id")])
 def test_bytes_that_were_altered_are_sent_again(
     storage: Storage, proxy: Proxy, bucket: str, folder: Path, tmp_path: Path, request_: tuple[str, str]
 ) -> None:
@@ -430,7 +428,7 @@ def test_bytes_that_are_always_altered_are_an_error(
     storage: Storage, proxy: Proxy, storage_server: StorageServer, bucket: str, folder: Path
 ) -> None:
     """Where every try stores other bytes, the upload fails, and what differs is removed."""
-    proxy.fail("POST", "multipart", alter_request=flipped, times=2)
+    proxy.fail("POST", "uploadType=media", alter_request=flipped, times=2)
     with pytest.raises(UnavailableError, match="stored other bytes than were sent"):
         storage.upload(scan(folder / "metadata.json"), f"gs://{bucket}/churn-1")
 
@@ -439,7 +437,7 @@ def test_bytes_that_are_always_altered_are_an_error(
 
 def flipped(body: bytes) -> bytes:
     """The body with one byte of the file changed."""
-    index = body.rfind(b"{}") if body.startswith(b"--") else len(body) // 2
+    index = len(body) // 2
     return body[:index] + bytes([body[index] ^ 1]) + body[index + 1 :]
 
 
@@ -460,7 +458,7 @@ def test_a_missing_bucket_is_said(storage: Storage, proxy: Proxy, folder: Path, 
     ("method", "path", "permission", "role"),
     [
         ("GET", "/o?", "storage.objects.list", "roles/storage.objectViewer"),
-        ("POST", "multipart", "storage.objects.create", "roles/storage.objectCreator"),
+        ("POST", "uploadType=media", "storage.objects.create", "roles/storage.objectCreator"),
         ("POST", "resumable", "storage.objects.create", "roles/storage.objectCreator"),
     ],
 )
@@ -498,7 +496,7 @@ def test_refused_credentials_are_said(storage: Storage, proxy: Proxy, bucket: st
         storage.look(f"gs://{bucket}/churn-1")
 
 
-@pytest.mark.parametrize("request_", [("GET", "/o?"), ("POST", "multipart"), ("POST", "resumable"), ("PUT", "")])
+@pytest.mark.parametrize("request_", [("GET", "/o?"), ("POST", "uploadType=media"), ("POST", "resumable"), ("PUT", "")])
 def test_what_passes_is_waited_for(
     storage: Storage, proxy: Proxy, clock: Clock, bucket: str, folder: Path, request_: tuple[str, str]
 ) -> None:
@@ -737,7 +735,7 @@ def test_a_full_disk_leaves_nothing(proxy: Proxy, stored: str, tmp_path: Path) -
         "import resource, sys; from vertex_registry._storage import Storage; "
         "resource.setrlimit(resource.RLIMIT_FSIZE, (300_000, 300_000)); Storage().download(*sys.argv[1:])"
     )
-    run = subprocess.run(  # noqa: S603 - our own interpreter
+    run = subprocess.run(
         [sys.executable, "-c", code, stored, tmp_path / "dest"], capture_output=True, text=True, check=False
     )
 
@@ -858,7 +856,7 @@ def test_what_is_not_in_cloud_storage_is_refused(storage: Storage, tmp_path: Pat
 
 def python(code: str, *arguments: object, **settings: Any) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-c", code, *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, check=False, **settings)  # noqa: S603 - our own
+    return subprocess.run(command, capture_output=True, text=True, check=False, **settings)
 
 
 def test_nothing_of_googles_is_imported_before_a_transfer() -> None:
@@ -904,7 +902,7 @@ def test_a_terminal_gets_a_bar(folder: Path, bucket: str) -> None:
     """On a terminal a bar tells how far it is."""
     ours, theirs = pty.openpty()
     termios.tcsetwinsize(theirs, (24, 120))
-    with subprocess.Popen(  # noqa: S603 - our own interpreter
+    with subprocess.Popen(
         [sys.executable, "-c", UPLOAD, folder, f"gs://{bucket}/churn-1"], stdout=subprocess.DEVNULL, stderr=theirs
     ) as process:
         os.close(theirs)
