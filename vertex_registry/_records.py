@@ -13,13 +13,21 @@ from vertex_registry.errors import InvalidArgumentError
 
 if TYPE_CHECKING:
     import datetime as dt
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterable, Mapping
 
 
-def _strings(value: Any) -> tuple[str, ...]:
-    if isinstance(value, str):
-        raise InvalidArgumentError(f"Give a list of strings, not one string: {value!r}.")
-    return tuple(value)
+def _strings(values: Iterable[str]) -> tuple[str, ...]:
+    if isinstance(values, str):
+        raise InvalidArgumentError(f"Give a list of strings, not one string: {values!r}.")
+    return tuple(values)
+
+
+def _ports(values: Iterable[int]) -> tuple[int, ...]:
+    return tuple(values)
+
+
+def _variables(values: Mapping[str, str]) -> dict[str, str]:
+    return dict(values)
 
 
 @attrs.frozen
@@ -42,9 +50,9 @@ class ServingContainer:
     image: str
     command: tuple[str, ...] = attrs.field(default=(), converter=_strings)
     args: tuple[str, ...] = attrs.field(default=(), converter=_strings)
-    env: Mapping[str, str] = attrs.field(factory=dict, converter=dict, repr=False, hash=False)
-    ports: tuple[int, ...] = attrs.field(default=(), converter=tuple)
-    grpc_ports: tuple[int, ...] = attrs.field(default=(), converter=tuple)
+    env: dict[str, str] = attrs.field(factory=dict, converter=_variables, repr=False, hash=False)
+    ports: tuple[int, ...] = attrs.field(default=(), converter=_ports)
+    grpc_ports: tuple[int, ...] = attrs.field(default=(), converter=_ports)
     predict_route: str = ""
     health_route: str = ""
     shared_memory_mb: int = 0

@@ -127,7 +127,7 @@ def registry(connect: Callable[..., RegistryClient]) -> RegistryClient:
 def vertex(emulator: Emulator) -> Iterator[ModelServiceClient]:
     """Google's own client of the same registry: somebody else."""
     transport = ModelServiceGrpcTransport(
-        channel=grpc.insecure_channel(emulator.grpc),
+        channel=grpc.insecure_channel(str(emulator.grpc)),
         credentials=AnonymousCredentials(),  # type: ignore[no-untyped-call]  # untyped upstream
     )
     with ModelServiceClient(transport=transport) as client:

@@ -50,6 +50,19 @@ class Mistake:
     sent: bool = False
 
 
+MODEL_FILES = ".joblib .pkl .pickle .bst .mar .pb .pbtxt .onnx .pt .h5 .keras".split()
+
+
+def registering(end: str) -> Callable[[RegistryClient, str, str], Any]:
+    """What registers a source that ends so."""
+    return lambda r, n, s: r.register_version(n, s + end)
+
+
+def closed(registry: RegistryClient) -> RegistryClient:
+    registry.close()
+    return registry
+
+
 MISTAKES = (
     Mistake(
         "a name that is empty or longer than 128 characters",
@@ -118,22 +131,7 @@ MISTAKES = (
         "a source that is a file",
         InvalidArgumentError,
         "is a file",
-        tuple(
-            lambda r, n, s, end=end: r.register_version(n, f"{s}/model{end}")
-            for end in (
-                ".joblib",
-                ".pkl",
-                ".pickle",
-                ".bst",
-                ".mar",
-                ".pb",
-                ".pbtxt",
-                ".onnx",
-                ".pt",
-                ".h5",
-                ".keras",
-            )
-        ),
+        tuple(registering(f"/model{end}") for end in MODEL_FILES),
     ),
     Mistake(
         "an alias that Vertex does not allow",
@@ -282,10 +280,10 @@ MISTAKES = (
         InvalidArgumentError,
         "closed",
         (
-            lambda r, n, s: (r.close(), r.get_version(n)),
-            lambda r, n, s: (r.close(), r.list_versions(n)),
-            lambda r, n, s: (r.close(), r.list_models()),
-            lambda r, n, s: (r.close(), r.register_version(n, s)),
+            lambda r, n, s: closed(r).get_version(n),
+            lambda r, n, s: closed(r).list_versions(n),
+            lambda r, n, s: closed(r).list_models(),
+            lambda r, n, s: closed(r).register_version(n, s),
         ),
     ),
 )
@@ -371,7 +369,11 @@ def test_an_emulator_that_is_not_running(
     registry = connect(retry=Retry(sleep=clock.sleep, clock=clock))
     emulator.close()
 
-    for call in (lambda: registry.get_version(name()), lambda: registry.register_version(name(), source())):
+    calls: tuple[Callable[[], Any], ...] = (
+        lambda: registry.get_version(name()),
+        lambda: registry.register_version(name(), source()),
+    )
+    for call in calls:
         start = clock.time
         with pytest.raises(UnavailableError, match="127.0.0.1:") as caught:
             call()

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 from google.cloud.aiplatform_v1.types import Model
+from google.protobuf.field_mask_pb2 import FieldMask
 
 from vertex_registry import InvalidArgumentError, NotFoundError
 
@@ -142,7 +143,7 @@ def test_names_that_several_models_bear(
     settle()
     assert one not in registry.duplicates()
     vertex.update_model(
-        model=Model(name=second.model_resource_name, display_name=one), update_mask={"paths": ["display_name"]}
+        model=Model(name=second.model_resource_name, display_name=one), update_mask=FieldMask(paths=["display_name"])
     )
     settle()
 

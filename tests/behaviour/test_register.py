@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 from google.cloud.aiplatform_v1.types import Model, UploadModelRequest
+from google.protobuf.field_mask_pb2 import FieldMask
 
 from vertex_registry import (
     AmbiguousNameError,
@@ -248,7 +249,7 @@ def test_a_name_whose_id_has_gone_to_another_name(
     old, new = name(), name()
     renamed = registry.register_version(old, source())
     vertex.update_model(
-        model=Model(name=renamed.model_resource_name, display_name=new), update_mask={"paths": ["display_name"]}
+        model=Model(name=renamed.model_resource_name, display_name=new), update_mask=FieldMask(paths=["display_name"])
     )
     settle()
 
@@ -290,4 +291,5 @@ def upload(vertex: ModelServiceClient, parent: str, name: str, source: str, **fi
         container_spec={"image_uri": "us-docker.pkg.dev/acme/serving/any:1"},
         **fields,
     )
-    return str(vertex.upload_model(UploadModelRequest(parent=parent, model=model)).result().model)
+    operation = vertex.upload_model(UploadModelRequest(parent=parent, model=model))
+    return str(operation.result().model)  # type: ignore[no-untyped-call]  # untyped upstream

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 from google.cloud.aiplatform_v1.types import Model
+from google.protobuf.field_mask_pb2 import FieldMask
 
 from vertex_registry import ConflictError, InvalidArgumentError, Stage
 
@@ -154,7 +155,7 @@ def test_foreign_values(registry: RegistryClient, vertex: ModelServiceClient, ch
     """A label stage that is nobody's stage reads as no stage, and can be changed."""
     version = registry.get_version(churn, 1)
     vertex.update_model(
-        model=Model(name=version.resource_name, labels={"stage": "canary"}), update_mask={"paths": ["labels"]}
+        model=Model(name=version.resource_name, labels={"stage": "canary"}), update_mask=FieldMask(paths=["labels"])
     )
 
     assert registry.get_version(churn, 1).stage is Stage.NONE
@@ -174,4 +175,4 @@ def stages_of(registry: RegistryClient, model: str, count: int) -> list[str]:
 
 def label_model(vertex: ModelServiceClient, resource: str, labels: dict[str, str]) -> None:
     """Put labels into the model's own layer, as somebody else would."""
-    vertex.update_model(model=Model(name=resource, labels=labels), update_mask={"paths": ["labels"]})
+    vertex.update_model(model=Model(name=resource, labels=labels), update_mask=FieldMask(paths=["labels"]))

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import datetime as dt
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from google.cloud.aiplatform_v1.types import Model
+from google.protobuf.field_mask_pb2 import FieldMask
 
 from vertex_registry import ConflictError, InvalidArgumentError, NotFoundError, Stage
 
@@ -65,9 +66,10 @@ def test_listing_agrees_with_reading(registry: RegistryClient, churn: str) -> No
 
 def test_arguments_are_checked_at_the_call(registry: RegistryClient, churn: str, name: Text) -> None:
     """A wrong argument is an error before the first version is asked for; an unknown name at the first."""
-    for wrong in ({"stage": "canary"}, {"created_after": dt.datetime(2026, 1, 1)}, {"limit": -1}):  # noqa: DTZ001
+    wrongs: list[dict[str, Any]] = [{"stage": "canary"}, {"created_after": dt.datetime(2026, 1, 1)}, {"limit": -1}]  # noqa: DTZ001
+    for wrong in wrongs:
         with pytest.raises(InvalidArgumentError):
-            registry.list_versions(churn, **wrong)  # type: ignore[arg-type]  # that is the point
+            registry.list_versions(churn, **wrong)
     listed = registry.list_versions(name())
     with pytest.raises(NotFoundError):
         next(listed)
@@ -138,7 +140,9 @@ def test_labels_of_others(registry: RegistryClient, vertex: ModelServiceClient, 
     made = registry.register_version(churn, source(), metadata={"a": 1})
     theirs = {"team": "growth", "größe": "süß", "vr-pack-9-3": "stray", "note": "_j_not-json"}
     read = dict(vertex.get_model(name=made.resource_name).labels)
-    vertex.update_model(model=Model(name=made.resource_name, labels=read | theirs), update_mask={"paths": ["labels"]})
+    vertex.update_model(
+        model=Model(name=made.resource_name, labels=read | theirs), update_mask=FieldMask(paths=["labels"])
+    )
 
     assert registry.get_version(churn, 1).metadata == {"a": 1} | theirs
     registry.update_version(churn, 1, metadata={"a": 2})
@@ -167,7 +171,7 @@ def test_a_label_of_the_models_that_hides_metadata(
     churn = name()
     made = registry.register_version(churn, source())
     vertex.update_model(
-        model=Model(name=made.model_resource_name, labels={"team": "sales"}), update_mask={"paths": ["labels"]}
+        model=Model(name=made.model_resource_name, labels={"team": "sales"}), update_mask=FieldMask(paths=["labels"])
     )
 
     try:
