@@ -1,0 +1,97 @@
+"""The emulator as a process: ``python -m vertex_registry.emulator``."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import signal
+import sys
+import textwrap
+from typing import TYPE_CHECKING
+
+from vertex_registry.emulator._server import Emulator
+from vertex_registry.emulator._service import SWITCHES
+from vertex_registry.emulator._store import DataFileError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m vertex_registry.emulator",
+        description="A local Vertex AI Model Registry. When it is ready it prints its addresses as one line of JSON.",
+        epilog=_switches(),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--host", default="127.0.0.1", help="the address to listen on (%(default)s)")
+    parser.add_argument("--grpc-port", type=int, default=8470, help="the port for gRPC, 0 for any (%(default)s)")
+    parser.add_argument("--rest-port", type=int, default=8471, help="the port for REST, 0 for any (%(default)s)")
+    parser.add_argument("--data", metavar="FILE", help="a file to keep everything in (otherwise: memory)")
+    parser.add_argument(
+        "--polls-until-done", type=int, default=0, metavar="N", help="looks until an operation is done (%(default)s)"
+    )
+    parser.add_argument(
+        "--assume", action="append", default=[], metavar="NAME=VALUE", help="how Vertex behaves; may be given again"
+    )
+    parser.add_argument("--tls-cert", metavar="FILE", help="a certificate chain in PEM: both ports speak TLS")
+    parser.add_argument("--tls-key", metavar="FILE", help="its key")
+    parser.add_argument(
+        "--storage",
+        metavar="URL",
+        help="a local Cloud Storage server to look artifacts up in (STORAGE_EMULATOR_HOST)",
+    )
+    return parser
+
+
+def _switches() -> str:
+    lines = [
+        "It is not known how Vertex behaves in every case. What is assumed (the first value, if nothing is said):",
+        "",
+    ]
+    for name, switch in SWITCHES.items():
+        lines.append(f"  --assume {name}={'|'.join(switch.values)}")
+        lines += textwrap.wrap(
+            f"{switch.about}. Evidence: {switch.evidence}.", 100, initial_indent=" " * 6, subsequent_indent=" " * 6
+        )
+    return "\n".join(lines)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Serve until SIGINT or SIGTERM, and give the exit status."""
+    parser = _parser()
+    options = parser.parse_args(arguments)
+    assume = {}
+    for given in options.assume:
+        name, equals, value = given.partition("=")
+        if not equals:
+            parser.error(f"--assume takes NAME=VALUE, not {given!r}")
+        assume[name] = value
+    logging.basicConfig(format="%(levelname)s %(name)s: %(message)s")
+    # Blocked before any thread is made, so that every thread leaves them to this one.
+    signals = {signal.SIGINT, signal.SIGTERM}
+    signal.pthread_sigmask(signal.SIG_BLOCK, signals)
+    try:
+        emulator = Emulator(
+            options.data,
+            host=options.host,
+            grpc_port=options.grpc_port,
+            rest_port=options.rest_port,
+            polls_until_done=options.polls_until_done,
+            assume=assume,
+            tls_cert=options.tls_cert,
+            tls_key=options.tls_key,
+            storage=options.storage,
+        )
+    except (DataFileError, ValueError, OSError) as error:
+        print(error, file=sys.stderr)  # noqa: T201 - a command talks to people
+        return 2
+    with emulator:
+        print(json.dumps({"grpc": emulator.grpc, "rest": emulator.rest}), flush=True)  # noqa: T201 - likewise
+        signal.sigwait(signals)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,324 @@
+"""The RPC table, and the one door that every request enters.
+
+``RPCS`` says what there is: from it come the gRPC handlers, the REST routes, the documentation and the tests. Both
+transports hand a request to ``Dispatcher.call``: it is written down, meets the faults that were planned for its RPC, and
+goes to the service.
+"""
+
+from __future__ import annotations
+
+import collections
+import hashlib
+import logging
+import threading
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
+
+from google.cloud.aiplatform_v1 import types
+from google.cloud.location import locations_pb2
+from google.longrunning import operations_pb2
+from google.protobuf import empty_pb2
+
+from vertex_registry.emulator._service import Call
+from vertex_registry.emulator._status import Code, Failure, internal, retry_info
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from vertex_registry.emulator._service import Service
+
+_log = logging.getLogger(__name__)
+
+MODEL_SERVICE: Final = "google.cloud.aiplatform.{api}.ModelService"
+OPERATIONS: Final = "google.longrunning.Operations"
+LOCATIONS: Final = "google.cloud.location.Locations"
+
+#: The versions of the API. Both are the same on the wire, as far as the model service goes.
+APIS: Final = ("v1", "v1beta1")
+
+
+class Http(NamedTuple):
+    """One binding of an RPC to HTTP, in the notation of ``google.api.http`` but for the version that leads the path."""
+
+    verb: str
+    path: str
+    body: str = ""
+
+
+class Rpc(NamedTuple):
+    """One row of the table.
+
+    Attributes:
+        service: The gRPC service; ``{api}`` stands for the version of the API.
+        name: The method.
+        method: The method of ``Service`` that means it.
+        request: The class of its requests.
+        response: The class of its responses.
+        http: Its bindings.
+    """
+
+    service: str
+    name: str
+    method: str
+    request: Any
+    response: Any
+    http: tuple[Http, ...]
+
+
+def _model_rpc(name: str, method: str, response: Any, verb: str, path: str, body: str = "") -> Rpc:
+    """A row of the model service, whose request is named after it; a response is named, too, or is an operation."""
+    request = getattr(types, f"{name}Request").pb()
+    response = getattr(types, response).pb() if isinstance(response, str) else response
+    return Rpc(MODEL_SERVICE, name, method, request, response, (Http(verb, path, body),))
+
+
+_MODEL: Final = "projects/*/locations/*/models/*"
+_OPERATION_PATHS: Final = ("projects/*/locations/*/operations/*", f"{_MODEL}/operations/*")
+_LRO: Final = operations_pb2.Operation
+
+RPCS: Final = (
+    _model_rpc("UploadModel", "upload_model", _LRO, "POST", "{parent=projects/*/locations/*}/models:upload", "*"),
+    _model_rpc("GetModel", "get_model", "Model", "GET", f"{{name={_MODEL}}}"),
+    _model_rpc("ListModels", "list_models", "ListModelsResponse", "GET", "{parent=projects/*/locations/*}/models"),
+    _model_rpc(
+        "ListModelVersions",
+        "list_model_versions",
+        "ListModelVersionsResponse",
+        "GET",
+        f"{{name={_MODEL}}}:listVersions",
+    ),
+    _model_rpc("UpdateModel", "update_model", "Model", "PATCH", f"{{model.name={_MODEL}}}", "model"),
+    _model_rpc("DeleteModel", "delete_model", _LRO, "DELETE", f"{{name={_MODEL}}}"),
+    _model_rpc("DeleteModelVersion", "delete_model_version", _LRO, "DELETE", f"{{name={_MODEL}}}:deleteVersion"),
+    _model_rpc(
+        "MergeVersionAliases", "merge_version_aliases", "Model", "POST", f"{{name={_MODEL}}}:mergeVersionAliases", "*"
+    ),
+    Rpc(
+        OPERATIONS,
+        "GetOperation",
+        "get_operation",
+        operations_pb2.GetOperationRequest,
+        _LRO,
+        tuple(Http("GET", f"{{name={path}}}") for path in _OPERATION_PATHS),
+    ),
+)
+
+BY_NAME: Final[Mapping[str, Rpc]] = {rpc.name: rpc for rpc in RPCS}
+
+
+# --- faults ------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Fault:
+    """A mishap that is planned for the next requests of an RPC.
+
+    Attributes:
+        rpc: The RPC.
+        code: The canonical code of the failure, such as "UNAVAILABLE"; None if the request is only delayed or dropped.
+        times: How many more requests meet it.
+        when: "before" the request is carried out (it never is), "after" (it was, and the answer is lost), or
+            "operation" (the request is answered, and the operation that it begins fails).
+        delay: The seconds the answer takes longer.
+        drop: Whether the connection ends without an answer.
+        retry_after: The seconds the caller is asked to wait before it tries again.
+        stale_etag: Whether the request is refused as one with a stale etag.
+        message: The failure's sentence.
+    """
+
+    rpc: str
+    code: str | None = None
+    times: int = 1
+    when: str = "before"
+    delay: float = 0.0
+    drop: bool = False
+    retry_after: float | None = None
+    stale_etag: bool = False
+    message: str = ""
+
+    def __post_init__(self) -> None:
+        for wrong, sentence in (
+            (self.rpc not in BY_NAME, f"There is no RPC {self.rpc!r}. There are: {', '.join(BY_NAME)}."),
+            (
+                self.code is not None and self.code not in Code.__members__,
+                f"There is no code {self.code!r}. There are: {', '.join(Code.__members__)}.",
+            ),
+            (self.when not in _WHEN, f"A fault cannot come {self.when!r}. It can come: {', '.join(_WHEN)}."),
+            (self.times < 1, "A fault comes at least once."),
+            (not 0 <= self.delay <= threading.TIMEOUT_MAX, "A delay is a number of seconds."),
+            (
+                self.retry_after is not None and not 0 <= self.retry_after <= _LONGEST,
+                "The time to wait is a number of seconds.",
+            ),
+            (
+                self.code is None and (self.retry_after is not None or self.when == "operation"),
+                "A failure needs a code, such as 'UNAVAILABLE'.",
+            ),
+            (
+                self.code is None and not (self.delay or self.drop or self.stale_etag),
+                "A fault is a code, a delay, a dropped connection or a stale etag.",
+            ),
+            (self.stale_etag and self.rpc != "UpdateModel", "Only UpdateModel takes an etag."),
+            (
+                self.when == "operation" and BY_NAME.get(self.rpc, RPCS[0]).response is not _LRO,
+                f"{self.rpc} begins no operation.",
+            ),
+        ):
+            if wrong:
+                raise ValueError(sentence)
+
+    @property
+    def failure(self) -> Failure | None:
+        """What the request, or its operation, fails with."""
+        if self.code is None:
+            return None
+        details = () if self.retry_after is None else (retry_info(self.retry_after),)
+        return Failure(Code[self.code], self.message or f"A planned fault of {self.rpc}.", *details)
+
+
+_WHEN: Final = ("before", "after", "operation")
+_LONGEST: Final = 1e9
+
+
+class Dropped(Exception):  # noqa: N818 - it is no error: the connection is to end without an answer
+    """The connection is to end without an answer."""
+
+
+# --- the door ----------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Request:
+    """A request that came.
+
+    Attributes:
+        rpc: The RPC.
+        api: The version of the API, or "ui" for a path that leads with it.
+        transport: "grpc" or "rest".
+        message: The request's message.
+        metadata: The gRPC metadata or the HTTP headers, their names in lower case. A credential is not among them: of a
+            bearer token there is the SHA-256, as ``Bearer sha256:...``.
+    """
+
+    rpc: str
+    api: str
+    transport: str
+    message: Any
+    metadata: Mapping[str, str]
+
+
+# Metadata that may carry a credential.
+_SECRET: Final = frozenset(
+    {
+        "authorization",
+        "proxy-authorization",
+        "cookie",
+        "x-goog-api-key",
+        "x-goog-iam-authority-selector",
+        "x-goog-iam-authorization-token",
+    }
+)
+_REMEMBERED: Final = 4096
+
+
+def _veiled(name: str, value: str) -> str:
+    if name not in _SECRET:
+        return value
+    kind, blank, secret = value.rpartition(" ")
+    return f"{kind}{blank}sha256:{hashlib.sha256(secret.encode(errors='replace')).hexdigest()}"
+
+
+class Dispatcher:
+    """The door: every request of both transports goes through ``call``."""
+
+    def __init__(self, service: Service) -> None:
+        self._service = service
+        self._methods = {rpc.name: getattr(service, rpc.method) for rpc in RPCS}
+        self._lock = threading.Lock()
+        self._faults: list[Fault] = []
+        self._requests: collections.deque[Request] = collections.deque(maxlen=_REMEMBERED)
+        self._closing = threading.Event()
+
+    def call(self, rpc: Rpc, message: Any, *, api: str, transport: str, metadata: Mapping[str, str]) -> Any:
+        """Carry out a request and give the response.
+
+        Raises:
+            Failure: The request fails.
+            Dropped: The connection is to end without an answer.
+        """
+        veiled = {name: _veiled(name, value) for name, value in metadata.items()}
+        with self._lock:
+            self._requests.append(Request(rpc.name, api, transport, message, veiled))
+            fault = self._take(rpc.name)
+        # What leads the path of an operation names no version; a new operation is always begun under one.
+        call = Call(api="v1beta1" if api == "v1beta1" else "v1")
+        try:
+            if fault is None:
+                return self._methods[rpc.name](message, call)
+            return self._call_faultily(fault, rpc, message, call)
+        except (Failure, Dropped):
+            raise
+        except Exception as error:
+            # A bug of ours: it must be seen, and the client must not hang.
+            _log.exception("%s failed", rpc.name)
+            raise internal(f"The emulator made a mistake in {rpc.name}: {type(error).__name__}.") from error
+
+    def _call_faultily(self, fault: Fault, rpc: Rpc, message: Any, call: Call) -> Any:
+        call = call._replace(failing=fault.failure if fault.when == "operation" else None, stale=fault.stale_etag)
+        if fault.when == "before":
+            self._closing.wait(fault.delay)
+            self._fail(fault)
+        response = self._methods[rpc.name](message, call)
+        if fault.when != "before":
+            self._closing.wait(fault.delay)
+        if fault.when == "after":
+            self._fail(fault)
+        return response
+
+    @staticmethod
+    def _fail(fault: Fault) -> None:
+        if fault.drop:
+            raise Dropped
+        if fault.failure is not None:
+            raise fault.failure
+
+    def _take(self, rpc: str) -> Fault | None:
+        for at, fault in enumerate(self._faults):
+            if fault.rpc == rpc:
+                if fault.times > 1:
+                    self._faults[at] = replace(fault, times=fault.times - 1)
+                else:
+                    del self._faults[at]
+                return fault
+        return None
+
+    def plan(self, fault: Fault) -> None:
+        """Let the next requests of an RPC meet a fault, after those that are planned already."""
+        with self._lock:
+            self._faults.append(fault)
+
+    def faults(self) -> tuple[Fault, ...]:
+        """The planned faults that no request has met yet."""
+        with self._lock:
+            return tuple(self._faults)
+
+    def forget_faults(self) -> None:
+        """Plan no faults after all."""
+        with self._lock:
+            self._faults.clear()
+
+    def requests(self) -> tuple[Request, ...]:
+        """The requests that came, the oldest first; of very many, the latest."""
+        with self._lock:
+            return tuple(self._requests)
+
+    def reset(self) -> None:
+        """Forget every model, operation, fault and request."""
+        with self._lock:
+            self._faults.clear()
+            self._requests.clear()
+        self._service.reset()
+
+    def close(self) -> None:
+        """Let nobody wait any longer."""
+        self._closing.set()

@@ -1,0 +1,103 @@
+"""The RPC table served over gRPC.
+
+Google's package ships no servicers, so that the handlers are made from the table. A handler takes the bytes and parses
+them itself: what cannot be parsed is the caller's mistake, and gRPC would call it an internal error of ours.
+"""
+
+from __future__ import annotations
+
+from concurrent import futures
+from typing import TYPE_CHECKING, Any, Final, NoReturn
+
+import grpc
+from google.protobuf.message import DecodeError
+
+from vertex_registry.emulator._dispatch import APIS, RPCS, Dispatcher, Dropped, Rpc
+from vertex_registry.emulator._status import Failure, bad_request
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+_OPTIONS: Final = (
+    # A port that somebody has is an error, and not a port to share.
+    ("grpc.so_reuseport", 0),
+    ("grpc.max_receive_message_length", -1),
+    ("grpc.max_send_message_length", -1),
+)
+_CODES: Final = {code.value[0]: code for code in grpc.StatusCode}
+_THREADS: Final = 32
+
+
+class GrpcServer:
+    """The gRPC server. It is up when it is made.
+
+    Raises:
+        OSError: The address cannot be had.
+    """
+
+    def __init__(self, dispatcher: Dispatcher, host: str, port: int, tls: tuple[bytes, bytes] | None = None) -> None:
+        self._executor = futures.ThreadPoolExecutor(_THREADS, "vertex-emulator-grpc")
+        self._server = grpc.server(self._executor, options=_OPTIONS)
+        self._server.add_generic_rpc_handlers(tuple(_handlers(dispatcher)))
+        shown = f"[{host}]" if ":" in host else host
+        address = f"{shown}:{port}"
+        try:
+            if tls is None:
+                bound = self._server.add_insecure_port(address)
+            else:
+                certificate, key = tls
+                bound = self._server.add_secure_port(address, grpc.ssl_server_credentials([(key, certificate)]))
+        except RuntimeError as error:
+            self._executor.shutdown()
+            raise OSError(
+                f"The address {address} cannot be had for gRPC. It may be in use: name another port."
+            ) from error
+        self._server.start()
+        self.address = f"{shown}:{bound}"
+
+    def close(self) -> None:
+        """Answer what is under way, and stop."""
+        self._server.stop(grace=None).wait()
+        self._executor.shutdown()
+
+
+def _handlers(dispatcher: Dispatcher) -> list[grpc.GenericRpcHandler]:
+    services: dict[str, dict[str, grpc.RpcMethodHandler]] = {}
+    for rpc in RPCS:
+        for api in APIS:
+            service = rpc.service.format(api=api)
+            # Operations have no version of their own: the first of the two handlers is for both.
+            services.setdefault(service, {}).setdefault(
+                rpc.name, grpc.unary_unary_rpc_method_handler(_behaviour(dispatcher, rpc, api))
+            )
+    return [grpc.method_handlers_generic_handler(name, methods) for name, methods in services.items()]
+
+
+def _behaviour(dispatcher: Dispatcher, rpc: Rpc, api: str) -> Callable[[bytes, grpc.ServicerContext], bytes]:
+    parse = rpc.request.FromString
+
+    def behave(data: bytes, context: grpc.ServicerContext) -> bytes:
+        metadata = {
+            name: value if isinstance(value, str) else value.hex() for name, value in context.invocation_metadata()
+        }
+        try:
+            try:
+                message = parse(data)
+            except DecodeError:
+                _refuse(context, bad_request("The request cannot be read as a message of this method."))
+            response = dispatcher.call(rpc, message, api=api, transport="grpc", metadata=metadata)
+        except Failure as failure:
+            _refuse(context, failure)
+        except Dropped:
+            # One RPC's connection cannot be cut by itself: it ends as a client would see it end.
+            context.abort(grpc.StatusCode.UNAVAILABLE, "Socket closed")
+        serialised: bytes = response.SerializeToString()
+        return serialised
+
+    return behave
+
+
+def _refuse(context: Any, failure: Failure) -> NoReturn:
+    context.set_trailing_metadata((("grpc-status-details-bin", failure.status.SerializeToString()),))
+    context.abort(_CODES[failure.code.number], failure.message)
+    raise AssertionError  # pragma: no cover - abort raises

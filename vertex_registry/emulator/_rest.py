@@ -1,0 +1,579 @@
+"""The RPC table served over HTTP and JSON, as Google's front end serves it.
+
+A route is a row's path with the version before it: ``/v1`` and ``/v1beta1``, and ``/ui`` for operations and locations,
+where Google's own Python client looks for them. JSON is read strictly and written as protobuf's canonical JSON.
+
+The emulator's own paths, under ``/emulator``, are for tests in other processes.
+
+A web page that a browser shows must not reach the registry of the person who looks at it. A request is answered only
+if its Host is this server's own address (a name that was made to lead here is not), and if no other site sent it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import ipaddress
+import json
+import logging
+import re
+import selectors
+import socket
+import ssl
+import threading
+import urllib.parse
+from dataclasses import asdict
+from http import HTTPStatus
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import TYPE_CHECKING, Any, ClassVar, Final, NamedTuple
+
+from google.cloud import aiplatform_v1
+from google.longrunning import operations_pb2
+from google.protobuf import json_format
+from google.protobuf.descriptor import FieldDescriptor
+
+from vertex_registry.emulator._dispatch import APIS, MODEL_SERVICE, RPCS, Dispatcher, Dropped, Fault, Rpc
+from vertex_registry.emulator._status import Code, Failure, bad_request, internal, not_found
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+_log = logging.getLogger(__name__)
+
+_LONGEST_BODY: Final = 32 * 1024 * 1024
+_IDLE: Final = 60.0
+
+# What Google's front end takes on every request beside the fields of the message; parameters with a $ are its own too.
+_SYSTEM_PARAMETERS: Final = frozenset(
+    {
+        "alt",
+        "key",
+        "prettyPrint",
+        "access_token",
+        "oauth_token",
+        "quotaUser",
+        "callback",
+        "uploadType",
+        "upload_protocol",
+    }
+)
+
+_HEADERS: Final = (
+    "Content-Type: application/json; charset=UTF-8\r\n"
+    "Vary: Origin, X-Origin, Referer\r\n"
+    "Cache-Control: private\r\n"
+    "X-Content-Type-Options: nosniff\r\n"
+    "X-Frame-Options: SAMEORIGIN\r\n"
+    "X-XSS-Protection: 0\r\n"
+)
+
+
+class Answer(NamedTuple):
+    """An HTTP response."""
+
+    status: int
+    body: bytes
+    retry_after: float | None = None
+
+
+# --- routes ------------------------------------------------------------------
+
+
+class Route(NamedTuple):
+    """A way to an RPC."""
+
+    rpc: Rpc
+    path: re.Pattern[str]
+    fields: tuple[str, ...]
+    body: str
+
+
+def _compile(path: str) -> tuple[str, tuple[str, ...]]:
+    """A regular expression for a path of the table, and the fields that its groups bind."""
+    fields: list[str] = []
+    parts = []
+    for part in re.split(r"(\{[^}]*\})", path):
+        if part.startswith("{"):
+            field, _, pattern = part[1:-1].partition("=")
+            fields.append(field)
+            parts.append("(" + pattern.replace("*", "[^/:]+") + ")")
+        else:
+            parts.append(re.escape(part))
+    return "".join(parts), tuple(fields)
+
+
+def _routes() -> dict[str, list[Route]]:
+    routes: dict[str, list[Route]] = {}
+    for rpc in RPCS:
+        versions = APIS if rpc.service == MODEL_SERVICE else (*APIS, "ui")
+        for http in rpc.http:
+            path, fields = _compile(http.path)
+            pattern = re.compile(f"/({'|'.join(versions)})/{path}")
+            routes.setdefault(http.verb, []).append(Route(rpc, pattern, fields, http.body))
+    return routes
+
+
+ROUTES: Final = _routes()
+
+
+# --- JSON --------------------------------------------------------------------
+
+
+def _message_class(rpc: Rpc, api: str) -> Any:
+    """The class of an RPC's requests in a version of the API; v1beta1 is imported by the first who asks for it."""
+    if api == "v1beta1" and rpc.service == MODEL_SERVICE:
+        return getattr(_v1beta1().types, rpc.request.DESCRIPTOR.name).pb()
+    return rpc.request
+
+
+def _v1beta1() -> Any:
+    from google.cloud import aiplatform_v1beta1  # noqa: PLC0415 - it takes a second, and few need it
+
+    return aiplatform_v1beta1
+
+
+def _parse(rpc: Rpc, api: str, body: bytes, route: Route, match: re.Match[str], query: str) -> tuple[Any, bool]:
+    """The request's message, as one of v1, and whether the answer shall show enumerations as numbers."""
+    message = _message_class(rpc, api)()
+    if route.body:
+        target = message if route.body == "*" else getattr(message, route.body)
+        _parse_body(body, target, "" if route.body == "*" else route.body)
+    elif body.strip():
+        raise bad_request("This method takes no body: its arguments are in the path and in the query.")
+    numbers = _parse_parameters(query, message, route)
+    for field, value in zip(route.fields, match.groups()[1:], strict=True):
+        *within, last = field.split(".")
+        target = message
+        for name in within:
+            target = getattr(target, name)
+        setattr(target, last, value)
+    return (message if type(message) is rpc.request else rpc.request.FromString(message.SerializeToString())), numbers
+
+
+def _parse_body(body: bytes, target: Any, within: str) -> None:
+    try:
+        text = body.decode() if body.strip() else "{}"
+        json_format.Parse(text, target)
+    except UnicodeDecodeError:
+        raise bad_request("Invalid JSON payload received. It is not UTF-8.") from None
+    except json_format.ParseError as error:
+        raise _bad_json(str(error), within) from None
+
+
+# What protobuf's parser says, from which the place of a mistake is read; the rest may show a value, and is dropped.
+_INTO: Final = re.compile(r"Failed to parse (\w+) field: ")
+_NO_FIELD: Final = re.compile(r'Message type "[\w.]+" has no field named "(.*?)" at ')
+
+
+def _bad_json(said: str, within: str) -> Failure:
+    """What Google's front end says about JSON that is not the message's."""
+    path = ".".join(filter(None, [within, *(_snake(name) for name in _INTO.findall(said))]))
+    if found := _NO_FIELD.search(said):
+        place = f" at '{path}'" if path else ""
+        description = f'Invalid JSON payload received. Unknown name "{found[1]}"{place}: Cannot find field'
+        return bad_request(f"{description}.", (path, description))
+    if path:
+        description = f"Invalid value at '{path}'"
+        return bad_request(f"{description}.", (path, description))
+    return bad_request(
+        "Invalid JSON payload received. The body must be one JSON object with the fields of the request."
+    )
+
+
+def _snake(name: str) -> str:
+    return re.sub(r"[A-Z]", lambda letter: f"_{letter[0].lower()}", name)
+
+
+def _parse_parameters(query: str, message: Any, route: Route) -> bool:
+    numbers = False
+    try:
+        parameters = urllib.parse.parse_qsl(query, keep_blank_values=True, errors="strict", max_num_fields=1000)
+    except ValueError:
+        raise bad_request("The query is not UTF-8, or has too many parameters.") from None
+    seen: set[str] = set()
+    for name, value in parameters:
+        if name in {"alt", "$alt"}:
+            kind, *options = value.split(";")
+            if kind != "json":
+                raise bad_request("Only alt=json is served.")
+            numbers = "enum-encoding=int" in options
+        elif name in _SYSTEM_PARAMETERS or name.startswith("$"):
+            continue
+        else:
+            _bind(message, name, value, route, seen)
+    return numbers
+
+
+def _bind(message: Any, name: str, value: str, route: Route, seen: set[str]) -> None:
+    """Set the field that a query parameter names."""
+    unknown = (
+        f'Invalid JSON payload received. Unknown name "{name}": Cannot bind query parameter.'
+        f" Field '{name}' could not be found in request message"
+    )
+    target, path = message, []
+    field: Any = None
+    for part in name.split("."):
+        if field is not None:
+            if field.message_type is None or field.is_repeated:
+                raise bad_request(f"{unknown}.", (name, unknown))
+            target = getattr(target, field.name)
+        fields = target.DESCRIPTOR
+        field = fields.fields_by_name.get(part) or fields.fields_by_camelcase_name.get(part)
+        if field is None:
+            raise bad_request(f"{unknown}.", (name, unknown))
+        path.append(field.name)
+    full = ".".join(path)
+    if route.body == "*" or full in route.fields or path[0] == route.body or full in seen:
+        raise bad_request(f"{unknown}.", (name, unknown))
+    if not field.is_repeated:
+        seen.add(full)
+    if field.message_type is not None and field.message_type.full_name == "google.protobuf.FieldMask":
+        # As it stands: a mask comes in either case, and the service reads both.
+        getattr(target, field.name).paths.extend(filter(None, value.split(",")))
+        return
+    given: Any = value
+    if field.type == FieldDescriptor.TYPE_BOOL:
+        given = {"true": True, "false": False}.get(value)
+    try:
+        if given is None:
+            raise json_format.ParseError  # noqa: TRY301 - it is handled where all that cannot be read is
+        json_format.ParseDict({field.json_name: [given] if field.is_repeated else given}, target)
+    except json_format.ParseError:
+        description = f"Invalid value at '{full}'"
+        raise bad_request(f"{description}.", (full, description)) from None
+
+
+def _render(rpc: Rpc, api: str, response: Any, *, numbers: bool) -> bytes:
+    if api == "v1beta1" and rpc.service == MODEL_SERVICE and response.DESCRIPTOR.file.package.endswith("aiplatform.v1"):
+        response = getattr(_v1beta1().types, response.DESCRIPTOR.name).pb().FromString(response.SerializeToString())
+    elif isinstance(response, (operations_pb2.Operation, operations_pb2.ListOperationsResponse)):
+        # What is packed in an operation can be shown only when its messages are known.
+        if b".v1beta1." in response.SerializeToString():
+            _v1beta1()
+    return json_format.MessageToJson(response, use_integers_for_enums=numbers, ensure_ascii=False).encode()
+
+
+def _failed(failure: Failure, *, http: int | None = None) -> Answer:
+    """Google's JSON for an error."""
+    error: dict[str, Any] = {
+        "code": http or failure.http,
+        "message": failure.message,
+        "status": failure.code.name,
+    }
+    if failure.details:
+        error["details"] = json_format.MessageToDict(failure.status)["details"]
+    return Answer(http or failure.http, json.dumps({"error": error}, indent=2).encode(), failure.retry_after)
+
+
+# --- the emulator's own paths ------------------------------------------------
+
+
+def _health(dispatcher: Dispatcher, body: bytes) -> object:
+    del dispatcher, body
+    return {"status": "ok"}
+
+
+def _requests(dispatcher: Dispatcher, body: bytes) -> object:
+    del body
+    return {
+        "requests": [
+            {
+                "rpc": request.rpc,
+                "api": request.api,
+                "transport": request.transport,
+                "metadata": dict(request.metadata),
+                "message": json_format.MessageToDict(request.message),
+            }
+            for request in dispatcher.requests()
+        ]
+    }
+
+
+def _faults(dispatcher: Dispatcher, body: bytes) -> object:
+    del body
+    return {"faults": [asdict(fault) for fault in dispatcher.faults()]}
+
+
+def _plan(dispatcher: Dispatcher, body: bytes) -> object:
+    try:
+        given = json.loads(body)
+        if not isinstance(given, dict):
+            raise TypeError("A fault is a JSON object.")  # noqa: TRY301 - it is answered as all that is wrong here
+        fault = Fault(**{_snake(name): value for name, value in given.items()})
+    except (ValueError, TypeError, RecursionError) as error:
+        raise bad_request(f"This is no fault. {error}") from error
+    dispatcher.plan(fault)
+    return _faults(dispatcher, b"")
+
+
+def _reset(dispatcher: Dispatcher, body: bytes) -> object:
+    del body
+    dispatcher.reset()
+    return {}
+
+
+def _token(dispatcher: Dispatcher, body: bytes) -> object:
+    """A token for whoever asks, so that a service account's key with this ``token_uri`` works. It opens nothing."""
+    del dispatcher
+    digest = hashlib.sha256(body).hexdigest()
+    return {"access_token": f"emulator-{digest}", "expires_in": 3600, "token_type": "Bearer"}
+
+
+OWN: Final[Mapping[tuple[str, str], Callable[[Dispatcher, bytes], object]]] = {
+    ("GET", "/emulator/health"): _health,
+    ("GET", "/emulator/requests"): _requests,
+    ("GET", "/emulator/faults"): _faults,
+    ("POST", "/emulator/faults"): _plan,
+    ("POST", "/emulator/reset"): _reset,
+    ("POST", "/token"): _token,
+}
+
+
+# --- HTTP --------------------------------------------------------------------
+
+
+class _Handler(BaseHTTPRequestHandler):
+    """One connection."""
+
+    protocol_version = "HTTP/1.1"
+    server: RestServer
+    timeout = _IDLE
+    disable_nagle_algorithm = True
+
+    def _answer(self) -> None:
+        try:
+            self._write(self._serve())
+        except Dropped:
+            self.close_connection = True
+            with contextlib.suppress(OSError):
+                self.connection.shutdown(socket.SHUT_RDWR)
+
+    do_GET = do_POST = do_PATCH = do_DELETE = do_PUT = do_HEAD = do_OPTIONS = _answer  # noqa: N815 - http.server's names
+
+    def _serve(self) -> Answer:
+        try:
+            body = self._read_body()
+            self._check_origin()
+            return self._route(body)
+        except Failure as failure:
+            return _failed(failure)
+        except Dropped:
+            raise
+        except Exception as error:
+            _log.exception("A request failed")
+            return _failed(internal(f"The emulator made a mistake: {type(error).__name__}."))
+
+    def _read_body(self) -> bytes:
+        if "Transfer-Encoding" in self.headers:
+            self.close_connection = True
+            raise Failure(
+                Code.INVALID_ARGUMENT, "Send the body with a Content-Length.", http=HTTPStatus.LENGTH_REQUIRED
+            )
+        length = self.headers.get("Content-Length", "0")
+        if len(self.headers.get_all("Content-Length", [])) > 1 or not re.fullmatch(r"[0-9]{1,18}", length):
+            self.close_connection = True
+            raise bad_request("The Content-Length is not a number.")
+        if int(length) > _LONGEST_BODY:
+            self.close_connection = True
+            raise Failure(
+                Code.INVALID_ARGUMENT,
+                f"The body is longer than {_LONGEST_BODY} bytes.",
+                http=HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
+            )
+        body = self.rfile.read(int(length))
+        if len(body) < int(length):
+            self.close_connection = True
+            raise Dropped
+        return body
+
+    def _check_origin(self) -> None:
+        host = self.headers.get("Host", "")
+        if not self.server.is_own(host):
+            raise Failure(
+                Code.PERMISSION_DENIED, f"This server answers to its own address only: {self.server.address}."
+            )
+        origin = self.headers.get("Origin")
+        foreign = origin is not None and not self.server.is_own(origin.partition("://")[2])
+        if foreign or self.headers.get("Sec-Fetch-Site", "none") not in {"none", "same-origin"}:
+            raise Failure(Code.PERMISSION_DENIED, "This server does not answer to the pages of other sites.")
+
+    def _route(self, body: bytes) -> Answer:
+        encoded, _, query = self.path.partition("?")
+        try:
+            path = urllib.parse.unquote(encoded, errors="strict")
+        except UnicodeDecodeError:
+            raise bad_request("The path is not UTF-8.") from None
+        own = OWN.get((self.command, path))
+        if own is not None:
+            return Answer(200, json.dumps(own(self.server.dispatcher, body), indent=2).encode())
+        for route in ROUTES.get(self.command, ()):
+            match = route.path.fullmatch(path)
+            if match is not None:
+                api = match[1]
+                message, numbers = _parse(route.rpc, api, body, route, match, query)
+                metadata = {name.lower(): value for name, value in self.headers.items()}
+                response = self.server.dispatcher.call(route.rpc, message, api=api, transport="rest", metadata=metadata)
+                return Answer(200, _render(route.rpc, api, response, numbers=numbers))
+        raise not_found(
+            f"There is no method {self.command} {path[:200]} here. This is a local emulator of Vertex AI's model registry:"
+            " it serves ModelService, its operations and locations."
+        )
+
+    def _write(self, answer: Answer) -> None:
+        lines = f"HTTP/1.1 {answer.status} {_REASONS.get(answer.status, 'Error')}\r\n{_HEADERS}"
+        lines += f"Date: {self.date_time_string()}\r\nContent-Length: {len(answer.body)}\r\n"
+        if answer.retry_after is not None:
+            # A number of whole seconds: RFC 9110.
+            lines += f"Retry-After: {-int(-answer.retry_after // 1)}\r\n"
+        if self.close_connection:
+            lines += "Connection: close\r\n"
+        body = b"" if self.command == "HEAD" else answer.body
+        # At once: a header and a body that are written apart cost a client forty milliseconds.
+        self.wfile.write(f"{lines}\r\n".encode("latin-1") + body)
+
+    def send_error(self, code: int, message: str | None = None, explain: str | None = None) -> None:
+        """What ``http.server`` itself refuses, as Google's JSON."""
+        del explain
+        self.close_connection = True
+        failure = Failure(
+            Code.UNIMPLEMENTED if code == HTTPStatus.NOT_IMPLEMENTED else Code.INVALID_ARGUMENT,
+            message or _REASONS.get(code, "The request cannot be read."),
+        )
+        if not hasattr(self, "command") or self.command is None:
+            self.command = ""
+        self._write(_failed(failure, http=int(code)))
+
+    def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - http.server's name
+        """Say nothing: a request's line may carry a label or a token."""
+
+
+_REASONS: Final = {status.value: status.phrase for status in HTTPStatus} | {499: "Client Closed Request"}
+
+
+class RestServer(ThreadingHTTPServer):
+    """The HTTP server. It is up when it is made.
+
+    Raises:
+        OSError: The address cannot be had.
+    """
+
+    # A thread that outlives a forgotten emulator does not keep the program from ending; close() waits for all of them.
+    daemon_threads = True
+    allow_reuse_address = True
+    request_queue_size: ClassVar[int] = 128  # type: ignore[misc]
+
+    def __init__(self, dispatcher: Dispatcher, host: str, port: int, tls: ssl.SSLContext | None = None) -> None:
+        self.address_family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        self.dispatcher = dispatcher
+        self._tls = tls
+        self._connections: dict[threading.Thread, socket.socket] = {}
+        self._connections_lock = threading.Lock()
+        try:
+            super().__init__((host, port), _Handler)
+        except OSError as error:
+            raise OSError(
+                f"The address {host}:{port} cannot be had for REST ({error.strerror}). Name another port."
+            ) from error
+        shown = f"[{host}]" if ":" in host else host
+        self.address = f"{'http' if tls is None else 'https'}://{shown}:{self.server_port}"
+        self._own = self._own_hosts(host)
+        self._stop, self._stopped = socket.socketpair()
+        self._thread = threading.Thread(target=self._run, name="vertex-emulator-rest", daemon=True)
+        self._thread.start()
+
+    def server_bind(self) -> None:
+        """Bind, without the look-up of a host name that ``http.server`` makes, which can take seconds."""
+        self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        self.socket.bind(self.server_address)
+        self.server_address = self.socket.getsockname()
+        self.server_name, self.server_port = self.server_address[:2]
+
+    def _own_hosts(self, host: str) -> frozenset[str]:
+        names = {host.lower()}
+        if _ip(host) is None or _ip(host).is_loopback:  # type: ignore[union-attr]
+            names |= {"localhost", "127.0.0.1", "::1"}
+        return frozenset(names)
+
+    def is_own(self, host: str) -> bool:
+        """Whether a Host header names this server.
+
+        A server that listens on every address has many of its own: any that is a number. A name is the danger, for
+        whoever owns it says where it leads.
+        """
+        name, port = _split_host(host.lower())
+        if port != self.server_port and not (port is None and self.server_port in {80, 443}):
+            return False
+        if name in self._own:
+            return True
+        bound = _ip(next(iter(self.server_address[:1])))
+        return bound is not None and bound.is_unspecified and (_ip(name) is not None or name in self._names())
+
+    @staticmethod
+    def _names() -> frozenset[str]:
+        return frozenset({"localhost", socket.gethostname().lower()})
+
+    def process_request(self, request: Any, client_address: Any) -> None:
+        """Serve a connection in a thread of its own."""
+        thread = threading.Thread(
+            target=self.process_request_thread,
+            args=(request, client_address),
+            name="vertex-emulator-rest-connection",
+            daemon=True,
+        )
+        with self._connections_lock:
+            self._connections[thread] = request
+        thread.start()
+
+    def finish_request(self, request: Any, client_address: Any) -> None:
+        """Serve a connection, in its own thread; that is where TLS is agreed on, which may take a slow client long."""
+        if self._tls is not None:
+            request.settimeout(_IDLE)
+            with self._tls.wrap_socket(request, server_side=True) as wrapped:
+                super().finish_request(wrapped, client_address)
+            return
+        super().finish_request(request, client_address)
+
+    def shutdown_request(self, request: Any) -> None:
+        """Let a connection go."""
+        with self._connections_lock:
+            self._connections.pop(threading.current_thread(), None)
+            super().shutdown_request(request)
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """A connection that broke is the client's affair."""
+
+    def _run(self) -> None:
+        with selectors.DefaultSelector() as selector:
+            selector.register(self.socket, selectors.EVENT_READ)
+            selector.register(self._stopped, selectors.EVENT_READ)
+            while not any(key.fileobj is self._stopped for key, _ in selector.select()):
+                self._handle_request_noblock()  # type: ignore[attr-defined]
+
+    def close(self) -> None:
+        """Stop, and end every connection."""
+        self._stop.close()
+        self._thread.join()
+        self._stopped.close()
+        with self._connections_lock:
+            threads = list(self._connections)
+            for connection in self._connections.values():
+                with contextlib.suppress(OSError):
+                    connection.shutdown(socket.SHUT_RDWR)
+        for thread in threads:
+            thread.join()
+        self.server_close()
+
+
+def _ip(text: object) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
+    try:
+        return ipaddress.ip_address(str(text))
+    except ValueError:
+        return None
+
+
+def _split_host(host: str) -> tuple[str, int | None]:
+    match = re.fullmatch(r"\[([0-9a-f:.]+)\](?::([0-9]{1,5}))?|([^:\[\]]+)(?::([0-9]{1,5}))?", host)
+    if match is None:
+        return "", None
+    port = match[2] or match[4]
+    return match[1] or match[3], int(port) if port else None

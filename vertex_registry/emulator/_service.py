@@ -1,0 +1,1058 @@
+"""What each RPC means.
+
+One method an RPC, in the order of Google's proto, and above each rule the sentence of Google's that it obeys, in
+quotes. Where Google says nothing the comment says "A guess" and what speaks for it; where the facts are two-sided there
+is a switch (``SWITCHES``), whose first value is the likelier reading.
+
+The service knows no transport: it takes a request message and gives a response message, or raises a ``Failure``.
+Messages are those of v1. v1beta1 is the same on the wire, so that one set of methods serves both; only what is packed
+into an operation's ``Any`` carries the version's name, and an operation remembers the version that began it.
+
+Two things are worth knowing before reading on.
+
+**A version is seen through a view.** A ``Model`` message shows one version and the model it belongs to at once. What is
+the model's own (``_MODEL_FIELDS``) is stored with the model, all else with the version, and a view is both merged.
+
+**Nothing happens by itself.** An operation is done when it is begun, or after so many looks at it: a look is a read of
+the operation, or a Get, List or Upload that names its model. What the operation does is done at that moment, so that a
+model that is being made is not there, while its id is taken.
+"""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import datetime
+import functools
+import hashlib
+import re
+import struct
+import threading
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
+
+from google.cloud.aiplatform_v1 import types
+from google.longrunning import operations_pb2
+from google.protobuf import empty_pb2
+from google.rpc import status_pb2
+
+from vertex_registry.emulator._query import (
+    Operator,
+    Query,
+    apply_read_mask,
+    parse_query,
+    parse_read_mask,
+    parse_update_mask,
+)
+from vertex_registry.emulator._status import (
+    Code,
+    Failure,
+    aborted,
+    already_exists,
+    failed_precondition,
+    invalid_argument,
+    not_found,
+)
+from vertex_registry.emulator._store import Condition, LabelCondition, ModelRow, OperationRow, Page, Store, View
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping, Sequence
+
+    from google.protobuf.message import Message
+
+# --- the two-sided facts -----------------------------------------------------
+
+
+class Switch(NamedTuple):
+    """A fact with two sides: what is taken for true can be chosen."""
+
+    values: tuple[str, ...]
+    about: str
+    evidence: str
+
+
+#: By name. The first value is the default: the likelier reading.
+SWITCHES: Final[Mapping[str, Switch]] = {
+    "labels-at-upload": Switch(
+        ("version", "model", "first-on-model"),
+        "whose layer the labels of an upload go to",
+        "not documented; UpdateModel keeps the two layers apart, UploadModel does not say which one it writes",
+    ),
+    "label-wins": Switch(
+        ("version", "model"),
+        "which layer is shown when both have the key",
+        "UpdateModelRequest says that both are merged when a model is returned, and not which one wins",
+    ),
+    "label-filter": Switch(
+        ("merged", "own"),
+        "what a label filter of ListModelVersions sees",
+        "not documented; the filter's text names the labels without saying which",
+    ),
+    "list-lag": Switch(
+        ("0", "N"),
+        "lists show a write only after N further lists",
+        "not documented; a list that is served from an index may be late, a read of one name is not",
+    ),
+    "default-delete": Switch(
+        ("move", "refuse"),
+        "deleting the version that has the alias default",
+        "one page of Vertex's documentation moves the alias to the next most recent version, the console refuses",
+    ),
+    "stale-etag": Switch(
+        ("aborted", "failed-precondition"),
+        "how an update with a stale etag is refused",
+        "not documented; AIP-154 says ABORTED, some services of Vertex say FAILED_PRECONDITION",
+    ),
+    "id-taken": Switch(
+        ("call", "operation"),
+        "whether a model id that is taken fails the upload's call or its operation",
+        "not documented; ALREADY_EXISTS is how sibling resources answer",
+    ),
+}
+
+
+@dataclass(frozen=True)
+class Assumptions:
+    """The value of every switch."""
+
+    labels_at_upload: str
+    label_wins: str
+    label_filter: str
+    list_lag: int
+    default_delete: str
+    stale_etag: str
+    id_taken: str
+
+
+def parse_assumptions(given: Mapping[str, str]) -> Assumptions:
+    """The switches as given, and the likelier reading for the others.
+
+    Raises:
+        ValueError: There is no such switch, or it has no such value; the message lists those there are.
+    """
+    for name, value in given.items():
+        if name not in SWITCHES:
+            raise ValueError(f"There is no assumption {name!r}. There are: {', '.join(SWITCHES)}.")
+        values = SWITCHES[name].values
+        if value not in values and not ("N" in values and re.fullmatch(r"[0-9]{1,9}", value)):
+            raise ValueError(f"{name} cannot be {value!r}. It can be: {', '.join(values)}.")
+        if value == "N":
+            raise ValueError(f"{name} cannot be 'N': N stands for a number.")
+    chosen = {name.replace("-", "_"): given.get(name, switch.values[0]) for name, switch in SWITCHES.items()}
+    return Assumptions(**{**chosen, "list_lag": int(chosen["list_lag"])})  # type: ignore[arg-type]
+
+
+# --- messages ----------------------------------------------------------------
+
+_Model: Final[Any] = types.Model.pb()
+_GenericMetadata: Final[Any] = types.GenericOperationMetadata.pb()
+
+# An operation's metadata and its response, by the RPC that begins it.
+_OPERATIONS: Final[dict[str, tuple[str, str | None]]] = {
+    "UploadModel": ("UploadModelOperationMetadata", "UploadModelResponse"),
+    "UpdateExplanationDataset": ("UpdateExplanationDatasetOperationMetadata", "UpdateExplanationDatasetResponse"),
+    "DeleteModel": ("DeleteOperationMetadata", None),
+    "DeleteModelVersion": ("DeleteOperationMetadata", None),
+    "ExportModel": ("ExportModelOperationMetadata", "ExportModelResponse"),
+    "CopyModel": ("CopyModelOperationMetadata", "CopyModelResponse"),
+}
+
+# UpdateModelRequest.model: "Supported model fields: display_name, description; supported version-specific fields:
+# version_description. Labels are supported in both scenarios."
+_UPDATABLE_MODEL_FIELDS: Final = frozenset({"display_name", "description"})
+_UPDATABLE_VERSION_FIELDS: Final = frozenset({"version_description"})
+
+# The fields that are the model's own. That the encryption is one is a guess.
+_MODEL_FIELDS: Final = ("display_name", "description", "encryption_spec")
+
+# "Output only" in Google's Model, or given by name: what an upload says about them is ignored (a guess: AIP-203).
+_OUTPUT_ONLY: Final = (
+    "name",
+    "version_id",
+    "version_aliases",
+    "version_create_time",
+    "version_update_time",
+    "supported_export_formats",
+    "training_pipeline",
+    "supported_deployment_resources_types",
+    "supported_input_storage_formats",
+    "supported_output_storage_formats",
+    "create_time",
+    "update_time",
+    "deployed_models",
+    "etag",
+    "data_stats",
+    "model_source_info",
+    "original_model_info",
+    "metadata_artifact",
+    "satisfies_pzs",
+    "satisfies_pzi",
+    "checkpoints",
+)
+
+_REQUIRED: Final = "Required field is not set"
+
+
+# --- names -------------------------------------------------------------------
+
+_PROJECT: Final = r"projects/(?P<project>[^/@]+)"
+_PLACE: Final = _PROJECT + r"/locations/(?P<location>[a-z0-9-]+)"
+_MODEL_NAME: Final = _PLACE + r"/models/(?P<model>[A-Za-z0-9_-]+)(?:@(?P<version>[^/@]+))?"
+_PLACE_RE: Final = re.compile(_PLACE)
+_MODEL_RE: Final = re.compile(_MODEL_NAME)
+_EVALUATION_RE: Final = re.compile(_MODEL_NAME + r"/evaluations/(?P<evaluation>[^/]+)")
+_SLICE_RE: Final = re.compile(_EVALUATION_RE.pattern + r"/slices/(?P<slice>[^/]+)")
+_OPERATION_RE: Final = re.compile(_PLACE + r"(?:/models/(?P<model>[A-Za-z0-9_-]+))?/operations/(?P<operation>[^/]+)")
+_OPERATIONS_OF_RE: Final = re.compile(_PLACE + r"(?:/models/(?P<model>[A-Za-z0-9_-]+))?")
+
+# UploadModelRequest.model_id: "This value may be up to 63 characters, and valid characters are [a-z0-9_-]. The first
+# character cannot be a number or hyphen."
+_MODEL_ID_RE: Final = re.compile(r"[a-z_][a-z0-9_-]{0,62}")
+
+# Model.version_aliases: "The format is [a-z][a-zA-Z0-9-]{0,126}[a-z0-9] to distinguish from version_id." Another page
+# of Vertex's has no capitals, and a third lets an alias end in a hyphen.
+_ALIAS_RE: Final = re.compile(r"[a-z][a-zA-Z0-9-]{0,126}[a-z0-9]")
+
+# Versions are numbered from 1; what is no number is an alias.
+_NUMBER_RE: Final = re.compile(r"[1-9][0-9]{0,17}")
+
+# GcsDestination and Model.artifact_uri: a bucket, and for a model "the path to the directory".
+_GCS_RE: Final = re.compile(r"gs://(?P<bucket>[a-z0-9][a-z0-9._-]{1,220}[a-z0-9])(?:/(?P<path>.*))?", re.DOTALL)
+
+_KMS_RE: Final = re.compile(r"projects/[^/]+/locations/(?P<location>[^/]+)/keyRings/[^/]+/cryptoKeys/[^/]+")
+
+DEFAULT: Final = "default"
+
+
+@functools.lru_cache(maxsize=4096)
+def project_number(project: str) -> str:
+    """The number of a project: itself, if it is one; else one that follows from the id.
+
+    Every project exists here. Vertex's own names carry the number even where the request had the id.
+    """
+    if re.fullmatch(r"[0-9]+", project):
+        return project
+    digest = int.from_bytes(hashlib.sha256(project.encode()).digest()[:8], "big")
+    return str(10**11 + digest % (9 * 10**11))
+
+
+class Name(NamedTuple):
+    """The name of a model, or of one of its versions."""
+
+    place: str
+    model: str
+    version: str | None
+
+    @property
+    def bare(self) -> str:
+        """The name without the version."""
+        return f"{self.place}/models/{self.model}"
+
+
+def _place_of(match: re.Match[str]) -> str:
+    return f"projects/{project_number(match['project'])}/locations/{match['location']}"
+
+
+def _parse(pattern: re.Pattern[str], field: str, name: str, kind: str) -> re.Match[str]:
+    match = pattern.fullmatch(name)
+    if match is None:
+        # A guess: it is what Vertex says of a malformed name of a sibling resource.
+        raise invalid_argument((field, f"Invalid {kind} resource name" if name else _REQUIRED))
+    return match
+
+
+def _parse_place(field: str, name: str) -> str:
+    return _place_of(_parse(_PLACE_RE, field, name, "Location"))
+
+
+def _parse_name(field: str, name: str) -> Name:
+    match = _parse(_MODEL_RE, field, name, "Model")
+    return Name(_place_of(match), match["model"], match["version"])
+
+
+# --- rules on input ----------------------------------------------------------
+
+Violations = list[tuple[str, str]]
+
+_MAXIMUM_DISPLAY_NAME: Final = 128
+_MAXIMUM_LABELS: Final = 64
+_LABEL_CHARACTERS: Final = 64
+_LABEL_BYTES: Final = 128
+
+
+def _check_display_name(name: str) -> Violations:
+    # Model.display_name: "Required. The display name of the Model. The name can be up to 128 characters long and can
+    # consist of any UTF-8 characters."
+    if not name:
+        return [("model.display_name", _REQUIRED)]
+    if len(name) > _MAXIMUM_DISPLAY_NAME:
+        return [("model.display_name", f"The display name must be at most {_MAXIMUM_DISPLAY_NAME} characters long")]
+    return []
+
+
+def _check_labels(labels: Mapping[str, str]) -> Violations:
+    """What is wrong with labels.
+
+    Model.labels: "Label keys and values can be no longer than 64 characters (Unicode codepoints), can only contain
+    lowercase letters, numeric characters, underscores and dashes. International characters are allowed." What Vertex
+    was seen to answer is stricter: fewer than 64 characters, fewer than 128 bytes, at most 64 labels, and a key begins
+    with a letter or a number. The values are in nobody's message.
+    """
+    found: Violations = []
+    if len(labels) > _MAXIMUM_LABELS:
+        found.append(("model.labels", f"No more than {_MAXIMUM_LABELS} labels can be set on a resource"))
+    for key in sorted(labels):
+        value = labels[key]
+        if not key:
+            found.append(("model.labels", "Label keys must not be empty"))
+        elif not key[0].isalnum():
+            found.append(("model.labels", "Label keys must start with a letter or a number"))
+        for what, text in (("keys", key), ("values", value)):
+            if len(text) >= _LABEL_CHARACTERS or len(text.encode()) >= _LABEL_BYTES:
+                found.append(
+                    (
+                        "model.labels",
+                        f"Label {what} must be less than {_LABEL_CHARACTERS} characters and less than"
+                        f" {_LABEL_BYTES} bytes in UTF-8 encoding",
+                    )
+                )
+            if not all(letter in "_-" or (letter.isalnum() and letter == letter.lower()) for letter in text):
+                found.append(
+                    (
+                        "model.labels",
+                        f"Label {what} can only contain lowercase letters, numbers, dashes and underscores",
+                    )
+                )
+    return list(dict.fromkeys(found))
+
+
+def _check_aliases(field: str, aliases: Sequence[str]) -> Violations:
+    return [
+        (field, "A version alias must match [a-z][a-zA-Z0-9-]{0,126}[a-z0-9]")
+        for alias in aliases
+        if not _ALIAS_RE.fullmatch(alias)
+    ][:1]
+
+
+# Prebuilt images: what they serve, and the files of which their artifact directory holds exactly one. Vertex was seen
+# to say so of TensorFlow and of scikit-learn; the others are from its documentation.
+PREBUILT_RE: Final = re.compile(
+    r"(?:us|europe|asia)-docker\.pkg\.dev/vertex-ai/prediction/(?P<framework>tf2?|sklearn|xgboost|pytorch)\b.*"
+)
+PREBUILT_FILES: Final[Mapping[str, tuple[str, ...]]] = {
+    "tf": ("saved_model.pb", "saved_model.pbtxt"),
+    "tf2": ("saved_model.pb", "saved_model.pbtxt"),
+    "sklearn": ("model.pkl", "model.joblib"),
+    "xgboost": ("model.pkl", "model.joblib", "model.bst"),
+    "pytorch": ("model.mar",),
+}
+
+
+def _check_image(model: Any) -> Violations:
+    image = model.container_spec.image_uri
+    if not image:
+        # ModelContainerSpec.image_uri: "Required." That an upload without any container is refused is second-hand; a
+        # model that only names its base model needs none (a guess).
+        if model.HasField("container_spec") or not model.HasField("base_model_source"):
+            return [("model.container_spec.image_uri", _REQUIRED)]
+        return []
+    if PREBUILT_RE.fullmatch(image) and not model.artifact_uri:
+        # The import page: a prebuilt container needs the artifact.
+        return [("model.artifact_uri", _REQUIRED)]
+    return []
+
+
+def _check_artifact(uri: str) -> Violations:
+    # Model.artifact_uri: "The path to the directory containing the Model artifact".
+    match = _GCS_RE.fullmatch(uri)
+    if uri and (match is None or "//" in (match["path"] or "")):
+        return [("model.artifact_uri", "The artifact URI must be a Cloud Storage directory, gs://bucket/directory")]
+    return []
+
+
+def _check_encryption(field: str, spec: Any, location: str) -> Violations:
+    # EncryptionSpec.kms_key_name: "Has the form: projects/my-project/locations/my-region/keyRings/my-kr/cryptoKeys/
+    # my-key. The key needs to be in the same region as where the compute resource is created."
+    match = _KMS_RE.fullmatch(spec.kms_key_name)
+    if spec.kms_key_name and (match is None or match["location"] != location):
+        return [(f"{field}.kms_key_name", f"The key must be the name of a CryptoKey in {location}")]
+    return []
+
+
+def _check_model_id(model_id: str) -> Violations:
+    if model_id and not _MODEL_ID_RE.fullmatch(model_id):
+        return [
+            (
+                "model_id",
+                "The model id must be up to 63 characters of [a-z0-9_-], and must not begin with a number or hyphen",
+            )
+        ]
+    return []
+
+
+# --- the service -------------------------------------------------------------
+
+
+class Call(NamedTuple):
+    """What a request is besides its message."""
+
+    api: str = "v1"
+    #: How the operation that it begins shall fail.
+    failing: Failure | None = None
+    #: Whether its etag shall count as stale.
+    stale: bool = False
+
+
+class Service:
+    """The RPCs. Each method takes the request and what else the call is, and gives the response."""
+
+    def __init__(
+        self,
+        store: Store,
+        *,
+        assume: Assumptions,
+        polls_until_done: int,
+        now: Callable[[], datetime.datetime],
+        new_id: Callable[[], str],
+        look_up: Callable[[str, str], Sequence[str]] | None = None,
+    ) -> None:
+        self._store = store
+        self._assume = assume
+        self._polls = polls_until_done
+        self._clock = now
+        self._new_id = new_id
+        self._look_up = look_up
+        self._latest = store.latest_create_time()
+        self._time_lock = threading.Lock()
+        self._work: dict[str, Callable[[OperationRow, Any], Message]] = {
+            "UploadModel": self._upload,
+            "DeleteModel": self._delete_model,
+            "DeleteModelVersion": self._delete_version,
+        }
+
+    # --- ModelService --------------------------------------------------------
+
+    def upload_model(self, request: Any, call: Call) -> operations_pb2.Operation:
+        """Uploads a Model artifact into Vertex AI."""
+        place = _parse_place("parent", request.parent)
+        location = place.rpartition("/")[2]
+        model = request.model
+        violations: Violations = []
+        if request.parent_model and request.model_id:
+            # A guess: in CopyModelRequest the two exclude each other.
+            violations.append(("model_id", "Only one of parent_model and model_id can be set"))
+        violations += _check_model_id(request.model_id)
+        violations += _check_display_name(model.display_name)
+        violations += _check_aliases("model.version_aliases", model.version_aliases)
+        violations += _check_labels(model.labels)
+        violations += _check_image(model)
+        violations += _check_artifact(model.artifact_uri)
+        violations += _check_encryption("model.encryption_spec", model.encryption_spec, location)
+        parent_model = self._parent_model(request.parent_model, place, violations)
+        if violations:
+            raise invalid_argument(*violations)
+        self._check_files(model)
+        return self._begin_version("UploadModel", request, call, place, parent_model, request.model_id)
+
+    def get_model(self, request: Any, call: Call) -> Any:
+        """Gets a Model."""
+        del call
+        name = _parse_name("name", request.name)
+        with self._looking(name.place, name.model):
+            # "If no version ID or alias is specified, the "default" version will be returned."
+            return self._message(self._view(name), versioned=name.version is not None)
+
+    def list_models(self, request: Any, call: Call) -> Any:
+        """Lists Models in a Location."""
+        del call
+        place = _parse_place("parent", request.parent)
+        query = self._query("ListModels", place, request)
+        mask = parse_read_mask(request.read_mask.paths, _Model.DESCRIPTOR)
+        conditions, labels = [], []
+        for term in query.filter.terms:
+            if term.key is not None:
+                # A guess: the labels that the list itself shows, those of the default version merged with the model's.
+                labels.append(LabelCondition(term.key, None if term.operator is Operator.HAS else term.value))
+            elif term.field == "base_model_name":
+                conditions.append(Condition("m.base_model <> '' AND m.base_model = ?", (term.value,)))
+            else:
+                column = {"model": "m.id", "display_name": "m.display_name"}[term.field]
+                sign = "=" if term.operator is Operator.EQUALS else "<>"
+                conditions.append(Condition(f"{column} {sign} ?", (term.value,)))
+        page = _page(query, unique="key", values=("display_name", "update_time"))
+        with self._listing():
+            views = self._store.list_models(place, conditions, labels, page)
+        return self._answer(types.ListModelsResponse.pb(), views, query, page, mask, versioned=False)
+
+    def list_model_versions(self, request: Any, call: Call) -> Any:
+        """Lists versions of the specified model."""
+        del call
+        # gcloud sends on what it was given, also with a version; that it is ignored is a guess.
+        name = _parse_name("name", request.name)
+        query = self._query("ListModelVersions", name.bare, request)
+        mask = parse_read_mask(request.read_mask.paths, _Model.DESCRIPTOR)
+        page = _page(query, unique="number", values=("update_time",))
+        with self._looking(name.place, name.model), self._listing():
+            row = self._row(name)
+            listed = self._store.listed_model(row.key)
+            if listed is None:
+                return types.ListModelVersionsResponse.pb()()
+            labels = self._version_conditions(query, _Model.FromString(listed).labels)
+            views = [] if labels is None else self._store.list_versions(row.key, labels, page)
+        # "In the returned Model name field, version ID instead of regvision tag will be included."
+        return self._answer(types.ListModelVersionsResponse.pb(), views, query, page, mask, versioned=True)
+
+    def update_model(self, request: Any, call: Call) -> Any:
+        """Updates a Model."""
+        given = request.model
+        name = _parse_name("model.name", given.name)
+        paths = set(parse_update_mask(request.update_mask.paths, _Model.DESCRIPTOR))
+        # "model.name with the @ value, e.g. models/123@1, refers to a version specific update. model.name without the
+        # @ value, e.g. models/123, refers to a model update. model.name with @-, e.g. models/123@-, refers to a model
+        # update."
+        of_version = name.version not in (None, "-")
+        name = name if of_version else name._replace(version=None)
+        known = _UPDATABLE_MODEL_FIELDS | _UPDATABLE_VERSION_FIELDS | {"labels"}
+        if unknown := sorted(paths - known):
+            # A guess: what is not supported is an invalid argument. It covers "*" too.
+            raise invalid_argument(*(("update_mask", f"Updating {path} is not supported") for path in unknown))
+        # "A model name or model version name fields update mismatch will cause a precondition error. One request
+        # cannot update both the model and the version fields. You must update them separately."
+        if mismatch := sorted(paths & (_UPDATABLE_MODEL_FIELDS if of_version else _UPDATABLE_VERSION_FIELDS)):
+            wanted, other = ("version", "model") if of_version else ("model", "version")
+            raise failed_precondition(
+                f"The name {given.name} refers to a {wanted}, and {', '.join(mismatch)} belongs to a {other}."
+                " Update the model and the version separately."
+            )
+        violations = _check_display_name(given.display_name) if "display_name" in paths else []
+        violations += _check_labels(given.labels) if "labels" in paths else []
+        if violations:
+            raise invalid_argument(*violations)
+        with self._store.writing():
+            view = self._view(name)
+            self._check_etag(given.etag, view, of_version=of_version, stale=call.stale)
+            body = _Model.FromString(view.version_body if of_version else view.body)
+            before = list(body.labels)
+            # "When updating labels, if the request is for model-specific update, model label gets updated. Otherwise,
+            # version labels get updated." That they are replaced as a whole is how a field mask works.
+            for path in paths:
+                body.ClearField(path)
+                if path == "labels":
+                    body.labels.update(given.labels)
+                else:
+                    setattr(body, path, getattr(given, path))
+            if of_version:
+                self._store.change_version(
+                    view.key,
+                    view.number,
+                    time=self._now(),
+                    before=before,
+                    labels=body.labels,
+                    body=body.SerializeToString(),
+                )
+            else:
+                self._store.change_model(
+                    view.key, display_name=body.display_name, time=self._now(), body=body.SerializeToString()
+                )
+            self._list_labels(name)
+            return self._message(self._view(name), versioned=of_version)
+
+    def delete_model(self, request: Any, call: Call) -> operations_pb2.Operation:
+        """Deletes a Model."""
+        name = _parse_name("name", request.name)
+        if name.version is not None:
+            # A guess: the format in the request's reference has no version.
+            raise invalid_argument(("name", "Invalid Model resource name"))
+        with self._store.writing():
+            self._row(name)
+            return self._begin("DeleteModel", request, call, name.place, name.model)
+
+    def delete_model_version(self, request: Any, call: Call) -> operations_pb2.Operation:
+        """Deletes a Model version."""
+        # "The name of the model version to be deleted, with a version ID explicitly included." An alias is let
+        # through, since Google's SDK says that it may be one.
+        name = _parse_name("name", request.name)
+        if name.version is None:
+            raise invalid_argument(("name", "A version must be explicitly included in the Model resource name"))
+        with self._store.writing():
+            self._check_deletable(self._view(name))
+            return self._begin("DeleteModelVersion", request, call, name.place, name.model)
+
+    def merge_version_aliases(self, request: Any, call: Call) -> Any:
+        """Merges a set of aliases for a Model version."""
+        del call
+        # "The name of the model version to merge aliases, with a version ID explicitly included." Google's own tests
+        # use aliases here too. That a bare name is refused is a guess.
+        name = _parse_name("name", request.name)
+        if name.version is None:
+            raise invalid_argument(("name", "A version must be explicitly included in the Model resource name"))
+        if not request.version_aliases:
+            raise invalid_argument(("version_aliases", _REQUIRED))
+        # "Add the - prefix to an alias means removing that alias from the version. - is NOT counted in the 128
+        # characters."
+        if bad := _check_aliases("version_aliases", [alias.removeprefix("-") for alias in request.version_aliases]):
+            raise invalid_argument(*bad)
+        added = {alias for alias in request.version_aliases if not alias.startswith("-")}
+        removed = {alias[1:] for alias in request.version_aliases if alias.startswith("-")}
+        # "Adding and deleting the same alias in the request is not recommended, and the 2 operations will be cancelled
+        # out."
+        cancelled = added & removed
+        with self._store.writing():
+            view = self._view(name)
+            aliases = [alias for alias in view.aliases.split() if alias not in removed - cancelled]
+            # "there must be exactly one default version alias for a model": it cannot be removed, only moved. The
+            # code is a guess.
+            if DEFAULT in removed - cancelled and view.number == view.default_version:
+                raise failed_precondition(
+                    f"The alias {DEFAULT} cannot be removed from {name.bare}@{view.number}: a model has exactly one"
+                    f" {DEFAULT} version. Add the alias to another version instead."
+                )
+            # Adding an alias that a sibling has moves it, as the documentation of aliases says.
+            aliases += [
+                alias
+                for alias in dict.fromkeys(request.version_aliases)
+                if alias in added - cancelled and alias not in aliases
+            ]
+            self._store.set_aliases(view.key, view.number, aliases, time=self._now())
+            self._list_labels(name)
+            # A guess: named by the version, as the request was.
+            return self._message(self._view(name._replace(version=str(view.number))), versioned=True)
+
+    # --- Operations ----------------------------------------------------------
+
+    def get_operation(self, request: Any, call: Call) -> operations_pb2.Operation:
+        """Gets the latest state of a long-running operation."""
+        del call
+        with self._store.writing():
+            return operations_pb2.Operation.FromString(self._look_at(self._operation(request.name)).body)
+
+    # --- the emulator's own --------------------------------------------------
+
+    def reset(self) -> None:
+        """Forget everything."""
+        self._store.clear()
+
+    # --- names, views and lists ----------------------------------------------
+
+    def _now(self) -> int:
+        """Now, in microseconds since 1970, and never before what was now already."""
+        time = self._clock()
+        with self._time_lock:
+            self._latest = max(self._latest, round((time - _EPOCH) / _MICROSECOND))
+            return self._latest
+
+    def _row(self, name: Name) -> ModelRow:
+        row = self._store.model(name.place, name.model)
+        if row is None:
+            raise not_found(f"The Model does not exist: {name.bare}.")
+        return row
+
+    def _view(self, name: Name) -> View:
+        store, version = self._store, name.version
+        if version is None:
+            view = store.default(name.place, name.model)
+        elif _NUMBER_RE.fullmatch(version):
+            view = store.numbered(name.place, name.model, int(version))
+        else:
+            view = store.aliased(name.place, name.model, version)
+        if view is None:
+            self._row(name)
+            raise not_found(f"The Model version does not exist: {name.bare}@{version}.")
+        return view
+
+    def _message(self, view: View, *, versioned: bool) -> Any:
+        """The view as a ``Model``: of the two blobs the later one wins."""
+        if self._assume.label_wins == "version":
+            model = _Model.FromString(view.body + view.version_body)
+        else:
+            model = _Model.FromString(view.version_body + view.body)
+        model.name = f"{view.parent}/models/{view.id}"
+        if versioned:
+            model.name += f"@{view.number}"
+        model.version_id = str(view.number)
+        model.version_aliases.extend(view.aliases.split())
+        model.create_time.FromMicroseconds(view.create_time)
+        model.update_time.FromMicroseconds(view.update_time)
+        model.version_create_time.FromMicroseconds(view.version_create_time)
+        model.version_update_time.FromMicroseconds(view.version_update_time)
+        model.etag = _etag(view)
+        return model
+
+    def _check_etag(self, etag: str, view: View, *, of_version: bool, stale: bool) -> None:
+        """Refuse an update on top of another one.
+
+        Model.etag: "Used to perform consistent read-modify-write updates. If not set, a blind "overwrite" update
+        happens." An etag is of the view that it came with, and tells the state of the model and of the version in it.
+        That an update of the model takes the etag of any of its versions is how Google's SDK uses it: it updates the
+        model with what it read of a version.
+        """
+        if stale or (etag and not self._is_current(etag, view, of_version=of_version)):
+            message = f"The etag is stale: {view.parent}/models/{view.id} was changed since it was read. Read it again."
+            raise aborted(message) if self._assume.stale_etag == "aborted" else failed_precondition(message)
+
+    def _is_current(self, etag: str, view: View, *, of_version: bool) -> bool:
+        number = _version_of_etag(etag)
+        if number is None or (of_version and number != view.number):
+            return False
+        seen = self._store.numbered(view.parent, view.id, number)
+        return seen is not None and _etag(seen) == etag
+
+    def _list_labels(self, name: Name) -> None:
+        """Let lists show the model's labels as they are now."""
+        view = self._store.default(name.place, name.model)
+        assert view is not None  # noqa: S101 - a model has exactly one default version
+        labels = self._message(view, versioned=False).labels
+        self._store.list_labels(view.key, view.parent, labels)
+
+    @contextlib.contextmanager
+    def _looking(self, place: str, model: str) -> Iterator[None]:
+        """A look at a model: its operations come nearer to being done."""
+        if not self._store.under_way:
+            with self._store.reading():
+                yield
+            return
+        with self._store.writing():
+            for row in self._store.operations_under_way(place, model):
+                self._look_at(row)
+        with self._store.reading():
+            yield
+
+    @contextlib.contextmanager
+    def _listing(self) -> Iterator[None]:
+        with self._store.reading():
+            self._store.count_list()
+            yield
+
+    def _query(self, rpc: str, scope: str, request: Any) -> Query:
+        return parse_query(
+            rpc,
+            scope,
+            filter=request.filter,
+            order_by=request.order_by,
+            page_size=request.page_size,
+            page_token=request.page_token,
+        )
+
+    def _version_conditions(self, query: Query, own: Mapping[str, str]) -> list[LabelCondition] | None:
+        """What the labels of a version must be, given those of its model; None if nothing can match."""
+        conditions = []
+        merged = self._assume.label_filter == "merged"
+        for term in query.filter.terms:
+            key = term.key or ""
+            value = None if term.operator is Operator.HAS else term.value
+            if not merged or key not in own:
+                conditions.append(LabelCondition(key, value))
+            elif value is None:
+                continue
+            elif self._assume.label_wins == "model":
+                if own[key] != value:
+                    return None
+            else:
+                conditions.append(LabelCondition(key, value, or_none=own[key] == value))
+        return conditions
+
+    def _answer(
+        self, response: Any, views: list[View], query: Query, page: Page, mask: tuple[str, ...], *, versioned: bool
+    ) -> Any:
+        """A page of a list, with the token of the next one if there is more."""
+        answer = response()
+        shown = views[: query.limit]
+        answer.models.extend(apply_read_mask(self._message(view, versioned=versioned), mask) for view in shown)
+        if len(views) > query.limit:
+            answer.next_page_token = query.token(_position(shown[-1], page, of_version=versioned))
+        return answer
+
+    # --- uploads -------------------------------------------------------------
+
+    def _parent_model(self, given: str, place: str, violations: Violations) -> Name | None:
+        """The model that an upload or a copy adds a version to."""
+        if not given:
+            return None
+        # gcloud sends what was typed, which may be a bare id. That Vertex takes it is a guess.
+        full = f"{place}/models/{given}" if "/" not in given else given
+        match = _MODEL_RE.fullmatch(full)
+        if match is None or match["version"] is not None:
+            violations.append(("parent_model", "Invalid Model resource name"))
+            return None
+        if _place_of(match) != place:
+            # A guess.
+            violations.append(("parent_model", f"The parent model must be in {place}"))
+            return None
+        return Name(place, match["model"], None)
+
+    def _check_files(self, model: Any) -> None:
+        """Refuse an artifact directory that a prebuilt container could not serve, as far as it can be looked at."""
+        match = PREBUILT_RE.fullmatch(model.container_spec.image_uri)
+        if self._look_up is None or match is None:
+            return
+        uri = _GCS_RE.fullmatch(model.artifact_uri)
+        assert uri is not None  # noqa: S101 - it was checked
+        expected = PREBUILT_FILES[match["framework"]]
+        directory = (uri["path"] or "").rstrip("/")
+        prefix = f"{directory}/" if directory else ""
+        names = {name.removeprefix(prefix) for name in self._look_up(uri["bucket"], prefix)}
+        if len(names & set(expected)) != 1:
+            raise failed_precondition(
+                f"Model directory {model.artifact_uri} is expected to contain exactly one of: [{', '.join(expected)}]."
+            )
+
+    def _begin_version(
+        self, rpc: str, request: Any, call: Call, place: str, parent_model: Name | None, model_id: str
+    ) -> operations_pb2.Operation:
+        """Begin the operation that makes a model with its first version, or a further version of one."""
+        target = parent_model.model if parent_model else model_id
+        with self._looking(place, target), self._store.writing():
+            if parent_model is not None:
+                self._row(parent_model)
+                return self._begin(rpc, request, call, place, target)
+            if not model_id:
+                model_id = self._new_id()
+                while self._store.is_taken(place, model_id):
+                    model_id = self._new_id()
+            if self._store.is_taken(place, model_id):
+                failure = already_exists(f"The Model already exists: {place}/models/{model_id}.")
+                if self._assume.id_taken == "call":
+                    raise failure
+                return self._begin(rpc, request, call._replace(failing=call.failing or failure), place, model_id)
+            return self._begin(rpc, request, call, place, model_id, creates=True)
+
+    def _upload(self, row: OperationRow, request: Any) -> Message:
+        version = _Model()
+        version.CopyFrom(request.model)
+        for field in (*_OUTPUT_ONLY, *_MODEL_FIELDS):
+            version.ClearField(field)
+        if not version.metadata_schema_uri:
+            # Second-hand: metadata without a schema is silently dropped.
+            version.ClearField("metadata")
+        _describe(version)
+        own = _Model()
+        own.display_name, own.description = request.model.display_name, request.model.description
+        if request.model.HasField("encryption_spec"):
+            own.encryption_spec.CopyFrom(request.model.encryption_spec)
+        number = self._add_version(row, own, version, request.model.version_aliases, under=bool(request.parent_model))
+        response = types.UploadModelResponse.pb()(
+            model=f"{row.parent}/models/{row.model}", model_version_id=str(number)
+        )
+        return response  # type: ignore[no-any-return]
+
+    def _add_version(self, row: OperationRow, own: Any, version: Any, aliases: Sequence[str], *, under: bool) -> int:
+        """Make a version, and its model unless it goes under one, and give its number."""
+        name = Name(row.parent, row.model, None)
+        model = self._store.model(row.parent, row.model)
+        time = self._now()
+        if under:
+            if model is None:
+                raise not_found(f"The Model does not exist: {name.bare}.")
+            key, number, body = model.key, model.last_version + 1, _Model.FromString(model.body)
+        else:
+            if model is not None:
+                raise already_exists(f"The Model already exists: {name.bare}.")
+            key, number, body = 0, 1, own
+        on_model = self._assume.labels_at_upload == "model" or (
+            self._assume.labels_at_upload == "first-on-model" and number == 1
+        )
+        if on_model:
+            body.labels.update(version.labels)
+            version.ClearField("labels")
+        if not key:
+            key = self._store.add_model(
+                row.parent,
+                row.model,
+                display_name=body.display_name,
+                base_model=_base_model(version),
+                time=time,
+                body=body.SerializeToString(),
+            )
+        elif on_model:
+            self._store.change_model(key, display_name=body.display_name, time=time, body=body.SerializeToString())
+        self._store.add_version(key, number, time=time, labels=version.labels, body=version.SerializeToString())
+        # "A default version alias will be created for the first version of the model". A later version gets it only
+        # by asking for it, and then takes it from the one that has it.
+        wanted = list(dict.fromkeys(aliases))
+        if number == 1 and DEFAULT not in wanted:
+            wanted.append(DEFAULT)
+        # Adding a version does not touch its siblings' update times, as Google's system test shows.
+        self._store.set_aliases(key, number, wanted, time=None)
+        self._list_labels(name)
+        return number
+
+    # --- deletes -------------------------------------------------------------
+
+    def _check_deletable(self, view: View) -> None:
+        name = f"{view.parent}/models/{view.id}"
+        # "The only version of a model cannot be deleted": "Deleting the only version in the Model is not allowed. Use
+        # DeleteModel for deleting the Model instead." The code is a guess.
+        if self._store.count_versions(view.key) == 1:
+            raise failed_precondition(
+                f"{name}@{view.number} is the only version of its model and cannot be deleted. Delete the model."
+            )
+        if self._assume.default_delete == "refuse" and view.number == view.default_version:
+            raise failed_precondition(
+                f"{name}@{view.number} is the default version and cannot be deleted."
+                f" Add the alias {DEFAULT} to another version first."
+            )
+
+    def _delete_version(self, row: OperationRow, request: Any) -> Message:
+        name = _parse_name("name", request.name)
+        view = self._view(name)
+        self._check_deletable(view)
+        time = self._now()
+        version = _Model.FromString(view.version_body)
+        self._store.delete_version(view.key, view.number, time=time, labels=version.labels)
+        if view.number == view.default_version:
+            # One page of the documentation: the alias goes to the next most recent version.
+            heir = self._store.newest(row.parent, row.model)
+            assert heir is not None  # noqa: S101 - it was not the only one
+            self._store.set_aliases(heir.key, heir.number, [*heir.aliases.split(), DEFAULT], time=time)
+            self._list_labels(name)
+        return empty_pb2.Empty()
+
+    def _delete_model(self, row: OperationRow, request: Any) -> Message:
+        del request
+        self._store.delete_model(self._row(Name(row.parent, row.model, None)))
+        return empty_pb2.Empty()
+
+    # --- operations within ---------------------------------------------------
+
+    def _begin(
+        self, rpc: str, request: Any, call: Call, place: str, model: str, *, creates: bool = False
+    ) -> operations_pb2.Operation:
+        """Begin an operation of a model; without polls it is done when this returns."""
+        time = self._now()
+        metadata = getattr(types, _OPERATIONS[rpc][0]).pb()()
+        metadata.generic_metadata.create_time.FromMicroseconds(time)
+        metadata.generic_metadata.update_time.FromMicroseconds(time)
+        operation_id = self._new_id()
+        while self._store.operation(place, model, operation_id) is not None:
+            operation_id = self._new_id()
+        operation = operations_pb2.Operation(name=f"{place}/models/{model}/operations/{operation_id}")
+        _pack(operation.metadata, metadata, call.api)
+        row = OperationRow(
+            place,
+            model,
+            operation_id,
+            self._polls or None,
+            rpc,
+            call.api,
+            request.SerializeToString(),
+            call.failing.status.SerializeToString() if call.failing else b"",
+            operation.SerializeToString(),
+        )
+        if row.looks is None:
+            row = self._finish(row, request)
+        self._store.add_operation(row, creates=creates)
+        return operations_pb2.Operation.FromString(row.body)
+
+    def _finish(self, row: OperationRow, request: Any) -> OperationRow:
+        """Do what an operation is for."""
+        operation = operations_pb2.Operation.FromString(row.body)
+        operation.done = True
+        if row.failure:
+            operation.error.ParseFromString(row.failure)
+        else:
+            try:
+                _pack(operation.response, self._work[row.rpc](row, request), row.api)
+            except Failure as failure:
+                # Nothing was written: each of the methods looks before it writes.
+                operation.error.CopyFrom(failure.status)
+        metadata = getattr(types, _OPERATIONS[row.rpc][0]).pb().FromString(operation.metadata.value)
+        metadata.generic_metadata.update_time.FromMicroseconds(self._now())
+        operation.metadata.value = metadata.SerializeToString()
+        return row._replace(looks=None, body=operation.SerializeToString())
+
+    def _operation(self, name: str) -> OperationRow:
+        match = _parse(_OPERATION_RE, "name", name, "Operation")
+        place = _place_of(match)
+        row = self._store.operation(place, match["model"] or "", match["operation"])
+        if row is None:
+            raise not_found(f"The Operation does not exist: {name}.")
+        return row
+
+    def _look_at(self, row: OperationRow) -> OperationRow:
+        if row.looks is None:
+            return row
+        if row.looks > 1:
+            row = row._replace(looks=row.looks - 1)
+        else:
+            row = self._finish(row, getattr(types, f"{row.rpc}Request").pb().FromString(row.request))
+        self._store.change_operation(row)
+        return row
+
+
+_EPOCH: Final = datetime.datetime(1970, 1, 1, tzinfo=datetime.UTC)
+_MICROSECOND: Final = datetime.timedelta(microseconds=1)
+
+_ETAG: Final = struct.Struct(">IIII")
+
+
+def _etag(view: View) -> str:
+    """What a view's etag is: it changes with whatever the view shows, except for what other versions do."""
+    return base64.b64encode(_ETAG.pack(view.key, view.revision, view.number, view.version_revision)).decode()
+
+
+def _version_of_etag(etag: str) -> int | None:
+    with contextlib.suppress(ValueError, struct.error):
+        number: int = _ETAG.unpack(base64.b64decode(etag, validate=True))[2]
+        return number
+    return None
+
+
+def _pack(packed: Any, message: Message, api: str) -> None:
+    """Pack into an ``Any`` under the name that the message has in that version of the API."""
+    name = message.DESCRIPTOR.full_name.replace("google.cloud.aiplatform.v1.", f"google.cloud.aiplatform.{api}.")
+    packed.type_url = f"type.googleapis.com/{name}"
+    packed.value = message.SerializeToString()
+
+
+def _base_model(version: Any) -> str:
+    source = version.base_model_source
+    return str(source.model_garden_source.public_model_name or source.genie_source.base_model_uri)
+
+
+def _describe(version: Any) -> None:
+    """Fill in what Vertex says about a model that a user uploaded.
+
+    All of it is a guess, from memory of custom models: no source lists the values.
+    """
+    source = types.ModelSourceInfo.ModelSourceType
+    version.model_source_info.source_type = (
+        source.MODEL_GARDEN if version.base_model_source.HasField("model_garden_source") else source.CUSTOM
+    )
+    if not version.HasField("container_spec"):
+        return
+    resources = types.Model.DeploymentResourcesType
+    version.supported_deployment_resources_types.extend([resources.DEDICATED_RESOURCES, resources.SHARED_RESOURCES])
+    version.supported_input_storage_formats.extend(
+        ["jsonl", "bigquery", "csv", "tf-record", "tf-record-gzip", "file-list"]
+    )
+    version.supported_output_storage_formats.extend(["jsonl", "bigquery"])
+    content = types.Model.ExportFormat.ExportableContent
+    version.supported_export_formats.add(
+        id="custom-trained", exportable_contents=[content.ARTIFACT, content.IMAGE][not version.artifact_uri :]
+    )
+
+
+def _page(query: Query, *, unique: str, values: tuple[str, ...]) -> Page:
+    """The page that a query asks for, by the columns of the store.
+
+    Rows are made in the order of their unique column, so that it is what create_time means, and ends every order.
+    """
+    order: list[tuple[str, bool]] = []
+    for key in query.order:
+        if key.field not in values:
+            order.append((unique, key.descending))
+            break
+        order.append((key.field, key.descending))
+    else:
+        order.append((unique, order[-1][1]))
+    return Page(tuple(order), query.after, query.limit + 1)
+
+
+def _position(view: View, page: Page, *, of_version: bool) -> tuple[str | int, ...]:
+    values: dict[str, str | int] = {
+        "key": view.key,
+        "number": view.number,
+        "update_time": view.version_update_time if of_version else view.update_time,
+        "display_name": "" if of_version else str(_Model.FromString(view.body).display_name),
+    }
+    return tuple(values[column] for column, _ in page.order)

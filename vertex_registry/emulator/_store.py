@@ -1,0 +1,780 @@
+"""SQLite: a proto blob, and the columns it is searched by.
+
+A model is two blobs, as Vertex's labels are in two layers: the model's own fields in ``models.body``, those of each
+version in ``versions.body``. Both are serialised ``Model`` messages, and since protobuf merges what is concatenated, a
+read is the one after the other. No field of Google's is named here: a new one needs no change.
+
+The rest of a row is what lists are filtered and ordered by, and what changes when nobody writes the blob (times,
+revisions, aliases, which version is the default one). The rules of the columns:
+
+- ``models.key`` grows, and so do the create times (the service sees to it), so that the order of the keys is the order
+  of creation and needs no index of its own. The same is true of ``versions.number`` within a model.
+- ``models.last_version`` never falls: no version number is given twice, whatever is deleted.
+- ``aliases`` finds a version by its alias, ``versions.aliases`` lists them in the order they were given in.
+- ``listed_labels`` are the labels a model shows in a list: its default version's, merged with its own.
+- ``version_labels`` are a version's own.
+
+There is one connection, and one thread at a time in it: everything that a request does happens under one lock, and what
+it writes in one transaction, which is on the disk before the request is answered (``synchronous=FULL`` with a
+write-ahead log). The connection holds the file's exclusive lock for as long as it is open.
+
+A list may be made to lag behind (``list_lag``). Lists then read a second database in memory with the same tables, into
+which the image of a model, as it was after each write, is copied when so many further lists have been answered.
+"""
+
+from __future__ import annotations
+
+import collections
+import contextlib
+import json
+import sqlite3
+import threading
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
+
+# "VxRg": tells a file of ours from any other SQLite database.
+APPLICATION_ID: Final = 0x56785267
+SCHEMA_VERSION: Final = 1
+
+# The tables that lists read; each has the key of its model in the column named.
+_LISTED: Final = {"models": "key", "versions": "model", "version_labels": "model", "listed_labels": "model"}
+
+_LISTED_TABLES: Final = """
+CREATE TABLE {schema}.models (
+    key INTEGER PRIMARY KEY AUTOINCREMENT, parent TEXT NOT NULL, id TEXT NOT NULL,
+    display_name TEXT NOT NULL, base_model TEXT NOT NULL, listed TEXT NOT NULL,
+    create_time INTEGER NOT NULL, update_time INTEGER NOT NULL, revision INTEGER NOT NULL,
+    default_version INTEGER NOT NULL, last_version INTEGER NOT NULL, body BLOB NOT NULL
+);
+CREATE UNIQUE INDEX {schema}.models_by_id ON models (parent, id);
+CREATE INDEX {schema}.models_by_age ON models (parent, key);
+CREATE INDEX {schema}.models_by_display_name ON models (parent, display_name, key);
+CREATE INDEX {schema}.models_by_update_time ON models (parent, update_time, key);
+CREATE INDEX {schema}.models_by_base_model ON models (parent, base_model, key) WHERE base_model <> '';
+CREATE TABLE {schema}.versions (
+    model INTEGER NOT NULL, number INTEGER NOT NULL, aliases TEXT NOT NULL,
+    create_time INTEGER NOT NULL, update_time INTEGER NOT NULL, revision INTEGER NOT NULL, body BLOB NOT NULL
+);
+CREATE UNIQUE INDEX {schema}.versions_by_number ON versions (model, number);
+CREATE INDEX {schema}.versions_by_update_time ON versions (model, update_time, number);
+CREATE TABLE {schema}.version_labels (
+    model INTEGER NOT NULL, label TEXT NOT NULL, number INTEGER NOT NULL, value TEXT NOT NULL,
+    PRIMARY KEY (model, label, number)
+) WITHOUT ROWID;
+CREATE INDEX {schema}.version_labels_by_value ON version_labels (model, label, value, number);
+CREATE TABLE {schema}.listed_labels (
+    parent TEXT NOT NULL, label TEXT NOT NULL, model INTEGER NOT NULL, value TEXT NOT NULL,
+    PRIMARY KEY (parent, label, model)
+) WITHOUT ROWID;
+CREATE INDEX {schema}.listed_labels_by_value ON listed_labels (parent, label, value, model);
+"""
+
+_OTHER_TABLES: Final = """
+CREATE TABLE aliases (
+    model INTEGER NOT NULL, alias TEXT NOT NULL, number INTEGER NOT NULL, PRIMARY KEY (model, alias)
+) WITHOUT ROWID;
+CREATE TABLE operations (
+    parent TEXT NOT NULL, model TEXT NOT NULL, id TEXT NOT NULL, looks INTEGER, creates INTEGER NOT NULL,
+    rpc TEXT NOT NULL, api TEXT NOT NULL, request BLOB NOT NULL, failure BLOB NOT NULL, body BLOB NOT NULL,
+    PRIMARY KEY (parent, model, id)
+);
+CREATE INDEX operations_under_way ON operations (parent, model) WHERE looks IS NOT NULL;
+CREATE TABLE evaluations (
+    model INTEGER NOT NULL, id TEXT NOT NULL, number INTEGER NOT NULL, body BLOB NOT NULL,
+    PRIMARY KEY (model, id)
+);
+CREATE INDEX evaluations_by_version ON evaluations (model, number, id);
+CREATE TABLE slices (
+    model INTEGER NOT NULL, evaluation TEXT NOT NULL, id TEXT NOT NULL, dimension TEXT NOT NULL,
+    annotations INTEGER NOT NULL, body BLOB NOT NULL, PRIMARY KEY (model, evaluation, id)
+);
+"""
+
+
+class DataFileError(Exception):
+    """A data file that the emulator cannot use. The file was not touched.
+
+    Attributes:
+        path: The file.
+        in_use: Whether the file is good, and another emulator has it open.
+    """
+
+    def __init__(self, message: str, *, path: str, in_use: bool = False) -> None:
+        super().__init__(message)
+        self.path = path
+        self.in_use = in_use
+
+
+class View(NamedTuple):
+    """One version of one model, with what a ``Model`` message shows of both."""
+
+    parent: str
+    id: str
+    key: int
+    revision: int
+    create_time: int
+    update_time: int
+    default_version: int
+    body: bytes
+    number: int
+    aliases: str
+    version_revision: int
+    version_create_time: int
+    version_update_time: int
+    version_body: bytes
+
+
+_VIEW: Final = """
+m.parent, m.id, m.key, m.revision, m.create_time, m.update_time, m.default_version, m.body,
+v.number, v.aliases, v.revision, v.create_time, v.update_time, v.body
+"""
+
+
+class ModelRow(NamedTuple):
+    """A model without its versions."""
+
+    key: int
+    parent: str
+    id: str
+    revision: int
+    default_version: int
+    last_version: int
+    body: bytes
+
+
+class OperationRow(NamedTuple):
+    """An operation: what it has to do and how many looks are left, or, when ``looks`` is None, how it ended."""
+
+    parent: str
+    model: str
+    id: str
+    looks: int | None
+    rpc: str
+    api: str
+    request: bytes
+    failure: bytes
+    body: bytes
+
+
+class Condition(NamedTuple):
+    """A part of a WHERE clause with its values."""
+
+    sql: str
+    values: tuple[Any, ...]
+
+
+class LabelCondition(NamedTuple):
+    """A label that rows must have: with that value or, for None, with any.
+
+    With ``or_none``, a row that does not have the label at all is as good.
+    """
+
+    label: str
+    value: str | None
+    or_none: bool = False
+
+    def compile(self, labels: str) -> Condition:
+        """The condition, given the SELECT of a row's labels ``o``."""
+        if self.or_none:
+            return Condition(f"NOT EXISTS ({labels} AND o.label = ? AND o.value <> ?)", (self.label, self.value))
+        if self.value is None:
+            return Condition(f"EXISTS ({labels} AND o.label = ?)", (self.label,))
+        return Condition(f"EXISTS ({labels} AND o.label = ? AND o.value = ?)", (self.label, self.value))
+
+
+class Page(NamedTuple):
+    """Which rows of a list are wanted: those after a position, in an order, so many.
+
+    ``order`` is columns with whether they descend; its last column tells all rows apart.
+    """
+
+    order: tuple[tuple[str, bool], ...]
+    after: tuple[Any, ...] | None
+    limit: int
+
+    def compile(self) -> tuple[str, tuple[Any, ...], str]:
+        """The condition that starts after the position, its values, and the ORDER BY clause."""
+        order = ", ".join(f"{column} DESC" if descends else column for column, descends in self.order)
+        if self.after is None:
+            return "", (), order
+        # (a, b) > (x, y), each column in its own direction, is: a after x, or a = x and b after y. The first column is
+        # also bounded by itself, because SQLite can use an index for that and not for the alternatives.
+        first, descends = self.order[0]
+        sql = f" AND {first} {'<=' if descends else '>='} ?"
+        values: list[Any] = [self.after[0]]
+        alternatives = []
+        for depth, (column, falling) in enumerate(self.order):
+            same = [f"{earlier} = ?" for earlier, _ in self.order[:depth]]
+            alternatives.append(" AND ".join([*same, f"{column} {'<' if falling else '>'} ?"]))
+            values += self.after[: depth + 1]
+        return f"{sql} AND ({' OR '.join(alternatives)})", tuple(values), order
+
+
+class Store:
+    """The state of an emulator. Call its methods within ``reading()`` or ``writing()``."""
+
+    def __init__(self, path: str | None, *, list_lag: int = 0) -> None:
+        self._lock = threading.RLock()
+        self._depth = 0
+        self._closed = False
+        self._database = _open(path)
+        self._lag = list_lag
+        self._lists_answered = 0
+        self._touched: set[int] = set()
+        self._due: collections.deque[tuple[int, int, dict[str, list[tuple[Any, ...]]]]] = collections.deque()
+        self._lists = "main"
+        if list_lag:
+            self._lists = "lagging"
+            self._database.execute("ATTACH ':memory:' AS lagging")
+            for statement in _statements(_LISTED_TABLES.format(schema="lagging")):
+                self._database.execute(statement)
+            for table in _LISTED:
+                self._database.execute(f"INSERT INTO lagging.{table} SELECT * FROM main.{table}")  # noqa: S608 - names of ours
+        self.under_way: int = self._one("SELECT count(*) FROM operations WHERE looks IS NOT NULL")[0]
+
+    def close(self) -> None:
+        """Give the file back. Closing twice is fine."""
+        with self._lock:
+            if not self._closed:
+                self._closed = True
+                self._database.close()
+
+    @contextlib.contextmanager
+    def reading(self) -> Iterator[None]:
+        """Nothing changes while it lasts."""
+        with self._lock:
+            yield
+
+    @contextlib.contextmanager
+    def writing(self) -> Iterator[None]:
+        """One transaction: all of it is on the disk when it ends, or nothing if it ends with an exception.
+
+        Within another transaction it is a part of that one.
+        """
+        with self._lock:
+            if self._depth:
+                yield
+                return
+            self._database.execute("BEGIN IMMEDIATE")
+            under_way = self.under_way
+            self._depth += 1
+            try:
+                yield
+            except BaseException:
+                self._database.execute("ROLLBACK")
+                self.under_way = under_way
+                self._touched.clear()
+                raise
+            else:
+                self._database.execute("COMMIT")
+                self._remember()
+            finally:
+                self._depth -= 1
+
+    def clear(self) -> None:
+        """Forget everything."""
+        with self.writing():
+            for table in (*_LISTED, "aliases", "operations", "evaluations", "slices"):
+                self._database.execute(f"DELETE FROM main.{table}")  # noqa: S608 - names of ours
+                if self._lag and table in _LISTED:
+                    self._database.execute(f"DELETE FROM lagging.{table}")  # noqa: S608 - names of ours
+            self._due.clear()
+            self.under_way = 0
+
+    def latest_create_time(self) -> int:
+        """When the youngest model or version was created, in microseconds since 1970."""
+        (latest,) = self._one(
+            "SELECT max(coalesce((SELECT create_time FROM models ORDER BY key DESC LIMIT 1), 0),"
+            " coalesce((SELECT create_time FROM versions ORDER BY rowid DESC LIMIT 1), 0))"
+        )
+        return int(latest)
+
+    # --- models and versions -------------------------------------------------
+
+    def model(self, parent: str, model_id: str) -> ModelRow | None:
+        """The model of that id."""
+        row = self._one(
+            "SELECT key, parent, id, revision, default_version, last_version, body FROM models"
+            " WHERE parent = ? AND id = ?",
+            parent,
+            model_id,
+        )
+        return row and ModelRow(*row)
+
+    def default(self, parent: str, model_id: str) -> View | None:
+        """The model's default version."""
+        return self._view("ON v.model = m.key AND v.number = m.default_version", parent, model_id)
+
+    def numbered(self, parent: str, model_id: str, number: int) -> View | None:
+        """The model's version of that number."""
+        return self._view("ON v.model = m.key AND v.number = ?", number, parent, model_id)
+
+    def aliased(self, parent: str, model_id: str, alias: str) -> View | None:
+        """The model's version that has the alias."""
+        return self._view(
+            "ON v.model = m.key AND v.number = (SELECT number FROM aliases WHERE model = m.key AND alias = ?)",
+            alias,
+            parent,
+            model_id,
+        )
+
+    def newest(self, parent: str, model_id: str) -> View | None:
+        """The model's version with the highest number."""
+        return self._view(
+            "ON v.model = m.key AND v.number = (SELECT max(number) FROM versions WHERE model = m.key)",
+            parent,
+            model_id,
+        )
+
+    def add_model(
+        self, parent: str, model_id: str, *, display_name: str, base_model: str, time: int, body: bytes
+    ) -> int:
+        """Make a model that has no version yet, and give its key."""
+        cursor = self._database.execute(
+            "INSERT INTO main.models (parent, id, display_name, base_model, listed, create_time, update_time, revision,"
+            " default_version, last_version, body) VALUES (?, ?, ?, ?, '{}', ?, ?, 1, 0, 0, ?)",
+            (parent, model_id, display_name, base_model, time, time, body),
+        )
+        key = cursor.lastrowid
+        assert key is not None  # noqa: S101 - an INSERT has one
+        self._touched.add(key)
+        return key
+
+    def add_version(self, model: int, number: int, *, time: int, labels: Mapping[str, str], body: bytes) -> None:
+        """Make a version; it has no alias yet."""
+        self._database.execute(
+            "INSERT INTO main.versions (model, number, aliases, create_time, update_time, revision, body)"
+            " VALUES (?, ?, '', ?, ?, 1, ?)",
+            (model, number, time, time, body),
+        )
+        self._database.execute(
+            "UPDATE main.models SET last_version = ?, update_time = ? WHERE key = ?", (number, time, model)
+        )
+        self._add_labels(model, number, labels)
+        self._touched.add(model)
+
+    def change_model(self, model: int, *, display_name: str, time: int, body: bytes) -> None:
+        """Replace a model's own fields."""
+        self._database.execute(
+            "UPDATE main.models SET display_name = ?, update_time = ?, revision = revision + 1, body = ? WHERE key = ?",
+            (display_name, time, body, model),
+        )
+        self._touched.add(model)
+
+    def change_version(
+        self, model: int, number: int, *, time: int, before: Iterable[str], labels: Mapping[str, str], body: bytes
+    ) -> None:
+        """Replace a version's own fields; ``before`` are the keys of the labels it had."""
+        self._database.execute(
+            "UPDATE main.versions SET update_time = ?, revision = revision + 1, body = ? WHERE model = ? AND number = ?",
+            (time, body, model, number),
+        )
+        self._remove_labels(model, number, before)
+        self._add_labels(model, number, labels)
+        self._touched.add(model)
+
+    def set_aliases(self, model: int, number: int, aliases: Sequence[str], *, time: int | None) -> None:
+        """Give a version exactly these aliases, in this order, taking each from the version that has it.
+
+        ``time`` is when the versions were updated by it, or None if that is not an update.
+        """
+        database = self._database
+        losers: dict[int, set[str]] = {}
+        for alias in aliases:
+            row = self._one("SELECT number FROM main.aliases WHERE model = ? AND alias = ?", model, alias)
+            if row is not None and row[0] != number:
+                losers.setdefault(row[0], set()).add(alias)
+        for loser, lost in losers.items():
+            (had,) = self._one("SELECT aliases FROM main.versions WHERE model = ? AND number = ?", model, loser)
+            kept = " ".join(alias for alias in had.split() if alias not in lost)
+            self._write_aliases(model, loser, kept, time)
+        (had,) = self._one("SELECT aliases FROM main.versions WHERE model = ? AND number = ?", model, number)
+        database.executemany(
+            "DELETE FROM main.aliases WHERE model = ? AND alias = ?",
+            [(model, alias) for alias in had.split() if alias not in aliases],
+        )
+        database.executemany(
+            "INSERT OR REPLACE INTO main.aliases (model, alias, number) VALUES (?, ?, ?)",
+            [(model, alias, number) for alias in aliases],
+        )
+        self._write_aliases(model, number, " ".join(aliases), time)
+        if "default" in aliases:
+            database.execute("UPDATE main.models SET default_version = ? WHERE key = ?", (number, model))
+        self._touched.add(model)
+
+    def list_labels(self, model: int, parent: str, labels: Mapping[str, str]) -> None:
+        """Let lists find the model by these labels."""
+        (was,) = self._one("SELECT listed FROM main.models WHERE key = ?", model)
+        old: dict[str, str] = json.loads(was)
+        new = dict(labels)
+        if old == new:
+            return
+        self._database.executemany(
+            "DELETE FROM main.listed_labels WHERE parent = ? AND label = ? AND model = ?",
+            [(parent, label, model) for label in old if label not in new],
+        )
+        self._database.executemany(
+            "INSERT OR REPLACE INTO main.listed_labels (parent, label, model, value) VALUES (?, ?, ?, ?)",
+            [(parent, label, model, value) for label, value in new.items() if old.get(label) != value],
+        )
+        self._database.execute("UPDATE main.models SET listed = ? WHERE key = ?", (json.dumps(new), model))
+        self._touched.add(model)
+
+    def count_versions(self, model: int) -> int:
+        """How many versions the model has, up to two."""
+        return len(self._all("SELECT 1 FROM main.versions WHERE model = ? LIMIT 2", model))
+
+    def delete_version(self, model: int, number: int, *, time: int, labels: Iterable[str]) -> None:
+        """Delete a version with its aliases and evaluations; ``labels`` are the keys of the labels it has."""
+        (had,) = self._one("SELECT aliases FROM main.versions WHERE model = ? AND number = ?", model, number)
+        self._remove_labels(model, number, labels)
+        self._database.executemany(
+            "DELETE FROM main.aliases WHERE model = ? AND alias = ?", [(model, alias) for alias in had.split()]
+        )
+        self._database.execute(
+            "DELETE FROM slices WHERE model = ? AND evaluation IN (SELECT id FROM evaluations WHERE model = ? AND number = ?)",
+            (model, model, number),
+        )
+        self._database.execute("DELETE FROM evaluations WHERE model = ? AND number = ?", (model, number))
+        self._database.execute("DELETE FROM main.versions WHERE model = ? AND number = ?", (model, number))
+        self._database.execute("UPDATE main.models SET update_time = ? WHERE key = ?", (time, model))
+        self._touched.add(model)
+
+    def delete_model(self, model: ModelRow) -> None:
+        """Delete a model with everything under it."""
+        (was,) = self._one("SELECT listed FROM main.models WHERE key = ?", model.key)
+        self._database.executemany(
+            "DELETE FROM main.listed_labels WHERE parent = ? AND label = ? AND model = ?",
+            [(model.parent, label, model.key) for label in json.loads(was)],
+        )
+        for table in ("version_labels", "versions", "aliases", "evaluations", "slices"):
+            self._database.execute(f"DELETE FROM main.{table} WHERE model = ?", (model.key,))  # noqa: S608 - names of ours
+        self._database.execute("DELETE FROM main.models WHERE key = ?", (model.key,))
+        self._touched.add(model.key)
+
+    def list_models(
+        self, parent: str, conditions: Sequence[Condition], labels: Sequence[LabelCondition], page: Page
+    ) -> list[View]:
+        """The default versions of a place's models. Pages are ordered by columns of the table, ending in the key."""
+        lists = self._lists
+        by_key = len(page.order) == 1 and not any("display_name =" in condition.sql for condition in conditions)
+        if labels and by_key:
+            # The label's own index has the models in the order of their keys: it goes first.
+            first, *others = labels
+            named = "" if first.value is None else " AND l.value = ?"
+            source = (
+                f"{lists}.listed_labels AS l CROSS JOIN {lists}.models AS m ON m.key = l.model"
+                f" CROSS JOIN {lists}.versions AS v ON v.model = m.key AND v.number = m.default_version"
+                f" WHERE l.parent = ? AND l.label = ?{named}"
+            )
+            of = (parent, first.label) if first.value is None else (parent, first.label, first.value)
+            page = page._replace(order=(("l.model", page.order[0][1]),))
+        else:
+            others = list(labels)
+            source = (
+                f"{lists}.models AS m CROSS JOIN {lists}.versions AS v"
+                " ON v.model = m.key AND v.number = m.default_version WHERE m.parent = ?"
+            )
+            of = (parent,)
+            page = page._replace(order=tuple((f"m.{column}", descends) for column, descends in page.order))
+        exists = f"SELECT 1 FROM {lists}.listed_labels AS o WHERE o.parent = m.parent AND o.model = m.key"  # noqa: S608 - names of ours
+        return self._list(source, of, [*conditions, *(label.compile(exists) for label in others)], page)
+
+    def list_versions(self, model: int, labels: Sequence[LabelCondition], page: Page) -> list[View]:
+        """The versions of a model. Pages are ordered by columns of the table, ending in the number."""
+        lists = self._lists
+        drives = [label for label in labels if not label.or_none]
+        of: tuple[Any, ...]
+        if drives and len(page.order) == 1:
+            first = drives[0]
+            others = [label for label in labels if label is not first]
+            named = "" if first.value is None else " AND l.value = ?"
+            source = (
+                f"{lists}.version_labels AS l CROSS JOIN {lists}.versions AS v"
+                " ON v.model = l.model AND v.number = l.number"
+                f" CROSS JOIN {lists}.models AS m ON m.key = l.model WHERE l.model = ? AND l.label = ?{named}"
+            )
+            of = (model, first.label) if first.value is None else (model, first.label, first.value)
+            page = page._replace(order=(("l.number", page.order[0][1]),))
+        else:
+            others = list(labels)
+            source = f"{lists}.models AS m CROSS JOIN {lists}.versions AS v ON v.model = m.key WHERE v.model = ?"
+            of = (model,)
+            page = page._replace(order=tuple((f"v.{column}", descends) for column, descends in page.order))
+        exists = f"SELECT 1 FROM {lists}.version_labels AS o WHERE o.model = v.model AND o.number = v.number"  # noqa: S608 - names of ours
+        return self._list(source, of, [label.compile(exists) for label in others], page)
+
+    def listed_model(self, model: int) -> bytes | None:
+        """The model's own fields as lists see them, or None if they don't see the model yet."""
+        row = self._one(f"SELECT body FROM {self._lists}.models WHERE key = ?", model)  # noqa: S608 - names of ours
+        return row and row[0]
+
+    # --- operations ----------------------------------------------------------
+
+    def add_operation(self, row: OperationRow, *, creates: bool) -> None:
+        """Keep an operation. ``creates`` tells that it has taken its model's id."""
+        self._database.execute(
+            "INSERT INTO operations (parent, model, id, looks, creates, rpc, api, request, failure, body)"
+            " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            (row.parent, row.model, row.id, row.looks, creates, *row[4:]),
+        )
+        if row.looks is not None:
+            self.under_way += 1
+
+    def operation(self, parent: str, model: str, operation_id: str) -> OperationRow | None:
+        """The operation of that name."""
+        row = self._one(
+            f"SELECT {_OPERATION} FROM operations WHERE parent = ? AND model = ? AND id = ?",  # noqa: S608 - names of ours
+            parent,
+            model,
+            operation_id,
+        )
+        return row and OperationRow(*row)
+
+    def operations_under_way(self, parent: str, model: str) -> list[OperationRow]:
+        """The model's operations that are not done, the oldest first."""
+        rows = self._all(
+            f"SELECT {_OPERATION} FROM operations WHERE parent = ? AND model = ? AND looks IS NOT NULL"  # noqa: S608 - names of ours
+            " ORDER BY rowid",
+            parent,
+            model,
+        )
+        return [OperationRow(*row) for row in rows]
+
+    def is_taken(self, parent: str, model_id: str) -> bool:
+        """Whether a model has the id, or an operation that is under way makes one that will."""
+        return bool(
+            self._one(
+                "SELECT 1 FROM models WHERE parent = ?1 AND id = ?2 UNION ALL"
+                " SELECT 1 FROM operations WHERE parent = ?1 AND model = ?2 AND looks IS NOT NULL AND creates LIMIT 1",
+                parent,
+                model_id,
+            )
+        )
+
+    def change_operation(self, row: OperationRow) -> None:
+        """Keep what became of an operation that was under way."""
+        self._database.execute(
+            "UPDATE operations SET looks = ?, body = ? WHERE parent = ? AND model = ? AND id = ?",
+            (row.looks, row.body, row.parent, row.model, row.id),
+        )
+        if row.looks is None:
+            self.under_way -= 1
+
+    def delete_operation(self, row: OperationRow) -> None:
+        """Forget an operation that is done."""
+        self._database.execute(
+            "DELETE FROM operations WHERE parent = ? AND model = ? AND id = ?", (row.parent, row.model, row.id)
+        )
+
+    def list_operations(self, parent: str, model: str | None, page: Page) -> list[OperationRow]:
+        """The operations of a place, or of one of its models."""
+        after, values, order = page.compile()
+        sql = f"SELECT {_OPERATION} FROM operations WHERE parent = ?"  # noqa: S608 - names of ours
+        given: tuple[Any, ...] = (parent,)
+        if model is not None:
+            sql += " AND model = ?"
+            given = (parent, model)
+        rows = self._all(f"{sql}{after} ORDER BY {order} LIMIT ?", *given, *values, page.limit)
+        return [OperationRow(*row) for row in rows]
+
+    # --- evaluations ---------------------------------------------------------
+
+    def add_evaluation(self, model: int, number: int, evaluation_id: str, body: bytes) -> None:
+        """Keep an evaluation of a version."""
+        self._database.execute(
+            "INSERT INTO evaluations (model, number, id, body) VALUES (?, ?, ?, ?)",
+            (model, number, evaluation_id, body),
+        )
+
+    def evaluation(self, model: int, evaluation_id: str) -> tuple[int, bytes] | None:
+        """The number of the version that was evaluated, and the evaluation."""
+        return self._one("SELECT number, body FROM evaluations WHERE model = ? AND id = ?", model, evaluation_id)
+
+    def list_evaluations(self, model: int, number: int, page: Page) -> list[tuple[str, bytes]]:
+        """The evaluations of a version, each with its id."""
+        after, values, order = page.compile()
+        return self._all(
+            f"SELECT id, body FROM evaluations WHERE model = ? AND number = ?{after} ORDER BY {order} LIMIT ?",  # noqa: S608 - names of ours
+            model,
+            number,
+            *values,
+            page.limit,
+        )
+
+    def add_slice(self, model: int, evaluation_id: str, slice_id: str, dimension: str, body: bytes) -> None:
+        """Keep a slice of an evaluation."""
+        self._database.execute(
+            "INSERT INTO slices (model, evaluation, id, dimension, annotations, body) VALUES (?, ?, ?, ?, 0, ?)",
+            (model, evaluation_id, slice_id, dimension, body),
+        )
+
+    def slice(self, model: int, evaluation_id: str, slice_id: str) -> bytes | None:
+        """A slice of an evaluation."""
+        row = self._one(
+            "SELECT body FROM slices WHERE model = ? AND evaluation = ? AND id = ?", model, evaluation_id, slice_id
+        )
+        return row and row[0]
+
+    def add_annotations(self, model: int, evaluation_id: str, slice_id: str, count: int) -> None:
+        """Count annotations that were imported into a slice."""
+        self._database.execute(
+            "UPDATE slices SET annotations = annotations + ? WHERE model = ? AND evaluation = ? AND id = ?",
+            (count, model, evaluation_id, slice_id),
+        )
+
+    def list_slices(self, model: int, evaluation_id: str, dimension: str | None, page: Page) -> list[tuple[str, bytes]]:
+        """The slices of an evaluation, each with its id; with a dimension, those along it."""
+        after, values, order = page.compile()
+        return self._all(
+            "SELECT id, body FROM slices WHERE model = ? AND evaluation = ? AND (? IS NULL OR dimension = ?)"  # noqa: S608 - names of ours
+            f"{after} ORDER BY {order} LIMIT ?",
+            model,
+            evaluation_id,
+            dimension,
+            dimension,
+            *values,
+            page.limit,
+        )
+
+    # --- within --------------------------------------------------------------
+
+    def _one(self, sql: str, *values: Any) -> Any:
+        return self._database.execute(sql, values).fetchone()
+
+    def _all(self, sql: str, *values: Any) -> list[Any]:
+        return self._database.execute(sql, values).fetchall()
+
+    def _view(self, join: str, *values: Any) -> View | None:
+        row = self._one(
+            f"SELECT {_VIEW} FROM main.models AS m JOIN main.versions AS v {join} WHERE m.parent = ? AND m.id = ?",  # noqa: S608 - names of ours
+            *values,
+        )
+        return row and View(*row)
+
+    def _list(self, source: str, of: tuple[Any, ...], conditions: Iterable[Condition], page: Page) -> list[View]:
+        after, values, order = page.compile()
+        wheres = list(conditions)
+        sql = "".join(f" AND {condition.sql}" for condition in wheres)
+        given = [value for condition in wheres for value in condition.values]
+        rows = self._all(
+            f"SELECT {_VIEW} FROM {source}{sql}{after} ORDER BY {order} LIMIT ?",  # noqa: S608 - names of ours
+            *of,
+            *given,
+            *values,
+            page.limit,
+        )
+        return [View(*row) for row in rows]
+
+    def _write_aliases(self, model: int, number: int, aliases: str, time: int | None) -> None:
+        self._database.execute(
+            "UPDATE main.versions SET aliases = ?1, revision = revision + 1, update_time = coalesce(?2, update_time)"
+            " WHERE model = ?3 AND number = ?4 AND aliases <> ?1",
+            (aliases, time, model, number),
+        )
+
+    def _add_labels(self, model: int, number: int, labels: Mapping[str, str]) -> None:
+        self._database.executemany(
+            "INSERT INTO main.version_labels (model, label, number, value) VALUES (?, ?, ?, ?)",
+            [(model, label, number, value) for label, value in labels.items()],
+        )
+
+    def _remove_labels(self, model: int, number: int, labels: Iterable[str]) -> None:
+        self._database.executemany(
+            "DELETE FROM main.version_labels WHERE model = ? AND label = ? AND number = ?",
+            [(model, label, number) for label in labels],
+        )
+
+    # --- lists that lag ------------------------------------------------------
+
+    def count_list(self) -> None:
+        """A list is about to be answered: show it the writes that are due."""
+        if not self._lag:
+            return
+        self._lists_answered += 1
+        while self._due and self._due[0][0] < self._lists_answered:
+            _, model, image = self._due.popleft()
+            for table, column in _LISTED.items():
+                self._database.execute(f"DELETE FROM lagging.{table} WHERE {column} = ?", (model,))  # noqa: S608 - names of ours
+                for row in image[table]:
+                    marks = ", ".join("?" * len(row))
+                    self._database.execute(f"INSERT INTO lagging.{table} VALUES ({marks})", row)  # noqa: S608 - names of ours
+
+    def _remember(self) -> None:
+        """A transaction has ended: lists shall see the models it wrote after so many further lists."""
+        if self._lag:
+            for model in sorted(self._touched):
+                image = {
+                    table: self._all(f"SELECT * FROM main.{table} WHERE {column} = ?", model)  # noqa: S608 - names of ours
+                    for table, column in _LISTED.items()
+                }
+                self._due.append((self._lists_answered + self._lag, model, image))
+        self._touched.clear()
+
+
+_OPERATION: Final = "parent, model, id, looks, rpc, api, request, failure, body"
+
+
+def _open(path: str | None) -> sqlite3.Connection:
+    """A connection to the file, which is made if it is not there, and to nobody else's file."""
+    # Whoever holds the file holds it for long: there is nothing to wait for.
+    try:
+        database = sqlite3.connect(
+            ":memory:" if path is None else path, timeout=0, isolation_level=None, check_same_thread=False
+        )
+    except sqlite3.Error as error:
+        raise DataFileError(f"The data file {path} cannot be opened: {error}.", path=str(path)) from error
+    try:
+        _prepare(database, path)
+    except BaseException:
+        database.close()
+        raise
+    return database
+
+
+def _prepare(database: sqlite3.Connection, path: str | None) -> None:
+    shown = str(path)
+    try:
+        database.execute("PRAGMA locking_mode = EXCLUSIVE")
+        (application,) = database.execute("PRAGMA application_id").fetchone()
+        (version,) = database.execute("PRAGMA user_version").fetchone()
+        empty = database.execute("SELECT 1 FROM sqlite_schema LIMIT 1").fetchone() is None
+        if not empty and application != APPLICATION_ID:
+            raise DataFileError(
+                f"The data file {shown} is an SQLite database of another program. Name another file.", path=shown
+            )
+        if not empty and version != SCHEMA_VERSION:
+            raise DataFileError(
+                f"The data file {shown} has format {version}, and this version reads format {SCHEMA_VERSION}."
+                " Name another file.",
+                path=shown,
+            )
+        database.execute("PRAGMA journal_mode = WAL")
+        database.execute("PRAGMA synchronous = FULL")
+        database.execute("BEGIN IMMEDIATE")
+        if empty:
+            for statement in _statements(_LISTED_TABLES.format(schema="main") + _OTHER_TABLES):
+                database.execute(statement)
+            database.execute(f"PRAGMA application_id = {APPLICATION_ID}")
+            database.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
+        # Also an emulator that only reads has the file to itself.
+        database.execute("COMMIT")
+    except sqlite3.OperationalError as error:
+        if error.sqlite_errorcode & 0xFF in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
+            raise DataFileError(
+                f"The data file {shown} is open in another emulator. Stop that one, or name another file.",
+                path=shown,
+                in_use=True,
+            ) from error
+        raise DataFileError(f"The data file {shown} cannot be opened: {error}.", path=shown) from error
+    except sqlite3.DatabaseError as error:
+        raise DataFileError(
+            f"The data file {shown} is not an SQLite database. Name another file.", path=shown
+        ) from error
+
+
+def _statements(script: str) -> list[str]:
+    return [statement for statement in script.split(";") if statement.strip()]
