@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 hypothesis.settings.register_profile("gate", deadline=None, max_examples=int(os.environ.get("EXAMPLES", "60")))
 hypothesis.settings.load_profile("gate")
 
+pytest_plugins = ["tests.storage.server"]
+
 markdown = Sybil(parsers=[PythonCodeBlockParser(), SkipParser()], patterns=["*.md"], excludes=["CHANGELOG.md"])
 docstrings = Sybil(
     parsers=[DocTestParser(optionflags=NUMBER)],

@@ -1,8 +1,8 @@
-"""Train three models, register each as a version of one model, promote the best, and find it all again.
+"""Train three models, register each as a version of one model, promote the best, and predict with it again.
 
-Run it with ``make demo``. Everything happens on this machine: the registry is a file, and what answers is the local
-Vertex that comes with vertex-registry. On Vertex itself, only the line that makes the registry is another:
-``RegistryClient(project=..., location=...)``.
+Run it with ``make demo``. Everything happens on this machine: what answers is the local Vertex that comes with
+vertex-registry, and a local storage server. On Google Cloud only the line that makes the registry is another:
+``RegistryClient(project=..., location=..., staging_bucket="gs://...")``.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import joblib
 from sklearn.datasets import load_breast_cancer
 from sklearn.ensemble import RandomForestClassifier
 from sklearn.linear_model import LogisticRegression
@@ -18,6 +19,7 @@ from sklearn.model_selection import train_test_split
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.tree import DecisionTreeClassifier
+from storage_server import storage_server  # type: ignore[import-not-found]  # beside this script
 
 from vertex_registry import Stage, local_registry
 
@@ -40,19 +42,23 @@ def main() -> None:
     x, y = load_breast_cancer(return_X_y=True)
     x_train, x_test, y_train, y_test = train_test_split(x, y, random_state=0)
 
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "registry.db"
-        with local_registry(path) as registry:
+    with tempfile.TemporaryDirectory() as folder, storage_server("models"):
+        registry_file = Path(folder) / "registry.db"
+        with local_registry(registry_file, staging_bucket="gs://models") as registry:
             for algorithm, classifier in CANDIDATES.items():
                 accuracy = round(float(classifier.fit(x_train, y_train).score(x_test, y_test)), 4)
+                model = Path(folder) / algorithm
+                model.mkdir()
+                joblib.dump(classifier, model / "model.joblib")
                 version = registry.register_version(
                     NAME,
-                    f"gs://models/tumour-classifier/{algorithm.replace(' ', '-')}",
+                    model,  # the folder is uploaded, and then registered
                     metadata={"algorithm": algorithm, "accuracy": accuracy},
+                    container="sklearn",
                 )
                 if version.version == "1":
                     registry.set_stage(NAME, version.version, Stage.PRODUCTION)
-            print("Trained and registered; the first one went to Production:\n")
+            print("Trained, uploaded and registered; the first one went to Production:\n")
             show(registry.list_versions(NAME))
 
             best = max(registry.list_versions(NAME), key=lambda version: version.metadata["accuracy"])
@@ -60,13 +66,20 @@ def main() -> None:
             print(f"\nVersion {best.version} is the best, and takes its place:\n")
             show(registry.list_versions(NAME))
 
-        with local_registry(path) as registry:
+        with local_registry(registry_file) as registry:
             print("\nClosed, and opened again:\n")
             show(registry.list_versions(NAME))
             production = registry.latest_version(NAME, stage=Stage.PRODUCTION)
             if production is None or production.version != best.version:
                 raise SystemExit("The registry has forgotten which version is in Production.")
+
+            downloaded = registry.download_version(NAME, production.version, Path(folder) / "downloaded")
+            loaded = registry.load_version(NAME, production.version, trusted=True)
+            trained = CANDIDATES[production.metadata["algorithm"]]
+            if (loaded.predict(x_test) != trained.predict(x_test)).any():
+                raise SystemExit("What was downloaded does not predict what was trained.")
             print(f"\nIn Production: version {production.version}, {production.metadata['algorithm']}.")
+            print(f"Downloaded to {downloaded}: predicts for {len(x_test)} patients what the trained one did.")
 
 
 def show(versions: Iterable[ModelVersion]) -> None:

@@ -25,22 +25,25 @@ import logging
 import os
 import threading
 import uuid
+import warnings
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, Final, Literal, Self, TypeVar
 
 import attrs
 
-from vertex_registry import _labels, _names, _serving, _stages
+from vertex_registry import _labels, _loading, _names, _serving, _stages
 from vertex_registry._records import Retry, ServingContainer, StageChange
 from vertex_registry._stages import Stage
 from vertex_registry.errors import (
     AlreadyExistsError,
     AmbiguousNameError,
+    AuthenticationError,
     ConflictError,
     InvalidArgumentError,
     NotFoundError,
     OperationFailedError,
     OperationTimeoutError,
+    PermissionDeniedError,
     RegistryError,
     StateUnknownError,
     UnavailableError,
@@ -48,9 +51,10 @@ from vertex_registry.errors import (
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
+    from pathlib import Path
     from types import TracebackType
 
-    from vertex_registry import _rpc, _wire
+    from vertex_registry import _rpc, _storage, _wire
     from vertex_registry._records import ModelVersion, RegisteredModel
 else:
 
@@ -64,6 +68,7 @@ else:
             return getattr(importlib.import_module(self._name), attribute)
 
     _rpc = _Later("vertex_registry._rpc")
+    _storage = _Later("vertex_registry._storage")
     _wire = _Later("vertex_registry._wire")
 
 _T = TypeVar("_T")
@@ -72,6 +77,7 @@ _LOG: Final = logging.getLogger("vertex_registry")
 _LOG.addHandler(logging.NullHandler())
 
 _EMULATOR: Final = "VERTEX_AI_EMULATOR_HOST"
+_STORAGE_EMULATOR: Final = "STORAGE_EMULATOR_HOST"
 _LOCAL_PROJECT: Final = "local-project"
 _LOCATION: Final = "us-central1"  # what Google's own SDK takes where nothing is said
 _RETRY: Final = Retry()
@@ -146,7 +152,9 @@ class RegistryClient:
         transport: ``"grpc"`` or ``"rest"``. Else gRPC, unless the endpoint begins with ``http://``.
         managed_by: The value of the label ``managed_by`` on everything that is registered.
         actor: Who ``stage_changed_by`` names where the credentials do not tell.
-        default_image: The serving image of versions that name no container. Else the newest scikit-learn image.
+        default_image: The serving image of versions that name no container. Else the scikit-learn image that follows
+            the version that wrote the model, where that can be told, or else the newest.
+        staging_bucket: Where artifacts on this machine are uploaded to: ``gs://bucket``, or a directory in it.
         retry: How long to go on trying.
         user_agent: What the user agent begins with.
         now: What tells the time (aware, UTC) that changes are stamped with.
@@ -167,6 +175,7 @@ class RegistryClient:
         managed_by: str = "zenml",
         actor: str | None = None,
         default_image: str | None = None,
+        staging_bucket: str | None = None,
         retry: Retry = _RETRY,
         user_agent: str | None = None,
         now: Callable[[], dt.datetime] = _now,
@@ -181,12 +190,14 @@ class RegistryClient:
         self._managed_by = _labels.check_managed_by(managed_by)
         self._actor = None if actor is None else _names.check_text("actor", actor, 128)
         self._default_image = default_image
+        self._staging_bucket = None if staging_bucket is None else _names.check_staging_bucket(staging_bucket)
         self._retry = retry
         self._user_agent = " ".join(filter(None, [user_agent, f"vertex-registry/{_version()}"]))
         self._now = now
         self._new_id = new_id
         self._lock = threading.Lock()
         self._connection: _rpc.Connection | None = None
+        self._opened: _storage.Storage | None = None
         self._closed = False
         self._known: dict[str, _Model] = {}
 
@@ -207,15 +218,17 @@ class RegistryClient:
         """End the connection; a second time does nothing."""
         with self._lock:
             connection, self._connection, self._closed = self._connection, None, True
-        if connection is not None:
-            connection.close()
+            files, self._opened = self._opened, None
+        for open_one in (connection, files):
+            if open_one is not None:
+                open_one.close()
 
     # --- versions -----------------------------------------------------------------------------------------------------
 
     def register_version(
         self,
         name: str,
-        source: str,
+        source: str | os.PathLike[str],
         *,
         version_name: str | None = None,
         description: str | None = None,
@@ -225,7 +238,10 @@ class RegistryClient:
         aliases: Iterable[str] = (),
         make_default: bool = True,
         container: ServingContainer | str | None = None,
+        gpu: bool = False,
         model_description: str | None = None,
+        staging_bucket: str | None = None,
+        check_source: bool | None = None,
         request_id: str | None = None,
     ) -> ModelVersion:
         """Upload an artifact as the next version of the model of that name, and give the version.
@@ -235,7 +251,8 @@ class RegistryClient:
 
         Args:
             name: The model's display name, of 1 to 128 characters, or the full resource name of a model that is there.
-            source: The artifact's directory, ``gs://bucket/directory``.
+            source: The artifact's directory, ``gs://bucket/directory``; or, with a staging bucket, a folder or file on
+                this machine, which is uploaded first, unless the same bytes are there.
             version_name: The caller's own name of the version, kept exactly; of 1 to 128 characters.
             description: What this version is.
             metadata: Any JSON object that fits into the labels of the version; it comes back equal.
@@ -246,16 +263,23 @@ class RegistryClient:
             container: What serves the version: a container, an image's URI, or the name of a framework that Vertex has
                 images for, with or without its version (``"sklearn"``, ``"xgboost:2.1"``). Else the client's
                 default image.
+            gpu: Take the framework's image for machines with a GPU.
             model_description: What the model is; used when this version creates it.
+            staging_bucket: Where a folder on this machine is uploaded to: ``gs://bucket``, or a directory in it. Else
+                the client's. It goes to ``<staging bucket>/<id of the model's name>/<digest of the content>``.
+            check_source: Look into the ``gs://`` directory first, whether a prebuilt image finds its file there; Vertex
+                refuses what it does not. None looks where the bucket can be read, and nowhere where Vertex is an
+                emulator and no storage emulator is named.
             request_id: The caller's own id of this registration. Registering with it again, today or tomorrow, from
                 this process or another, gives the version that it made, and finishes it where it was cut off.
 
         Raises:
-            InvalidArgumentError: An argument cannot be right; nothing was sent.
+            InvalidArgumentError: An argument cannot be right, or the image cannot serve the source; nothing was sent.
             AmbiguousNameError: Several models bear the name.
-            NotFoundError: ``name`` is a resource name, and that model is not there.
-            ConflictError: ``request_id`` has registered another source; or a label on the model itself hides what was
-                written on the version.
+            NotFoundError: ``name`` is a resource name, and that model is not there; or there is no such bucket.
+            PermissionDeniedError: The credentials may not do it, or may not write to the staging bucket.
+            ConflictError: ``request_id`` has registered another source; a file changed while it was uploaded; or a
+                label on the model itself hides what was written on the version.
             StateUnknownError: It cannot be known whether the version was made. The error's ``request_id`` is safe to
                 try again.
             OperationFailedError, OperationTimeoutError: Vertex could not make the version, or is still at it.
@@ -269,10 +293,12 @@ class RegistryClient:
         default = [_names.DEFAULT_ALIAS] if make_default else []
         chosen = _stages.check_stage(stage)
         _stages.check_exclusive(chosen, archive_existing=archive_existing)
+        staging = self._staging(staging_bucket)
+        local = _local(source, staging)
         registration = _Registration(
             name=name,
-            source=_names.check_source(source),
-            container=self._container(container),
+            source=_names.check_source(os.fspath(source)) if local is None else local.source,
+            container=self._container(container, local, gpu=gpu),
             aliases=tuple(dict.fromkeys([*given, *hidden, *default])),
             description=None if description is None else _names.check_text("description", description),
             model_description=(
@@ -285,7 +311,131 @@ class RegistryClient:
             request_id=identity,
         )
         self._labels_of(registration, seen=())  # they fit, or nothing is sent
+        if local is None:
+            self._check_directory(registration.source, registration.container.image, asked=check_source)
+        else:
+            uri = self._send(local, name, staging, registration.container.image)
+            registration = attrs.evolve(registration, source=uri)
         return self._register(registration, own_request=request_id is not None)
+
+    def upload(
+        self,
+        source: str | os.PathLike[str],
+        *,
+        name: str,
+        staging_bucket: str | None = None,
+        container: ServingContainer | str | None = None,
+    ) -> str:
+        """The ``gs://`` directory that a folder on this machine was uploaded to: what `register_version` does first.
+
+        The same bytes are not sent twice, and an upload that was interrupted goes on where it was.
+
+        Args:
+            source: The folder, or a file.
+            name: The name of the model that it is for.
+            staging_bucket: Where to: ``gs://bucket``, or a directory in it. Else the client's.
+            container: What is going to serve it, as in `register_version`.
+
+        Raises:
+            InvalidArgumentError: There is no such folder, no staging bucket, or the image could not serve it.
+            NotFoundError: There is no such bucket.
+            PermissionDeniedError: The credentials may not write to it.
+            ConflictError: A file changed while it was uploaded.
+            UnavailableError: There was no usable answer within the time budget.
+        """
+        self._check_model(name)
+        staging = self._staging(staging_bucket)
+        if (local := _local(source, staging)) is None:
+            _names.check_source(os.fspath(source))
+            raise InvalidArgumentError(f"{source!r} is in Cloud Storage already.")
+        return self._send(local, name, staging, self._container(container, local, gpu=False).image)
+
+    def download(self, uri: str, destination: str | os.PathLike[str] | None = None) -> Path:
+        """The folder on this machine that a ``gs://`` directory was downloaded to, whole and verified.
+
+        Args:
+            uri: The directory.
+            destination: The folder to make. None is one in the cache, which is fetched once and is then the same.
+
+        Raises:
+            InvalidArgumentError: It is no directory in Cloud Storage.
+            NotFoundError: There is nothing in it.
+            AlreadyExistsError: The destination is there already.
+            PermissionDeniedError: The credentials may not read it.
+            ConflictError: A file was replaced meanwhile.
+            UnavailableError: There was no usable answer within the time budget.
+        """
+        self._check_open()
+        return self._files.download(_names.check_source(uri), destination)
+
+    def load_version(
+        self,
+        name: str,
+        version: str | int = _names.DEFAULT_ALIAS,
+        *,
+        version_name: str | None = None,
+        trusted: bool = False,
+    ) -> Any:
+        """The model object that was saved in a version's artifact.
+
+        Args:
+            name: The model's name.
+            version: Vertex's number of the version or an alias.
+            version_name: The name that the version was registered with, in place of ``version``.
+            trusted: Whether whoever wrote the artifact may run code here: pickle, joblib and torch files do when they are
+                read, and are refused without it.
+
+        Raises:
+            InvalidArgumentError: The format runs code, and ``trusted`` was not said.
+            NotFoundError: There is no such version, or no model in its artifact.
+            RegistryError: The library that reads it is missing, or cannot.
+        """
+        found = self.get_version(name, version, version_name=version_name)
+        return _loading.load(self._artifact(found, None), trusted=trusted, where=found.artifact_uri)
+
+    def download_version(
+        self,
+        name: str,
+        version: str | int = _names.DEFAULT_ALIAS,
+        destination: str | os.PathLike[str] | None = None,
+        *,
+        version_name: str | None = None,
+    ) -> Path:
+        """The folder on this machine that a version's artifact was downloaded to, whole and verified.
+
+        Args:
+            name: The model's name.
+            version: Vertex's number of the version or an alias.
+            destination: The folder to make. None is one in the cache, which is fetched once and is then the same.
+            version_name: The name that the version was registered with, in place of ``version``.
+
+        Raises:
+            NotFoundError: There is no such version, it has no artifact, or the artifact is gone.
+            AlreadyExistsError: The destination is there already.
+            PermissionDeniedError: The credentials may not read the artifact.
+            ConflictError: The artifact was replaced meanwhile.
+            UnavailableError: There was no usable answer within the time budget.
+        """
+        return self._artifact(self.get_version(name, version, version_name=version_name), destination)
+
+    def to_aiplatform(
+        self, name: str, version: str | int = _names.DEFAULT_ALIAS, *, version_name: str | None = None
+    ) -> Any:
+        """That very version as a ``google.cloud.aiplatform.Model`` of Google's SDK, to deploy it, for example.
+
+        It has this client's project, location, address and credentials, and nothing of what ``aiplatform.init`` was
+        told; nor is that SDK's own state touched.
+
+        Args:
+            name: The model's name.
+            version: Vertex's number of the version or an alias.
+            version_name: The name that the version was registered with, in place of ``version``.
+
+        Raises:
+            NotFoundError: There is no such model or version.
+        """
+        found = self.get_version(name, version, version_name=version_name)
+        return self._vertex.sdk_model(_wire.get(found.resource_name), found.resource_name)
 
     def get_version(
         self, name: str, version: str | int = _names.DEFAULT_ALIAS, *, version_name: str | None = None
@@ -677,6 +827,50 @@ class RegistryClient:
         return _rpc.Connection(target, credentials, self._retry)
 
     @property
+    def _files(self) -> _storage.Storage:
+        with self._lock:
+            self._check_open()
+            if self._opened is None:
+                given = self._settings.credentials
+                # A storage emulator is sent none, and where none were given the default ones are found there.
+                credentials = None if given is None else _rpc.load_credentials(given)[0]
+                self._opened = _storage.Storage(project=self._project, credentials=credentials, retry=self._retry)
+            return self._opened
+
+    def _staging(self, staging_bucket: str | None) -> str | None:
+        return self._staging_bucket if staging_bucket is None else _names.check_staging_bucket(staging_bucket)
+
+    def _send(self, local: _storage.LocalDirectory, name: str, staging: str | None, image: str) -> str:
+        _serving.check_directory(local.names, image, where=local.source)
+        given = _names.parse_model_name(name)
+        return self._files.upload(local, f"{staging}/{given.model_id if given else _names.model_id(name)}")
+
+    def _artifact(self, version: ModelVersion, destination: str | os.PathLike[str] | None) -> Path:
+        if not version.artifact_uri:
+            raise NotFoundError(
+                f"Version {version.version} of {version.name!r} was registered without an artifact.",
+                resource=version.resource_name,
+            )
+        return self._files.download(version.artifact_uri, destination)
+
+    def _check_directory(self, source: str, image: str, *, asked: bool | None) -> None:
+        """Look into the source where that was asked for, or is possible: would Vertex find a model there?"""
+        if asked is False or not (asked or _serving.files_of(image)):
+            return
+        if asked is None and self._settings.plain and not os.environ.get(_STORAGE_EMULATOR):
+            return
+        try:
+            names = self._files.look(source)
+        except (PermissionDeniedError, AuthenticationError, UnavailableError):
+            if asked:
+                raise
+            _LOG.info("%s cannot be looked into; Vertex will", source)
+            return
+        if not names:
+            raise InvalidArgumentError(f"There is nothing in {source}. Upload the model there first.", resource=source)
+        _serving.check_directory(names, image, where=source)
+
+    @property
     def _parent(self) -> str:
         if self._project is None:
             self._vertex  # noqa: B018  # the credentials name the project
@@ -961,13 +1155,33 @@ class RegistryClient:
 
     # --- registering --------------------------------------------------------------------------------------------------
 
-    def _container(self, container: ServingContainer | str | None) -> ServingContainer:
-        if isinstance(container, ServingContainer):
-            return container
-        image = self._default_image if container is None else container
-        if image is None:
-            return ServingContainer(_serving.default_image(self._location))
-        return ServingContainer(_serving.serving_image(image, self._location))
+    def _container(
+        self, container: ServingContainer | str | None, local: _storage.LocalDirectory | None, *, gpu: bool
+    ) -> ServingContainer:
+        today = self._now().date()
+        if not isinstance(container, ServingContainer):
+            image = self._default_image if container is None else container
+            if image is not None or gpu:
+                image = _serving.serving_image(image or "sklearn", self._location, gpu=gpu)
+            else:
+                image = self._image_for(local, today)
+            container = ServingContainer(image)
+        if (end := _serving.retired(container.image, today)) is not None:
+            _warn(f"{container.image} is not served by Google since {end}. Name a newer image with container=.")
+        return container
+
+    def _image_for(self, local: _storage.LocalDirectory | None, today: dt.date) -> str:
+        """The image of the scikit-learn that wrote the model; the newest where that cannot be told, or has none."""
+        newest = _serving.default_image(self._location)
+        written_by = None if local is None else _storage.written_by(local)
+        if written_by is None:
+            return newest
+        if (image := _serving.image_for_sklearn(written_by, self._location, today=today)) is None:
+            _warn(
+                f"Google has no serving image for scikit-learn {written_by}, which wrote the model; {newest} may not "
+                "be able to load it. Name your own image with container=, or write the model with an earlier version."
+            )
+        return image or newest
 
     def _labels_of(self, registration: _Registration, seen: Iterable[dt.datetime | None]) -> dict[str, str]:
         """All the labels that the version is complete with."""
@@ -1308,6 +1522,17 @@ def _version() -> str:
 
 
 _ABSENT: Final = object()
+
+
+def _local(source: str | os.PathLike[str], staging: str | None) -> _storage.LocalDirectory | None:
+    """The folder that is to be uploaded, or None where the source is in Cloud Storage, or cannot be uploaded."""
+    if isinstance(source, os.PathLike) or (isinstance(source, str) and source and "://" not in source):
+        return None if staging is None else _storage.scan(source)
+    return None
+
+
+def _warn(message: str) -> None:
+    warnings.warn(message, stacklevel=4)
 
 
 def _same(value: object, wanted: object) -> bool:

