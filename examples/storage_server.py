@@ -57,5 +57,5 @@ def wait_for(server: subprocess.Popen[bytes], address: str) -> None:
 def make_bucket(address: str, bucket: str) -> None:
     """Make an empty bucket."""
     body = json.dumps({"name": bucket}).encode()
-    request = urllib.request.Request(f"http://{address}/storage/v1/b?project=local-project", body)
-    urllib.request.urlopen(request, timeout=10).close()  # noqa: S310  # the address is ours
+    request = urllib.request.Request(f"http://{address}/storage/v1/b?project=local-project", body)  # ours
+    urllib.request.urlopen(request, timeout=10).close()  # noqa: S310  # likewise
