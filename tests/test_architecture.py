@@ -20,6 +20,7 @@ BREACHES = {
     "emulator-stands-alone": ("emulator/_service.py", "from vertex_registry import errors"),
     "client-stands-alone": ("_rpc.py", "from vertex_registry import emulator"),
     "google-stops-here": ("_records.py", "import grpc"),
+    "zenml-stands-outside": ("zenml.py", "from vertex_registry import _names"),
 }
 
 

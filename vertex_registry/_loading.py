@@ -1,0 +1,136 @@
+"""From an artifact's directory to the model object that was saved in it.
+
+A directory is recognised by a file's name: those that Vertex's prebuilt images load, and those that ZenML and the
+frameworks themselves write. ``FORMATS`` lists them; the first that is there is the model.
+
+A pickle is a program that Python runs to rebuild an object, and whoever can write the file decides what it does: open a
+shell, send your keys away. joblib and torch files are pickles too. They are loaded only for a caller who says that the
+writer is trusted. XGBoost's, Keras's and TensorFlow's own formats describe a model and run nothing of the writer's when
+they are read. Keras is told to refuse what is written in Python; a TensorFlow graph, once called, can read and write
+files.
+
+No framework is a dependency: the one that reads the file has to be installed by whoever wants the object.
+"""
+
+from __future__ import annotations
+
+import importlib
+import pickle
+import zipfile
+from fnmatch import fnmatchcase
+from typing import TYPE_CHECKING, Any, Final
+
+import attrs
+
+from vertex_registry.errors import InvalidArgumentError, NotFoundError, RegistryError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+
+@attrs.frozen
+class Format:
+    """A way in which a model is kept in a directory.
+
+    Attributes:
+        file: The name of its file, or a pattern of it.
+        library: The module that reads it; Python's own is "pickle".
+        runs_code: Whether reading it runs whatever its writer put in.
+        read: What gives the object, from the module and the path of the file.
+    """
+
+    file: str
+    library: str
+    runs_code: bool
+    read: Callable[[Any, Path], Any]
+
+
+def _booster(xgboost: Any, path: Path) -> Any:
+    booster = xgboost.Booster()
+    booster.load_model(path)
+    return booster
+
+
+def _unpickled(_: Any, path: Path) -> Any:
+    with path.open("rb") as file:
+        return pickle.load(file)  # noqa: S301  # for a caller who trusts the writer, as `load` has made sure
+
+
+def _torch(torch: Any, path: Path) -> Any:
+    with zipfile.ZipFile(path) as archive:
+        is_script = any(name.endswith("/constants.pkl") for name in archive.namelist())
+    if is_script:
+        return torch.jit.load(path, map_location="cpu")
+    return torch.load(path, map_location="cpu", weights_only=False)
+
+
+FORMATS: Final = (
+    Format("model.joblib", "joblib", runs_code=True, read=lambda joblib, path: joblib.load(path)),
+    Format("model.pkl", "pickle", runs_code=True, read=_unpickled),
+    Format("model.bst", "xgboost", runs_code=False, read=_booster),
+    Format("model.json", "xgboost", runs_code=False, read=_booster),
+    Format("model.ubj", "xgboost", runs_code=False, read=_booster),
+    Format(
+        "saved_model.pb*", "tensorflow", runs_code=False, read=lambda tf, path: tf.saved_model.load(str(path.parent))
+    ),
+    Format("*.keras", "keras", runs_code=False, read=lambda keras, path: keras.saving.load_model(path, safe_mode=True)),
+    Format("entire_model.pt", "torch", runs_code=True, read=_torch),
+    Format("model.pt", "torch", runs_code=True, read=_torch),
+    Format("model.pth", "torch", runs_code=True, read=_torch),
+    Format("artifact.pkl", "pickle", runs_code=True, read=_unpickled),
+)
+
+
+def find(names: list[str], where: str) -> tuple[Format, str]:
+    """The format of a directory with these files at its top, and the file.
+
+    Raises:
+        NotFoundError: None of the files is a model's that can be read here.
+    """
+    for form in FORMATS:
+        for name in sorted(names):
+            if fnmatchcase(name, form.file):
+                return form, name
+    known = ", ".join(form.file for form in FORMATS)
+    raise NotFoundError(
+        f"There is no model in {where} that can be loaded: it holds none of {known}. "
+        "download_version() gives the folder, to load the model in your own way.",
+        resource=where,
+    )
+
+
+def load(folder: Path, *, trusted: bool, where: str) -> Any:
+    """The model object that was saved in a folder.
+
+    Args:
+        folder: The artifact's directory, on this machine.
+        trusted: Whether the caller trusts whoever wrote it, with everything on this machine.
+        where: Where the folder came from, for messages.
+
+    Raises:
+        NotFoundError: None of the files is a model's that can be read here.
+        InvalidArgumentError: Reading it would run what its writer put in, and the caller did not say ``trusted=True``.
+        RegistryError: The library that reads it is not installed, or cannot read it.
+    """
+    form, name = find([path.name for path in folder.iterdir() if path.is_file()], where)
+    if form.runs_code and not trusted:
+        raise InvalidArgumentError(
+            f"{name} in {where} was not loaded: {form.library} runs whatever code the writer of the file put in it. "
+            "Pass trusted=True if you trust everybody who can write there."
+        )
+    try:
+        library = importlib.import_module(form.library)
+    except ImportError as error:
+        raise RegistryError(
+            f"{name} in {where} is read by {form.library}, which is not installed: pip install {form.library}.",
+            resource=where,
+        ) from error
+    try:
+        return form.read(library, folder / name)
+    except Exception as error:  # whatever the library, or the object's own code, raises
+        raise RegistryError(
+            f"{form.library} could not load {name} of {where}: {type(error).__name__}: {error}. Is it installed in the "
+            "version that wrote the file, with all that the model is made of?",
+            resource=where,
+        ) from error
