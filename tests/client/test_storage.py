@@ -14,7 +14,7 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 import google.oauth2.credentials
-import joblib  # type: ignore[import-untyped]  # ships no types
+import joblib
 import pytest
 import sklearn.linear_model
 from hypothesis import given
@@ -37,8 +37,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from tests.storage.server import Proxy, StorageServer
-
-pytest_plugins = ("tests.storage.server",)
 
 CHUNK = 256 * 1024
 AGENT = "service-PROJECT_NUMBER@gcp-sa-aiplatform.iam.gserviceaccount.com"

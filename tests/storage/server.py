@@ -83,7 +83,7 @@ def running() -> Iterator[StorageServer]:
                 *("-scheme", "http", "-host", "127.0.0.1", "-port", str(port), "-log-level", "error"),
                 *("-backend", "filesystem", "-filesystem-root", root, "-public-host", f"127.0.0.1:{port}"),
             ]
-            process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)  # noqa: S603
+            process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
             try:
                 while process.poll() is None:
                     with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 1):
