@@ -1,0 +1,205 @@
+"""Where the client connects to, and as whom."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+from typing import TYPE_CHECKING, Any
+
+import google.oauth2.credentials
+import pytest
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import rsa
+
+from vertex_registry import (
+    AuthenticationError,
+    ConflictError,
+    InvalidArgumentError,
+    RegistryClient,
+    Retry,
+    UnavailableError,
+    _client,
+    _rpc,
+    local_registry,
+)
+from vertex_registry.emulator import Emulator
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+TOKEN = "a-token-nobody-may-see"  # noqa: S105  # it opens nothing
+SOURCE = "gs://models/churn/1"
+
+
+@pytest.fixture
+def emulator() -> Iterator[Emulator]:
+    with Emulator() as emulator:
+        yield emulator
+
+
+@pytest.fixture(scope="module")
+def key() -> dict[str, str]:
+    """A service account's key, which opens nothing."""
+    private = rsa.generate_private_key(public_exponent=65537, key_size=2048)
+    pem = private.private_bytes(
+        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    )
+    return {
+        "type": "service_account",
+        "project_id": "key-project",
+        "private_key_id": "1",
+        "private_key": pem.decode(),
+        "client_email": "registry@key-project.iam.gserviceaccount.com",
+        "client_id": "1",
+        "token_uri": "http://127.0.0.1:1/token",
+    }
+
+
+def settings(
+    endpoint: str | None = None, transport: str | None = None, credentials: Any = None
+) -> tuple[str, bool, bool, bool]:
+    made = _client._settings(endpoint, transport, "europe-west4", credentials)
+    return made.host, made.rest, made.plain, made.anonymous
+
+
+def test_addresses(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The host, whether it is REST, whether it is plain text, and whether nobody is named: of every kind of address."""
+    assert settings() == ("europe-west4-aiplatform.googleapis.com", False, False, False)
+    assert settings(transport="rest") == ("europe-west4-aiplatform.googleapis.com", True, False, False)
+    assert settings("127.0.0.1:8470") == ("127.0.0.1:8470", False, True, True)
+    assert settings("localhost:8470", "rest") == ("localhost:8470", True, True, True)
+    assert settings("[::1]:8470") == ("[::1]:8470", False, True, True)
+    assert settings("http://127.0.0.1:8471/") == ("127.0.0.1:8471", True, True, True)
+    assert settings("https://localhost:8470") == ("localhost:8470", False, False, False)
+    assert settings("vertex.example.com") == ("vertex.example.com", False, False, False)
+    assert settings("http://vertex.example.com") == ("vertex.example.com", True, True, True)
+    assert settings("127.0.0.1:8470", credentials="key.json") == ("127.0.0.1:8470", False, True, False)
+    monkeypatch.setenv("VERTEX_AI_EMULATOR_HOST", "emulator:8470")
+    assert settings() == ("emulator:8470", False, True, True)
+    assert settings(credentials="key.json") == ("emulator:8470", False, True, True)
+    assert settings("127.0.0.1:1") == ("127.0.0.1:1", False, True, True)
+    monkeypatch.setenv("VERTEX_AI_EMULATOR_HOST", "http://127.0.0.1:8471")
+    assert settings() == ("127.0.0.1:8471", True, True, True)
+
+
+@pytest.mark.parametrize("transport", ["grpc", "rest"])
+def test_the_environment_alone_is_enough(emulator: Emulator, monkeypatch: pytest.MonkeyPatch, transport: str) -> None:
+    """VERTEX_AI_EMULATOR_HOST alone reaches an emulator: no credentials, no project, no location."""
+    monkeypatch.setenv("VERTEX_AI_EMULATOR_HOST", str(emulator.grpc if transport == "grpc" else emulator.rest))
+    with RegistryClient() as registry:
+        assert registry.register_version("churn", SOURCE).version == "1"
+
+    assert {request.transport for request in emulator.requests()} == {transport}
+    assert emulator.requests()[0].message.parent == "projects/local-project/locations/us-central1"
+
+
+def test_project_and_location(emulator: Emulator, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The project and the location come from the arguments, else from the environment."""
+    monkeypatch.setenv("GOOGLE_CLOUD_PROJECT", "acme")
+    monkeypatch.setenv("GOOGLE_CLOUD_LOCATION", "europe-west4")
+    with RegistryClient(endpoint=emulator.grpc) as registry:
+        list(registry.list_models())
+    with RegistryClient(endpoint=emulator.grpc, project="other", location="us-east1") as registry:
+        list(registry.list_models())
+
+    assert [request.message.parent for request in emulator.requests()] == [
+        "projects/acme/locations/europe-west4",
+        "projects/other/locations/us-east1",
+    ]
+
+
+@pytest.mark.parametrize("transport", ["grpc", "rest"])
+def test_a_token_in_plain_text(emulator: Emulator, transport: str, caplog: pytest.LogCaptureFixture) -> None:
+    """A token that was given reaches an emulator on this machine, and is in no log and no repr."""
+    credentials = google.oauth2.credentials.Credentials(TOKEN)  # type: ignore[no-untyped-call]  # untyped upstream
+    endpoint = emulator.grpc if transport == "grpc" else emulator.rest
+    with (
+        caplog.at_level(logging.DEBUG),
+        RegistryClient(endpoint=endpoint, project="acme", credentials=credentials) as registry,
+    ):
+        registry.register_version("churn", SOURCE)
+        assert TOKEN not in repr(registry)
+
+    sha = hashlib.sha256(TOKEN.encode()).hexdigest()
+    assert {request.metadata.get("authorization") for request in emulator.requests()} == {f"Bearer sha256:{sha}"}
+    assert TOKEN not in caplog.text
+
+
+def test_credentials_as_json(emulator: Emulator, key: dict[str, str], tmp_path: Path) -> None:
+    """A service account's key can be given as a file or as its content; it names its project and account."""
+    path = tmp_path / "key.json"
+    path.write_text(json.dumps(key))
+    for given in (key, path, str(path)):
+        credentials, project = _rpc.load_credentials(given)
+        assert project == "key-project"
+        assert _rpc.principal(credentials) == "registry@key-project.iam.gserviceaccount.com"
+    with (
+        RegistryClient(endpoint=emulator.grpc, credentials=key, retry=Retry(calls=0.001)) as registry,
+        pytest.raises(UnavailableError, match="token") as caught,
+    ):
+        next(registry.list_models())  # nobody gives tokens at its token_uri
+    assert key["private_key"] not in str(caught.value)
+
+
+def test_credentials_that_are_none(tmp_path: Path) -> None:
+    """What cannot be credentials is an AuthenticationError that says what to type, without what was given."""
+    path = tmp_path / "key.json"
+    path.write_text("{")
+    nothing: tuple[Any, ...] = (path, tmp_path / "missing.json", {"type": "service_account"}, {"type": "?"}, [TOKEN])
+    for given in nothing:
+        with pytest.raises(AuthenticationError) as caught:
+            _rpc.load_credentials(given)
+        assert TOKEN not in str(caught.value)
+
+
+def test_who_changed_a_stage(emulator: Emulator) -> None:
+    """Where the credentials do not tell who it is, the client's actor says it."""
+    with RegistryClient(endpoint=emulator.grpc, actor="ann@example.com") as registry:
+        registry.register_version("churn", SOURCE, stage="Staging")
+        assert registry.get_version("churn").stage_changed_by == "ann@example.com"
+
+
+def test_the_user_agent(emulator: Emulator) -> None:
+    """The user agent names this package, after what the caller adds."""
+    with RegistryClient(endpoint=emulator.rest, user_agent="acme-trainer/7") as registry:
+        list(registry.list_models())
+
+    agent = emulator.requests()[0].metadata
+    assert "acme-trainer/7 vertex-registry/" in agent.get("x-goog-api-client", "") + agent.get("user-agent", "")
+
+
+def test_nothing_is_sent_on_construction() -> None:
+    """Making a client sends nothing, closing it twice is fine, and its repr tells where it goes."""
+    registry = RegistryClient(project="acme", endpoint="127.0.0.1:1")
+    registry.close()
+    registry.close()
+
+    assert repr(registry) == "RegistryClient(project='acme', location='us-central1', endpoint='127.0.0.1:1')"
+    with pytest.raises(InvalidArgumentError, match="closed"):
+        registry.get_version("churn")
+
+
+def test_a_local_registry_in_a_file(tmp_path: Path) -> None:
+    """What a local registry keeps in a file is there when it is opened again; one at a time has it open."""
+    path = tmp_path / "registry.db"
+    with local_registry(path) as registry:
+        made = registry.register_version("churn", SOURCE, metadata={"a": 1}, stage="Production")
+        with pytest.raises(ConflictError, match="open"):
+            local_registry(path)
+    with local_registry(path) as registry:
+        assert registry.get_version("churn") == made
+        assert registry.register_version("churn", SOURCE).version == "2"
+
+
+def test_a_file_that_is_no_registry(tmp_path: Path) -> None:
+    """A file that is something else is refused in a sentence, and left as it is."""
+    path = tmp_path / "notes.txt"
+    path.write_text("milk, eggs")
+    with pytest.raises(InvalidArgumentError, match="notes.txt"):
+        local_registry(path)
+
+    assert path.read_text() == "milk, eggs"
+    with pytest.raises(InvalidArgumentError):
+        local_registry(tmp_path / "no" / "such" / "folder.db")
