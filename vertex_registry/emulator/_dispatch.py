@@ -1,8 +1,8 @@
 """The RPC table, and the one door that every request enters.
 
 ``RPCS`` says what there is: from it come the gRPC handlers, the REST routes, the documentation and the tests. Both
-transports hand a request to ``Dispatcher.call``: it is written down, meets the faults that were planned for its RPC, and
-goes to the service.
+transports hand a request to ``Dispatcher.call``: it is written down, meets the faults that were planned for its RPC,
+and goes to the service.
 """
 
 from __future__ import annotations
@@ -65,15 +65,31 @@ class Rpc(NamedTuple):
     http: tuple[Http, ...]
 
 
-def _model_rpc(name: str, method: str, response: Any, verb: str, path: str, body: str = "") -> Rpc:
+def _model_rpc(  # noqa: PLR0917 - it is a row of the table below
+    name: str, method: str, response: Any, verb: str, path: str, body: str = ""
+) -> Rpc:
     """A row of the model service, whose request is named after it; a response is named, too, or is an operation."""
     request = getattr(types, f"{name}Request").pb()
     response = getattr(types, response).pb() if isinstance(response, str) else response
     return Rpc(MODEL_SERVICE, name, method, request, response, (Http(verb, path, body),))
 
 
+def _operation_rpc(name: str, method: str, response: Any, verb: str, suffix: str = "") -> Rpc:
+    """A row of the operations, which stand under a location or under a model."""
+    many = name == "ListOperations"
+    paths = ("projects/*/locations/*", _MODEL)
+    http = tuple(
+        Http(
+            verb,
+            f"{{name={path}}}/operations" if many else f"{{name={path}/operations/*}}{suffix}",
+            "*" if suffix else "",
+        )
+        for path in paths
+    )
+    return Rpc(OPERATIONS, name, method, getattr(operations_pb2, f"{name}Request"), response, http)
+
+
 _MODEL: Final = "projects/*/locations/*/models/*"
-_OPERATION_PATHS: Final = ("projects/*/locations/*/operations/*", f"{_MODEL}/operations/*")
 _LRO: Final = operations_pb2.Operation
 
 RPCS: Final = (
@@ -87,19 +103,97 @@ RPCS: Final = (
         "GET",
         f"{{name={_MODEL}}}:listVersions",
     ),
+    _model_rpc(
+        "ListModelVersionCheckpoints",
+        "list_model_version_checkpoints",
+        "ListModelVersionCheckpointsResponse",
+        "GET",
+        f"{{name={_MODEL}}}:listCheckpoints",
+    ),
     _model_rpc("UpdateModel", "update_model", "Model", "PATCH", f"{{model.name={_MODEL}}}", "model"),
+    _model_rpc(
+        "UpdateExplanationDataset",
+        "update_explanation_dataset",
+        _LRO,
+        "POST",
+        f"{{model={_MODEL}}}:updateExplanationDataset",
+        "*",
+    ),
     _model_rpc("DeleteModel", "delete_model", _LRO, "DELETE", f"{{name={_MODEL}}}"),
     _model_rpc("DeleteModelVersion", "delete_model_version", _LRO, "DELETE", f"{{name={_MODEL}}}:deleteVersion"),
     _model_rpc(
         "MergeVersionAliases", "merge_version_aliases", "Model", "POST", f"{{name={_MODEL}}}:mergeVersionAliases", "*"
     ),
+    _model_rpc("ExportModel", "export_model", _LRO, "POST", f"{{name={_MODEL}}}:export", "*"),
+    _model_rpc("CopyModel", "copy_model", _LRO, "POST", "{parent=projects/*/locations/*}/models:copy", "*"),
+    _model_rpc(
+        "ImportModelEvaluation",
+        "import_model_evaluation",
+        "ModelEvaluation",
+        "POST",
+        f"{{parent={_MODEL}}}/evaluations:import",
+        "*",
+    ),
+    _model_rpc(
+        "BatchImportModelEvaluationSlices",
+        "batch_import_model_evaluation_slices",
+        "BatchImportModelEvaluationSlicesResponse",
+        "POST",
+        f"{{parent={_MODEL}/evaluations/*}}/slices:batchImport",
+        "*",
+    ),
+    _model_rpc(
+        "BatchImportEvaluatedAnnotations",
+        "batch_import_evaluated_annotations",
+        "BatchImportEvaluatedAnnotationsResponse",
+        "POST",
+        f"{{parent={_MODEL}/evaluations/*/slices/*}}:batchImport",
+        "*",
+    ),
+    _model_rpc(
+        "GetModelEvaluation", "get_model_evaluation", "ModelEvaluation", "GET", f"{{name={_MODEL}/evaluations/*}}"
+    ),
+    _model_rpc(
+        "ListModelEvaluations",
+        "list_model_evaluations",
+        "ListModelEvaluationsResponse",
+        "GET",
+        f"{{parent={_MODEL}}}/evaluations",
+    ),
+    _model_rpc(
+        "GetModelEvaluationSlice",
+        "get_model_evaluation_slice",
+        "ModelEvaluationSlice",
+        "GET",
+        f"{{name={_MODEL}/evaluations/*/slices/*}}",
+    ),
+    _model_rpc(
+        "ListModelEvaluationSlices",
+        "list_model_evaluation_slices",
+        "ListModelEvaluationSlicesResponse",
+        "GET",
+        f"{{parent={_MODEL}/evaluations/*}}/slices",
+    ),
+    _operation_rpc("ListOperations", "list_operations", operations_pb2.ListOperationsResponse, "GET"),
+    _operation_rpc("GetOperation", "get_operation", _LRO, "GET"),
+    _operation_rpc("DeleteOperation", "delete_operation", empty_pb2.Empty, "DELETE"),
+    _operation_rpc("CancelOperation", "cancel_operation", empty_pb2.Empty, "POST", ":cancel"),
+    _operation_rpc("WaitOperation", "wait_operation", _LRO, "POST", ":wait"),
     Rpc(
-        OPERATIONS,
-        "GetOperation",
-        "get_operation",
-        operations_pb2.GetOperationRequest,
-        _LRO,
-        tuple(Http("GET", f"{{name={path}}}") for path in _OPERATION_PATHS),
+        LOCATIONS,
+        "ListLocations",
+        "list_locations",
+        locations_pb2.ListLocationsRequest,
+        locations_pb2.ListLocationsResponse,
+        (Http("GET", "{name=projects/*}/locations"),),
+    ),
+    Rpc(
+        LOCATIONS,
+        "GetLocation",
+        "get_location",
+        locations_pb2.GetLocationRequest,
+        locations_pb2.Location,
+        (Http("GET", "{name=projects/*/locations/*}"),),
     ),
 )
 

@@ -12,11 +12,13 @@ from typing import TYPE_CHECKING, Any, Final, NoReturn
 import grpc
 from google.protobuf.message import DecodeError
 
-from vertex_registry.emulator._dispatch import APIS, RPCS, Dispatcher, Dropped, Rpc
+from vertex_registry.emulator._dispatch import APIS, RPCS, Dropped
 from vertex_registry.emulator._status import Failure, bad_request
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    from vertex_registry.emulator._dispatch import Dispatcher, Rpc
 
 _OPTIONS: Final = (
     # A port that somebody has is an error, and not a port to share.
@@ -62,7 +64,7 @@ class GrpcServer:
 
 
 def _handlers(dispatcher: Dispatcher) -> list[grpc.GenericRpcHandler]:
-    services: dict[str, dict[str, grpc.RpcMethodHandler]] = {}
+    services: dict[str, dict[str, grpc.RpcMethodHandler[bytes, bytes]]] = {}
     for rpc in RPCS:
         for api in APIS:
             service = rpc.service.format(api=api)

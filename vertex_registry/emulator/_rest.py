@@ -19,7 +19,6 @@ import logging
 import re
 import selectors
 import socket
-import ssl
 import threading
 import urllib.parse
 from dataclasses import asdict
@@ -27,16 +26,18 @@ from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import TYPE_CHECKING, Any, ClassVar, Final, NamedTuple
 
-from google.cloud import aiplatform_v1
 from google.longrunning import operations_pb2
 from google.protobuf import json_format
 from google.protobuf.descriptor import FieldDescriptor
 
-from vertex_registry.emulator._dispatch import APIS, MODEL_SERVICE, RPCS, Dispatcher, Dropped, Fault, Rpc
+from vertex_registry.emulator._dispatch import APIS, MODEL_SERVICE, RPCS, Dropped, Fault
 from vertex_registry.emulator._status import Code, Failure, bad_request, internal, not_found
 
 if TYPE_CHECKING:
+    import ssl
     from collections.abc import Callable, Mapping
+
+    from vertex_registry.emulator._dispatch import Dispatcher, Rpc
 
 _log = logging.getLogger(__name__)
 
@@ -132,8 +133,9 @@ def _v1beta1() -> Any:
     return aiplatform_v1beta1
 
 
-def _parse(rpc: Rpc, api: str, body: bytes, route: Route, match: re.Match[str], query: str) -> tuple[Any, bool]:
+def _parse(route: Route, match: re.Match[str], query: str, body: bytes) -> tuple[Any, bool]:
     """The request's message, as one of v1, and whether the answer shall show enumerations as numbers."""
+    rpc, api = route.rpc, match[1]
     message = _message_class(rpc, api)()
     if route.body:
         target = message if route.body == "*" else getattr(message, route.body)
@@ -210,26 +212,16 @@ def _bind(message: Any, name: str, value: str, route: Route, seen: set[str]) -> 
         f'Invalid JSON payload received. Unknown name "{name}": Cannot bind query parameter.'
         f" Field '{name}' could not be found in request message"
     )
-    target, path = message, []
-    field: Any = None
-    for part in name.split("."):
-        if field is not None:
-            if field.message_type is None or field.is_repeated:
-                raise bad_request(f"{unknown}.", (name, unknown))
-            target = getattr(target, field.name)
-        fields = target.DESCRIPTOR
-        field = fields.fields_by_name.get(part) or fields.fields_by_camelcase_name.get(part)
-        if field is None:
-            raise bad_request(f"{unknown}.", (name, unknown))
-        path.append(field.name)
-    full = ".".join(path)
-    if route.body == "*" or full in route.fields or path[0] == route.body or full in seen:
+    # No field that a query may set lies deeper: what does is in a body.
+    names = message.DESCRIPTOR
+    field = names.fields_by_name.get(name) or names.fields_by_camelcase_name.get(name)
+    if field is None or route.body in {"*", field.name} or field.name in {*route.fields, *seen}:
         raise bad_request(f"{unknown}.", (name, unknown))
     if not field.is_repeated:
-        seen.add(full)
+        seen.add(field.name)
     if field.message_type is not None and field.message_type.full_name == "google.protobuf.FieldMask":
         # As it stands: a mask comes in either case, and the service reads both.
-        getattr(target, field.name).paths.extend(filter(None, value.split(",")))
+        getattr(message, field.name).paths.extend(filter(None, value.split(",")))
         return
     given: Any = value
     if field.type == FieldDescriptor.TYPE_BOOL:
@@ -237,19 +229,21 @@ def _bind(message: Any, name: str, value: str, route: Route, seen: set[str]) -> 
     try:
         if given is None:
             raise json_format.ParseError  # noqa: TRY301 - it is handled where all that cannot be read is
-        json_format.ParseDict({field.json_name: [given] if field.is_repeated else given}, target)
+        json_format.ParseDict({field.json_name: [given] if field.is_repeated else given}, message)
     except json_format.ParseError:
-        description = f"Invalid value at '{full}'"
-        raise bad_request(f"{description}.", (full, description)) from None
+        description = f"Invalid value at '{field.name}'"
+        raise bad_request(f"{description}.", (field.name, description)) from None
+
+
+_PACKED: Final = (operations_pb2.Operation, operations_pb2.ListOperationsResponse)
 
 
 def _render(rpc: Rpc, api: str, response: Any, *, numbers: bool) -> bytes:
     if api == "v1beta1" and rpc.service == MODEL_SERVICE and response.DESCRIPTOR.file.package.endswith("aiplatform.v1"):
         response = getattr(_v1beta1().types, response.DESCRIPTOR.name).pb().FromString(response.SerializeToString())
-    elif isinstance(response, (operations_pb2.Operation, operations_pb2.ListOperationsResponse)):
+    elif isinstance(response, _PACKED) and b".v1beta1." in response.SerializeToString():
         # What is packed in an operation can be shown only when its messages are known.
-        if b".v1beta1." in response.SerializeToString():
-            _v1beta1()
+        _v1beta1()
     return json_format.MessageToJson(response, use_integers_for_enums=numbers, ensure_ascii=False).encode()
 
 
@@ -282,11 +276,19 @@ def _requests(dispatcher: Dispatcher, body: bytes) -> object:
                 "api": request.api,
                 "transport": request.transport,
                 "metadata": dict(request.metadata),
-                "message": json_format.MessageToDict(request.message),
+                "message": _shown(request.message),
             }
             for request in dispatcher.requests()
         ]
     }
+
+
+def _shown(message: Any) -> object:
+    try:
+        return json_format.MessageToDict(message)
+    except (json_format.Error, ValueError, TypeError):
+        # A request that came over gRPC may hold what JSON has no word for.
+        return None
 
 
 def _faults(dispatcher: Dispatcher, body: bytes) -> object:
@@ -359,7 +361,7 @@ class _Handler(BaseHTTPRequestHandler):
             return _failed(failure)
         except Dropped:
             raise
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 - a bug of ours must be seen, and the client must not hang
             _log.exception("A request failed")
             return _failed(internal(f"The emulator made a mistake: {type(error).__name__}."))
 
@@ -410,13 +412,13 @@ class _Handler(BaseHTTPRequestHandler):
             match = route.path.fullmatch(path)
             if match is not None:
                 api = match[1]
-                message, numbers = _parse(route.rpc, api, body, route, match, query)
+                message, numbers = _parse(route, match, query, body)
                 metadata = {name.lower(): value for name, value in self.headers.items()}
                 response = self.server.dispatcher.call(route.rpc, message, api=api, transport="rest", metadata=metadata)
                 return Answer(200, _render(route.rpc, api, response, numbers=numbers))
         raise not_found(
-            f"There is no method {self.command} {path[:200]} here. This is a local emulator of Vertex AI's model registry:"
-            " it serves ModelService, its operations and locations."
+            f"There is no method {self.command} {path[:200]} here. This is a local emulator of Vertex AI's model"
+            " registry: it serves ModelService, its operations and locations."
         )
 
     def _write(self, answer: Answer) -> None:
@@ -486,7 +488,7 @@ class RestServer(ThreadingHTTPServer):
         self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         self.socket.bind(self.server_address)
         self.server_address = self.socket.getsockname()
-        self.server_name, self.server_port = self.server_address[:2]
+        self.server_name, self.server_port = str(self.server_address[0]), self.server_address[1]
 
     def _own_hosts(self, host: str) -> frozenset[str]:
         names = {host.lower()}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import datetime
+import datetime as dt
 import json
 import os
 import secrets
@@ -26,8 +26,8 @@ if TYPE_CHECKING:
     from vertex_registry.emulator._dispatch import Request
 
 
-def _now() -> datetime.datetime:
-    return datetime.datetime.now(datetime.UTC)
+def _now() -> dt.datetime:
+    return dt.datetime.now(dt.UTC)
 
 
 def _new_id() -> str:
@@ -80,7 +80,7 @@ class Emulator:
         tls_cert: str | os.PathLike[str] | None = None,
         tls_key: str | os.PathLike[str] | None = None,
         storage: str | None = None,
-        now: Callable[[], datetime.datetime] = _now,
+        now: Callable[[], dt.datetime] = _now,
         new_id: Callable[[], str] = _new_id,
     ) -> None:
         assumptions = parse_assumptions(assume or {})
@@ -160,11 +160,11 @@ class Emulator:
             rpc: The RPC, such as "UploadModel".
             code: The canonical code of the failure, such as "UNAVAILABLE".
             times: How many requests meet it.
-            when: "before" (the request is not carried out), "after" (it is, and the answer is lost) or "operation" (it is
-                answered, and the operation that it begins fails).
+            when: "before" (the request is not carried out), "after" (it is, and the answer is lost) or "operation" (it
+                is answered, and the operation that it begins fails).
             delay: The seconds that the answer takes longer.
-            drop: Whether the connection ends without an answer. Over gRPC that is UNAVAILABLE, which is how a client sees
-                a connection end.
+            drop: Whether the connection ends without an answer. Over gRPC that is UNAVAILABLE, which is how a client
+                sees a connection end.
             retry_after: The seconds to wait that the failure asks for: a RetryInfo, and over HTTP a Retry-After.
             stale_etag: Whether the UpdateModel is refused as if its etag were stale.
             message: The failure's sentence.

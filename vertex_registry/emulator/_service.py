@@ -22,7 +22,7 @@ from __future__ import annotations
 
 import base64
 import contextlib
-import datetime
+import datetime as dt
 import functools
 import hashlib
 import re
@@ -32,33 +32,35 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from google.cloud.aiplatform_v1 import types
+from google.cloud.location import locations_pb2
 from google.longrunning import operations_pb2
-from google.protobuf import empty_pb2
-from google.rpc import status_pb2
+from google.protobuf import empty_pb2, json_format
 
 from vertex_registry.emulator._query import (
     Operator,
-    Query,
     apply_read_mask,
     parse_query,
     parse_read_mask,
     parse_update_mask,
 )
 from vertex_registry.emulator._status import (
-    Code,
     Failure,
     aborted,
     already_exists,
+    cancelled,
     failed_precondition,
     invalid_argument,
     not_found,
 )
-from vertex_registry.emulator._store import Condition, LabelCondition, ModelRow, OperationRow, Page, Store, View
+from vertex_registry.emulator._store import Condition, LabelCondition, OperationRow, Page
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from google.protobuf.message import Message
+
+    from vertex_registry.emulator._query import Query
+    from vertex_registry.emulator._store import ModelRow, Store, View
 
 # --- the two-sided facts -----------------------------------------------------
 
@@ -145,16 +147,17 @@ def parse_assumptions(given: Mapping[str, str]) -> Assumptions:
 # --- messages ----------------------------------------------------------------
 
 _Model: Final[Any] = types.Model.pb()
-_GenericMetadata: Final[Any] = types.GenericOperationMetadata.pb()
+_Evaluation: Final[Any] = types.ModelEvaluation.pb()
+_Slice: Final[Any] = types.ModelEvaluationSlice.pb()
 
-# An operation's metadata and its response, by the RPC that begins it.
-_OPERATIONS: Final[dict[str, tuple[str, str | None]]] = {
-    "UploadModel": ("UploadModelOperationMetadata", "UploadModelResponse"),
-    "UpdateExplanationDataset": ("UpdateExplanationDatasetOperationMetadata", "UpdateExplanationDatasetResponse"),
-    "DeleteModel": ("DeleteOperationMetadata", None),
-    "DeleteModelVersion": ("DeleteOperationMetadata", None),
-    "ExportModel": ("ExportModelOperationMetadata", "ExportModelResponse"),
-    "CopyModel": ("CopyModelOperationMetadata", "CopyModelResponse"),
+# An operation's metadata, by the RPC that begins it.
+_METADATA: Final[dict[str, Any]] = {
+    "UploadModel": types.UploadModelOperationMetadata.pb(),
+    "UpdateExplanationDataset": types.UpdateExplanationDatasetOperationMetadata.pb(),
+    "DeleteModel": types.DeleteOperationMetadata.pb(),
+    "DeleteModelVersion": types.DeleteOperationMetadata.pb(),
+    "ExportModel": types.ExportModelOperationMetadata.pb(),
+    "CopyModel": types.CopyModelOperationMetadata.pb(),
 }
 
 # UpdateModelRequest.model: "Supported model fields: display_name, description; supported version-specific fields:
@@ -198,6 +201,7 @@ _REQUIRED: Final = "Required field is not set"
 _PROJECT: Final = r"projects/(?P<project>[^/@]+)"
 _PLACE: Final = _PROJECT + r"/locations/(?P<location>[a-z0-9-]+)"
 _MODEL_NAME: Final = _PLACE + r"/models/(?P<model>[A-Za-z0-9_-]+)(?:@(?P<version>[^/@]+))?"
+_PROJECT_RE: Final = re.compile(_PROJECT)
 _PLACE_RE: Final = re.compile(_PLACE)
 _MODEL_RE: Final = re.compile(_MODEL_NAME)
 _EVALUATION_RE: Final = re.compile(_MODEL_NAME + r"/evaluations/(?P<evaluation>[^/]+)")
@@ -312,8 +316,7 @@ def _check_labels(labels: Mapping[str, str]) -> Violations:
                 found.append(
                     (
                         "model.labels",
-                        f"Label {what} must be less than {_LABEL_CHARACTERS} characters and less than"
-                        f" {_LABEL_BYTES} bytes in UTF-8 encoding",
+                        f"Label {what} must be less than {_LABEL_CHARACTERS} characters and {_LABEL_BYTES} bytes long",
                     )
                 )
             if not all(letter in "_-" or (letter.isalnum() and letter == letter.lower()) for letter in text):
@@ -390,6 +393,15 @@ def _check_model_id(model_id: str) -> Violations:
     return []
 
 
+def _check_values(field: str, message: Message) -> Violations:
+    """Refuse what has no JSON, such as a number that is none: it could not be answered over REST."""
+    try:
+        json_format.MessageToDict(message)
+    except (json_format.Error, ValueError, TypeError):
+        return [(field, "The value cannot be represented in JSON")]
+    return []
+
+
 # --- the service -------------------------------------------------------------
 
 
@@ -412,7 +424,7 @@ class Service:
         *,
         assume: Assumptions,
         polls_until_done: int,
-        now: Callable[[], datetime.datetime],
+        now: Callable[[], dt.datetime],
         new_id: Callable[[], str],
         look_up: Callable[[str, str], Sequence[str]] | None = None,
     ) -> None:
@@ -426,8 +438,11 @@ class Service:
         self._time_lock = threading.Lock()
         self._work: dict[str, Callable[[OperationRow, Any], Message]] = {
             "UploadModel": self._upload,
+            "UpdateExplanationDataset": self._update_explanation_dataset,
             "DeleteModel": self._delete_model,
             "DeleteModelVersion": self._delete_version,
+            "ExportModel": self._export,
+            "CopyModel": self._copy,
         }
 
     # --- ModelService --------------------------------------------------------
@@ -448,6 +463,8 @@ class Service:
         violations += _check_image(model)
         violations += _check_artifact(model.artifact_uri)
         violations += _check_encryption("model.encryption_spec", model.encryption_spec, location)
+        if model.HasField("metadata") or model.HasField("explanation_spec") or model.HasField("container_spec"):
+            violations += _check_values("model", model)
         parent_model = self._parent_model(request.parent_model, place, violations)
         if violations:
             raise invalid_argument(*violations)
@@ -499,8 +516,22 @@ class Service:
                 return types.ListModelVersionsResponse.pb()()
             labels = self._version_conditions(query, _Model.FromString(listed).labels)
             views = [] if labels is None else self._store.list_versions(row.key, labels, page)
-        # "In the returned Model name field, version ID instead of regvision tag will be included."
+        # Its response: "In the returned Model name field, version ID instead of regvision tag will be included."
         return self._answer(types.ListModelVersionsResponse.pb(), views, query, page, mask, versioned=True)
+
+    def list_model_version_checkpoints(self, request: Any, call: Call) -> Any:
+        """Lists checkpoints of the specified model version."""
+        del call
+        name = _parse_name("name", request.name)
+        self._query("ListModelVersionCheckpoints", request.name, request)
+        with self._looking(name.place, name.model):
+            # "If no version ID or alias is specified, the latest version will be used": elsewhere the default one is.
+            if name.version is None:
+                self._row(name)
+            else:
+                self._view(name)
+        # Model.checkpoints: "Output only." They come from tuning jobs, of which there are none here.
+        return types.ListModelVersionCheckpointsResponse.pb()()
 
     def update_model(self, request: Any, call: Call) -> Any:
         """Updates a Model."""
@@ -556,6 +587,18 @@ class Service:
                 )
             self._list_labels(name)
             return self._message(self._view(name), versioned=of_version)
+
+    def update_explanation_dataset(self, request: Any, call: Call) -> operations_pb2.Operation:
+        """Incrementally update the dataset used for an examples model."""
+        name = _parse_name("model", request.model)
+        if violations := _check_values("examples", request.examples):
+            raise invalid_argument(*violations)
+        with self._looking(name.place, name.model), self._store.writing():
+            view = self._view(name)
+            # A guess: an examples model is one that was uploaded as such.
+            if not _Model.FromString(view.version_body).explanation_spec.parameters.HasField("examples"):
+                raise failed_precondition(f"{name.bare}@{view.number} has no example-based explanations to update.")
+            return self._begin("UpdateExplanationDataset", request, call, name.place, name.model)
 
     def delete_model(self, request: Any, call: Call) -> operations_pb2.Operation:
         """Deletes a Model."""
@@ -618,13 +661,240 @@ class Service:
             # A guess: named by the version, as the request was.
             return self._message(self._view(name._replace(version=str(view.number))), versioned=True)
 
+    def export_model(self, request: Any, call: Call) -> operations_pb2.Operation:
+        """Exports a trained, exportable Model to a location specified by the user."""
+        # "The resource name may contain version id or version alias to specify the version, if no version is
+        # specified, the default version will be exported."
+        name = _parse_name("name", request.name)
+        config = request.output_config
+        with self._looking(name.place, name.model), self._store.writing():
+            view = self._view(name)
+            model = self._message(view, versioned=True)
+            formats = {supported.id: supported for supported in model.supported_export_formats}
+            if not formats:
+                # Model.supported_export_formats: "If empty, this Model is not available for export." The code is a
+                # guess.
+                raise failed_precondition(f"{model.name} cannot be exported.")
+            # "If no value is provided here, then the first from the list of the Model's supported formats is used by
+            # default."
+            chosen = formats.get(config.export_format_id or next(iter(formats)))
+            if chosen is None:
+                field = "output_config.export_format_id"
+                raise invalid_argument((field, f"The model can be exported as: {', '.join(formats)}"))
+            metadata = types.ExportModelOperationMetadata.pb()()
+            _plan_export(metadata.output_info, config, model, set(chosen.exportable_contents), self._now())
+            return self._begin("ExportModel", request, call, name.place, name.model, metadata=metadata)
+
+    def copy_model(self, request: Any, call: Call) -> operations_pb2.Operation:
+        """Copies an already existing Vertex AI Model into the specified Location."""
+        place = _parse_place("parent", request.parent)
+        # "The resource name of the Model to copy. That Model must be in the same Project." A page of the documentation,
+        # which is newer, allows another project.
+        source = _parse_name("source_model", request.source_model)
+        violations = _check_model_id(request.model_id)
+        violations += _check_encryption("encryption_spec", request.encryption_spec, place.rpartition("/")[2])
+        parent_model = self._parent_model(request.parent_model, place, violations)
+        if violations:
+            raise invalid_argument(*violations)
+        with self._looking(source.place, source.model):
+            self._view(source)
+        return self._begin_version("CopyModel", request, call, place, parent_model, request.model_id)
+
+    def import_model_evaluation(self, request: Any, call: Call) -> Any:
+        """Imports an externally generated ModelEvaluation."""
+        del call
+        name = _parse_name("parent", request.parent)
+        if not request.HasField("model_evaluation"):
+            raise invalid_argument(("model_evaluation", _REQUIRED))
+        if violations := _check_values("model_evaluation", request.model_evaluation):
+            raise invalid_argument(*violations)
+        with self._store.writing():
+            # A guess: without a version, the default one's.
+            view = self._view(name)
+            evaluation = _Evaluation()
+            evaluation.CopyFrom(request.model_evaluation)
+            evaluation_id = self._new_id()
+            while self._store.evaluation(view.key, evaluation_id) is not None:
+                evaluation_id = self._new_id()
+            evaluation.name = f"{name.bare}/evaluations/{evaluation_id}"
+            evaluation.create_time.FromMicroseconds(self._now())
+            self._store.add_evaluation(view.key, view.number, evaluation_id, evaluation.SerializeToString())
+            return evaluation
+
+    def batch_import_model_evaluation_slices(self, request: Any, call: Call) -> Any:
+        """Imports a list of externally generated ModelEvaluationSlice."""
+        del call
+        match = _parse(_EVALUATION_RE, "parent", request.parent, "ModelEvaluation")
+        if not request.model_evaluation_slices:
+            raise invalid_argument(("model_evaluation_slices", _REQUIRED))
+        violations: Violations = []
+        for position, given in enumerate(request.model_evaluation_slices):
+            violations += _check_values(f"model_evaluation_slices[{position}]", given)
+        if violations:
+            raise invalid_argument(*violations)
+        response = types.BatchImportModelEvaluationSlicesResponse.pb()()
+        with self._store.writing():
+            model, _ = self._evaluation(match)
+            for given in request.model_evaluation_slices:
+                slice_id = self._new_id()
+                while self._store.slice(model, match["evaluation"], slice_id) is not None:
+                    slice_id = self._new_id()
+                kept = _Slice()
+                kept.CopyFrom(given)
+                kept.name = (
+                    f"{_place_of(match)}/models/{match['model']}/evaluations/{match['evaluation']}/slices/{slice_id}"
+                )
+                kept.create_time.FromMicroseconds(self._now())
+                dimension = kept.slice.dimension
+                self._store.add_slice(model, match["evaluation"], slice_id, dimension, kept.SerializeToString())
+                response.imported_model_evaluation_slices.append(kept.name)
+        return response
+
+    def batch_import_evaluated_annotations(self, request: Any, call: Call) -> Any:
+        """Imports a list of externally generated EvaluatedAnnotations."""
+        del call
+        match = _parse(_SLICE_RE, "parent", request.parent, "ModelEvaluationSlice")
+        if not request.evaluated_annotations:
+            raise invalid_argument(("evaluated_annotations", _REQUIRED))
+        count = len(request.evaluated_annotations)
+        with self._store.writing():
+            model, _ = self._slice(match)
+            # No method reads annotations: how many there were is all that anybody could know.
+            self._store.add_annotations(model, match["evaluation"], match["slice"], count)
+        return types.BatchImportEvaluatedAnnotationsResponse.pb()(imported_evaluated_annotations_count=count)
+
+    def get_model_evaluation(self, request: Any, call: Call) -> Any:
+        """Gets a ModelEvaluation."""
+        del call
+        match = _parse(_EVALUATION_RE, "name", request.name, "ModelEvaluation")
+        with self._looking(_place_of(match), match["model"]):
+            return _Evaluation.FromString(self._evaluation(match)[1])
+
+    def list_model_evaluations(self, request: Any, call: Call) -> Any:
+        """Lists ModelEvaluations in a Model."""
+        del call
+        name = _parse_name("parent", request.parent)
+        query = self._query("ListModelEvaluations", request.parent, request)
+        mask = parse_read_mask(request.read_mask.paths, _Evaluation.DESCRIPTOR)
+        with self._looking(name.place, name.model):
+            view = self._view(name)
+            rows = self._store.list_evaluations(view.key, view.number, _page_by_id(query))
+        response = types.ListModelEvaluationsResponse.pb()()
+        response.model_evaluations.extend(
+            apply_read_mask(_Evaluation.FromString(body), mask) for _, body in rows[: query.limit]
+        )
+        response.next_page_token = _token_by_id(query, rows)
+        return response
+
+    def get_model_evaluation_slice(self, request: Any, call: Call) -> Any:
+        """Gets a ModelEvaluationSlice."""
+        del call
+        match = _parse(_SLICE_RE, "name", request.name, "ModelEvaluationSlice")
+        with self._looking(_place_of(match), match["model"]):
+            return _Slice.FromString(self._slice(match)[1])
+
+    def list_model_evaluation_slices(self, request: Any, call: Call) -> Any:
+        """Lists ModelEvaluationSlices in a ModelEvaluation."""
+        del call
+        match = _parse(_EVALUATION_RE, "parent", request.parent, "ModelEvaluation")
+        query = self._query("ListModelEvaluationSlices", request.parent, request)
+        mask = parse_read_mask(request.read_mask.paths, _Slice.DESCRIPTOR)
+        wanted = {term.value for term in query.filter.terms}
+        with self._looking(_place_of(match), match["model"]):
+            model, _ = self._evaluation(match)
+            # Two dimensions at once are no slice's.
+            dimension = wanted.pop() if wanted else None
+            page = _page_by_id(query)
+            rows = [] if wanted else self._store.list_slices(model, match["evaluation"], dimension, page)
+        response = types.ListModelEvaluationSlicesResponse.pb()()
+        response.model_evaluation_slices.extend(
+            apply_read_mask(_Slice.FromString(body), mask) for _, body in rows[: query.limit]
+        )
+        response.next_page_token = _token_by_id(query, rows)
+        return response
+
     # --- Operations ----------------------------------------------------------
+
+    def list_operations(self, request: Any, call: Call) -> operations_pb2.ListOperationsResponse:
+        """Lists operations that match the specified filter in the request."""
+        del call
+        match = _parse(_OPERATIONS_OF_RE, "name", request.name, "Location or Model")
+        place = _place_of(match)
+        query = self._query("ListOperations", request.name, request)
+        page = Page((("model", False), ("id", False)), query.after, query.limit + 1)
+        with self._store.writing():
+            # The operations that are shown are looked at.
+            rows = self._store.list_operations(place, match["model"], page)
+            shown = [self._look_at(row) for row in rows[: query.limit]]
+        response = operations_pb2.ListOperationsResponse(
+            operations=[operations_pb2.Operation.FromString(row.body) for row in shown]
+        )
+        if len(rows) > query.limit:
+            response.next_page_token = query.token((shown[-1].model, shown[-1].id))
+        return response
 
     def get_operation(self, request: Any, call: Call) -> operations_pb2.Operation:
         """Gets the latest state of a long-running operation."""
         del call
         with self._store.writing():
             return operations_pb2.Operation.FromString(self._look_at(self._operation(request.name)).body)
+
+    def delete_operation(self, request: Any, call: Call) -> empty_pb2.Empty:
+        """Deletes a long-running operation."""
+        del call
+        with self._store.writing():
+            row = self._operation(request.name)
+            # "It does not cancel the operation." That one which is under way is not let go is a guess.
+            if row.looks is not None:
+                raise failed_precondition(f"The operation {request.name} is not done. Cancel it first.")
+            self._store.delete_operation(row)
+        return empty_pb2.Empty()
+
+    def cancel_operation(self, request: Any, call: Call) -> empty_pb2.Empty:
+        """Starts asynchronous cancellation on a long-running operation."""
+        del call
+        with self._store.writing():
+            row = self._operation(request.name)
+            # "On successful cancellation, the operation is not deleted; instead, it becomes an operation with an
+            # Operation.error value with a google.rpc.Status.code of 1". One that is done stays as it is.
+            if row.looks is not None:
+                failure = cancelled("The operation was cancelled.").status.SerializeToString()
+                self._store.change_operation(self._finish(row._replace(failure=failure), None))
+        return empty_pb2.Empty()
+
+    def wait_operation(self, request: Any, call: Call) -> operations_pb2.Operation:
+        """Waits until the specified long-running operation is done or reaches at most a specified timeout."""
+        del call
+        with self._store.writing():
+            row = self._look_at(self._operation(request.name))
+            # Nothing goes on by itself here, so that waiting is looking until there is nothing to wait for.
+            patient = not request.HasField("timeout") or request.timeout.ToNanoseconds() > 0
+            while row.looks is not None and patient:
+                row = self._look_at(row)
+        return operations_pb2.Operation.FromString(row.body)
+
+    # --- Locations -----------------------------------------------------------
+
+    def list_locations(self, request: Any, call: Call) -> locations_pb2.ListLocationsResponse:
+        """Lists information about the supported locations for this service."""
+        del call
+        match = _parse(_PROJECT_RE, "name", request.name, "Project")
+        query = self._query("ListLocations", request.name, request)
+        after = str(query.after[0]) if query.after else ""
+        rest = [name for name in LOCATIONS if name > after]
+        response = locations_pb2.ListLocationsResponse(
+            locations=[_location(match["project"], name) for name in rest[: query.limit]]
+        )
+        if len(rest) > query.limit:
+            response.next_page_token = query.token((rest[query.limit - 1],))
+        return response
+
+    def get_location(self, request: Any, call: Call) -> locations_pb2.Location:
+        """Gets information about a location."""
+        del call
+        match = _parse(_PLACE_RE, "name", request.name, "Location")
+        # Models can be kept in any location here, so that any is there.
+        return _location(match["project"], match["location"])
 
     # --- the emulator's own --------------------------------------------------
 
@@ -723,12 +993,13 @@ class Service:
             self._store.count_list()
             yield
 
-    def _query(self, rpc: str, scope: str, request: Any) -> Query:
+    @staticmethod
+    def _query(rpc: str, scope: str, request: Any) -> Query:
         return parse_query(
             rpc,
             scope,
-            filter=request.filter,
-            order_by=request.order_by,
+            filter=getattr(request, "filter", ""),
+            order_by=getattr(request, "order_by", ""),
             page_size=request.page_size,
             page_token=request.page_token,
         )
@@ -762,7 +1033,24 @@ class Service:
             answer.next_page_token = query.token(_position(shown[-1], page, of_version=versioned))
         return answer
 
-    # --- uploads -------------------------------------------------------------
+    def _evaluation(self, match: re.Match[str]) -> tuple[int, bytes]:
+        """The key of the model, and its evaluation."""
+        name = Name(_place_of(match), match["model"], match["version"])
+        view = self._view(name)
+        found = self._store.evaluation(view.key, match["evaluation"])
+        if found is None or (name.version is not None and found[0] != view.number):
+            raise not_found(f"The ModelEvaluation does not exist: {name.bare}/evaluations/{match['evaluation']}.")
+        return view.key, found[1]
+
+    def _slice(self, match: re.Match[str]) -> tuple[int, bytes]:
+        """The key of the model, and the slice of its evaluation."""
+        model, _ = self._evaluation(match)
+        body = self._store.slice(model, match["evaluation"], match["slice"])
+        if body is None:
+            raise not_found(f"The ModelEvaluationSlice does not exist: {match[0]}.")
+        return model, body
+
+    # --- uploads and copies --------------------------------------------------
 
     def _parent_model(self, given: str, place: str, violations: Violations) -> Name | None:
         """The model that an upload or a copy adds a version to."""
@@ -796,7 +1084,7 @@ class Service:
                 f"Model directory {model.artifact_uri} is expected to contain exactly one of: [{', '.join(expected)}]."
             )
 
-    def _begin_version(
+    def _begin_version(  # noqa: PLR0917 - two methods begin what these tell
         self, rpc: str, request: Any, call: Call, place: str, parent_model: Name | None, model_id: str
     ) -> operations_pb2.Operation:
         """Begin the operation that makes a model with its first version, or a further version of one."""
@@ -830,12 +1118,35 @@ class Service:
         if request.model.HasField("encryption_spec"):
             own.encryption_spec.CopyFrom(request.model.encryption_spec)
         number = self._add_version(row, own, version, request.model.version_aliases, under=bool(request.parent_model))
-        response = types.UploadModelResponse.pb()(
-            model=f"{row.parent}/models/{row.model}", model_version_id=str(number)
-        )
-        return response  # type: ignore[no-any-return]
+        return _version_response(types.UploadModelResponse, row, number)
 
-    def _add_version(self, row: OperationRow, own: Any, version: Any, aliases: Sequence[str], *, under: bool) -> int:
+    def _copy(self, row: OperationRow, request: Any) -> Message:
+        # Which version a name without one means is not said here: the default one, as everywhere else (a guess).
+        source = self._view(_parse_name("source_model", request.source_model))
+        # Not copied, as the documentation says: the aliases, the id, the evaluations and the encryption. That both
+        # layers of labels are, is a guess.
+        own = _Model.FromString(source.body)
+        own.ClearField("encryption_spec")
+        if request.HasField("encryption_spec"):
+            own.encryption_spec.CopyFrom(request.encryption_spec)
+        version = _Model.FromString(source.version_body)
+        # ModelSourceInfo.copy: "If this Model is copy of another Model." OriginalModelInfo.model: "The resource name of
+        # the Model this Model is a copy of, including the revision."
+        version.model_source_info.copy = True
+        version.original_model_info.model = f"{source.parent}/models/{source.id}@{source.number}"
+        number = self._add_version(row, own, version, (), under=bool(request.parent_model), layered=True)
+        return _version_response(types.CopyModelResponse, row, number)
+
+    def _add_version(
+        self,
+        row: OperationRow,
+        own: Any,
+        version: Any,
+        aliases: Sequence[str],
+        *,
+        under: bool,
+        layered: bool = False,
+    ) -> int:
         """Make a version, and its model unless it goes under one, and give its number."""
         name = Name(row.parent, row.model, None)
         model = self._store.model(row.parent, row.model)
@@ -848,9 +1159,8 @@ class Service:
             if model is not None:
                 raise already_exists(f"The Model already exists: {name.bare}.")
             key, number, body = 0, 1, own
-        on_model = self._assume.labels_at_upload == "model" or (
-            self._assume.labels_at_upload == "first-on-model" and number == 1
-        )
+        layers = ("model", "first-on-model") if number == 1 else ("model",)
+        on_model = self._assume.labels_at_upload in layers and not layered
         if on_model:
             body.labels.update(version.labels)
             version.ClearField("labels")
@@ -912,14 +1222,47 @@ class Service:
         self._store.delete_model(self._row(Name(row.parent, row.model, None)))
         return empty_pb2.Empty()
 
+    # --- what the other operations do ----------------------------------------
+
+    def _update_explanation_dataset(self, row: OperationRow, request: Any) -> Message:
+        del row
+        view = self._view(_parse_name("model", request.model))
+        version = _Model.FromString(view.version_body)
+        version.explanation_spec.parameters.examples.CopyFrom(request.examples)
+        self._store.change_version(
+            view.key,
+            view.number,
+            time=self._now(),
+            before=list(version.labels),
+            labels=version.labels,
+            body=version.SerializeToString(),
+        )
+        response: Message = types.UpdateExplanationDatasetResponse.pb()()
+        return response
+
+    def _export(self, row: OperationRow, request: Any) -> Message:
+        # Without a cloud there are no bytes to write.
+        del row, request
+        response: Message = types.ExportModelResponse.pb()()
+        return response
+
     # --- operations within ---------------------------------------------------
 
     def _begin(
-        self, rpc: str, request: Any, call: Call, place: str, model: str, *, creates: bool = False
+        self,
+        rpc: str,
+        request: Any,
+        call: Call,
+        place: str,
+        model: str,
+        *,
+        creates: bool = False,
+        metadata: Any = None,
     ) -> operations_pb2.Operation:
         """Begin an operation of a model; without polls it is done when this returns."""
         time = self._now()
-        metadata = getattr(types, _OPERATIONS[rpc][0]).pb()()
+        if metadata is None:
+            metadata = _METADATA[rpc]()
         metadata.generic_metadata.create_time.FromMicroseconds(time)
         metadata.generic_metadata.update_time.FromMicroseconds(time)
         operation_id = self._new_id()
@@ -955,7 +1298,7 @@ class Service:
             except Failure as failure:
                 # Nothing was written: each of the methods looks before it writes.
                 operation.error.CopyFrom(failure.status)
-        metadata = getattr(types, _OPERATIONS[row.rpc][0]).pb().FromString(operation.metadata.value)
+        metadata = _METADATA[row.rpc].FromString(operation.metadata.value)
         metadata.generic_metadata.update_time.FromMicroseconds(self._now())
         operation.metadata.value = metadata.SerializeToString()
         return row._replace(looks=None, body=operation.SerializeToString())
@@ -979,8 +1322,8 @@ class Service:
         return row
 
 
-_EPOCH: Final = datetime.datetime(1970, 1, 1, tzinfo=datetime.UTC)
-_MICROSECOND: Final = datetime.timedelta(microseconds=1)
+_EPOCH: Final = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
+_MICROSECOND: Final = dt.timedelta(microseconds=1)
 
 _ETAG: Final = struct.Struct(">IIII")
 
@@ -1056,3 +1399,97 @@ def _position(view: View, page: Page, *, of_version: bool) -> tuple[str | int, .
         "display_name": "" if of_version else str(_Model.FromString(view.body).display_name),
     }
     return tuple(values[column] for column, _ in page.order)
+
+
+def _page_by_id(query: Query) -> Page:
+    return Page((("id", False),), query.after, query.limit + 1)
+
+
+def _token_by_id(query: Query, rows: Sequence[tuple[str, bytes]]) -> str:
+    return query.token((rows[query.limit - 1][0],)) if len(rows) > query.limit else ""
+
+
+def _version_response(response: Any, row: OperationRow, number: int) -> Message:
+    # UploadModelResponse.model: "The name of the uploaded Model resource", without the version.
+    made: Message = response.pb()(model=f"{row.parent}/models/{row.model}", model_version_id=str(number))
+    return made
+
+
+def _plan_export(planned: Any, config: Any, model: Any, contents: set[int], time: int) -> None:
+    """Where an export goes to."""
+    content = types.Model.ExportFormat.ExportableContent
+    artifact, image = config.artifact_destination.output_uri_prefix, config.image_destination.output_uri
+    violations = []
+    if not artifact and not image:
+        violations.append(("output_config", "An artifact destination or an image destination must be set"))
+    # "This field should only be set when the `exportableContent` field of the [Model.supported_export_formats] object
+    # contains `ARTIFACT`", and the other one when it contains `IMAGE`.
+    if artifact and content.ARTIFACT not in contents:
+        violations.append(("output_config.artifact_destination", "The model has no artifact to export"))
+    if image and content.IMAGE not in contents:
+        violations.append(("output_config.image_destination", "The model has no image to export"))
+    if artifact and not _GCS_RE.fullmatch(artifact):
+        field = "output_config.artifact_destination.output_uri_prefix"
+        violations.append((field, "The destination must be a Cloud Storage directory, gs://bucket/directory"))
+    if violations:
+        raise invalid_argument(*violations)
+    if artifact:
+        # "Under the directory given as the destination a new one with name
+        # "`model-export-<model-display-name>-<timestamp-of-export-call>`", where timestamp is in
+        # YYYY-MM-DDThh:mm:ss.sssZ ISO-8601 format, will be created."
+        moment = (_EPOCH + time * _MICROSECOND).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+        planned.artifact_output_uri = f"{artifact.rstrip('/')}/model-export-{model.display_name}-{moment}"
+    planned.image_output_uri = image
+
+
+# Where Vertex serves models, as Google's SDK lists it; "global" serves none.
+LOCATIONS: Final = (
+    "africa-south1",
+    "asia-east1",
+    "asia-east2",
+    "asia-northeast1",
+    "asia-northeast2",
+    "asia-northeast3",
+    "asia-south1",
+    "asia-south2",
+    "asia-southeast1",
+    "asia-southeast2",
+    "australia-southeast1",
+    "australia-southeast2",
+    "europe-central2",
+    "europe-north1",
+    "europe-north2",
+    "europe-southwest1",
+    "europe-west1",
+    "europe-west12",
+    "europe-west2",
+    "europe-west3",
+    "europe-west4",
+    "europe-west6",
+    "europe-west8",
+    "europe-west9",
+    "me-central1",
+    "me-central2",
+    "me-west1",
+    "northamerica-northeast1",
+    "northamerica-northeast2",
+    "southamerica-east1",
+    "southamerica-west1",
+    "us-central1",
+    "us-east1",
+    "us-east4",
+    "us-east5",
+    "us-east7",
+    "us-south1",
+    "us-west1",
+    "us-west2",
+    "us-west3",
+    "us-west4",
+    "us-west8",
+)
+
+
+def _location(project: str, location: str) -> locations_pb2.Location:
+    # A guess: the project's number, as in every other name; the display name is the id.
+    name = f"projects/{project_number(project)}/locations/{location}"
+    return locations_pb2.Location(name=name, location_id=location, display_name=location)

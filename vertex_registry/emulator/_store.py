@@ -29,7 +29,6 @@ import contextlib
 import json
 import sqlite3
 import threading
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 if TYPE_CHECKING:
@@ -369,7 +368,8 @@ class Store:
     ) -> None:
         """Replace a version's own fields; ``before`` are the keys of the labels it had."""
         self._database.execute(
-            "UPDATE main.versions SET update_time = ?, revision = revision + 1, body = ? WHERE model = ? AND number = ?",
+            "UPDATE main.versions SET update_time = ?, revision = revision + 1, body = ?"
+            " WHERE model = ? AND number = ?",
             (time, body, model, number),
         )
         self._remove_labels(model, number, before)
@@ -435,7 +435,8 @@ class Store:
             "DELETE FROM main.aliases WHERE model = ? AND alias = ?", [(model, alias) for alias in had.split()]
         )
         self._database.execute(
-            "DELETE FROM slices WHERE model = ? AND evaluation IN (SELECT id FROM evaluations WHERE model = ? AND number = ?)",
+            "DELETE FROM slices WHERE model = ?"
+            " AND evaluation IN (SELECT id FROM evaluations WHERE model = ? AND number = ?)",
             (model, model, number),
         )
         self._database.execute("DELETE FROM evaluations WHERE model = ? AND number = ?", (model, number))
@@ -460,6 +461,7 @@ class Store:
     ) -> list[View]:
         """The default versions of a place's models. Pages are ordered by columns of the table, ending in the key."""
         lists = self._lists
+        of: tuple[Any, ...]
         by_key = len(page.order) == 1 and not any("display_name =" in condition.sql for condition in conditions)
         if labels and by_key:
             # The label's own index has the models in the order of their keys: it goes first.
@@ -509,7 +511,7 @@ class Store:
 
     def listed_model(self, model: int) -> bytes | None:
         """The model's own fields as lists see them, or None if they don't see the model yet."""
-        row = self._one(f"SELECT body FROM {self._lists}.models WHERE key = ?", model)  # noqa: S608 - names of ours
+        row: tuple[bytes] | None = self._one(f"SELECT body FROM {self._lists}.models WHERE key = ?", model)  # noqa: S608 - names of ours
         return row and row[0]
 
     # --- operations ----------------------------------------------------------
@@ -592,7 +594,9 @@ class Store:
 
     def evaluation(self, model: int, evaluation_id: str) -> tuple[int, bytes] | None:
         """The number of the version that was evaluated, and the evaluation."""
-        return self._one("SELECT number, body FROM evaluations WHERE model = ? AND id = ?", model, evaluation_id)
+        found: tuple[int, bytes] | None
+        found = self._one("SELECT number, body FROM evaluations WHERE model = ? AND id = ?", model, evaluation_id)
+        return found
 
     def list_evaluations(self, model: int, number: int, page: Page) -> list[tuple[str, bytes]]:
         """The evaluations of a version, each with its id."""
@@ -614,7 +618,7 @@ class Store:
 
     def slice(self, model: int, evaluation_id: str, slice_id: str) -> bytes | None:
         """A slice of an evaluation."""
-        row = self._one(
+        row: tuple[bytes] | None = self._one(
             "SELECT body FROM slices WHERE model = ? AND evaluation = ? AND id = ?", model, evaluation_id, slice_id
         )
         return row and row[0]
