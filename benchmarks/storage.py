@@ -1,10 +1,10 @@
 """1 GiB in 100 files, up and down, beside Google's own tools, in one run.
 
-    python -m benchmarks.storage [--rounds 3] [--files 100] [--mib 1024]
+    python -m benchmarks.storage [--rounds 5] [--files 100] [--mib 1024]
 
-Every tool sends the same files to the same local fake-gcs-server and fetches them from it, in turns, each time into an
-empty directory and an empty bucket. A ratio is the median over the rounds of the tool's time divided by ours of the
-same round: above 1, we are faster. Server and tools share the machine, and the server takes most of it.
+Every tool sends the same files to the same local fake-gcs-server and fetches them from it, in random order, each time
+into an empty directory and an empty bucket. A ratio is the median over the rounds of the tool's time divided by ours of
+the same round: above 1, we are faster. Server and tools share the machine, and the server takes most of it.
 google-cloud-storage's ``transfer_manager`` runs with processes (its default) and with threads, eight of them, as here.
 """
 
@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import random
 import shutil
 import statistics
 import subprocess
@@ -125,7 +126,7 @@ def warm_up(server: StorageServer, folder: Path, tools: Iterable[str]) -> None:
 def main() -> None:
     """Measure, and print a table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--files", type=int, default=100)
     parser.add_argument("--mib", type=float, default=1024)
     asked = parser.parse_args()
@@ -147,11 +148,11 @@ def main() -> None:
             (model / f"part-{number:03}").write_bytes(os.urandom(int(asked.mib * 2**20 / asked.files)))
         warm_up(server, Path(root) / "warm", tools)
         for turn in range(asked.rounds):
-            for index in range(len(tools)):
-                tool = list(tools)[(index + turn) % len(tools)]
+            for index, tool in enumerate(random.sample(list(tools), len(tools))):
                 up, down = tools[tool]
                 bucket = f"bucket-{turn}-{index}"
                 server.make_bucket(bucket)
+                os.sync()  # what the tool before has left to be written is not this one's
                 start = time.perf_counter()
                 prefix = up(server, model, bucket)
                 between = time.perf_counter()

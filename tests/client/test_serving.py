@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from datetime import date, timedelta
+from pathlib import Path
 
 import pytest
 from google.cloud.aiplatform.constants import prediction
@@ -201,3 +203,24 @@ def test_the_refusal_says_what_is_there() -> None:
         _serving.check_directory([], f"{US}pytorch-cpu.2-4:latest", where="./model")
     with pytest.raises(InvalidArgumentError, match=r"It holds model.joblib and model.pkl\. Remove all but one"):
         _serving.check_directory(["model.pkl", "model.joblib"], f"{US}sklearn-cpu.1-6:latest", where="./model")
+
+
+def test_the_docs_show_the_tables() -> None:
+    """What the page on serving says of images, days and files is what the code goes by."""
+    page = (Path(__file__).parents[2] / "docs" / "serving.md").read_text(encoding="utf-8")
+    names = {"sklearn": "scikit-learn", "xgboost": "XGBoost", "tensorflow": "TensorFlow", "pytorch": "PyTorch"}
+    shown = {
+        (framework, version): end
+        for framework, versions, end in re.findall(r"^\| (\S+) \| ([\d., ]+) \| ([\d-]+) \|$", page, re.MULTILINE)
+        for version in versions.split(", ")
+    }
+    files = dict(re.findall(r"^\| (\S+) \| (`model.*|`saved.*) \|$", page, re.MULTILINE))
+
+    assert shown == {
+        (names[framework], version): str(end)
+        for framework, versions in _serving.PREBUILT.items()
+        for version, end in versions.items()
+    }
+    assert files == {
+        names[framework]: ", ".join(f"`{file}`" for file in loaded) for framework, loaded in _serving.FILES.items()
+    }
