@@ -100,6 +100,8 @@ _OVERLAP: Final = 100
 
 _BYTES: Final = "application/octet-stream"
 
+_ALTERED: Final = "stored other bytes than were sent, for something on the way alters them"
+
 _RESUME: Final = 308
 _FAILED: Final = 400
 _PRECONDITION: Final = 412
@@ -398,7 +400,7 @@ class Storage:
                     stored = self._send_whole(upload)
                 else:
                     stored = self._send_in_chunks(upload, stopped, advance)
-                problem = "stored other bytes than were sent. Something on the way alters them"
+                problem = _ALTERED
             except _FailedError as failure:
                 if failure.status != _PRECONDITION:
                     raise
@@ -411,7 +413,8 @@ class Storage:
             if upload.file.size > self._chunk:
                 advance(-upload.file.size)
             upload = attrs.evolve(upload, generation=stored.generation)
-        self._discard(upload)
+        if problem is _ALTERED:
+            self._discard(upload)
         raise UnavailableError(
             f"Cloud Storage {problem}, twice: {upload.uri} has the CRC32C {stored.crc32c}, not {ours[1]}. "
             "Nothing was registered.",

@@ -362,6 +362,48 @@ def test_a_lost_answer_is_not_a_second_object(
     assert contents(storage.download(uri, tmp_path / "dest")) == contents(folder)
 
 
+PRECONDITION: dict[str, Any] = {
+    "status": 412,
+    "body": error("At least one of the pre-conditions you specified did not hold."),
+}
+
+
+def test_a_file_that_is_made_meanwhile_is_compared(
+    storage: Storage, proxy: Proxy, bucket: str, folder: Path, tmp_path: Path
+) -> None:
+    """Where the answer was lost, or another process was faster, the object that is there counts if it is the same."""
+    for request in (("POST", "metadata.json"), ("PUT", "upload_id")):
+        proxy.fail(*request, cut="answer", after=0 if request[0] == "POST" else 3)
+        proxy.fail(*request, **PRECONDITION)
+    uri = storage.upload(scan(folder), f"gs://{bucket}/churn-1")
+
+    assert contents(storage.download(uri, tmp_path / "dest")) == contents(folder)
+    assert len(proxy.sent("POST", "metadata.json")) == 2
+
+
+@pytest.mark.parametrize("name", ["metadata.json", "model.joblib"])
+def test_other_bytes_that_are_made_meanwhile_are_replaced(
+    make: Callable[..., Storage], proxy: Proxy, storage_server: StorageServer, bucket: str, folder: Path, name: str
+) -> None:
+    """Other bytes that somebody stores under the digest are replaced; where they come again, that is an error."""
+    uri = make().upload(scan(folder / name), f"gs://{bucket}/churn-1")
+    object_name = f"{uri.removeprefix(f'gs://{bucket}/')}/{name}"
+    remove = f"/storage/v1/b/{bucket}/o/{object_name.replace('/', '%2F')}"
+    for times in (1, 2):
+        storage_server.call("DELETE", remove)
+        request = ("POST", "uploadType=media") if name == "metadata.json" else ("PUT", "upload_id")
+        proxy.fail(
+            *request, times=times, first=lambda: storage_server.put(bucket, object_name, b"theirs"), **PRECONDITION
+        )
+        if times == 1:
+            make().upload(scan(folder / name), f"gs://{bucket}/churn-1")
+            assert storage_server.get(bucket, object_name) == (folder / name).read_bytes()
+        else:
+            with pytest.raises(UnavailableError, match="was given other bytes by somebody else meanwhile, twice"):
+                make().upload(scan(folder / name), f"gs://{bucket}/churn-1")
+            assert storage_server.get(bucket, object_name) == b"theirs"
+
+
 def test_an_interrupted_upload_goes_on(
     make: Callable[..., Storage], proxy: Proxy, bucket: str, folder: Path, tmp_path: Path
 ) -> None:
