@@ -1,0 +1,471 @@
+"""The emulator beside moto's SageMaker: what each serves in a second, and what the emulator's size costs.
+
+    python benchmarks/emulator.py                    # everything, some minutes
+    python benchmarks/emulator.py --models 2000      # the same with a smaller registry
+
+Both servers run in processes of their own and keep their state in memory, unless a row says that the emulator writes to
+a file. Each of the clients is a process, so that no client waits for another's interpreter. A row is measured in
+rounds, one server after the other, and its ratio is the median of the ratios of the rounds: a machine that is busy for
+a while slows down both.
+
+Two kinds of client are measured. The stock ones are what people use: Google's `ModelServiceClient` over gRPC and boto3.
+They cost more than either server. The bare ones send requests that were built beforehand over a kept connection, and
+read the answer's bytes: they show the servers.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import dataclasses
+import functools
+import http.client
+import json
+import logging
+import multiprocessing
+import os
+import platform
+import random
+import socket
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+import boto3
+import grpc
+from google.cloud import aiplatform_v1
+from google.cloud.aiplatform_v1.services.model_service.transports.grpc import ModelServiceGrpcTransport
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+PARENT: Final = "projects/bench/locations/us-central1"
+GROUP: Final = "churn"
+IMAGE: Final = "us-docker.pkg.dev/acme/images/serve:1"
+SERVICE: Final = "/google.cloud.aiplatform.v1.ModelService"
+LABELS: Final = {"team": "growth", "git": "9f2c1e7", "stage": "none"}
+
+#: Something that a client does again and again.
+Work = "Callable[[], object]"
+
+
+# --- servers -----------------------------------------------------------------
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+@contextlib.contextmanager
+def _process(port: int, *command: str) -> Iterator[int]:
+    """A server process, from the moment it accepts connections; gives its process id."""
+    with subprocess.Popen(  # noqa: S603 - servers of ours
+        command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    ) as process:
+        try:
+            while True:
+                with contextlib.suppress(ConnectionError), socket.create_connection(("127.0.0.1", port)):
+                    break
+                if process.poll() is not None:
+                    raise SystemExit(f"{command} ended with {process.returncode}")
+                time.sleep(0.02)
+            yield process.pid
+        finally:
+            process.terminate()
+
+
+@contextlib.contextmanager
+def emulator(*arguments: str) -> Iterator[tuple[str, int]]:
+    """The emulator: its gRPC address and its process id."""
+    port, rest = _free_port(), _free_port()
+    command = [sys.executable, "-m", "vertex_registry.emulator", "--grpc-port", str(port), "--rest-port", str(rest)]
+    with _process(port, *command, *arguments) as pid:
+        yield f"127.0.0.1:{port}", pid
+
+
+@contextlib.contextmanager
+def moto() -> Iterator[str]:
+    """The server of moto: its address."""
+    port = _free_port()
+    with _process(port, str(Path(sys.executable).with_name("moto_server")), "-H", "127.0.0.1", "-p", str(port)):
+        yield f"127.0.0.1:{port}"
+
+
+# --- what clients do ---------------------------------------------------------
+
+
+def gapic(address: str) -> aiplatform_v1.ModelServiceClient:
+    """Google's client over plain gRPC."""
+    return aiplatform_v1.ModelServiceClient(transport=ModelServiceGrpcTransport(channel=grpc.insecure_channel(address)))
+
+
+def upload(model: str | None = None, **fields: Any) -> aiplatform_v1.UploadModelRequest:
+    """A version as a training job uploads it."""
+    return aiplatform_v1.UploadModelRequest(
+        parent=PARENT,
+        parent_model=model,
+        model={
+            "display_name": GROUP,
+            "container_spec": {"image_uri": IMAGE},
+            "artifact_uri": "gs://models/churn/1",
+            "labels": LABELS,
+            **fields,
+        },
+    )
+
+
+def sagemaker(address: str) -> Any:
+    """boto3's client, pointed at moto."""
+    return boto3.client(
+        "sagemaker",
+        endpoint_url=f"http://{address}",
+        region_name="us-east-1",
+        aws_access_key_id="bench",
+        aws_secret_access_key="bench",  # noqa: S106 - moto asks for none
+    )
+
+
+PACKAGE: Final = {
+    "ModelPackageGroupName": GROUP,
+    "InferenceSpecification": {
+        "Containers": [{"Image": IMAGE, "ModelDataUrl": "s3://models/churn/1"}],
+        "SupportedContentTypes": ["text/csv"],
+        "SupportedResponseMIMETypes": ["text/csv"],
+    },
+    "CustomerMetadataProperties": LABELS,
+    "ModelApprovalStatus": "PendingManualApproval",
+}
+
+
+def vertex_stock(address: str, job: str, model: str, versions: int) -> Callable[[], object]:
+    """A job as Google's client does it."""
+    client = gapic(address)
+    request = upload(model)
+    if job == "create":
+        return lambda: client.upload_model(request)
+    if job == "describe":
+        return lambda: client.get_model(name=f"{model}@{random.randint(1, versions)}")  # noqa: S311 - a sample
+    return lambda: next(client.list_model_versions({"name": model, "page_size": 100}).pages)
+
+
+def vertex_bare(address: str, job: str, model: str, versions: int) -> Callable[[], object]:
+    """A job as bytes over a gRPC channel."""
+    channel = grpc.insecure_channel(address)
+
+    def rpc(name: str) -> Any:
+        return channel.unary_unary(f"{SERVICE}/{name}", request_serializer=None, response_deserializer=None)
+
+    if job == "create":
+        send, message = rpc("UploadModel"), aiplatform_v1.UploadModelRequest.serialize(upload(model))
+        return lambda: send(message)
+    if job == "describe":
+        send = rpc("GetModel")
+        messages = [
+            aiplatform_v1.GetModelRequest.serialize(aiplatform_v1.GetModelRequest(name=f"{model}@{number}"))
+            for number in range(1, versions + 1)
+        ]
+        return lambda: send(random.choice(messages))  # noqa: S311 - a sample
+    send = rpc("ListModelVersions")
+    message = aiplatform_v1.ListModelVersionsRequest.serialize(
+        aiplatform_v1.ListModelVersionsRequest(name=model, page_size=100)
+    )
+    return lambda: send(message)
+
+
+def moto_stock(address: str, job: str, _: str, versions: int) -> Callable[[], object]:
+    """A job as boto3 does it."""
+    client = sagemaker(address)
+    if job == "create":
+        return lambda: client.create_model_package(**PACKAGE)
+    if job == "describe":
+        arns = _arns(versions)
+        return lambda: client.describe_model_package(ModelPackageName=random.choice(arns))  # noqa: S311 - a sample
+    return lambda: client.list_model_packages(ModelPackageGroupName=GROUP, MaxResults=100)
+
+
+def moto_bare(address: str, job: str, _: str, versions: int) -> Callable[[], object]:
+    """A job as bytes over a kept HTTP connection."""
+    connection = http.client.HTTPConnection(address)
+    connection.connect()
+    connection.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+
+    def post(action: str, body: bytes) -> bytes:
+        headers = {
+            "Content-Type": "application/x-amz-json-1.1",
+            "X-Amz-Target": f"SageMaker.{action}",
+            "Authorization": "AWS4-HMAC-SHA256 Credential=bench/20260101/us-east-1/sagemaker/aws4_request",
+        }
+        while True:
+            connection.request("POST", "/", body, headers)
+            answer = connection.getresponse()
+            text = answer.read()
+            if answer.status == http.client.OK:
+                return text
+            # Under many clients moto answers some creates with 500; boto3 tries those again without a word, too.
+            if answer.status != http.client.INTERNAL_SERVER_ERROR:
+                raise SystemExit(text.decode())
+
+    if job == "create":
+        body = json.dumps(PACKAGE).encode()
+        return lambda: post("CreateModelPackage", body)
+    if job == "describe":
+        bodies = [json.dumps({"ModelPackageName": arn}).encode() for arn in _arns(versions)]
+        return lambda: post("DescribeModelPackage", random.choice(bodies))  # noqa: S311 - a sample
+    body = json.dumps({"ModelPackageGroupName": GROUP, "MaxResults": 100}).encode()
+    return lambda: post("ListModelPackages", body)
+
+
+def _arns(versions: int) -> list[str]:
+    return [
+        f"arn:aws:sagemaker:us-east-1:123456789012:model-package/{GROUP}/{number}" for number in range(1, versions + 1)
+    ]
+
+
+# --- measuring ---------------------------------------------------------------
+
+
+_FORK: Final = multiprocessing.get_context("fork")
+
+
+def _client_process(make: Callable[[], Callable[[], object]], ready: Any, seconds: float, counts: Any) -> None:
+    try:
+        work = make()
+        for _ in range(20):
+            work()
+    except BaseException:
+        ready.abort()
+        raise
+    ready.wait()
+    done, end = 0, time.perf_counter() + seconds
+    while time.perf_counter() < end:
+        work()
+        done += 1
+    counts.put(done)
+
+
+def rate(make: Callable[[], Callable[[], object]], clients: int, seconds: float) -> float:
+    """How often in a second so many client processes get the work done together."""
+    ready, counts = _FORK.Barrier(clients), _FORK.SimpleQueue()
+    processes = [_FORK.Process(target=_client_process, args=(make, ready, seconds, counts)) for _ in range(clients)]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join()
+    if any(process.exitcode for process in processes):
+        raise SystemExit("a client failed")
+    total: int = sum(counts.get() for _ in processes)
+    return total / seconds
+
+
+@dataclasses.dataclass(frozen=True)
+class Row:
+    """One line of the comparison."""
+
+    job: str
+    clients: int
+    kind: str
+    vertex: Callable[[str, str, str, int], Callable[[], object]]
+    sagemaker: Callable[[str, str, str, int], Callable[[], object]]
+
+
+JOBS: Final = (("create", 8), ("describe", 8), ("list 100", 1), ("list 100", 8))
+KINDS: Final = (("stock", vertex_stock, moto_stock), ("bare", vertex_bare, moto_bare))
+ROWS: Final = tuple(
+    Row(job, clients, kind, vertex, sagemaker_) for job, clients in JOBS for kind, vertex, sagemaker_ in KINDS
+)
+
+
+def compare(rounds: int, seconds: float, *, durable: bool) -> Iterator[tuple[Row, float, float, float]]:
+    """Each row with the rates of both servers and the median of the ratios of the rounds."""
+    versions = 100
+    for row in ROWS:
+        ours, theirs = [], []
+        for _ in range(rounds):
+            # Each measurement has servers of its own, so that no row pays for what another has created.
+            with tempfile.TemporaryDirectory() as folder:
+                data = ["--data", str(Path(folder) / "registry.db")] if durable else []
+                with emulator(*data) as (address, _):
+                    model = _in_process(functools.partial(_prepare_vertex, address, versions))
+                    make = functools.partial(row.vertex, address, row.job, model, versions)
+                    ours.append(rate(make, row.clients, seconds))
+            with moto() as address:
+                _in_process(functools.partial(_prepare_moto, address, versions))
+                make = functools.partial(row.sagemaker, address, row.job, "", versions)
+                theirs.append(rate(make, row.clients, seconds))
+        ratios = [one / other for one, other in zip(ours, theirs, strict=True)]
+        yield row, statistics.median(ours), statistics.median(theirs), statistics.median(ratios)
+
+
+def _prepare_vertex(address: str, versions: int) -> str:
+    client = gapic(address)
+    model = f"{PARENT}/models/{GROUP}"
+    client.upload_model({"parent": PARENT, "model_id": GROUP, "model": upload().model})
+    for _ in range(versions - 1):
+        client.upload_model(upload(model))
+    return model
+
+
+def _prepare_moto(address: str, versions: int) -> str:
+    client = sagemaker(address)
+    client.create_model_package_group(ModelPackageGroupName=GROUP)
+    for _ in range(versions):
+        client.create_model_package(**PACKAGE)
+    return GROUP
+
+
+def _in_process(prepare: Callable[[], str]) -> str:
+    """Do it in a process of its own: a process that has used gRPC cannot be forked."""
+    answers = _FORK.SimpleQueue()
+    process = _FORK.Process(target=lambda: answers.put(prepare()))
+    process.start()
+    process.join()
+    if process.exitcode:
+        raise SystemExit("a server could not be prepared")
+    answer: str = answers.get()
+    return answer
+
+
+# --- what size costs ---------------------------------------------------------
+
+
+def resident(pid: int) -> float:
+    """The memory of a process, in MiB."""
+    for line in Path(f"/proc/{pid}/status").read_text().splitlines():
+        if line.startswith("VmRSS:"):
+            return int(line.split()[1]) / 1024
+    raise SystemExit(f"/proc/{pid}/status has no VmRSS")
+
+
+#: What is asked of a list of models; each model's display name is its number, and `rare` is on every hundredth.
+QUERIES: Final[dict[str, dict[str, str]]] = {
+    "no filter": {},
+    "no filter, the last page": {"page_token": "last"},
+    "display_name=": {"filter": 'display_name="model 50"'},
+    "model=": {"filter": "model=m-50"},
+    "a label on every model": {"filter": "labels.team=growth"},
+    "a label on one model in a hundred": {"filter": "labels.rare=yes"},
+    "labels:rare": {"filter": "labels:rare"},
+    "order_by display_name": {"order_by": "display_name"},
+    "order_by update_time desc": {"order_by": "update_time desc"},
+    "display_name!=": {"filter": 'display_name!="model 50"'},
+    "a common label and a rare one": {"filter": "labels.team=growth AND labels.rare=yes"},
+    "a rare label, order_by display_name": {"filter": "labels.rare=yes", "order_by": "display_name"},
+    "a label on one model, order_by display_name": {"filter": "labels.one=yes", "order_by": "display_name"},
+    "two common labels that no model has both of": {"filter": "labels.half=a AND labels.other=b"},
+}
+
+
+def fill(address: str, first: int, last: int) -> None:
+    """Make the models with these numbers, each with one version, over several requests at a time."""
+    channel = grpc.insecure_channel(address)
+    send: Any = channel.unary_unary(f"{SERVICE}/UploadModel", request_serializer=None, response_deserializer=None)
+    waiting: list[Any] = []
+    for number in range(first, last):
+        labels = {"team": "growth", "half": "ab"[number % 2], "other": "ab"[number % 2]}
+        labels |= {"rare": "yes"} if number % 100 == 0 else {}
+        labels |= {"one": "yes"} if number == 0 else {}
+        request = upload(display_name=f"model {number}", labels=labels)
+        request.model_id = f"m-{number}"
+        waiting.append(send.future(aiplatform_v1.UploadModelRequest.serialize(request)))
+        if len(waiting) == 64:  # noqa: PLR2004 - a window
+            for future in waiting:
+                future.result()
+            waiting.clear()
+    for future in waiting:
+        future.result()
+
+
+def fill_versions(address: str, count: int) -> None:
+    """Add so many versions to model 0."""
+    channel = grpc.insecure_channel(address)
+    send: Any = channel.unary_unary(f"{SERVICE}/UploadModel", request_serializer=None, response_deserializer=None)
+    message = aiplatform_v1.UploadModelRequest.serialize(upload(f"{PARENT}/models/m-0"))
+    waiting: list[Any] = []
+    for _ in range(count):
+        waiting.append(send.future(message))
+        if len(waiting) == 64:  # noqa: PLR2004 - a window
+            for future in waiting:
+                future.result()
+            waiting.clear()
+    for future in waiting:
+        future.result()
+
+
+def page_cost(client: aiplatform_v1.ModelServiceClient, asked: dict[str, str]) -> float:
+    """The milliseconds that one page of 100 takes: the least of several, since whatever disturbs only adds."""
+    request = {"parent": PARENT, "page_size": 100, **asked}
+    if "page_token" in request:
+        request["page_token"] = _last_token(client)
+    times = []
+    for _ in range(7):
+        begin = time.perf_counter()
+        next(client.list_models(request).pages)
+        times.append(time.perf_counter() - begin)
+    return min(times) * 1000
+
+
+def _last_token(client: aiplatform_v1.ModelServiceClient) -> str:
+    token = ""
+    for page in client.list_models({"parent": PARENT, "page_size": 1000, "read_mask": {"paths": ["name"]}}).pages:
+        token = page.next_page_token or token
+    return token
+
+
+def sizes(models: int) -> None:
+    """Print what lists and memory cost with 100 models and with very many, all of them in a file."""
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        emulator("--data", str(Path(folder) / "registry.db")) as (address, pid),
+    ):
+        client = gapic(address)
+        fill(address, 0, 100)
+        before = {name: page_cost(client, asked) for name, asked in QUERIES.items()}
+        memory = [(100, resident(pid))]
+        for last in (models // 10, models // 2, models):
+            fill(address, max(100, memory[-1][0]), last)
+            memory.append((last, resident(pid)))
+        after = {name: page_cost(client, asked) for name, asked in QUERIES.items()}
+        size = sum(file.stat().st_size for file in Path(folder).iterdir()) / 1024**2
+
+        print(f"\n| a page of 100 | 100 models, ms | {models:,} models, ms | ratio |\n|---|---|---|---|")
+        for name in QUERIES:
+            print(f"| {name} | {before[name]:.2f} | {after[name]:.2f} | {after[name] / before[name]:.2f} |")
+        print("\n| models | resident memory, MiB |\n|---|---|")
+        for count, used in memory:
+            print(f"| {count:,} | {used:.0f} |")
+        print(f"\nThe file has {size:.0f} MiB.")
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--seconds", type=float, default=4)
+    parser.add_argument("--models", type=int, default=100_000)
+    parser.add_argument("--only", choices=["compare", "durable", "sizes"])
+    given = parser.parse_args()
+    logging.disable()
+    print(f"{os.cpu_count()} cores, Python {platform.python_version()}, {time.strftime('%Y-%m-%d')}")
+    if given.only in (None, "compare"):
+        _print_comparison("in memory", compare(given.rounds, given.seconds, durable=False))
+    if given.only in (None, "durable"):
+        _print_comparison("with --data", compare(given.rounds, given.seconds, durable=True))
+    if given.only in (None, "sizes"):
+        sizes(given.models)
+
+
+def _print_comparison(how: str, rows: Iterator[tuple[Row, float, float, float]]) -> None:
+    print(f"\n| {how} | clients | kind | emulator, /s | moto, /s | ratio |\n|---|---|---|---|---|---|")
+    for row, ours, theirs, ratio in rows:
+        print(f"| {row.job} | {row.clients} | {row.kind} | {ours:.0f} | {theirs:.0f} | {ratio:.1f} |", flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,521 @@
+"""No input makes the emulator answer that it is broken, hang, or die.
+
+Requests are made of anything that fits each RPC's message, of JSON that nearly fits, of paths, parameters and headers
+that nearly make sense, and of bytes that do not. An answer is right when it is any answer but 500, INTERNAL and the
+like, and when the emulator answers the next request.
+"""
+
+from __future__ import annotations
+
+import json
+import socket
+import urllib.parse
+import urllib.request
+from typing import TYPE_CHECKING, Any, Final
+
+import grpc
+import pytest
+from google.cloud import aiplatform_v1
+from google.cloud.aiplatform_v1.services.model_service.transports.grpc import ModelServiceGrpcTransport
+from google.cloud.aiplatform_v1.types import model_service
+from google.longrunning import operations_pb2
+from google.protobuf import descriptor, message_factory
+from hypothesis import HealthCheck, example, given, settings
+from hypothesis import strategies as st
+
+from vertex_registry.emulator import Emulator
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from google.protobuf.message import Message
+
+BROKEN: Final = {
+    grpc.StatusCode.INTERNAL,
+    grpc.StatusCode.UNKNOWN,
+    grpc.StatusCode.DATA_LOSS,
+    grpc.StatusCode.UNAVAILABLE,
+    grpc.StatusCode.DEADLINE_EXCEEDED,
+}
+#: Seconds after which something hangs.
+PATIENCE: Final = 20.0
+
+SERVICE: Final = "/google.cloud.aiplatform.v1.ModelService"
+REQUESTS: Final = {
+    f"{SERVICE}/{name.removesuffix('Request')}": getattr(model_service, name).pb().DESCRIPTOR
+    for name in model_service.__all__
+    if name.endswith("Request")
+} | {
+    f"/google.longrunning.Operations/{name}Operation{end}": request.DESCRIPTOR
+    for name, end, request in (
+        ("Get", "", operations_pb2.GetOperationRequest),
+        ("List", "s", operations_pb2.ListOperationsRequest),
+        ("Cancel", "", operations_pb2.CancelOperationRequest),
+        ("Delete", "", operations_pb2.DeleteOperationRequest),
+        ("Wait", "", operations_pb2.WaitOperationRequest),
+    )
+}
+
+many: Final = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+
+
+@pytest.fixture(name="emulator", scope="module")
+def _emulator() -> Iterator[Emulator]:
+    with Emulator() as emulator:
+        client = aiplatform_v1.ModelServiceClient(
+            transport=ModelServiceGrpcTransport(channel=grpc.insecure_channel(str(emulator.grpc)))
+        )
+        client.upload_model(
+            {
+                "parent": PLACE,
+                "model_id": "m",
+                "model": {"display_name": "m", "container_spec": {"image_uri": "eu.gcr.io/acme/serve"}},
+            }
+        )
+        client.transport.close()  # type: ignore[no-untyped-call]
+        yield emulator
+
+
+@pytest.fixture(name="channel", scope="module")
+def _channel(emulator: Emulator) -> Iterator[grpc.Channel]:
+    with grpc.insecure_channel(str(emulator.grpc)) as channel:
+        yield channel
+
+
+def alive(emulator: Emulator) -> None:
+    """See that the emulator answers, over both transports."""
+    with urllib.request.urlopen(f"{emulator.rest}/v1/{PLACE}/models/m", timeout=PATIENCE) as answer:  # noqa: S310 - http
+        assert json.load(answer)["displayName"] == "m"
+    with grpc.insecure_channel(str(emulator.grpc)) as channel:
+        send: Any = channel.unary_unary(f"{SERVICE}/GetModel", request_serializer=None, response_deserializer=None)
+        assert send(
+            aiplatform_v1.GetModelRequest.serialize(aiplatform_v1.GetModelRequest(name=f"{PLACE}/models/m")),
+            timeout=PATIENCE,
+        )
+
+
+# --- messages ----------------------------------------------------------------
+
+PLACE: Final = "projects/acme/locations/us-central1"
+_words: Final = [
+    "",
+    "m",
+    "default",
+    "-",
+    "*",
+    "1",
+    "2",
+    "99999999999999999999",
+    "alpha",
+    "-alpha",
+    "UPPER",
+    "a b",
+    "é",
+    "\0",
+    "gs://b/c",
+    "gs://",
+    "labels.a=b",
+    "labels:a",
+    "create_time desc",
+    "display_name",
+    "displayName",
+    "name",
+    "labels.x",
+    "projects",
+    PLACE,
+    f"{PLACE}/models/m",
+    f"{PLACE}/models/m@1",
+    f"{PLACE}/models/m@alpha",
+    f"{PLACE}/models/m@-",
+    f"{PLACE}/models/m@1@2",
+    f"{PLACE}/models/",
+    f"{PLACE}/models/m/evaluations/1",
+    f"{PLACE}/operations/1",
+    f"{PLACE}/models/m/operations/1",
+    "projects//locations/x",
+    "us-docker.pkg.dev/vertex-ai/prediction/sklearn-cpu.1-5:latest",
+]
+_texts: Final = st.sampled_from(_words) | st.text(st.characters(exclude_categories=["Cs"]), max_size=8)
+
+_F: Final = descriptor.FieldDescriptor
+_SCALARS: Final[dict[int, st.SearchStrategy[Any]]] = {
+    _F.CPPTYPE_INT32: st.integers(-(2**31), 2**31 - 1) | st.integers(-2, 2),
+    _F.CPPTYPE_INT64: st.integers(-(2**63), 2**63 - 1),
+    _F.CPPTYPE_UINT32: st.integers(0, 2**32 - 1),
+    _F.CPPTYPE_UINT64: st.integers(0, 2**64 - 1),
+    _F.CPPTYPE_DOUBLE: st.floats(),
+    _F.CPPTYPE_FLOAT: st.floats(width=32),
+    _F.CPPTYPE_BOOL: st.booleans(),
+    _F.CPPTYPE_ENUM: st.integers(-1, 9),
+}
+
+
+@st.composite
+def messages(draw: st.DrawFn, of: descriptor.Descriptor, depth: int = 3) -> Message:
+    """A message of that type with some of its fields set to anything."""
+    message: Message = message_factory.GetMessageClass(of)()
+    fields = [field for field in of.fields if depth or field.message_type is None]
+    # The fields that names, masks and pages are in come up often, the hundred others now and then.
+    for field in (
+        draw(st.lists(st.sampled_from(fields), max_size=6, unique_by=lambda field: field.name)) if fields else ()
+    ):
+        kind = field.message_type
+        if kind is not None and kind.GetOptions().map_entry:
+            value = kind.fields_by_name["value"]
+            keys = draw(st.lists(_texts, max_size=3, unique=True))
+            target = getattr(message, field.name)
+            for key in keys:
+                if value.message_type is None:
+                    target[key] = draw(_texts)
+                else:
+                    target[key].CopyFrom(draw(messages(value.message_type, depth - 1)))
+            continue
+        if kind is not None:
+            one: st.SearchStrategy[Any] = messages(kind, depth - 1)
+        elif field.cpp_type == _F.CPPTYPE_STRING:
+            one = st.binary(max_size=8) if field.type == _F.TYPE_BYTES else _texts
+        else:
+            one = _SCALARS[field.cpp_type]
+        if not field.has_presence and (kind is not None or field.default_value == []):
+            getattr(message, field.name).extend(draw(st.lists(one, max_size=3)))
+        elif kind is not None:
+            getattr(message, field.name).CopyFrom(draw(one))
+        else:
+            setattr(message, field.name, draw(one))
+    return message
+
+
+def ask(channel: grpc.Channel, method: str, message: bytes, metadata: tuple[tuple[str, str], ...] = ()) -> None:
+    """Send bytes to a method, and accept every answer that does not say the emulator is broken."""
+    send: Any = channel.unary_unary(method, request_serializer=None, response_deserializer=None)
+    try:
+        send(message, timeout=PATIENCE, metadata=metadata)
+    except grpc.RpcError as error:
+        assert error.code() not in BROKEN, f"{method}: {error.code()}: {error.details()}"
+
+
+@given(st.data())
+@many
+def test_any_message_is_answered(channel: grpc.Channel, data: st.DataObject) -> None:
+    """A message of the right type with anything in its fields is answered or refused by every RPC."""
+    for method, of in REQUESTS.items():
+        ask(channel, method, data.draw(messages(of)).SerializeToString())
+
+
+@pytest.mark.parametrize("version", ["v1", "v1beta1"])
+@given(data=st.data(), message=st.binary(max_size=64) | st.just(b"\x0a" * 40_000))
+@settings(many, max_examples=25)
+def test_bytes_that_are_no_message_are_refused(
+    channel: grpc.Channel, version: str, data: st.DataObject, message: bytes
+) -> None:
+    """Bytes that do not parse are the caller's mistake, not the emulator's."""
+    method = data.draw(st.sampled_from(sorted(REQUESTS)))
+    ask(channel, method.replace(".v1.", f".{version}."), message)
+
+
+@given(method=st.from_regex(r"/[a-zA-Z0-9_./ -]{0,40}", fullmatch=True), message=st.binary(max_size=16))
+@example("/", b"")
+@example(f"{SERVICE}/Nothing", b"")
+@example("/google.cloud.aiplatform.v1.EndpointService/ListEndpoints", b"")
+@settings(many, max_examples=25)
+def test_a_method_that_is_not_there_is_unimplemented(channel: grpc.Channel, method: str, message: bytes) -> None:
+    """Whatever is called, a name that means nothing is refused as such."""
+    ask(channel, method, message)
+
+
+@given(
+    st.lists(
+        st.tuples(
+            st.sampled_from(["x-goog-request-params", "authorization", "x-goog-api-client", "x-other"]),
+            st.text(st.characters(min_codepoint=32, max_codepoint=126), max_size=30),
+        ),
+        max_size=4,
+    ).map(tuple)
+)
+@settings(many, max_examples=25)
+def test_any_metadata_is_taken(channel: grpc.Channel, metadata: tuple[tuple[str, str], ...]) -> None:
+    """Metadata is not what a request is about."""
+    request = aiplatform_v1.GetModelRequest(name=f"{PLACE}/models/m")
+    ask(channel, f"{SERVICE}/GetModel", aiplatform_v1.GetModelRequest.serialize(request), metadata)
+
+
+# --- JSON over HTTP ----------------------------------------------------------
+
+_names: Final = st.sampled_from(
+    [
+        "model",
+        "displayName",
+        "display_name",
+        "labels",
+        "containerSpec",
+        "imageUri",
+        "image_uri",
+        "parentModel",
+        "modelId",
+        "versionAliases",
+        "ports",
+        "containerPort",
+        "name",
+        "@type",
+        "",
+        "nonsense",
+        "metrics",
+        "modelEvaluation",
+        "updateMask",
+        "sharedMemorySizeMb",
+        "deploymentTimeout",
+        "createTime",
+        "outputConfig",
+        "faults",
+        "rpc",
+        "code",
+        "times",
+        "etag",
+    ]
+)
+_json: Final = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | _texts,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(_names, inner, max_size=4),
+    max_leaves=12,
+)
+_bodies: Final = (
+    _json.map(json.dumps).map(str.encode)
+    | st.binary(max_size=30)
+    | st.sampled_from(
+        [b"[" * 100_000, b'{"a":' * 50_000, b'{"model":{"displayName":"\\ud800"}}', b'{"a":1,"a":2}', b"1e999"]
+    )
+)
+_paths: Final = st.lists(
+    st.sampled_from(
+        [
+            "v1",
+            "v1beta1",
+            "ui",
+            "v2",
+            "projects",
+            "acme",
+            "0",
+            "locations",
+            "us-central1",
+            "models",
+            "models:upload",
+            "m",
+            "m@1",
+            "m%401",
+            "m%40alpha",
+            "m@1:listVersions",
+            "m:mergeVersionAliases",
+            "m@1:deleteVersion",
+            "m:export",
+            "models:copy",
+            "m:listCheckpoints",
+            "m:updateExplanationDataset",
+            "evaluations",
+            "evaluations:import",
+            "1",
+            "slices",
+            "slices:batchImport",
+            "operations",
+            "1:cancel",
+            "1:wait",
+            "m:getIamPolicy",
+            "",
+            ".",
+            "..",
+            "%2F",
+            "%00",
+            "%",
+            "%zz",
+            "%ff",
+            "emulator",
+            "faults",
+            "requests",
+            "health",
+            "reset",
+            "token",
+            "locations:x",
+            ":",
+            "*",
+        ]
+    ),
+    max_size=9,
+).map(lambda parts: "/" + "/".join(parts))
+_real_paths: Final = st.sampled_from(
+    [
+        f"/{version}/{PLACE}/{rest}"
+        for version in ("v1", "v1beta1", "ui")
+        for rest in (
+            "models",
+            "models:upload",
+            "models:copy",
+            "models/m",
+            "models/m@1",
+            "models/m%401",
+            "models/m:listVersions",
+            "models/m@1:mergeVersionAliases",
+            "models/m@2:deleteVersion",
+            "models/m:export",
+            "models/m:listCheckpoints",
+            "models/m:updateExplanationDataset",
+            "models/m/evaluations",
+            "models/m/evaluations:import",
+            "models/m/evaluations/1/slices:batchImport",
+            "models/m/evaluations/1/slices/1:batchImport",
+            "models/m/operations",
+            "operations/1",
+            "models/m/operations/1:wait",
+            "operations/1:cancel",
+        )
+    ]
+    + ["/emulator/faults", "/emulator/requests", "/emulator/health", "/token"]
+)
+_queries: Final = st.lists(
+    st.tuples(
+        st.sampled_from(
+            [
+                "filter",
+                "pageSize",
+                "page_size",
+                "pageToken",
+                "orderBy",
+                "readMask",
+                "updateMask",
+                "$alt",
+                "alt",
+                "key",
+                "x",
+                "model.labels",
+                "name",
+                "readMask.paths",
+                "prettyPrint",
+                "filter.x",
+            ]
+        ),
+        _texts | st.just("json;enum-encoding=int"),
+    ),
+    max_size=3,
+).map(urllib.parse.urlencode)
+
+
+def exchange(address: tuple[str, int], sent: bytes) -> bytes:
+    """Send bytes, say that no more come, and read until the other side has nothing more to say."""
+    with socket.create_connection(address, timeout=PATIENCE) as connection:
+        received = b""
+        try:
+            connection.sendall(sent)
+            connection.shutdown(socket.SHUT_WR)
+            while some := connection.recv(65536):
+                received += some
+        except (ConnectionError, OSError) as error:
+            assert not isinstance(error, TimeoutError), "it hangs"
+        return received
+
+
+def address_of(emulator: Emulator) -> tuple[str, int]:
+    host, _, port = str(emulator.rest).removeprefix("http://").rpartition(":")
+    return host, int(port)
+
+
+def status_of(answer: bytes) -> int:
+    return int(answer.split(b" ", 2)[1]) if answer.startswith(b"HTTP/1.") else 0
+
+
+@given(
+    method=st.sampled_from(
+        ["GET", "POST", "PATCH", "DELETE", "PUT", "HEAD", "OPTIONS", "TRACE", "CONNECT", "get", "X"]
+    ),
+    path=_paths | _real_paths | _real_paths,
+    query=_queries,
+    headers=st.dictionaries(
+        st.sampled_from(
+            ["Content-Type", "Authorization", "X-HTTP-Method-Override", "Expect", "Accept-Encoding", "Range"]
+        ),
+        st.text(st.characters(min_codepoint=32, max_codepoint=255), max_size=20),
+        max_size=3,
+    ),
+    body=_bodies,
+)
+@settings(many, max_examples=400)
+def test_any_request_is_answered(
+    emulator: Emulator, method: str, path: str, query: str, headers: dict[str, str], body: bytes
+) -> None:
+    """A request of HTTP with anything in its path, parameters, headers and body has an answer, and it is not 5xx."""
+    host, port = address_of(emulator)
+    head = [
+        f"{method} {path}?{query} HTTP/1.1",
+        f"Host: {host}:{port}",
+        f"Content-Length: {len(body)}",
+        "Connection: close",
+    ]
+    head += [f"{name}: {value}" for name, value in headers.items()]
+    answer = exchange((host, port), "\r\n".join(head).encode("latin-1") + b"\r\n\r\n" + body)
+
+    assert 200 <= status_of(answer) < 500, answer[:500]
+
+
+@given(body=_bodies, path=_real_paths)
+@settings(many, max_examples=200)
+def test_any_body_is_answered(emulator: Emulator, path: str, body: bytes) -> None:
+    """What is posted to a real address is taken or refused with Google's error body."""
+    host, port = address_of(emulator)
+    head = f"POST {path} HTTP/1.1\r\nHost: {host}:{port}\r\nContent-Length: {len(body)}\r\nConnection: close\r\n\r\n"
+    answer = exchange((host, port), head.encode() + body)
+
+    status = status_of(answer)
+    assert 200 <= status < 500, answer[:500]
+    if status >= 400:
+        error = json.loads(answer.partition(b"\r\n\r\n")[2])["error"]
+        assert error["code"] == status
+        assert error["message"]
+
+
+# --- bytes -------------------------------------------------------------------
+
+_noise: Final = st.binary(max_size=200) | st.sampled_from(
+    [
+        b"GET / HTTP/1.1\r\n",
+        b"GET / HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: -1\r\n\r\n",
+        b"GET / HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 99999999999999999999\r\n\r\nx",
+        b"POST / HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 10\r\n\r\nshort",
+        b"POST / HTTP/1.1\r\nHost: 127.0.0.1\r\nTransfer-Encoding: chunked\r\n\r\nZZ\r\nx",
+        b"POST / HTTP/1.1\r\nHost: 127.0.0.1\r\nTransfer-Encoding: chunked\r\n\r\nffffffffffffffff\r\nx",
+        b"POST / HTTP/1.1\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\nxx",
+        b"GET /" + b"a" * 100_000 + b" HTTP/1.1\r\n\r\n",
+        b"GET / HTTP/1.1\r\nX: " + b"a" * 100_000 + b"\r\n\r\n",
+        b"GET / HTTP/1.1\r\n" + b"X: y\r\n" * 5000 + b"\r\n",
+        b"GET / HTTP/9.9\r\n\r\n",
+        b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
+        b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + b"\xff" * 64,
+        b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03",
+        b"\0" * 1000,
+        b"",
+    ]
+)
+
+
+@given(_noise)
+@many
+def test_bytes_on_the_rest_port_end(emulator: Emulator, noise: bytes) -> None:
+    """Whatever arrives at the REST port is answered, or hung up on, and never with 500."""
+    assert status_of(exchange(address_of(emulator), noise)) not in range(500, 505)
+
+
+@given(_noise)
+@many
+def test_bytes_on_the_grpc_port_end(emulator: Emulator, noise: bytes) -> None:
+    """Whatever arrives at the gRPC port is hung up on in the end."""
+    host, _, port = str(emulator.grpc).rpartition(":")
+    exchange((host, int(port)), noise)
+
+
+def test_it_is_alive_after_all_that(emulator: Emulator) -> None:
+    """The emulator answers over both transports after noise on both, with half a request left hanging on each."""
+    host, _, port = str(emulator.grpc).rpartition(":")
+    with (
+        socket.create_connection(address_of(emulator)) as rest,
+        socket.create_connection((host, int(port))) as rpc,
+    ):
+        rest.sendall(b"POST /v1/x HTTP/1.1\r\nContent-Length: 100\r\n\r\nhalf")
+        rpc.sendall(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\x04")
+
+        alive(emulator)

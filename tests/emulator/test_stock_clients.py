@@ -1,0 +1,613 @@
+"""Google's own generated clients, as they come: v1 and v1beta1, over gRPC and REST, plain and asyncio.
+
+Every test here runs once for each of the eight. None of these clients was written, patched or subclassed here: they are
+pointed at the emulator by their documented constructor arguments.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import itertools
+import re
+from typing import TYPE_CHECKING, Any, Final
+
+import google.auth.aio.credentials
+import grpc
+import pytest
+from google.api_core import exceptions
+from google.api_core.future.polling import DEFAULT_POLLING
+from google.auth.credentials import AnonymousCredentials
+from google.cloud import aiplatform_v1, aiplatform_v1beta1
+from google.cloud.aiplatform_v1.services.model_service.transports import rest_base as v1_rules
+from google.cloud.aiplatform_v1beta1.services.model_service.transports import rest_base as v1beta1_rules
+
+from vertex_registry.emulator import Emulator
+from vertex_registry.emulator._dispatch import MODEL_SERVICE, RPCS
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from types import ModuleType
+
+    from vertex_registry.emulator._dispatch import Rpc
+
+PROJECT: Final = "acme"
+PARENT: Final = f"projects/{PROJECT}/locations/us-central1"
+IMAGE: Final = "us-docker.pkg.dev/acme/images/serve:1"
+
+#: A poll that does not wait: what is under test is the answers, not the patience of api_core.
+EAGER: Final = DEFAULT_POLLING.with_delay(initial=0.001, maximum=0.001)
+
+
+@dataclasses.dataclass
+class Stock:
+    """One of Google's clients, called in one way whichever it is."""
+
+    api: ModuleType
+    client: Any
+    transport: str
+    runner: asyncio.Runner | None
+
+    def call(self, method: str, **request: Any) -> Any:
+        """The answer of an RPC; of a list, every item on every page."""
+        answer = getattr(self.client, method)(request=request)
+        if self.runner is not None:
+            return self.runner.run(self._whole(answer))
+        return list(answer) if hasattr(answer, "pages") else answer
+
+    async def _whole(self, answer: Any) -> Any:
+        answer = await answer
+        return [item async for item in answer] if hasattr(answer, "pages") else answer
+
+    def result(self, running: Any) -> Any:
+        """What an operation ends with."""
+        if self.runner is not None:
+            return self.runner.run(running.result())
+        return running.result(polling=EAGER)
+
+    def upload(self, display_name: str = "churn", *, model: dict[str, Any] | None = None, **request: Any) -> Any:
+        """The answer of an upload that has ended."""
+        body = {
+            "display_name": display_name,
+            "container_spec": {"image_uri": IMAGE},
+            "artifact_uri": "gs://models/churn/1",
+            **(model or {}),
+        }
+        return self.result(self.call("upload_model", parent=PARENT, model=body, **request))
+
+    def get(self, name: str) -> Any:
+        return self.call("get_model", name=name)
+
+
+def _client(api: ModuleType, transport: str, emulator: Emulator) -> Any:
+    service = __import__(f"{api.__name__}.services.model_service", fromlist=["transports"])
+    if transport == "grpc":
+        channel = grpc.insecure_channel(str(emulator.grpc))
+        return api.ModelServiceClient(transport=service.transports.ModelServiceGrpcTransport(channel=channel))
+    if transport == "grpc_asyncio":
+        aio = grpc.aio.insecure_channel(str(emulator.grpc))
+        return api.ModelServiceAsyncClient(transport=service.transports.ModelServiceGrpcAsyncIOTransport(channel=aio))
+    options = {"api_endpoint": emulator.rest}
+    if transport == "rest":
+        return api.ModelServiceClient(
+            transport="rest",
+            credentials=AnonymousCredentials(),  # type: ignore[no-untyped-call]
+            client_options=options,
+        )
+    return api.ModelServiceAsyncClient(
+        transport="rest_asyncio",
+        credentials=google.auth.aio.credentials.AnonymousCredentials(),  # type: ignore[no-untyped-call]
+        client_options=options,
+    )
+
+
+@pytest.fixture(name="emulator")
+def _emulator() -> Iterator[Emulator]:
+    with Emulator() as emulator:
+        yield emulator
+
+
+@pytest.fixture(
+    name="stock",
+    params=itertools.product([aiplatform_v1, aiplatform_v1beta1], ["grpc", "grpc_asyncio", "rest", "rest_asyncio"]),
+    ids=lambda pair: f"{pair[0].__name__.rpartition('_')[2]}-{pair[1]}",
+)
+def _stock(request: pytest.FixtureRequest, emulator: Emulator) -> Iterator[Stock]:
+    api, transport = request.param
+    if not transport.endswith("asyncio"):
+        client = _client(api, transport, emulator)
+        yield Stock(api, client, transport, None)
+        client.transport.close()
+        return
+    with asyncio.Runner() as runner:
+
+        async def connect() -> Any:
+            return _client(api, transport, emulator)
+
+        client = runner.run(connect())
+        yield Stock(api, client, transport, runner)
+        runner.run(client.transport.close())
+
+
+# --- uploads and reads -------------------------------------------------------
+
+
+def test_an_upload_makes_a_model(stock: Stock) -> None:
+    """The model that was uploaded is read back, by its name and in a list, with what the service adds to it."""
+    made = stock.upload(
+        model={
+            "description": "Who leaves?",
+            "labels": {"team": "growth"},
+            "version_description": "The first",
+            "container_spec": {
+                "image_uri": IMAGE,
+                "ports": [{"container_port": 8080}],
+                "env": [{"name": "A", "value": "B"}],
+                "shared_memory_size_mb": 128,
+                "deployment_timeout": {"seconds": 60},
+            },
+        }
+    )
+    model = stock.get(made.model)
+
+    assert made.model_version_id == model.version_id == "1"
+    assert model.name == made.model
+    assert model.name.startswith("projects/")
+    assert model.name.split("/")[1].isdigit()
+    assert model.name.split("/")[5].isdigit()
+    assert (model.display_name, model.description, model.version_description) == ("churn", "Who leaves?", "The first")
+    assert list(model.version_aliases) == ["default"]
+    assert dict(model.labels) == {"team": "growth"}
+    assert model.artifact_uri == "gs://models/churn/1"
+    assert model.container_spec.ports[0].container_port == 8080
+    assert model.container_spec.shared_memory_size_mb == 128
+    assert model.container_spec.deployment_timeout.total_seconds() == 60
+    assert model.create_time == model.version_create_time
+    assert model.etag
+    assert stock.call("list_models", parent=PARENT) == [model]
+
+
+def test_a_model_id_may_be_chosen_once(stock: Stock) -> None:
+    """The id that was chosen is the model's, and a second upload with it makes no version: it is refused."""
+    made = stock.upload(model_id="churn-1")
+
+    assert made.model.endswith("/models/churn-1")
+    with pytest.raises((exceptions.AlreadyExists, exceptions.Conflict)):
+        stock.upload(model_id="churn-1")
+    assert stock.get(made.model).version_id == "1"
+
+
+def test_the_default_version_moves_only_when_asked(stock: Stock) -> None:
+    """A version without the alias ``default`` leaves it where it is; a version with it takes it over."""
+    model = stock.upload().model
+    second = stock.upload(parent_model=model, model={"version_aliases": ["champion"]})
+    assert (second.model, second.model_version_id) == (model, "2")
+    assert stock.get(model).version_id == "1"
+
+    stock.upload(parent_model=model, model={"version_aliases": ["new", "default"]})
+
+    assert stock.get(model).version_id == "3"
+    assert list(stock.get(f"{model}@3").version_aliases) == ["new", "default"]
+    assert list(stock.get(f"{model}@1").version_aliases) == []
+    assert list(stock.get(f"{model}@champion").version_aliases) == ["champion"]
+
+
+def test_a_version_is_named_by_its_number(stock: Stock) -> None:
+    """A read at an id or an alias names the version by its id; a read of the model does not."""
+    model = stock.upload(model={"version_aliases": ["first"]}).model
+
+    assert stock.get(f"{model}@1").name == stock.get(f"{model}@first").name == f"{model}@1"
+    assert stock.get(model).name == model
+
+
+def test_a_project_goes_by_id_and_by_number(stock: Stock) -> None:
+    """The name with the project's id reaches the model that answers name by the project's number."""
+    made = stock.upload(model_id="churn").model
+
+    assert stock.get(f"{PARENT}/models/churn").name == made
+    assert len(stock.call("list_models", parent=made.rpartition("/models/")[0])) == 1
+
+
+def test_what_is_not_there_is_not_found(stock: Stock) -> None:
+    """A model, a version and an alias that are not there are 404, for reads and for writes."""
+    model = stock.upload().model
+
+    for name in (f"{PARENT}/models/none", f"{model}@2", f"{model}@none"):
+        with pytest.raises(exceptions.NotFound):
+            stock.get(name)
+    for name in (f"{PARENT}/models/none@1", f"{model}@2", f"{model}@none"):
+        with pytest.raises(exceptions.NotFound):
+            stock.call("merge_version_aliases", name=name, version_aliases=["x-y"])
+
+
+def test_a_refused_upload_says_which_fields_are_wrong(stock: Stock) -> None:
+    """The error is INVALID_ARGUMENT with each wrong field in its message and in a BadRequest."""
+    with pytest.raises((exceptions.InvalidArgument, exceptions.BadRequest)) as caught:
+        stock.upload(display_name="", model={"labels": {"UPPER": "x"}})
+
+    assert "List of found errors:\t1.Field: model.display_name; Message: " in caught.value.message
+    (detail,) = caught.value.details
+    # Over REST api_core leaves the details as they came.
+    found = detail["fieldViolations"] if isinstance(detail, dict) else detail.field_violations
+    fields = [each["field"] if isinstance(each, dict) else each.field for each in found]
+    assert fields == ["model.display_name", "model.labels"]
+
+
+# --- lists -------------------------------------------------------------------
+
+
+def test_a_list_comes_in_pages(stock: Stock) -> None:
+    """The pager goes through every page, each model once, in the order asked for, however small the pages are."""
+    names = [f"m{number}" for number in range(5)]
+    for name in names:
+        stock.upload(name, model={"labels": {"odd": str(int(name[1]) % 2)}})
+
+    for size in (1, 2, 5, 100):
+        found = stock.call("list_models", parent=PARENT, page_size=size)
+        assert [model.display_name for model in found] == names[::-1]
+    found = stock.call("list_models", parent=PARENT, page_size=1, filter="labels.odd=1")
+    assert [model.display_name for model in found] == ["m3", "m1"]
+
+
+@pytest.mark.parametrize("transport", ["grpc", "rest"])
+def test_a_list_is_ordered(emulator: Emulator, transport: str) -> None:
+    """By several fields, each in its direction, over page borders; v1beta1 has no orders for models."""
+    stock = Stock(aiplatform_v1, _client(aiplatform_v1, transport, emulator), transport, None)
+    made = [stock.upload(name).model for name in ("b", "a", "b", "A")]
+
+    def listed(order_by: str) -> list[int]:
+        found = stock.call("list_models", parent=PARENT, page_size=1, order_by=order_by)
+        return [made.index(model.name) for model in found]
+
+    assert listed("display_name, create_time desc") == [3, 1, 2, 0]
+    assert listed("displayName desc, createTime") == [0, 2, 1, 3]
+    assert listed("create_time") == [0, 1, 2, 3]
+    stock.call("update_model", model={"name": made[1], "description": "x"}, update_mask={"paths": ["description"]})
+    assert listed("update_time desc")[0] == 1
+    assert "order_by" not in aiplatform_v1beta1.ListModelsRequest.meta.fields
+    stock.client.transport.close()
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ('display_name="a b"', {"a b"}),
+        ('displayName!="a b"', {"c"}),
+        ("labels.team=growth", {"a b"}),
+        ("labels.team:*", {"a b", "c"}),
+        ("labels:team AND labels.team=sales", {"c"}),
+        ("model=m-1", {"a b"}),
+        ("model!=m-1", {"c"}),
+        ('baseModelName="text-bison"', {"c"}),
+        ("labels:other", set()),
+    ],
+)
+def test_a_list_is_filtered(stock: Stock, text: str, expected: set[str]) -> None:
+    """Each form of the documented grammar selects what it says."""
+    stock.upload("a b", model_id="m-1", model={"labels": {"team": "growth"}})
+    stock.upload(
+        "c",
+        model={
+            "labels": {"team": "sales"},
+            "base_model_source": {"model_garden_source": {"public_model_name": "text-bison"}},
+        },
+    )
+
+    assert {model.display_name for model in stock.call("list_models", parent=PARENT, filter=text)} == expected
+
+
+@pytest.mark.parametrize(
+    "asked",
+    [
+        {"filter": "display_name=a OR display_name=b"},
+        {"filter": "create_time=1"},
+        {"page_size": -1},
+        {"page_token": "garbage"},
+        {"read_mask": {"paths": ["nonsense"]}},
+    ],
+    ids=lambda asked: next(iter(asked)),
+)
+def test_a_list_that_cannot_be_is_refused(stock: Stock, asked: dict[str, Any]) -> None:
+    """What the grammar, the orders, the pages and the masks do not have is INVALID_ARGUMENT."""
+    with pytest.raises((exceptions.InvalidArgument, exceptions.BadRequest)):
+        stock.call("list_models", parent=PARENT, **asked)
+
+
+def test_a_read_mask_leaves_out_the_rest(stock: Stock) -> None:
+    """Of each model in a list there is what the mask names."""
+    stock.upload()
+    (model,) = stock.call(
+        "list_models", parent=PARENT, read_mask={"paths": ["display_name", "container_spec.image_uri"]}
+    )
+
+    assert model == stock.api.Model(display_name="churn", container_spec={"image_uri": IMAGE})
+
+
+def test_a_list_of_models_shows_the_default_versions(stock: Stock) -> None:
+    """A model is listed once, as its default version."""
+    model = stock.upload().model
+    stock.upload(parent_model=model, model={"version_aliases": ["default"]})
+    stock.upload(parent_model=model)
+
+    (listed,) = stock.call("list_models", parent=PARENT)
+    assert (listed.name, listed.version_id) == (model, "2")
+
+
+def test_versions_are_listed_oldest_first(stock: Stock) -> None:
+    """Each version is named by its id, in the order of upload, and by time in either order."""
+    model = stock.upload(model={"labels": {"odd": "1"}}).model
+    for number in range(2, 12):
+        stock.upload(parent_model=model, model={"labels": {"odd": str(number % 2)}})
+    expected = [str(number) for number in range(1, 12)]
+
+    found = stock.call("list_model_versions", name=model, page_size=4)
+    assert [version.version_id for version in found] == expected
+    assert [version.name for version in found] == [f"{model}@{number}" for number in expected]
+    found = stock.call("list_model_versions", name=model, order_by="create_time desc", page_size=3)
+    assert [version.version_id for version in found] == expected[::-1]
+    found = stock.call("list_model_versions", name=model, filter="labels.odd=1", page_size=2)
+    assert [version.version_id for version in found] == expected[::2]
+
+
+# --- changes -----------------------------------------------------------------
+
+
+def test_a_model_is_updated_field_by_field(stock: Stock) -> None:
+    """Only what the mask names changes, and the etag with it."""
+    model = stock.upload(model={"description": "old"}).model
+    before = stock.get(model)
+    answer = stock.call(
+        "update_model",
+        model={"name": model, "display_name": "renamed", "description": ""},
+        update_mask={"paths": ["description"]},
+    )
+
+    assert (answer.display_name, answer.description) == ("churn", "")
+    assert answer.etag != before.etag
+    assert answer.update_time > before.update_time
+    assert stock.get(model) == answer
+
+
+def test_labels_have_two_layers(stock: Stock) -> None:
+    """The bare name writes the model's labels, the versioned name the version's, and reads show both merged."""
+    model = stock.upload(model={"labels": {"mine": "1"}}).model
+    mask = {"paths": ["labels"]}
+    stock.call("update_model", model={"name": model, "labels": {"shared": "m", "model": "m"}}, update_mask=mask)
+    stock.upload(parent_model=model)
+
+    answer = stock.call("update_model", model={"name": f"{model}@2", "labels": {"shared": "v"}}, update_mask=mask)
+
+    assert dict(answer.labels) == {"shared": "v", "model": "m"}
+    assert dict(stock.get(f"{model}@1").labels) == {"mine": "1", "shared": "m", "model": "m"}
+
+
+def test_model_and_version_fields_do_not_mix(stock: Stock) -> None:
+    """A version's description is not the model's to change, nor the other way round: a failed precondition."""
+    model = stock.upload().model
+    body = {"display_name": "x", "version_description": "y"}
+
+    for name, path in ((model, "version_description"), (f"{model}@1", "display_name")):
+        with pytest.raises((exceptions.FailedPrecondition, exceptions.BadRequest)):
+            stock.call("update_model", model={"name": name, **body}, update_mask={"paths": [path]})
+    with pytest.raises(exceptions.BadRequest):
+        stock.call("update_model", model={"name": model, **body}, update_mask={"paths": list(body)})
+    assert stock.get(model).display_name == "churn"
+
+
+def test_a_stale_etag_is_refused(stock: Stock) -> None:
+    """Of two updates from the same read the second is a conflict; without an etag it would overwrite."""
+    model = stock.get(stock.upload().model)
+    mask = {"paths": ["description"]}
+    stock.call("update_model", model={"name": model.name, "etag": model.etag, "description": "1"}, update_mask=mask)
+
+    with pytest.raises(exceptions.Conflict):
+        stock.call("update_model", model={"name": model.name, "etag": model.etag, "description": "2"}, update_mask=mask)
+    answer = stock.call("update_model", model={"name": model.name, "description": "3"}, update_mask=mask)
+    assert answer.description == "3"
+
+
+def test_aliases_move_between_versions(stock: Stock) -> None:
+    """An alias belongs to one version: adding it elsewhere moves it; ``-alias`` takes it away; ``default`` stays."""
+    model = stock.upload(model={"version_aliases": ["champion"]}).model
+    stock.upload(parent_model=model)
+
+    answer = stock.call("merge_version_aliases", name=f"{model}@2", version_aliases=["champion", "default"])
+    assert set(answer.version_aliases) == {"champion", "default"}
+    assert list(stock.get(f"{model}@1").version_aliases) == []
+    stock.call("merge_version_aliases", name=f"{model}@champion", version_aliases=["-champion"])
+    with pytest.raises(exceptions.NotFound):
+        stock.get(f"{model}@champion")
+    with pytest.raises(exceptions.BadRequest):
+        stock.call("merge_version_aliases", name=f"{model}@2", version_aliases=["-default"])
+    assert stock.get(model).version_id == "2"
+
+
+def test_versions_and_models_are_deleted(stock: Stock) -> None:
+    """A version goes, the only version does not, and a model goes with all that it has."""
+    model = stock.upload().model
+    stock.upload(parent_model=model)
+    stock.result(stock.call("delete_model_version", name=f"{model}@2"))
+    assert [version.version_id for version in stock.call("list_model_versions", name=model)] == ["1"]
+
+    with pytest.raises((exceptions.FailedPrecondition, exceptions.BadRequest)):
+        stock.result(stock.call("delete_model_version", name=f"{model}@1"))
+    assert stock.upload(parent_model=model).model_version_id == "3"
+    stock.result(stock.call("delete_model", name=model))
+
+    with pytest.raises(exceptions.NotFound):
+        stock.get(model)
+    assert stock.call("list_models", parent=PARENT) == []
+
+
+def test_a_copy_tells_where_it_came_from(stock: Stock) -> None:
+    """The copy is a model of its own location, without the aliases of the original, which it names."""
+    source = stock.upload(model={"version_aliases": ["champion"], "labels": {"team": "growth"}}).model
+    there = f"projects/{PROJECT}/locations/europe-west4"
+    made = stock.result(stock.call("copy_model", parent=there, source_model=f"{source}@champion", model_id="copied"))
+    copy = stock.get(made.model)
+
+    assert made.model.endswith("/locations/europe-west4/models/copied")
+    assert list(copy.version_aliases) == ["default"]
+    assert copy.display_name == "churn"
+    assert copy.model_source_info.copy
+    assert copy.original_model_info.model == f"{source}@1"
+    made = stock.result(stock.call("copy_model", parent=there, source_model=source, parent_model=copy.name))
+    assert made.model_version_id == "2"
+
+
+def test_an_export_ends(stock: Stock) -> None:
+    """An export's operation ends and says where the artifacts would be."""
+    model = stock.upload().model
+    running = stock.call(
+        "export_model",
+        name=model,
+        output_config={
+            "export_format_id": "custom-trained",
+            "artifact_destination": {"output_uri_prefix": "gs://exports/here"},
+        },
+    )
+
+    assert stock.result(running) == stock.api.ExportModelResponse()
+    assert running.metadata.output_info.artifact_output_uri.startswith("gs://exports/here/model-export-churn-")
+
+
+def test_checkpoints_are_listed(stock: Stock) -> None:
+    """A version that was not tuned has none; the RPC is there."""
+    model = stock.upload().model
+
+    assert stock.call("list_model_version_checkpoints", name=f"{model}@1") == []
+    with pytest.raises(exceptions.NotFound):
+        stock.call("list_model_version_checkpoints", name=f"{model}@2")
+
+
+def test_the_explanation_dataset_is_updated(stock: Stock) -> None:
+    """The operation of an update of the examples ends with its response, where a model explains by examples."""
+    explained = {"parameters": {"examples": {"neighbor_count": 5}}, "metadata": {}}
+    model = stock.upload(model={"explanation_spec": explained}).model
+    examples = {"example_gcs_source": {"gcs_source": {"uris": ["gs://examples/1.jsonl"]}}, "neighbor_count": 5}
+    running = stock.call("update_explanation_dataset", model=model, examples=examples)
+
+    assert stock.result(running) == stock.api.UpdateExplanationDatasetResponse()
+    other = stock.upload().model
+    with pytest.raises((exceptions.FailedPrecondition, exceptions.BadRequest)):
+        stock.result(stock.call("update_explanation_dataset", model=other, examples=examples))
+
+
+def test_evaluations_and_their_slices(stock: Stock) -> None:
+    """An evaluation is imported, read and listed, and so are its slices."""
+    model = stock.upload().model
+    made = stock.call(
+        "import_model_evaluation",
+        parent=model,
+        model_evaluation={"display_name": "test set", "metrics": {"auPrc": 0.9}, "metrics_schema_uri": "gs://s/m.yaml"},
+    )
+    assert made.name.startswith(f"{model}/evaluations/")
+    assert stock.call("get_model_evaluation", name=made.name) == made
+    assert stock.call("list_model_evaluations", parent=model) == [made]
+    answer = stock.call(
+        "batch_import_model_evaluation_slices",
+        parent=made.name,
+        model_evaluation_slices=[
+            {"slice_": {"dimension": "annotationSpec", "value": "yes"}, "metrics": {"auPrc": 0.8}},
+            {"slice_": {"dimension": "slice", "value": "no"}, "metrics": {"auPrc": 0.7}},
+        ],
+    )
+
+    assert len(answer.imported_model_evaluation_slices) == 2
+    slices = stock.call("list_model_evaluation_slices", parent=made.name)
+    assert {item.name for item in slices} == set(answer.imported_model_evaluation_slices)
+    assert stock.call("get_model_evaluation_slice", name=slices[0].name) == slices[0]
+    found = stock.call("list_model_evaluation_slices", parent=made.name, filter="slice.dimension=slice")
+    assert [item.slice_.value for item in found] == ["no"]
+    counted = stock.call(
+        "batch_import_evaluated_annotations", parent=slices[0].name, evaluated_annotations=[{"type_": 1}]
+    )
+    assert counted.imported_evaluated_annotations_count == 1
+
+
+# --- operations --------------------------------------------------------------
+
+
+def test_an_operation_is_named_under_its_model(stock: Stock) -> None:
+    """The operation of an upload is read, listed and deleted by name, with metadata of the client's own version."""
+    running = stock.call(
+        "upload_model", parent=PARENT, model={"display_name": "churn", "container_spec": {"image_uri": IMAGE}}
+    )
+    name = running.operation.name
+    model = stock.result(running).model
+
+    assert name.startswith(f"{model}/operations/")
+    assert isinstance(running.metadata, stock.api.UploadModelOperationMetadata)
+    assert running.metadata.generic_metadata.create_time
+    assert stock.call("get_operation", name=name).done
+    listed = stock.call("list_operations", name=model)
+    assert [each.name for each in listed.operations] == [name]
+    stock.call("delete_operation", name=name)
+    with pytest.raises(exceptions.NotFound):
+        stock.call("get_operation", name=name)
+
+
+def test_locations_are_there(stock: Stock) -> None:
+    """A location is read and listed."""
+    location = stock.call("get_location", name=PARENT)
+    listed = stock.call("list_locations", name=f"projects/{PROJECT}")
+
+    assert location.location_id == "us-central1"
+    assert "us-central1" in {each.location_id for each in listed.locations}
+
+
+def test_an_rpc_that_is_not_there_says_so(stock: Stock) -> None:
+    """Access policies have no meaning here: the answer is UNIMPLEMENTED, never a pretended success."""
+    model = stock.upload().model
+
+    with pytest.raises((exceptions.MethodNotImplemented, exceptions.NotFound)):
+        stock.call("get_iam_policy", resource=model)
+
+
+# --- the RPC table against Google's -----------------------------------------
+
+RULES: Final = {
+    "v1": v1_rules._BaseModelServiceRestTransport,
+    "v1beta1": v1beta1_rules._BaseModelServiceRestTransport,
+}
+#: RPCs that Google's client has and the emulator answers as UNIMPLEMENTED: access policies, and a recommendation.
+ELSEWHERE: Final = {"GetIamPolicy", "SetIamPolicy", "TestIamPermissions", "RecommendSpec"}
+#: The templates of the shared services, for every product of Vertex, that are about locations, models and operations.
+ABOUT_MODELS: Final = re.compile(r"\{name=projects/\*(/locations/\*(/models/\*)?(/operations/\*)?)?\}")
+#: The operations of a location: Google's reference has them, its generated client does not.
+LISTED_ANYWAY: Final = {("GET", "{name=projects/*/locations/*}/operations", "")}
+
+
+def google_rules(api: str, rpc: str) -> set[tuple[str, str, str]]:
+    """The HTTP bindings that Google's generated REST transport has of an RPC, without what leads the path."""
+    options = getattr(RULES[api], f"_Base{rpc}")._get_http_options()
+    return {
+        (
+            option["method"].upper(),
+            option["uri"].removeprefix(f"/{api}/").removeprefix("/ui/"),
+            option.get("body") or "",
+        )
+        for option in options
+    }
+
+
+@pytest.mark.parametrize("api", ["v1", "v1beta1"])
+@pytest.mark.parametrize("rpc", RPCS, ids=lambda rpc: rpc.name)
+def test_each_row_of_the_table_is_bound_as_google_binds_it(api: str, rpc: Rpc) -> None:
+    """Verb, path and body of each RPC of the model service are Google's; of the shared services, those for models."""
+    ours = {(http.verb, http.path, http.body) for http in rpc.http}
+    theirs = google_rules(api, rpc.name)
+
+    if rpc.service == MODEL_SERVICE:
+        assert ours == theirs
+    else:
+        assert ours <= theirs | LISTED_ANYWAY
+        assert {rule for rule in theirs if ABOUT_MODELS.match(rule[1])} <= ours
+
+
+@pytest.mark.parametrize("api", ["v1", "v1beta1"])
+def test_every_rpc_of_googles_client_has_a_row(api: str) -> None:
+    """What Google's client can call is in the table, or is known not to be."""
+    theirs = {name.removeprefix("_Base") for name in vars(RULES[api]) if name.startswith("_Base")}
+
+    assert theirs - {rpc.name for rpc in RPCS} == ELSEWHERE & theirs
