@@ -7,10 +7,10 @@ READY  := $(VENV)/ready
 ZENML  := .venv-zenml
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check format lowest clean
+.PHONY: help demo test check format lowest record clean
 
 help:     ## list what there is
-	@grep -hE '^[a-z]+: .*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  make \1\t/' | expand -t 18
+	@grep -hE '^[a-z-]+: .*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 18
 
 $(READY): pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "vertex-registry needs Python 3.11 or later; name one: make $(or $(MAKECMDGOALS),test) PYTHON=python3.12"; exit 1; }
@@ -51,6 +51,9 @@ lowest:  ## run the tests with the lowest versions that pyproject.toml allows
 	@.venv-lowest/bin/python -m pip install -qq --disable-pip-version-check uv
 	@.venv-lowest/bin/uv pip install --quiet --python .venv-lowest --resolution lowest-direct --editable '.[storage]' --group test
 	@.venv-lowest/bin/python -m pytest --numprocesses 2 --quiet
+
+record: $(READY)   ## record the cassettes against the emulator
+	@$(BIN)/python -m tests.cassettes.recorder
 
 clean:   ## remove .venv and every cache
 	rm -rf $(VENV) $(ZENML) .venv-lowest .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis .coverage*

@@ -1,0 +1,213 @@
+"""A recorded conversation, put to another server as questions.
+
+What one server made up, the other makes up otherwise: each number of a cassette (``etag-0001``) stands for whatever the
+other server gave in its place, and is asked on with as that. All else has to be the same, but for what `MASKS` names.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import urllib.error
+import urllib.parse
+import urllib.request
+from typing import TYPE_CHECKING, Any, Final
+
+import attrs
+
+from tests.cassettes import tape
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator, Mapping
+
+#: What may differ in an answer, by a pattern of where it stands, and why. It has to be there all the same.
+MASKS: Final[Mapping[str, str]] = {
+    r"(.*\.)?(create|update|versionCreate|versionUpdate)Time": "a moment is when the server's clock says that it is",
+    r"error\.message": "a sentence for people, which Vertex words in several ways",
+    r"error\.details": "what goes with the sentence",
+    r"(.*\.)?name<operation>": "Vertex keeps some operations under the model and some under the location",
+}
+
+#: Lists that are sets: "the aliases are unordered" (MergeVersionAliasesRequest.version_aliases).
+SETS: Final = frozenset({"versionAliases"})
+
+_RPCS: Final = (
+    ("POST", r".*/models:upload", "UploadModel"),
+    ("GET", r".*/models", "ListModels"),
+    ("GET", r".*:listVersions", "ListModelVersions"),
+    ("POST", r".*:mergeVersionAliases", "MergeVersionAliases"),
+    ("DELETE", r".*:deleteVersion", "DeleteModelVersion"),
+    ("GET", r".*/operations", "ListOperations"),
+    ("GET", r".*/operations/[^/]+", "GetOperation"),
+    ("GET", r".*/models/[^/]+", "GetModel"),
+    ("PATCH", r".*/models/[^/]+", "UpdateModel"),
+    ("DELETE", r".*/models/[^/]+", "DeleteModel"),
+)
+
+_ABSENT: Final = "(nothing)"
+_UNTOLD: Final = re.compile("[A-Za-z0-9+/=_%-]+")
+
+
+@attrs.frozen
+class Difference:
+    """One thing in an answer in which two servers differ.
+
+    Attributes:
+        rpc: The RPC.
+        question: The request, in a line.
+        where: What differs: ``status``, or the path of a field.
+        recorded: What the server of the cassette gave.
+        given: What the other one gives.
+    """
+
+    rpc: str
+    question: str
+    where: str
+    recorded: Any
+    given: Any
+
+
+def rpc_of(method: str, path: str) -> str:
+    """The RPC that a request is of."""
+    for verb, pattern, name in _RPCS:
+        if verb == method and re.fullmatch(pattern, path):
+            return name
+    return f"{method} {path}"
+
+
+def ask(
+    exchanges: Iterable[tape.Exchange], endpoint: str, *, project: str = "test-project", ours: str | None = None
+) -> list[Difference]:
+    """Put the requests of a conversation to a server and tell where its answers are others.
+
+    Args:
+        exchanges: The conversation.
+        endpoint: The server's URL.
+        project: The project to ask about.
+        ours: What the names of the models begin with that were made in the conversation; the lists of a project that is
+            not empty show others as well, which the other server cannot know.
+    """
+    known: dict[str, str] = {}
+    made: set[str] = set()
+    found: list[Difference] = []
+    for exchange in exchanges:
+        made.update(_models_made(exchange))
+        if ours is not None and exchange.status == _OK and not _is_ours(exchange, made):
+            continue
+        status, answer = _send(exchange, endpoint, project, known)
+        rpc, question = rpc_of(exchange.method, exchange.path), f"{exchange.method} {_readable(exchange)}"
+        if status != exchange.status:
+            recorded, given = _verdict(exchange.status, exchange.answer), _verdict(status, answer)
+            found.append(Difference(rpc, question, "status", recorded, given))
+            continue
+        left, right = (_of_ours(one, ours) for one in (exchange.answer, answer))
+        found += [
+            Difference(rpc, question, where, *values)
+            for where, *values in _compare("", left, right, known, listed=ours is not None)
+        ]
+    return found
+
+
+_OK: Final = 200
+
+
+def _models_made(exchange: tape.Exchange) -> Iterator[str]:
+    if exchange.path.endswith("/models:upload") and exchange.status == _OK:
+        match = re.search(r"/models/([^/@]+)/operations", str(exchange.answer.get("name")))
+        if match:
+            yield match[1]
+
+
+def _is_ours(exchange: tape.Exchange, made: set[str]) -> bool:
+    match = re.search(r"/models/([^/@:?]+)", exchange.path)
+    return match is None or match[1] in made
+
+
+def _of_ours(answer: Any, ours: str | None) -> Any:
+    if ours is None or not isinstance(answer, dict) or "models" not in answer:
+        return answer
+    kept = [model for model in answer["models"] if str(model.get("displayName", "")).startswith(ours)]
+    return {"models": kept} if kept else {}
+
+
+def _readable(exchange: tape.Exchange) -> str:
+    path, _, query = exchange.target.partition("?")
+    pairs = [f"{name}={value}" for name, value in urllib.parse.parse_qsl(query) if not name.startswith("$")]
+    return urllib.parse.unquote(path).partition("/locations/")[2].partition("/")[2] + (
+        f" ({', '.join(pairs)})" if pairs else ""
+    )
+
+
+def _verdict(status: int, answer: Any) -> str:
+    if isinstance(answer, dict) and isinstance(answer.get("error"), dict):
+        return f"{status} {answer['error'].get('status', '')}".strip()
+    return str(status)
+
+
+def _send(exchange: tape.Exchange, endpoint: str, project: str, known: Mapping[str, str]) -> tuple[int, Any]:
+    def filled(text: str, write: Callable[[str], str]) -> str:
+        text = text.replace(f"projects/{tape.PROJECT}", f"projects/{project}")
+        return tape.NUMBERED.sub(lambda match: write(known.get(match[0], match[0])), text)
+
+    target = filled(exchange.target, lambda text: urllib.parse.quote(text, safe=""))
+    body = None if exchange.body is None else filled(exchange.body, lambda text: json.dumps(text)[1:-1]).encode()
+    request = urllib.request.Request(  # noqa: S310 - the address is the one that was given
+        endpoint + target, body, {"Content-Type": "application/json"}, method=exchange.method
+    )
+    try:
+        with urllib.request.urlopen(request) as response:  # noqa: S310 - likewise
+            status, said = response.status, response.read()
+    except urllib.error.HTTPError as error:
+        with error:
+            status, said = error.code, error.read()
+    text = re.sub(r"projects/[A-Za-z0-9:._-]+", f"projects/{tape.PROJECT}", said.decode())
+    return status, json.loads(text or "null")
+
+
+def _compare(
+    where: str, recorded: Any, given: Any, known: dict[str, str], *, listed: bool
+) -> Iterator[tuple[str, Any, Any]]:
+    """Where two answers differ; what the numbers of the first stand for is learnt on the way."""
+    if isinstance(recorded, dict) and isinstance(given, dict):
+        for name in sorted(recorded.keys() | given.keys()):
+            if listed and name == "nextPageToken":
+                continue
+            inner = f"{where}.{name}" if where else name
+            yield from _compare(inner, recorded.get(name, _ABSENT), given.get(name, _ABSENT), known, listed=listed)
+    elif isinstance(recorded, list) and isinstance(given, list):
+        if where.rpartition(".")[2] in SETS:
+            recorded, given = sorted(recorded), sorted(given)
+        if len(recorded) != len(given):
+            yield where, _names(recorded), _names(given)
+            return
+        for left, right in zip(recorded, given, strict=True):
+            yield from _compare(f"{where}[]", left, right, known, listed=listed)
+    elif not _is_same(where, recorded, given, known):
+        yield where, recorded, given
+
+
+def _names(listed: list[Any]) -> Any:
+    """What a list holds, shortly."""
+    if all(isinstance(item, dict) and "name" in item for item in listed):
+        return [item["name"].rpartition("/models/")[2] for item in listed]
+    return listed
+
+
+def _is_same(where: str, recorded: Any, given: Any, known: dict[str, str]) -> bool:
+    if recorded == given:
+        return True
+    if not isinstance(recorded, str) or not isinstance(given, str) or _ABSENT in (recorded, given):
+        masked = any(re.fullmatch(mask, where) for mask in MASKS)
+        return masked and _ABSENT not in (recorded, given)
+    if any(re.fullmatch(mask, where) for mask in MASKS):
+        return True
+    parts = tape.NUMBERED.split(recorded)
+    numbers = tape.NUMBERED.findall(recorded)
+    if not numbers:
+        return False
+    pattern = f"({_UNTOLD.pattern})".join(map(re.escape, parts))
+    match = re.fullmatch(pattern, given)
+    if match is None:
+        return False
+    known.update(zip(numbers, match.groups(), strict=True))
+    return True

@@ -1,0 +1,168 @@
+"""Recording every scenario against the emulator, and the questions of a cassette put to it."""
+
+from __future__ import annotations
+
+import contextlib
+import datetime as dt
+import importlib.metadata
+import itertools
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from google.auth.credentials import AnonymousCredentials
+from google.cloud.aiplatform_v1.services.model_service import ModelServiceClient
+from google.cloud.aiplatform_v1.services.model_service.transports.rest import ModelServiceRestTransport
+
+from tests.cassettes import tape
+from tests.cassettes.scenarios import SCENARIOS, World
+from tests.live.proxy import Proxy
+from vertex_registry.emulator import Emulator
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from tests.cassettes.scenarios import Scenario
+
+CASSETTES: Final = Path(__file__).parents[2] / "cassettes"
+
+_PROJECT: Final = "test-project"
+_LOCATION: Final = "us-central1"
+_START: Final = dt.datetime(2026, 1, 1, tzinfo=dt.UTC)
+
+
+def world(endpoint: str) -> World:
+    """A world whose server is an emulator, or nobody at all."""
+
+    def google() -> ModelServiceClient:
+        credentials = AnonymousCredentials()  # type: ignore[no-untyped-call]  # untyped upstream
+        host = endpoint.removeprefix("http://")
+        return ModelServiceClient(
+            transport=ModelServiceRestTransport(host=host, credentials=credentials, url_scheme="http")
+        )
+
+    return World(
+        settings={"endpoint": endpoint, "project": _PROJECT, "location": _LOCATION},
+        google=google,
+        parent=f"projects/{_PROJECT}/locations/{_LOCATION}",
+        name="churn",
+        source=lambda number: f"gs://models/churn/{number}",
+    )
+
+
+@contextlib.contextmanager
+def server(scenario: Scenario, **settings: Any) -> Iterator[str]:
+    """The address of a fresh emulator that does what the scenario needs."""
+    with contextlib.ExitStack() as stack:
+        emulator = stack.enter_context(
+            Emulator(grpc_port=None, polls_until_done=scenario.looks, **_counted() | settings)
+        )
+        for fault in scenario.faults:
+            emulator.fail(**fault)
+        assert emulator.rest is not None
+        if scenario.page is None:
+            yield emulator.rest
+        else:
+            yield stack.enter_context(Proxy(emulator.rest, request=_paged(scenario.page))).address
+
+
+def _counted() -> dict[str, Any]:
+    seconds, ids = itertools.count(), itertools.count(10**18)
+    return {"now": lambda: _START + dt.timedelta(seconds=next(seconds)), "new_id": lambda: str(next(ids))}
+
+
+def _paged(most: int) -> Callable[[str, str, bytes], tuple[str, bytes]]:
+    """What asks for fewer entries on a page; a server may always give fewer than it was asked for."""
+    return lambda method, target, body: (target.replace("pageSize=100", f"pageSize={most}"), body)
+
+
+def provenance(scenario: Scenario) -> tape.Provenance:
+    """Where a cassette is from that is recorded here and now."""
+    return tape.Provenance(
+        scenario=scenario.about,
+        server="the emulator of vertex-registry; not Google's service",
+        version=importlib.metadata.version("vertex-registry"),
+        day=dt.datetime.now(dt.UTC).date().isoformat(),
+        note=scenario.note,
+    )
+
+
+def record(scenario: Scenario, file: Path, stated: tape.Provenance) -> None:
+    """Hold a conversation with an emulator and write it to a file."""
+    with server(scenario) as endpoint, tape.recording(file, stated):
+        scenario.play(world(endpoint))
+
+
+def record_all(folder: Path = CASSETTES) -> list[str]:
+    """Record every scenario, and give the names of the cassettes that are not what they were.
+
+    A conversation that has not changed keeps its file, with the day and the version that it was recorded with.
+    """
+    changed = []
+    with tempfile.TemporaryDirectory() as temporary:
+        for scenario in SCENARIOS:
+            name = f"{scenario.file}.yaml"
+            new, old = Path(temporary, name), folder / name
+            record(scenario, new, provenance(scenario))
+            if not old.exists() or tape.load(old)[1] != tape.load(new)[1]:
+                old.write_bytes(new.read_bytes())
+                changed.append(name)
+    return changed
+
+
+def readme(folder: Path = CASSETTES) -> str:
+    """The page that stands beside the cassettes."""
+    rows = []
+    for scenario in SCENARIOS:
+        file = folder / f"{scenario.file}.yaml"
+        stated, exchanges = tape.load(file)
+        server = f"{stated.server.partition(' of ')[0]}, {stated.version}"
+        size = len(exchanges)
+        rows.append(f"| `{file.name}` | {stated.scenario} | {server} | {stated.day} | {size} | {stated.note} |")
+    return _README.format(rows="\n".join(rows))
+
+
+_README: Final = """\
+# Cassettes
+
+Conversations of `RegistryClient(transport="rest")` with a server, on file. They pin what is sent, so that a change of
+our requests is seen in review, and they are the door through which the real Vertex is going to come in. What a cassette
+was recorded against stands in it, and here:
+
+| cassette | what it is about | recorded against | on | requests | what was done to the server |
+|---|---|---|---|---|---|
+{rows}
+
+**None of them has been recorded from Google.** "The emulator" is the one of this project, in the version that is named.
+`make record-live PROJECT=... BUCKET=...` records those against Vertex that ask for no fault (see `tests/README.md`).
+
+`make record` records them again; one whose conversation has not changed stays as it is, with its date. This page is
+written by it too. The conversations are the table in `tests/cassettes/scenarios.py`.
+
+## What is in them, and what is not
+
+* A cassette is vcrpy's, in YAML. Of the headers only `Content-Type` and `Retry-After` are kept: no token, no routing
+  header, no user agent, no version. The project, by id or number, is `PROJECT`; the host is `vertex`.
+* What the server makes up is numbered as it came: `etag-0001`, `operation-0001`, `page-0001`, `model-0001`. Its moments
+  keep their order and are a second apart from the first of January 2026. So a second recording is the same file.
+* JSON is written with its keys sorted, because protobuf writes a map in another order in each process. Reads of one
+  version after the other stand by number, because the client sends those of neighbours all at once.
+
+## How they are played
+
+`tests/cassettes` plays each three times. To the client, with vcrpy's `record_mode="none"`: method, path, query and body
+have to be those on file, in that order, and no socket can be opened. To a fresh emulator, as questions, whose answers
+are compared with those on file but for what `MASKS` in `tests/cassettes/questions.py` names. And with the emulator once
+more, recorded again: that has to be the same file, byte for byte.
+"""
+
+
+def main() -> None:
+    """Record, and say what is new."""
+    for name in record_all():
+        print("recorded", name)  # noqa: T201 - a command talks to people
+    (CASSETTES / "README.md").write_text(readme(), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

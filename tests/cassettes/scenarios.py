@@ -1,0 +1,391 @@
+"""The conversations that are on file: one a scenario, each a few calls of the client and what they have to give.
+
+A scenario is played three times with the same words: to a server, when it is recorded; to its cassette, in the tests;
+and again to a server, to see that the recording is stable. Nothing in it is left to chance: the clock and the ids are
+counted, and somebody else who comes in between does so after a certain call.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import datetime as dt
+import itertools
+import logging
+from typing import TYPE_CHECKING, Any, Final
+
+import attrs
+
+from vertex_registry import (
+    AlreadyExistsError,
+    AmbiguousNameError,
+    AuthenticationError,
+    ConflictError,
+    InvalidArgumentError,
+    NotFoundError,
+    OperationFailedError,
+    OperationTimeoutError,
+    PermissionDeniedError,
+    RegistryClient,
+    Retry,
+    Stage,
+    StateUnknownError,
+    UnavailableError,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from google.cloud.aiplatform_v1.services.model_service import ModelServiceClient
+
+    from vertex_registry import (
+        RegistryError,
+    )
+
+_START: Final = dt.datetime(2026, 1, 1, tzinfo=dt.UTC)
+
+
+class Clock:
+    """A clock that only sleeping moves."""
+
+    def __init__(self) -> None:
+        self.time = 0.0
+
+    def __call__(self) -> float:
+        return self.time
+
+    def sleep(self, seconds: float) -> None:
+        self.time += seconds
+
+
+@attrs.frozen
+class World:
+    """What a scenario is played in.
+
+    Attributes:
+        settings: How the client reaches the server.
+        google: What makes Google's own client of the same server, over REST.
+        parent: The location, as Vertex names it.
+        name: The display name of the scenario's model.
+        source: What gives the directory of an artifact.
+    """
+
+    settings: dict[str, Any]
+    google: Callable[[], ModelServiceClient]
+    parent: str
+    name: str
+    source: Callable[[int], str]
+    _seconds: Iterator[int] = attrs.field(factory=itertools.count, init=False)
+    _ids: Iterator[int] = attrs.field(factory=lambda: itertools.count(1), init=False)
+
+    def connect(self, **limits: float) -> RegistryClient:
+        """A client that knows nothing yet; the limits are those of `Retry`."""
+        clock = Clock()
+        retry = {} if "retry" in self.settings else {"retry": _patient(clock, **limits)}
+        return RegistryClient(
+            transport="rest",
+            now=lambda: _START + dt.timedelta(seconds=next(self._seconds)),
+            new_id=lambda: f"request-{next(self._ids)}",
+            **self.settings | retry,
+        )
+
+
+def _patient(clock: Clock, **limits: float) -> Retry:
+    return Retry(sleep=clock.sleep, clock=clock, random=lambda: 1.0, **limits)
+
+
+@attrs.frozen
+class Scenario:
+    """A conversation.
+
+    Attributes:
+        file: The name of its cassette.
+        about: What it is about.
+        play: What is said, and what has to come of it.
+        faults: What the emulator is told to do wrong, as arguments of ``Emulator.fail``.
+        looks: After how many looks the emulator's operations are done.
+        page: The most entries that the server gives on a page.
+    """
+
+    file: str
+    about: str
+    play: Callable[[World], None]
+    faults: tuple[dict[str, Any], ...] = ()
+    looks: int = 0
+    page: int | None = None
+
+    @property
+    def live(self) -> bool:
+        """Whether it can be held with the real service, which does nothing wrong on demand."""
+        return not self.faults and not self.looks
+
+    @property
+    def note(self) -> str:
+        """What was done to the server."""
+        notes = [f"{fault['rpc']} fails with {fault['code']}" for fault in self.faults]
+        notes += [f"an operation is done after {self.looks} looks"] if self.looks else []
+        notes += [f"a page has at most {self.page} entries"] if self.page else []
+        return "; ".join(notes)
+
+
+@contextlib.contextmanager
+def _meanwhile(rpc: str, act: Callable[[], object]) -> Iterator[None]:
+    """Let somebody else act as soon as the next call of an RPC is over, which the client's log tells."""
+    log = logging.getLogger("vertex_registry")
+    waiting = [act]
+
+    class Listener(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            if waiting and record.levelno == logging.DEBUG and record.getMessage().startswith(f"{rpc} "):
+                waiting.pop()()
+
+    listener, level = Listener(), log.level
+    log.addHandler(listener)
+    log.setLevel(logging.DEBUG)
+    try:
+        yield
+    finally:
+        log.removeHandler(listener)
+        log.setLevel(level)
+
+
+def _numbers(versions: Any) -> list[str]:
+    return [version.version for version in versions]
+
+
+def _stages(registry: RegistryClient, name: str) -> list[str]:
+    return [str(version.stage) for version in registry.list_versions(name, oldest_first=True)]
+
+
+@contextlib.contextmanager
+def _fails(error: type[RegistryError], code: str | None = None) -> Iterator[None]:
+    try:
+        yield
+    except error as caught:
+        assert type(caught) is error, caught
+        assert caught.code == code, caught.code
+    else:
+        raise AssertionError(f"no {error.__name__} was raised")
+
+
+# --- the conversations ------------------------------------------------------------------------------------------------
+
+
+def _first_registration(world: World) -> None:
+    registry = world.connect()
+    made = registry.register_version(
+        world.name,
+        world.source(1),
+        version_name="Release Candidate 1",
+        description="a first try",
+        metadata={"accuracy": 0.93, "team": "growth"},
+        stage=Stage.STAGING,
+        aliases=["candidate"],
+        model_description="who leaves",
+    )
+    assert (made.version, made.stage, made.version_name) == ("1", Stage.STAGING, "Release Candidate 1")
+    assert made.metadata == {"accuracy": 0.93, "team": "growth"}
+    assert world.connect().get_version(world.name, version_name="Release Candidate 1") == made
+
+
+def _next_version(world: World) -> None:
+    registry = world.connect()
+    registry.register_version(world.name, world.source(1))
+    made = registry.register_version(world.name, world.source(2), make_default=False)
+    again = world.connect().register_version(world.name, world.source(3), request_id="run-7")
+    assert (made.version, made.is_default) == ("2", False)
+    assert (again.version, again.is_default) == ("3", True)
+    assert world.connect().register_version(world.name, world.source(3), request_id="run-7") == again
+
+
+def _race_lost(world: World) -> None:
+    rival = world.connect()
+    with _meanwhile("ListModels", lambda: rival.register_version(world.name, world.source(1))):
+        made = world.connect().register_version(world.name, world.source(2))
+    assert made.version == "2"
+    assert _numbers(rival.list_versions(world.name)) == ["2", "1"]
+
+
+def _promote_with_archive(world: World) -> None:
+    registry = world.connect()
+    for number in (1, 2):
+        registry.register_version(world.name, world.source(number))
+    registry.set_stage(world.name, 1, Stage.PRODUCTION)
+    promoted = registry.set_stage(world.name, 2, Stage.PRODUCTION, archive_existing=True)
+    assert promoted.stage is Stage.PRODUCTION
+    assert _stages(registry, world.name) == ["Archived", "Production"]
+
+
+def _metadata_at_the_limit(world: World) -> None:
+    registry = world.connect()
+    # 64 labels with managed_by, stage and vr-request; each value as long as a label's may be.
+    metadata: dict[str, Any] = {f"key-{number:02}": f"{number:02}".ljust(63, "x") for number in range(61)}
+    made = registry.register_version(world.name, world.source(1), metadata=metadata)
+    assert made.metadata == metadata
+    assert len(made.labels) == 64
+    with _fails(InvalidArgumentError):
+        registry.update_version(world.name, 1, metadata={"one-more": "x"})
+    del metadata["key-60"]
+    metadata |= {"key-00": 0.5, "Größe": None}
+    changed = registry.update_version(
+        world.name, 1, metadata={"key-00": 0.5, "Größe": None}, remove_metadata=["key-60"]
+    )
+    assert changed.metadata == metadata
+    assert len(changed.labels) == 64
+
+
+def _paging(world: World) -> None:
+    registry = world.connect()
+    for number in range(1, 4):
+        registry.register_version(world.name, world.source(number), container="us-docker.pkg.dev/acme/serving/any:1")
+    assert _numbers(registry.list_versions(world.name)) == ["3", "2", "1"]
+
+
+def _delete_default(world: World) -> None:
+    registry = world.connect()
+    for number in (1, 2):
+        registry.register_version(world.name, world.source(number))
+    registry.delete_version(world.name, "default")
+    assert registry.get_version(world.name).version == "1"
+
+
+def _delete_last(world: World) -> None:
+    registry = world.connect()
+    registry.register_version(world.name, world.source(1))
+    registry.delete_version(world.name, 1)
+    with _fails(NotFoundError):
+        registry.get_model(world.name)
+
+
+def _not_found(world: World) -> None:
+    registry = world.connect()
+    with _fails(NotFoundError):
+        registry.get_version(world.name)
+    registry.register_version(world.name, world.source(1))
+    with _fails(NotFoundError, "NOT_FOUND"):
+        registry.get_version(world.name, 2)
+    with _fails(NotFoundError, "NOT_FOUND"):
+        registry.set_stage(world.name, "candidate", Stage.PRODUCTION)
+
+
+def _ambiguous_name(world: World) -> None:
+    google = world.google()
+    for number in (1, 2):
+        model: Any = {
+            "display_name": world.name,
+            "artifact_uri": world.source(number),
+            "container_spec": {"image_uri": "us-docker.pkg.dev/acme/serving/any:1"},
+        }
+        google.upload_model(parent=world.parent, model=model)
+    with _fails(AmbiguousNameError):
+        world.connect().register_version(world.name, world.source(3))
+
+
+def _invalid_argument(world: World) -> None:
+    # What only the server knows is the number of the client's own project.
+    registry = world.connect()
+    made = registry.register_version(world.name, world.source(1))
+    model_id = made.model_resource_name.rpartition("/")[2]
+    with _fails(InvalidArgumentError):
+        registry.get_model(f"projects/999999999999/locations/us-central1/models/{model_id}")
+
+
+def _conflict(world: World) -> None:
+    registry = world.connect()
+    registry.register_version(world.name, world.source(1), request_id="run-7")
+    with _fails(ConflictError):
+        world.connect().register_version(world.name, world.source(2), request_id="run-7")
+    # Somebody else's change in between is started over from, and neither is lost.
+    rival = world.connect()
+    with _meanwhile("GetModel", lambda: rival.update_version(world.name, 1, metadata={"theirs": 1})):
+        ours = registry.update_version(world.name, 1, metadata={"ours": 2})
+    assert ours.metadata == {"theirs": 1, "ours": 2}
+
+
+def _refused(error: type[RegistryError], code: str) -> Callable[[World], None]:
+    def play(world: World) -> None:
+        with _fails(error, code):
+            world.connect(calls=5).get_model(world.name)
+
+    return play
+
+
+def _already_exists(world: World) -> None:
+    registry = world.connect()
+    registry.register_version(world.name, world.source(1))
+    with _fails(AlreadyExistsError, "ALREADY_EXISTS"):
+        registry.add_aliases(world.name, 1, ["candidate"])
+
+
+def _operation_failed(world: World) -> None:
+    with _fails(OperationFailedError, "FAILED_PRECONDITION"):
+        world.connect().register_version(world.name, world.source(1))
+
+
+def _operation_timeout(world: World) -> None:
+    with _fails(OperationTimeoutError):
+        world.connect(operations=0.2).register_version(world.name, world.source(1))
+
+
+def _state_unknown(world: World) -> None:
+    registry = world.connect(calls=5)
+    with _fails(StateUnknownError):
+        registry.register_version(world.name, world.source(1))
+
+
+def _fault(rpc: str, code: str, **how: Any) -> tuple[dict[str, Any], ...]:
+    return ({"rpc": rpc, "code": code, **how},)
+
+
+SCENARIOS: Final = (
+    Scenario("first-registration", "the first version of a new model, with all that it can have", _first_registration),
+    Scenario("next-version", "two further versions; the second by a request id, twice", _next_version),
+    Scenario("race-lost", "a new name whose model appears between the look and the upload", _race_lost),
+    Scenario("promote-with-archive", "a version that takes another one's place in Production", _promote_with_archive),
+    Scenario("metadata-at-the-limit", "metadata that takes up all of a version's labels", _metadata_at_the_limit),
+    Scenario("paging", "a list of more than one page", _paging, page=2),
+    Scenario("delete-default", "the default version is deleted", _delete_default),
+    Scenario("delete-last", "the last version is deleted, and its model with it", _delete_last),
+    Scenario("error-not-found", "a model and a version that are not there", _not_found),
+    Scenario("error-ambiguous-name", "a name that two models bear", _ambiguous_name),
+    Scenario("error-invalid-argument", "a resource name of another project", _invalid_argument),
+    Scenario("error-conflict", "a request id of another source, and an update on top of another", _conflict),
+    Scenario(
+        "error-already-exists",
+        "an alias that is refused because it is there",
+        _already_exists,
+        faults=_fault("MergeVersionAliases", "ALREADY_EXISTS"),
+    ),
+    Scenario(
+        "error-permission-denied",
+        "a call that is not allowed",
+        _refused(PermissionDeniedError, "PERMISSION_DENIED"),
+        faults=_fault("ListModels", "PERMISSION_DENIED"),
+    ),
+    Scenario(
+        "error-authentication",
+        "credentials that are no longer good",
+        _refused(AuthenticationError, "UNAUTHENTICATED"),
+        faults=_fault("ListModels", "UNAUTHENTICATED"),
+    ),
+    Scenario(
+        "error-unavailable",
+        "a quota that stays used up, for longer than is waited",
+        _refused(UnavailableError, "RESOURCE_EXHAUSTED"),
+        faults=_fault("ListModels", "RESOURCE_EXHAUSTED", times=9, retry_after=2.0),
+    ),
+    Scenario(
+        "error-operation-failed",
+        "an upload whose operation fails",
+        _operation_failed,
+        faults=_fault("UploadModel", "FAILED_PRECONDITION", when="operation"),
+    ),
+    Scenario("error-operation-timeout", "an upload whose operation does not end", _operation_timeout, looks=1000),
+    Scenario(
+        "error-state-unknown",
+        "an upload that is never answered",
+        _state_unknown,
+        faults=_fault("UploadModel", "UNAVAILABLE", times=9),
+    ),
+)
+
+BY_FILE: Final = {scenario.file: scenario for scenario in SCENARIOS}

@@ -1,0 +1,318 @@
+"""A conversation with Vertex on file: recorded, scrubbed, replayed to the client, and put to the emulator as questions.
+
+A cassette is vcrpy's, written so that a person can read it and so that a second recording of the same conversation is
+the same file, whoever it was held with.
+
+**Nothing of the recorder's is in it.** Of the headers those are kept that a list names, so that no token, user agent or
+version can be among them. A project, by id or by number, is ``PROJECT``, and the host is ``vertex``.
+
+**What the server makes up is numbered in the order in which it came:** etags, the ids of operations, page tokens, and
+the ids of models that nobody chose. Its moments keep their order and are a second apart. JSON is written with its keys
+sorted, because protobuf writes a map in another order in each process. Reads of one version after the other stand by
+number, because the client sends those of neighbours all at once.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import difflib
+import itertools
+import json
+import re
+import threading
+import urllib.parse
+from typing import TYPE_CHECKING, Any, Final
+from unittest import mock
+
+import attrs
+import vcr
+import vcr.record_mode
+import yaml
+from requests.adapters import HTTPAdapter
+from vcr.request import Request
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Mapping
+    from pathlib import Path
+
+#: The headers that are kept; all others are dropped.
+KEPT: Final = frozenset({"content-type", "retry-after"})
+
+PROJECT: Final = "PROJECT"
+HOST: Final = "http://vertex"
+
+_PROJECT: Final = re.compile(r"projects/[A-Za-z0-9:._-]+")
+_NUMBER: Final = re.compile(r"projects/([0-9]+)")
+_MOMENT: Final = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(?:\.\d+)?Z")
+_VERSION_READ: Final = re.compile(r".*/models/[^/?]+?(?:%40|@)(\d+)\?")
+
+#: What the server makes up: the word that its numbers stand behind, and where it is found in an answer.
+MADE_UP: Final[Mapping[str, re.Pattern[str]]] = {
+    "etag": re.compile(r'"etag": "([^"]+)"'),
+    "page": re.compile(r'"nextPageToken": "([^"]+)"'),
+    "operation": re.compile(r"/operations/([A-Za-z0-9-]+)"),
+    "model": re.compile(r"/models/([0-9]{10,})"),
+}
+NUMBERED: Final = re.compile(rf"(?:{'|'.join(MADE_UP)})-[0-9]{{4}}")
+
+
+@attrs.frozen
+class Provenance:
+    """Where a cassette is from.
+
+    Attributes:
+        scenario: What the conversation is about.
+        server: Which server it was held with.
+        version: The server's version, as far as it tells.
+        day: The day.
+        note: What was done to the server, if anything was.
+    """
+
+    scenario: str
+    server: str
+    version: str
+    day: str
+    note: str = ""
+
+
+@attrs.frozen
+class Exchange:
+    """A request and its answer, as they stand in a cassette.
+
+    Attributes:
+        method: The HTTP method.
+        target: The path with the query.
+        body: The body of the request, or None.
+        status: The HTTP status of the answer.
+        answer: The JSON of the answer.
+    """
+
+    method: str
+    target: str
+    body: str | None
+    status: int
+    answer: Any
+
+    @property
+    def path(self) -> str:
+        """The path as a person writes it."""
+        return urllib.parse.unquote(self.target.partition("?")[0])
+
+
+# --- reading and writing ----------------------------------------------------------------------------------------------
+
+
+def load(file: Path) -> tuple[Provenance, list[Exchange]]:
+    """A cassette's provenance and its conversation."""
+    content = yaml.safe_load(file.read_text(encoding="utf-8"))
+    exchanges = [
+        Exchange(
+            method=interaction["request"]["method"],
+            target=interaction["request"]["uri"].removeprefix(HOST),
+            body=interaction["request"]["body"],
+            status=interaction["response"]["status"]["code"],
+            answer=json.loads(interaction["response"]["body"]["string"] or "null"),
+        )
+        for interaction in content["interactions"]
+    ]
+    return Provenance(**content["recorded"]), exchanges
+
+
+class _Dumper(yaml.SafeDumper):
+    """YAML in which a text of several lines is a block."""
+
+
+def _text(dumper: yaml.SafeDumper, text: str) -> yaml.ScalarNode:
+    return dumper.represent_scalar("tag:yaml.org,2002:str", text, style="|" if "\n" in text else None)
+
+
+_Dumper.add_representer(str, _text)
+
+
+@attrs.frozen
+class _Serializer:
+    """vcrpy's way to write a cassette, and to read one."""
+
+    provenance: Provenance | None
+    plain: Mapping[str, str]
+
+    def serialize(self, cassette: Mapping[str, Any]) -> str:
+        """The cassette's text."""
+        assert self.provenance is not None
+        interactions = _by_number(cassette["interactions"])
+        texts = []
+        for interaction in interactions:
+            request, response = interaction["request"], interaction["response"]
+            texts += [request["uri"], _str(request["body"]), _canonical(_str(response["body"]["string"]))]
+        texts = _numbered(_scrubbed(texts, self.plain))
+        written = [
+            {
+                "request": {**interaction["request"], "uri": uri, "body": body or None},
+                "response": {
+                    "status": interaction["response"]["status"],
+                    "headers": _kept(interaction["response"]["headers"]),
+                    "body": {"string": answer},
+                },
+            }
+            for interaction, uri, body, answer in zip(interactions, texts[::3], texts[1::3], texts[2::3], strict=True)
+        ]
+        content = {"recorded": attrs.asdict(self.provenance), "interactions": written, "version": 1}
+        text: str = yaml.dump(content, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=10_000)
+        return text
+
+    @staticmethod
+    def deserialize(text: str) -> Any:
+        return yaml.safe_load(text)
+
+
+def _str(text: str | bytes | None) -> str:
+    return text.decode() if isinstance(text, bytes) else text or ""
+
+
+def _kept(headers: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: headers[name] for name in sorted(headers) if name.lower() in KEPT}
+
+
+def _canonical(text: str) -> str:
+    """JSON with its keys sorted; anything else as it is."""
+    with contextlib.suppress(ValueError):
+        return json.dumps(json.loads(text), indent=2, sort_keys=True, ensure_ascii=False)
+    return text
+
+
+def _by_number(interactions: list[Any]) -> list[Any]:
+    ordered: list[Any] = []
+    for is_read, run in itertools.groupby(interactions, lambda interaction: _version_read(interaction) is not None):
+        several = list(run)
+        ordered += sorted(several, key=lambda one: _version_read(one) or 0) if is_read else several
+    return ordered
+
+
+def _version_read(interaction: Any) -> int | None:
+    request = interaction["request"]
+    match = _VERSION_READ.match(request["uri"]) if request["method"] == "GET" else None
+    return int(match[1]) if match else None
+
+
+def _scrubbed(texts: list[str], plain: Mapping[str, str]) -> list[str]:
+    """The texts without a project, and with a plain word for each that is not to be told."""
+    numbers = {number for text in texts for number in _NUMBER.findall(text)}
+    hidden = {**dict.fromkeys(numbers, PROJECT), **plain}
+    if hidden:
+        pattern = re.compile("|".join(map(re.escape, sorted(hidden, key=len, reverse=True))))
+        texts = [pattern.sub(lambda match: hidden[match[0]], text) for text in texts]
+    return [_PROJECT.sub(f"projects/{PROJECT}", text) for text in texts]
+
+
+def _numbered(texts: list[str]) -> list[str]:
+    """The texts with a number for each thing that the server made up."""
+    numbers: dict[str, str] = {}
+    for text in texts:
+        for word, pattern in MADE_UP.items():
+            for found in pattern.findall(text):
+                if found not in numbers:
+                    known = sum(number.startswith(word) for number in numbers.values())
+                    numbers[found] = f"{word}-{known + 1:04}"
+    moments = sorted({moment for text in texts for moment in _MOMENT.findall(text)}, key=_padded)
+    numbers |= {moment: f"2026-01-01T{n // 3600:02}:{n // 60 % 60:02}:{n % 60:02}Z" for n, moment in enumerate(moments)}
+    if not numbers:
+        return texts
+    quoted = {urllib.parse.quote(found, safe=""): number for found, number in numbers.items()}
+    numbers = quoted | numbers
+    pattern = re.compile("|".join(map(re.escape, sorted(numbers, key=len, reverse=True))))
+    return [pattern.sub(lambda match: numbers[match[0]], text) for text in texts]
+
+
+def _padded(moment: str) -> str:
+    whole, _, fraction = moment.rstrip("Z").partition(".")
+    return f"{whole}.{fraction:0<9}"
+
+
+# --- recording and replaying ------------------------------------------------------------------------------------------
+
+
+def _request(request: Request) -> Request:
+    """The request as it is compared and kept."""
+    parts = urllib.parse.urlsplit(request.uri)
+    target = parts.path + (f"?{parts.query}" if parts.query else "")
+    target, body = (_PROJECT.sub(f"projects/{PROJECT}", text) for text in (target, _canonical(_str(request.body))))
+    return Request(request.method, HOST + target, body or None, _kept(request.headers))
+
+
+def _body(one: Request, other: Request) -> None:
+    """Vcrpy's matcher of bodies, which shows where they differ."""
+    sent, recorded = _str(one.body), _str(other.body)
+    if sent != recorded:
+        lines = difflib.unified_diff(recorded.splitlines(), sent.splitlines(), "recorded", "sent", lineterm="", n=2)
+        raise AssertionError("\n".join(lines))
+
+
+def _cassette(file: Path, mode: str, serializer: _Serializer) -> Any:
+    recorder = vcr.VCR()
+    recorder.register_serializer("tape", serializer)
+    recorder.register_matcher("same body", _body)
+    return recorder.use_cassette(
+        str(file),
+        serializer="tape",
+        record_mode=vcr.record_mode.RecordMode(mode),
+        match_on=["method", "path", "query", "same body"],
+        before_record_request=_request,
+    )
+
+
+@contextlib.contextmanager
+def _one_at_a_time() -> Iterator[None]:
+    """Let no request begin while another is under way.
+
+    While vcrpy sends a request it takes its hands off every connection, so that what other threads send meanwhile would
+    be missing from the cassette.
+    """
+    lock, send = threading.Lock(), HTTPAdapter.send
+
+    def alone(*given: Any, **named: Any) -> Any:
+        with lock:
+            return send(*given, **named)
+
+    with mock.patch.object(HTTPAdapter, "send", alone):
+        yield
+
+
+@contextlib.contextmanager
+def recording(file: Path, provenance: Provenance, plain: Mapping[str, str] | None = None) -> Iterator[None]:
+    """Write what is said over HTTP meanwhile to a cassette.
+
+    Args:
+        file: The cassette.
+        provenance: What stands in it of where it is from.
+        plain: What to write in place of words that are not to be told.
+    """
+    file.unlink(missing_ok=True)
+    with _one_at_a_time(), _cassette(file, "all", _Serializer(provenance, plain or {})):
+        yield
+
+
+@contextlib.contextmanager
+def replaying(file: Path) -> Iterator[None]:
+    """Answer what is asked over HTTP meanwhile from a cassette, and from nothing else.
+
+    Raises:
+        AssertionError: What was sent is not what was recorded; the message shows the difference.
+    """
+    sent: list[Request] = []
+    with _one_at_a_time(), _cassette(file, "none", _Serializer(None, {})) as cassette:
+        play = cassette.play_response
+
+        def note(request: Request) -> Any:
+            sent.append(_request(request))
+            return play(request)
+
+        cassette.play_response = note
+        yield
+    lines = difflib.unified_diff(_lines(cassette.requests), _lines(sent), "recorded", "sent", lineterm="", n=1)
+    if shown := "\n".join(lines):
+        raise AssertionError(f"{file.name}: other requests were sent than were recorded, or in another order.\n{shown}")
+
+
+def _lines(requests: Iterable[Request]) -> list[str]:
+    ordered = _by_number([{"request": {"method": request.method, "uri": request.uri}} for request in requests])
+    return [f"{one['request']['method']} {urllib.parse.unquote(one['request']['uri'])}" for one in ordered]

@@ -1,0 +1,190 @@
+"""Every cassette is played to the client, put to the emulator, and recorded again."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING
+
+import pytest
+from google.auth.credentials import AnonymousCredentials
+from vcr.errors import CannotOverwriteExistingCassetteException
+
+from tests.cassettes import questions, recorder, scenarios, tape
+from tests.cassettes.scenarios import BY_FILE, SCENARIOS
+from tests.live.proxy import Proxy
+from vertex_registry import NotFoundError, RegistryClient, Stage, errors
+from vertex_registry.emulator import Emulator
+from vertex_registry.emulator._service import project_number
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from tests.cassettes.scenarios import Scenario, World
+
+NOT_FOUND = recorder.CASSETTES / "error-not-found.yaml"
+NOBODY = "http://127.0.0.1:9"
+
+every_scenario = pytest.mark.parametrize("scenario", SCENARIOS, ids=lambda scenario: scenario.file)
+
+
+def file_of(scenario: Scenario) -> Path:
+    return recorder.CASSETTES / f"{scenario.file}.yaml"
+
+
+@every_scenario
+@pytest.mark.disable_socket
+def test_to_the_client(scenario: Scenario) -> None:
+    """The client says what is on file, word for word and in that order, and makes of the answers what it should."""
+    with tape.replaying(file_of(scenario)):
+        scenario.play(recorder.world(NOBODY))
+
+
+@every_scenario
+def test_to_the_emulator(scenario: Scenario) -> None:
+    """A fresh emulator answers what was asked as it did when that was recorded."""
+    _, exchanges = tape.load(file_of(scenario))
+    with recorder.server(scenario) as endpoint:
+        assert questions.ask(exchanges, endpoint) == []
+
+
+@every_scenario
+def test_recorded_again(scenario: Scenario, tmp_path: Path) -> None:
+    """A second recording is the same file, byte for byte."""
+    file = file_of(scenario)
+    again = tmp_path / file.name
+    recorder.record(scenario, again, tape.load(file)[0])
+
+    assert again.read_text(encoding="utf-8") == file.read_text(encoding="utf-8"), "type `make record`, and look at it"
+
+
+def test_each_has_its_cassette() -> None:
+    """There is a cassette for each scenario and no other, with its provenance, and none is said to be from Google."""
+    files = sorted(recorder.CASSETTES.glob("*.yaml"))
+    assert [file.stem for file in files] == sorted(BY_FILE)
+    for file in files:
+        stated, exchanges = tape.load(file)
+        scenario = BY_FILE[file.stem]
+        assert (stated.scenario, stated.note) == (scenario.about, scenario.note)
+        assert stated.server.startswith("the emulator of vertex-registry")
+        assert re.fullmatch(r"\d+\.\d+\.\d+.*", stated.version)
+        assert re.fullmatch(r"\d{4}-\d\d-\d\d", stated.day)
+        assert exchanges
+    page = (recorder.CASSETTES / "README.md").read_text(encoding="utf-8")
+    assert page == recorder.readme(), "type `make record`"
+
+
+def test_every_error_has_one() -> None:
+    """Of every error that a user can catch there is a cassette."""
+    words = {name: re.sub(r"(?<=.)([A-Z])", r"-\1", name.removesuffix("Error")).lower() for name in errors.__all__}
+    assert {f"error-{word}" for name, word in words.items() if name != "RegistryError"} <= BY_FILE.keys()
+
+
+SECRETS = {
+    "a token": r"(?i)bearer|ya29\.|authorization|access_token|api[-_]key",
+    "a project's id": r"test-project",
+    "a project's number": rf"{project_number('test-project')}|projects/(?!PROJECT/)",
+    "the routing header": r"(?i)x-goog-request-params|x-goog-user-project",
+    "a user agent": r"(?i)user-agent|python-requests|python-urllib|vertex-registry/|x-goog-api-client",
+    "a version of a library": r"(?i)gl-python|gapic|gccl|grpc/|rest/\d|gax/",
+    "an address": r"127\.0\.0\.1|localhost|googleapis\.com(?!/google)",
+    "an etag of the server's": r'"etag": "(?!etag-\d{4}")',
+    "a moment of the recording": r'Time": "(?!2026-01-01T)',
+}
+
+
+@pytest.mark.parametrize("what", SECRETS)
+def test_scrubbed(what: str) -> None:
+    """No cassette has anything in it of who recorded it."""
+    found = {
+        file.name: match[0]
+        for file in recorder.CASSETTES.glob("*.yaml")
+        if (match := re.search(SECRETS[what], file.read_text(encoding="utf-8")))
+    }
+    assert found == {}
+
+
+def test_a_token_is_not_written(tmp_path: Path) -> None:
+    """A client that sends a token leaves none of it in its cassette, nor a header that is not on the list."""
+
+    class Token(AnonymousCredentials):
+        def before_request(self, request: object, method: str, url: str, headers: dict[str, str]) -> None:
+            del request, method, url
+            headers |= {"authorization": "Bearer ya29.secret", "x-goog-user-project": "somebody"}
+
+    file = tmp_path / "token.yaml"
+    with Emulator(grpc_port=None) as emulator, tape.recording(file, recorder.provenance(SCENARIOS[0])):
+        settings = recorder.world(emulator.rest or "").settings | {"credentials": Token()}  # type: ignore[no-untyped-call]
+        with RegistryClient(**settings) as registry:
+            registry.register_version("churn", "gs://models/churn/1")
+        assert any("authorization" in request.metadata for request in emulator.requests())
+
+    text = file.read_text(encoding="utf-8")
+    assert [what for what, pattern in SECRETS.items() if re.search(pattern, text)] == []
+    assert "somebody" not in text
+
+
+def changed(world: World, **change: object) -> None:
+    registry = world.connect()
+    arguments = {"description": "a first try", "metadata": {"accuracy": 0.93, "team": "growth"}} | change
+    registry.register_version(
+        world.name,
+        world.source(1),
+        version_name="Release Candidate 1",
+        stage=Stage.STAGING,
+        aliases=["candidate"],
+        model_description="who leaves",
+        **arguments,  # type: ignore[arg-type]  # a change may be of any argument
+    )
+    world.connect().get_version(world.name, version_name="Release Candidate 1")
+
+
+@pytest.mark.disable_socket
+@pytest.mark.parametrize(
+    ("change", "shown"),
+    [
+        ({"description": "a second try"}, ['-    "versionDescription": "a first try"', "a second try"]),
+        ({"metadata": {"accuracy": 0.93, "team": "sales"}}, ['-    "team": "growth"', '+    "team": "sales"']),
+    ],
+)
+def test_another_body(change: dict[str, object], shown: list[str]) -> None:
+    """A request whose body is another one fails, and the difference is shown."""
+    with (
+        pytest.raises(CannotOverwriteExistingCassetteException) as caught,
+        tape.replaying(file_of(BY_FILE["first-registration"])),
+    ):
+        changed(recorder.world(NOBODY), **change)
+    assert [text for text in shown if text not in str(caught.value)] == []
+
+
+@pytest.mark.disable_socket
+def test_another_path_or_query() -> None:
+    """A request for something else fails, and says what was asked for."""
+    with (
+        pytest.raises(CannotOverwriteExistingCassetteException, match="models.*filter"),
+        tape.replaying(file_of(BY_FILE["first-registration"])),
+    ):
+        recorder.world(NOBODY).connect().get_model("another name")
+
+
+@pytest.mark.disable_socket
+def test_a_request_fewer() -> None:
+    """A request that is no longer sent fails as well, and is named."""
+    play = scenarios._fails(NotFoundError)  # what the scenario goes on with after this is not sent
+    with pytest.raises(AssertionError, match=r"(?m)^-GET .*models/churn"), tape.replaying(NOT_FOUND), play:
+        recorder.world(NOBODY).connect().get_version("churn")
+
+
+def test_another_answer() -> None:
+    """An emulator that answers otherwise is found out: what was asked, which field, and what both say."""
+    _, exchanges = tape.load(file_of(BY_FILE["next-version"]))
+
+    def otherwise(method: str, target: str, status: int, body: bytes) -> tuple[int, bytes]:
+        del target
+        return status, body.replace(b'"zenml"', b'"somebody"') if method == "PATCH" else body
+
+    with Emulator(grpc_port=None) as emulator, Proxy(emulator.rest or "", answer=otherwise) as proxy:
+        found = questions.ask(exchanges, proxy.address)
+
+    assert {(one.rpc, one.where, one.recorded, one.given) for one in found} == {
+        ("UpdateModel", "labels.managed_by", "zenml", "somebody")
+    }
