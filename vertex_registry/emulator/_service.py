@@ -368,7 +368,7 @@ def _check_image(model: Any) -> Violations:
 def _check_artifact(uri: str) -> Violations:
     # Model.artifact_uri: "The path to the directory containing the Model artifact".
     match = _GCS_RE.fullmatch(uri)
-    if uri and (match is None or "//" in (match["path"] or "")):
+    if uri and (match is None or "//" in uri.removeprefix("gs://")):
         return [("model.artifact_uri", "The artifact URI must be a Cloud Storage directory, gs://bucket/directory")]
     return []
 
@@ -745,7 +745,7 @@ class Service:
                     f"{_place_of(match)}/models/{match['model']}/evaluations/{match['evaluation']}/slices/{slice_id}"
                 )
                 kept.create_time.FromMicroseconds(self._now())
-                dimension = kept.slice.dimension
+                dimension = kept.slice_.dimension
                 self._store.add_slice(model, match["evaluation"], slice_id, dimension, kept.SerializeToString())
                 response.imported_model_evaluation_slices.append(kept.name)
         return response

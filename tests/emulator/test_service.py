@@ -1,0 +1,1109 @@
+"""What each RPC of the model service means, seen through Google's own client."""
+
+from __future__ import annotations
+
+import datetime as dt
+import itertools
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from google.api_core import exceptions
+from google.cloud.aiplatform_v1 import types
+from google.protobuf import field_mask_pb2
+
+from vertex_registry.emulator._service import LOCATIONS, SWITCHES, parse_assumptions, project_number
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from google.cloud.aiplatform_v1 import ModelServiceClient
+
+    from vertex_registry.emulator import Emulator
+
+    Start = Callable[..., Emulator]
+    Connect = Callable[..., ModelServiceClient]
+    Upload = Callable[..., str]
+    MakeModel = Callable[..., dict[str, Any]]
+
+
+def mask(*paths: str) -> field_mask_pb2.FieldMask:
+    return field_mask_pb2.FieldMask(paths=paths)
+
+
+def violations(error: BaseException) -> list[str]:
+    """The fields that a BadRequest names."""
+    assert isinstance(error, exceptions.InvalidArgument)
+    assert error.message.startswith("List of found errors:\t1.Field: ")
+    assert error.message.endswith(".\t")
+    return [violation.field for violation in error.details[0].field_violations]
+
+
+# --- UploadModel -------------------------------------------------------------
+
+
+def test_a_first_version_is_the_default_one(client: ModelServiceClient, upload: Upload) -> None:
+    """Version 1 gets the alias default, after those it was given, which keep their order."""
+    name = upload(client, version_aliases=["beta", "alpha"])
+
+    model = client.get_model(name=name)
+
+    assert model.version_id == "1"
+    assert list(model.version_aliases) == ["beta", "alpha", "default"]
+
+
+def test_a_later_version_is_the_default_one_if_it_asks(client: ModelServiceClient, upload: Upload) -> None:
+    """Default stays where it is unless the upload asks for it, and moves when it does."""
+    bare = upload(client).partition("@")[0]
+
+    second = upload(client, under=bare)
+    assert client.get_model(name=bare).version_id == "1"
+    third = upload(client, under=bare, version_aliases=["default", "x9"])
+
+    assert second == f"{bare}@2"
+    assert third == f"{bare}@3"
+    assert client.get_model(name=bare).version_id == "3"
+    assert [list(version.version_aliases) for version in client.list_model_versions(name=bare)] == [
+        [],
+        [],
+        ["default", "x9"],
+    ]
+
+
+def test_equal_display_names_are_two_models(client: ModelServiceClient, upload: Upload, place: str) -> None:
+    """A display name is no key: two uploads make two models, each at version 1."""
+    first, second = upload(client), upload(client)
+
+    assert first != second
+    assert {model.version_id for model in client.list_models(parent=place)} == {"1"}
+
+
+def test_a_model_id_is_taken_once(client: ModelServiceClient, upload: Upload, place: str) -> None:
+    """A chosen id becomes the name, and a second upload of it is ALREADY_EXISTS and no new version."""
+    assert upload(client, model_id="my_model-1") == f"{place}/models/my_model-1@1"
+
+    with pytest.raises(exceptions.AlreadyExists):
+        upload(client, model_id="my_model-1")
+
+    assert len(list(client.list_model_versions(name=f"{place}/models/my_model-1"))) == 1
+
+
+def test_a_bare_id_is_a_parent_model(client: ModelServiceClient, upload: Upload, place: str) -> None:
+    """gcloud sends the parent model as it was typed."""
+    upload(client, model_id="mine")
+
+    assert upload(client, under="mine") == f"{place}/models/mine@2"
+
+
+def test_a_parent_model_must_be_there(client: ModelServiceClient, upload: Upload, place: str) -> None:
+    """A version cannot be added to a model that is not there."""
+    with pytest.raises(exceptions.NotFound):
+        upload(client, under=f"{place}/models/nobody")
+
+
+@pytest.mark.parametrize(
+    ("field", "fields"),
+    [
+        ("model.display_name", {"display_name": ""}),
+        ("model.display_name", {"display_name": "x" * 129}),
+        ("model.labels", {"labels": {f"k{n}": "" for n in range(65)}}),
+        ("model.labels", {"labels": {"": "v"}}),
+        ("model.labels", {"labels": {"-k": "v"}}),
+        ("model.labels", {"labels": {"k" * 64: "v"}}),
+        ("model.labels", {"labels": {"k": "v" * 64}}),
+        ("model.labels", {"labels": {"k": "界" * 43}}),
+        ("model.labels", {"labels": {"k": "Upper"}}),
+        ("model.labels", {"labels": {"k.k": "v"}}),
+        ("model.version_aliases", {"version_aliases": ["v1.0"]}),
+        ("model.version_aliases", {"version_aliases": ["x"]}),
+        ("model.version_aliases", {"version_aliases": ["2"]}),
+        ("model.version_aliases", {"version_aliases": ["Prod"]}),
+        ("model.version_aliases", {"version_aliases": ["a" * 129]}),
+        ("model.container_spec.image_uri", {"container_spec": None}),
+        ("model.container_spec.image_uri", {"container_spec": {"command": ["serve"]}}),
+        ("model.artifact_uri", {"artifact_uri": "s3://bucket/churn"}),
+        ("model.artifact_uri", {"artifact_uri": "gs://B/churn"}),
+        ("model.artifact_uri", {"artifact_uri": "gs://bucket//churn"}),
+        (
+            "model.artifact_uri",
+            {
+                "artifact_uri": "",
+                "container_spec": {"image_uri": "us-docker.pkg.dev/vertex-ai/prediction/sklearn-cpu.1-5:latest"},
+            },
+        ),
+        ("model.encryption_spec.kms_key_name", {"encryption_spec": {"kms_key_name": "key"}}),
+        (
+            "model.encryption_spec.kms_key_name",
+            {"encryption_spec": {"kms_key_name": "projects/p/locations/europe-west4/keyRings/r/cryptoKeys/k"}},
+        ),
+        ("model", {"metadata": float("nan"), "metadata_schema_uri": "gs://bucket/schema.yaml"}),
+    ],
+)
+def test_an_upload_that_cannot_be_right_is_refused(
+    client: ModelServiceClient, upload: Upload, place: str, field: str, fields: dict[str, Any]
+) -> None:
+    """Each rule on a model names its field, and nothing is made."""
+    with pytest.raises(exceptions.InvalidArgument) as caught:
+        upload(client, **fields)
+
+    assert violations(caught.value) == [field]
+    assert list(client.list_models(parent=place)) == []
+
+
+@pytest.mark.parametrize("model_id", ["1x", "-x", "X", "a.b", "a" * 64])
+def test_a_model_id_must_be_right(client: ModelServiceClient, upload: Upload, model_id: str) -> None:
+    """A model id has 63 characters of [a-z0-9_-] and begins with neither a number nor a hyphen."""
+    with pytest.raises(exceptions.InvalidArgument) as caught:
+        upload(client, model_id=model_id)
+
+    assert violations(caught.value) == ["model_id"]
+
+
+def test_all_that_is_wrong_is_told_at_once(client: ModelServiceClient, place: str) -> None:
+    """The message numbers the mistakes, and each is also a field violation."""
+    with pytest.raises(exceptions.InvalidArgument) as caught:
+        client.upload_model(request={"parent": place, "model_id": "X", "parent_model": "y", "model": {}})
+
+    assert violations(caught.value) == ["model_id", "model_id", "model.display_name", "model.container_spec.image_uri"]
+    assert "\t4.Field: model.container_spec.image_uri; Message: Required field is not set.\t" in caught.value.message
+
+
+@pytest.mark.parametrize("parent", ["", "projects/p", "projects/p/locations/US", "locations/us-central1"])
+def test_a_parent_must_be_a_location(client: ModelServiceClient, model: MakeModel, parent: str) -> None:
+    """A malformed parent is INVALID_ARGUMENT about the parent."""
+    with pytest.raises(exceptions.InvalidArgument) as caught:
+        client.upload_model(parent=parent, model=model())
+
+    assert violations(caught.value) == ["parent"]
+
+
+@pytest.mark.parametrize(
+    "parent_model",
+    ["projects/4711/locations/us-central1/models/m@1", "projects/4711/locations/europe-west4/models/m", "a b", "x/y"],
+)
+def test_a_parent_model_is_a_bare_name_in_the_same_place(
+    client: ModelServiceClient, upload: Upload, parent_model: str
+) -> None:
+    """A version in the name, another place, or no name at all, is refused."""
+    with pytest.raises(exceptions.InvalidArgument) as caught:
+        upload(client, under=parent_model)
+
+    assert violations(caught.value) == ["parent_model"]
+
+
+def test_labels_at_their_limits_are_kept(client: ModelServiceClient, upload: Upload) -> None:
+    """64 labels of 63 characters, letters of other alphabets, and empty values."""
+    labels = {f"{n:02}" + "k" * 61: "v" * 63 for n in range(62)} | {"clé": "é" * 63, "3": ""}
+
+    name = upload(client, labels=labels)
+
+    assert dict(client.get_model(name=name).labels) == labels
+
+
+def test_what_is_output_only_is_ignored(client: ModelServiceClient, upload: Upload) -> None:
+    """Names, times, etags and the like in an upload mean nothing."""
+    name = upload(
+        client,
+        name="x",
+        version_id="7",
+        etag="x",
+        create_time=dt.datetime(2001, 1, 1, tzinfo=dt.UTC),
+        training_pipeline="x",
+        supported_export_formats=[{"id": "tflite"}],
+    )
+
+    model = client.get_model(name=name)
+
+    assert model.name == name
+    assert model.version_id == "1"
+    assert model.etag != "x"
+    assert model.create_time.year > 2001
+    assert model.training_pipeline == ""
+    assert [supported.id for supported in model.supported_export_formats] == ["custom-trained"]
+
+
+def test_metadata_without_a_schema_is_dropped(client: ModelServiceClient, upload: Upload) -> None:
+    """As Vertex was seen to do; with a schema it stays."""
+    with_schema = upload(client, metadata={"a": 1}, metadata_schema_uri="gs://bucket/schema.yaml")
+    without = upload(client, metadata={"a": 1})
+
+    assert client.get_model(name=with_schema).metadata == {"a": 1}
+    assert client.get_model(name=without).metadata is None
+
+
+def test_a_model_that_names_its_base_model_needs_no_container(
+    client: ModelServiceClient, upload: Upload, place: str
+) -> None:
+    """It is found by the base model's name, and cannot be deployed or exported."""
+    name = upload(
+        client,
+        container_spec=None,
+        artifact_uri="",
+        base_model_source={"model_garden_source": {"public_model_name": "publishers/google/models/gemma"}},
+    )
+
+    request = {"parent": place, "filter": 'base_model_name="publishers/google/models/gemma"'}
+    (found,) = client.list_models(request=request)
+
+    assert f"{found.name}@1" == name
+    assert found.model_source_info.source_type == types.ModelSourceInfo.ModelSourceType.MODEL_GARDEN
+    with pytest.raises(exceptions.FailedPrecondition):
+        client.export_model(name=name, output_config={"artifact_destination": {"output_uri_prefix": "gs://bucket/x"}})
+
+
+def test_a_later_version_leaves_the_model_as_it_is(client: ModelServiceClient, upload: Upload) -> None:
+    """Display name and description of the model stay those of its first upload; the other versions are not touched."""
+    first = upload(client, description="the first")
+    bare = first.partition("@")[0]
+    before = client.get_model(name=first)
+
+    upload(client, under=bare, display_name="other", description="other", version_description="the second")
+
+    after, second = client.get_model(name=first), client.get_model(name=f"{bare}@2")
+    assert (second.display_name, second.description, second.version_description) == ("churn", "the first", "the second")
+    assert after.version_update_time == before.version_update_time
+    assert after.etag == before.etag
+    assert after.update_time >= before.update_time
+
+
+# --- reading -----------------------------------------------------------------
+
+
+def test_a_version_is_read_by_number_and_alias(client: ModelServiceClient, upload: Upload) -> None:
+    """A bare name gives the default version under the bare name, any other the version's own name."""
+    bare = upload(client, version_aliases=["gold"]).partition("@")[0]
+
+    assert client.get_model(name=bare).name == bare
+    assert client.get_model(name=f"{bare}@1").name == f"{bare}@1"
+    assert client.get_model(name=f"{bare}@gold").name == f"{bare}@1"
+    assert client.get_model(name=f"{bare}@default").name == f"{bare}@1"
+
+
+@pytest.mark.parametrize("version", ["2", "01", "0", "latest", "-", "v1.0", "9" * 30])
+def test_a_version_that_is_not_there_is_not_found(client: ModelServiceClient, upload: Upload, version: str) -> None:
+    """No number is read as another one, and latest is nothing special."""
+    bare = upload(client).partition("@")[0]
+
+    with pytest.raises(exceptions.NotFound):
+        client.get_model(name=f"{bare}@{version}")
+
+
+@pytest.mark.parametrize("name", ["", "churn", "projects/p/locations/l/models/", "projects/p/locations/l/models/m@"])
+def test_a_name_must_be_right(client: ModelServiceClient, name: str) -> None:
+    """A malformed name is INVALID_ARGUMENT."""
+    with pytest.raises(exceptions.InvalidArgument) as caught:
+        client.get_model(name=name)
+
+    assert violations(caught.value) == ["name"]
+
+
+def test_id_and_number_name_the_same_project(client: ModelServiceClient, model: MakeModel) -> None:
+    """Every project exists; names come back with its number, and both find the same models."""
+    by_id, number = "projects/acme/locations/us-central1", project_number("acme")
+    name = client.upload_model(parent=by_id, model=model()).result().model
+
+    assert name.startswith(f"projects/{number}/locations/us-central1/models/")
+    assert [found.name for found in client.list_models(parent=by_id)] == [name]
+    assert client.get_model(name=name.replace(number, "acme")).name == name
+    assert list(client.list_models(parent="projects/other/locations/us-central1")) == []
+    assert list(client.list_models(parent="projects/acme/locations/europe-west4")) == []
+
+
+def test_a_list_shows_the_default_versions(client: ModelServiceClient, upload: Upload, place: str) -> None:
+    """One entry a model, the newest model first, under its bare name."""
+    old = upload(client, display_name="old").partition("@")[0]
+    new = upload(client, display_name="new").partition("@")[0]
+    upload(client, under=old, version_aliases=["default"])
+
+    listed = [(model.name, model.version_id) for model in client.list_models(parent=place)]
+
+    assert listed == [(new, "1"), (old, "2")]
+
+
+def test_lists_are_filtered_by_what_they_show(client: ModelServiceClient, upload: Upload, place: str) -> None:
+    """Ids, display names and labels select models, alone and together."""
+    a = upload(client, model_id="a", display_name="one", labels={"team": "x", "only": "a"})
+    b = upload(client, model_id="b", display_name="two", labels={"team": "x"})
+    c = upload(client, model_id="c", display_name="one", labels={"team": "y"})
+
+    def found(text: str, order: str = "") -> list[str]:
+        request = {"parent": place, "filter": text, "order_by": order}
+        return [f"{model.name}@1" for model in client.list_models(request=request)]
+
+    assert found("model=a") == [a]
+    assert found("model!=a") == [c, b]
+    assert found('display_name="one"') == [c, a]
+    assert found("displayName!=one") == [b]
+    assert found("labels.team=x") == [b, a]
+    assert found("labels.team:*") == [c, b, a]
+    assert found("labels:only") == [a]
+    assert found("labels.team=x AND labels.only=a") == [a]
+    assert found("labels.team=x AND display_name=two") == [b]
+    assert found("labels.team=x AND model!=b", "display_name desc") == [a]
+    assert found("labels.team=nobody") == []
+    assert found("base_model_name=x") == []
+
+
+def test_lists_are_ordered_as_asked(client: ModelServiceClient, upload: Upload, place: str) -> None:
+    """By display name, by age, by the last update; ties go by age."""
+    a = upload(client, model_id="a", display_name="2").partition("@")[0]
+    b = upload(client, model_id="b", display_name="1").partition("@")[0]
+    c = upload(client, model_id="c", display_name="2").partition("@")[0]
+    client.update_model(model={"name": a, "description": "x"}, update_mask=mask("description"))
+
+    def order(by: str) -> list[str]:
+        return [model.name for model in client.list_models(request={"parent": place, "order_by": by})]
+
+    assert order("create_time") == [a, b, c]
+    assert order("create_time desc") == [c, b, a]
+    assert order("display_name") == [b, a, c]
+    assert order("display_name desc") == [c, a, b]
+    assert order("display_name, create_time desc") == [b, c, a]
+    assert order("update_time desc") == [a, c, b]
+    assert order("displayName desc, updateTime desc") == [a, c, b]
+
+
+@pytest.mark.parametrize("order", ["", "create_time", "display_name desc, update_time", "update_time desc"])
+@pytest.mark.parametrize("filtered", ["", "labels.even:*", "labels.even=x", 'display_name="n1"'])
+def test_pages_put_together_are_the_list(
+    client: ModelServiceClient, upload: Upload, place: str, order: str, filtered: str
+) -> None:
+    """Whatever the order and the filter, pages of two neither repeat nor lose a row."""
+    for n in range(7):
+        upload(client, display_name=f"n{n % 2}", labels={"even": "x"} if n % 2 == 0 else {})
+    request = {"parent": place, "order_by": order, "filter": filtered}
+    whole = [model.name for model in client.list_models(request=request)]
+
+    pages = list(client.list_models(request={**request, "page_size": 2}).pages)
+
+    assert [model.name for page in pages for model in page.models] == whole
+    assert all(len(page.models) <= 2 for page in pages)
+    assert pages[-1].next_page_token == ""
+
+
+def test_a_page_token_belongs_to_its_query(client: ModelServiceClient, upload: Upload, place: str) -> None:
+    """With another filter it is INVALID_ARGUMENT."""
+    for _ in range(3):
+        upload(client)
+    token = next(client.list_models(request={"parent": place, "page_size": 1}).pages).next_page_token
+
+    with pytest.raises(exceptions.InvalidArgument) as caught:
+        client.list_models(request={"parent": place, "page_token": token, "filter": "model=x"})
+
+    assert violations(caught.value) == ["page_token"]
+
+
+def test_a_read_mask_selects_fields(client: ModelServiceClient, upload: Upload, place: str) -> None:
+    """In both spellings; nothing else is in the answer."""
+    upload(client, labels={"a": "b"})
+
+    request = {"parent": place, "read_mask": mask("displayName", "version_id")}
+    (model,) = client.list_models(request=request)
+
+    assert model == types.Model(display_name="churn", version_id="1")
+
+
+def test_versions_are_listed_oldest_first(client: ModelServiceClient, upload: Upload) -> None:
+    """Under the version's name, in the order of the numbers, however many there are; pages are of the same list."""
+    bare = upload(client).partition("@")[0]
+    for _ in range(10):
+        upload(client, under=bare)
+
+    def numbers(**query: Any) -> list[str]:
+        listed = client.list_model_versions(request={"name": bare, **query})
+        assert all(model.name == f"{bare}@{model.version_id}" for model in client.list_model_versions(name=bare))
+        return [model.version_id for model in listed]
+
+    assert numbers() == [str(n) for n in range(1, 12)]
+    assert numbers(page_size=4) == [str(n) for n in range(1, 12)]
+    assert numbers(order_by="create_time desc", page_size=3) == [str(n) for n in range(11, 0, -1)]
+    client.update_model(model={"name": f"{bare}@3", "version_description": "x"}, update_mask=mask("versionDescription"))
+    assert numbers(order_by="update_time desc", page_size=3)[0] == "3"
+    assert numbers(name=f"{bare}@2", page_size=20) == numbers()
+
+
+def test_versions_of_nobody_are_not_found(client: ModelServiceClient, place: str) -> None:
+    """The model must be there."""
+    with pytest.raises(exceptions.NotFound):
+        client.list_model_versions(name=f"{place}/models/nobody")
+
+
+def test_an_uploaded_version_has_no_checkpoints(client: ModelServiceClient, upload: Upload, place: str) -> None:
+    """Checkpoints come from tuning jobs; the model and the version must be there all the same."""
+    name = upload(client)
+
+    assert list(client.list_model_version_checkpoints(name=name)) == []
+    assert list(client.list_model_version_checkpoints(name=name.partition("@")[0])) == []
+    for missing in (f"{place}/models/nobody", name.replace("@1", "@2")):
+        with pytest.raises(exceptions.NotFound):
+            client.list_model_version_checkpoints(name=missing)
+
+
+# --- UpdateModel -------------------------------------------------------------
+
+
+def test_both_layers_of_labels_are_merged_on_reading(client: ModelServiceClient, upload: Upload, place: str) -> None:
+    """A label of the model shows on each version, a version's own on that version, and each update replaces one layer."""
+    bare = upload(client, labels={"a": "1"}).partition("@")[0]
+    upload(client, under=bare, labels={"a": "2"})
+
+    model = client.update_model(model={"name": bare, "labels": {"m": "m", "a": "m"}}, update_mask=mask("labels"))
+    assert model.name == bare
+    version = client.update_model(model={"name": f"{bare}@2", "labels": {"v": "v"}}, update_mask=mask("labels"))
+    assert version.name == f"{bare}@2"
+
+    assert dict(client.get_model(name=f"{bare}@1").labels) == {"a": "1", "m": "m"}
+    assert dict(client.get_model(name=f"{bare}@2").labels) == {"a": "m", "m": "m", "v": "v"}
+    request = {"parent": place, "filter": "labels.a=1 AND labels.m=m"}
+    assert [found.name for found in client.list_models(request=request)] == [bare]
+
+
+def test_what_lists_find_follows_the_default_version(client: ModelServiceClient, upload: Upload, place: str) -> None:
+    """When default moves, a label filter sees the labels of the version it moved to."""
+    bare = upload(client, labels={"is": "one", "both": "x"}).partition("@")[0]
+    upload(client, under=bare, labels={"is": "two", "both": "x"})
+
+    def found(text: str) -> int:
+        return len(list(client.list_models(request={"parent": place, "filter": text})))
+
+    assert (found("labels.is=one"), found("labels.is=two"), found("labels:both")) == (1, 0, 1)
+    client.merge_version_aliases(name=f"{bare}@2", version_aliases=["default"])
+    assert (found("labels.is=one"), found("labels.is=two"), found("labels:both")) == (0, 1, 1)
+
+
+def test_an_update_goes_where_its_name_says(client: ModelServiceClient, upload: Upload) -> None:
+    """A bare name or @- is the model, a number or an alias a version; empty values clear."""
+    name = upload(client, description="d", version_description="v")
+    bare = name.partition("@")[0]
+
+    client.update_model(model={"name": f"{bare}@-", "display_name": "new"}, update_mask=mask("displayName"))
+    client.update_model(
+        model={"name": f"{bare}@default", "version_description": ""}, update_mask=mask("version_description")
+    )
+    client.update_model(model={"name": bare}, update_mask=mask("description"))
+
+    model = client.get_model(name=name)
+    assert (model.display_name, model.description, model.version_description) == ("new", "", "")
+
+
+@pytest.mark.parametrize(
+    ("version", "paths", "error"),
+    [
+        ("@1", ["display_name"], exceptions.FailedPrecondition),
+        ("@1", ["version_description", "description"], exceptions.FailedPrecondition),
+        ("", ["version_description"], exceptions.FailedPrecondition),
+        ("", ["labels", "version_description"], exceptions.FailedPrecondition),
+        ("", [], exceptions.InvalidArgument),
+        ("", ["*"], exceptions.InvalidArgument),
+        ("", ["nonsense"], exceptions.InvalidArgument),
+        ("", ["labels.a"], exceptions.InvalidArgument),
+        ("@1", ["version_aliases"], exceptions.InvalidArgument),
+        ("@1", ["artifact_uri"], exceptions.InvalidArgument),
+        ("@2", ["labels"], exceptions.NotFound),
+    ],
+)
+def test_an_update_that_cannot_be_right_is_refused(
+    client: ModelServiceClient,
+    upload: Upload,
+    version: str,
+    paths: list[str],
+    error: type[exceptions.GoogleAPICallError],
+) -> None:
+    """Fields of the other level are a precondition error, what cannot be updated an invalid argument."""
+    bare = upload(client).partition("@")[0]
+    before = client.get_model(name=bare)
+
+    with pytest.raises(error):
+        client.update_model(model={"name": f"{bare}{version}", "display_name": "x"}, update_mask=mask(*paths))
+
+    assert client.get_model(name=bare) == before
+
+
+def test_an_update_obeys_the_rules_of_an_upload(client: ModelServiceClient, upload: Upload) -> None:
+    """Labels and display names have the same limits."""
+    bare = upload(client).partition("@")[0]
+
+    with pytest.raises(exceptions.InvalidArgument) as caught:
+        client.update_model(model={"name": bare, "labels": {"K": "v"}}, update_mask=mask("labels", "display_name"))
+
+    assert violations(caught.value) == ["model.display_name", "model.labels"]
+
+
+def test_a_stale_etag_is_refused(client: ModelServiceClient, upload: Upload) -> None:
+    """An etag is good until what it was read with changes; without one the update is blind."""
+    name = upload(client)
+    etag = client.get_model(name=name).etag
+
+    updated = client.update_model(model={"name": name, "labels": {"a": "1"}, "etag": etag}, update_mask=mask("labels"))
+    assert updated.etag != etag
+    for stale in (etag, "nonsense", "AAAA"):
+        with pytest.raises(exceptions.Aborted):
+            client.update_model(model={"name": name, "labels": {}, "etag": stale}, update_mask=mask("labels"))
+    client.update_model(model={"name": name, "labels": {"b": "2"}}, update_mask=mask("labels"))
+
+    assert dict(client.get_model(name=name).labels) == {"b": "2"}
+
+
+def test_a_model_is_updated_with_the_etag_of_any_of_its_versions(client: ModelServiceClient, upload: Upload) -> None:
+    """Google's SDK reads a version and updates the model with what it read; a version takes only its own etag."""
+    bare = upload(client).partition("@")[0]
+    second = upload(client, under=bare)
+    etag = client.get_model(name=second).etag
+
+    with pytest.raises(exceptions.Aborted):
+        client.update_model(model={"name": f"{bare}@1", "labels": {}, "etag": etag}, update_mask=mask("labels"))
+    client.update_model(model={"name": bare, "display_name": "x", "etag": etag}, update_mask=mask("display_name"))
+    with pytest.raises(exceptions.Aborted):
+        client.update_model(model={"name": second, "labels": {}, "etag": etag}, update_mask=mask("labels"))
+
+
+# --- MergeVersionAliases -----------------------------------------------------
+
+
+def test_an_alias_moves_from_version_to_version(client: ModelServiceClient, upload: Upload) -> None:
+    """What a sibling has is taken from it, what is there stays, and what is not there can be removed."""
+    bare = upload(client, version_aliases=["gold", "prod"]).partition("@")[0]
+    upload(client, under=bare)
+
+    merged = client.merge_version_aliases(name=f"{bare}@2", version_aliases=["gold", "-nobody", "new", "-default"])
+
+    assert merged.name == f"{bare}@2"
+    assert list(merged.version_aliases) == ["gold", "new"]
+    assert list(client.get_model(name=f"{bare}@1").version_aliases) == ["prod", "default"]
+    assert list(client.merge_version_aliases(name=f"{bare}@new", version_aliases=["gold", "-new"]).version_aliases) == [
+        "gold"
+    ]
+
+
+def test_adding_and_removing_the_same_alias_cancels_out(client: ModelServiceClient, upload: Upload) -> None:
+    """Whether the alias was there or not, it is as it was."""
+    name = upload(client, version_aliases=["gold"])
+
+    merged = client.merge_version_aliases(
+        name=name, version_aliases=["-gold", "gold", "new", "-new", "-default", "default"]
+    )
+
+    assert list(merged.version_aliases) == ["gold", "default"]
+
+
+@pytest.mark.parametrize(
+    ("version", "aliases", "error"),
+    [
+        ("@1", ["-default"], exceptions.FailedPrecondition),
+        ("@1", [], exceptions.InvalidArgument),
+        ("@1", ["v1.0"], exceptions.InvalidArgument),
+        ("@1", ["--gold"], exceptions.InvalidArgument),
+        ("@1", ["-"], exceptions.InvalidArgument),
+        ("", ["gold"], exceptions.InvalidArgument),
+        ("@9", ["gold"], exceptions.NotFound),
+    ],
+)
+def test_a_merge_that_cannot_be_right_is_refused(
+    client: ModelServiceClient,
+    upload: Upload,
+    version: str,
+    aliases: list[str],
+    error: type[exceptions.GoogleAPICallError],
+) -> None:
+    """Default cannot be removed, only moved; a version must be named, and aliases must be aliases."""
+    bare = upload(client).partition("@")[0]
+
+    with pytest.raises(error):
+        client.merge_version_aliases(name=f"{bare}{version}", version_aliases=aliases)
+
+    assert list(client.get_model(name=bare).version_aliases) == ["default"]
+
+
+# --- deletes -----------------------------------------------------------------
+
+
+def test_a_deleted_version_is_gone_and_its_number_is_not_given_again(
+    client: ModelServiceClient, upload: Upload
+) -> None:
+    """Its aliases are free, and the next version has the next number."""
+    bare = upload(client).partition("@")[0]
+    second = upload(client, under=bare, version_aliases=["gold"])
+
+    client.delete_model_version(name=f"{bare}@gold").result()
+
+    with pytest.raises(exceptions.NotFound):
+        client.get_model(name=second)
+    with pytest.raises(exceptions.NotFound):
+        client.get_model(name=f"{bare}@gold")
+    assert upload(client, under=bare) == f"{bare}@3"
+
+
+def test_deleting_the_default_version_moves_default(client: ModelServiceClient, upload: Upload, place: str) -> None:
+    """To the most recent of the others, which lists then show."""
+    bare = upload(client, labels={"is": "one"}).partition("@")[0]
+    upload(client, under=bare, labels={"is": "two"})
+    upload(client, under=bare, labels={"is": "three"}, version_aliases=["gold"])
+
+    client.delete_model_version(name=f"{bare}@1").result()
+
+    assert list(client.get_model(name=bare).version_aliases) == ["gold", "default"]
+    assert len(list(client.list_models(request={"parent": place, "filter": "labels.is=three"}))) == 1
+
+
+def test_the_only_version_cannot_be_deleted(client: ModelServiceClient, upload: Upload) -> None:
+    """DeleteModel is for that."""
+    name = upload(client)
+
+    with pytest.raises(exceptions.FailedPrecondition):
+        client.delete_model_version(name=name)
+    with pytest.raises(exceptions.InvalidArgument):
+        client.delete_model_version(name=name.partition("@")[0])
+
+    client.get_model(name=name)
+
+
+def test_a_deleted_model_is_gone_with_all_its_versions(client: ModelServiceClient, upload: Upload, place: str) -> None:
+    """Its id can be taken again, and begins at version 1 with nothing of the old one's."""
+    name = upload(client, model_id="mine", labels={"a": "b"}, version_aliases=["gold"])
+    bare = name.partition("@")[0]
+    upload(client, under=bare)
+    client.import_model_evaluation(parent=bare, model_evaluation={"display_name": "e"})
+
+    with pytest.raises(exceptions.InvalidArgument):
+        client.delete_model(name=name)
+    client.delete_model(name=bare).result()
+
+    with pytest.raises(exceptions.NotFound):
+        client.get_model(name=bare)
+    with pytest.raises(exceptions.NotFound):
+        client.delete_model(name=bare)
+    assert list(client.list_models(request={"parent": place, "filter": "labels:a"})) == []
+    assert upload(client, model_id="mine") == name
+    assert list(client.list_model_evaluations(parent=bare)) == []
+    with pytest.raises(exceptions.NotFound):
+        client.get_model(name=f"{bare}@gold")
+
+
+# --- export, copy, explanations ----------------------------------------------
+
+
+def test_an_export_says_where_it_goes(client: ModelServiceClient, upload: Upload) -> None:
+    """The directory is named after the model and the time; the image keeps the name it was given."""
+    name = upload(client)
+
+    operation = client.export_model(
+        name=name,
+        output_config={
+            "artifact_destination": {"output_uri_prefix": "gs://bucket/out/"},
+            "image_destination": {"output_uri": "us-docker.pkg.dev/acme/images/out"},
+        },
+    )
+    operation.result()
+
+    output = operation.metadata.output_info
+    assert output.artifact_output_uri.startswith("gs://bucket/out/model-export-churn-20")
+    assert output.artifact_output_uri.endswith("Z")
+    assert output.image_output_uri == "us-docker.pkg.dev/acme/images/out"
+
+
+@pytest.mark.parametrize(
+    ("field", "config"),
+    [
+        ("output_config", {}),
+        ("output_config.export_format_id", {"export_format_id": "tflite"}),
+        ("output_config.artifact_destination", {"artifact_destination": {"output_uri_prefix": "gs://bucket/x"}}),
+    ],
+)
+def test_an_export_that_cannot_be_right_is_refused(
+    client: ModelServiceClient, upload: Upload, field: str, config: dict[str, Any]
+) -> None:
+    """It needs a destination, a format that the model has, and something to put there."""
+    name = upload(client, artifact_uri="")
+
+    with pytest.raises(exceptions.InvalidArgument) as caught:
+        client.export_model(name=name, output_config=config)
+
+    assert violations(caught.value) == [field]
+
+
+def test_an_export_goes_to_cloud_storage(client: ModelServiceClient, upload: Upload) -> None:
+    """Another destination is refused."""
+    name = upload(client)
+
+    with pytest.raises(exceptions.InvalidArgument) as caught:
+        client.export_model(name=name, output_config={"artifact_destination": {"output_uri_prefix": "/tmp/x"}})
+
+    assert violations(caught.value) == ["output_config.artifact_destination.output_uri_prefix"]
+
+
+def test_a_copy_is_a_model_of_its_own(client: ModelServiceClient, upload: Upload, place: str) -> None:
+    """It tells where it comes from, has the artifact and the labels, and neither the aliases nor the id."""
+    source = upload(client, labels={"a": "b"}, version_aliases=["gold"], description="d", version_description="v")
+    elsewhere = "projects/4711/locations/europe-west4"
+    client.update_model(model={"name": source.partition("@")[0], "labels": {"m": "m"}}, update_mask=mask("labels"))
+
+    copied = client.copy_model(request={"parent": elsewhere, "source_model": source, "model_id": "copy"}).result()
+
+    assert copied.model == f"{elsewhere}/models/copy"
+    model = client.get_model(name=f"{copied.model}@{copied.model_version_id}")
+    assert (model.display_name, model.description, model.version_description) == ("churn", "d", "v")
+    assert model.artifact_uri == "gs://bucket/churn"
+    assert dict(model.labels) == {"a": "b", "m": "m"}
+    assert list(model.version_aliases) == ["default"]
+    assert model.model_source_info.copy
+    assert model.original_model_info.model == source
+    assert not client.get_model(name=source).model_source_info.copy
+
+
+def test_a_copy_can_be_a_version_of_another_model(client: ModelServiceClient, upload: Upload, place: str) -> None:
+    """With a parent model it becomes that model's next version; without a version, the default one is copied."""
+    source = upload(client, version_description="v").partition("@")[0]
+    target = upload(client).partition("@")[0]
+    key = "projects/4711/locations/us-central1/keyRings/r/cryptoKeys/k"
+
+    request = {"parent": place, "source_model": source, "parent_model": target}
+    copied = client.copy_model(request=request).result()
+    own = client.copy_model(
+        request={"parent": place, "source_model": source, "encryption_spec": {"kms_key_name": key}}
+    ).result()
+
+    assert (copied.model, copied.model_version_id) == (target, "2")
+    assert client.get_model(name=f"{target}@2").version_description == "v"
+    assert client.get_model(name=own.model).encryption_spec.kms_key_name == key
+
+
+def test_a_copy_that_cannot_be_right_is_refused(client: ModelServiceClient, upload: Upload, place: str) -> None:
+    """The source must be there, the id right and free, the key in the place."""
+    source = upload(client, model_id="mine")
+
+    with pytest.raises(exceptions.NotFound):
+        client.copy_model(parent=place, source_model=f"{place}/models/nobody")
+    with pytest.raises(exceptions.AlreadyExists):
+        client.copy_model(request={"parent": place, "source_model": source, "model_id": "mine"})
+    with pytest.raises(exceptions.InvalidArgument) as caught:
+        client.copy_model(
+            request={"parent": place, "source_model": source, "model_id": "X", "encryption_spec": {"kms_key_name": "k"}}
+        )
+    assert violations(caught.value) == ["model_id", "encryption_spec.kms_key_name"]
+
+
+def test_the_examples_of_an_explanation_are_replaced(client: ModelServiceClient, upload: Upload) -> None:
+    """Where the version was uploaded with examples; any other has none to update."""
+    examples = {"example_gcs_source": {"gcs_source": {"uris": ["gs://bucket/old"]}}, "neighbor_count": 3}
+    name = upload(client, explanation_spec={"parameters": {"examples": examples}, "metadata": {"inputs": {}}})
+    bare = name.partition("@")[0]
+    new = {"example_gcs_source": {"gcs_source": {"uris": ["gs://bucket/new"]}}}
+
+    client.update_explanation_dataset(request={"model": bare, "examples": new}).result()
+
+    kept = client.get_model(name=name).explanation_spec.parameters.examples
+    assert list(kept.example_gcs_source.gcs_source.uris) == ["gs://bucket/new"]
+    assert kept.neighbor_count == 0
+    with pytest.raises(exceptions.FailedPrecondition):
+        client.update_explanation_dataset(model=upload(client))
+    with pytest.raises(exceptions.InvalidArgument):
+        client.update_explanation_dataset(
+            request={"model": bare, "examples": {"nearest_neighbor_search_config": float("inf")}}
+        )
+
+
+# --- evaluations -------------------------------------------------------------
+
+
+def test_evaluations_are_kept_under_a_version(client: ModelServiceClient, upload: Upload) -> None:
+    """They are imported, read and listed, a version's own each; deleting the version deletes them."""
+    bare = upload(client).partition("@")[0]
+    upload(client, under=bare)
+    evaluation = {"display_name": "e", "metrics": {"auc": 0.9}, "metrics_schema_uri": "gs://bucket/schema.yaml"}
+
+    first = client.import_model_evaluation(parent=bare, model_evaluation=evaluation)
+    second = client.import_model_evaluation(parent=f"{bare}@2", model_evaluation={"display_name": "f"})
+
+    assert first.name.startswith(f"{bare}/evaluations/")
+    assert client.get_model_evaluation(name=first.name) == first
+    assert client.get_model_evaluation(name=first.name).metrics == {"auc": 0.9}
+    assert [found.name for found in client.list_model_evaluations(parent=bare)] == [first.name]
+    assert [found.name for found in client.list_model_evaluations(parent=f"{bare}@2")] == [second.name]
+    with pytest.raises(exceptions.NotFound):
+        client.get_model_evaluation(name=first.name.replace("/evaluations", "@2/evaluations"))
+    client.delete_model_version(name=f"{bare}@2").result()
+    with pytest.raises(exceptions.NotFound):
+        client.get_model_evaluation(name=second.name)
+
+
+def test_evaluations_and_slices_come_in_pages(client: ModelServiceClient, upload: Upload) -> None:
+    """Pages of two are the whole list; a read mask selects; a filter selects slices by their dimension."""
+    bare = upload(client).partition("@")[0]
+    made = {
+        client.import_model_evaluation(parent=bare, model_evaluation={"display_name": str(n)}).name for n in range(5)
+    }
+    evaluation = min(made)
+    slices = [{"slice_": {"dimension": "annotationSpec" if n else "slice", "value": str(n)}} for n in range(5)]
+    imported = client.batch_import_model_evaluation_slices(parent=evaluation, model_evaluation_slices=slices)
+
+    request = {"parent": bare, "page_size": 2, "read_mask": mask("name")}
+    evaluations = list(client.list_model_evaluations(request=request))
+    listed = list(client.list_model_evaluation_slices(request={"parent": evaluation, "page_size": 2}))
+
+    def along(text: str) -> list[str]:
+        query = {"parent": evaluation, "filter": text, "read_mask": mask("slice.value")}
+        return sorted(found.slice_.value for found in client.list_model_evaluation_slices(request=query))
+
+    assert {found.name for found in evaluations} == made
+    assert all(not found.display_name for found in evaluations)
+    assert sorted(found.name for found in listed) == sorted(imported.imported_model_evaluation_slices)
+    assert along("slice.dimension=slice") == ["0"]
+    assert along('slice.dimension="annotationSpec"') == ["1", "2", "3", "4"]
+    assert along("slice.dimension=slice AND slice.dimension=annotationSpec") == []
+
+
+def test_slices_are_kept_under_an_evaluation(client: ModelServiceClient, upload: Upload) -> None:
+    """They are read by name; annotations are imported into one and counted."""
+    bare = upload(client).partition("@")[0]
+    evaluation = client.import_model_evaluation(parent=bare, model_evaluation={"display_name": "e"}).name
+    given = {"slice_": {"dimension": "annotationSpec", "value": "cat"}, "metrics": {"auc": 0.5}}
+    imported = client.batch_import_model_evaluation_slices(parent=evaluation, model_evaluation_slices=[given])
+    (name,) = imported.imported_model_evaluation_slices
+
+    kept = client.get_model_evaluation_slice(name=name)
+    counted = client.batch_import_evaluated_annotations(
+        parent=name, evaluated_annotations=[{"type_": "TRUE_POSITIVE"}, {"type_": "FALSE_POSITIVE"}]
+    )
+
+    assert kept.slice_.value == "cat"
+    assert kept.metrics == {"auc": 0.5}
+    assert counted.imported_evaluated_annotations_count == 2
+    with pytest.raises(exceptions.NotFound):
+        client.get_model_evaluation_slice(name=f"{evaluation}/slices/7")
+
+
+def test_evaluations_that_cannot_be_right_are_refused(client: ModelServiceClient, upload: Upload) -> None:
+    """Something must be imported, and it must have a JSON."""
+    bare = upload(client).partition("@")[0]
+    evaluation = client.import_model_evaluation(parent=bare, model_evaluation={"display_name": "e"}).name
+    bad = {"metrics": float("nan")}
+    calls: list[tuple[str, Callable[[], object]]] = [
+        ("model_evaluation", lambda: client.import_model_evaluation(parent=bare)),
+        ("model_evaluation", lambda: client.import_model_evaluation(parent=bare, model_evaluation=bad)),
+        ("model_evaluation_slices", lambda: client.batch_import_model_evaluation_slices(parent=evaluation)),
+        (
+            "model_evaluation_slices[0]",
+            lambda: client.batch_import_model_evaluation_slices(parent=evaluation, model_evaluation_slices=[bad]),
+        ),
+        ("evaluated_annotations", lambda: client.batch_import_evaluated_annotations(parent=f"{evaluation}/slices/1")),
+        ("parent", lambda: client.batch_import_evaluated_annotations(parent=evaluation)),
+        ("name", lambda: client.get_model_evaluation(name=bare)),
+    ]
+
+    for field, call in calls:
+        with pytest.raises(exceptions.InvalidArgument) as caught:
+            call()
+        assert violations(caught.value) == [field]
+
+
+# --- locations ---------------------------------------------------------------
+
+
+@pytest.mark.parametrize("transport", ["grpc", "rest"])
+def test_locations_are_listed_and_found(emulator: Emulator, connect: Connect, transport: str) -> None:
+    """Every location that Vertex serves models in, page by page; a project's number is in their names."""
+    client = connect(emulator, transport)
+
+    first = client.list_locations(request={"name": "projects/acme", "page_size": 40})
+    second = client.list_locations(
+        request={"name": "projects/acme", "page_size": 40, "page_token": first.next_page_token}
+    )
+    one = client.get_location(request={"name": "projects/acme/locations/us-central1"})
+
+    found = [location.location_id for location in itertools.chain(first.locations, second.locations)]
+    assert tuple(found) == LOCATIONS
+    assert second.next_page_token == ""
+    assert one.name == f"projects/{project_number('acme')}/locations/us-central1"
+
+
+# --- what is not known -------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("assumed", "first", "second", "of_first_after"),
+    [
+        ("version", {"a": "1"}, {"b": "2"}, {"a": "1"}),
+        ("model", {"a": "1", "b": "2"}, {"a": "1", "b": "2"}, {"a": "1", "b": "2"}),
+        ("first-on-model", {"a": "1"}, {"a": "1", "b": "2"}, {"a": "1"}),
+    ],
+)
+def test_the_labels_of_an_upload_go_to_a_layer(
+    start: Start,
+    connect: Connect,
+    upload: Upload,
+    assumed: str,
+    first: dict[str, str],
+    second: dict[str, str],
+    of_first_after: dict[str, str],
+) -> None:
+    """labels-at-upload: to the version's, to the model's, or to the model's with the first version only."""
+    client = connect(start(assume={"labels-at-upload": assumed}))
+
+    one = upload(client, labels={"a": "1"})
+    two = upload(client, under=one.partition("@")[0], labels={"b": "2"})
+
+    assert dict(client.get_model(name=two).labels) == second
+    assert dict(client.get_model(name=one).labels) == of_first_after
+    assert first == of_first_after
+
+
+@pytest.mark.parametrize(("assumed", "shown"), [("version", "v"), ("model", "m")])
+def test_one_layer_of_labels_wins(
+    start: Start, connect: Connect, upload: Upload, place: str, assumed: str, shown: str
+) -> None:
+    """label-wins: what a read shows, and what a list finds, where both layers have the key."""
+    client = connect(start(assume={"label-wins": assumed}))
+    name = upload(client, labels={"k": "v"})
+    bare = name.partition("@")[0]
+
+    client.update_model(model={"name": bare, "labels": {"k": "m"}}, update_mask=mask("labels"))
+
+    assert client.get_model(name=name).labels["k"] == shown
+    for value in ("v", "m"):
+        of_models = list(client.list_models(request={"parent": place, "filter": f"labels.k={value}"}))
+        of_versions = list(client.list_model_versions(request={"name": bare, "filter": f"labels.k={value}"}))
+        assert len(of_models) == len(of_versions) == (value == shown)
+
+
+@pytest.mark.parametrize("wins", ["version", "model"])
+@pytest.mark.parametrize("assumed", ["merged", "own"])
+def test_a_label_filter_of_versions_sees_labels(
+    start: Start, connect: Connect, upload: Upload, assumed: str, wins: str
+) -> None:
+    """label-filter: with merged the labels that are shown, with own those of the version's layer alone."""
+    client = connect(start(assume={"label-filter": assumed, "label-wins": wins}))
+    bare = upload(client, labels={"k": "v"}).partition("@")[0]
+    upload(client, under=bare, labels={"k": "m"})
+    upload(client, under=bare)
+    client.update_model(model={"name": bare, "labels": {"k": "m", "only": "m"}}, update_mask=mask("labels"))
+
+    def found(text: str) -> list[str]:
+        versions = client.list_model_versions(request={"name": bare, "filter": text, "page_size": 1})
+        return [version.version_id for version in versions]
+
+    shown = (
+        {"1": {"k": "v"}, "2": {"k": "m"}, "3": {}}
+        if assumed == "own"
+        else {version.version_id: dict(version.labels) for version in client.list_model_versions(name=bare)}
+    )
+    for key, value in itertools.product(("k", "only", "none"), ("v", "m")):
+        expected = [version for version, labels in shown.items() if labels.get(key) == value]
+        assert found(f"labels.{key}={value}") == expected
+    for key in ("k", "only", "none"):
+        assert found(f"labels:{key}") == [version for version, labels in shown.items() if key in labels]
+
+
+@pytest.mark.parametrize("lag", [1, 3])
+def test_lists_lag_behind(start: Start, connect: Connect, upload: Upload, place: str, lag: int) -> None:
+    """list-lag: a list shows a write after so many further lists, as it was; a read of one name at once."""
+    client = connect(start(assume={"list-lag": str(lag)}))
+
+    def listed() -> list[str]:
+        return [model.display_name for model in client.list_models(parent=place)]
+
+    name = upload(client, model_id="mine", labels={"a": "b"})
+    bare = name.partition("@")[0]
+    assert client.get_model(name=name).display_name == "churn"
+    for _ in range(lag):
+        assert listed() == []
+    assert listed() == ["churn"]
+
+    client.update_model(model={"name": bare, "display_name": "new"}, update_mask=mask("display_name"))
+    assert client.get_model(name=name).display_name == "new"
+    for _ in range(lag):
+        assert listed() == ["churn"]
+    assert listed() == ["new"]
+
+    upload(client, under=bare)
+    for _ in range(lag):
+        assert [version.version_id for version in client.list_model_versions(name=bare)] == ["1"]
+    assert [version.version_id for version in client.list_model_versions(name=bare)] == ["1", "2"]
+
+    client.delete_model(name=bare).result()
+    with pytest.raises(exceptions.NotFound):
+        client.get_model(name=name)
+    for _ in range(lag):
+        assert listed() == ["new"]
+    assert listed() == []
+
+
+def test_versions_of_a_model_that_lists_do_not_show_yet(start: Start, connect: Connect, upload: Upload) -> None:
+    """list-lag: the model is there, and its versions are not listed yet."""
+    client = connect(start(assume={"list-lag": "1"}))
+    bare = upload(client).partition("@")[0]
+
+    assert list(client.list_model_versions(name=bare)) == []
+    assert len(list(client.list_model_versions(name=bare))) == 1
+
+
+def test_deleting_the_default_version_may_be_refused(start: Start, connect: Connect, upload: Upload) -> None:
+    """default-delete=refuse: until default was moved."""
+    client = connect(start(assume={"default-delete": "refuse"}))
+    bare = upload(client).partition("@")[0]
+    upload(client, under=bare)
+
+    with pytest.raises(exceptions.FailedPrecondition):
+        client.delete_model_version(name=f"{bare}@1")
+    client.merge_version_aliases(name=f"{bare}@2", version_aliases=["default"])
+    client.delete_model_version(name=f"{bare}@1").result()
+
+
+def test_a_stale_etag_may_be_a_failed_precondition(start: Start, connect: Connect, upload: Upload) -> None:
+    """stale-etag=failed-precondition."""
+    client = connect(start(assume={"stale-etag": "failed-precondition"}))
+    name = upload(client)
+
+    with pytest.raises(exceptions.FailedPrecondition):
+        client.update_model(model={"name": name, "etag": "old"}, update_mask=mask("labels"))
+
+
+def test_a_taken_id_may_fail_the_operation(
+    start: Start, connect: Connect, upload: Upload, place: str, model: MakeModel
+) -> None:
+    """id-taken=operation: the call is answered, and its operation ends with ALREADY_EXISTS."""
+    client = connect(start(assume={"id-taken": "operation"}))
+    name = upload(client, model_id="mine")
+
+    operation = client.upload_model(request={"parent": place, "model_id": "mine", "model": model(display_name="x")})
+
+    assert operation.operation.name.startswith(f"{place}/models/mine/operations/")
+    with pytest.raises(exceptions.AlreadyExists):
+        operation.result()
+    assert client.get_model(name=name).display_name == "churn"
+
+
+@pytest.mark.parametrize(
+    ("given", "told"),
+    [
+        ({"nonsense": "x"}, "labels-at-upload, label-wins"),
+        ({"label-wins": "nobody"}, "version, model"),
+        ({"list-lag": "-1"}, "0, N"),
+        ({"list-lag": "N"}, "N stands for a number"),
+    ],
+)
+def test_an_assumption_must_be_one_there_is(start: Start, given: dict[str, str], told: str) -> None:
+    """The message lists what there is, and nothing is started."""
+    with pytest.raises(ValueError, match=told):
+        start(assume=given)
+
+
+def test_the_first_value_is_the_default() -> None:
+    """Nothing said means the likelier reading of everything."""
+    assert parse_assumptions({}) == parse_assumptions({name: switch.values[0] for name, switch in SWITCHES.items()})
+
+
+# --- the clock and the ids ---------------------------------------------------
+
+
+def test_time_and_ids_are_parameters(start: Start, connect: Connect, upload: Upload, place: str) -> None:
+    """The clock and the maker of ids are given; time never runs backwards, and no id is given twice."""
+    moments = iter([dt.datetime(2030, 1, 2, tzinfo=dt.UTC), *[dt.datetime(2029, 1, 1, tzinfo=dt.UTC)] * 20])
+    ids = iter(["11", "91", "11", "12", "92"])
+    client = connect(start(now=lambda: next(moments), new_id=lambda: next(ids)))
+
+    first = client.get_model(name=upload(client))
+    second = client.get_model(name=upload(client))
+
+    assert first.name == f"{place}/models/11@1"
+    assert second.name == f"{place}/models/12@1"
+    assert first.create_time == first.version_create_time == dt.datetime(2030, 1, 2, tzinfo=dt.UTC)
+    assert second.create_time == first.create_time
