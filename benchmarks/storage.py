@@ -5,6 +5,8 @@
 Every tool sends the same files to the same local fake-gcs-server and fetches them from it, in random order, each time
 into an empty directory and an empty bucket. A ratio is the median over the rounds of the tool's time divided by ours of
 the same round: above 1, we are faster. Server and tools share the machine, and the server takes most of it.
+The seconds of processor time are those of the tool and of the server together; other work on the machine touches them
+less.
 google-cloud-storage's ``transfer_manager`` runs with processes (its default) and with threads, eight of them, as here.
 """
 
@@ -13,6 +15,7 @@ from __future__ import annotations
 import argparse
 import os
 import random
+import resource
 import shutil
 import statistics
 import subprocess
@@ -28,11 +31,12 @@ from tests.storage.server import running
 from vertex_registry._storage import Storage, scan
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Mapping
 
     from tests.storage.server import StorageServer
 
 OURS: Final = "vertex_registry"
+WAYS: Final = ("up", "down")
 WORKERS: Final = 8
 
 
@@ -123,6 +127,27 @@ def warm_up(server: StorageServer, folder: Path, tools: Iterable[str]) -> None:
             transfer_up("thread")(server, folder, "warm-up")
 
 
+def processor(server: StorageServer) -> float:
+    """The seconds of processor time that this process, its ended children and the server have taken; of Linux's."""
+    used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    ticks = Path(f"/proc/{server.pid}/stat").read_text(encoding="ascii").rpartition(")")[2].split()[11:13]
+    return sum(one.ru_utime + one.ru_stime for one in used) + sum(map(int, ticks)) / os.sysconf("SC_CLK_TCK")
+
+
+def report(times: Mapping[tuple[str, str], list[tuple[float, float]]]) -> None:
+    """Print the table."""
+    print("| | | time | ratio | processor | ratio |\n|---|---|---|---|---|---|")
+    for way in WAYS:
+        for tool in dict.fromkeys(tool for tool, _ in times):
+            columns = []
+            for what in (0, 1):
+                theirs = [taken[what] for taken in times[tool, way]]
+                ours = [taken[what] for taken in times[OURS, way]]
+                ratio = statistics.median(one / other for one, other in zip(theirs, ours, strict=True))
+                columns.append(f"{statistics.median(theirs):.2f} s | {ratio:.2f}")
+            print(f"| {way} | {tool} | {' | '.join(columns)} |")
+
+
 def main() -> None:
     """Measure, and print a table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
@@ -138,7 +163,7 @@ def main() -> None:
     }
     if shutil.which("gcloud"):
         tools["gcloud storage cp"] = (gcloud_up, gcloud_down)
-    times: dict[tuple[str, str], list[float]] = {}
+    times: dict[tuple[str, str], list[tuple[float, float]]] = {}
     with tempfile.TemporaryDirectory(prefix="benchmark-") as root, running() as server:
         os.environ["STORAGE_EMULATOR_HOST"] = server.url
         os.environ["XDG_CACHE_HOME"] = os.environ["CLOUDSDK_CONFIG"] = f"{root}/config"
@@ -153,27 +178,25 @@ def main() -> None:
                 bucket = f"bucket-{turn}-{index}"
                 server.make_bucket(bucket)
                 os.sync()  # what the tool before has left to be written is not this one's
-                start = time.perf_counter()
+                marks = [(time.perf_counter(), processor(server))]
                 prefix = up(server, model, bucket)
-                between = time.perf_counter()
+                marks.append((time.perf_counter(), processor(server)))
                 down(server, bucket, prefix, fetched)
-                end = time.perf_counter()
+                marks.append((time.perf_counter(), processor(server)))
                 for name in server.names(bucket):
                     server.call("DELETE", f"/storage/v1/b/{bucket}/o/{name.replace('/', '%2F')}")
                 if any((fetched / path.name).read_bytes() != path.read_bytes() for path in model.iterdir()):
                     raise SystemExit(f"{tool} brought other bytes back")
                 shutil.rmtree(fetched)
-                for way, seconds in (("up", between - start), ("down", end - between)):
-                    times.setdefault((tool, way), []).append(seconds)
-                    print(f"  round {turn + 1}  {tool:28} {way:5} {seconds:6.2f} s", flush=True)
+                for way, before, after in zip(WAYS, marks, marks[1:], strict=False):
+                    taken = (after[0] - before[0], after[1] - before[1])
+                    times.setdefault((tool, way), []).append(taken)
+                    print(
+                        f"  round {turn + 1}  {tool:28} {way:5} {taken[0]:6.2f} s, processor {taken[1]:6.2f} s",
+                        flush=True,
+                    )
     print(f"\n{asked.mib:g} MiB in {asked.files} files, {asked.rounds} rounds, {os.cpu_count()} cores")
-    print(f"{'':28} {'up':>9} {'ratio':>6} {'down':>9} {'ratio':>6}")
-    for tool in tools:
-        columns = []
-        for way in ("up", "down"):
-            ratios = [theirs / ours for theirs, ours in zip(times[tool, way], times[OURS, way], strict=True)]
-            columns.append(f"{statistics.median(times[tool, way]):7.2f} s {statistics.median(ratios):6.2f}")
-        print(f"{tool:28} {' '.join(columns)}")
+    report(times)
 
 
 if __name__ == "__main__":

@@ -397,7 +397,7 @@ class Storage:
         for _ in range(2):
             try:
                 if upload.file.size <= self._chunk:
-                    stored = self._send_whole(upload)
+                    stored = self._send_whole(upload, stopped)
                 else:
                     stored = self._send_in_chunks(upload, stopped, advance)
                 problem = _ALTERED
@@ -421,7 +421,7 @@ class Storage:
             resource=upload.uri,
         )
 
-    def _send_whole(self, upload: _Upload) -> _Stored:
+    def _send_whole(self, upload: _Upload, stopped: threading.Event) -> _Stored:
         with upload.file.path.open("rb") as stream:
             data = stream.read(upload.file.size + 1)
         if len(data) != upload.file.size or _crc32c(data) != upload.crc32c:
@@ -431,7 +431,7 @@ class Storage:
             google = self._connected()
             return _Stored.told(google.post(upload, data, self._timeout()))
 
-        return self._tried(upload.verb, upload.uri, post, but=(_PRECONDITION,))
+        return self._tried(upload.verb, upload.uri, post, but=(_PRECONDITION,), stopped=stopped)
 
     def _send_in_chunks(self, upload: _Upload, stopped: threading.Event, advance: Callable[[int], None]) -> _Stored:
         session = _Session(self._cache / "uploads", upload)
@@ -452,7 +452,7 @@ class Storage:
                     self._abandon(session)
                     raise _changed(upload.file)
                 try:
-                    stored = self._put(upload, session, data, crc if summed == size else None)
+                    stored = self._put(upload, session, data, crc if summed == size else None, stopped)
                 except _FailedError as failure:
                     session.end()
                     if failure.status == _PRECONDITION:
@@ -480,7 +480,9 @@ class Storage:
 
         return self._tried(upload.verb, upload.uri, ask, but=(_PRECONDITION,))
 
-    def _put(self, upload: _Upload, session: _Session, data: bytes, crc: int | None) -> _Stored | None:
+    def _put(
+        self, upload: _Upload, session: _Session, data: bytes, crc: int | None, stopped: threading.Event
+    ) -> _Stored | None:
         """Send one chunk, and write down what of it was confirmed; what was stored, if it was the last.
 
         "Cloud Storage ignores any bytes you send at an offset that Cloud Storage has already persisted", so that a
@@ -496,7 +498,7 @@ class Storage:
             # The address of a session is a permission in itself: it is sent without a token, and written to no log.
             return self._connected().put(session.url, data, headers, self._timeout())
 
-        answer = self._tried(upload.verb, upload.uri, put, but=(*_GONE, _PRECONDITION))
+        answer = self._tried(upload.verb, upload.uri, put, but=(*_GONE, _PRECONDITION), stopped=stopped)
         if answer.status_code == _RESUME:
             persisted = re.fullmatch(r"bytes=0-(\d+)", answer.headers.get("Range", ""))
             session.confirm(int(persisted[1]) + 1 if persisted else 0)
@@ -603,7 +605,7 @@ class Storage:
                 return data
 
             try:
-                data = self._tried("get", uri, get, but=(_PRECONDITION,))
+                data = self._tried("get", uri, get, but=(_PRECONDITION,), stopped=stopped)
             except _FailedError as failure:
                 raise ConflictError(f"{uri} was replaced while it was fetched. Try again.", resource=uri) from failure
             crc = _crc32c(data, crc)
@@ -638,11 +640,26 @@ class Storage:
                 raise
         return [future.result() for future in futures]
 
-    def _tried(self, verb: str, uri: str, action: Callable[[], T], *, but: tuple[int, ...] = ()) -> T:
+    def _tried(
+        self,
+        verb: str,
+        uri: str,
+        action: Callable[[], T],
+        *,
+        but: tuple[int, ...] = (),
+        stopped: threading.Event | None = None,
+    ) -> T:
         """The result of one request, sent again within the budget as long as another try could help.
 
+        Args:
+            verb: A key of ``PERMISSIONS``.
+            uri: What it is about.
+            action: What sends it.
+            but: The statuses that the caller acts on.
+            stopped: What tells that the result is no longer wanted.
+
         Raises:
-            RegistryError: It failed; `_FailedError` where its status is one of ``but``, for the caller to act on.
+            RegistryError: It failed; `_FailedError` where its status is one of ``but``.
         """
         clock, start = self._retry.clock, self._retry.clock()
 
@@ -665,7 +682,10 @@ class Storage:
         tries = tenacity.Retrying(
             retry=tenacity.retry_if_exception(lambda error: isinstance(error, _FailedError) and error.transient),
             wait=wait,
-            stop=lambda state: clock() - start + state.upcoming_sleep >= self._retry.calls,
+            stop=lambda state: (
+                (stopped is not None and stopped.is_set())
+                or clock() - start + state.upcoming_sleep >= self._retry.calls
+            ),
             sleep=self._retry.sleep,
             reraise=True,
         )

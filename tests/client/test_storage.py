@@ -6,6 +6,7 @@ import json
 import os
 import pickle
 import pty
+import signal
 import subprocess
 import sys
 import termios
@@ -427,6 +428,41 @@ def test_an_interrupted_upload_goes_on(
     assert not proxy.sent("POST", "resumable")
     assert not kept[0].exists()
     assert contents(make().download(uri, tmp_path / "dest")) == contents(folder)
+
+
+@pytest.mark.parametrize("kill", [signal.SIGINT, signal.SIGKILL], ids=lambda kill: kill.name)
+def test_a_process_that_is_killed_leaves_the_rest_to_the_next(
+    make: Callable[..., Storage],
+    proxy: Proxy,
+    storage_server: StorageServer,
+    bucket: str,
+    folder: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    kill: signal.Signals,
+) -> None:
+    """Ctrl-C, or worse, in the middle of a file loses no more than the chunk that was under way."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    code = (
+        "import signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler); "
+        "from vertex_registry._storage import Storage, scan; "
+        f"Storage(chunk={CHUNK}).upload(scan(sys.argv[1]), sys.argv[2])"
+    )
+    running: list[subprocess.Popen[bytes]] = []
+    proxy.fail("PUT", first=lambda: running[0].send_signal(kill), cut="request", after=2)
+    with subprocess.Popen(
+        [sys.executable, "-c", code, folder / "model.joblib", f"gs://{bucket}/churn-1"], stderr=subprocess.DEVNULL
+    ) as process:
+        running.append(process)
+    assert process.returncode != 0
+    assert storage_server.names(bucket) == []
+
+    proxy.seen.clear()
+    make(cache=tmp_path / "vertex-registry").upload(scan(folder / "model.joblib"), f"gs://{bucket}/churn-1")
+    sent = [seen.headers["Content-Range"] for seen in proxy.sent("PUT")]
+    rest = ["bytes 524288-786431/896000", "bytes 786432-895999/896000"]
+    # A thread may have sent its chunk once more before Ctrl-C has reached it.
+    assert sent == rest or (kill is signal.SIGINT and sent == rest[1:])
 
 
 @pytest.mark.parametrize("status", [404, 410])

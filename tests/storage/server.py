@@ -37,9 +37,11 @@ class StorageServer:
 
     Attributes:
         url: What ``STORAGE_EMULATOR_HOST`` is to be.
+        pid: Its process.
     """
 
     url: str
+    pid: int
 
     def make_bucket(self, name: str) -> None:
         """Make an empty bucket."""
@@ -87,7 +89,7 @@ def running() -> Iterator[StorageServer]:
             try:
                 while process.poll() is None:
                     with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 1):
-                        yield StorageServer(f"http://127.0.0.1:{port}")
+                        yield StorageServer(f"http://127.0.0.1:{port}", process.pid)
                         return
                     with contextlib.suppress(subprocess.TimeoutExpired):
                         process.wait(0.02)
