@@ -88,7 +88,7 @@ def test_a_model_id_is_taken_once(client: ModelServiceClient, upload: Upload, pl
 
 
 def test_a_bare_id_is_a_parent_model(client: ModelServiceClient, upload: Upload, place: str) -> None:
-    """gcloud sends the parent model as it was typed."""
+    """The parent model may be typed as a bare id, as gcloud sends it."""
     upload(client, model_id="mine")
 
     assert upload(client, under="mine") == f"{place}/models/mine@2"
@@ -442,7 +442,7 @@ def test_an_uploaded_version_has_no_checkpoints(client: ModelServiceClient, uplo
 
 
 def test_both_layers_of_labels_are_merged_on_reading(client: ModelServiceClient, upload: Upload, place: str) -> None:
-    """A label of the model shows on each version, a version's own on that version, and each update replaces one layer."""
+    """A label of the model shows on each version, a version's own on it alone; an update replaces one layer."""
     bare = upload(client, labels={"a": "1"}).partition("@")[0]
     upload(client, under=bare, labels={"a": "2"})
 
@@ -725,12 +725,12 @@ def test_an_export_goes_to_cloud_storage(client: ModelServiceClient, upload: Upl
     name = upload(client)
 
     with pytest.raises(exceptions.InvalidArgument) as caught:
-        client.export_model(name=name, output_config={"artifact_destination": {"output_uri_prefix": "/tmp/x"}})
+        client.export_model(name=name, output_config={"artifact_destination": {"output_uri_prefix": "bucket/x"}})
 
     assert violations(caught.value) == ["output_config.artifact_destination.output_uri_prefix"]
 
 
-def test_a_copy_is_a_model_of_its_own(client: ModelServiceClient, upload: Upload, place: str) -> None:
+def test_a_copy_is_a_model_of_its_own(client: ModelServiceClient, upload: Upload) -> None:
     """It tells where it comes from, has the artifact and the labels, and neither the aliases nor the id."""
     source = upload(client, labels={"a": "b"}, version_aliases=["gold"], description="d", version_description="v")
     elsewhere = "projects/4711/locations/europe-west4"

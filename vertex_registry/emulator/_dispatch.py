@@ -82,7 +82,6 @@ def _operation_rpc(name: str, method: str, response: Any, verb: str, suffix: str
         Http(
             verb,
             f"{{name={path}}}/operations" if many else f"{{name={path}/operations/*}}{suffix}",
-            "*" if suffix else "",
         )
         for path in paths
     )
@@ -200,6 +199,10 @@ RPCS: Final = (
 BY_NAME: Final[Mapping[str, Rpc]] = {rpc.name: rpc for rpc in RPCS}
 
 
+# Those whose answer is an operation that they begin.
+_BEGINNING: Final = frozenset(rpc.name for rpc in RPCS if rpc.service == MODEL_SERVICE and rpc.response is _LRO)
+
+
 # --- faults ------------------------------------------------------------------
 
 
@@ -254,7 +257,7 @@ class Fault:
             ),
             (self.stale_etag and self.rpc != "UpdateModel", "Only UpdateModel takes an etag."),
             (
-                self.when == "operation" and BY_NAME.get(self.rpc, RPCS[0]).response is not _LRO,
+                self.when == "operation" and self.rpc not in _BEGINNING,
                 f"{self.rpc} begins no operation.",
             ),
         ):

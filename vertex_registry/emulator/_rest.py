@@ -87,6 +87,7 @@ class Route(NamedTuple):
     path: re.Pattern[str]
     fields: tuple[str, ...]
     body: str
+    posts: bool
 
 
 def _compile(path: str) -> tuple[str, tuple[str, ...]]:
@@ -110,7 +111,7 @@ def _routes() -> dict[str, list[Route]]:
         for http in rpc.http:
             path, fields = _compile(http.path)
             pattern = re.compile(f"/({'|'.join(versions)})/{path}")
-            routes.setdefault(http.verb, []).append(Route(rpc, pattern, fields, http.body))
+            routes.setdefault(http.verb, []).append(Route(rpc, pattern, fields, http.body, http.verb == "POST"))
     return routes
 
 
@@ -137,9 +138,11 @@ def _parse(route: Route, match: re.Match[str], query: str, body: bytes) -> tuple
     """The request's message, as one of v1, and whether the answer shall show enumerations as numbers."""
     rpc, api = route.rpc, match[1]
     message = _message_class(rpc, api)()
-    if route.body:
-        target = message if route.body == "*" else getattr(message, route.body)
-        _parse_body(body, target, "" if route.body == "*" else route.body)
+    if route.body and route.body != "*":
+        _parse_body(body, getattr(message, route.body), route.body)
+    elif route.body or route.posts:
+        # The methods of operations that are posted have no body in Google's table, and clients send one all the same.
+        _parse_body(body, message, "")
     elif body.strip():
         raise bad_request("This method takes no body: its arguments are in the path and in the query.")
     numbers = _parse_parameters(query, message, route)

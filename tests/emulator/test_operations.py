@@ -1,0 +1,217 @@
+"""Operations: begun, looked at, done, failed, cancelled, listed and deleted."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from google.api_core import exceptions
+from google.cloud.aiplatform_v1 import types
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from google.cloud.aiplatform_v1 import ModelServiceClient
+    from google.longrunning import operations_pb2
+
+    from vertex_registry.emulator import Emulator
+
+    Start = Callable[..., Emulator]
+    Connect = Callable[..., ModelServiceClient]
+    Upload = Callable[..., str]
+    MakeModel = Callable[..., dict[str, Any]]
+
+TRANSPORTS = pytest.mark.parametrize("transport", ["grpc", "rest"])
+
+
+def begin(client: ModelServiceClient, place: str, model: dict[str, Any], **fields: Any) -> operations_pb2.Operation:
+    """Begin an upload."""
+    operation: operations_pb2.Operation = client.upload_model(
+        request={"parent": place, "model": model, **fields}
+    ).operation
+    return operation
+
+
+@TRANSPORTS
+def test_an_operation_is_done_at_once(
+    emulator: Emulator, connect: Connect, place: str, model: MakeModel, transport: str
+) -> None:
+    """It is named under its model, its times are those of the upload, and it says what was made."""
+    client = connect(emulator, transport)
+
+    operation = begin(client, place, model(), model_id="mine")
+
+    assert operation.done
+    assert operation.name.startswith(f"{place}/models/mine/operations/")
+    response = types.UploadModelResponse.pb()()
+    assert operation.response.Unpack(response)
+    assert (response.model, response.model_version_id) == (f"{place}/models/mine", "1")
+    metadata = types.UploadModelOperationMetadata.pb()()
+    assert operation.metadata.Unpack(metadata)
+    created = client.get_model(name=f"{place}/models/mine").create_time
+    assert metadata.generic_metadata.create_time.ToDatetime() <= created.replace(tzinfo=None)
+    assert client.get_operation({"name": operation.name}) == operation
+
+
+@TRANSPORTS
+def test_an_operation_is_done_after_so_many_looks(
+    start: Start, connect: Connect, place: str, model: MakeModel, transport: str
+) -> None:
+    """The model is not there before, its id is taken from the start, and the last look sees it done."""
+    client = connect(start(polls_until_done=3), transport)
+    operation = begin(client, place, model(), model_id="mine")
+    assert not operation.done
+
+    looks = [client.get_operation({"name": operation.name}).done for _ in range(2)]
+    assert looks == [False, False]
+    assert list(client.list_models(parent=place)) == []
+    assert client.get_operation({"name": operation.name}).done
+
+    assert client.get_model(name=f"{place}/models/mine").version_id == "1"
+
+
+def test_looking_at_the_model_is_a_look(start: Start, connect: Connect, place: str, model: MakeModel) -> None:
+    """A Get, a list of versions or an upload that names it, by anyone, brings it nearer, also when it fails."""
+    client = connect(start(polls_until_done=4))
+    name = f"{place}/models/mine"
+    begin(client, place, model(), model_id="mine")
+
+    with pytest.raises(exceptions.NotFound):
+        client.get_model(name=name)
+    with pytest.raises(exceptions.AlreadyExists):
+        begin(client, place, model(), model_id="mine")
+    with pytest.raises(exceptions.NotFound):
+        client.list_model_versions(name=name)
+
+    second = begin(client, place, model(), parent_model=name)
+    assert client.get_model(name=name).version_id == "1"
+    assert not second.done
+
+
+def test_an_operation_that_fails_frees_the_id(start: Start, connect: Connect, place: str, model: MakeModel) -> None:
+    """Nothing is made, and the next upload of the id makes it."""
+    emulator = start(polls_until_done=2)
+    client = connect(emulator)
+    emulator.fail("UploadModel", "INTERNAL", when="operation", message="Out of luck.")
+    operation = begin(client, place, model(), model_id="mine")
+
+    with pytest.raises(exceptions.AlreadyExists):
+        begin(client, place, model(), model_id="mine")
+    failed = client.get_operation({"name": operation.name})
+
+    assert (failed.done, failed.error.code, failed.error.message) == (True, 13, "Out of luck.")
+    with pytest.raises(exceptions.NotFound):
+        client.get_model(name=f"{place}/models/mine")
+    begin(client, place, model(), model_id="mine")
+
+
+def test_an_operation_fails_where_its_model_went(start: Start, connect: Connect, place: str, model: MakeModel) -> None:
+    """A version of a model that is deleted meanwhile ends with NOT_FOUND, a second delete too."""
+    emulator = start(polls_until_done=1)
+    client = connect(emulator)
+    client.get_operation({"name": begin(client, place, model(), model_id="mine").name})
+    name = f"{place}/models/mine"
+    version = begin(client, place, model(), parent_model=name)
+    first, second = (client.delete_model(name=name).operation for _ in range(2))
+
+    assert client.get_operation({"name": first.name}).done
+    assert client.get_operation({"name": version.name}).error.code == 5
+    assert client.get_operation({"name": second.name}).error.code == 5
+
+
+def test_a_second_upload_of_an_id_loses_whatever_is_done_first(
+    start: Start, connect: Connect, place: str, model: MakeModel
+) -> None:
+    """id-taken=operation: the later operation fails, also when it is looked at before the first one is done."""
+    client = connect(start(polls_until_done=3, assume={"id-taken": "operation"}))
+    first = begin(client, place, model(display_name="first"), model_id="mine")
+    second = begin(client, place, model(display_name="second"), model_id="mine")
+
+    for _ in range(3):
+        last = client.get_operation({"name": second.name})
+    assert last.error.code == 6
+    for _ in range(2):
+        done = client.get_operation({"name": first.name})
+    assert done.done
+    assert client.get_model(name=f"{place}/models/mine").display_name == "first"
+
+
+def test_waiting_looks_until_it_is_done(start: Start, connect: Connect, place: str, model: MakeModel) -> None:
+    """With no time to wait it is one look."""
+    client = connect(start(polls_until_done=5), "rest")
+    operation = begin(client, place, model())
+
+    impatient = client.wait_operation({"name": operation.name, "timeout": {"seconds": 0}})
+    patient = client.wait_operation({"name": operation.name})
+
+    assert not impatient.done
+    assert patient.done
+
+
+@TRANSPORTS
+def test_an_operation_can_be_cancelled(
+    start: Start, connect: Connect, place: str, model: MakeModel, transport: str
+) -> None:
+    """It ends with CANCELLED and does nothing; one that is done stays done."""
+    client = connect(start(polls_until_done=2), transport)
+    operation = begin(client, place, model(), model_id="mine")
+
+    client.cancel_operation({"name": operation.name})
+    client.cancel_operation({"name": operation.name})
+
+    ended = client.get_operation({"name": operation.name})
+    assert (ended.done, ended.error.code) == (True, 1)
+    with pytest.raises(exceptions.NotFound):
+        client.get_model(name=f"{place}/models/mine")
+
+
+@TRANSPORTS
+def test_operations_are_listed_and_deleted(
+    start: Start, connect: Connect, place: str, model: MakeModel, transport: str
+) -> None:
+    """Those of a location or of one model, page by page; one that is under way is not deleted."""
+    client = connect(start(polls_until_done=3), transport)
+    names = {begin(client, place, model(), model_id=f"m{n}").name for n in range(5)}
+    (of_first,) = (name for name in names if "/m0/" in name)
+
+    with pytest.raises(exceptions.GoogleAPICallError) as caught:
+        client.delete_operation({"name": of_first})
+    assert caught.value.code == 400
+    page = client.list_operations({"name": place, "page_size": 3})
+    rest = client.list_operations({"name": place, "page_size": 3, "page_token": page.next_page_token})
+    assert {operation.name for operation in [*page.operations, *rest.operations]} == names
+    assert [operation.done for operation in client.list_operations({"name": place}).operations] == [False] * 5
+    own = client.list_operations({"name": f"{place}/models/m0"}).operations
+    assert [operation.name for operation in own] == [of_first]
+    assert own[0].done
+
+    client.delete_operation({"name": of_first})
+
+    with pytest.raises(exceptions.NotFound):
+        client.get_operation({"name": of_first})
+    assert client.list_operations({"name": f"{place}/models/m0"}).operations == []
+
+
+@pytest.mark.parametrize("name", ["", "x", "projects/p/locations/l/operations/", "projects/p/operations/1"])
+def test_the_name_of_an_operation_must_be_right(client: ModelServiceClient, name: str) -> None:
+    """A malformed one is INVALID_ARGUMENT, any other that is not there NOT_FOUND."""
+    with pytest.raises(exceptions.InvalidArgument):
+        client.get_operation({"name": name})
+    with pytest.raises(exceptions.NotFound):
+        client.get_operation({"name": "projects/p/locations/l/operations/1"})
+
+
+def test_operations_under_way_survive_a_restart(
+    start: Start, connect: Connect, place: str, model: MakeModel, tmp_path: Any
+) -> None:
+    """With what they have to do, and how many looks are left."""
+    data = tmp_path / "data"
+    first = start(data, polls_until_done=2)
+    operation = begin(connect(first), place, model(), model_id="mine")
+    assert not connect(first).get_operation({"name": operation.name}).done
+    first.close()
+
+    client = connect(start(data))
+
+    assert client.get_model(name=f"{place}/models/mine").version_id == "1"
+    assert client.get_operation({"name": operation.name}).done

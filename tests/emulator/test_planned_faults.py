@@ -1,0 +1,233 @@
+"""Faults: planned as data, met by the next requests, and accounted for."""
+
+from __future__ import annotations
+
+import hashlib
+from typing import TYPE_CHECKING, Any
+
+import grpc
+import pytest
+import requests
+from google.api_core import exceptions
+from google.protobuf import field_mask_pb2
+from google.rpc import error_details_pb2
+
+from vertex_registry.emulator import Emulator
+from vertex_registry.emulator._dispatch import BY_NAME
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from google.cloud.aiplatform_v1 import ModelServiceClient
+
+    Start = Callable[..., Emulator]
+    Connect = Callable[..., ModelServiceClient]
+    Upload = Callable[..., str]
+
+TRANSPORTS = pytest.mark.parametrize("transport", ["grpc", "rest"])
+
+
+@TRANSPORTS
+def test_a_fault_is_met_so_many_times(emulator: Emulator, connect: Connect, place: str, transport: str) -> None:
+    """The next requests of its RPC meet it, no other ones, and then it is used up."""
+    client = connect(emulator, transport)
+    emulator.fail("ListModels", "UNAVAILABLE", times=2)
+    emulator.fail("ListModels", "RESOURCE_EXHAUSTED", message="Slower.")
+
+    client.get_location(request={"name": place})
+    for _ in range(2):
+        with pytest.raises(exceptions.ServiceUnavailable):
+            client.list_models(parent=place)
+    assert [fault.code for fault in emulator.faults()] == ["RESOURCE_EXHAUSTED"]
+    with pytest.raises(exceptions.TooManyRequests, match="Slower"):
+        client.list_models(parent=place)
+
+    assert list(client.list_models(parent=place)) == []
+    assert emulator.faults() == ()
+
+
+@TRANSPORTS
+@pytest.mark.parametrize(("when", "made"), [("before", 0), ("after", 1)])
+def test_a_request_is_carried_out_or_not(
+    emulator: Emulator, connect: Connect, upload: Upload, place: str, transport: str, when: str, made: int
+) -> None:
+    """Before: it did not happen. After: it did, and the answer is lost."""
+    client = connect(emulator, transport)
+    emulator.fail("UploadModel", "UNAVAILABLE", when=when)
+
+    with pytest.raises(exceptions.ServiceUnavailable):
+        upload(client)
+
+    assert len(list(client.list_models(parent=place))) == made
+
+
+@TRANSPORTS
+@pytest.mark.parametrize(("when", "made"), [("before", 0), ("after", 1)])
+def test_a_connection_is_dropped(
+    emulator: Emulator, connect: Connect, upload: Upload, place: str, transport: str, when: str, made: int
+) -> None:
+    """The client sees no answer, before or after the request was carried out."""
+    client = connect(emulator, transport)
+    emulator.fail("UploadModel", drop=True, when=when)
+
+    with pytest.raises((exceptions.ServiceUnavailable, requests.ConnectionError)):
+        upload(client)
+
+    assert len(list(client.list_models(parent=place))) == made
+
+
+def test_a_failure_asks_to_wait(emulator: Emulator, connect: Connect, place: str) -> None:
+    """Over gRPC with a RetryInfo, over HTTP with that and a Retry-After of whole seconds."""
+    emulator.fail("ListModels", "UNAVAILABLE", retry_after=1.5, times=2)
+
+    with pytest.raises(exceptions.ServiceUnavailable) as caught:
+        connect(emulator).list_models(parent=place)
+    (detail,) = caught.value.details
+    assert isinstance(detail, error_details_pb2.RetryInfo)
+    assert detail.retry_delay.ToMilliseconds() == 1500
+    answer = requests.get(f"{emulator.rest}/v1/{place}/models", timeout=10)
+    assert answer.status_code == 503
+    assert answer.headers["Retry-After"] == "2"
+    assert answer.json()["error"]["details"][0]["retryDelay"] == "1.500s"
+
+
+@pytest.mark.parametrize("when", ["before", "after", "operation"])
+def test_an_answer_is_delayed(emulator: Emulator, connect: Connect, place: str, when: str) -> None:
+    """A client that waits for less gives up, and whether it happened shows later."""
+    client = connect(emulator)
+    emulator.fail("UploadModel", "UNAVAILABLE" if when == "operation" else None, delay=30, when=when)
+    request = {"parent": place, "model": {"display_name": "x", "container_spec": {"image_uri": "x"}}}
+
+    with pytest.raises(exceptions.DeadlineExceeded):
+        client.upload_model(request, timeout=0.05)
+
+    assert emulator.faults() == ()
+
+
+def test_closing_ends_a_delay(place: str) -> None:
+    """Nobody waits for an emulator that is closed; an answer that was delayed is given, or the call ends."""
+    emulator = Emulator()
+    emulator.fail("ListModels", delay=3600)
+    channel = grpc.insecure_channel(str(emulator.grpc))
+    call = channel.unary_unary("/google.cloud.aiplatform.v1.ModelService/ListModels").future(
+        BY_NAME["ListModels"].request(parent=place).SerializeToString()
+    )
+    while not emulator.requests():
+        pass
+
+    emulator.close()
+
+    call.exception(timeout=30)
+    assert call.done()
+    channel.close()
+
+
+@TRANSPORTS
+def test_an_etag_counts_as_stale(emulator: Emulator, connect: Connect, upload: Upload, transport: str) -> None:
+    """The update is refused as one with a stale etag, and changes nothing."""
+    client = connect(emulator, transport)
+    name = upload(client)
+    update = {"model": {"name": name, "labels": {"a": "b"}}, "update_mask": field_mask_pb2.FieldMask(paths=["labels"])}
+    emulator.fail("UpdateModel", stale_etag=True)
+
+    with pytest.raises((exceptions.Aborted, exceptions.Conflict)):
+        client.update_model(update)
+    assert dict(client.get_model(name=name).labels) == {}
+
+    client.update_model(update)
+    assert dict(client.get_model(name=name).labels) == {"a": "b"}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        ({"rpc": "Nonsense", "code": "UNAVAILABLE"}, "There is no RPC 'Nonsense'"),
+        ({"rpc": "GetModel", "code": "NONSENSE"}, "There is no code 'NONSENSE'"),
+        ({"rpc": "GetModel", "code": "UNAVAILABLE", "when": "never"}, "before, after, operation"),
+        ({"rpc": "GetModel", "code": "UNAVAILABLE", "times": 0}, "at least once"),
+        ({"rpc": "GetModel", "delay": -1.0}, "number of seconds"),
+        ({"rpc": "GetModel", "code": "UNAVAILABLE", "retry_after": -1.0}, "number of seconds"),
+        ({"rpc": "GetModel", "retry_after": 1.0}, "needs a code"),
+        ({"rpc": "UploadModel", "when": "operation"}, "needs a code"),
+        ({"rpc": "GetModel"}, "a code, a delay, a dropped connection or a stale etag"),
+        ({"rpc": "GetModel", "stale_etag": True}, "Only UpdateModel"),
+        ({"rpc": "GetModel", "code": "UNAVAILABLE", "when": "operation"}, "begins no operation"),
+        ({"rpc": "GetOperation", "code": "UNAVAILABLE", "when": "operation"}, "begins no operation"),
+    ],
+)
+def test_a_fault_must_make_sense(emulator: Emulator, arguments: dict[str, Any], told: str) -> None:
+    """What could not happen is refused when it is planned, in Python and over HTTP."""
+    with pytest.raises(ValueError, match=told):
+        emulator.fail(**arguments)
+    answer = requests.post(f"{emulator.rest}/emulator/faults", json=arguments, timeout=10)
+
+    assert answer.status_code == 400
+    assert told in answer.json()["error"]["message"]
+    assert emulator.faults() == ()
+
+
+def test_other_processes_plan_faults_over_http(emulator: Emulator, connect: Connect, place: str) -> None:
+    """They plan them, see what is left of them, see the requests that came, and reset everything."""
+    base = f"{emulator.rest}/emulator"
+    planned = requests.post(
+        f"{base}/faults", json={"rpc": "ListModels", "code": "ABORTED", "retryAfter": 1, "times": 2}, timeout=10
+    )
+    assert planned.json()["faults"][0]["retry_after"] == 1
+    with pytest.raises(exceptions.Aborted):
+        connect(emulator).list_models(parent=place)
+    assert requests.get(f"{base}/faults", timeout=10).json()["faults"][0]["times"] == 1
+    (came,) = requests.get(f"{base}/requests", timeout=10).json()["requests"]
+    assert (came["rpc"], came["api"], came["transport"]) == ("ListModels", "v1", "grpc")
+    assert came["message"] == {"parent": place}
+    assert requests.get(f"{base}/health", timeout=10).json() == {"status": "ok"}
+
+    assert requests.post(f"{base}/reset", timeout=10).json() == {}
+
+    assert emulator.faults() == ()
+    assert emulator.requests() == ()
+
+
+@pytest.mark.parametrize(
+    "body", [b"", b"[]", b"{", b'{"rpc": 1}', b'{"nonsense": 1}', b'{"rpc": "GetModel", "times": "x"}', b"\xff"]
+)
+def test_what_is_no_fault_is_refused(emulator: Emulator, body: bytes) -> None:
+    """With 400 and a sentence."""
+    answer = requests.post(f"{emulator.rest}/emulator/faults", data=body, timeout=10)
+
+    assert answer.status_code == 400
+    assert answer.json()["error"]["message"].startswith("This is no fault. ")
+
+
+@TRANSPORTS
+def test_requests_are_written_down_without_their_tokens(emulator: Emulator, place: str, transport: str) -> None:
+    """The message and the metadata; of a token only the SHA-256, which tells whether it was the right one."""
+    secret = "ya29.very-secret"  # noqa: S105 - it opens nothing
+    if transport == "grpc":
+        with grpc.insecure_channel(str(emulator.grpc)) as channel:
+            channel.unary_unary("/google.cloud.aiplatform.v1.ModelService/ListModels")(
+                BY_NAME["ListModels"].request(parent=place).SerializeToString(),
+                metadata=(("authorization", f"Bearer {secret}"), ("x-bin", b"\x01")),
+            )
+    else:
+        headers = {"Authorization": f"Bearer {secret}"}
+        assert requests.get(f"{emulator.rest}/v1/{place}/models", headers=headers, timeout=10).ok
+        shown = requests.get(f"{emulator.rest}/emulator/requests", headers={"Authorization": secret}, timeout=10)
+        assert secret not in shown.text
+
+    (came,) = emulator.requests()
+
+    assert came.message.parent == place
+    assert came.metadata["authorization"] == f"Bearer sha256:{hashlib.sha256(secret.encode()).hexdigest()}"
+    assert secret not in repr(emulator.requests())
+
+
+def test_a_request_that_has_no_json_is_shown_all_the_same(emulator: Emulator, connect: Connect, place: str) -> None:
+    """Without its message."""
+    with pytest.raises(exceptions.InvalidArgument):
+        connect(emulator).import_model_evaluation(
+            parent=f"{place}/models/m", model_evaluation={"metrics": float("nan")}
+        )
+
+    (came,) = requests.get(f"{emulator.rest}/emulator/requests", timeout=10).json()["requests"]
+
+    assert came["message"] is None
