@@ -21,6 +21,7 @@ from google.auth.credentials import AnonymousCredentials
 from google.cloud import aiplatform_v1, aiplatform_v1beta1
 from google.cloud.aiplatform_v1.services.model_service.transports import rest_base as v1_rules
 from google.cloud.aiplatform_v1beta1.services.model_service.transports import rest_base as v1beta1_rules
+from google.longrunning import operations_pb2
 
 from vertex_registry.emulator import Emulator
 from vertex_registry.emulator._dispatch import MODEL_SERVICE, RPCS
@@ -545,6 +546,50 @@ def test_an_operation_is_named_under_its_model(stock: Stock) -> None:
     stock.call("delete_operation", name=name)
     with pytest.raises(exceptions.NotFound):
         stock.call("get_operation", name=name)
+
+
+@pytest.mark.parametrize("transport", ["grpc", "rest"])
+def test_an_operation_takes_so_many_looks(transport: str) -> None:
+    """Until it is done the id is taken and the model is not there; every look brings it nearer, whoever looks."""
+    with Emulator(polls_until_done=4) as emulator:
+        stock = Stock(aiplatform_v1, _client(aiplatform_v1, transport, emulator), transport, None)
+        body = {"display_name": "churn", "container_spec": {"image_uri": IMAGE}}
+        running = stock.call("upload_model", parent=PARENT, model_id="churn", model=body)
+        assert not running.operation.done
+
+        with pytest.raises(exceptions.NotFound):
+            stock.get(f"{PARENT}/models/churn")
+        with pytest.raises(exceptions.Conflict):
+            stock.call("upload_model", parent=PARENT, model_id="churn", model=body)
+        assert stock.call("list_models", parent=PARENT) == []
+        assert not stock.call("get_operation", name=running.operation.name).done
+        assert stock.call("get_operation", name=running.operation.name).done
+
+        assert running.result(polling=EAGER).model_version_id == "1"
+        assert stock.get(f"{PARENT}/models/churn").version_id == "1"
+        deleting = stock.call("delete_model", name=f"{PARENT}/models/churn")
+        stock.client.cancel_operation({"name": deleting.operation.name})
+        with pytest.raises(exceptions.GoogleAPICallError):
+            deleting.result(polling=EAGER)
+        assert stock.get(f"{PARENT}/models/churn").version_id == "1"
+        stock.client.transport.close()
+
+
+@pytest.mark.parametrize("transport", ["grpc", "rest"])
+def test_waiting_ends_an_operation(transport: str) -> None:
+    """WaitOperation answers when the operation is done."""
+    with Emulator(polls_until_done=4) as emulator:
+        stock = Stock(aiplatform_v1, _client(aiplatform_v1, transport, emulator), transport, None)
+        body = {"display_name": "churn", "container_spec": {"image_uri": IMAGE}}
+        running = stock.call("upload_model", parent=PARENT, model=body)
+
+        waited = stock.call("wait_operation", name=running.operation.name)
+
+        # Over gRPC Google's client forgets to parse this one answer.
+        answer = operations_pb2.Operation.FromString(waited) if isinstance(waited, bytes) else waited
+        assert answer.done
+        assert running.result(polling=EAGER).model_version_id == "1"
+        stock.client.transport.close()
 
 
 def test_locations_are_there(stock: Stock) -> None:
