@@ -110,6 +110,7 @@ class VertexModelRegistryConfig(BaseModelRegistryConfig):
             without a version (``xgboost:2.1``), or an image's URI. Else the scikit-learn image.
         make_default: Whether a new version becomes the model's default version.
         timeout: How long a call to Vertex is tried, in seconds.
+        operation_timeout: How long to wait until Vertex has made a version, in seconds.
     """
 
     location: str | None = None
@@ -123,6 +124,7 @@ class VertexModelRegistryConfig(BaseModelRegistryConfig):
     serving_image: str | None = None
     make_default: bool = True
     timeout: float = 60.0
+    operation_timeout: float = 1800.0
 
 
 class VertexModelRegistryFlavor(BaseModelRegistryFlavor):
@@ -238,7 +240,7 @@ class VertexModelRegistry(BaseModelRegistry):
         version: str | None = None,
         model_source_uri: str | None = None,
         description: str | None = None,
-        metadata: ModelRegistryModelMetadata | None = None,
+        metadata: ModelRegistryModelMetadata | Mapping[str, Any] | None = None,
         **kwargs: Any,
     ) -> RegistryModelVersion:
         """Register an artifact as a version of a model, which is made if it is not there.
@@ -293,7 +295,7 @@ class VertexModelRegistry(BaseModelRegistry):
         self,
         name: str | None = None,
         model_source_uri: str | None = None,
-        metadata: ModelRegistryModelMetadata | None = None,
+        metadata: ModelRegistryModelMetadata | Mapping[str, Any] | None = None,
         stage: ModelVersionStage | None = None,
         count: int | None = None,
         created_after: dt.datetime | None = None,
@@ -340,7 +342,7 @@ class VertexModelRegistry(BaseModelRegistry):
         name: str,
         version: str,
         description: str | None = None,
-        metadata: ModelRegistryModelMetadata | None = None,
+        metadata: ModelRegistryModelMetadata | Mapping[str, Any] | None = None,
         remove_metadata: list[str] | None = None,
         stage: ModelVersionStage | None = None,
     ) -> RegistryModelVersion:
@@ -420,7 +422,7 @@ class VertexModelRegistry(BaseModelRegistry):
                 transport=config.api_transport,
                 default_image=config.serving_image,
                 staging_bucket=config.staging_bucket,
-                retry=Retry(calls=config.timeout),
+                retry=Retry(calls=config.timeout, operations=config.operation_timeout),
                 user_agent=f"zenml/{installed('zenml')}",
             )
         except (VertexRegistryError, RegistryError):
@@ -432,6 +434,12 @@ class VertexModelRegistry(BaseModelRegistry):
     def _access(self) -> tuple[Any, str | None]:
         """The credentials and the project: the service connector's, or those of the settings."""
         project = self.config.project_id or self.config.project
+        if self.config.project not in {None, project}:
+            raise VertexRegistryError(
+                f"The model registry {self.name!r} has the project_id {project!r} and the project "
+                f"{self.config.project!r}, which are two names of one setting. Take one out: "
+                f"`zenml model-registry remove-attribute {self.name} project`."
+            )
         connector = self.get_connector()
         if connector is None:
             return _credentials(self.config.credentials) or self.config.service_account_path, project

@@ -13,7 +13,7 @@ import itertools
 import json
 import os
 import shlex
-import sys
+import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -27,7 +27,9 @@ if TYPE_CHECKING:
     from vertex_registry.zenml import VertexModelRegistry
 
 HERE = Path(__file__).parent
-collect_ignore_glob = [] if importlib.util.find_spec("zenml") else ["test_*.py"]
+HOME = tempfile.TemporaryDirectory(prefix="zenml-")
+INSTALLED = importlib.util.find_spec("zenml") is not None
+collect_ignore_glob = [] if INSTALLED else ["test_*.py"]
 
 FLAVOR = "vertex_registry.zenml.VertexModelRegistryFlavor"
 
@@ -55,6 +57,11 @@ def environment(folder: Path) -> dict[str, str]:
     }
 
 
+if INSTALLED:
+    # ZenML reads them when it is imported, which the tests do.
+    os.environ.update(environment(Path(HOME.name)))
+
+
 @attrs.frozen
 class Result:
     """What a command did: its exit code, and what it wrote."""
@@ -75,13 +82,12 @@ class Result:
 class ZenML:
     """ZenML's command line, in this process."""
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
+    def __init__(self) -> None:
         self._numbers = itertools.count(1)
 
     def try_(self, command: str | list[str]) -> Result:
         """Run one command, without its first word."""
-        from click.testing import CliRunner  # noqa: PLC0415  # ZenML takes seconds, and reads its variables then
+        from click.testing import CliRunner  # noqa: PLC0415  # not in the other environment
         from zenml.cli.cli import cli  # noqa: PLC0415
 
         words = shlex.split(command) if isinstance(command, str) else command
@@ -115,16 +121,12 @@ def _is_noise(line: str) -> bool:
 
 
 @pytest.fixture(scope="session")
-def zenml(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ZenML]:
+def zenml() -> Iterator[ZenML]:
     """ZenML with the flavor registered, in a store that ends with the tests."""
-    folder = tmp_path_factory.mktemp("zenml")
-    work = folder / "work"
+    work = Path(HOME.name, "work")
     work.mkdir()
-    with pytest.MonkeyPatch.context() as patch, contextlib.chdir(work):
-        for name, value in environment(folder).items():
-            patch.setenv(name, value)
-        assert "zenml" not in sys.modules, "ZenML reads its variables when it is imported"
-        zenml = ZenML(folder)
+    with contextlib.chdir(work):
+        zenml = ZenML()
         zenml("init")
         zenml(f"model-registry flavor register {FLAVOR}")
         yield zenml
@@ -133,11 +135,10 @@ def zenml(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ZenML]:
 @pytest.fixture
 def emulator(monkeypatch: pytest.MonkeyPatch) -> Iterator[Emulator]:
     """A Vertex of this test's own, which ``VERTEX_AI_EMULATOR_HOST`` names."""
-    from vertex_registry.emulator import Emulator  # noqa: PLC0415  # not before ZenML's variables are set
+    from vertex_registry.emulator import Emulator  # noqa: PLC0415  # Google's libraries take a second
 
-    with Emulator(storage="") as emulator:
-        assert emulator.grpc is not None
-        monkeypatch.setenv("VERTEX_AI_EMULATOR_HOST", emulator.grpc)
+    with Emulator() as emulator:
+        monkeypatch.setenv("VERTEX_AI_EMULATOR_HOST", str(emulator.grpc))
         yield emulator
         assert not emulator.faults(), "a planned fault was not used up"
 
