@@ -382,8 +382,8 @@ class RegistryClient:
             name: The model's name.
             version: Vertex's number of the version or an alias.
             version_name: The name that the version was registered with, in place of ``version``.
-            trusted: Whether whoever wrote the artifact may run code here: pickle, joblib and torch files do when they are
-                read, and are refused without it.
+            trusted: Whether whoever wrote the artifact may run code here: pickle, joblib and torch files do when they
+                are read, and are refused without it.
 
         Raises:
             InvalidArgumentError: The format runs code, and ``trusted`` was not said.
@@ -1281,11 +1281,11 @@ class RegistryClient:
                 tries += 1
                 model = found
             except UnavailableError as lost:
-                if lost.code == "RESOURCE_EXHAUSTED":
-                    raise
                 if (ours := self._find_lost(registration, model, resource, lost)) is not None:
                     return self._finish(model or _Model(resource, registration.name), ours, registration)
-                if not rpc.pause(calls, tries):
+                if not rpc.pause(calls, tries, lost.retry_after):
+                    if lost.code == "RESOURCE_EXHAUSTED":
+                        raise  # it was refused, and nothing of it is to be found
                     raise _unknown(registration, resource, str(lost)) from lost
                 tries += 1
             else:
@@ -1419,7 +1419,7 @@ class RegistryClient:
         with self._lock:
             self._known = {name: known for name, known in self._known.items() if known.resource != model.resource}
 
-    def _delete(self, rpc: str, request: Any, resource: str) -> None:  # noqa: C901  # likewise
+    def _delete(self, rpc: str, request: Any, resource: str) -> None:
         """Delete, and find out whether it is gone where the answer does not tell."""
         connection = self._vertex
         budget = connection.budget()
@@ -1439,11 +1439,9 @@ class RegistryClient:
                     raise
                 return
             except UnavailableError as lost:
-                if lost.code == "RESOURCE_EXHAUSTED":
-                    raise
                 if self._gone(resource):
                     return
-                if not connection.pause(budget, tries):
+                if not connection.pause(budget, tries, lost.retry_after):
                     raise
                 tries += 1
             else:

@@ -4,8 +4,8 @@ Google's client sets neither a deadline nor a retry on any of these methods. Bot
 try has a deadline, every call a budget that its tries and the waits between them share, and what is sent again on
 which answer stands beside it. A read is sent again whatever went wrong on the way. A write is sent again when a second
 time does no harm: updates carry an etag or say the same thing twice, aliases are set and not added up. An upload and a
-delete are sent again only when Vertex has said that it did not begin; whether one that was lost has happened is for
-the caller of this module to find out.
+delete are never sent again from here: whether one that was not answered well has happened is for the caller of this
+module to find out.
 
 Whatever Google's libraries raise is translated here, and nowhere else. What the messages hold is not looked at here.
 """
@@ -62,6 +62,7 @@ _SCOPES: Final = ("https://www.googleapis.com/auth/cloud-platform",)
 # An answer of one of these says nothing of whether the call has happened.
 _LOST: Final = frozenset({"UNAVAILABLE", "DEADLINE_EXCEEDED", "INTERNAL", "UNKNOWN", "CANCELLED", "DATA_LOSS"})
 _REFUSED: Final = frozenset({"RESOURCE_EXHAUSTED"})
+_NEVER: Final[frozenset[str]] = frozenset()
 
 
 @attrs.frozen
@@ -84,14 +85,14 @@ class Method:
 # Permissions: https://cloud.google.com/vertex-ai/docs/general/iam-permissions; those of the version methods are guesses
 # from the methods of the model, for the page does not list them.
 METHODS: Final[Mapping[str, Method]] = {
-    "UploadModel": Method("upload_model", _REFUSED, 60.0, "aiplatform.models.upload"),
+    "UploadModel": Method("upload_model", _NEVER, 60.0, "aiplatform.models.upload"),
     "GetModel": Method("get_model", _LOST | _REFUSED, 20.0, "aiplatform.models.get"),
     "ListModels": Method("list_models", _LOST | _REFUSED, 30.0, "aiplatform.models.list"),
     "ListModelVersions": Method("list_model_versions", _LOST | _REFUSED, 30.0, "aiplatform.models.list"),
     "UpdateModel": Method("update_model", _LOST | _REFUSED, 30.0, "aiplatform.models.update"),
     "MergeVersionAliases": Method("merge_version_aliases", _LOST | _REFUSED, 30.0, "aiplatform.models.update"),
-    "DeleteModel": Method("delete_model", _REFUSED, 60.0, "aiplatform.models.delete"),
-    "DeleteModelVersion": Method("delete_model_version", _REFUSED, 60.0, "aiplatform.models.delete"),
+    "DeleteModel": Method("delete_model", _NEVER, 60.0, "aiplatform.models.delete"),
+    "DeleteModelVersion": Method("delete_model_version", _NEVER, 60.0, "aiplatform.models.delete"),
     "GetOperation": Method("get_operation", _LOST | _REFUSED, 20.0, "aiplatform.models.get"),
     "ListOperations": Method("list_operations", _LOST | _REFUSED, 20.0, "aiplatform.operations.list"),
 }
@@ -451,7 +452,10 @@ class Connection:
             text = f"{resource} is not there: {said}"
         else:
             text = f"{rpc} on {resource} was refused: {said}"
-        return kind(text, resource=resource, code=failure.code)
+        error = kind(text, resource=resource, code=failure.code)
+        if isinstance(error, UnavailableError):
+            error.retry_after = failure.hint
+        return error
 
 
 def _remedy(target: Target, code: str) -> str:

@@ -90,7 +90,13 @@ class AuthenticationError(RegistryError):
 
 
 class UnavailableError(RegistryError, ConnectionError):
-    """There was no usable answer within the time budget."""
+    """There was no usable answer within the time budget.
+
+    Attributes:
+        retry_after: The seconds that the server asked to wait before another try; 0 where it did not say.
+    """
+
+    retry_after: float = 0.0
 
 
 class OperationTimeoutError(RegistryError, TimeoutError):

@@ -278,6 +278,24 @@ def test_a_model_that_was_deleted_and_made_again(
     assert registry.register_version(churn, source()).version == "1"
 
 
+def test_a_name_that_has_gone_to_another_model(
+    registry: RegistryClient,
+    vertex: ModelServiceClient,
+    parent: str,
+    name: Text,
+    source: Text,
+    settle: Callable[[], None],
+) -> None:
+    """A client that remembers a model that is gone finds the one that bears its name now."""
+    churn = name()
+    old = registry.register_version(churn, source())
+    vertex.delete_model(name=old.model_resource_name).result()  # type: ignore[no-untyped-call]  # untyped upstream
+    new = upload(vertex, parent, churn, source())
+    settle()
+
+    assert registry.get_version(churn).model_resource_name == new
+
+
 def test_managed_by(connect: Callable[..., RegistryClient], name: Text, source: Text) -> None:
     """The label managed_by says what the client was told to say."""
     assert connect(managed_by="acme-ml").register_version(name(), source()).managed_by == "acme-ml"
