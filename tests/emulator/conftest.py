@@ -95,7 +95,7 @@ def _upload(place: str, model: Callable[..., dict[str, Any]]) -> Callable[..., s
 
     def upload(client: ModelServiceClient, *, under: str = "", model_id: str = "", **fields: Any) -> str:
         request = {"parent": place, "parent_model": under, "model_id": model_id, "model": model(**fields)}
-        response = client.upload_model(request=request).result()
+        response: Any = client.upload_model(request=request).result()  # type: ignore[no-untyped-call] # as Google has it
         return f"{response.model}@{response.model_version_id}"
 
     return upload

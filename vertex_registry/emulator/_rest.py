@@ -440,13 +440,13 @@ class _Handler(BaseHTTPRequestHandler):
         """What ``http.server`` itself refuses, as Google's JSON."""
         del explain
         self.close_connection = True
-        failure = Failure(
-            Code.UNIMPLEMENTED if code == HTTPStatus.NOT_IMPLEMENTED else Code.INVALID_ARGUMENT,
-            message or _REASONS.get(code, "The request cannot be read."),
-        )
-        if not hasattr(self, "command") or self.command is None:
-            self.command = ""
-        self._write(_failed(failure, http=int(code)))
+        # To http.server a verb or a version of HTTP that it does not know is a fault of the server's; it is none.
+        http = {
+            HTTPStatus.NOT_IMPLEMENTED: HTTPStatus.METHOD_NOT_ALLOWED,
+            HTTPStatus.HTTP_VERSION_NOT_SUPPORTED: HTTPStatus.BAD_REQUEST,
+        }.get(HTTPStatus(code), code)
+        self.command = self.command or ""
+        self._write(_failed(Failure(Code.INVALID_ARGUMENT, message or "The request cannot be read."), http=int(http)))
 
     def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - http.server's name
         """Say nothing: a request's line may carry a label or a token."""

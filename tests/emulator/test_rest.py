@@ -1,0 +1,369 @@
+"""HTTP and JSON, as Google's front end speaks them: raw requests, and what comes back."""
+
+from __future__ import annotations
+
+import json
+import re
+import socket
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import requests
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from vertex_registry.emulator import Emulator
+
+    Start = Callable[..., Emulator]
+
+MODEL = {
+    "displayName": "churn",
+    "artifactUri": "gs://bucket/churn",
+    "containerSpec": {"imageUri": "example.com/serve:1", "sharedMemorySizeMb": "128", "deploymentTimeout": "60s"},
+}
+
+
+def upload(emulator: Emulator, place: str, api: str = "v1", **request: Any) -> Any:
+    """POST an upload, and give the operation."""
+    answer = requests.post(f"{emulator.rest}/{api}/{place}/models:upload", json={"model": MODEL, **request}, timeout=60)
+    assert answer.status_code == 200, answer.text
+    return answer.json()
+
+
+def error(answer: requests.Response) -> dict[str, Any]:
+    """The error in an answer, which says its own status twice."""
+    told: dict[str, Any] = answer.json()["error"]
+    assert told["code"] == answer.status_code
+    return told
+
+
+def exchange(emulator: Emulator, sent: bytes) -> bytes:
+    """Send bytes, and read all that comes back until the server ends the connection."""
+    host, _, port = emulator.rest.removeprefix("http://").partition(":") if emulator.rest else ("", "", "")
+    with socket.create_connection((host, int(port)), timeout=30) as connection:
+        connection.sendall(sent)
+        connection.shutdown(socket.SHUT_WR)
+        received = b""
+        while part := connection.recv(65536):
+            received += part
+    return received
+
+
+# --- JSON --------------------------------------------------------------------
+
+
+def test_a_model_is_written_as_canonical_json(emulator: Emulator, place: str) -> None:
+    """In lower camel case, 64-bit numbers as strings, times with a Z, what is unset left out; enumerations by name."""
+    upload(emulator, place, modelId="mine")
+
+    answer = requests.get(f"{emulator.rest}/v1/{place}/models/mine", timeout=10)
+
+    assert answer.headers["Content-Type"] == "application/json; charset=UTF-8"
+    model = answer.json()
+    assert model["containerSpec"]["sharedMemorySizeMb"] == "128"
+    assert model["containerSpec"]["deploymentTimeout"] == "60s"
+    assert model["createTime"].endswith("Z")
+    assert model["modelSourceInfo"] == {"sourceType": "CUSTOM"}
+    assert "description" not in model
+
+
+@pytest.mark.parametrize("query", ["$alt=json;enum-encoding=int", "%24alt=json%3Benum-encoding%3Dint"])
+def test_enumerations_are_numbers_on_request(emulator: Emulator, place: str, query: str) -> None:
+    """Google's Python client asks for them."""
+    upload(emulator, place, modelId="mine")
+
+    answer = requests.get(f"{emulator.rest}/v1/{place}/models/mine?{query}", timeout=10)
+
+    assert answer.json()["modelSourceInfo"] == {"sourceType": 2}
+
+
+def test_fields_come_in_both_spellings(emulator: Emulator, place: str) -> None:
+    """In the body, in the query and in a mask."""
+    model = {"display_name": "churn", "container_spec": {"image_uri": "x"}}
+    base = f"{emulator.rest}/v1/{place}/models"
+    assert requests.post(f"{base}:upload", json={"model_id": "mine", "model": model}, timeout=10).ok
+
+    for spelling in ("pageSize", "page_size"):
+        assert requests.get(f"{base}?{spelling}=1", timeout=10).json()["models"][0]["displayName"] == "churn"
+    for mask in ("updateMask=displayName,labels", "update_mask=display_name,labels"):
+        answer = requests.patch(f"{base}/mine?{mask}", json={"displayName": "new", "labels": {"a_b": "c"}}, timeout=10)
+        assert answer.json()["labels"] == {"a_b": "c"}
+
+
+@pytest.mark.parametrize("at", ["@", "%40"])
+def test_an_at_sign_comes_in_both_spellings(emulator: Emulator, place: str, at: str) -> None:
+    """Sent as it is by gcloud, encoded by Google's Python client."""
+    name = f"{upload(emulator, place)['response']['model']}{at}1"
+
+    answer = requests.post(
+        f"{emulator.rest}/v1/{name}:mergeVersionAliases", json={"versionAliases": ["gold"]}, timeout=10
+    )
+
+    assert answer.json()["versionAliases"] == ["default", "gold"]
+
+
+def test_an_empty_list_is_an_empty_object(emulator: Emulator, place: str) -> None:
+    """Proto3 leaves out what is empty."""
+    assert requests.get(f"{emulator.rest}/v1/{place}/models", timeout=10).json() == {}
+
+
+@pytest.mark.parametrize(
+    ("body", "told"),
+    [
+        (b"{", "Invalid JSON payload received."),
+        (b"[1]", "Invalid"),
+        (b"null", "Invalid JSON payload received."),
+        (b"\xff", "It is not UTF-8"),
+        (b"[" * 100_000, "Invalid JSON payload received."),
+        (b'{"modelId": "a", "modelId": "b"}', "Invalid JSON payload received."),
+        (b'{"nonsense": 1}', 'Unknown name "nonsense": Cannot find field.'),
+        (b'{"model": {"nonsense": 1}}', "Unknown name \"nonsense\" at 'model': Cannot find field."),
+        (b'{"model": {"containerSpec": {"ports": [8080]}}}', "Invalid value at 'model.container_spec.ports'"),
+        (b'{"model": {"labels": {"secret": 1}}}', "Invalid value at 'model.labels'"),
+        (b'{"modelId": "\\ud800"}', "Invalid value at 'model_id'"),
+        (b'{"model": {"versionAliases": [null]}}', "Invalid value at 'model.version_aliases'"),
+    ],
+)
+def test_json_that_is_no_request_is_refused(emulator: Emulator, place: str, body: bytes, told: str) -> None:
+    """400 and INVALID_ARGUMENT, in the words of Google's front end; no value is repeated."""
+    answer = requests.post(f"{emulator.rest}/v1/{place}/models:upload", data=body, timeout=10)
+
+    assert error(answer)["status"] == "INVALID_ARGUMENT"
+    assert told in error(answer)["message"]
+    assert answer.status_code == 400
+
+
+@pytest.mark.parametrize(
+    "query",
+    ["nonsense=1", "parent=x", "pageSize=x", "pageSize=1&pageSize=2", "read_mask.paths=a", "alt=media", "filter=%ff"],
+)
+def test_a_parameter_that_cannot_be_right_is_refused(emulator: Emulator, place: str, query: str) -> None:
+    """One there is not, one that the path gives, one of another type, one given twice."""
+    answer = requests.get(f"{emulator.rest}/v1/{place}/models?{query}", timeout=10)
+
+    assert error(answer)["status"] == "INVALID_ARGUMENT"
+
+
+def test_a_parameter_beside_a_body_is_refused(emulator: Emulator, place: str) -> None:
+    """Where the body is the request there is nothing left for the query, and where it is the model the mask is."""
+    base = f"{emulator.rest}/v1/{place}/models"
+    posted = requests.post(f"{base}:upload?modelId=x", json={"model": MODEL}, timeout=10)
+    patched = requests.patch(f"{base}/mine?model=x", json={}, timeout=10)
+    got = requests.request("GET", f"{base}/mine", data=b"{}", timeout=10)
+
+    for answer in (posted, patched, got):
+        assert error(answer)["status"] == "INVALID_ARGUMENT"
+
+
+def test_parameters_of_googles_front_end_are_taken(emulator: Emulator, place: str) -> None:
+    """Those that any of Google's services takes mean nothing here, and a boolean is a word."""
+    query = "alt=json&prettyPrint=false&key=abc&$unique=gc1"
+    assert requests.get(f"{emulator.rest}/v1/{place}/models?{query}", timeout=10).ok
+
+    operations = f"{emulator.rest}/v1/{place}/operations"
+    assert requests.get(f"{operations}?returnPartialSuccess=true", timeout=10).ok
+    assert requests.get(f"{operations}?returnPartialSuccess=yes", timeout=10).status_code == 400
+
+
+def test_errors_have_googles_shape(emulator: Emulator, place: str) -> None:
+    """Code, message, status, and details with their type."""
+    answer = requests.post(f"{emulator.rest}/v1/{place}/models:upload", json={"modelId": "X"}, timeout=10)
+
+    told = error(answer)
+    assert told["status"] == "INVALID_ARGUMENT"
+    assert told["details"][0]["@type"] == "type.googleapis.com/google.rpc.BadRequest"
+    assert told["details"][0]["fieldViolations"][0]["field"] == "model_id"
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "status"),
+    [
+        ("GET", "/", 404),
+        ("GET", "/v1/projects/p/locations/l/endpoints", 404),
+        ("POST", "/v1/projects/p/locations/l/models", 404),
+        ("GET", "/v1/projects/p/locations/l/models/m:nonsense", 404),
+        ("GET", "/v2/projects/p/locations/l/models", 404),
+        ("GET", "/ui/projects/p/locations/l/models", 404),
+        ("PUT", "/v1/projects/p/locations/l/models/m", 404),
+        ("OPTIONS", "/v1/projects/p/locations/l/models/m", 404),
+        ("GET", "/v1/projects/p/locations/l/models/%ff", 400),
+        ("GET", "/v1/projects/p/locations/l/models/a%2Fb", 404),
+        ("TRACE", "/", 405),
+    ],
+)
+def test_what_is_not_there_is_said_in_a_sentence(emulator: Emulator, method: str, path: str, status: int) -> None:
+    """Never with a pretended success, nor with a code that makes clients try again."""
+    answer = requests.request(method, f"{emulator.rest}{path}", timeout=10)
+
+    assert answer.status_code == status
+    assert error(answer)["message"]
+
+
+def test_a_head_has_no_body(emulator: Emulator) -> None:
+    """What would have been in it is counted all the same."""
+    answer = requests.head(f"{emulator.rest}/v1/x", timeout=10)
+
+    assert answer.status_code == 404
+    assert answer.content == b""
+
+
+# --- versions of the API -----------------------------------------------------
+
+
+def test_v1beta1_is_served_beside_v1(emulator: Emulator, place: str) -> None:
+    """On the same models; an operation is of the version that began it, whichever way it is read."""
+    begun = upload(emulator, place, "v1beta1", modelId="mine")
+    name = begun["name"]
+
+    assert begun["response"]["@type"] == "type.googleapis.com/google.cloud.aiplatform.v1beta1.UploadModelResponse"
+    for api in ("v1", "v1beta1", "ui"):
+        assert requests.get(f"{emulator.rest}/{api}/{name}", timeout=10).json() == begun
+    for api in ("v1", "v1beta1"):
+        assert requests.get(f"{emulator.rest}/{api}/{place}/models/mine", timeout=10).json()["displayName"] == "churn"
+        listed = requests.get(f"{emulator.rest}/{api}/{place}/models", timeout=10).json()
+        assert listed["models"][0]["name"] == f"{place}/models/mine"
+    assert upload(emulator, place)["metadata"]["@type"].startswith("type.googleapis.com/google.cloud.aiplatform.v1.")
+
+
+# --- HTTP --------------------------------------------------------------------
+
+
+def test_a_connection_is_kept(emulator: Emulator, place: str) -> None:
+    """Several requests go through one, also after one that failed."""
+    request = f"GET /v1/{place}/models HTTP/1.1\r\nHost: {emulator.rest}\r\n\r\n".replace("http://", "").encode()
+    missing = request.replace(b"/models", b"/nonsense")
+
+    received = exchange(emulator, request + missing + request)
+
+    assert re.findall(rb"HTTP/1.1 ([0-9]{3})", received) == [b"200", b"404", b"200"]
+
+
+@pytest.mark.parametrize(
+    ("headers", "status"),
+    [
+        (b"Content-Length: x\r\n", b"400"),
+        (b"Content-Length: -1\r\n", b"400"),
+        (b"Content-Length: 2\r\nContent-Length: 2\r\n", b"400"),
+        (b"Content-Length: 99999999999\r\n", b"413"),
+        (b"Transfer-Encoding: chunked\r\n", b"411"),
+    ],
+)
+def test_a_body_has_a_length(emulator: Emulator, place: str, headers: bytes, status: bytes) -> None:
+    """One that is no number, too long, or not told, ends the connection with a sentence."""
+    host = str(emulator.rest).removeprefix("http://").encode()
+    sent = b"POST /v1/" + place.encode() + b"/models:upload HTTP/1.1\r\nHost: " + host + b"\r\n" + headers + b"\r\n{}"
+
+    received = exchange(emulator, sent)
+
+    assert received.startswith(b"HTTP/1.1 " + status)
+    assert b"Connection: close" in received
+    assert json.loads(received.partition(b"\r\n\r\n")[2])["error"]["message"]
+
+
+@pytest.mark.parametrize(
+    "sent",
+    [
+        b"nonsense\r\n\r\n",
+        b"GET / HTTP/9.9\r\n\r\n",
+        b"GET / HTTP/1.1\r\n" + b"".join(b"X-%d: y\r\n" % n for n in range(200)) + b"\r\n",
+        b"GET /" + b"x" * 70_000 + b" HTTP/1.1\r\n\r\n",
+        b"\x16\x03\x01\x02\x00\x01\x00",
+    ],
+)
+def test_what_is_not_http_is_refused(emulator: Emulator, sent: bytes) -> None:
+    """With 400 and the like, and the next connection is served."""
+    received = exchange(emulator, sent)
+
+    assert b"HTTP/1.1 4" in received
+    assert requests.get(f"{emulator.rest}/emulator/health", timeout=10).ok
+
+
+def test_half_a_body_is_no_request(emulator: Emulator, place: str) -> None:
+    """A client that goes away in the middle has asked for nothing."""
+    host = str(emulator.rest).removeprefix("http://").encode()
+    head = (
+        b"POST /v1/" + place.encode() + b"/models:upload HTTP/1.1\r\nHost: " + host + b"\r\nContent-Length: 100\r\n\r\n"
+    )
+
+    assert exchange(emulator, head + b'{"model":') == b""
+    assert emulator.requests() == ()
+
+
+# --- who may ask -------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("host", "served"),
+    [
+        ("127.0.0.1:{port}", True),
+        ("localhost:{port}", True),
+        ("LOCALHOST:{port}", True),
+        ("[::1]:{port}", True),
+        ("127.0.0.1", False),
+        ("127.0.0.1:1", False),
+        ("evil.example:{port}", False),
+        ("192.0.2.1:{port}", False),
+        ("[nonsense]:{port}", False),
+        ("", False),
+    ],
+)
+def test_only_its_own_address_is_answered(emulator: Emulator, host: str, served: bool) -> None:
+    """A name that somebody made to lead here is refused: it is how a web page would reach it."""
+    port = str(emulator.rest).rpartition(":")[2]
+
+    answer = requests.get(f"{emulator.rest}/emulator/health", headers={"Host": host.format(port=port)}, timeout=10)
+
+    assert answer.status_code == (200 if served else 403)
+
+
+@pytest.mark.parametrize(
+    ("headers", "served"),
+    [
+        ({"Origin": "{rest}"}, True),
+        ({"Origin": "http://evil.example"}, False),
+        ({"Origin": "null"}, False),
+        ({"Sec-Fetch-Site": "same-origin"}, True),
+        ({"Sec-Fetch-Site": "none"}, True),
+        ({"Sec-Fetch-Site": "cross-site"}, False),
+        ({"Sec-Fetch-Site": "same-site"}, False),
+    ],
+)
+def test_other_sites_pages_are_not_answered(emulator: Emulator, headers: dict[str, str], served: bool) -> None:
+    """A browser tells which site a request comes from."""
+    sent = {name: value.format(rest=emulator.rest) for name, value in headers.items()}
+
+    answer = requests.post(f"{emulator.rest}/emulator/reset", headers=sent, timeout=10)
+
+    assert answer.status_code == (200 if served else 403)
+
+
+def test_a_server_on_every_address_answers_to_any_number(start: Start) -> None:
+    """And to this machine's own name, which no web page owns."""
+    emulator = start(host="0.0.0.0", grpc_port=None)  # noqa: S104 - it is what the test is about
+    port = str(emulator.rest).rpartition(":")[2]
+
+    def status(host: str) -> int:
+        headers = {"Host": f"{host}:{port}"}
+        return requests.get(f"http://127.0.0.1:{port}/emulator/health", headers=headers, timeout=10).status_code
+
+    assert status("192.0.2.1") == 200
+    assert status("localhost") == 200
+    assert status(socket.gethostname()) == 200
+    assert status("evil.example") == 403
+
+
+def test_a_service_account_gets_a_token(emulator: Emulator) -> None:
+    """At /token, in the shape that google-auth reads; the same assertion gets the same token, and it opens nothing."""
+    answer = requests.post(f"{emulator.rest}/token", data={"assertion": "secret"}, timeout=10).json()
+
+    assert {"token_type": "Bearer", "expires_in": 3600}.items() <= answer.items()
+    assert "secret" not in answer["access_token"]
+
+
+def test_nothing_is_logged_of_a_request(emulator: Emulator, place: str, capfd: pytest.CaptureFixture[str]) -> None:
+    """Neither its line nor its mistakes: a label or a token may be in it."""
+    requests.get(f"{emulator.rest}/v1/{place}/models?access_token=secret", timeout=10)
+    exchange(emulator, b"secret\r\n\r\n")
+
+    assert capfd.readouterr() == ("", "")
