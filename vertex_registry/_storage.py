@@ -40,7 +40,7 @@ import threading
 import unicodedata
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+from typing import IO, TYPE_CHECKING, Any, Final, Self, TypeVar
 
 import attrs
 import tenacity
@@ -339,7 +339,9 @@ class Storage:
         prefix = f"{directory}/" if directory else ""
 
         def ask() -> tuple[str, ...]:
-            pages = self._connected().client.list_blobs(bucket, prefix=prefix, delimiter="/", retry=None, timeout=60)
+            pages = self._connected().client.list_blobs(
+                bucket, prefix=prefix, delimiter="/", retry=None, timeout=self._timeout()
+            )
             names = {blob.name for blob in pages}
             return tuple(sorted(name.removeprefix(prefix) for name in names | set(pages.prefixes) if name != prefix))
 
@@ -434,10 +436,9 @@ class Storage:
         return self._tried(upload.verb, upload.uri, post, but=(_PRECONDITION,), stopped=stopped)
 
     def _send_in_chunks(self, upload: _Upload, stopped: threading.Event, advance: Callable[[int], None]) -> _Stored:
-        session = _Session(self._cache / "uploads", upload)
         size = upload.file.size
         crc = summed = shown = 0
-        with upload.file.path.open("rb") as stream:
+        with _Session(self._cache / "uploads", upload) as session, upload.file.path.open("rb") as stream:
             while not stopped.is_set():
                 if not session.url:
                     session.begin(self._begin(upload))
@@ -533,7 +534,7 @@ class Storage:
 
     def _list(self, bucket: str, prefix: str) -> list[Any]:
         def ask() -> list[Any]:
-            return list(self._connected().client.list_blobs(bucket, prefix=prefix, retry=None, timeout=60))
+            return list(self._connected().client.list_blobs(bucket, prefix=prefix, retry=None, timeout=self._timeout()))
 
         return self._tried("list", f"gs://{bucket}/{prefix}".rstrip("/"), ask)
 
@@ -764,19 +765,32 @@ class _Stored:
 class _Session:
     """An upload in chunks, written down so that it outlives the process.
 
-    Only its owner can read the file: who knows the address of a session may write to it.
+    The file is locked while the upload is under way, so that two that send the same file do not write to one session;
+    the second has a session of its own, which it keeps to itself. Only the file's owner can read it: who knows the
+    address of a session may write to it.
     """
 
     def __init__(self, folder: Path, upload: _Upload) -> None:
         told = json.dumps([os.environ.get(EMULATOR), upload.uri, upload.generation, upload.file.size, upload.crc32c])
-        self._file = folder / f"{hashlib.sha256(told.encode()).hexdigest()[:40]}.json"
+        self._path = folder / f"{hashlib.sha256(told.encode()).hexdigest()[:40]}.json"
+        self._file = _locked(self._path)
         self.url = ""
         self.confirmed = 0
-        with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
-            kept = json.loads(self._file.read_bytes())
-            url, confirmed = str(kept["url"]), int(kept["confirmed"])
-            if 0 <= confirmed < upload.file.size:
-                self.url, self.confirmed = url, confirmed
+        if self._file is not None:
+            with contextlib.suppress(ValueError, KeyError, TypeError):  # it is new, or was torn
+                kept = json.load(self._file)
+                url, confirmed = str(kept["url"]), int(kept["confirmed"])
+                if 0 <= confirmed < upload.file.size:
+                    self.url, self.confirmed = url, confirmed
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._file is not None:
+            if not self.url:
+                self._path.unlink(missing_ok=True)
+            self._file.close()
 
     def begin(self, url: str) -> None:
         self.url = url
@@ -784,18 +798,33 @@ class _Session:
 
     def confirm(self, confirmed: int) -> None:
         self.confirmed = confirmed
-        # Without it the upload is as good; it is only not gone on with by another process.
-        with contextlib.suppress(OSError):
-            self._file.parent.mkdir(parents=True, exist_ok=True)
-            descriptor, name = tempfile.mkstemp(dir=self._file.parent)
-            with os.fdopen(descriptor, "w") as file:
-                json.dump({"url": self.url, "confirmed": confirmed}, file)
-            Path(name).replace(self._file)
+        if self._file is not None:
+            with contextlib.suppress(OSError):  # without it the upload is as good; the next process begins anew
+                self._file.seek(0)
+                self._file.truncate()
+                json.dump({"url": self.url, "confirmed": confirmed}, self._file)
+                self._file.flush()
 
     def end(self) -> None:
-        self.url, self.confirmed = "", 0
-        with contextlib.suppress(OSError):
-            self._file.unlink()
+        self.url = ""
+        self.confirm(0)
+
+
+def _locked(path: Path) -> IO[str] | None:
+    """The file, made where it is not there, or None where another has it, or where it cannot be had."""
+    try:
+        import fcntl  # noqa: PLC0415  # not on Windows, where nothing is written down
+
+        path.parent.mkdir(parents=True, exist_ok=True)
+        file = os.fdopen(os.open(path, os.O_RDWR | os.O_CREAT, 0o600), "r+", encoding="utf-8")
+    except (ImportError, OSError):
+        return None
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        file.close()
+        return None
+    return file
 
 
 # --- Google's package -------------------------------------------------------------------------------------------------

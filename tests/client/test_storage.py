@@ -430,6 +430,25 @@ def test_an_interrupted_upload_goes_on(
     assert contents(make().download(uri, tmp_path / "dest")) == contents(folder)
 
 
+def test_two_do_not_share_a_session(
+    make: Callable[..., Storage], proxy: Proxy, bucket: str, folder: Path, tmp_path: Path
+) -> None:
+    """Who sends a file that another process is in the middle of sending has a session of its own."""
+    uris: list[str] = []
+
+    def upload() -> None:
+        uris.append(make().upload(scan(folder / "model.joblib"), f"gs://{bucket}/churn-1"))
+
+    proxy.fail("PUT", first=upload, after=2)
+    upload()
+
+    assert len(set(uris)) == 1
+    assert len({seen.path for seen in proxy.sent("PUT")}) == 2
+    assert len(proxy.sent("PUT")) == 8
+    assert not list(tmp_path.glob("cache/uploads/*"))
+    assert contents(make().download(uris[0])) == {"model.joblib": (folder / "model.joblib").read_bytes()}
+
+
 @pytest.mark.parametrize("kill", [signal.SIGINT, signal.SIGKILL], ids=lambda kill: kill.name)
 def test_a_process_that_is_killed_leaves_the_rest_to_the_next(
     make: Callable[..., Storage],
