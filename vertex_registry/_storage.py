@@ -40,6 +40,7 @@ import threading
 import unicodedata
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path, PurePosixPath
+from types import SimpleNamespace
 from typing import IO, TYPE_CHECKING, Any, Final, Self, TypeVar
 
 import attrs
@@ -591,7 +592,9 @@ class Storage:
                 raise _StoppedError
 
             def get(start: int = done) -> bytes:
-                data: bytes = fresh.download_as_bytes(
+                pieces: list[bytes] = []
+                fresh.download_to_file(
+                    SimpleNamespace(write=pieces.append),  # the bytes as they came, without a copy
                     start=start,
                     end=min(start + self._chunk, size) - 1,
                     raw_download=True,
@@ -601,9 +604,9 @@ class Storage:
                     retry=None,
                     timeout=self._timeout(),
                 )
-                if len(data) != min(self._chunk, size - start):
+                if sum(map(len, pieces)) != min(self._chunk, size - start):
                     raise ConnectionResetError(errno.ECONNRESET, "the answer ended early")
-                return data
+                return pieces[0] if len(pieces) == 1 else b"".join(pieces)
 
             try:
                 data = self._tried("get", uri, get, but=(_PRECONDITION,), stopped=stopped)

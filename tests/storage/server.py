@@ -87,16 +87,23 @@ def running() -> Iterator[StorageServer]:
             ]
             process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
             try:
-                while process.poll() is None:
-                    with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 1):
-                        yield StorageServer(f"http://127.0.0.1:{port}", process.pid)
-                        return
-                    with contextlib.suppress(subprocess.TimeoutExpired):
-                        process.wait(0.02)
+                if _listens(process, port):
+                    yield StorageServer(f"http://127.0.0.1:{port}", process.pid)
+                    return
             finally:
                 process.terminate()
                 process.wait()
         raise RuntimeError("fake-gcs-server does not start")
+
+
+def _listens(process: subprocess.Popen[bytes], port: int) -> bool:
+    """Whether the process got the port, and did not end for want of it."""
+    while process.poll() is None:
+        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 1):
+            return True
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(0.02)
+    return False
 
 
 @pytest.fixture(scope="session")
