@@ -4,6 +4,9 @@ Every test takes a ``registry`` and says what a caller may rely on. It is run th
 and over REST, and the emulator over gRPC with each of its switches turned, alone and all together, because no answer
 that is not documented may matter. What a test needs of the world comes from ``name()``, ``source()`` and ``settle()``,
 so that the same test can run against a registry that is not empty, and not ours.
+
+In a live run there is one door, to the service that the run is about (``tests/live``), and what is said through it is
+written down. A test that asks for the ``emulator`` itself does not run there, nor one that is marked ``local``.
 """
 
 from __future__ import annotations
@@ -20,6 +23,7 @@ from google.auth.credentials import AnonymousCredentials
 from google.cloud.aiplatform_v1.services.model_service import ModelServiceClient
 from google.cloud.aiplatform_v1.services.model_service.transports.grpc import ModelServiceGrpcTransport
 
+from tests.live.service import Service
 from vertex_registry import NotFoundError, RegistryClient, Retry
 from vertex_registry.emulator import Emulator
 
@@ -51,6 +55,8 @@ class Door:
         return "+".join(f"{name}={value}" for name, value in self.assume.items()) or self.transport
 
 
+LIVE = Service.of_this_run()
+
 PLAIN = [Door("grpc", {}), Door("rest", {})]
 TURNED = [
     *(Door("grpc", {switch: value}) for switch, values in SWITCHES.items() for value in values),
@@ -69,7 +75,30 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         doors = [*PLAIN, TURNED[-1]]
     if only := metafunc.definition.get_closest_marker("only"):
         doors = [door for door in doors if str(door) in only.args]
+    if LIVE is not None:
+        doors = [Door("live", {})]
     metafunc.parametrize("door", doors, ids=str)
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave out of a live run what is about the emulator."""
+    if LIVE is None:
+        return
+    left_out = [
+        item
+        for item in items
+        if isinstance(item, pytest.Function)
+        and ("door" not in item.fixturenames or "emulator" in item.fixturenames or item.get_closest_marker("local"))
+    ]
+    config.hook.pytest_deselected(items=left_out)
+    items[:] = [item for item in items if item not in left_out]
+
+
+@pytest.fixture(autouse=True)
+def _conversation(request: pytest.FixtureRequest) -> Iterator[None]:
+    """In a live run, what is said is written down."""
+    with LIVE.writing_down(request.node.nodeid) if LIVE is not None else contextlib.nullcontext():
+        yield
 
 
 class Clock:
@@ -101,15 +130,19 @@ def emulator(door: Door, request: pytest.FixtureRequest) -> Iterator[Emulator]:
 
 
 @pytest.fixture
-def connect(door: Door, emulator: Emulator) -> Iterator[Callable[..., RegistryClient]]:
+def connect(door: Door, request: pytest.FixtureRequest) -> Iterator[Callable[..., RegistryClient]]:
     """What makes another client of the same registry, which has its own clock, and much time on it."""
     made: list[RegistryClient] = []
+    emulator: Any = request.getfixturevalue("emulator") if LIVE is None else None
 
     def connect(**settings: Any) -> RegistryClient:
-        endpoint = emulator.rest if door.transport == "rest" else emulator.grpc
-        clock = Clock()
-        retry = settings.pop("retry", Retry(calls=600, sleep=clock.sleep, clock=clock))
-        client = RegistryClient(endpoint=endpoint, project=PROJECT, location=LOCATION, retry=retry, **settings)
+        if LIVE is not None:
+            client = LIVE.connect(**settings)
+        else:
+            endpoint = emulator.rest if door.transport == "rest" else emulator.grpc
+            clock = Clock()
+            retry = settings.pop("retry", Retry(calls=600, sleep=clock.sleep, clock=clock))
+            client = RegistryClient(endpoint=endpoint, project=PROJECT, location=LOCATION, retry=retry, **settings)
         made.append(client)
         return client
 
@@ -124,8 +157,13 @@ def registry(connect: Callable[..., RegistryClient]) -> RegistryClient:
 
 
 @pytest.fixture
-def vertex(emulator: Emulator) -> Iterator[ModelServiceClient]:
+def vertex(request: pytest.FixtureRequest) -> Iterator[ModelServiceClient]:
     """Google's own client of the same registry: somebody else."""
+    if LIVE is not None:
+        with LIVE.google() as client:
+            yield client
+        return
+    emulator = request.getfixturevalue("emulator")
     transport = ModelServiceGrpcTransport(
         channel=grpc.insecure_channel(str(emulator.grpc)),
         credentials=AnonymousCredentials(),  # type: ignore[no-untyped-call]  # untyped upstream
@@ -136,7 +174,7 @@ def vertex(emulator: Emulator) -> Iterator[ModelServiceClient]:
 
 @pytest.fixture
 def parent() -> str:
-    return f"projects/{PROJECT}/locations/{LOCATION}"
+    return f"projects/{PROJECT}/locations/{LOCATION}" if LIVE is None else LIVE.parent
 
 
 @pytest.fixture
@@ -144,7 +182,8 @@ def name() -> Callable[..., str]:
     """What gives a name that no model has yet, with something of the test's choice in it."""
     numbers = itertools.count()
     base = uuid.uuid4().hex[:12]
-    return lambda text="": f"vr-test-{base}-{next(numbers)}{text}"
+    prefix = "vr-test" if LIVE is None else LIVE.namespace
+    return lambda text="": f"{prefix}-{base}-{next(numbers)}{text}"
 
 
 @pytest.fixture
@@ -152,12 +191,17 @@ def source() -> Callable[[], str]:
     """What gives the directory of an artifact."""
     numbers = itertools.count()
     base = uuid.uuid4().hex[:12]
+    if LIVE is not None:
+        live = LIVE
+        return lambda: live.put(f"{base}/{next(numbers)}")
     return lambda: f"gs://vr-test-artifacts/{base}/{next(numbers)}"
 
 
 @pytest.fixture
 def settle(door: Door, registry: RegistryClient) -> Callable[[], None]:
     """What waits until lists show what was written."""
+    if LIVE is not None:
+        return LIVE.settle
 
     def settle() -> None:
         for _ in range(int(door.assume.get("list-lag", "0"))):

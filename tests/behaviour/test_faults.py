@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 
     Text = Callable[..., str]
 
-pytestmark = pytest.mark.plain
+pytestmark = [pytest.mark.plain, pytest.mark.local("Vertex does nothing wrong on demand")]
 
 LOST = ["UNAVAILABLE", "DEADLINE_EXCEEDED", "INTERNAL", "UNKNOWN"]
 FLOW = ["ListModels", "GetModel", "UploadModel", "GetOperation", "UpdateModel", "ListOperations", "ListModelVersions"]

@@ -77,6 +77,7 @@ def test_default_container(registry: RegistryClient, name: Text, source: Text) -
     assert version.container.image == "us-docker.pkg.dev/vertex-ai/prediction/sklearn-cpu.1-6:latest"
 
 
+@pytest.mark.local("Vertex looks for the image, and there is none of that name")
 def test_own_container(registry: RegistryClient, name: Text, source: Text) -> None:
     """A container of the caller's comes back as it was given."""
     container = ServingContainer(
@@ -94,6 +95,7 @@ def test_own_container(registry: RegistryClient, name: Text, source: Text) -> No
     assert registry.register_version(name(), source(), container=container).container == container
 
 
+@pytest.mark.local("Vertex looks for the image, and there is none of that name")
 def test_default_image_of_the_client(connect: Callable[..., RegistryClient], name: Text, source: Text) -> None:
     """The client's default image serves what names no other."""
     registry = connect(default_image="us-docker.pkg.dev/acme/serving/churn:7")
@@ -195,6 +197,7 @@ def test_request_id(registry: RegistryClient, connect: Callable[..., RegistryCli
     assert connect().register_version(churn, artifact, request_id="run 8").version == "2"
 
 
+@pytest.mark.local("Vertex looks for the image, and there is none of that name")
 def test_somebody_elses_model_is_used(
     registry: RegistryClient,
     vertex: ModelServiceClient,
@@ -212,6 +215,7 @@ def test_somebody_elses_model_is_used(
     assert registry.get_version(churn, 1).stage is Stage.NONE
 
 
+@pytest.mark.local("Vertex looks for the image, and there is none of that name")
 def test_a_name_that_several_models_bear(
     registry: RegistryClient,
     vertex: ModelServiceClient,

@@ -112,10 +112,11 @@ _OK: Final = 200
 
 
 def _models_made(exchange: tape.Exchange) -> Iterator[str]:
-    if exchange.path.endswith("/models:upload") and exchange.status == _OK:
-        match = re.search(r"/models/([^/@]+)/operations", str(exchange.answer.get("name")))
-        if match:
-            yield match[1]
+    if exchange.path.endswith("/models:upload"):
+        asked = json.loads(exchange.body or "{}")
+        yield asked.get("modelId", "")
+        yield asked.get("parentModel", "").rpartition("/")[2]
+        yield str(exchange.answer.get("name")).partition("/models/")[2].partition("/")[0]
 
 
 def _is_ours(exchange: tape.Exchange, made: set[str]) -> bool:

@@ -236,7 +236,7 @@ def _metadata_at_the_limit(world: World) -> None:
 def _paging(world: World) -> None:
     registry = world.connect()
     for number in range(1, 4):
-        registry.register_version(world.name, world.source(number), container="us-docker.pkg.dev/acme/serving/any:1")
+        registry.register_version(world.name, world.source(number))
     assert _numbers(registry.list_versions(world.name)) == ["3", "2", "1"]
 
 
@@ -273,7 +273,7 @@ def _ambiguous_name(world: World) -> None:
         model: Any = {
             "display_name": world.name,
             "artifact_uri": world.source(number),
-            "container_spec": {"image_uri": "us-docker.pkg.dev/acme/serving/any:1"},
+            "container_spec": {"image_uri": "us-docker.pkg.dev/vertex-ai/prediction/sklearn-cpu.1-6:latest"},
         }
         google.upload_model(parent=world.parent, model=model)
     with _fails(AmbiguousNameError):
@@ -285,8 +285,9 @@ def _invalid_argument(world: World) -> None:
     registry = world.connect()
     made = registry.register_version(world.name, world.source(1))
     model_id = made.model_resource_name.rpartition("/")[2]
+    place = f"projects/999999999999/locations/{world.parent.rpartition('/')[2]}"
     with _fails(InvalidArgumentError):
-        registry.get_model(f"projects/999999999999/locations/us-central1/models/{model_id}")
+        registry.get_model(f"{place}/models/{model_id}")
 
 
 def _conflict(world: World) -> None:

@@ -32,7 +32,7 @@ from requests.adapters import HTTPAdapter
 from vcr.request import Request
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
+    from collections.abc import Callable, Iterable, Iterator, Mapping
     from pathlib import Path
 
 #: The headers that are kept; all others are dropped.
@@ -261,33 +261,42 @@ def _cassette(file: Path, mode: str, serializer: _Serializer) -> Any:
 
 
 @contextlib.contextmanager
-def _one_at_a_time() -> Iterator[None]:
-    """Let no request begin while another is under way.
+def _one_at_a_time(before: Callable[[str, str], None] | None = None) -> Iterator[None]:
+    """Let no request begin while another is under way, nor before something was done.
 
     While vcrpy sends a request it takes its hands off every connection, so that what other threads send meanwhile would
     be missing from the cassette.
     """
     lock, send = threading.Lock(), HTTPAdapter.send
 
-    def alone(*given: Any, **named: Any) -> Any:
+    def alone(adapter: HTTPAdapter, request: Any, *given: Any, **named: Any) -> Any:
         with lock:
-            return send(*given, **named)
+            if before is not None:
+                before(request.method, request.url)
+            return send(adapter, request, *given, **named)
 
     with mock.patch.object(HTTPAdapter, "send", alone):
         yield
 
 
 @contextlib.contextmanager
-def recording(file: Path, provenance: Provenance, plain: Mapping[str, str] | None = None) -> Iterator[None]:
+def recording(
+    file: Path,
+    provenance: Provenance,
+    plain: Mapping[str, str] | None = None,
+    *,
+    before: Callable[[str, str], None] | None = None,
+) -> Iterator[None]:
     """Write what is said over HTTP meanwhile to a cassette.
 
     Args:
         file: The cassette.
         provenance: What stands in it of where it is from.
         plain: What to write in place of words that are not to be told.
+        before: What to do before a request is sent, given its method and URL.
     """
     file.unlink(missing_ok=True)
-    with _one_at_a_time(), _cassette(file, "all", _Serializer(provenance, plain or {})):
+    with _one_at_a_time(before), _cassette(file, "all", _Serializer(provenance, plain or {})):
         yield
 
 

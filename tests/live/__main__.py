@@ -1,0 +1,231 @@
+"""``make live`` and ``make record-live``: the tests, the questions and the conversations, held with the real Vertex.
+
+A run rehearses with an emulator first, which is how it knows what it is going to make. Then it asks, makes it, compares
+every answer with the emulator's, removes what it has made, whatever happened, and prints the fidelity report.
+"""
+
+from __future__ import annotations
+
+import argparse
+import datetime as dt
+import importlib.metadata
+import os
+import secrets
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+import attrs
+
+from tests.cassettes import questions, recorder, tape
+from tests.cassettes.scenarios import BY_FILE, SCENARIOS, World
+from tests.live import fidelity
+from tests.live.probes import PROBES, Bench
+from tests.live.service import Refused, Service
+from vertex_registry.emulator import Emulator
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from tests.cassettes.questions import Difference
+    from tests.cassettes.scenarios import Scenario
+    from tests.live.probes import Reply
+
+_HERE: Final = Path(__file__).parents[2]
+_SECONDS_AN_UPLOAD: Final = 5  # two seconds that Vertex asks for, and its operation
+
+
+@attrs.frozen
+class Outcome:
+    """What a run has brought.
+
+    Attributes:
+        failed: Whether a test, or a conversation, did not go as it should.
+        replies: The answers to the probes.
+        differences: Where other answers differ from the emulator's.
+        conversations: How many conversations were compared.
+    """
+
+    failed: bool
+    replies: tuple[Reply, ...]
+    differences: tuple[Difference, ...]
+    conversations: int
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m tests.live", description=__doc__)
+    parser.add_argument("what", choices=["run", "record"], help="run the behaviour suite, or record the cassettes")
+    parser.add_argument("project", help="the project")
+    parser.add_argument("bucket", help="a bucket in the location, for the artifacts")
+    parser.add_argument("--location", default="us-central1", help="the location (%(default)s)")
+    parser.add_argument("--yes", action="store_true", help="do not ask before the first write")
+    parser.add_argument("--endpoint", default="", metavar="URL", help="a server that stands in for Vertex")
+    parser.add_argument("--only", default="", metavar="EXPRESSION", help="only the tests that pytest's -k would choose")
+    parser.add_argument("--folder", default=str(recorder.CASSETTES), help="where cassettes go (%(default)s)")
+    return parser
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Hold the run, and give the exit status: 0 if all went well, 1 if a test failed, 2 if it did not start."""
+    options = _parser().parse_args(arguments)
+    bucket = options.bucket.removeprefix("gs://").rstrip("/")
+    service = Service(options.project, bucket, options.location, options.endpoint, f"vr-live-{secrets.token_hex(4)}")
+    try:
+        service.check()
+        _say(_rehearse(service, options.what, options.only))
+        if not options.yes:
+            _ask()
+    except Refused:
+        return 2
+    with tempfile.TemporaryDirectory() as folder:
+        service = attrs.evolve(service, folder=folder)
+        try:
+            if options.what == "record":
+                outcome = _record(service, Path(options.folder))
+            else:
+                outcome = _run(service, options.only)
+        finally:
+            models, objects = service.remove()
+            _say(f"Removed {models} models and {objects} objects: all that is named {service.namespace}-*.")
+    _say(
+        fidelity.report(
+            outcome.replies, outcome.differences, about=_about(service), conversations=outcome.conversations
+        )
+    )
+    return 1 if outcome.failed else 0
+
+
+def _say(text: str) -> None:
+    pass
+
+
+def _ask() -> None:
+    try:
+        agreed = input("Go on? [y/N] ").strip().lower() in {"y", "yes"}
+    except EOFError:
+        agreed = False
+    if not agreed:
+        raise Refused("Nothing was sent.")
+
+
+def _about(service: Service) -> str:
+    what = f"A server at {service.endpoint}, which stands in for Vertex" if service.endpoint else "Vertex AI, v1"
+    return (
+        f"{what}, in {service.location}, asked on {dt.datetime.now(dt.UTC).date().isoformat()} by vertex-registry "
+        f"{importlib.metadata.version('vertex-registry')} over REST. The emulator is that of the same version."
+    )
+
+
+# --- the rehearsal ----------------------------------------------------------------------------------------------------
+
+
+def _rehearse(service: Service, what: str, only: str) -> str:
+    """Do everything with an emulator, and say what it made."""
+    _say("Rehearsing with the emulator ...")
+    with Emulator(grpc_port=None) as emulator, tempfile.TemporaryDirectory() as folder:
+        rehearsal = attrs.evolve(service, endpoint=emulator.rest or "", folder=folder, artifacts=False)
+        outcome = _record(rehearsal, Path(folder)) if what == "record" else _run(rehearsal, only, quiet=True)
+        if outcome.failed or outcome.differences or any(reply.differs for reply in outcome.replies):
+            raise Refused("The rehearsal with the emulator went wrong: see above. Nothing was sent to the service.")
+        asked = emulator.requests()
+    uploads = [request.message for request in asked if request.rpc == "UploadModel"]
+    models = sum(not message.parent_model for message in uploads)
+    minutes = -(-len(uploads) * _SECONDS_AN_UPLOAD // 60)
+    return (
+        f"This sends about {len(asked)} requests to project {service.project} in {service.location}. They "
+        f"make about {models} models with {len(uploads)} versions, and {len(uploads)} objects in gs://{service.bucket}, "
+        f"all named {service.namespace}-*, and nothing else. At the end all of it is removed. "
+        f"It may take {minutes} minutes."
+    )
+
+
+# --- the run ----------------------------------------------------------------------------------------------------------
+
+
+def _run(service: Service, only: str, *, quiet: bool = False) -> Outcome:
+    """The behaviour suite, the probes and the conversations."""
+    command = [
+        sys.executable,
+        "-m",
+        "pytest",
+        "tests/behaviour",
+        "-p",
+        "no:cacheprovider",
+        "--force-enable-socket",
+        "-q",
+    ]
+    command += ["-k", only] if only else []
+    suite = subprocess.run(
+        command, cwd=_HERE, env=os.environ | service.told(), check=False, capture_output=quiet, text=True
+    )
+    if quiet and suite.returncode:
+        _say(suite.stdout)
+    bench = Bench.of(service)
+    replies = tuple(bench.put(probe) for probe in PROBES)
+    failed = suite.returncode != 0 or any(not _hold(service, scenario) for scenario in _live())
+    return _compared(service, replies, failed=failed)
+
+
+def _record(service: Service, folder: Path) -> Outcome:
+    """The cassettes, of those conversations that can be held with a service that does nothing wrong on demand."""
+    failed = False
+    for scenario in _live():
+        if not _hold(service, scenario):
+            failed = True
+            continue
+        kept = folder / f"{scenario.file}.yaml"
+        made = Path(service.folder, kept.name)
+        if made != kept and not (kept.exists() and tape.load(kept) == tape.load(made)):
+            kept.write_bytes(made.read_bytes())
+    if folder == recorder.CASSETTES:
+        (folder / "README.md").write_text(recorder.readme(), encoding="utf-8")
+    return _compared(service, (), failed=failed)
+
+
+def _live() -> Iterator[Scenario]:
+    return (scenario for scenario in SCENARIOS if scenario.live)
+
+
+def _hold(service: Service, scenario: Scenario) -> bool:
+    """Hold a conversation and write it down; whether it went as it should."""
+    name = f"{service.namespace}-{scenario.file}"
+    world = World(
+        settings=service.settings,
+        google=service.google,
+        parent=service.parent,
+        name=name,
+        source=lambda number: service.put(f"{name}/{number}"),
+    )
+    stated = tape.Provenance(
+        scenario=scenario.about,
+        server="a server that stands in for Google's service" if service.endpoint else recorder.VERTEX,
+        version="v1",
+        day=dt.datetime.now(dt.UTC).date().isoformat(),
+    )
+    file = Path(service.folder, f"{scenario.file}.yaml")
+    try:
+        with tape.recording(file, stated, service.plain(name), before=service.wait_turn):
+            scenario.play(world)
+    except Exception as error:  # noqa: BLE001  # the others are held all the same
+        _say(f"The conversation {scenario.file} went otherwise than it should: {type(error).__name__}: {error}")
+        return False
+    return True
+
+
+def _compared(service: Service, replies: tuple[Reply, ...], *, failed: bool) -> Outcome:
+    """Put every conversation to a fresh emulator."""
+    found: list[Difference] = []
+    files = sorted(Path(service.folder).glob("*.yaml"))
+    for file in files:
+        _, exchanges = tape.load(file)
+        with Emulator(grpc_port=None) as emulator:
+            # In the cassettes of the scenarios the names are plain.
+            ours = "churn" if file.stem in BY_FILE else service.namespace
+            found += questions.ask(exchanges, emulator.rest or "", ours=ours)
+    return Outcome(failed, replies, tuple(found), len(files))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,212 @@
+"""The service that a live run is about: Vertex itself, or a server that stands in for it.
+
+Everything that a run makes bears the run's namespace in its name, models in the registry and objects in the bucket, and
+is removed by it. Nothing else in the project is written to.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import datetime as dt
+import hashlib
+import json
+import os
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+import attrs
+import google.auth
+import google.auth.exceptions
+import requests
+from google.auth.credentials import AnonymousCredentials
+from google.auth.transport.requests import AuthorizedSession
+from google.cloud import storage
+from google.cloud.aiplatform_v1.services.model_service import ModelServiceClient
+from google.cloud.aiplatform_v1.services.model_service.transports.rest import ModelServiceRestTransport
+
+from tests.cassettes import tape
+from vertex_registry import NotFoundError, RegistryClient, Retry, _names
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+    from typing import Self
+
+#: Where the pytest process of a run learns what the run is about.
+VARIABLE: Final = "VERTEX_REGISTRY_LIVE"
+
+_SCOPES: Final = ("https://www.googleapis.com/auth/cloud-platform",)
+
+# "Do not call UploadModel more than once every 2 seconds", says the import page of Vertex's documentation.
+_BETWEEN_UPLOADS: Final = 2.0
+_UNTIL_LISTED: Final = 2.0
+
+
+class Refused(Exception):  # noqa: N818  # it is no error that a run does not start, but its end
+    """The run cannot start; the message says why."""
+
+
+@attrs.frozen
+class Service:
+    """Where the service is, and what is ours there.
+
+    Attributes:
+        project: The project.
+        bucket: The bucket that artifacts are put into.
+        location: The location.
+        endpoint: The URL of a server that stands in for Vertex; empty is Vertex itself.
+        namespace: What the name of everything that is made begins with.
+        folder: Where conversations are written to; empty writes none.
+        artifacts: Whether there is a bucket to put artifacts into.
+    """
+
+    project: str
+    bucket: str
+    location: str
+    endpoint: str
+    namespace: str
+    folder: str = ""
+    artifacts: bool = True
+    _uploaded: list[float] = attrs.field(factory=list, init=False, repr=False, eq=False)
+
+    @classmethod
+    def of_this_run(cls) -> Self | None:
+        """The service of the run that this process belongs to."""
+        told = os.environ.get(VARIABLE)
+        return cls(**json.loads(told)) if told else None
+
+    def told(self) -> dict[str, str]:
+        """What tells another process of this service, as an environment."""
+        return {VARIABLE: json.dumps({k: v for k, v in attrs.asdict(self).items() if not k.startswith("_")})}
+
+    @property
+    def parent(self) -> str:
+        """The location, as Vertex names it."""
+        return f"projects/{self.project}/locations/{self.location}"
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """How a `RegistryClient` reaches it."""
+        where = {"project": self.project, "location": self.location, "retry": Retry(calls=600)}
+        return where | ({"endpoint": self.endpoint} if self.endpoint else {})
+
+    def connect(self, **settings: Any) -> RegistryClient:
+        """A client of the service, over REST, because that can be recorded."""
+        return RegistryClient(transport="rest", **self.settings | settings)
+
+    def google(self) -> ModelServiceClient:
+        """Google's own client of it, over REST."""
+        if self.endpoint:
+            host, scheme, credentials = self.endpoint.removeprefix("http://"), "http", _nobody()
+        else:
+            host, scheme, credentials = f"{self.location}-aiplatform.googleapis.com", "https", _somebody()
+        return ModelServiceClient(
+            transport=ModelServiceRestTransport(host=host, credentials=credentials, url_scheme=scheme)
+        )
+
+    def session(self) -> requests.Session:
+        """What sends requests that no client would."""
+        return requests.Session() if self.endpoint else AuthorizedSession(_somebody())  # type: ignore[no-untyped-call]  # untyped upstream
+
+    def address(self, location: str | None = None) -> str:
+        """The URL of the service in a location."""
+        host = {"global": "aiplatform.googleapis.com"}.get(
+            location or self.location, f"{location or self.location}-aiplatform.googleapis.com"
+        )
+        return self.endpoint or f"https://{host}"
+
+    def check(self) -> None:
+        """See to it that there is something to run against.
+
+        Raises:
+            Refused: No project or bucket is named, or there are no application default credentials.
+        """
+        if not self.project or not self.bucket:
+            raise Refused("Name a project and a bucket: make live PROJECT=... BUCKET=... Nothing was sent.")
+        if not self.endpoint:
+            _somebody()
+
+    def put(self, path: str) -> str:
+        """The directory of an artifact of ours that Vertex accepts, with a scikit-learn model's file in it."""
+        directory = f"{self.namespace}/{path}"
+        if self.artifacts:
+            # Vertex looks at the name of the file, and at its content only when the model is deployed.
+            self._storage().bucket(self.bucket).blob(f"{directory}/model.joblib").upload_from_string(b"")
+        return f"gs://{self.bucket}/{directory}"
+
+    def wait_turn(self, method: str, url: str) -> None:
+        """Let two uploads be as far apart as Vertex asks for."""
+        if self.endpoint or method != "POST" or ":upload" not in url:
+            return
+        if self._uploaded:
+            time.sleep(max(0.0, self._uploaded.pop() + _BETWEEN_UPLOADS - time.monotonic()))
+        self._uploaded.append(time.monotonic())
+
+    def settle(self) -> None:
+        """Give lists the time to show what was written."""
+        if not self.endpoint:
+            time.sleep(_UNTIL_LISTED)
+
+    @contextlib.contextmanager
+    def writing_down(self, about: str) -> Iterator[None]:
+        """Write down what is said to the service meanwhile."""
+        name = hashlib.sha256(about.encode()).hexdigest()[:16]
+        stated = tape.Provenance(about, self.endpoint or "Vertex AI", "v1", dt.datetime.now(dt.UTC).date().isoformat())
+        with tape.recording(Path(self.folder, f"{name}.yaml"), stated, before=self.wait_turn):
+            yield
+
+    def remove(self) -> tuple[int, int]:
+        """Remove everything of ours, and give the numbers of models and objects that were removed."""
+        models = 0
+        with self.connect() as registry:
+            # A list that lags shows models that are gone, and not yet those that are new.
+            for _ in range(_ROUNDS):
+                left = [model for model in registry.list_models() if model.name.startswith(self.namespace)]
+                if not left:
+                    break
+                for model in left:
+                    try:
+                        registry.delete_model(f"{self.parent}/models/{model.resource_name.rpartition('/')[2]}")
+                        models += 1
+                    except NotFoundError:
+                        continue
+        objects = 0
+        if self.artifacts:
+            bucket = self._storage().bucket(self.bucket)
+            for blob in list(bucket.list_blobs(prefix=f"{self.namespace}/")):
+                blob.delete()
+                objects += 1
+        return models, objects
+
+    def plain(self, name: str) -> Mapping[str, str]:
+        """What to write in a cassette in place of words that are only of this run, for the model of that name."""
+        ids = {_names.model_id(name, number): _names.model_id("churn", number) for number in range(3)}
+        return {
+            f"gs://{self.bucket}/{self.namespace}/{name}": "gs://models/churn",
+            f"locations/{self.location}": "locations/us-central1",
+            **ids,
+            name: "churn",
+            self.project: "PROJECT",
+        }
+
+    def _storage(self) -> storage.Client:
+        if os.environ.get("STORAGE_EMULATOR_HOST"):
+            return storage.Client(project=self.project, credentials=_nobody())
+        return storage.Client(project=self.project)
+
+
+_ROUNDS: Final = 10
+
+
+def _nobody() -> Any:
+    return AnonymousCredentials()  # type: ignore[no-untyped-call]  # untyped upstream
+
+
+def _somebody() -> Any:
+    try:
+        return google.auth.default(scopes=_SCOPES)[0]
+    except google.auth.exceptions.DefaultCredentialsError as error:
+        raise Refused(
+            "There are no application default credentials. Type `gcloud auth application-default login`, or set "
+            "GOOGLE_APPLICATION_CREDENTIALS. Nothing was sent."
+        ) from error
