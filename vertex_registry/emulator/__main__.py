@@ -71,7 +71,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     logging.basicConfig(format="%(levelname)s %(name)s: %(message)s")
     # Blocked before any thread is made, so that every thread leaves them to this one.
     signals = {signal.SIGINT, signal.SIGTERM}
-    signal.pthread_sigmask(signal.SIG_BLOCK, signals)
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, signals)
+    try:
+        return _serve(options, assume, signals)
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def _serve(options: argparse.Namespace, assume: dict[str, str], signals: set[signal.Signals]) -> int:
     try:
         emulator = Emulator(
             options.data,

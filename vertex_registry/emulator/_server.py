@@ -10,6 +10,7 @@ import ssl
 import urllib.error
 import urllib.parse
 import urllib.request
+from http import HTTPStatus
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
@@ -17,6 +18,7 @@ from vertex_registry.emulator._dispatch import Dispatcher, Fault
 from vertex_registry.emulator._grpc import GrpcServer
 from vertex_registry.emulator._rest import RestServer
 from vertex_registry.emulator._service import Service, parse_assumptions
+from vertex_registry.emulator._status import unavailable
 from vertex_registry.emulator._store import Store
 
 if TYPE_CHECKING:
@@ -202,9 +204,13 @@ def _look_up_in(storage: str) -> Callable[[str, str], Sequence[str]]:
             with urllib.request.urlopen(url, timeout=10) as answer:  # noqa: S310 - the address is the one that was given
                 found: Any = json.load(answer)
         except urllib.error.HTTPError as error:
-            error.close()
-            # A bucket that is not there holds nothing.
-            return ()
+            with error:
+                if error.code == HTTPStatus.NOT_FOUND:
+                    # A bucket that is not there holds nothing.
+                    return ()
+                raise unavailable(f"The storage at {base} answered {error.code} when it was asked.") from error
+        except (OSError, ValueError) as error:
+            raise unavailable(f"The storage at {base} does not answer: {type(error).__name__}.") from error
         return tuple(item["name"] for item in found.get("items", ()))
 
     return look_up

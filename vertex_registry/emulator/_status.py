@@ -137,9 +137,9 @@ def permission_denied(message: str) -> Failure:
     return Failure(Code.PERMISSION_DENIED, message)
 
 
-def unimplemented(message: str) -> Failure:
-    """A method that is not there."""
-    return Failure(Code.UNIMPLEMENTED, message)
+def unavailable(message: str) -> Failure:
+    """Something that may work when it is tried again."""
+    return Failure(Code.UNAVAILABLE, message)
 
 
 def internal(message: str) -> Failure:

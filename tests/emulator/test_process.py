@@ -1,0 +1,162 @@
+"""The emulator as a process, and what a killed one leaves behind."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from google.api_core import exceptions
+
+from vertex_registry.emulator import DataFileError, Emulator
+from vertex_registry.emulator.__main__ import main
+from vertex_registry.emulator._service import SWITCHES
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    # Google's client takes dictionaries where its types name messages.
+    Client = Any
+    Start = Callable[..., Emulator]
+    Connect = Callable[..., Client]
+    Upload = Callable[..., str]
+
+COMMAND = [sys.executable, "-m", "vertex_registry.emulator", "--grpc-port", "0", "--rest-port", "0"]
+
+
+class _Addresses:
+    """Where a process serves, as ``connect`` takes an emulator."""
+
+    def __init__(self, line: str) -> None:
+        told = json.loads(line)
+        self.grpc, self.rest = told["grpc"], told["rest"]
+
+
+def test_a_killed_emulator_loses_nothing_it_answered(
+    start: Start, connect: Connect, upload: Upload, tmp_path: Path
+) -> None:
+    """Every upload that was answered is there after kill -9, whole, and no version number is given twice."""
+    data = tmp_path / "data"
+    with subprocess.Popen([*COMMAND, "--data", str(data)], stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        addresses = _Addresses(process.stdout.readline())
+        clients = [connect(addresses, transport) for transport in ("grpc", "grpc", "rest")]
+        bare = upload(clients[0], model_id="mine").partition("@")[0]
+        answered: list[str] = []
+        enough = threading.Event()
+
+        def work(client: Client) -> None:
+            while True:
+                try:
+                    name = upload(client, under=bare, labels={"a": "b"}, version_aliases=["default"])
+                except Exception:  # noqa: BLE001 - whichever way the connection ends
+                    return
+                answered.append(name)
+                if len(answered) > 40:
+                    enough.set()
+
+        with ThreadPoolExecutor(len(clients)) as pool:
+            for client in clients:
+                pool.submit(work, client)
+            assert enough.wait(60)
+            process.kill()
+    assert process.returncode == -signal.SIGKILL
+
+    client = connect(start(data))
+
+    there = {version.name: version for version in client.list_model_versions(name=bare)}
+    assert set(answered) <= set(there)
+    assert all(dict(there[name].labels) == {"a": "b"} for name in answered)
+    assert [alias for version in there.values() for alias in version.version_aliases] == ["default"]
+    newest = max(int(version.version_id) for version in there.values())
+    assert list(there) == [f"{bare}@{n}" for n in range(1, newest + 1)]
+    assert upload(client, under=bare) == f"{bare}@{newest + 1}"
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_it_cleanly(number: signal.Signals, tmp_path: Path) -> None:
+    """With status 0, one line of output and nothing else, and the data file alone; until then nobody else has the file."""
+    data = tmp_path / "data"
+    command = [*COMMAND, "--data", str(data), "--assume", "list-lag=2", "--polls-until-done", "1"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        addresses = _Addresses(process.stdout.readline())
+        with pytest.raises(DataFileError, match="is open in another emulator"):
+            Emulator(data)
+        process.send_signal(number)
+        rest, errors = process.communicate(timeout=60)
+
+    assert addresses.grpc.startswith("127.0.0.1:")
+    assert addresses.rest.startswith("http://127.0.0.1:")
+    assert (process.returncode, rest, errors) == (0, "", "")
+    assert list(tmp_path.iterdir()) == [data]
+
+
+def test_a_file_that_is_no_database_ends_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """With a sentence and status 2; the signals are as they were."""
+    data = tmp_path / "notes.txt"
+    data.write_text("My notes.")
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, [])
+
+    status = main(["--data", str(data), "--grpc-port", "0", "--rest-port", "0"])
+
+    assert status == 2
+    assert "is not an SQLite database" in capsys.readouterr().err
+    assert data.read_text() == "My notes."
+    assert signal.pthread_sigmask(signal.SIG_BLOCK, []) == before
+
+
+@pytest.mark.parametrize("given", [["--assume", "nonsense"], ["--nonsense"], ["--grpc-port", "x"]])
+def test_arguments_that_cannot_be_right_end_it(given: list[str]) -> None:
+    """With status 2, as argparse has it."""
+    with pytest.raises(SystemExit) as caught:
+        main(given)
+
+    assert caught.value.code == 2
+
+
+def test_an_assumption_that_is_not_there_ends_it(capsys: pytest.CaptureFixture[str]) -> None:
+    """With those there are."""
+    assert main(["--assume", "nonsense=1"]) == 2
+    assert "labels-at-upload" in capsys.readouterr().err
+
+
+def test_help_lists_what_is_assumed(capsys: pytest.CaptureFixture[str]) -> None:
+    """Each switch with its values and its evidence."""
+    with pytest.raises(SystemExit):
+        main(["--help"])
+
+    told = " ".join(capsys.readouterr().out.split())
+    for name, switch in SWITCHES.items():
+        assert f"--assume {name}={'|'.join(switch.values)}" in told
+        assert switch.evidence in told
+
+
+def test_a_file_is_opened_again(start: Start, connect: Connect, upload: Upload, place: str, tmp_path: Path) -> None:
+    """Everything is there: models, versions, labels, aliases, evaluations, operations; lists show it at once."""
+    data = tmp_path / "data"
+    first = start(data)
+    client = connect(first)
+    bare = upload(client, model_id="mine", labels={"a": "b"}).partition("@")[0]
+    upload(client, under=bare, version_aliases=["gold"])
+    evaluation = client.import_model_evaluation(parent=bare, model_evaluation={"display_name": "e"})
+    client.delete_model_version(name=f"{bare}@2").result()
+    operation = client.copy_model(parent=place, source_model=bare).operation
+    before = client.get_model(name=bare)
+    first.close()
+
+    client = connect(start(data, assume={"list-lag": "5"}))
+
+    assert client.get_model(name=bare) == before
+    assert len(list(client.list_models(request={"parent": place, "filter": "labels.a=b"}))) == 2
+    assert client.get_model_evaluation(name=evaluation.name) == evaluation
+    assert client.get_operation({"name": operation.name}) == operation
+    with pytest.raises(exceptions.NotFound):
+        client.get_model(name=f"{bare}@gold")
+    assert upload(client, under=bare) == f"{bare}@3"

@@ -1,0 +1,376 @@
+"""The emulator as a whole: starting, closing, TLS, gRPC's edges, and many clients at once."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import socket
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import grpc
+import pytest
+import requests
+import trustme
+from google.api_core import exceptions
+from google.cloud import aiplatform_v1, aiplatform_v1beta1
+from google.rpc import error_details_pb2, status_pb2
+
+from vertex_registry.emulator import Emulator, _service
+from vertex_registry.emulator._dispatch import APIS, BY_NAME, MODEL_SERVICE, RPCS
+from vertex_registry.emulator._rest import ROUTES
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+    # Google's client takes dictionaries where its types name messages.
+    Client = Any
+    Start = Callable[..., Emulator]
+    Connect = Callable[..., Client]
+    Upload = Callable[..., str]
+
+METHOD = "/google.cloud.aiplatform.v1.ModelService/"
+
+
+def call(emulator: Emulator, method: str, data: bytes) -> bytes:
+    with grpc.insecure_channel(str(emulator.grpc)) as channel:
+        answer: bytes = channel.unary_unary(method)(data, timeout=30)
+        return answer
+
+
+# --- starting and closing ----------------------------------------------------
+
+
+def test_closing_leaves_nothing_behind(connect: Connect, place: str) -> None:
+    """No thread, also with connections open, and closing twice is fine; the ports are free again."""
+    before = set(threading.enumerate())
+    emulator = Emulator()
+    with requests.Session() as session:
+        assert session.get(f"{emulator.rest}/v1/{place}/models", timeout=10).ok
+        list(connect(emulator).list_models(parent=place))
+
+        emulator.close()
+        emulator.close()
+
+    assert [thread.name for thread in set(threading.enumerate()) - before if thread.name.startswith("vertex")] == []
+    for address in (str(emulator.grpc), str(emulator.rest).removeprefix("http://")):
+        host, port = address.split(":")
+        with socket.socket() as free:
+            free.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            free.bind((host, int(port)))
+
+
+def test_a_server_can_be_left_out(start: Start) -> None:
+    """With no port there is none."""
+    assert start(grpc_port=None).grpc is None
+    assert start(rest_port=None).rest is None
+    assert repr(start(grpc_port=None, rest_port=None)) == "<Emulator grpc=None rest=None>"
+
+
+@pytest.mark.parametrize("kind", ["grpc_port", "rest_port"])
+def test_a_port_that_is_taken_is_an_error(start: Start, kind: str) -> None:
+    """With a sentence; nothing is left running, and the data file is free."""
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        threads = threading.active_count()
+        with pytest.raises(OSError, match="cannot be had"):
+            start(**{kind: taken.getsockname()[1]})
+        assert threading.active_count() == threads
+
+
+def test_arguments_are_checked(start: Start, tmp_path: Path) -> None:
+    """Before anything is started."""
+    with pytest.raises(ValueError, match="cannot be negative"):
+        start(polls_until_done=-1)
+    with pytest.raises(ValueError, match="both a certificate and its key"):
+        start(tls_cert=tmp_path / "x")
+    with pytest.raises(OSError, match="No such file"):
+        start(tls_cert=tmp_path / "x", tls_key=tmp_path / "x")
+
+
+def test_ipv6_is_served(start: Start, place: str) -> None:
+    """Its addresses stand in brackets."""
+    emulator = start(host="::1")
+
+    assert str(emulator.grpc).startswith("[::1]:")
+    assert requests.get(f"{emulator.rest}/v1/{place}/models", timeout=10).json() == {}
+    assert call(emulator, f"{METHOD}ListModels", BY_NAME["ListModels"].request(parent=place).SerializeToString()) == b""
+
+
+def test_tls_is_spoken_on_both_ports(start: Start, place: str, tmp_path: Path) -> None:
+    """With a certificate; a client that speaks none gets no answer, and holds nobody up."""
+    authority = trustme.CA()
+    certificate = authority.issue_cert("localhost", "127.0.0.1")
+    pem, root = tmp_path / "server.pem", tmp_path / "root.pem"
+    certificate.private_key_and_cert_chain_pem.write_to_path(pem)
+    authority.cert_pem.write_to_path(root)
+    emulator = start(tls_cert=pem, tls_key=pem)
+    port = str(emulator.rest).rpartition(":")[2]
+
+    assert str(emulator.rest).startswith("https://")
+    with socket.create_connection(("127.0.0.1", int(port)), timeout=10) as plain:
+        assert requests.get(f"https://localhost:{port}/v1/{place}/models", verify=str(root), timeout=10).json() == {}
+        plain.sendall(b"GET / HTTP/1.1\r\n\r\n")
+        with contextlib.suppress(ConnectionResetError):
+            assert b"HTTP/1.1 200" not in plain.recv(100)
+    credentials = grpc.ssl_channel_credentials(root.read_bytes())
+    with grpc.secure_channel(f"localhost:{str(emulator.grpc).rpartition(':')[2]}", credentials) as channel:
+        request = BY_NAME["ListModels"].request(parent=place).SerializeToString()
+        assert channel.unary_unary(f"{METHOD}ListModels")(request, timeout=30) == b""
+
+
+# --- gRPC --------------------------------------------------------------------
+
+
+def test_a_failure_carries_its_details(emulator: Emulator) -> None:
+    """As google.rpc.Status in the trailers, where Google's clients look for them."""
+    with pytest.raises(grpc.RpcError) as caught:
+        call(emulator, f"{METHOD}GetModel", b"")
+
+    error: Any = caught.value
+    assert error.code() is grpc.StatusCode.INVALID_ARGUMENT
+    trailers = dict(error.trailing_metadata())
+    status = status_pb2.Status.FromString(trailers["grpc-status-details-bin"])
+    detail = error_details_pb2.BadRequest()
+    assert status.details[0].Unpack(detail)
+    assert detail.field_violations[0].field == "name"
+
+
+@pytest.mark.parametrize(
+    ("method", "data", "code"),
+    [
+        (f"{METHOD}Nonsense", b"", grpc.StatusCode.UNIMPLEMENTED),
+        ("/google.cloud.aiplatform.v1.EndpointService/ListEndpoints", b"", grpc.StatusCode.UNIMPLEMENTED),
+        ("/google.cloud.aiplatform.v1beta1.ModelService/RecommendSpec", b"", grpc.StatusCode.UNIMPLEMENTED),
+        ("/google.iam.v1.IAMPolicy/GetIamPolicy", b"", grpc.StatusCode.UNIMPLEMENTED),
+        (f"{METHOD}GetModel", b"\xff\xff", grpc.StatusCode.INVALID_ARGUMENT),
+        (f"{METHOD}GetModel", b"\x0a\x01\xff", grpc.StatusCode.INVALID_ARGUMENT),
+    ],
+)
+def test_what_is_no_request_is_refused(emulator: Emulator, method: str, data: bytes, code: grpc.StatusCode) -> None:
+    """A method that is not there, and bytes that are no message."""
+    with pytest.raises(grpc.RpcError) as caught:
+        call(emulator, method, data)
+
+    error: Any = caught.value
+    assert error.code() is code
+
+
+def test_v1beta1_is_the_same_on_the_wire() -> None:
+    """Every message of v1 that the table names has in v1beta1 the same fields under the same numbers, or more."""
+    seen: set[str] = set()
+
+    def compare(one: Any, other: Any) -> None:
+        if one.full_name in seen or not one.full_name.startswith("google.cloud.aiplatform.v1."):
+            return
+        seen.add(one.full_name)
+        assert other.full_name == one.full_name.replace(".v1.", ".v1beta1.")
+        for field in one.fields:
+            twin = other.fields_by_number.get(field.number)
+            if twin is None:
+                # v1beta1's ListModelsRequest has no order_by: what v1 has more is never misread.
+                assert field.name not in other.fields_by_name
+                continue
+            assert (twin.name, twin.type, twin.is_repeated) == (field.name, field.type, field.is_repeated)
+            if field.message_type is not None:
+                compare(field.message_type, twin.message_type)
+
+    for rpc in RPCS:
+        for message in (rpc.request, rpc.response):
+            name = message.DESCRIPTOR.name
+            if hasattr(aiplatform_v1.types, name):
+                twin: Any = getattr(aiplatform_v1beta1.types, name)
+                compare(message.DESCRIPTOR, twin.pb().DESCRIPTOR)
+    assert len(seen) > 60
+
+
+def test_every_row_of_the_table_is_served(emulator: Emulator) -> None:
+    """Over gRPC by each version of the API, and over HTTP by a route that no earlier route hides."""
+    for rpc in RPCS:
+        for api in APIS:
+            try:
+                call(emulator, f"/{rpc.service.format(api=api)}/{rpc.name}", b"")
+            except grpc.RpcError as error:
+                refused: Any = error
+                assert refused.code() is grpc.StatusCode.INVALID_ARGUMENT
+    samples = {"projects/*": "projects/p", "locations/*": "locations/l"}
+    for rpc in RPCS:
+        for http in rpc.http:
+            path = http.path
+            for pattern, sample in samples.items():
+                path = path.replace(pattern, sample)
+            concrete = "".join(part.partition("=")[2] or part for part in path.replace("}", "{").split("{"))
+            found = next(
+                route.rpc.name
+                for route in ROUTES[http.verb]
+                if route.path.fullmatch(f"/v1/{concrete.replace('*', 'x')}")
+            )
+            assert found == rpc.name
+    assert {rpc.service for rpc in RPCS if rpc.service != MODEL_SERVICE} == {
+        "google.longrunning.Operations",
+        "google.cloud.location.Locations",
+    }
+
+
+@pytest.mark.parametrize("transport", ["grpc", "rest"])
+def test_a_mistake_of_ours_is_seen(
+    start: Start, connect: Connect, upload: Upload, transport: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It is logged with its traceback, and the client hears INTERNAL; nothing was written."""
+
+    def broken() -> str:
+        raise ZeroDivisionError
+
+    emulator = start(new_id=broken)
+    client = connect(emulator, transport)
+
+    with pytest.raises(exceptions.InternalServerError, match="The emulator made a mistake in UploadModel"):
+        upload(client)
+
+    assert "ZeroDivisionError" in caplog.text
+
+
+# --- many at once ------------------------------------------------------------
+
+
+def test_many_clients_see_one_registry(emulator: Emulator, connect: Connect, upload: Upload) -> None:
+    """Over both transports: no version number twice, one default, no alias on two versions, no update lost."""
+    clients = [connect(emulator, transport) for transport in ("grpc", "rest") * 3]
+    bare = upload(clients[0], model_id="mine").partition("@")[0]
+
+    def work(client: Client) -> list[str]:
+        made = []
+        for _ in range(6):
+            name = upload(client, under=bare, version_aliases=["default", "gold"])
+            made.append(name)
+            client.merge_version_aliases(name=name, version_aliases=["gold", "hot"])
+            while True:
+                model = client.get_model(name=f"{bare}@1")
+                count = int(model.version_description or 0) + 1
+                update = {"name": model.name, "version_description": str(count), "etag": model.etag}
+                try:
+                    client.update_model(request={"model": update, "update_mask": "versionDescription"})
+                except exceptions.Conflict:
+                    continue
+                break
+        return made
+
+    with ThreadPoolExecutor(len(clients)) as pool:
+        made = [name for names in pool.map(work, clients) for name in names]
+
+    assert len(set(made)) == len(made) == 36
+    versions = list(clients[0].list_model_versions(name=bare))
+    assert [version.version_id for version in versions] == [str(n) for n in range(1, 38)]
+    held = [alias for version in versions for alias in version.version_aliases]
+    assert sorted(held) == ["default", "gold", "hot"]
+    assert versions[0].version_description == "36"
+
+
+def test_one_of_many_creators_of_an_id_wins(emulator: Emulator, connect: Connect, upload: Upload) -> None:
+    """The others hear ALREADY_EXISTS."""
+    clients = [connect(emulator) for _ in range(8)]
+
+    def create(client: Client) -> bool:
+        try:
+            upload(client, model_id="mine")
+        except exceptions.AlreadyExists:
+            return False
+        return True
+
+    with ThreadPoolExecutor(len(clients)) as pool:
+        assert sum(pool.map(create, clients)) == 1
+
+
+# --- artifacts ---------------------------------------------------------------
+
+
+class _Storage(BaseHTTPRequestHandler):
+    """Cloud Storage's list of objects, for one bucket."""
+
+    objects: ClassVar[list[str]] = [
+        "good/model.joblib",
+        "good/metadata.json",
+        "both/model.joblib",
+        "both/model.pkl",
+        "good2/other.txt",
+        "deep/down/model.joblib",
+        "model.joblib",
+    ]
+
+    def do_GET(self) -> None:
+        _, _, query = self.path.partition("?")
+        parameters = dict(part.split("=") for part in query.split("&"))
+        prefix = parameters["prefix"].replace("%2F", "/")
+        found = [name for name in self.objects if name.startswith(prefix) and "/" not in name[len(prefix) :]]
+        status = 200 if "/b/bucket/" in self.path else 500 if "/b/broken/" in self.path else 404
+        body = json.dumps({"items": [{"name": name} for name in found]} if found else {}).encode()
+        self.send_response(status)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - http.server's name
+        """Say nothing."""
+
+
+@pytest.fixture(name="storage")
+def _storage() -> Iterator[str]:
+    with HTTPServer(("127.0.0.1", 0), _Storage) as server:
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+        thread.start()
+        yield f"127.0.0.1:{server.server_port}"
+        server.shutdown()
+        thread.join()
+
+
+SKLEARN = {"image_uri": "europe-docker.pkg.dev/vertex-ai/prediction/sklearn-cpu.1-5:latest"}
+
+
+@pytest.mark.parametrize("uri", ["gs://bucket/good", "gs://bucket/good/", "gs://bucket", "gs://bucket/"])
+def test_an_artifact_that_a_prebuilt_container_can_serve(
+    start: Start, connect: Connect, upload: Upload, storage: str, uri: str
+) -> None:
+    """Its directory holds one model file and whatever else."""
+    upload(connect(start(storage=storage)), artifact_uri=uri, container_spec=SKLEARN)
+
+
+@pytest.mark.parametrize("uri", ["both", "good2", "goo", "deep", "nowhere", "good/model.joblib"])
+def test_an_artifact_that_a_prebuilt_container_could_not_serve(
+    start: Start, connect: Connect, upload: Upload, storage: str, monkeypatch: pytest.MonkeyPatch, uri: str
+) -> None:
+    """Where it can be looked at, it is refused in Vertex's words: no model file, two of them, another prefix."""
+    monkeypatch.setenv("STORAGE_EMULATOR_HOST", f"http://{storage}")
+    client = connect(start())
+
+    with pytest.raises(exceptions.FailedPrecondition) as caught:
+        upload(client, artifact_uri=f"gs://bucket/{uri}", container_spec=SKLEARN)
+
+    expected = f"Model directory gs://bucket/{uri} is expected to contain exactly one of: [model.pkl, model.joblib]."
+    assert caught.value.message == expected
+    with pytest.raises(exceptions.FailedPrecondition):
+        upload(client, artifact_uri="gs://other-bucket/good", container_spec=SKLEARN)
+    upload(client, artifact_uri=f"gs://bucket/{uri}", container_spec={"image_uri": "example.com/mine"})
+    upload(connect(start(storage="")), artifact_uri=f"gs://bucket/{uri}", container_spec=SKLEARN)
+
+
+def test_a_storage_that_does_not_answer_is_said(start: Start, connect: Connect, upload: Upload, storage: str) -> None:
+    """The upload is refused for now, with the address in the sentence."""
+    with pytest.raises(exceptions.ServiceUnavailable, match=f"{storage} answered 500"):
+        upload(connect(start(storage=storage)), artifact_uri="gs://broken/x", container_spec=SKLEARN)
+    with socket.create_server(("127.0.0.1", 0)) as closed:
+        address = f"http://127.0.0.1:{closed.getsockname()[1]}"
+    client = connect(start(storage=address))
+
+    with pytest.raises(exceptions.ServiceUnavailable, match=address):
+        upload(client, container_spec=SKLEARN)
+
+
+def test_every_prebuilt_framework_has_its_files() -> None:
+    """What the pattern of prebuilt images can name is in the table."""
+    frameworks = [
+        _service.PREBUILT_RE.fullmatch(f"us-docker.pkg.dev/vertex-ai/prediction/{name}:latest")
+        for name in ("tf2-cpu.2-15", "tf-cpu.1-15", "sklearn-cpu.1-5", "xgboost-cpu.2-1", "pytorch-gpu.2-4")
+    ]
+    assert {match["framework"] for match in frameworks if match} == set(_service.PREBUILT_FILES)

@@ -1,0 +1,220 @@
+"""The store: what a page of a list costs, and whose files it opens."""
+
+from __future__ import annotations
+
+import sqlite3
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from google.cloud.aiplatform_v1 import types
+
+from vertex_registry.emulator import DataFileError, Emulator
+from vertex_registry.emulator._server import _new_id, _now
+from vertex_registry.emulator._service import Service, parse_assumptions
+from vertex_registry.emulator._store import Condition, LabelCondition, Page, Store
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+PLACE = "projects/1/locations/us-central1"
+NEWEST = Page((("key", True),), None, 101)
+OLDEST = Page((("number", False),), None, 101)
+
+
+def filled(models: int) -> Store:
+    """A store with so many models, a label in ten of which is rare, and as many versions of one of them."""
+    store = Store(None)
+    with store.writing():
+        for n in range(models):
+            labels = {"team": "common", "shard": str(n % 10)} | ({"rare": "x"} if n % (models // 10) == 0 else {})
+            key = store.add_model(PLACE, f"m{n}", display_name=f"name {n % 20}", base_model="", time=n, body=b"")
+            store.add_version(key, 1, time=n, labels=labels, body=b"")
+            store.set_aliases(key, 1, ["default"], time=None)
+            store.list_labels(key, PLACE, labels)
+            if n:
+                store.add_version(1, n + 1, time=n, labels=labels, body=b"")
+    return store
+
+
+def cost(store: Store, query: Callable[[Store], list[Any]]) -> int:
+    """How many instructions SQLite takes for a query that gives rows."""
+    steps = 0
+
+    def count() -> None:
+        nonlocal steps
+        steps += 1
+
+    store._database.set_progress_handler(count, 1)
+    assert query(store)
+    store._database.set_progress_handler(None, 1)
+    return steps
+
+
+QUERIES: dict[str, Callable[[Store], list[Any]]] = {
+    "all": lambda store: store.list_models(PLACE, [], [], NEWEST),
+    "a page in the middle": lambda store: store.list_models(PLACE, [], [], NEWEST._replace(after=(150,))),
+    "by display name": lambda store: store.list_models(PLACE, [], [], _by(("display_name", False), ("key", False))),
+    "by update time": lambda store: store.list_models(PLACE, [], [], _by(("update_time", True), ("key", True))),
+    "a display name": lambda store: store.list_models(
+        PLACE, [Condition("m.display_name = ?", ("name 3",))], [], NEWEST._replace(limit=9)
+    ),
+    "an id": lambda store: store.list_models(PLACE, [Condition("m.id = ?", ("m7",))], [], NEWEST),
+    "a common label": lambda store: store.list_models(PLACE, [], [LabelCondition("team", "common")], NEWEST),
+    "a rare label": lambda store: store.list_models(PLACE, [], [LabelCondition("rare", "x")], NEWEST),
+    "a label with any value": lambda store: store.list_models(PLACE, [], [LabelCondition("rare", None)], NEWEST),
+    "a page under a label": lambda store: store.list_models(
+        PLACE, [], [LabelCondition("team", "common")], NEWEST._replace(after=(150,))
+    ),
+    "versions": lambda store: store.list_versions(1, [], OLDEST),
+    "versions in the middle": lambda store: store.list_versions(1, [], OLDEST._replace(after=(50,))),
+    "versions by update time": lambda store: store.list_versions(1, [], _by(("update_time", True), ("number", True))),
+    "versions of a common label": lambda store: store.list_versions(1, [LabelCondition("team", "common")], OLDEST),
+    "versions of a rare label": lambda store: store.list_versions(1, [LabelCondition("rare", "x")], OLDEST),
+    "versions with a label": lambda store: store.list_versions(1, [LabelCondition("rare", None)], OLDEST),
+    "the default version": lambda store: [store.default(PLACE, "m0")],
+    "a version": lambda store: [store.numbered(PLACE, "m0", 7)],
+    "an alias": lambda store: [store.aliased(PLACE, "m0", "default")],
+    "the newest version": lambda store: [store.newest(PLACE, "m0")],
+}
+
+
+def _by(*order: tuple[str, bool]) -> Page:
+    return Page(order, None, 101)
+
+
+@pytest.fixture(name="stores", scope="module")
+def _stores() -> tuple[Store, Store]:
+    return filled(200), filled(4000)
+
+
+@pytest.mark.parametrize("query", QUERIES)
+def test_a_query_costs_the_same_however_much_there_is(stores: tuple[Store, Store], query: str) -> None:
+    """In SQLite's own instructions: an index is used, and nothing is scanned or sorted that is not shown."""
+    small, large = (cost(store, QUERIES[query]) for store in stores)
+
+    assert large <= small * 1.2
+
+
+@pytest.mark.parametrize("lag", [0, 2])
+def test_a_transaction_is_all_or_nothing(lag: int) -> None:
+    """What was written before an exception is not there, for reads and for lists."""
+    store = Store(None, list_lag=lag)
+
+    def fail() -> None:
+        with store.writing(), store.writing():
+            store.add_model(PLACE, "m", display_name="", base_model="", time=1, body=b"")
+            raise KeyError
+
+    with pytest.raises(KeyError):
+        fail()
+
+    assert store.model(PLACE, "m") is None
+    for _ in range(lag + 1):
+        store.count_list()
+        assert store.list_models(PLACE, [], [], NEWEST) == []
+    store.close()
+
+
+# --- whose files -------------------------------------------------------------
+
+
+def test_a_file_that_is_no_database_is_refused(tmp_path: Path) -> None:
+    """With a sentence that names it, and it is not touched."""
+    data = tmp_path / "notes.txt"
+    data.write_text("My notes.\n" * 500)
+
+    with pytest.raises(DataFileError, match=r"notes.txt is not an SQLite database\. Name another file\.") as caught:
+        Emulator(data)
+
+    assert caught.value.path == str(data)
+    assert not caught.value.in_use
+    assert data.read_text() == "My notes.\n" * 500
+    assert list(tmp_path.iterdir()) == [data]
+
+
+@pytest.mark.parametrize("journal", ["delete", "wal"])
+def test_a_database_of_another_program_is_refused(tmp_path: Path, journal: str) -> None:
+    """It is not touched either."""
+    data = tmp_path / "other.db"
+    with sqlite3.connect(data) as other:
+        other.execute(f"PRAGMA journal_mode = {journal}")
+        other.execute("CREATE TABLE things (name TEXT)")
+    other.close()
+    before = data.read_bytes()
+
+    with pytest.raises(DataFileError, match="an SQLite database of another program"):
+        Emulator(data)
+
+    assert data.read_bytes() == before
+    assert list(tmp_path.iterdir()) == [data]
+
+
+def test_a_file_of_another_format_is_refused(tmp_path: Path) -> None:
+    """A later version of the emulator may write one."""
+    data = tmp_path / "data"
+    Emulator(data).close()
+    with sqlite3.connect(data) as ours:
+        ours.execute("PRAGMA user_version = 99")
+    ours.close()
+
+    with pytest.raises(DataFileError, match="has format 99, and this version reads format 1"):
+        Emulator(data)
+
+
+def test_a_place_where_no_file_can_be_is_refused(tmp_path: Path) -> None:
+    """A directory, or a directory that is not there."""
+    for data in (tmp_path, tmp_path / "nowhere" / "data"):
+        with pytest.raises(DataFileError, match="cannot be opened") as caught:
+            Emulator(data)
+        assert not caught.value.in_use
+
+
+def test_one_emulator_at_a_time_has_a_file(tmp_path: Path) -> None:
+    """A second one is refused until the first one is closed, also before anything is written."""
+    data = tmp_path / "data"
+    first = Emulator(data)
+
+    with pytest.raises(DataFileError, match="is open in another emulator") as caught:
+        Emulator(data)
+    assert caught.value.in_use
+
+    first.close()
+    first.close()
+    with Emulator(data), pytest.raises(DataFileError, match="is open in another emulator"):
+        Emulator(data)
+
+
+def test_a_file_is_one_file_when_it_is_closed(tmp_path: Path) -> None:
+    """Nothing lies beside it, so that it can be copied."""
+    data = tmp_path / "data"
+    Emulator(data).close()
+
+    assert list(tmp_path.iterdir()) == [data]
+
+
+def test_time_goes_on_where_it_was(tmp_path: Path) -> None:
+    """A clock that was set back while the file was closed makes nothing older than what is there."""
+    store = Store(str(tmp_path / "data"))
+    with store.writing():
+        key = store.add_model(PLACE, "m", display_name="m", base_model="", time=5 * 10**15, body=b"")
+        store.add_version(key, 1, time=5 * 10**15, labels={}, body=b"")
+        store.set_aliases(key, 1, ["default"], time=None)
+    store.close()
+    store = Store(str(tmp_path / "data"))
+    service = Service(store, assume=parse_assumptions({}), polls_until_done=0, now=_now, new_id=_new_id)
+
+    assert service._now() == 5 * 10**15
+    view = store.default(PLACE, "m")
+    assert view is not None
+    assert service._message(view, versioned=False) == types.Model.pb()(
+        name=f"{PLACE}/models/m",
+        version_id="1",
+        version_aliases=["default"],
+        create_time={"seconds": 5 * 10**9},
+        update_time={"seconds": 5 * 10**9},
+        version_create_time={"seconds": 5 * 10**9},
+        version_update_time={"seconds": 5 * 10**9},
+        etag=service._message(view, versioned=False).etag,
+    )
+    store.close()
