@@ -1,0 +1,307 @@
+"""From a folder on this machine to a registered version, and back: with a real storage server and the emulator."""
+
+from __future__ import annotations
+
+import contextlib
+import datetime as dt
+import warnings
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import joblib
+import pytest
+from google.cloud import aiplatform
+from sklearn.linear_model import LogisticRegression
+
+from vertex_registry import (
+    AlreadyExistsError,
+    ConflictError,
+    InvalidArgumentError,
+    NotFoundError,
+    PermissionDeniedError,
+    RegistryClient,
+    ServingContainer,
+)
+from vertex_registry.emulator import Emulator
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from tests.storage.server import StorageServer
+
+SOURCE = "gs://models/churn/1"
+OWN = "us-docker.pkg.dev/acme/serving/churn:7"
+
+
+@pytest.fixture
+def bucket(storage_emulator: StorageServer, request: pytest.FixtureRequest) -> str:
+    name = f"vr-{abs(hash(request.node.nodeid)):x}"
+    storage_emulator.make_bucket(name)
+    return name
+
+
+@pytest.fixture
+def emulator(storage_emulator: StorageServer) -> Iterator[Emulator]:
+    with Emulator(storage=storage_emulator.url) as emulator:
+        yield emulator
+
+
+@pytest.fixture
+def connect(emulator: Emulator, bucket: str) -> Iterator[Callable[..., RegistryClient]]:
+    made = []
+
+    def connect(**settings: Any) -> RegistryClient:
+        settings = {"endpoint": emulator.grpc, "staging_bucket": f"gs://{bucket}"} | settings
+        made.append(RegistryClient(**settings))
+        return made[-1]
+
+    yield connect
+    for client in made:
+        client.close()
+
+
+@pytest.fixture
+def blind(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., RegistryClient]]:
+    """What connects to a Vertex that looks into no bucket."""
+    monkeypatch.delenv("STORAGE_EMULATOR_HOST", raising=False)
+    with Emulator() as emulator, contextlib.ExitStack() as made:
+        yield lambda **settings: made.enter_context(RegistryClient(endpoint=emulator.grpc, **settings))
+
+
+@pytest.fixture
+def registry(connect: Callable[..., RegistryClient]) -> RegistryClient:
+    return connect()
+
+
+@pytest.fixture
+def model(tmp_path: Path) -> Path:
+    """A folder with a model in it that scikit-learn 1.6 might have written."""
+    folder = tmp_path / "model"
+    (folder / "assets").mkdir(parents=True)
+    (folder / "model.joblib").write_bytes(b"not one that says who wrote it" * 100)
+    (folder / "assets" / "notes.txt").write_text("read me")
+    return folder
+
+
+def test_a_folder(registry: RegistryClient, storage_emulator: StorageServer, bucket: str, model: Path) -> None:
+    """A folder is uploaded under the model's id and the digest of its content, and registered from there."""
+    version = registry.register_version("churn", model, container=OWN)
+
+    scheme, model_id, digest = version.artifact_uri.rsplit("/", 2)
+    assert scheme == f"gs://{bucket}"
+    assert model_id == version.model_resource_name.rpartition("/")[2]
+    assert storage_emulator.names(bucket) == [
+        f"{model_id}/{digest}/assets/notes.txt",
+        f"{model_id}/{digest}/model.joblib",
+    ]
+
+
+def test_the_same_bytes_are_not_sent_twice(
+    registry: RegistryClient, storage_emulator: StorageServer, bucket: str, model: Path
+) -> None:
+    """The same content has the same place, and is left there; other content has another."""
+    first = registry.register_version("churn", model, container=OWN, request_id="run")
+    assert registry.register_version("churn", str(model), container=OWN, request_id="run") == first
+    assert registry.upload(model, name="churn", container=OWN) == first.artifact_uri
+    assert len(storage_emulator.names(bucket)) == 2
+    (model / "assets" / "notes.txt").write_text("read me again")
+    with pytest.raises(ConflictError, match="another source"):
+        registry.register_version("churn", model, container=OWN, request_id="run")
+    assert registry.register_version("churn", model, container=OWN).artifact_uri != first.artifact_uri
+    assert len(storage_emulator.names(bucket)) == 4
+
+
+def test_a_bucket_named_for_once(connect: Callable[..., RegistryClient], bucket: str, model: Path) -> None:
+    """The staging bucket can be named at the call, with a directory in it; without one, the error says what to do."""
+    registry = connect(staging_bucket=None)
+    version = registry.register_version("churn", model, container=OWN, staging_bucket=f"gs://{bucket}/ours/")
+
+    assert version.artifact_uri.startswith(f"gs://{bucket}/ours/churn-")
+    with pytest.raises(InvalidArgumentError, match="staging_bucket"):
+        registry.register_version("churn", model, container=OWN)
+    with pytest.raises(InvalidArgumentError, match="bucket"):
+        registry.register_version("churn", model, container=OWN, staging_bucket=bucket)
+
+
+def test_nothing_is_registered_unless_every_byte_is_there(
+    registry: RegistryClient, emulator: Emulator, model: Path, tmp_path: Path
+) -> None:
+    """Without the bucket, or without the folder, there is no version and no model."""
+    with pytest.raises(NotFoundError, match="no-such-bucket"):
+        registry.register_version("churn", model, container=OWN, staging_bucket="gs://no-such-bucket")
+    with pytest.raises(InvalidArgumentError, match="nowhere"):
+        registry.register_version("churn", tmp_path / "nowhere", container=OWN)
+
+    assert "UploadModel" not in {request.rpc for request in emulator.requests()}
+
+
+@pytest.mark.parametrize("container", [None, "sklearn", "xgboost:2.1", "tensorflow", "pytorch"])
+def test_what_the_image_could_not_load(
+    registry: RegistryClient, emulator: Emulator, tmp_path: Path, container: str | None
+) -> None:
+    """A folder without the file that the prebuilt image loads is refused, with its name, before anything is sent."""
+    (tmp_path / "weights.bin").write_bytes(b"x")
+    with pytest.raises(InvalidArgumentError, match=r"model\.|saved_model"):
+        registry.register_version("churn", tmp_path, container=container)
+
+    assert not emulator.requests()
+
+
+def test_two_files_are_one_too_many(registry: RegistryClient, model: Path) -> None:
+    """Exactly one of the files may be there, as Vertex wants it."""
+    (model / "model.pkl").write_bytes(b"x")
+    with pytest.raises(InvalidArgumentError, match="exactly one"):
+        registry.register_version("churn", model, container="sklearn")
+
+
+def test_a_directory_in_a_bucket(
+    registry: RegistryClient, emulator: Emulator, storage_emulator: StorageServer, bucket: str
+) -> None:
+    """A gs:// directory is looked into in the same way, unless that was not wanted; then Vertex refuses it itself."""
+    storage_emulator.put(bucket, "models/1/weights.bin", b"x")
+    storage_emulator.put(bucket, "models/2/model.joblib", b"x")
+    assert registry.register_version("churn", f"gs://{bucket}/models/2", container="sklearn").version == "1"
+    with pytest.raises(InvalidArgumentError, match="model.joblib"):
+        registry.register_version("churn", f"gs://{bucket}/models/1", container="sklearn")
+    with pytest.raises(InvalidArgumentError, match="nothing in"):
+        registry.register_version("churn", f"gs://{bucket}/models/3", container="sklearn")
+    with pytest.raises(InvalidArgumentError, match="nothing in"):
+        registry.register_version("churn", f"gs://{bucket}/models/3", container=OWN, check_source=True)
+    assert registry.register_version("churn", f"gs://{bucket}/models/1", container=OWN).version == "2"
+    uploads = sum(request.rpc == "UploadModel" for request in emulator.requests())
+    with pytest.raises(ConflictError, match="expected to contain exactly one of"):
+        registry.register_version("churn", f"gs://{bucket}/models/1", container="sklearn", check_source=False)
+    assert sum(request.rpc == "UploadModel" for request in emulator.requests()) == uploads + 1
+
+
+def test_without_a_storage_emulator(blind: Callable[..., RegistryClient]) -> None:
+    """Where only Vertex is an emulator, nothing is looked up in storage."""
+    assert blind().register_version("churn", "gs://no-such-bucket/model", container="sklearn").version == "1"
+
+
+@pytest.mark.parametrize(
+    ("container", "gpu", "image"),
+    [
+        ("sklearn", False, "us-docker.pkg.dev/vertex-ai/prediction/sklearn-cpu.1-6:latest"),
+        ("sklearn:1.5", False, "us-docker.pkg.dev/vertex-ai/prediction/sklearn-cpu.1-5:latest"),
+        ("xgboost:2.1", False, "us-docker.pkg.dev/vertex-ai/prediction/xgboost-cpu.2-1:latest"),
+        (OWN, False, OWN),
+        (ServingContainer(OWN, ports=[8080]), False, OWN),
+    ],
+)
+def test_containers(
+    blind: Callable[..., RegistryClient], container: str | ServingContainer, gpu: bool, image: str
+) -> None:
+    """A framework's name picks the image near the location; a URI and a container are taken as they are."""
+    version = blind().register_version("churn", SOURCE, container=container, gpu=gpu)
+
+    assert version.container is not None
+    assert version.container.image == image
+
+
+def test_images_for_a_gpu(blind: Callable[..., RegistryClient]) -> None:
+    """gpu=True picks the image for machines that have one, and says where there is none."""
+    registry = blind(location="europe-west4")
+    version = registry.register_version("churn", SOURCE, container="pytorch", gpu=True)
+    assert version.container is not None
+    assert version.container.image.startswith("europe-docker.pkg.dev/vertex-ai/prediction/pytorch-gpu.")
+    with pytest.raises(InvalidArgumentError, match="GPU"):
+        registry.register_version("churn", SOURCE, container="sklearn", gpu=True)
+
+
+def test_an_image_that_is_gone(blind: Callable[..., RegistryClient]) -> None:
+    """An image that Google no longer serves is warned of."""
+    registry = blind(now=lambda: dt.datetime(2026, 11, 24, tzinfo=dt.UTC))
+    with pytest.warns(UserWarning, match="not served by Google since"):
+        registry.register_version("churn", SOURCE, container="sklearn:1.3")
+
+
+def test_the_image_follows_the_model(registry: RegistryClient, tmp_path: Path) -> None:
+    """A model that says which scikit-learn wrote it gets that image, or a warning that there is none."""
+    joblib.dump(LogisticRegression().fit([[0.0], [1.0]], [0, 1]), tmp_path / "model.joblib")
+    with pytest.warns(UserWarning, match="no serving image for scikit-learn 1"):
+        registry.register_version("churn", tmp_path)
+    path = tmp_path / "model.joblib"
+    path.write_bytes(as_of(path.read_bytes(), "1.5.2"))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        version = registry.register_version("churn", tmp_path)
+    assert version.container is not None
+    assert version.container.image.endswith("sklearn-cpu.1-5:latest")
+
+
+def test_there_and_back(registry: RegistryClient, model: Path, tmp_path: Path) -> None:
+    """What is downloaded is what was uploaded; a second time to the same folder is refused, and the cache is kept."""
+    registry.register_version("churn", model, container=OWN, version_name="1.0")
+    folder = registry.download_version("churn", 1, tmp_path / "down")
+
+    files = sorted(path.relative_to(folder) for path in folder.rglob("*") if path.is_file())
+    assert files == [Path("assets/notes.txt"), Path("model.joblib")]
+    assert all((folder / file).read_bytes() == (model / file).read_bytes() for file in files)
+    with pytest.raises(AlreadyExistsError):
+        registry.download_version("churn", 1, tmp_path / "down")
+    with pytest.raises(NotFoundError):
+        registry.download_version("churn", 2, tmp_path / "other")
+    assert registry.download(registry.get_version("churn").artifact_uri, tmp_path / "again").name == "again"
+
+
+def test_the_cache(registry: RegistryClient, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without a destination the artifact goes to a cache, and the same content to the same place."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    registry.register_version("churn", model, container=OWN, version_name="1.0")
+    folder = registry.download_version("churn", version_name="1.0")
+
+    assert folder.is_relative_to(tmp_path / "cache")
+    assert registry.download_version("churn") == folder
+
+
+def test_loading(registry: RegistryClient, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A model comes back as the object that was saved, for a caller who trusts whoever wrote it."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    (tmp_path / "model").mkdir()
+    trained = LogisticRegression().fit([[0.0], [1.0]], [0, 1])
+    joblib.dump(trained, tmp_path / "model" / "model.joblib")
+    registry.register_version("churn", tmp_path / "model", container="sklearn")
+
+    assert (registry.load_version("churn", trusted=True).coef_ == trained.coef_).all()
+    with pytest.raises(InvalidArgumentError, match="trusted=True"):
+        registry.load_version("churn")
+
+
+@pytest.mark.parametrize("transport", ["grpc", "rest"])
+def test_googles_model(connect: Callable[..., RegistryClient], emulator: Emulator, transport: str) -> None:
+    """A version can be handed to Google's SDK: that very version, and none of the SDK's global state is touched."""
+    registry = connect(endpoint=emulator.rest if transport == "rest" else emulator.grpc, project="acme")
+    for number in (1, 2):
+        registry.register_version("churn", f"gs://models/churn/{number}", container=OWN)
+    before = dict(vars(aiplatform.initializer.global_config))
+    model = registry.to_aiplatform("churn", 1)
+
+    assert isinstance(model, aiplatform.Model)
+    assert (model.version_id, model.uri, model.display_name) == ("1", "gs://models/churn/1", "churn")
+    assert model.location == "us-central1"
+    assert vars(aiplatform.initializer.global_config) == before
+    model.update(description="from Google's SDK")
+    assert registry.get_model("churn").description == "from Google's SDK"
+
+
+def test_an_interrupted_registration(
+    registry: RegistryClient, emulator: Emulator, storage_emulator: StorageServer, bucket: str, model: Path
+) -> None:
+    """When Vertex refuses after the upload, nothing is registered, and a re-run sends no byte again."""
+    emulator.fail("ListModels", "PERMISSION_DENIED")
+    with pytest.raises(PermissionDeniedError):
+        registry.register_version("churn", model, container=OWN)
+    generations = storage_emulator.call("GET", f"/storage/v1/b/{bucket}/o")
+    assert len(storage_emulator.names(bucket)) == 2
+
+    assert registry.register_version("churn", model, container=OWN).version == "1"
+    assert storage_emulator.call("GET", f"/storage/v1/b/{bucket}/o") == generations
+
+
+def as_of(pickled: bytes, version: str) -> bytes:
+    """A pickle as a scikit-learn of that version would have written it."""
+    at = pickled.index(b"_sklearn_version")
+    start = pickled.index(b"\x8c", at + len(b"_sklearn_version"))
+    length = pickled[start + 1]
+    return pickled[:start] + b"\x8c" + bytes([len(version)]) + version.encode() + pickled[start + 2 + length :]
