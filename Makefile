@@ -20,12 +20,13 @@ $(READY): pyproject.toml
 	@$(BIN)/python -m pip install -qq --disable-pip-version-check --editable . --group dev
 	@touch $@
 
-# ZenML has an environment of its own: it brings much, and nothing but its adapter needs it.
+# ZenML has an environment of its own: it brings much, and nothing but its adapter needs it. It is named first, because
+# pip decides in this order, and in the other one tries old versions of everything for many minutes.
 $(ZENML)/ready: pyproject.toml | $(READY)
 	@test -x $(ZENML)/bin/python || $(PYTHON) -m venv $(ZENML)
 	@echo "Setting up $(ZENML) (once) ..."
 	@$(ZENML)/bin/python -m pip install -qq --disable-pip-version-check --upgrade 'pip>=25.1'
-	@$(ZENML)/bin/python -m pip install -qq --disable-pip-version-check --editable '.[zenml]' --group zenml
+	@$(ZENML)/bin/python -m pip install -qq --disable-pip-version-check 'zenml[connectors-gcp,local]' --editable '.[zenml]' --group zenml
 	@touch $@
 
 demo: $(READY)   ## train, register, promote and list real models, with no cloud account
