@@ -81,7 +81,7 @@ def test_a_killed_emulator_loses_nothing_it_answered(
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_ends_it_cleanly(number: signal.Signals, tmp_path: Path) -> None:
-    """With status 0, one line of output and nothing else, and the data file alone; until then nobody else has the file."""
+    """With status 0, one line of output and nothing else; nobody else has the file until then, and it lies alone."""
     data = tmp_path / "data"
     command = [*COMMAND, "--data", str(data), "--assume", "list-lag=2", "--polls-until-done", "1"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:

@@ -37,7 +37,8 @@ METHOD = "/google.cloud.aiplatform.v1.ModelService/"
 
 def call(emulator: Emulator, method: str, data: bytes) -> bytes:
     with grpc.insecure_channel(str(emulator.grpc)) as channel:
-        answer: bytes = channel.unary_unary(method)(data, timeout=30)
+        stub: Any = channel.unary_unary(method)
+        answer: bytes = stub(data, timeout=30)
         return answer
 
 
