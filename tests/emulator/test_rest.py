@@ -339,8 +339,8 @@ def test_other_sites_pages_are_not_answered(emulator: Emulator, headers: dict[st
 
 
 def test_a_server_on_every_address_answers_to_any_number(start: Start) -> None:
-    """And to this machine's own name, which no web page owns."""
-    emulator = start(host="0.0.0.0", grpc_port=None)  # noqa: S104 - it is what the test is about
+    """And to this machine's own name, which no web page owns, and to those that were named."""
+    emulator = start(host="0.0.0.0", grpc_port=None, allowed_hosts=["Vertex"])  # noqa: S104 - it is what is tested
     port = str(emulator.rest).rpartition(":")[2]
 
     def status(host: str) -> int:
@@ -350,6 +350,7 @@ def test_a_server_on_every_address_answers_to_any_number(start: Start) -> None:
     assert status("192.0.2.1") == 200
     assert status("localhost") == 200
     assert status(socket.gethostname()) == 200
+    assert status("vertex") == 200
     assert status("evil.example") == 403
 
 

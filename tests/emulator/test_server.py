@@ -42,12 +42,16 @@ def call(emulator: Emulator, method: str, data: bytes) -> bytes:
         return answer
 
 
+def ours() -> list[str]:
+    """The threads of emulators that are there."""
+    return [thread.name for thread in threading.enumerate() if thread.name.startswith("vertex-emulator")]
+
+
 # --- starting and closing ----------------------------------------------------
 
 
 def test_closing_leaves_nothing_behind(connect: Connect, place: str) -> None:
     """No thread, also with connections open, and closing twice is fine; the ports are free again."""
-    before = set(threading.enumerate())
     emulator = Emulator()
     with requests.Session() as session:
         assert session.get(f"{emulator.rest}/v1/{place}/models", timeout=10).ok
@@ -56,7 +60,7 @@ def test_closing_leaves_nothing_behind(connect: Connect, place: str) -> None:
         emulator.close()
         emulator.close()
 
-    assert [thread.name for thread in set(threading.enumerate()) - before if thread.name.startswith("vertex")] == []
+    assert ours() == []
     for address in (str(emulator.grpc), str(emulator.rest).removeprefix("http://")):
         host, port = address.split(":")
         with socket.socket() as free:
@@ -75,10 +79,9 @@ def test_a_server_can_be_left_out(start: Start) -> None:
 def test_a_port_that_is_taken_is_an_error(start: Start, kind: str) -> None:
     """With a sentence; nothing is left running, and the data file is free."""
     with socket.create_server(("127.0.0.1", 0)) as taken:
-        threads = threading.active_count()
         with pytest.raises(OSError, match="cannot be had"):
             start(**{kind: taken.getsockname()[1]})
-        assert threading.active_count() == threads
+        assert ours() == []
 
 
 def test_arguments_are_checked(start: Start, tmp_path: Path) -> None:
@@ -120,6 +123,22 @@ def test_tls_is_spoken_on_both_ports(start: Start, place: str, tmp_path: Path) -
     with grpc.secure_channel(f"localhost:{str(emulator.grpc).rpartition(':')[2]}", credentials) as channel:
         request = BY_NAME["ListModels"].request(parent=place).SerializeToString()
         assert channel.unary_unary(f"{METHOD}ListModels")(request, timeout=30) == b""
+
+
+def test_closing_ends_connections_under_tls(start: Start, place: str, tmp_path: Path) -> None:
+    """Those that are kept, and those where TLS is not agreed on yet; nobody waits for them to be idle for long."""
+    authority = trustme.CA()
+    pem, root = tmp_path / "server.pem", tmp_path / "root.pem"
+    authority.issue_cert("localhost").private_key_and_cert_chain_pem.write_to_path(pem)
+    authority.cert_pem.write_to_path(root)
+    emulator = start(tls_cert=pem, tls_key=pem)
+    port = str(emulator.rest).rpartition(":")[2]
+
+    with socket.create_connection(("127.0.0.1", int(port))) as silent, requests.Session() as session:
+        assert session.get(f"https://localhost:{port}/v1/{place}/models", verify=str(root), timeout=10).ok
+        emulator.close()
+        silent.settimeout(10)
+        assert silent.recv(1) == b""
 
 
 # --- gRPC --------------------------------------------------------------------

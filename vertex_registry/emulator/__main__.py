@@ -38,6 +38,13 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--tls-cert", metavar="FILE", help="a certificate chain in PEM: both ports speak TLS")
     parser.add_argument("--tls-key", metavar="FILE", help="its key")
     parser.add_argument(
+        "--allow-host",
+        action="append",
+        default=[],
+        metavar="NAME",
+        help="a further name that the REST port answers to; may be given again",
+    )
+    parser.add_argument(
         "--storage",
         metavar="URL",
         help="a local Cloud Storage server to look artifacts up in (STORAGE_EMULATOR_HOST)",
@@ -90,6 +97,7 @@ def _serve(options: argparse.Namespace, assume: dict[str, str], signals: set[sig
             tls_cert=options.tls_cert,
             tls_key=options.tls_key,
             storage=options.storage,
+            allowed_hosts=options.allow_host,
         )
     except (DataFileError, ValueError, OSError) as error:
         print(error, file=sys.stderr)  # noqa: T201 - a command talks to people

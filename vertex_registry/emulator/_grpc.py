@@ -28,6 +28,8 @@ _OPTIONS: Final = (
 )
 _CODES: Final = {code.value[0]: code for code in grpc.StatusCode}
 _THREADS: Final = 32
+# The seconds that requests under way have when the server stops.
+_GRACE: Final = 2.0
 
 
 class GrpcServer:
@@ -59,7 +61,7 @@ class GrpcServer:
 
     def close(self) -> None:
         """Answer what is under way, and stop."""
-        self._server.stop(grace=None).wait()
+        self._server.stop(grace=_GRACE).wait()
         self._executor.shutdown()
 
 

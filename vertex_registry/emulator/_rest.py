@@ -35,7 +35,7 @@ from vertex_registry.emulator._status import Code, Failure, bad_request, interna
 
 if TYPE_CHECKING:
     import ssl
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterable, Mapping
 
     from vertex_registry.emulator._dispatch import Dispatcher, Rpc
 
@@ -467,10 +467,19 @@ class RestServer(ThreadingHTTPServer):
     allow_reuse_address = True
     request_queue_size: ClassVar[int] = 128  # type: ignore[misc]
 
-    def __init__(self, dispatcher: Dispatcher, host: str, port: int, tls: ssl.SSLContext | None = None) -> None:
+    def __init__(
+        self,
+        dispatcher: Dispatcher,
+        host: str,
+        port: int,
+        *,
+        tls: ssl.SSLContext | None = None,
+        allowed_hosts: Iterable[str] = (),
+    ) -> None:
         self.address_family = socket.AF_INET6 if ":" in host else socket.AF_INET
         self.dispatcher = dispatcher
         self._tls = tls
+        self._closing = False
         self._connections: dict[threading.Thread, socket.socket] = {}
         self._connections_lock = threading.Lock()
         try:
@@ -481,7 +490,7 @@ class RestServer(ThreadingHTTPServer):
             ) from error
         shown = f"[{host}]" if ":" in host else host
         self.address = f"{'http' if tls is None else 'https'}://{shown}:{self.server_port}"
-        self._own = self._own_hosts(host)
+        self._own = self._own_hosts(host) | {name.lower() for name in allowed_hosts}
         self._stop, self._stopped = socket.socketpair()
         self._thread = threading.Thread(target=self._run, name="vertex-emulator-rest", daemon=True)
         self._thread.start()
@@ -533,7 +542,13 @@ class RestServer(ThreadingHTTPServer):
         """Serve a connection, in its own thread; that is where TLS is agreed on, which may take a slow client long."""
         if self._tls is not None:
             request.settimeout(_IDLE)
-            with self._tls.wrap_socket(request, server_side=True) as wrapped:
+            with self._tls.wrap_socket(request, server_side=True, do_handshake_on_connect=False) as wrapped:
+                with self._connections_lock:
+                    # From here on it is this one that has the connection, and that close() ends.
+                    self._connections[threading.current_thread()] = wrapped
+                    if self._closing:
+                        return
+                wrapped.do_handshake()
                 super().finish_request(wrapped, client_address)
             return
         super().finish_request(request, client_address)
@@ -560,6 +575,7 @@ class RestServer(ThreadingHTTPServer):
         self._thread.join()
         self._stopped.close()
         with self._connections_lock:
+            self._closing = True
             threads = list(self._connections)
             for connection in self._connections.values():
                 with contextlib.suppress(OSError):

@@ -22,7 +22,7 @@ from vertex_registry.emulator._status import unavailable
 from vertex_registry.emulator._store import Store
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
     from types import TracebackType
 
     from vertex_registry.emulator._dispatch import Request
@@ -57,6 +57,8 @@ class Emulator:
         tls_key: The file with its key.
         storage: The URL of a local Cloud Storage server, in which the directories of artifacts are looked up before a
             prebuilt container is given one. None is what STORAGE_EMULATOR_HOST says; "" looks nothing up.
+        allowed_hosts: Further names that the HTTP port answers to, such as the one it has in a network of containers.
+            It answers to its own address only, so that no web page can reach it through a browser.
         now: The clock; it gives aware datetimes.
         new_id: The maker of ids, for models and operations.
 
@@ -82,6 +84,7 @@ class Emulator:
         tls_cert: str | os.PathLike[str] | None = None,
         tls_key: str | os.PathLike[str] | None = None,
         storage: str | None = None,
+        allowed_hosts: Iterable[str] = (),
         now: Callable[[], dt.datetime] = _now,
         new_id: Callable[[], str] = _new_id,
     ) -> None:
@@ -119,7 +122,7 @@ class Emulator:
                 if tls_cert is not None and tls_key is not None:
                     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
                     context.load_cert_chain(tls_cert, tls_key)
-                rest_server = RestServer(self._dispatcher, host, rest_port, context)
+                rest_server = RestServer(self._dispatcher, host, rest_port, tls=context, allowed_hosts=allowed_hosts)
                 self._closers.append(rest_server.close)
                 self.rest = rest_server.address
             self._closers.append(self._dispatcher.close)

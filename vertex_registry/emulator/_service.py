@@ -393,6 +393,11 @@ def _check_model_id(model_id: str) -> Violations:
     return []
 
 
+def _with_values(model: Any) -> tuple[tuple[Any, str], ...]:
+    """The fields of a model that may hold what has no JSON."""
+    return (model, "metadata"), (model, "explanation_spec"), (model.container_spec, "deployment_timeout")
+
+
 def _check_values(field: str, message: Message) -> Violations:
     """Refuse what has no JSON, such as a number that is none: it could not be answered over REST."""
     try:
@@ -463,7 +468,7 @@ class Service:
         violations += _check_image(model)
         violations += _check_artifact(model.artifact_uri)
         violations += _check_encryption("model.encryption_spec", model.encryption_spec, location)
-        if model.HasField("metadata") or model.HasField("explanation_spec") or model.HasField("container_spec"):
+        if any(message.HasField(field) for message, field in _with_values(model)):
             violations += _check_values("model", model)
         parent_model = self._parent_model(request.parent_model, place, violations)
         if violations:
