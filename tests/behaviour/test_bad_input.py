@@ -111,6 +111,7 @@ MISTAKES = (
             lambda r, n, s: r.register_version(n, "s3://bucket/model"),
             lambda r, n, s: r.register_version(n, "https://example.com/model"),
             lambda r, n, s: r.register_version(n, ""),
+            lambda r, n, s: r.register_version(n, None),  # type: ignore[arg-type]  # that is the point
         ),
     ),
     Mistake(
@@ -145,6 +146,7 @@ MISTAKES = (
             lambda r, n, s: r.add_aliases(n, 1, ["v1.0"]),
             lambda r, n, s: r.remove_aliases(n, 1, ["Prod"]),
             lambda r, n, s: r.add_aliases(n, 1, "candidate"),
+            lambda r, n, s: r.add_aliases(n, 1, None),  # type: ignore[arg-type]  # that is the point
         ),
     ),
     Mistake(
@@ -262,6 +264,8 @@ MISTAKES = (
         (
             lambda r, n, s: r.update_model(n, labels={"Team": "growth"}),
             lambda r, n, s: r.update_model(n, labels={"stage": "production"}),
+            lambda r, n, s: r.update_model(n, labels=["team"]),  # type: ignore[arg-type]  # that is the point
+            lambda r, n, s: r.list_models(labels=7),  # type: ignore[arg-type]  # likewise
         ),
     ),
     Mistake(
@@ -273,6 +277,16 @@ MISTAKES = (
             lambda r, n, s: r.list_versions(n, created_before="2026-01-01"),  # type: ignore[arg-type]
             lambda r, n, s: r.list_versions(n, limit=-1),
             lambda r, n, s: r.list_models(limit=1.5),  # type: ignore[arg-type]
+        ),
+    ),
+    Mistake(
+        "a container that there is none of",
+        InvalidArgumentError,
+        "image|container",
+        (
+            lambda r, n, s: r.register_version(n, s, container="skleanr"),
+            lambda r, n, s: r.register_version(n, s, container="sklearn:9.9"),
+            lambda r, n, s: r.register_version(n, s, container=7),  # type: ignore[arg-type]  # that is the point
         ),
     ),
     Mistake(
@@ -320,6 +334,7 @@ def test_mistakes(
     assert list(onlooker.list_versions(churn)) == [before]
 
 
+@pytest.mark.local("nothing lies in these directories")
 @pytest.mark.plain
 def test_dots_are_fine(registry: RegistryClient, name: Text, source: Text) -> None:
     """A directory may have dots in its name, and even end like a file where a slash says that it is none."""

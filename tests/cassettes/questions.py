@@ -76,7 +76,7 @@ def rpc_of(method: str, path: str) -> str:
 
 
 def ask(
-    exchanges: Iterable[tape.Exchange], endpoint: str, *, project: str = "test-project", ours: str | None = None
+    exchanges: Iterable[tape.Exchange], endpoint: str, *, project: str = "test-project", alone: bool = True
 ) -> list[Difference]:
     """Put the requests of a conversation to a server and tell where its answers are others.
 
@@ -84,26 +84,26 @@ def ask(
         exchanges: The conversation.
         endpoint: The server's URL.
         project: The project to ask about.
-        ours: What the names of the models begin with that were made in the conversation; the lists of a project that is
-            not empty show others as well, which the other server cannot know.
+        alone: Whether the conversation was held in a project with nothing else in it. Else what is not of the
+            conversation's own models is left aside, for the other server cannot know it.
     """
     known: dict[str, str] = {}
     made: set[str] = set()
     found: list[Difference] = []
     for exchange in exchanges:
         made.update(_models_made(exchange))
-        if ours is not None and exchange.status == _OK and not _is_ours(exchange, made):
+        if not alone and exchange.status == _OK and not _is_of(exchange.path, made):
             continue
         status, answer = _send(exchange, endpoint, project, known)
         rpc, question = rpc_of(exchange.method, exchange.path), f"{exchange.method} {_readable(exchange)}"
         if status != exchange.status:
-            recorded, given = _verdict(exchange.status, exchange.answer), _verdict(status, answer)
-            found.append(Difference(rpc, question, "status", recorded, given))
+            verdicts = _verdict(exchange.status, exchange.answer), _verdict(status, answer)
+            found.append(Difference(rpc, question, "status", *verdicts))
             continue
-        left, right = (_of_ours(one, ours) for one in (exchange.answer, answer))
+        recorded = exchange.answer if alone else _without_others(exchange.answer, made)
         found += [
             Difference(rpc, question, where, *values)
-            for where, *values in _compare("", left, right, known, listed=ours is not None)
+            for where, *values in _compare("", recorded, answer, known, paged=alone)
         ]
     return found
 
@@ -117,17 +117,20 @@ def _models_made(exchange: tape.Exchange) -> Iterator[str]:
         yield asked.get("modelId", "")
         yield asked.get("parentModel", "").rpartition("/")[2]
         yield str(exchange.answer.get("name")).partition("/models/")[2].partition("/")[0]
+    if exchange.status == _OK and isinstance(exchange.answer.get("response"), dict):
+        yield str(exchange.answer["response"].get("model")).rpartition("/")[2].partition("@")[0]
 
 
-def _is_ours(exchange: tape.Exchange, made: set[str]) -> bool:
-    match = re.search(r"/models/([^/@:?]+)", exchange.path)
+def _is_of(name: str, made: set[str]) -> bool:
+    match = re.search(r"/models/([^/@:?]+)", name)
     return match is None or match[1] in made
 
 
-def _of_ours(answer: Any, ours: str | None) -> Any:
-    if ours is None or not isinstance(answer, dict) or "models" not in answer:
+def _without_others(answer: Any, made: set[str]) -> Any:
+    """A list with those models only that were made in the conversation."""
+    if not isinstance(answer, dict) or "models" not in answer:
         return answer
-    kept = [model for model in answer["models"] if str(model.get("displayName", "")).startswith(ours)]
+    kept = [model for model in answer["models"] if _is_of(model["name"], made)]
     return {"models": kept} if kept else {}
 
 
@@ -166,15 +169,15 @@ def _send(exchange: tape.Exchange, endpoint: str, project: str, known: Mapping[s
 
 
 def _compare(
-    where: str, recorded: Any, given: Any, known: dict[str, str], *, listed: bool
+    where: str, recorded: Any, given: Any, known: dict[str, str], *, paged: bool
 ) -> Iterator[tuple[str, Any, Any]]:
     """Where two answers differ; what the numbers of the first stand for is learnt on the way."""
     if isinstance(recorded, dict) and isinstance(given, dict):
         for name in sorted(recorded.keys() | given.keys()):
-            if listed and name == "nextPageToken":
+            if not paged and name == "nextPageToken":
                 continue
             inner = f"{where}.{name}" if where else name
-            yield from _compare(inner, recorded.get(name, _ABSENT), given.get(name, _ABSENT), known, listed=listed)
+            yield from _compare(inner, recorded.get(name, _ABSENT), given.get(name, _ABSENT), known, paged=paged)
     elif isinstance(recorded, list) and isinstance(given, list):
         if where.rpartition(".")[2] in SETS:
             recorded, given = sorted(recorded), sorted(given)
@@ -182,7 +185,7 @@ def _compare(
             yield where, _names(recorded), _names(given)
             return
         for left, right in zip(recorded, given, strict=True):
-            yield from _compare(f"{where}[]", left, right, known, listed=listed)
+            yield from _compare(f"{where}[]", left, right, known, paged=paged)
     elif not _is_same(where, recorded, given, known):
         yield where, recorded, given
 

@@ -44,6 +44,7 @@ HOST: Final = "http://vertex"
 _PROJECT: Final = re.compile(r"projects/[A-Za-z0-9:._-]+")
 _NUMBER: Final = re.compile(r"projects/([0-9]+)")
 _MOMENT: Final = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(?:\.\d+)?Z")
+_OURS: Final = re.compile(r"/(?:v1|v1beta1|ui)/projects/")
 _VERSION_READ: Final = re.compile(r".*/models/[^/?]+?(?:%40|@)(\d+)\?")
 
 #: What the server makes up: the word that its numbers stand behind, and where it is found in an answer.
@@ -231,9 +232,11 @@ def _padded(moment: str) -> str:
 # --- recording and replaying ------------------------------------------------------------------------------------------
 
 
-def _request(request: Request) -> Request:
-    """The request as it is compared and kept."""
+def _request(request: Request) -> Request | None:
+    """The request as it is compared and kept; None where it is not of the model registry, such as one for a token."""
     parts = urllib.parse.urlsplit(request.uri)
+    if not _OURS.match(parts.path):
+        return None
     target = parts.path + (f"?{parts.query}" if parts.query else "")
     target, body = (_PROJECT.sub(f"projects/{PROJECT}", text) for text in (target, _canonical(_str(request.body))))
     return Request(request.method, HOST + target, body or None, _kept(request.headers))
@@ -312,12 +315,14 @@ def replaying(file: Path) -> Iterator[None]:
         play = cassette.play_response
 
         def note(request: Request) -> Any:
-            sent.append(_request(request))
+            sent.append(request)  # it is as it was sent, with the project in it
             return play(request)
 
         cassette.play_response = note
         yield
-    lines = difflib.unified_diff(_lines(cassette.requests), _lines(sent), "recorded", "sent", lineterm="", n=1)
+    lines = difflib.unified_diff(
+        _lines(cassette.requests), _lines(filter(None, map(_request, sent))), "recorded", "sent", lineterm="", n=1
+    )
     if shown := "\n".join(lines):
         raise AssertionError(f"{file.name}: other requests were sent than were recorded, or in another order.\n{shown}")
 

@@ -16,11 +16,12 @@ import sys
 import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
+from unittest import mock
 
 import attrs
 
 from tests.cassettes import questions, recorder, tape
-from tests.cassettes.scenarios import BY_FILE, SCENARIOS, World
+from tests.cassettes.scenarios import SCENARIOS, World
 from tests.live import fidelity
 from tests.live.probes import PROBES, Bench
 from tests.live.service import Refused, Service
@@ -77,7 +78,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         _say(_rehearse(service, options.what, options.only))
         if not options.yes:
             _ask()
-    except Refused:
+    except Refused as refused:
+        print(refused, file=sys.stderr)  # noqa: T201 - a command talks to people
         return 2
     with tempfile.TemporaryDirectory() as folder:
         service = attrs.evolve(service, folder=folder)
@@ -89,16 +91,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         finally:
             models, objects = service.remove()
             _say(f"Removed {models} models and {objects} objects: all that is named {service.namespace}-*.")
-    _say(
-        fidelity.report(
-            outcome.replies, outcome.differences, about=_about(service), conversations=outcome.conversations
-        )
-    )
+    _say(_report(service, outcome))
     return 1 if outcome.failed else 0
 
 
 def _say(text: str) -> None:
-    pass
+    print(text, flush=True)  # noqa: T201 - likewise
 
 
 def _ask() -> None:
@@ -110,12 +108,13 @@ def _ask() -> None:
         raise Refused("Nothing was sent.")
 
 
-def _about(service: Service) -> str:
+def _report(service: Service, outcome: Outcome) -> str:
     what = f"A server at {service.endpoint}, which stands in for Vertex" if service.endpoint else "Vertex AI, v1"
-    return (
+    about = (
         f"{what}, in {service.location}, asked on {dt.datetime.now(dt.UTC).date().isoformat()} by vertex-registry "
         f"{importlib.metadata.version('vertex-registry')} over REST. The emulator is that of the same version."
     )
+    return fidelity.report(outcome.replies, outcome.differences, about=about, conversations=outcome.conversations)
 
 
 # --- the rehearsal ----------------------------------------------------------------------------------------------------
@@ -124,18 +123,24 @@ def _about(service: Service) -> str:
 def _rehearse(service: Service, what: str, only: str) -> str:
     """Do everything with an emulator, and say what it made."""
     _say("Rehearsing with the emulator ...")
-    with Emulator(grpc_port=None) as emulator, tempfile.TemporaryDirectory() as folder:
+    with (
+        Emulator(grpc_port=None, storage="") as emulator,
+        tempfile.TemporaryDirectory() as folder,
+        mock.patch.dict(os.environ),
+    ):
+        os.environ.pop("STORAGE_EMULATOR_HOST", None)  # nothing is put anywhere, so nothing is to be looked for
         rehearsal = attrs.evolve(service, endpoint=emulator.rest or "", folder=folder, artifacts=False)
         outcome = _record(rehearsal, Path(folder)) if what == "record" else _run(rehearsal, only, quiet=True)
         if outcome.failed or outcome.differences or any(reply.differs for reply in outcome.replies):
+            _say(_report(rehearsal, outcome))
             raise Refused("The rehearsal with the emulator went wrong: see above. Nothing was sent to the service.")
         asked = emulator.requests()
     uploads = [request.message for request in asked if request.rpc == "UploadModel"]
     models = sum(not message.parent_model for message in uploads)
     minutes = -(-len(uploads) * _SECONDS_AN_UPLOAD // 60)
     return (
-        f"This sends about {len(asked)} requests to project {service.project} in {service.location}. They "
-        f"make about {models} models with {len(uploads)} versions, and {len(uploads)} objects in gs://{service.bucket}, "
+        f"This sends about {len(asked)} requests to project {service.project} in {service.location}. They make about "
+        f"{models} models with {len(uploads)} versions, and {len(uploads)} objects in gs://{service.bucket}, "
         f"all named {service.namespace}-*, and nothing else. At the end all of it is removed. "
         f"It may take {minutes} minutes."
     )
@@ -220,10 +225,8 @@ def _compared(service: Service, replies: tuple[Reply, ...], *, failed: bool) -> 
     files = sorted(Path(service.folder).glob("*.yaml"))
     for file in files:
         _, exchanges = tape.load(file)
-        with Emulator(grpc_port=None) as emulator:
-            # In the cassettes of the scenarios the names are plain.
-            ours = "churn" if file.stem in BY_FILE else service.namespace
-            found += questions.ask(exchanges, emulator.rest or "", ours=ours)
+        with Emulator(grpc_port=None, storage="") as emulator:
+            found += questions.ask(exchanges, emulator.rest or "", alone=False)
     return Outcome(failed, replies, tuple(found), len(files))
 
 
