@@ -26,6 +26,7 @@ import os
 import threading
 import uuid
 import warnings
+from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, Final, Literal, Self, TypeVar
 
@@ -50,7 +51,7 @@ from vertex_registry.errors import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
+    from collections.abc import Callable, Generator, Iterator, Mapping
     from pathlib import Path
     from types import TracebackType
 
@@ -297,7 +298,7 @@ class RegistryClient:
         local = _local(source, staging)
         registration = _Registration(
             name=name,
-            source=_names.check_source(os.fspath(source)) if local is None else local.source,
+            source=_names.check_source(_text_of(source)) if local is None else local.source,
             container=self._container(container, local, gpu=gpu),
             aliases=tuple(dict.fromkeys([*given, *hidden, *default])),
             description=None if description is None else _names.check_text("description", description),
@@ -346,7 +347,7 @@ class RegistryClient:
         self._check_model(name)
         staging = self._staging(staging_bucket)
         if (local := _local(source, staging)) is None:
-            _names.check_source(os.fspath(source))
+            _names.check_source(_text_of(source))
             raise InvalidArgumentError(f"{source!r} is in Cloud Storage already.")
         return self._send(local, name, staging, self._container(container, local, gpu=False).image)
 
@@ -435,7 +436,7 @@ class RegistryClient:
             NotFoundError: There is no such model or version.
         """
         found = self.get_version(name, version, version_name=version_name)
-        return self._vertex.sdk_model(_wire.get(found.resource_name), found.resource_name)
+        return self._vertex.sdk_model(_wire.get(found.resource_name), found.resource_name, self._project)
 
     def get_version(
         self, name: str, version: str | int = _names.DEFAULT_ALIAS, *, version_name: str | None = None
@@ -500,7 +501,7 @@ class RegistryClient:
         self._check_open()
         chosen = None if stage is None else _stages.check_stage(stage)
         wanted = _labels.check_metadata(metadata or {})
-        uri = None if artifact_uri is None else artifact_uri.rstrip("/")
+        uri = None if artifact_uri is None else _names.check_text("artifact_uri", artifact_uri).rstrip("/")
         after, before = _aware("created_after", created_after), _aware("created_before", created_before)
         most = _count(limit)
 
@@ -725,7 +726,7 @@ class RegistryClient:
             InvalidArgumentError: At the call: an argument cannot be right.
         """
         self._check_open()
-        wanted = dict(labels or {})
+        wanted = _labels.check_labels(labels or {})
         most = _count(limit)
 
         def found() -> Iterator[RegisteredModel]:
@@ -759,7 +760,7 @@ class RegistryClient:
             _names.check_text("description", description)
         own = None
         if labels is not None:
-            for key, value in labels.items():
+            for key, value in _labels.check_labels(labels).items():
                 if (key, value) != (_labels.MANAGED_BY, self._managed_by):
                     _labels.check_label(key, value)
             own = {**labels, _labels.MANAGED_BY: self._managed_by}
@@ -1159,29 +1160,36 @@ class RegistryClient:
         self, container: ServingContainer | str | None, local: _storage.LocalDirectory | None, *, gpu: bool
     ) -> ServingContainer:
         today = self._now().date()
+        if not isinstance(container, (ServingContainer, str, type(None))):
+            raise InvalidArgumentError(
+                "A container is a ServingContainer, an image's URI or a framework's name, "
+                f"not {type(container).__name__}."
+            )
         if not isinstance(container, ServingContainer):
             image = self._default_image if container is None else container
             if image is not None or gpu:
                 image = _serving.serving_image(image or "sklearn", self._location, gpu=gpu)
             else:
-                image = self._image_for(local, today)
+                image, doubt = self._image_for(local, today)
+                if doubt is not None:
+                    _warn(doubt)
             container = ServingContainer(image)
         if (end := _serving.retired(container.image, today)) is not None:
             _warn(f"{container.image} is not served by Google since {end}. Name a newer image with container=.")
         return container
 
-    def _image_for(self, local: _storage.LocalDirectory | None, today: dt.date) -> str:
-        """The image of the scikit-learn that wrote the model; the newest where that cannot be told, or has none."""
+    def _image_for(self, local: _storage.LocalDirectory | None, today: dt.date) -> tuple[str, str | None]:
+        """The image of the scikit-learn that wrote the model, or the newest one, and what to say of that."""
         newest = _serving.default_image(self._location)
         written_by = None if local is None else _storage.written_by(local)
         if written_by is None:
-            return newest
-        if (image := _serving.image_for_sklearn(written_by, self._location, today=today)) is None:
-            _warn(
-                f"Google has no serving image for scikit-learn {written_by}, which wrote the model; {newest} may not "
-                "be able to load it. Name your own image with container=, or write the model with an earlier version."
-            )
-        return image or newest
+            return newest, None
+        if (image := _serving.image_for_sklearn(written_by, self._location, today=today)) is not None:
+            return image, None
+        return newest, (
+            f"Google has no serving image for scikit-learn {written_by}, which wrote the model; {newest} may not load "
+            "it. Name an image of your own with container=, or write the model with an earlier version."
+        )
 
     def _labels_of(self, registration: _Registration, seen: Iterable[dt.datetime | None]) -> dict[str, str]:
         """All the labels that the version is complete with."""
@@ -1529,6 +1537,10 @@ def _local(source: str | os.PathLike[str], staging: str | None) -> _storage.Loca
     return None
 
 
+def _text_of(source: str | os.PathLike[str]) -> str:
+    return os.fspath(source) if isinstance(source, os.PathLike) else source
+
+
 def _warn(message: str) -> None:
     warnings.warn(message, stacklevel=4)
 
@@ -1559,8 +1571,8 @@ def _count(limit: int | None) -> int | None:
 
 
 def _strings(what: str, values: Iterable[str]) -> list[str]:
-    if isinstance(values, str):
-        raise InvalidArgumentError(f"{what} is a list of strings, not one string: [{values!r}].")
+    if isinstance(values, str) or not isinstance(values, Iterable):
+        raise InvalidArgumentError(f"{what} is a list of strings, and not {values!r}.")
     return list(values)
 
 

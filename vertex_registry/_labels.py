@@ -169,6 +169,17 @@ def check_label(key: str, value: str) -> None:
         raise InvalidArgumentError(f"The label {key!r} is not free: its key is kept for this package or for Google.")
 
 
+def check_labels(labels: Mapping[str, str]) -> dict[str, str]:
+    """The labels as a dict of its own.
+
+    Raises:
+        InvalidArgumentError: They are no mapping.
+    """
+    if not isinstance(labels, Mapping):
+        raise InvalidArgumentError(f"The labels are a {type(labels).__name__}; they have to be a dict of strings.")
+    return dict(labels)
+
+
 def check_managed_by(value: str) -> str:
     """The value of the label ``managed_by``.
 

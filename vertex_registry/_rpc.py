@@ -337,20 +337,23 @@ class Connection:
         except _CallError as failure:
             raise self._error(failure, rpc, method, resource, budget) from failure.__cause__
 
-    def sdk_model(self, request: Any, resource: str) -> Any:
-        """What GetModel answers, as a Model of Google's SDK that talks through this connection.
+    def sdk_model(self, request: Any, resource: str, project: str | None) -> Any:
+        """What GetModel answers, as a ``Model`` of Google's SDK with the credentials of this connection.
 
-        The SDK makes its clients from its global state. A model that is made from an answer is given its client, so
-        that neither that state nor the address in it counts.
+        That SDK makes a client from its global state for each object. Where this connection goes to an address of its
+        own, which that state knows nothing of, the object is given the client of this connection in its place.
         """
-        from google.cloud import aiplatform  # noqa: PLC0415  # the SDK takes seconds, and few ask for it
+        from google.cloud import aiplatform  # noqa: PLC0415  # the SDK takes a second more, and few ask for it
 
         answer = self.call("GetModel", request, resource)
-        parts = ModelServiceClient.parse_model_path(resource.partition("@")[0])
-        model = aiplatform.Model._construct_sdk_resource_from_gapic(  # noqa: SLF001  # what its own list() is made with
-            answer, project=parts["project"], location=parts["location"], credentials=self._credentials
+        location = ModelServiceClient.parse_model_path(resource.partition("@")[0])["location"]
+        nobody = google.auth.credentials.AnonymousCredentials()  # type: ignore[no-untyped-call]  # untyped upstream
+        model: Any = aiplatform.Model._construct_sdk_resource_from_gapic(  # noqa: SLF001  # as its own list() does
+            answer, project=project, location=location, credentials=self._credentials or nobody
         )
-        model.api_client = self._client
+        model.project = project  # and not its number, which the answer has
+        if self._target.host != f"{location}-aiplatform.googleapis.com":
+            model.api_client = model._registry.client = self._client  # noqa: SLF001  # there is no other way
         return model
 
     def wait(self, operation: operations_pb2.Operation, look: Callable[[str], Any], budget: Budget) -> Any:

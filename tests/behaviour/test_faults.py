@@ -133,7 +133,7 @@ def test_a_lost_upload_of_a_new_model(
 
 @pytest.mark.parametrize("code", ["UNAVAILABLE", "INTERNAL", "UNKNOWN"])
 @pytest.mark.parametrize("when", ["before", "after"])
-@pytest.mark.looks(3)
+@pytest.mark.looks(7)
 def test_a_lost_upload_of_a_version(
     registry: RegistryClient, emulator: Emulator, name: Text, source: Text, code: str, when: str
 ) -> None:

@@ -1,0 +1,120 @@
+"""Artifacts of versions: uploaded before they are registered, looked into, downloaded, handed to Google's SDK."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from google.cloud import aiplatform
+
+from vertex_registry import (
+    NotFoundError,
+    PermissionDeniedError,
+    local_registry,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from tests.storage.server import Proxy, StorageServer
+    from vertex_registry import LocalRegistry
+
+
+@pytest.fixture
+def registry(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[LocalRegistry]:
+    """A registry that keeps its downloads to the test."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    with local_registry() as made:
+        yield made
+
+
+@pytest.fixture
+def bucket(storage_server: StorageServer, request: pytest.FixtureRequest, worker_id: str) -> str:
+    """An empty bucket of the test's own."""
+    name = f"a-{worker_id}-{abs(hash(request.node.nodeid)):x}"
+    storage_server.make_bucket(name)
+    return name
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A folder that the scikit-learn images can serve, as far as its names go."""
+    made = tmp_path / "model"
+    made.mkdir()
+    (made / "model.joblib").write_bytes(b"a model")
+    (made / "metadata.json").write_text("{}")
+    return made
+
+
+SKLEARN: dict[str, Any] = {"container": "sklearn"}
+OWN = "us-docker.pkg.dev/acme/serving/churn:7"
+
+
+def test_who_may_not_look_leaves_it_to_vertex(registry: LocalRegistry, proxy: Proxy, bucket: str) -> None:
+    """Where the bucket cannot be read, Vertex looks; who asked to look is told."""
+    refusal = {"status": 403, "body": b'{"error": {"message": "No."}}'}
+    proxy.fail("GET", "/o?", times=2, **refusal)
+    assert registry.register_version("churn", f"gs://{bucket}/m").version == "1"
+    with pytest.raises(PermissionDeniedError, match=r"storage\.objects\.list"):
+        registry.register_version("churn", f"gs://{bucket}/m", check_source=True)
+
+
+def test_a_custom_image_is_not_looked_for(registry: LocalRegistry, proxy: Proxy, bucket: str) -> None:
+    """An image of the caller's own loads what it likes, so that nothing is looked up."""
+    registry.register_version("churn", f"gs://{bucket}/m", container="gcr.io/acme/server:1")
+    registry.register_version("churn", f"gs://{bucket}/m", check_source=False)
+
+    assert not proxy.seen
+
+
+def test_nothing_is_registered_unless_all_is_there(
+    registry: LocalRegistry, proxy: Proxy, bucket: str, folder: Path
+) -> None:
+    """An upload that fails leaves no model and no version; the next one sends what is missing."""
+    proxy.fail("POST", "metadata.json", status=403, body=b'{"error": {"message": "No."}}')
+    with pytest.raises(PermissionDeniedError):
+        registry.register_version("churn", folder, staging_bucket=f"gs://{bucket}", **SKLEARN)
+    with pytest.raises(NotFoundError):
+        registry.get_model("churn")
+
+    registry.register_version("churn", folder, staging_bucket=f"gs://{bucket}", **SKLEARN)
+    assert len(proxy.sent("POST", "metadata.json")) == 2
+
+
+@pytest.mark.usefixtures("storage_emulator")
+def test_googles_sdk_goes_on_from_there(registry: LocalRegistry, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Any version can be handed to Google's SDK, whose own settings do not count and do not change."""
+    for variable in ("GOOGLE_APPLICATION_CREDENTIALS", "STORAGE_EMULATOR_HOST"):
+        monkeypatch.delenv(variable, raising=False)
+    for number in (1, 2):
+        registry.register_version("churn", f"gs://models/churn/{number}", version_name=f"1.{number}", container=OWN)
+    before = dict(vars(aiplatform.initializer.global_config))
+    model = registry.to_aiplatform("churn", 1)
+
+    assert isinstance(model, aiplatform.Model)
+    assert (model.version_id, model.uri) == ("1", "gs://models/churn/1")
+    assert model.display_name == "churn"
+    assert (model.project, model.location) == ("local-project", "us-central1")
+    assert [info.version_id for info in model.versioning_registry.list_versions()] == ["1", "2"]
+    assert registry.to_aiplatform("churn").version_id == "2"
+    assert registry.to_aiplatform("churn", version_name="1.1").version_id == "1"
+    assert dict(vars(aiplatform.initializer.global_config)) == before
+    with pytest.raises(NotFoundError):
+        registry.to_aiplatform("churn", 9)
+
+
+@pytest.mark.usefixtures("storage_emulator")
+def test_what_cannot_be_downloaded_is_said(
+    registry: LocalRegistry, storage_server: StorageServer, bucket: str, tmp_path: Path
+) -> None:
+    """A version whose artifact is gone, or that is not there, leaves nothing on this machine."""
+    storage_server.put(bucket, "gone/model.pkl", b"x")
+    registry.register_version("churn", f"gs://{bucket}/gone")
+    storage_server.call("DELETE", f"/storage/v1/b/{bucket}/o/gone%2Fmodel.pkl")
+    with pytest.raises(NotFoundError, match="There is nothing in"):
+        registry.download_version("churn", 1, tmp_path / "dest")
+    with pytest.raises(NotFoundError):
+        registry.download_version("churn", 2, tmp_path / "dest")
+
+    assert not list(tmp_path.iterdir())
