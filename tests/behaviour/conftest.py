@@ -22,6 +22,7 @@ import pytest
 from google.auth.credentials import AnonymousCredentials
 from google.cloud.aiplatform_v1.services.model_service import ModelServiceClient
 from google.cloud.aiplatform_v1.services.model_service.transports.grpc import ModelServiceGrpcTransport
+from google.cloud.aiplatform_v1.services.model_service.transports.rest import ModelServiceRestTransport
 
 from tests.live.service import Service
 from vertex_registry import NotFoundError, RegistryClient, Retry
@@ -164,10 +165,13 @@ def vertex(request: pytest.FixtureRequest) -> Iterator[ModelServiceClient]:
             yield client
         return
     emulator = request.getfixturevalue("emulator")
-    transport = ModelServiceGrpcTransport(
-        channel=grpc.insecure_channel(str(emulator.grpc)),
-        credentials=AnonymousCredentials(),  # type: ignore[no-untyped-call]  # untyped upstream
-    )
+    nobody = AnonymousCredentials()  # type: ignore[no-untyped-call]  # untyped upstream
+    transport: ModelServiceGrpcTransport | ModelServiceRestTransport
+    if request.getfixturevalue("door").transport == "rest":
+        host = emulator.rest.removeprefix("http://")
+        transport = ModelServiceRestTransport(host=host, credentials=nobody, url_scheme="http")
+    else:
+        transport = ModelServiceGrpcTransport(channel=grpc.insecure_channel(emulator.grpc), credentials=nobody)
     with ModelServiceClient(transport=transport) as client:
         yield client
 

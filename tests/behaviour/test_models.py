@@ -109,6 +109,7 @@ def test_deleting_the_last_version(
     churn = name()
     registry.register_version(churn, source())
     registry.register_version(churn, source())
+    settle()
     registry.delete_version(churn, 2)
     with caplog.at_level(logging.WARNING, "vertex_registry"):
         registry.delete_version(churn, 1)

@@ -134,6 +134,21 @@ def test_label_safe_strings_are_labels(
     assert labels["stage"] == "none"
 
 
+def test_what_googles_client_reads(
+    registry: RegistryClient, vertex: ModelServiceClient, name: Text, source: Text
+) -> None:
+    """Google's own client reads the stage, managed_by and the metadata as they were written, and our notes."""
+    made = registry.register_version(name(), source(), metadata={"team": "growth"}, stage="Production")
+    labels = dict(vertex.get_model(name=made.resource_name).labels)
+
+    assert {key: value for key, value in labels.items() if not key.startswith("vr-")} == {
+        "stage": "production",
+        "managed_by": "zenml",
+        "team": "growth",
+    }
+    assert labels.keys() <= {"stage", "managed_by", "team", "vr-request", "vr-stage-changed-at"}
+
+
 def test_labels_of_others(registry: RegistryClient, vertex: ModelServiceClient, name: Text, source: Text) -> None:
     """Labels that others wrote are metadata, and an update leaves them as they are."""
     churn = name()
