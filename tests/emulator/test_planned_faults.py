@@ -166,6 +166,16 @@ def test_a_fault_must_make_sense(emulator: Emulator, arguments: dict[str, Any], 
     assert emulator.faults() == ()
 
 
+def test_planned_faults_can_be_forgotten(emulator: Emulator, client: Client, place: str) -> None:
+    """Then nothing goes wrong, and what was made stays."""
+    emulator.fail("ListModels", "UNAVAILABLE", times=5)
+
+    emulator.forget_faults()
+
+    assert emulator.faults() == ()
+    assert list(client.list_models(parent=place)) == []
+
+
 def test_other_processes_plan_faults_over_http(emulator: Emulator, connect: Connect, place: str) -> None:
     """They plan them, see what is left of them, see the requests that came, and reset everything."""
     base = f"{emulator.rest}/emulator"

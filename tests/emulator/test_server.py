@@ -252,6 +252,39 @@ def test_a_mistake_of_ours_is_seen(
     assert "ZeroDivisionError" in caplog.text
 
 
+def test_a_mistake_in_the_transport_is_seen(start: Start, caplog: pytest.LogCaptureFixture) -> None:
+    """Also where no RPC is concerned."""
+    emulator = start()
+    emulator._closers[0]()
+
+    answer = requests.post(f"{emulator.rest}/emulator/reset", timeout=10)
+
+    assert answer.json()["error"]["status"] == "INTERNAL"
+    assert "Cannot operate on a closed database" in caplog.text
+
+
+@pytest.mark.parametrize("lag", ["0", "3"])
+def test_a_reset_forgets_everything(start: Start, connect: Connect, upload: Upload, place: str, lag: str) -> None:
+    """Models, operations, faults and requests, for reads and for lists; nothing that was there is found again."""
+    emulator = start(assume={"list-lag": lag}, polls_until_done=1)
+    client = connect(emulator)
+    upload(client, model_id="mine")
+    begun = client.delete_model(name=f"{place}/models/mine").operation
+    emulator.fail("GetModel", "ABORTED")
+
+    emulator.reset()
+
+    assert not emulator.requests()
+    assert not emulator.faults()
+    for _ in range(5):
+        assert list(client.list_models(parent=place)) == []
+    with pytest.raises(exceptions.NotFound):
+        client.get_model(name=f"{place}/models/mine")
+    with pytest.raises(exceptions.NotFound):
+        client.get_operation({"name": begun.name})
+    assert upload(client, model_id="mine") == f"{place}/models/mine@1"
+
+
 # --- many at once ------------------------------------------------------------
 
 

@@ -198,9 +198,11 @@ def test_labels_at_their_limits_are_kept(client: Client, upload: Upload) -> None
 
 
 def test_what_is_output_only_is_ignored(client: Client, upload: Upload) -> None:
-    """Names, times, etags and the like in an upload mean nothing."""
+    """Names, times, etags and the like in an upload mean nothing; the key that it is encrypted with is kept."""
+    key = "projects/4711/locations/us-central1/keyRings/r/cryptoKeys/k"
     name = upload(
         client,
+        encryption_spec={"kms_key_name": key},
         name="x",
         version_id="7",
         etag="x",
@@ -216,6 +218,7 @@ def test_what_is_output_only_is_ignored(client: Client, upload: Upload) -> None:
     assert model.etag != "x"
     assert model.create_time.year > 2001
     assert model.training_pipeline == ""
+    assert model.encryption_spec.kms_key_name == key
     assert [supported.id for supported in model.supported_export_formats] == ["custom-trained"]
 
 
@@ -1089,7 +1092,7 @@ def test_the_first_value_is_the_default() -> None:
 def test_time_and_ids_are_parameters(start: Start, connect: Connect, upload: Upload, place: str) -> None:
     """The clock and the maker of ids are given; time never runs backwards, and no id is given twice."""
     moments = iter([dt.datetime(2030, 1, 2, tzinfo=dt.UTC), *[dt.datetime(2029, 1, 1, tzinfo=dt.UTC)] * 20])
-    ids = iter(["11", "91", "11", "12", "92"])
+    ids = iter(["11", "91", "11", "12", "92", "91", "91", "93", "5", "5", "6", "7", "7", "8"])
     client = connect(start(now=lambda: next(moments), new_id=lambda: next(ids)))
 
     first = client.get_model(name=upload(client))
@@ -1099,3 +1102,15 @@ def test_time_and_ids_are_parameters(start: Start, connect: Connect, upload: Upl
     assert second.name == f"{place}/models/12@1"
     assert first.create_time == first.version_create_time == dt.datetime(2030, 1, 2, tzinfo=dt.UTC)
     assert second.create_time == first.create_time
+    assert client.delete_model(name=f"{place}/models/12").operation.name == f"{place}/models/12/operations/91"
+    assert (
+        client.export_model(
+            name=f"{place}/models/11", output_config={"image_destination": {"output_uri": "x"}}
+        ).operation.name
+        == f"{place}/models/11/operations/93"
+    )
+    evaluations = [client.import_model_evaluation(parent=first.name, model_evaluation={}).name[-1] for _ in "ab"]
+    parent = f"{place}/models/11/evaluations/5"
+    slices = client.batch_import_model_evaluation_slices(parent=parent, model_evaluation_slices=[{}, {}])
+    assert evaluations == ["5", "6"]
+    assert [name[-1] for name in slices.imported_model_evaluation_slices] == ["7", "8"]

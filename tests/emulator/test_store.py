@@ -102,7 +102,7 @@ def test_a_transaction_is_all_or_nothing(lag: int) -> None:
     store = Store(None, list_lag=lag)
 
     def fail() -> None:
-        with store.writing(), store.writing():
+        with store.writing():
             store.add_model(PLACE, "m", display_name="", base_model="", time=1, body=b"")
             raise KeyError
 
@@ -163,8 +163,8 @@ def test_a_file_of_another_format_is_refused(tmp_path: Path) -> None:
 
 
 def test_a_place_where_no_file_can_be_is_refused(tmp_path: Path) -> None:
-    """A directory, or a directory that is not there."""
-    for data in (tmp_path, tmp_path / "nowhere" / "data"):
+    """A directory, a directory that is not there, or a device."""
+    for data in (tmp_path, tmp_path / "nowhere" / "data", "/dev/null"):
         with pytest.raises(DataFileError, match="cannot be opened") as caught:
             Emulator(data)
         assert not caught.value.in_use

@@ -31,7 +31,7 @@ from google.protobuf import json_format
 from google.protobuf.descriptor import FieldDescriptor
 
 from vertex_registry.emulator._dispatch import APIS, MODEL_SERVICE, RPCS, Dropped, Fault
-from vertex_registry.emulator._status import Code, Failure, bad_request, internal, not_found
+from vertex_registry.emulator._status import Code, Failure, bad_request, internal, not_found, permission_denied
 
 if TYPE_CHECKING:
     import ssl
@@ -215,13 +215,12 @@ def _bind(message: Any, name: str, value: str, route: Route, seen: set[str]) -> 
         f'Invalid JSON payload received. Unknown name "{name}": Cannot bind query parameter.'
         f" Field '{name}' could not be found in request message"
     )
-    # No field that a query may set lies deeper: what does is in a body.
+    # No field that a query may set is repeated or lies deeper: what does is in a body.
     names = message.DESCRIPTOR
     field = names.fields_by_name.get(name) or names.fields_by_camelcase_name.get(name)
     if field is None or route.body in {"*", field.name} or field.name in {*route.fields, *seen}:
         raise bad_request(f"{unknown}.", (name, unknown))
-    if not field.is_repeated:
-        seen.add(field.name)
+    seen.add(field.name)
     if field.message_type is not None and field.message_type.full_name == "google.protobuf.FieldMask":
         # As it stands: a mask comes in either case, and the service reads both.
         getattr(message, field.name).paths.extend(filter(None, value.split(",")))
@@ -232,7 +231,7 @@ def _bind(message: Any, name: str, value: str, route: Route, seen: set[str]) -> 
     try:
         if given is None:
             raise json_format.ParseError  # noqa: TRY301 - it is handled where all that cannot be read is
-        json_format.ParseDict({field.json_name: [given] if field.is_repeated else given}, message)
+        json_format.ParseDict({field.json_name: given}, message)
     except json_format.ParseError:
         description = f"Invalid value at '{field.name}'"
         raise bad_request(f"{description}.", (field.name, description)) from None
@@ -400,7 +399,7 @@ class _Handler(BaseHTTPRequestHandler):
         origin = self.headers.get("Origin")
         foreign = origin is not None and not self.server.is_own(origin.partition("://")[2])
         if foreign or self.headers.get("Sec-Fetch-Site", "none") not in {"none", "same-origin"}:
-            raise Failure(Code.PERMISSION_DENIED, "This server does not answer to the pages of other sites.")
+            raise permission_denied("This server does not answer to the pages of other sites.")
 
     def _route(self, body: bytes) -> Answer:
         encoded, _, query = self.path.partition("?")
@@ -546,7 +545,7 @@ class RestServer(ThreadingHTTPServer):
                 with self._connections_lock:
                     # From here on it is this one that has the connection, and that close() ends.
                     self._connections[threading.current_thread()] = wrapped
-                    if self._closing:
+                    if self._closing:  # pragma: no cover - a race between a client and close()
                         return
                 wrapped.do_handshake()
                 super().finish_request(wrapped, client_address)

@@ -1161,8 +1161,7 @@ class Service:
                 raise not_found(f"The Model does not exist: {name.bare}.")
             key, number, body = model.key, model.last_version + 1, _Model.FromString(model.body)
         else:
-            if model is not None:
-                raise already_exists(f"The Model already exists: {name.bare}.")
+            # Its id was taken when the operation began.
             key, number, body = 0, 1, own
         layers = ("model", "first-on-model") if number == 1 else ("model",)
         on_model = self._assume.labels_at_upload in layers and not layered
@@ -1428,11 +1427,9 @@ def _plan_export(planned: Any, config: Any, model: Any, contents: set[int], time
     if not artifact and not image:
         violations.append(("output_config", "An artifact destination or an image destination must be set"))
     # "This field should only be set when the `exportableContent` field of the [Model.supported_export_formats] object
-    # contains `ARTIFACT`", and the other one when it contains `IMAGE`.
+    # contains `ARTIFACT`". The same goes for the image, which every model that can be exported has.
     if artifact and content.ARTIFACT not in contents:
         violations.append(("output_config.artifact_destination", "The model has no artifact to export"))
-    if image and content.IMAGE not in contents:
-        violations.append(("output_config.image_destination", "The model has no image to export"))
     if artifact and not _GCS_RE.fullmatch(artifact):
         field = "output_config.artifact_destination.output_uri_prefix"
         violations.append((field, "The destination must be a Cloud Storage directory, gs://bucket/directory"))

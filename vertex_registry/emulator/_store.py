@@ -217,8 +217,6 @@ class Store:
 
     def __init__(self, path: str | None, *, list_lag: int = 0) -> None:
         self._lock = threading.RLock()
-        self._depth = 0
-        self._closed = False
         self._database = _open(path)
         self._lag = list_lag
         self._lists_answered = 0
@@ -237,9 +235,7 @@ class Store:
     def close(self) -> None:
         """Give the file back. Closing twice is fine."""
         with self._lock:
-            if not self._closed:
-                self._closed = True
-                self._database.close()
+            self._database.close()
 
     @contextlib.contextmanager
     def reading(self) -> Iterator[None]:
@@ -249,17 +245,10 @@ class Store:
 
     @contextlib.contextmanager
     def writing(self) -> Iterator[None]:
-        """One transaction: all of it is on the disk when it ends, or nothing if it ends with an exception.
-
-        Within another transaction it is a part of that one.
-        """
+        """One transaction: all of it is on the disk when it ends, or nothing if it ends with an exception."""
         with self._lock:
-            if self._depth:
-                yield
-                return
             self._database.execute("BEGIN IMMEDIATE")
             under_way = self.under_way
-            self._depth += 1
             try:
                 yield
             except BaseException:
@@ -270,8 +259,6 @@ class Store:
             else:
                 self._database.execute("COMMIT")
                 self._remember()
-            finally:
-                self._depth -= 1
 
     def clear(self) -> None:
         """Forget everything."""
