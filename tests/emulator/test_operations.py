@@ -89,6 +89,18 @@ def test_looking_at_the_model_is_a_look(start: Start, connect: Connect, place: s
     assert not second.done
 
 
+def test_a_list_that_names_the_model_is_a_look(start: Start, connect: Connect, place: str, model: MakeModel) -> None:
+    """By its id; a list of everything is none."""
+    client = connect(start(polls_until_done=2))
+    begin(client, place, model(), model_id="mine")
+
+    def listed(text: str) -> int:
+        return len(list(client.list_models(request={"parent": place, "filter": text})))
+
+    assert [listed(""), listed("model=other"), listed("model=mine")] == [0, 0, 0]
+    assert [listed(""), listed("model=mine")] == [0, 1]
+
+
 def test_an_operation_that_fails_frees_the_id(start: Start, connect: Connect, place: str, model: MakeModel) -> None:
     """Nothing is made, and the next upload of the id makes it."""
     emulator = start(polls_until_done=2)

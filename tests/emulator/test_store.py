@@ -170,6 +170,12 @@ def test_a_place_where_no_file_can_be_is_refused(tmp_path: Path) -> None:
         assert not caught.value.in_use
 
 
+def test_a_file_must_have_a_name() -> None:
+    """None keeps everything in memory; an empty name would keep it nowhere."""
+    with pytest.raises(DataFileError, match="has no name"):
+        Emulator("")
+
+
 def test_one_emulator_at_a_time_has_a_file(tmp_path: Path) -> None:
     """A second one is refused until the first one is closed, also before anything is written."""
     data = tmp_path / "data"

@@ -502,7 +502,7 @@ class Service:
                 sign = "=" if term.operator is Operator.EQUALS else "<>"
                 conditions.append(Condition(f"{column} {sign} ?", (term.value,)))
         page = _page(query, unique="key", values=("display_name", "update_time"))
-        with self._listing():
+        with self._looking(place, query.filter.equal("model") or ""), self._listing():
             views = self._store.list_models(place, conditions, labels, page)
         return self._answer(types.ListModelsResponse.pb(), views, query, page, mask, versioned=False)
 

@@ -711,6 +711,11 @@ _OPERATION: Final = "parent, model, id, looks, rpc, api, request, failure, body"
 
 def _open(path: str | None) -> sqlite3.Connection:
     """A connection to the file, which is made if it is not there, and to nobody else's file."""
+    if path == "":
+        # SQLite would take a file that is gone when it is closed.
+        raise DataFileError(
+            "The data file has no name. Name one, or none at all to keep everything in memory.", path=""
+        )
     # Whoever holds the file holds it for long: there is nothing to wait for.
     try:
         database = sqlite3.connect(
