@@ -55,6 +55,12 @@ QUERIES: dict[str, Callable[[Store], list[Any]]] = {
     "all": lambda store: store.list_models(PLACE, [], [], NEWEST),
     "a page in the middle": lambda store: store.list_models(PLACE, [], [], NEWEST._replace(after=(150,))),
     "by display name": lambda store: store.list_models(PLACE, [], [], _by(("display_name", False), ("key", False))),
+    "by display name, in the middle of a name": lambda store: store.list_models(
+        PLACE, [], [], _by(("display_name", False), ("key", False))._replace(after=("name 3", 100), limit=5)
+    ),
+    "by update time, in the middle": lambda store: store.list_models(
+        PLACE, [], [], _by(("update_time", False), ("key", False))._replace(after=(100, 100), limit=5)
+    ),
     "by update time": lambda store: store.list_models(PLACE, [], [], _by(("update_time", True), ("key", True))),
     "a display name": lambda store: store.list_models(
         PLACE, [Condition("m.display_name = ?", ("name 3",))], [], NEWEST._replace(limit=9)
@@ -94,6 +100,21 @@ def test_a_query_costs_the_same_however_much_there_is(stores: tuple[Store, Store
     small, large = (cost(store, QUERIES[query]) for store in stores)
 
     assert large <= small * 1.2
+
+
+@pytest.mark.parametrize("column", ["key", "display_name", "update_time"])
+@pytest.mark.parametrize("falling", [False, True])
+def test_a_page_costs_the_same_wherever_it_lies(stores: tuple[Store, Store], column: str, falling: bool) -> None:
+    """Also among rows that are equal in what the list is ordered by."""
+    order = [(column, falling), ("key", falling)][column == "key" :]
+
+    def page(key: int) -> int:
+        value = {"display_name": ("name 3",), "update_time": (key - 1,), "key": ()}[column]
+        return cost(stores[1], lambda store: store.list_models(PLACE, [], [], Page(tuple(order), (*value, key), 5)))
+
+    early, late = page(204), page(3804)
+
+    assert max(early, late) <= min(early, late) * 1.2
 
 
 @pytest.mark.parametrize("lag", [0, 2])

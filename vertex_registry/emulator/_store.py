@@ -199,6 +199,12 @@ class Page(NamedTuple):
         order = ", ".join(f"{column} DESC" if descends else column for column, descends in self.order)
         if self.after is None:
             return "", (), order
+        directions = {descends for _, descends in self.order}
+        if len(directions) == 1:
+            # SQLite begins at such a position in an index.
+            columns = ", ".join(column for column, _ in self.order)
+            marks = ", ".join("?" * len(self.order))
+            return f" AND ({columns}) {'<' if directions == {True} else '>'} ({marks})", self.after, order
         # (a, b) > (x, y), each column in its own direction, is: a after x, or a = x and b after y. The first column is
         # also bounded by itself, because SQLite can use an index for that and not for the alternatives.
         first, descends = self.order[0]
