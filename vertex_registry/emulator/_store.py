@@ -194,28 +194,24 @@ class Page(NamedTuple):
     after: tuple[Any, ...] | None
     limit: int
 
-    def compile(self) -> tuple[str, tuple[Any, ...], str]:
-        """The condition that starts after the position, its values, and the ORDER BY clause."""
-        order = ", ".join(f"{column} DESC" if descends else column for column, descends in self.order)
+    @property
+    def order_by(self) -> str:
+        """The ORDER BY clause."""
+        return ", ".join(f"{column} DESC" if descends else column for column, descends in self.order)
+
+    def stretches(self) -> Iterator[Condition]:
+        """The conditions of the rows after the position, which follow upon one another in the order.
+
+        What comes after (x, y) is: the rows with a = x and b after y, and then those with a after x. An index leads to
+        the beginning of each; of the two as alternatives of one condition SQLite would look at every row.
+        """
         if self.after is None:
-            return "", (), order
-        directions = {descends for _, descends in self.order}
-        if len(directions) == 1:
-            # SQLite begins at such a position in an index.
-            columns = ", ".join(column for column, _ in self.order)
-            marks = ", ".join("?" * len(self.order))
-            return f" AND ({columns}) {'<' if directions == {True} else '>'} ({marks})", self.after, order
-        # (a, b) > (x, y), each column in its own direction, is: a after x, or a = x and b after y. The first column is
-        # also bounded by itself, because SQLite can use an index for that and not for the alternatives.
-        first, descends = self.order[0]
-        sql = f" AND {first} {'<=' if descends else '>='} ?"
-        values: list[Any] = [self.after[0]]
-        alternatives = []
-        for depth, (column, falling) in enumerate(self.order):
-            same = [f"{earlier} = ?" for earlier, _ in self.order[:depth]]
-            alternatives.append(" AND ".join([*same, f"{column} {'<' if falling else '>'} ?"]))
-            values += self.after[: depth + 1]
-        return f"{sql} AND ({' OR '.join(alternatives)})", tuple(values), order
+            yield Condition("", ())
+            return
+        for depth in reversed(range(len(self.order))):
+            column, descends = self.order[depth]
+            same = "".join(f" AND {earlier} = ?" for earlier, _ in self.order[:depth])
+            yield Condition(f"{same} AND {column} {'<' if descends else '>'} ?", self.after[: depth + 1])
 
 
 class Store:
@@ -567,13 +563,11 @@ class Store:
 
     def list_operations(self, parent: str, model: str | None, page: Page) -> list[OperationRow]:
         """The operations of a place, or of one of its models."""
-        after, values, order = page.compile()
         sql = f"SELECT {_OPERATION} FROM operations WHERE parent = ?"  # noqa: S608 - names of ours
-        given: tuple[Any, ...] = (parent,)
-        if model is not None:
-            sql += " AND model = ?"
-            given = (parent, model)
-        rows = self._all(f"{sql}{after} ORDER BY {order} LIMIT ?", *given, *values, page.limit)
+        if model is None:
+            rows = self._page(sql, page, parent)
+        else:
+            rows = self._page(f"{sql} AND model = ?", page, parent, model)
         return [OperationRow(*row) for row in rows]
 
     # --- evaluations ---------------------------------------------------------
@@ -593,14 +587,7 @@ class Store:
 
     def list_evaluations(self, model: int, number: int, page: Page) -> list[tuple[str, bytes]]:
         """The evaluations of a version, each with its id."""
-        after, values, order = page.compile()
-        return self._all(
-            f"SELECT id, body FROM evaluations WHERE model = ? AND number = ?{after} ORDER BY {order} LIMIT ?",  # noqa: S608 - names of ours
-            model,
-            number,
-            *values,
-            page.limit,
-        )
+        return self._page("SELECT id, body FROM evaluations WHERE model = ? AND number = ?", page, model, number)
 
     def add_slice(self, model: int, evaluation_id: str, slice_id: str, dimension: str, body: bytes) -> None:
         """Keep a slice of an evaluation."""
@@ -625,17 +612,10 @@ class Store:
 
     def list_slices(self, model: int, evaluation_id: str, dimension: str | None, page: Page) -> list[tuple[str, bytes]]:
         """The slices of an evaluation, each with its id; with a dimension, those along it."""
-        after, values, order = page.compile()
-        return self._all(
-            "SELECT id, body FROM slices WHERE model = ? AND evaluation = ? AND (? IS NULL OR dimension = ?)"  # noqa: S608 - names of ours
-            f"{after} ORDER BY {order} LIMIT ?",
-            model,
-            evaluation_id,
-            dimension,
-            dimension,
-            *values,
-            page.limit,
-        )
+        sql = "SELECT id, body FROM slices WHERE model = ? AND evaluation = ?"
+        if dimension is None:
+            return self._page(sql, page, model, evaluation_id)
+        return self._page(f"{sql} AND dimension = ?", page, model, evaluation_id, dimension)
 
     # --- within --------------------------------------------------------------
 
@@ -645,6 +625,15 @@ class Store:
     def _all(self, sql: str, *values: Any) -> list[Any]:
         return self._database.execute(sql, values).fetchall()
 
+    def _page(self, sql: str, page: Page, *values: Any) -> list[Any]:
+        """The rows of a page of what is selected, the values being those of its conditions."""
+        rows: list[Any] = []
+        for stretch in page.stretches():
+            if len(rows) < page.limit:
+                ordered = f"{sql}{stretch.sql} ORDER BY {page.order_by} LIMIT ?"
+                rows += self._all(ordered, *values, *stretch.values, page.limit - len(rows))
+        return rows
+
     def _view(self, join: str, *values: Any) -> View | None:
         row = self._one(
             f"SELECT {_VIEW} FROM main.models AS m JOIN main.versions AS v {join} WHERE m.parent = ? AND m.id = ?",  # noqa: S608 - names of ours
@@ -653,18 +642,10 @@ class Store:
         return row and View(*row)
 
     def _list(self, source: str, of: tuple[Any, ...], conditions: Iterable[Condition], page: Page) -> list[View]:
-        after, values, order = page.compile()
         wheres = list(conditions)
-        sql = "".join(f" AND {condition.sql}" for condition in wheres)
+        sql = f"SELECT {_VIEW} FROM {source}" + "".join(f" AND {condition.sql}" for condition in wheres)  # noqa: S608 - names of ours
         given = [value for condition in wheres for value in condition.values]
-        rows = self._all(
-            f"SELECT {_VIEW} FROM {source}{sql}{after} ORDER BY {order} LIMIT ?",  # noqa: S608 - names of ours
-            *of,
-            *given,
-            *values,
-            page.limit,
-        )
-        return [View(*row) for row in rows]
+        return [View(*row) for row in self._page(sql, page, *of, *given)]
 
     def _write_aliases(self, model: int, number: int, aliases: str, time: int | None) -> None:
         self._database.execute(
