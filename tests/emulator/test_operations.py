@@ -132,6 +132,27 @@ def test_an_operation_fails_where_its_model_went(start: Start, connect: Connect,
     assert client.get_operation({"name": second.name}).error.code == 5
 
 
+def test_an_operation_means_the_version_that_its_alias_had(
+    start: Start, connect: Connect, place: str, model: MakeModel
+) -> None:
+    """An alias that moves before the operation is done takes nothing with it."""
+    client = connect(start(polls_until_done=1))
+    name = f"{place}/models/mine"
+    for request in ({"model_id": "mine"}, {"parent_model": name}, {"parent_model": name}):
+        made = begin(client, place, model(version_aliases=["gold"]), **request)
+        client.get_operation({"name": made.name})
+    deleted = client.delete_model_version(name=f"{name}@gold").operation
+    copied = client.copy_model(parent=place, source_model=name).operation
+    client.merge_version_aliases(name=f"{name}@2", version_aliases=["gold", "default"])
+
+    client.get_operation({"name": copied.name})
+    client.get_operation({"name": deleted.name})
+
+    assert [version.version_id for version in client.list_model_versions(name=name)] == ["1", "2"]
+    copy = client.get_model(name=copied.name.partition("/operations/")[0])
+    assert copy.original_model_info.model == f"{name}@1"
+
+
 def test_a_second_upload_of_an_id_loses_whatever_is_done_first(
     start: Start, connect: Connect, place: str, model: MakeModel
 ) -> None:

@@ -603,7 +603,8 @@ class Service:
             # A guess: an examples model is one that was uploaded as such.
             if not _Model.FromString(view.version_body).explanation_spec.parameters.HasField("examples"):
                 raise failed_precondition(f"{name.bare}@{view.number} has no example-based explanations to update.")
-            return self._begin("UpdateExplanationDataset", request, call, name.place, name.model)
+            meant = _meant(request, "model", view)
+            return self._begin("UpdateExplanationDataset", meant, call, name.place, name.model)
 
     def delete_model(self, request: Any, call: Call) -> operations_pb2.Operation:
         """Deletes a Model."""
@@ -623,8 +624,10 @@ class Service:
         if name.version is None:
             raise invalid_argument(("name", "A version must be explicitly included in the Model resource name"))
         with self._store.writing():
-            self._check_deletable(self._view(name))
-            return self._begin("DeleteModelVersion", request, call, name.place, name.model)
+            view = self._view(name)
+            self._check_deletable(view)
+            meant = _meant(request, "name", view)
+            return self._begin("DeleteModelVersion", meant, call, name.place, name.model)
 
     def merge_version_aliases(self, request: Any, call: Call) -> Any:
         """Merges a set of aliases for a Model version."""
@@ -644,13 +647,13 @@ class Service:
         removed = {alias[1:] for alias in request.version_aliases if alias.startswith("-")}
         # "Adding and deleting the same alias in the request is not recommended, and the 2 operations will be cancelled
         # out."
-        cancelled = added & removed
+        both = added & removed
         with self._store.writing():
             view = self._view(name)
-            aliases = [alias for alias in view.aliases.split() if alias not in removed - cancelled]
+            aliases = [alias for alias in view.aliases.split() if alias not in removed - both]
             # "there must be exactly one default version alias for a model": it cannot be removed, only moved. The
             # code is a guess.
-            if DEFAULT in removed - cancelled and view.number == view.default_version:
+            if DEFAULT in removed - both and view.number == view.default_version:
                 raise failed_precondition(
                     f"The alias {DEFAULT} cannot be removed from {name.bare}@{view.number}: a model has exactly one"
                     f" {DEFAULT} version. Add the alias to another version instead."
@@ -659,7 +662,7 @@ class Service:
             aliases += [
                 alias
                 for alias in dict.fromkeys(request.version_aliases)
-                if alias in added - cancelled and alias not in aliases
+                if alias in added - both and alias not in aliases
             ]
             self._store.set_aliases(view.key, view.number, aliases, time=self._now())
             self._list_labels(name)
@@ -702,8 +705,9 @@ class Service:
         if violations:
             raise invalid_argument(*violations)
         with self._looking(source.place, source.model):
-            self._view(source)
-        return self._begin_version("CopyModel", request, call, place, parent_model, request.model_id)
+            # Which version a name without one means is not said here: the default one, as everywhere else (a guess).
+            meant = _meant(request, "source_model", self._view(source))
+        return self._begin_version("CopyModel", meant, call, place, parent_model, request.model_id)
 
     def import_model_evaluation(self, request: Any, call: Call) -> Any:
         """Imports an externally generated ModelEvaluation."""
@@ -1126,7 +1130,6 @@ class Service:
         return _version_response(types.UploadModelResponse, row, number)
 
     def _copy(self, row: OperationRow, request: Any) -> Message:
-        # Which version a name without one means is not said here: the default one, as everywhere else (a guess).
         source = self._view(_parse_name("source_model", request.source_model))
         # Not copied, as the documentation says: the aliases, the id, the evaluations and the encryption. That both
         # layers of labels are, is a guess.
@@ -1377,6 +1380,14 @@ def _describe(version: Any) -> None:
     version.supported_export_formats.add(
         id="custom-trained", exportable_contents=[content.ARTIFACT, content.IMAGE][not version.artifact_uri :]
     )
+
+
+def _meant(request: Any, field: str, view: View) -> Any:
+    """The request with the version that it means by its number: what an alias means may change until it is done."""
+    meant = type(request)()
+    meant.CopyFrom(request)
+    setattr(meant, field, f"{view.parent}/models/{view.id}@{view.number}")
+    return meant
 
 
 def _page(query: Query, *, unique: str, values: tuple[str, ...]) -> Page:
