@@ -230,7 +230,8 @@ def check_directory(names: Iterable[str], image: str, *, where: str) -> None:
         shown = ", ".join(there[:_SHOWN]) + (f" and {len(there) - _SHOWN} more" if len(there) > _SHOWN else "")
         problem = f"It holds {shown}. Save the model under that name, at the top of the directory"
     raise InvalidArgumentError(
-        f"{where} cannot be served by {image}, which loads {wanted}. {problem}, or name another image with container=."
+        f"{where} cannot be served by {image}, which loads {wanted}. {problem}, or name another image with container=.",
+        resource=where,
     )
 
 

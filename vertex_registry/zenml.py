@@ -34,6 +34,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal, cast
 import click
 from pydantic import BaseModel, SecretStr
 from zenml.exceptions import ZenMLBaseException
+from zenml.io import fileio
 from zenml.model_registries.base_model_registry import (
     BaseModelRegistry,
     BaseModelRegistryConfig,
@@ -508,8 +509,10 @@ class VertexModelRegistry(BaseModelRegistry):
             folder = Path(root, "model")
             if source.startswith("gs://"):
                 self._vertex.download(source, folder)
-            else:
+            elif fileio.isdir(source):
                 io_utils.copy_dir(source, str(folder))
+            else:
+                raise MissingError(f"There is no artifact in {source!r}. Nothing was registered.")
             pickled = folder / "artifact.pkl"
             if _SKLEARN.search(image if isinstance(image, str) else image.image) and pickled.exists():
                 pickled.rename(folder / "model.pkl")

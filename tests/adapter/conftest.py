@@ -23,6 +23,7 @@ import pytest
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+    from tests.storage.server import StorageServer
     from vertex_registry.emulator import Emulator
     from vertex_registry.zenml import VertexModelRegistry
 
@@ -130,6 +131,18 @@ def zenml() -> Iterator[ZenML]:
         zenml("init")
         zenml(f"model-registry flavor register {FLAVOR}")
         yield zenml
+
+
+@pytest.fixture(scope="session")
+def _buckets(storage_server: StorageServer) -> None:
+    for bucket in ("staging", "guide", "models"):
+        storage_server.make_bucket(bucket)
+
+
+@pytest.fixture
+def storage(_buckets: None, storage_emulator: StorageServer) -> StorageServer:
+    """A storage server with some buckets; to be asked for before the emulator, which then looks into it."""
+    return storage_emulator
 
 
 @pytest.fixture

@@ -1,0 +1,192 @@
+"""Where artifacts lie, how they get to where Vertex reads them, and how the model comes back."""
+
+from __future__ import annotations
+
+import pickle
+from typing import TYPE_CHECKING, Any
+
+import cloudpickle  # type: ignore[import-untyped]  # ships no types
+import joblib
+import pytest
+from sklearn.datasets import load_iris
+from sklearn.linear_model import LogisticRegression
+
+from vertex_registry import ServingContainer
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from tests.adapter.conftest import ZenML
+    from tests.storage.server import StorageServer
+    from vertex_registry.emulator import Emulator
+    from vertex_registry.zenml import VertexModelRegistry
+
+# Google has no image for the scikit-learn of today, and the client says so.
+pytestmark = pytest.mark.filterwarnings("ignore:Google has no serving image for scikit-learn")
+
+
+@pytest.fixture(scope="module")
+def model() -> Any:
+    """A classifier of irises."""
+    features, species = load_iris(return_X_y=True)
+    return LogisticRegression(max_iter=1000).fit(features, species)
+
+
+@pytest.fixture
+def artifact(tmp_path: Path, model: Any) -> Path:
+    """The folder that ZenML makes of the classifier in its default artifact store."""
+    folder = tmp_path / "sklearn_classifier" / "output"
+    folder.mkdir(parents=True)
+    (folder / "artifact.pkl").write_bytes(cloudpickle.dumps(model))
+    (folder / "python_version.txt").write_text("3.11.7", encoding="utf-8")
+    return folder
+
+
+@pytest.fixture
+def staging(
+    storage: StorageServer, zenml: ZenML, emulator: Emulator, active: Callable[[], VertexModelRegistry]
+) -> VertexModelRegistry:
+    """A registry with a staging bucket."""
+    del storage, emulator
+    zenml.use(staging_bucket="gs://staging/models")
+    return active()
+
+
+def loads(registry: VertexModelRegistry, version: str) -> bool:
+    """Whether the version is the classifier."""
+    loaded = registry.load_model_version("iris", version, trusted=True)
+    return list(loaded.predict([[5.1, 3.5, 1.4, 0.2], [5.9, 3.0, 5.1, 1.8]])) == [0, 2]
+
+
+def test_a_local_artifact_without_a_staging_bucket(
+    zenml: ZenML, registry: VertexModelRegistry, artifact: Path, emulator: Emulator
+) -> None:
+    """One line names both ways out, and nothing is sent."""
+    with pytest.raises(RuntimeError) as refused:
+        registry.register_model_version("iris", "1", str(artifact))
+
+    assert "GCS artifact store" in str(refused.value)
+    assert "--staging_bucket=gs://BUCKET" in str(refused.value)
+    assert "\n" not in str(refused.value)
+    assert "UploadModel" not in {request.rpc for request in emulator.requests()}
+    assert zenml("model-registry models list-versions iris").strip() == "No model versions found."
+
+
+def test_a_local_artifact_is_staged(staging: VertexModelRegistry, artifact: Path, storage: StorageServer) -> None:
+    """ZenML's pickle is copied under the name that the image loads, is registered from there, and comes back."""
+    version = staging.register_model_version("iris", "1", str(artifact))
+
+    uri = staging.get_model_uri_artifact_store(version)
+    assert uri.startswith("gs://staging/models/")
+    prefix = uri.removeprefix("gs://staging/")
+    names = [name for name in storage.names("staging") if name.startswith(prefix)]
+    assert sorted(names) == [f"{prefix}/model.pkl", f"{prefix}/python_version.txt"]
+    assert (artifact / "artifact.pkl").exists()
+    assert loads(staging, "1")
+
+
+def test_a_staged_artifact_is_registered_once(staging: VertexModelRegistry, artifact: Path, model: Any) -> None:
+    """The same content gives the version that is there, and a changed content is a new version that wins."""
+    first = staging.register_model_version("iris", "1", str(artifact))
+    assert staging.register_model_version("iris", "1", str(artifact)) == first
+    (artifact / "python_version.txt").write_text("3.12", encoding="utf-8")
+    second = staging.register_model_version("iris", "1", str(artifact))
+
+    assert second.model_source_uri != first.model_source_uri
+    assert staging.get_model_version("iris", "1") == second
+    assert len(staging.list_model_versions("iris")) == 2
+    assert model is not None
+
+
+def test_an_artifact_in_cloud_storage_that_the_image_cannot_load(
+    storage: StorageServer, zenml: ZenML, registry: VertexModelRegistry, artifact: Path, emulator: Emulator
+) -> None:
+    """It is refused before anything is sent, in one line that names the staging bucket and another image."""
+    storage.put("models", "refused/artifact.pkl", (artifact / "artifact.pkl").read_bytes())
+
+    with pytest.raises(RuntimeError) as refused:
+        registry.register_model_version("iris", "1", "gs://models/refused")
+    message = str(refused.value)
+    assert "gs://models/refused cannot be served by" in message
+    assert "--staging_bucket=gs://BUCKET" in message
+    assert "--serving_image=IMAGE" in message
+    assert "\n" not in message
+    assert "UploadModel" not in {request.rpc for request in emulator.requests()}
+    assert zenml("model-registry models list").strip() == "No models found."
+
+
+def test_an_artifact_in_cloud_storage_is_staged(
+    staging: VertexModelRegistry, storage: StorageServer, artifact: Path
+) -> None:
+    """With a staging bucket, the pickle of a GCS artifact store is copied under the name that the image loads."""
+    storage.put("models", "gcs/artifact.pkl", (artifact / "artifact.pkl").read_bytes())
+    version = staging.register_model_version("iris", "1", "gs://models/gcs")
+
+    assert version.model_source_uri.startswith("gs://staging/models/")
+    assert loads(staging, "1")
+
+
+def test_an_artifact_that_can_be_served_stays_where_it_is(
+    staging: VertexModelRegistry, storage: StorageServer, tmp_path: Path, model: Any
+) -> None:
+    """An artifact that the image finds its file in is registered from there."""
+    joblib.dump(model, tmp_path / "model.joblib")
+    storage.put("models", "served/model.joblib", (tmp_path / "model.joblib").read_bytes())
+    before = storage.names("staging")
+
+    assert staging.register_model_version("iris", "1", "gs://models/served").model_source_uri == "gs://models/served"
+    assert storage.names("staging") == before
+    assert loads(staging, "1")
+
+
+@pytest.mark.parametrize(
+    "container", ["europe-docker.pkg.dev/acme/own:1", ServingContainer("europe-docker.pkg.dev/acme/own:1")]
+)
+def test_another_image_loads_what_it_likes(
+    staging: VertexModelRegistry, artifact: Path, storage: StorageServer, container: Any
+) -> None:
+    """For an image that is not scikit-learn's nothing is renamed."""
+    version = staging.register_model_version("iris", "raw", str(artifact), container=container)
+
+    names = [
+        name for name in storage.names("staging") if version.model_source_uri.removeprefix("gs://staging/") in name
+    ]
+    assert [name.rpartition("/")[2] for name in names] == ["artifact.pkl", "python_version.txt"]
+    assert loads(staging, "raw")
+
+
+def test_what_runs_code_is_loaded_for_those_who_trust_it(staging: VertexModelRegistry, artifact: Path) -> None:
+    """A pickle is not read unless the caller trusts its writer, and the message says why."""
+    staging.register_model_version("iris", "1", str(artifact))
+
+    with pytest.raises(RuntimeError, match="runs whatever code .* trusted=True"):
+        staging.load_model_version("iris", "1")
+
+
+def test_an_artifact_that_is_not_there(staging: VertexModelRegistry, tmp_path: Path, emulator: Emulator) -> None:
+    """An artifact that is gone, here or in Cloud Storage, is one line, and nothing is registered."""
+    for source in (str(tmp_path / "gone"), "gs://models/gone"):
+        with pytest.raises((RuntimeError, KeyError)) as refused:
+            staging.register_model_version("iris", "1", source)
+        assert source in str(refused.value)
+    assert "UploadModel" not in {request.rpc for request in emulator.requests()}
+
+
+def test_a_staging_bucket_that_is_none(
+    zenml: ZenML, storage: StorageServer, emulator: Emulator, active: Callable[[], VertexModelRegistry], artifact: Path
+) -> None:
+    """A staging bucket that does not exist, or is no bucket, is one line, and nothing is registered."""
+    del storage
+    for bucket, said in (("gs://nobodys", "nobodys"), ("models", "gs://")):
+        zenml.use(staging_bucket=bucket)
+        with pytest.raises((RuntimeError, KeyError), match=said):
+            active().register_model_version("iris", "1", str(artifact))
+    assert "UploadModel" not in {request.rpc for request in emulator.requests()}
+
+
+def test_the_files_are_pickles(artifact: Path, model: Any) -> None:
+    """What is renamed is a plain pickle, which the image reads without cloudpickle."""
+    unpickled = pickle.loads((artifact / "artifact.pkl").read_bytes())  # noqa: S301  # it was written here
+
+    assert type(unpickled) is type(model)

@@ -1,0 +1,129 @@
+"""The guide, docs/zenml.md, from beginning to end, in processes of its own."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from tests.adapter.conftest import environment
+from vertex_registry import RegistryClient
+from vertex_registry._loading import FORMATS
+from vertex_registry.zenml import VertexModelRegistryConfig
+
+if TYPE_CHECKING:
+    from tests.storage.server import StorageServer
+    from vertex_registry.emulator import Emulator
+
+GUIDE = Path(__file__).parents[2] / "docs" / "zenml.md"
+TEXT = GUIDE.read_text(encoding="utf-8")
+BLOCKS = re.findall(r"^```(shell|python)\n(.*?)^```$", TEXT, re.DOTALL | re.MULTILINE)
+COMMANDS = [
+    command for kind, block in BLOCKS if kind == "shell" for command in re.split(r"\n+(?=[a-z])", block.strip())
+]
+
+# The other ways to credentials, which test_access.py goes; and the one command that needs the network.
+ELSEWHERE = (
+    "pip install",
+    "zenml secret",
+    *(f"zenml model-registry register vertex_registry_{way}" for way in ("local", "secret")),
+)
+
+
+class Shell:
+    """A folder and an environment that commands are run in, as a person would, one after the other."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
+        self.done: set[str] = set()
+        self.environment = {**os.environ, **environment(folder), "PATH": path, "HOME": str(folder)}
+
+    def run(self, command: str, answer: str = "") -> str:
+        """What a command wrote; it has to succeed."""
+        done = subprocess.run(
+            ["/bin/sh", "-c", command],
+            cwd=self.folder,
+            env=self.environment,
+            input=answer,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.returncode == 0, f"{command}\n{done.stdout}\n{done.stderr}"
+        return done.stdout + done.stderr
+
+    def run_the_guides(self, beginning: str, **values: str) -> str:
+        """Run the guide's own command of that beginning, with its placeholders filled in."""
+        (command,) = [command for command in COMMANDS if command == beginning] or [
+            command for command in COMMANDS if command.startswith(f"{beginning} ")
+        ]
+        self.done.add(command)
+        for name, value in values.items():
+            command = command.replace(f"<{name}>", value)
+        assert "<" not in command, command
+        return self.run(command, answer="y\n")
+
+    def python(self, *blocks: int) -> str:
+        """Run blocks of the guide's Python as one script."""
+        code = [block for kind, block in BLOCKS if kind == "python"]
+        script = self.folder / "run.py"
+        script.write_text("\n".join(code[block] for block in blocks), encoding="utf-8")
+        return self.run(f"python {script.name}")
+
+
+def test_the_guide(tmp_path: Path, storage: StorageServer, key: Path, emulator: Emulator) -> None:
+    """Each command and each line of Python of the guide does what the guide says, against a real server."""
+    storage.put("models", "churn/1/model.joblib", b"a model")
+    storage.put("models", "raw/weights.bin", b"another")
+    shell = Shell(tmp_path)
+    assert key.parent == tmp_path
+
+    shell.run_the_guides("zenml init")
+    shell.run_the_guides("zenml model-registry flavor register")
+    assert "with access to" in shell.run_the_guides("zenml service-connector register", PROJECT_ID="acme")
+    shell.run_the_guides("zenml model-registry register vertex_registry")
+    shell.run_the_guides("zenml model-registry connect")
+    shell.run_the_guides("zenml stack register")
+    shell.run_the_guides("zenml model-registry update", BUCKET="guide")
+
+    assert "Model version 1 registered in Model Registry" in shell.python(0, 1)
+    (stored,) = [name for name in storage.names("guide") if name.endswith("model.pkl")]
+    assert "artifact.pkl" not in stored
+    with RegistryClient(project="acme") as client:
+        registered = client.get_version("iris_clf", version_name="1")
+    assert registered.artifact_uri == f"gs://guide/{stored.rpartition('/')[0]}"
+    assert registered.description == "ZenML model registered after promotion"
+    assert registered.managed_by == "zenml"
+
+    assert "iris_clf" in shell.run_the_guides("zenml model-registry models list")
+    assert re.search(r"iris_clf +1 ", shell.run_the_guides("zenml model-registry models list-versions iris_clf"))
+    assert registered.artifact_uri in shell.run_the_guides("zenml model-registry models get-version")
+    assert re.search(r"STAGE +Production", shell.run_the_guides("zenml model-registry models update-version"))
+    shell.python(2, 3, 4)
+    shell.run_the_guides("zenml model-registry models delete-version")
+    assert "No model versions found." in shell.run_the_guides("zenml model-registry models list-versions iris_clf -m")
+
+    left = [command for command in COMMANDS if command not in shell.done and not command.startswith(ELSEWHERE)]
+    assert not left, "commands of the guide that were not run"
+    sent = [request for request in emulator.requests() if "zenml/" in request.metadata["x-goog-api-client"]]
+    assert sent
+    assert all(request.metadata["authorization"].startswith("Bearer sha256:") for request in sent)
+
+
+def test_the_settings_are_in_the_guide() -> None:
+    """Each setting has a row in the guide's table, and each row is a setting's."""
+    table = TEXT.partition("## Settings")[2].partition("## Errors")[0]
+
+    assert set(re.findall(r"^\| `(\w+)` \|", table, re.MULTILINE)) == set(VertexModelRegistryConfig.model_fields)
+
+
+def test_the_formats_are_in_the_guide() -> None:
+    """The guide's table of formats is the one that the code goes by."""
+    table = TEXT.partition("<!-- the formats: begin -->\n")[2].partition("<!-- the formats: end -->")[0]
+    rows = [f"| `{form.file}` | {form.library} | {'yes' if form.runs_code else 'no'} |" for form in FORMATS]
+
+    assert table.splitlines()[2:] == rows
