@@ -279,6 +279,15 @@ def test_what_is_not_http_is_refused(emulator: Emulator, sent: bytes) -> None:
     assert requests.get(f"{emulator.rest}/emulator/health", timeout=10).ok
 
 
+@pytest.mark.parametrize("head", [b"X / HTTP/1.1\r\n", b"POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n", b"x\r\n"])
+def test_a_client_that_is_refused_hears_so(emulator: Emulator, head: bytes) -> None:
+    """Also one that goes on sending much that nobody reads."""
+    received = exchange(emulator, head + b"\r\n" + b"x" * 3_000_000)
+
+    assert b"HTTP/1.1 4" in received
+    assert received.endswith(b"}")
+
+
 def test_half_a_body_is_no_request(emulator: Emulator, place: str) -> None:
     """A client that goes away in the middle has asked for nothing."""
     host = str(emulator.rest).removeprefix("http://").encode()

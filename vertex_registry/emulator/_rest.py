@@ -43,6 +43,9 @@ _log = logging.getLogger(__name__)
 
 _LONGEST_BODY: Final = 32 * 1024 * 1024
 _IDLE: Final = 60.0
+# How long, and in what pieces, what a refused client still sends is read, in seconds and bytes.
+_LINGER: Final = 1.0
+_PART: Final = 65536
 
 # What Google's front end takes on every request beside the fields of the message; parameters with a $ are its own too.
 _SYSTEM_PARAMETERS: Final = frozenset(
@@ -368,17 +371,15 @@ class _Handler(BaseHTTPRequestHandler):
             return _failed(internal(f"The emulator made a mistake: {type(error).__name__}."))
 
     def _read_body(self) -> bytes:
+        self.close_connection, kept = True, self.close_connection
         if "Transfer-Encoding" in self.headers:
-            self.close_connection = True
             raise Failure(
                 Code.INVALID_ARGUMENT, "Send the body with a Content-Length.", http=HTTPStatus.LENGTH_REQUIRED
             )
         length = self.headers.get("Content-Length", "0")
         if len(self.headers.get_all("Content-Length", [])) > 1 or not re.fullmatch(r"[0-9]{1,18}", length):
-            self.close_connection = True
             raise bad_request("The Content-Length is not a number.")
         if int(length) > _LONGEST_BODY:
-            self.close_connection = True
             raise Failure(
                 Code.INVALID_ARGUMENT,
                 f"The body is longer than {_LONGEST_BODY} bytes.",
@@ -386,8 +387,8 @@ class _Handler(BaseHTTPRequestHandler):
             )
         body = self.rfile.read(int(length))
         if len(body) < int(length):
-            self.close_connection = True
             raise Dropped
+        self.close_connection = kept
         return body
 
     def _check_origin(self) -> None:
@@ -434,6 +435,17 @@ class _Handler(BaseHTTPRequestHandler):
         body = b"" if self.command == "HEAD" else answer.body
         # At once: a header and a body that are written apart cost a client forty milliseconds.
         self.wfile.write(f"{lines}\r\n".encode("latin-1") + body)
+        if self.close_connection:
+            self._discard()
+
+    def _discard(self) -> None:
+        """Read on until the client has seen the end: to close on bytes that nobody read would take its answer away."""
+        with contextlib.suppress(OSError):
+            self.connection.shutdown(socket.SHUT_WR)
+            self.connection.settimeout(_LINGER)
+            left = _LONGEST_BODY
+            while left > 0 and (part := self.rfile.read1(_PART)):
+                left -= len(part)
 
     def send_error(self, code: int, message: str | None = None, explain: str | None = None) -> None:
         """What ``http.server`` itself refuses, as Google's JSON."""
