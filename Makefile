@@ -6,8 +6,10 @@ BIN    := $(VENV)/bin
 READY  := $(VENV)/ready
 ZENML  := .venv-zenml
 
+LIVE    = $(if $(LOCATION),--location "$(LOCATION)") $(if $(YES),--yes)
+
 .DEFAULT_GOAL := help
-.PHONY: help demo test check format lowest record clean
+.PHONY: help demo test check format lowest record live record-live clean
 
 help:     ## list what there is
 	@grep -hE '^[a-z-]+: .*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 18
@@ -55,6 +57,12 @@ lowest:  ## run the tests with the lowest versions that pyproject.toml allows
 
 record: $(READY)   ## record the cassettes against the emulator
 	@$(BIN)/python -m tests.cassettes.recorder
+
+live: $(READY)   ## run the tests against the real Vertex: PROJECT=... BUCKET=... [LOCATION=...] [YES=1]
+	@$(BIN)/python -m tests.live run "$(PROJECT)" "$(BUCKET)" $(LIVE)
+
+record-live: $(READY)   ## record the cassettes against the real Vertex: likewise
+	@$(BIN)/python -m tests.live record "$(PROJECT)" "$(BUCKET)" $(LIVE)
 
 clean:   ## remove .venv and every cache
 	rm -rf $(VENV) $(ZENML) .venv-lowest .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis .coverage*

@@ -178,11 +178,13 @@ def _compare(
                 continue
             inner = f"{where}.{name}" if where else name
             yield from _compare(inner, recorded.get(name, _ABSENT), given.get(name, _ABSENT), known, paged=paged)
-    elif isinstance(recorded, list) and isinstance(given, list):
+    elif isinstance(recorded, list) or isinstance(given, list):
+        # JSON of protobuf leaves an empty list out.
+        recorded, given = ([] if one == _ABSENT else one for one in (recorded, given))
         if where.rpartition(".")[2] in SETS:
             recorded, given = sorted(recorded), sorted(given)
-        if len(recorded) != len(given):
-            yield where, _names(recorded), _names(given)
+        if _shortly(recorded) != _shortly(given):
+            yield where, _shortly(recorded), _shortly(given)
             return
         for left, right in zip(recorded, given, strict=True):
             yield from _compare(f"{where}[]", left, right, known, paged=paged)
@@ -190,11 +192,12 @@ def _compare(
         yield where, recorded, given
 
 
-def _names(listed: list[Any]) -> Any:
-    """What a list holds, shortly."""
-    if all(isinstance(item, dict) and "name" in item for item in listed):
-        return [item["name"].rpartition("/models/")[2] for item in listed]
-    return listed
+def _shortly(listed: list[Any]) -> list[Any]:
+    """What a list holds: of models their names and versions."""
+    return [
+        f"{item['displayName']}@{item.get('versionId')}" if isinstance(item, dict) and "displayName" in item else item
+        for item in listed
+    ]
 
 
 def _is_same(where: str, recorded: Any, given: Any, known: dict[str, str]) -> bool:

@@ -59,7 +59,7 @@ def server(scenario: Scenario, **settings: Any) -> Iterator[str]:
     """The address of a fresh emulator that does what the scenario needs."""
     with contextlib.ExitStack() as stack:
         emulator = stack.enter_context(
-            Emulator(grpc_port=None, polls_until_done=scenario.looks, **_counted() | settings)
+            Emulator(grpc_port=None, polls_until_done=scenario.looks, **counted() | settings)
         )
         for fault in scenario.faults:
             emulator.fail(**fault)
@@ -70,7 +70,7 @@ def server(scenario: Scenario, **settings: Any) -> Iterator[str]:
             yield stack.enter_context(Proxy(emulator.rest, request=_paged(scenario.page))).address
 
 
-def _counted() -> dict[str, Any]:
+def counted() -> dict[str, Any]:
     seconds, ids = itertools.count(), itertools.count(10**18)
     return {"now": lambda: _START + dt.timedelta(seconds=next(seconds)), "new_id": lambda: str(next(ids))}
 
@@ -94,7 +94,7 @@ def provenance(scenario: Scenario) -> tape.Provenance:
 def record(scenario: Scenario, file: Path, stated: tape.Provenance) -> None:
     """Hold a conversation with an emulator and write it to a file."""
     with server(scenario) as endpoint, tape.recording(file, stated):
-        scenario.play(world(endpoint))
+        scenario.hold(world(endpoint))
 
 
 def record_all(folder: Path = CASSETTES) -> list[str]:

@@ -105,7 +105,7 @@ class Exchange:
 
 def load(file: Path) -> tuple[Provenance, list[Exchange]]:
     """A cassette's provenance and its conversation."""
-    content = yaml.safe_load(file.read_text(encoding="utf-8"))
+    content = _parse(file.read_text(encoding="utf-8"))
     exchanges = [
         Exchange(
             method=interaction["request"]["method"],
@@ -119,11 +119,15 @@ def load(file: Path) -> tuple[Provenance, list[Exchange]]:
     return Provenance(**content["recorded"]), exchanges
 
 
-class _Dumper(yaml.SafeDumper):
+def _parse(text: str) -> Any:
+    return yaml.load(text, Loader=yaml.CSafeLoader)
+
+
+class _Dumper(yaml.CSafeDumper):
     """YAML in which a text of several lines is a block."""
 
 
-def _text(dumper: yaml.SafeDumper, text: str) -> yaml.ScalarNode:
+def _text(dumper: yaml.CSafeDumper, text: str) -> yaml.ScalarNode:
     return dumper.represent_scalar("tag:yaml.org,2002:str", text, style="|" if "\n" in text else None)
 
 
@@ -163,7 +167,7 @@ class _Serializer:
 
     @staticmethod
     def deserialize(text: str) -> Any:
-        return yaml.safe_load(text)
+        return _parse(text)
 
 
 def _str(text: str | bytes | None) -> str:

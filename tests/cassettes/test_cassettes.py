@@ -36,7 +36,7 @@ def file_of(scenario: Scenario) -> Path:
 def test_to_the_client(scenario: Scenario) -> None:
     """The client says what is on file, word for word and in that order, and makes of the answers what it should."""
     with tape.replaying(file_of(scenario)):
-        scenario.play(recorder.world(NOBODY))
+        scenario.hold(recorder.world(NOBODY))
 
 
 @every_scenario

@@ -63,7 +63,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--location", default="us-central1", help="the location (%(default)s)")
     parser.add_argument("--yes", action="store_true", help="do not ask before the first write")
     parser.add_argument("--endpoint", default="", metavar="URL", help="a server that stands in for Vertex")
-    parser.add_argument("--only", default="", metavar="EXPRESSION", help="only the tests that pytest's -k would choose")
+    parser.add_argument("--tests", nargs="+", default=["tests/behaviour"], help="which tests (%(default)s)")
     parser.add_argument("--folder", default=str(recorder.CASSETTES), help="where cassettes go (%(default)s)")
     return parser
 
@@ -75,7 +75,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     service = Service(options.project, bucket, options.location, options.endpoint, f"vr-live-{secrets.token_hex(4)}")
     try:
         service.check()
-        _say(_rehearse(service, options.what, options.only))
+        _say(_rehearse(service, options.what, options.tests))
         if not options.yes:
             _ask()
     except Refused as refused:
@@ -87,7 +87,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             if options.what == "record":
                 outcome = _record(service, Path(options.folder))
             else:
-                outcome = _run(service, options.only)
+                outcome = _run(service, options.tests)
         finally:
             models, objects = service.remove()
             _say(f"Removed {models} models and {objects} objects: all that is named {service.namespace}-*.")
@@ -120,7 +120,7 @@ def _report(service: Service, outcome: Outcome) -> str:
 # --- the rehearsal ----------------------------------------------------------------------------------------------------
 
 
-def _rehearse(service: Service, what: str, only: str) -> str:
+def _rehearse(service: Service, what: str, tests: Sequence[str]) -> str:
     """Do everything with an emulator, and say what it made."""
     _say("Rehearsing with the emulator ...")
     with (
@@ -130,7 +130,7 @@ def _rehearse(service: Service, what: str, only: str) -> str:
     ):
         os.environ.pop("STORAGE_EMULATOR_HOST", None)  # nothing is put anywhere, so nothing is to be looked for
         rehearsal = attrs.evolve(service, endpoint=emulator.rest or "", folder=folder, artifacts=False)
-        outcome = _record(rehearsal, Path(folder)) if what == "record" else _run(rehearsal, only, quiet=True)
+        outcome = _record(rehearsal, Path(folder)) if what == "record" else _run(rehearsal, tests, quiet=True)
         if outcome.failed or outcome.differences or any(reply.differs for reply in outcome.replies):
             _say(_report(rehearsal, outcome))
             raise Refused("The rehearsal with the emulator went wrong: see above. Nothing was sent to the service.")
@@ -149,28 +149,18 @@ def _rehearse(service: Service, what: str, only: str) -> str:
 # --- the run ----------------------------------------------------------------------------------------------------------
 
 
-def _run(service: Service, only: str, *, quiet: bool = False) -> Outcome:
+def _run(service: Service, tests: Sequence[str], *, quiet: bool = False) -> Outcome:
     """The behaviour suite, the probes and the conversations."""
-    command = [
-        sys.executable,
-        "-m",
-        "pytest",
-        "tests/behaviour",
-        "-p",
-        "no:cacheprovider",
-        "--force-enable-socket",
-        "-q",
-    ]
-    command += ["-k", only] if only else []
+    command = [sys.executable, "-m", "pytest", *tests, "-q", "-p", "no:cacheprovider", "--force-enable-socket"]
     suite = subprocess.run(
         command, cwd=_HERE, env=os.environ | service.told(), check=False, capture_output=quiet, text=True
     )
     if quiet and suite.returncode:
         _say(suite.stdout)
-    bench = Bench.of(service)
-    replies = tuple(bench.put(probe) for probe in PROBES)
-    failed = suite.returncode != 0 or any(not _hold(service, scenario) for scenario in _live())
-    return _compared(service, replies, failed=failed)
+    with Bench.at(service) as bench:
+        replies = tuple(bench.put(probe) for probe in PROBES)
+    held = [_hold(service, scenario) for scenario in _live()]
+    return _compared(service, replies, failed=suite.returncode != 0 or not all(held))
 
 
 def _record(service: Service, folder: Path) -> Outcome:
@@ -212,7 +202,7 @@ def _hold(service: Service, scenario: Scenario) -> bool:
     file = Path(service.folder, f"{scenario.file}.yaml")
     try:
         with tape.recording(file, stated, service.plain(name), before=service.wait_turn):
-            scenario.play(world)
+            scenario.hold(world)
     except Exception as error:  # noqa: BLE001  # the others are held all the same
         _say(f"The conversation {scenario.file} went otherwise than it should: {type(error).__name__}: {error}")
         return False

@@ -7,6 +7,7 @@ the tests hold it to that, and a live run tells where the service says something
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import json
 import re
@@ -17,7 +18,7 @@ import attrs
 import requests
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from tests.live.service import Service
 
@@ -61,9 +62,11 @@ class Bench:
     _sentences: list[str] = attrs.field(factory=list)
 
     @classmethod
-    def of(cls, service: Service) -> Bench:
-        """A bench at a service."""
-        return cls(service, service.session())
+    @contextlib.contextmanager
+    def at(cls, service: Service) -> Iterator[Bench]:
+        """A bench at a service, for a while."""
+        with service.session() as session:
+            yield cls(service, session)
 
     def call(self, method: str, path: str, body: Any = None, *, location: str | None = None, **query: str) -> Answer:
         """Send a request to a path, which a resource's name begins."""
@@ -135,6 +138,11 @@ class Bench:
         etag = {"etag": fields.pop("etag")} if "etag" in fields else {}
         return self.call("PATCH", name, fields | etag, updateMask=",".join(fields))
 
+    def changed(self, name: str, **fields: Any) -> None:
+        """Update a model or a version, which has to go well."""
+        answer = self.patch(name, **fields)
+        assert answer.ok, answer
+
     def listed(self, path: str, **query: str) -> list[Any]:
         """All entries of a list that has had the time to show what was written."""
         for _ in range(_LOOKS if self.service.endpoint else 1):
@@ -194,7 +202,8 @@ def _untold(sentence: str, service: Service) -> str:
     """A sentence without what is only of this run."""
     for word, plain in ((service.project, "PROJECT"), (service.bucket, "BUCKET")):
         sentence = sentence.replace(word, plain)
-    return re.sub(r"projects/[A-Za-z0-9:._-]+", "projects/PROJECT", " ".join(sentence.split()))[:300]
+    sentence = re.sub(r"projects/[A-Za-z0-9:._-]+", "projects/PROJECT", " ".join(sentence.split()))
+    return re.sub(r"/models/[A-Za-z0-9_-]+", "/models/ID", sentence)[:300]
 
 
 def _taken_id(bench: Bench) -> str:
@@ -226,7 +235,7 @@ def _delete_last(bench: Bench) -> str:
 def _stale_etag(bench: Bench) -> str:
     version = f"{bench.model()}@1"
     seen = bench.get(version)["etag"]
-    bench.patch(version, versionDescription="in between")
+    bench.changed(version, versionDescription="in between")
     return bench.patch(version, versionDescription="too late", etag=seen).verdict
 
 
@@ -261,14 +270,14 @@ def _label_layer(bench: Bench) -> str:
 
 def _label_wins(bench: Bench) -> str:
     model = bench.model()
-    bench.patch(model, labels={"probe": "model"})
-    bench.patch(f"{model}@1", labels={"probe": "version"})
+    bench.changed(model, labels={"probe": "model"})
+    bench.changed(f"{model}@1", labels={"probe": "version"})
     return f"the {bench.get(f'{model}@1')['labels']['probe']}'s"
 
 
 def _label_filter(bench: Bench) -> str:
     model = bench.model()
-    bench.patch(model, labels={"probe": "x"})
+    bench.changed(model, labels={"probe": "x"})
     found = bench.listed(f"{model}:listVersions", filter="labels.probe=x")
     return "the model's labels too" if found else "the version's own labels only"
 

@@ -131,7 +131,8 @@ class Service:
         directory = f"{self.namespace}/{path}"
         if self.artifacts:
             # Vertex looks at the name of the file, and at its content only when the model is deployed.
-            self._storage().bucket(self.bucket).blob(f"{directory}/model.joblib").upload_from_string(b"")
+            with contextlib.closing(self._storage()) as client:
+                client.bucket(self.bucket).blob(f"{directory}/model.joblib").upload_from_string(b"")
         return f"gs://{self.bucket}/{directory}"
 
     def wait_turn(self, method: str, url: str) -> None:
@@ -172,10 +173,10 @@ class Service:
                         continue
         objects = 0
         if self.artifacts:
-            bucket = self._storage().bucket(self.bucket)
-            for blob in list(bucket.list_blobs(prefix=f"{self.namespace}/")):
-                blob.delete()
-                objects += 1
+            with contextlib.closing(self._storage()) as client:
+                for blob in list(client.list_blobs(self.bucket, prefix=f"{self.namespace}/")):
+                    blob.delete()
+                    objects += 1
         return models, objects
 
     def plain(self, name: str) -> Mapping[str, str]:

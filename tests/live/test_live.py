@@ -1,0 +1,313 @@
+"""A live run, held with emulators that differ on purpose: the report names what differs, and nothing else."""
+
+from __future__ import annotations
+
+import io
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import attrs
+import pytest
+
+from tests.cassettes import questions, recorder, tape
+from tests.cassettes.scenarios import BY_FILE, SCENARIOS
+from tests.live import fidelity
+from tests.live.__main__ import main
+from tests.live.probes import PROBES, Bench
+from tests.live.proxy import Proxy
+from tests.live.service import Service
+from vertex_registry import RegistryClient
+from vertex_registry.emulator import Emulator
+from vertex_registry.emulator._service import SWITCHES
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from tests.live.probes import Probe
+    from tests.storage.server import StorageServer
+
+#: Each switch of the emulator turned, and what differs by that in the answers of the conversations on file.
+DEVIATIONS: dict[tuple[str, str], set[tuple[str, str, str, str]]] = {
+    ("labels-at-upload", "model"): set(),
+    ("labels-at-upload", "first-on-model"): set(),
+    ("label-wins", "model"): set(),
+    ("label-filter", "own"): set(),
+    ("list-lag", "2"): {
+        ("ListModels", "models", '["churn@1"]', "[]"),
+        ("ListModelVersions", "models", '["churn@1", "churn@2"]', "[]"),
+    },
+    ("default-delete", "refuse"): set(),
+    ("stale-etag", "failed-precondition"): {("UpdateModel", "status", "409 ABORTED", "400 FAILED_PRECONDITION")},
+    ("id-taken", "operation"): {("UploadModel", "status", "409 ALREADY_EXISTS", "200")},
+}
+
+
+def service(endpoint: str | None) -> Service:
+    assert endpoint is not None
+    return Service("acme-prod-1", "models-1", "us-central1", endpoint, "vr-live-0", artifacts=False)
+
+
+@pytest.fixture(scope="module", name="bench")
+def _bench() -> Iterator[Bench]:
+    with Emulator(grpc_port=None) as emulator, Bench.at(service(emulator.rest)) as bench:
+        yield bench
+
+
+# --- the questions ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("probe", PROBES, ids=lambda probe: probe.question)
+def test_the_emulator_answers(bench: Bench, probe: Probe) -> None:
+    """Each question can be put, and the emulator answers it as the table says."""
+    reply = bench.put(probe)
+
+    assert reply.said in probe.emulator
+    assert not reply.differs
+
+
+def test_every_question_is_asked() -> None:
+    """There is a probe for each question of the list, (a) to (o), and one for each switch of the emulator."""
+    assert {probe.letter for probe in PROBES} == set("abcdefghijklmno")
+    assert sorted(probe.switch for probe in PROBES if probe.switch) == sorted(SWITCHES)
+    assert len({probe.question for probe in PROBES}) == len(PROBES)
+
+
+@pytest.mark.parametrize(("switch", "value"), DEVIATIONS)
+def test_a_turned_switch(switch: str, value: str) -> None:
+    """An emulator with one switch turned answers one of the questions otherwise, and no other that has a switch."""
+    with Emulator(grpc_port=None, assume={switch: value}) as emulator, Bench.at(service(emulator.rest)) as bench:
+        replies = [bench.put(probe) for probe in PROBES if probe.switch]
+
+    assert [reply.probe.switch for reply in replies if reply.differs] == [switch]
+
+
+def test_every_switch_turned() -> None:
+    """An emulator with every switch turned answers those questions otherwise, and not one more; the report says so."""
+    with (
+        Emulator(grpc_port=None, assume=dict(DEVIATIONS.keys())) as emulator,
+        Bench.at(service(emulator.rest)) as bench,
+    ):
+        replies = [bench.put(probe) for probe in PROBES]
+    text = fidelity.report(replies, [], about="A test.", conversations=0)
+
+    assert {reply.probe.switch for reply in replies if reply.differs} == SWITCHES.keys()
+    assert headings(text) == {reply.probe.question for reply in replies if reply.differs}
+    assert "The etag is stale" in text
+
+
+def test_a_question_that_cannot_be_put() -> None:
+    """A service that answers nothing of use does not end the run: it is said which question was not answered."""
+
+    def broken(method: str, target: str, status: int, body: bytes) -> tuple[int, bytes]:
+        del target
+        return (500, b"{}") if method == "PATCH" else (status, body)
+
+    with (
+        Emulator(grpc_port=None) as emulator,
+        Proxy(emulator.rest or "", answer=broken) as proxy,
+        Bench.at(service(proxy.address)) as bench,
+    ):
+        said = {probe.question: bench.put(probe).said for probe in PROBES if probe.letter in "cj"}
+
+    assert "could not be put" in said["Whose label is shown where model and version have one of the same key?"]
+    assert said["Is the number of a version that was deleted given again?"] == "no"
+
+
+# --- the answers ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("switch", "value"), DEVIATIONS)
+def test_answers_of_a_turned_switch(tmp_path: Path, switch: str, value: str) -> None:
+    """Of the conversations held with an emulator with one switch turned, those answers differ that the switch turns."""
+    found: list[questions.Difference] = []
+    for name in ("race-lost", "error-conflict", "delete-default"):
+        scenario = BY_FILE[name]
+        file = tmp_path / f"{scenario.file}.yaml"
+        with (
+            recorder.server(scenario, assume={switch: value}) as endpoint,
+            tape.recording(file, recorder.provenance(scenario)),
+        ):
+            scenario.hold(recorder.world(endpoint))
+        with recorder.server(scenario) as endpoint:
+            found += questions.ask(tape.load(file)[1], endpoint)
+
+    assert fidelity.group(found).keys() == DEVIATIONS[switch, value]
+
+
+def test_answers_that_were_altered(tmp_path: Path) -> None:
+    """Each alteration of an answer is in the report, with the RPC, the field and both values, and nothing else is."""
+    scenario = BY_FILE["first-registration"]
+    file = tmp_path / "altered.yaml"
+
+    def alter(method: str, target: str, status: int, body: bytes) -> tuple[int, bytes]:
+        del target
+        if method == "PATCH":
+            body = body.replace(b'"versionId": "1"', b'"versionId": "01"').replace(b'"who leaves"', b'"a|b"')
+        return status, body
+
+    with (
+        recorder.server(scenario) as endpoint,
+        Proxy(endpoint, answer=alter) as proxy,
+        tape.recording(file, recorder.provenance(scenario)),
+        pytest.raises(AssertionError),
+    ):
+        scenario.hold(recorder.world(proxy.address))
+    with recorder.server(scenario) as endpoint:
+        found = questions.ask(tape.load(file)[1], endpoint)
+    text = fidelity.report([], found, about="A test.", conversations=1)
+
+    assert rows(text) == {
+        r"| UpdateModel | `versionId` | 1 | 01 |",
+        r"| UpdateModel | `description` | who leaves | a\|b |",
+    }
+
+
+def headings(text: str) -> set[str]:
+    return set(re.findall(r"(?m)^### [a-o]\. (.*)$", text))
+
+
+def rows(text: str) -> set[str]:
+    """The first four columns of the report's table."""
+    return {found[0] for found in re.finditer(r"(?m)^\| [A-Z][A-Za-z]+ \| `.*?` \|.*?(?<!\\)\|.*?(?<!\\)\|", text)}
+
+
+# --- the run ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("what", ["run", "record"])
+def test_no_credentials(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path, what: str
+) -> None:
+    """Without credentials nothing starts, and what to type is said."""
+    for variable, value in {"NO_GCE_CHECK": "true", "CLOUDSDK_CONFIG": str(tmp_path), "HOME": str(tmp_path)}.items():
+        monkeypatch.setenv(variable, value)
+    monkeypatch.delenv("GOOGLE_APPLICATION_CREDENTIALS", raising=False)
+
+    assert main([what, "acme-prod-1", "models-1", "--yes"]) == 2
+    assert "gcloud auth application-default login" in capsys.readouterr().err
+
+
+def test_no_project(capsys: pytest.CaptureFixture[str]) -> None:
+    """Without a project or a bucket nothing starts either."""
+    assert main(["run", "", ""]) == main(["record", "acme-prod-1", "", "--yes"]) == 2
+    assert "PROJECT=... BUCKET=..." in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("typed", ["", "n\n"])
+def test_asked_first(
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+    storage_emulator: StorageServer,
+    typed: str,
+) -> None:
+    """Before the first write it is said what is going to be made, and nothing is sent unless that is agreed to."""
+    del storage_emulator
+    monkeypatch.setattr(sys, "stdin", io.StringIO(typed))
+    with Emulator(grpc_port=None, storage="") as emulator:
+        arguments = ["record", "acme-prod-1", "models-1", "--endpoint", str(emulator.rest), "--folder", str(tmp_path)]
+        assert main(arguments) == 2
+        assert emulator.requests() == ()
+
+    told = capsys.readouterr().out
+    assert re.search(r"about \d+ models with \d+ versions, and \d+ objects in gs://models-1", told)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_recorded_elsewhere(
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+    storage_emulator: StorageServer,
+) -> None:
+    """The cassettes of another project, bucket and namespace are those on file, and say where they are from."""
+    storage_emulator.make_bucket("models-1")
+    monkeypatch.setattr(sys, "stdin", io.StringIO("y\n"))
+    settings = recorder.counted() | {"storage": storage_emulator.url}
+    with Emulator(grpc_port=None, **settings) as emulator:
+        somebody_elses(emulator)
+        arguments = ["record", "acme-prod-1", "gs://models-1", "--endpoint", str(emulator.rest)]
+        assert main([*arguments, "--folder", str(tmp_path)]) == 0
+        assert left(emulator) == ["somebody else's"]
+
+    told = capsys.readouterr().out
+    assert storage_emulator.names("models-1") == []
+    assert sorted(file.stem for file in tmp_path.iterdir()) == sorted(one.file for one in SCENARIOS if one.live)
+    assert "0 kinds of answers differ in 12 conversations." in told
+    for scenario in SCENARIOS:
+        file = tmp_path / f"{scenario.file}.yaml"
+        if scenario.live:
+            stated, exchanges = tape.load(file)
+            assert stated.server == "a server that stands in for Google's service"
+            assert not re.search(r"acme-prod-1|models-1|vr-live", file.read_text(encoding="utf-8"))
+            if scenario.page is None:
+                assert exchanges == tape.load(recorder.CASSETTES / file.name)[1]
+
+
+def test_removed_whatever_happens(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, storage_emulator: StorageServer
+) -> None:
+    """Where conversations go wrong the others are held, everything of the run's is removed, and the status says so."""
+    storage_emulator.make_bucket("models-2")
+    storage_emulator.put("models-2", "mine/model.joblib", b"")
+    with Emulator(grpc_port=None, storage=storage_emulator.url, assume={"list-lag": "2"}) as emulator:
+        somebody_elses(emulator)
+        emulator.fail("MergeVersionAliases", "PERMISSION_DENIED", times=2)
+        arguments = ["record", "acme-prod-1", "models-2", "--endpoint", str(emulator.rest), "--yes"]
+        assert main([*arguments, "--folder", str(tmp_path)]) == 1
+        assert left(emulator) == ["somebody else's"]
+
+    told = capsys.readouterr().out
+    assert "The conversation delete-default went otherwise than it should: PermissionDeniedError" in told
+    assert storage_emulator.names("models-2") == ["mine/model.joblib"]
+
+
+def test_a_run(storage_emulator: StorageServer) -> None:
+    """A run makes as much as it said, reports what differs, and leaves the project and the bucket as they were."""
+    storage_emulator.make_bucket("models-3")
+    storage_emulator.put("models-3", "mine/model.joblib", b"")
+    assume = {"label-wins": "model", "stale-etag": "failed-precondition", "default-delete": "refuse"}
+    with Emulator(grpc_port=None, storage=storage_emulator.url, assume=assume) as emulator:
+        somebody_elses(emulator)
+        before = len(emulator.requests())
+        command = [sys.executable, "-m", "tests.live", "run", "acme-prod-1", "models-3", "--yes"]
+        command += ["--endpoint", str(emulator.rest), "--tests", "tests/behaviour/test_models.py::test_a_model"]
+        command += ["tests/behaviour/test_races.py::test_many_threads"]
+        run = subprocess.run(
+            command, cwd=Path(__file__).parents[2], check=False, capture_output=True, text=True, env=os.environ
+        )
+        assert left(emulator) == ["somebody else's"]
+        uploads = [request for request in emulator.requests()[before:] if request.rpc == "UploadModel"]
+
+    assert (run.returncode, run.stderr) == (0, "")
+    assert f"with {len(uploads)} versions, and {len(uploads)} objects in gs://models-3" in run.stdout
+    assert re.search(r"1 passed, \d+ deselected", run.stdout)
+    assert headings(run.stdout) == {probe.question for probe in PROBES if probe.switch in assume}
+    assert rows(run.stdout) == {"| UpdateModel | `status` | 409 ABORTED | 400 FAILED_PRECONDITION |"}
+    assert storage_emulator.names("models-3") == ["mine/model.joblib"]
+
+
+def somebody_elses(emulator: Emulator) -> None:
+    with RegistryClient(endpoint=emulator.rest, project="acme-prod-1", location="us-central1") as registry:
+        registry.register_version("somebody else's", "gs://elsewhere/1", container="us-docker.pkg.dev/acme/any/image:1")
+
+
+def left(emulator: Emulator) -> list[str]:
+    with RegistryClient(endpoint=emulator.rest, project="acme-prod-1", location="us-central1") as registry:
+        for _ in range(5):
+            models = [model.name for model in registry.list_models()]
+    return models
+
+
+def test_what_is_told_to_another_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The suite's process learns of the service what there is to know."""
+    one = attrs.evolve(service("http://127.0.0.1:9"), folder="somewhere")
+    assert Service.of_this_run() is None
+    for variable, told in one.told().items():
+        monkeypatch.setenv(variable, told)
+
+    assert Service.of_this_run() == one
