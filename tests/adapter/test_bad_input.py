@@ -1,0 +1,189 @@
+"""Mistakes: each is one line on the command line and the right error in Python, and nothing is half-done."""
+
+from __future__ import annotations
+
+import socket
+from typing import TYPE_CHECKING, Any
+
+import click
+import pytest
+from zenml.model_registries.base_model_registry import ModelRegistryModelMetadata
+
+from vertex_registry import RegistryClient, RegistryError
+from vertex_registry.zenml import MissingError, UnsupportedError, VertexRegistryError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from tests.adapter.conftest import ZenML
+    from vertex_registry.emulator import Emulator
+    from vertex_registry.zenml import VertexModelRegistry
+
+WRITES = {"UploadModel", "UpdateModel", "MergeVersionAliases", "DeleteModel", "DeleteModelVersion"}
+
+
+def written(emulator: Emulator) -> set[str]:
+    """The kinds of writes that were sent."""
+    return {request.rpc for request in emulator.requests()} & WRITES
+
+
+def test_the_errors_are_what_zenml_expects() -> None:
+    """Each error is click's, for the command line, and Python's, for those who catch it."""
+    assert issubclass(MissingError, (click.ClickException, KeyError))
+    assert issubclass(UnsupportedError, NotImplementedError)
+    assert issubclass(UnsupportedError, VertexRegistryError)
+    assert issubclass(VertexRegistryError, RuntimeError)
+    assert str(MissingError("It is not there.")) == "It is not there."
+
+
+def test_models_are_not_managed_by_themselves(registry: VertexModelRegistry, zenml: ZenML, emulator: Emulator) -> None:
+    """Registering, updating and deleting a model is refused with one line that says what to do instead."""
+    registry.register_model_version("churn", "1", "gs://models/1")
+    before = len(emulator.requests())
+    calls: dict[str, tuple[Callable[..., Any], str]] = {
+        "register fraud": (registry.register_model, "register_model_version"),
+        "update churn": (registry.update_model, "update-version churn -v VERSION"),
+        "delete churn -y": (registry.delete_model, "delete-version churn -v VERSION"),
+    }
+    for command, (call, instead) in calls.items():
+        line = zenml.try_(f"model-registry models {command}").line
+        assert line.startswith("Error: ")
+        assert instead in line
+        with pytest.raises(NotImplementedError, match=instead):
+            call("churn")
+
+    assert not {request.rpc for request in emulator.requests()[before:]} & WRITES
+    assert registry.get_model_version("churn", "1").version == "1"
+
+
+def test_zenmls_register_version_fails(component: str, zenml: ZenML, emulator: Emulator) -> None:
+    """ZenML's own command cannot register a version, whatever the flavor: the guide says so as long as this holds."""
+    with pytest.raises(TypeError, match="zenml_pipeline_run_id"):
+        zenml.try_("model-registry models register-version churn -v 1 -u gs://models/1")
+
+    assert component
+    assert not emulator.requests()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ({"model_source_uri": None}, "The source is empty"),
+        ({"model_source_uri": "s3://models/1"}, "is not in Cloud Storage"),
+        ({"model_source_uri": "gs://models"}, "names a bucket and no directory"),
+        ({"model_source_uri": "gs://models/1/model.pkl"}, "is a file"),
+        ({"name": ""}, "name is empty"),
+        ({"name": "n" * 129}, "129 characters"),
+        ({"version": "v" * 129}, "129 characters"),
+        ({"metadata": {"when": object()}}, "which JSON does not have"),
+        ({"metadata": ModelRegistryModelMetadata.model_validate({"x": float("nan")})}, "not a finite number"),
+        ({"stage": "Shadow"}, "There is no stage 'Shadow'"),
+        ({"aliases": ["v1.0"]}, "can be no alias"),
+        ({"container": "caffe"}, "no prebuilt serving image 'caffe'"),
+    ],
+    ids=lambda value: "-".join(value) if isinstance(value, dict) else "",
+)
+def test_a_registration_that_cannot_be(
+    registry: VertexModelRegistry, emulator: Emulator, arguments: dict[str, Any], said: str
+) -> None:
+    """An argument that cannot be right is a RuntimeError, caused by this package's own, and nothing is sent."""
+    right = {"name": "churn", "version": "1", "model_source_uri": "gs://models/1"}
+    with pytest.raises(RuntimeError, match=said) as refused:
+        registry.register_model_version(**{**right, **arguments})
+
+    assert isinstance(refused.value, VertexRegistryError)
+    assert "\n" not in str(refused.value)
+    assert not written(emulator)
+
+
+def test_an_update_that_contradicts_itself(registry: VertexModelRegistry, zenml: ZenML) -> None:
+    """Setting and taking out the same attribute is refused, and nothing is changed."""
+    before = registry.register_model_version("churn", "1", "gs://models/1", metadata={"a": "1"})
+
+    line = zenml.try_("model-registry models update-version churn -v 1 -s Production -m a 2 -rm a").line
+    assert "metadata sets what remove_metadata takes out: 'a'" in line
+    assert registry.get_model_version("churn", "1") == before
+
+
+@pytest.mark.parametrize("location", ["us central1", "us-central1/models", "europe@west"])
+def test_a_bad_location(
+    zenml: ZenML, emulator: Emulator, active: Callable[[], VertexModelRegistry], location: str
+) -> None:
+    """A location that can be none is one line, and nothing is sent."""
+    zenml.use(location=location)
+
+    with pytest.raises(RuntimeError, match="is not the name of a location"):
+        active().register_model_version("churn", "1", "gs://models/1")
+    assert f"location={location!r}" in zenml.try_("model-registry models list").line
+    assert not emulator.requests()
+
+
+def test_a_setting_that_is_none(zenml: ZenML, emulator: Emulator) -> None:
+    """An address, a time and an image that can be none are one line each, and nothing is sent."""
+    for setting, said in (
+        ({"api_endpoint": "ftp://vertex"}, "is no address of the service"),
+        ({"timeout": "0"}, "not a positive number of seconds"),
+        ({"service_account_path": "/nowhere/key.json"}, "cannot be read"),
+    ):
+        zenml.use(**setting)
+        assert said in zenml.try_("model-registry models list").line
+    with pytest.raises(ValueError, match="api_transport"):
+        zenml.try_("model-registry register carrier --flavor=vertex --api_transport=pigeon")
+    assert not emulator.requests()
+
+
+@pytest.mark.parametrize("scheme", ["", "http://"])
+def test_an_emulator_that_is_down(zenml: ZenML, active: Callable[[], VertexModelRegistry], scheme: str) -> None:
+    """Where nobody answers, that is one line that says whom was asked for how long, and a RuntimeError."""
+    with socket.socket() as taken:  # bound and not listening: whoever connects is refused
+        taken.bind(("127.0.0.1", 0))
+        address = f"{scheme}127.0.0.1:{taken.getsockname()[1]}"
+        zenml.use(api_endpoint=address, timeout="0.3")
+        for command in (
+            "list",
+            "get churn",
+            "list-versions churn",
+            "get-version churn -v 1",
+            "delete-version churn -v 1 -y",
+        ):
+            assert "Is the emulator running?" in zenml.try_(f"model-registry models {command}").line
+        registry = active()
+        with pytest.raises(RuntimeError, match=f"no usable answer from {address}"):
+            registry.register_model_version("churn", "1", "gs://models/1")
+        with pytest.raises(RuntimeError) as refused:
+            registry.get_model("churn")
+
+    assert not isinstance(refused.value, KeyError)
+    assert isinstance(refused.value.__cause__, RegistryError)
+
+
+def test_credentials_that_may_not(registry: VertexModelRegistry, zenml: ZenML, emulator: Emulator) -> None:
+    """What the credentials may not do is one line that names the permission and the role."""
+    emulator.fail("ListModels", "PERMISSION_DENIED", times=2)
+    line = zenml.try_("model-registry models list").line
+    assert "aiplatform.models.list" in line
+    assert "roles/aiplatform.user" in line
+    with pytest.raises(RuntimeError, match="aiplatform.models.list"):
+        registry.list_models()
+
+
+def test_a_version_that_is_deployed(registry: VertexModelRegistry, zenml: ZenML, emulator: Emulator) -> None:
+    """A deletion that Vertex refuses is one line, and the version is still there, as the default one."""
+    registry.register_model_version("churn", "1", "gs://models/1")
+    registry.register_model_version("churn", "2", "gs://models/2")
+    emulator.fail("DeleteModelVersion", "FAILED_PRECONDITION", message="It is deployed.")
+
+    assert "has to be undeployed" in zenml.try_("model-registry models delete-version churn -v 2 -y").line
+    assert [version.version for version in registry.list_model_versions("churn")] == ["2", "1"]
+    with RegistryClient() as client:
+        assert client.get_version("churn").version_name == "2"
+
+
+def test_a_version_that_goes_between(registry: VertexModelRegistry, zenml: ZenML, emulator: Emulator) -> None:
+    """A version that somebody deletes just before the command line does is one line, too."""
+    registry.register_model_version("churn", "1", "gs://models/1")
+    registry.register_model_version("churn", "2", "gs://models/2")
+    emulator.fail("MergeVersionAliases", "NOT_FOUND", times=1)
+    emulator.fail("DeleteModelVersion", "NOT_FOUND")
+
+    assert zenml.try_("model-registry models delete-version churn -v 2 -y").line.startswith("Error: ")
