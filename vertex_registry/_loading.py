@@ -48,7 +48,8 @@ class Format:
 
 def _booster(xgboost: Any, path: Path) -> Any:
     booster = xgboost.Booster()
-    booster.load_model(path)
+    # By its content: of a name that ends in .bst XGBoost would say that it does not know the format.
+    booster.load_model(bytearray(path.read_bytes()))
     return booster
 
 

@@ -1,0 +1,149 @@
+"""From an artifact's folder to the model object in it."""
+
+from __future__ import annotations
+
+import pickle
+from pathlib import Path
+from typing import Any
+
+import joblib
+import pytest
+from sklearn.linear_model import LinearRegression
+
+from vertex_registry import InvalidArgumentError, NotFoundError, RegistryError
+from vertex_registry._loading import FORMATS, load
+
+WHERE = "gs://models/line/1"
+
+
+@pytest.fixture(scope="module")
+def line() -> Any:
+    """A model of a straight line: 2x + 1."""
+    return LinearRegression().fit([[0.0], [1.0], [2.0]], [1.0, 3.0, 5.0])
+
+
+class Intruder:
+    """What runs code when it is read."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Path.touch, (self.path,)
+
+
+@pytest.mark.parametrize("name", ["model.joblib", "model.pkl", "artifact.pkl"])
+def test_scikit_learn(tmp_path: Path, line: Any, name: str) -> None:
+    """The estimator that was saved comes back, from a file of each name, whatever lies beside it."""
+    (tmp_path / "notes.txt").write_text("about it", encoding="utf-8")
+    (tmp_path / "assets").mkdir()
+    if name == "model.joblib":
+        joblib.dump(line, tmp_path / name)
+    else:
+        (tmp_path / name).write_bytes(pickle.dumps(line))
+
+    assert load(tmp_path, trusted=True, where=WHERE).predict([[3.0]])[0] == pytest.approx(7.0)
+
+
+@pytest.mark.parametrize("form", [form for form in FORMATS if form.runs_code], ids=lambda form: form.file)
+def test_nothing_is_run_for_those_who_do_not_trust(tmp_path: Path, form: Any) -> None:
+    """A format that runs code is not read at all without ``trusted=True``, and the message says why."""
+    touched = tmp_path / "touched"
+    (tmp_path / form.file).write_bytes(pickle.dumps(Intruder(touched)))
+
+    with pytest.raises(InvalidArgumentError, match=f"{form.file} in {WHERE} was not loaded: .* trusted=True"):
+        load(tmp_path, trusted=False, where=WHERE)
+    assert not touched.exists()
+
+
+def test_what_is_trusted_is_run(tmp_path: Path) -> None:
+    """The refusal has a reason: what is trusted runs."""
+    touched = tmp_path / "touched"
+    (tmp_path / "model.pkl").write_bytes(pickle.dumps(Intruder(touched)))
+    load(tmp_path, trusted=True, where=WHERE)
+
+    assert touched.exists()
+
+
+def test_a_folder_without_a_model(tmp_path: Path) -> None:
+    """A folder in which no model is recognised is not found, with the files that would have been."""
+    (tmp_path / "weights.bin").write_bytes(b"?")
+
+    with pytest.raises(NotFoundError, match=r"no model in gs://models/line/1 .*model\.joblib, model\.pkl"):
+        load(tmp_path, trusted=True, where=WHERE)
+
+
+@pytest.mark.parametrize("content", [b"", b"no pickle", pickle.dumps({"a": 1})[:-3]])
+def test_a_file_that_is_broken(tmp_path: Path, content: bytes) -> None:
+    """What the library cannot read is an error that names the file and the library, with its own as the cause."""
+    (tmp_path / "model.pkl").write_bytes(content)
+
+    with pytest.raises(RegistryError, match=rf"pickle could not load model\.pkl of {WHERE}") as refused:
+        load(tmp_path, trusted=True, where=WHERE)
+    assert refused.value.__cause__ is not None
+
+
+def test_a_library_that_is_not_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the library is not installed, the message says which one to install."""
+    monkeypatch.setitem(__import__("sys").modules, "xgboost", None)
+    (tmp_path / "model.bst").write_bytes(b"")
+
+    with pytest.raises(RegistryError, match="read by xgboost, which is not installed: pip install xgboost"):
+        load(tmp_path, trusted=False, where=WHERE)
+
+
+@pytest.mark.parametrize("name", ["model.bst", "model.json", "model.ubj"])
+def test_xgboost(tmp_path: Path, name: str) -> None:
+    """A booster comes back from each of XGBoost's own files, and nobody has to be trusted."""
+    xgboost = pytest.importorskip("xgboost")
+    numpy = pytest.importorskip("numpy")
+    features = numpy.array([[0.0], [1.0], [2.0], [3.0]])
+    data = xgboost.DMatrix(features, label=features[:, 0])
+    booster = xgboost.train({"base_score": 0.0}, data, num_boost_round=5)
+    suffix = "json" if name.endswith(".json") else "ubj"  # which `model.bst` is, under its older name
+    booster.save_model(tmp_path / f"saved.{suffix}")
+    (tmp_path / f"saved.{suffix}").rename(tmp_path / name)
+
+    loaded = load(tmp_path, trusted=False, where=WHERE)
+    assert numpy.array_equal(loaded.predict(data), booster.predict(data))
+
+
+@pytest.mark.parametrize("name", ["entire_model.pt", "model.pt", "model.pth"])
+@pytest.mark.parametrize("script", [False, True], ids=["module", "script"])
+@pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning")
+def test_torch(tmp_path: Path, name: str, *, script: bool) -> None:
+    """A module comes back from a file of each name, and so does one that was scripted."""
+    torch = pytest.importorskip("torch")
+    module = torch.nn.Linear(2, 1)
+    if script:
+        torch.jit.script(module).save(tmp_path / name)
+    else:
+        torch.save(module, tmp_path / name)
+
+    given = torch.tensor([[1.0, 2.0]])
+    assert torch.equal(load(tmp_path, trusted=True, where=WHERE)(given), module(given))
+
+
+def test_keras(tmp_path: Path) -> None:
+    """A Keras model comes back from its own file."""
+    keras = pytest.importorskip("keras")
+    numpy = pytest.importorskip("numpy")
+    model = keras.Sequential([keras.layers.Input((2,)), keras.layers.Dense(1)])
+    model.save(tmp_path / "model.keras")
+
+    given = numpy.array([[1.0, 2.0]])
+    assert numpy.allclose(load(tmp_path, trusted=False, where=WHERE).predict(given), model.predict(given))
+
+
+def test_tensorflow(tmp_path: Path) -> None:
+    """A saved model of TensorFlow's comes back from its folder."""
+    tf = pytest.importorskip("tensorflow")
+
+    class Twice(tf.Module):  # type: ignore[misc,name-defined]  # what it is, is known at run time only
+        @tf.function(input_signature=[tf.TensorSpec([None], tf.float32)])  # type: ignore[untyped-decorator]  # likewise
+        def __call__(self, given: Any) -> Any:
+            return given * 2
+
+    tf.saved_model.save(Twice(), str(tmp_path))
+
+    assert list(load(tmp_path, trusted=False, where=WHERE)(tf.constant([1.0, 2.0])).numpy()) == [2.0, 4.0]
