@@ -5,6 +5,10 @@ and over REST, and the emulator over gRPC with each of its switches turned, alon
 that is not documented may matter. What a test needs of the world comes from ``name()``, ``source()`` and ``settle()``,
 so that the same test can run against a registry that is not empty, and not ours.
 
+A test that is marked ``cassette`` goes through two doors more. One is its cassette, which answers in place of a server;
+the other is an emulator with which the cassette is recorded again, as the same file. There nothing is left to chance:
+names, moments and ids are counted.
+
 In a live run there is one door, to the service that the run is about (``tests/live``), and what is said through it is
 written down. A test that asks for the ``emulator`` itself does not run there, nor one that is marked ``local``.
 """
@@ -24,6 +28,7 @@ from google.cloud.aiplatform_v1.services.model_service import ModelServiceClient
 from google.cloud.aiplatform_v1.services.model_service.transports.grpc import ModelServiceGrpcTransport
 from google.cloud.aiplatform_v1.services.model_service.transports.rest import ModelServiceRestTransport
 
+from tests.cassettes import recorder, tape
 from tests.live.service import Service
 from vertex_registry import NotFoundError, RegistryClient, Retry
 from vertex_registry.emulator import Emulator
@@ -64,6 +69,8 @@ TURNED = [
     Door("grpc", {switch: values[0] for switch, values in SWITCHES.items()}),
 ]
 
+FILED = [Door("cassette", {}), Door("recorder", {})]
+
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """Run a test through every door, or through those that its marker says."""
@@ -76,6 +83,8 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         doors = [*PLAIN, TURNED[-1]]
     if only := metafunc.definition.get_closest_marker("only"):
         doors = [door for door in doors if str(door) in only.args]
+    if metafunc.definition.get_closest_marker("cassette"):
+        doors = doors + FILED
     if LIVE is not None:
         doors = [Door("live", {})]
     metafunc.parametrize("door", doors, ids=str)
@@ -97,8 +106,20 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 @pytest.fixture(autouse=True)
 def _conversation(request: pytest.FixtureRequest) -> Iterator[None]:
-    """In a live run, what is said is written down."""
-    with LIVE.writing_down(request.node.nodeid) if LIVE is not None else contextlib.nullcontext():
+    """What is said is written down, in a live run and for a cassette, or is answered from a cassette."""
+    door = request.getfixturevalue("door") if "door" in request.fixturenames else None
+    with contextlib.ExitStack() as stack:
+        if LIVE is not None:
+            stack.enter_context(LIVE.writing_down(request.node.nodeid))
+        elif door in FILED:
+            name = request.function.__name__.removeprefix("test_").replace("_", "-")
+            file = recorder.CASSETTES / "behaviour" / f"{name}.yaml"
+            if door == FILED[0]:
+                request.getfixturevalue("socket_disabled")
+                stack.enter_context(tape.replaying(file))
+            else:
+                about = request.function.__doc__.partition(".")[0]
+                stack.enter_context(recorder.again(file, request.getfixturevalue("tmp_path"), about))
         yield
 
 
@@ -125,7 +146,8 @@ def clock() -> Clock:
 @pytest.fixture
 def emulator(door: Door, request: pytest.FixtureRequest) -> Iterator[Emulator]:
     looks = request.node.get_closest_marker("looks")
-    with Emulator(assume=door.assume, polls_until_done=looks.args[0] if looks else 0) as emulator:
+    counted = recorder.counted() if door in FILED else {}
+    with Emulator(assume=door.assume, polls_until_done=looks.args[0] if looks else 0, **counted) as emulator:
         yield emulator
         assert not emulator.faults(), "a planned fault was not used up"
 
@@ -134,16 +156,22 @@ def emulator(door: Door, request: pytest.FixtureRequest) -> Iterator[Emulator]:
 def connect(door: Door, request: pytest.FixtureRequest) -> Iterator[Callable[..., RegistryClient]]:
     """What makes another client of the same registry, which has its own clock, and much time on it."""
     made: list[RegistryClient] = []
-    emulator: Any = request.getfixturevalue("emulator") if LIVE is None else None
+    emulator: Any = None
+    if LIVE is None and door != FILED[0]:
+        emulator = request.getfixturevalue("emulator")
+    counted = recorder.counted_client() if door in FILED else {}
 
     def connect(**settings: Any) -> RegistryClient:
         if LIVE is not None:
             client = LIVE.connect(**settings)
         else:
-            endpoint = emulator.rest if door.transport == "rest" else emulator.grpc
+            endpoint = (
+                recorder.NOBODY if emulator is None else emulator.grpc if door.transport == "grpc" else emulator.rest
+            )
             clock = Clock()
             retry = settings.pop("retry", Retry(calls=600, sleep=clock.sleep, clock=clock))
-            client = RegistryClient(endpoint=endpoint, project=PROJECT, location=LOCATION, retry=retry, **settings)
+            settings = {"project": PROJECT, "location": LOCATION, "retry": retry} | counted | settings
+            client = RegistryClient(endpoint=endpoint, **settings)
         made.append(client)
         return client
 
@@ -181,20 +209,26 @@ def parent() -> str:
     return f"projects/{PROJECT}/locations/{LOCATION}" if LIVE is None else LIVE.parent
 
 
+def _base(request: pytest.FixtureRequest) -> str:
+    """What makes names of this test's own."""
+    filed = "door" in request.fixturenames and request.getfixturevalue("door") in FILED
+    return "filed" if filed else uuid.uuid4().hex[:12]
+
+
 @pytest.fixture
-def name() -> Callable[..., str]:
+def name(request: pytest.FixtureRequest) -> Callable[..., str]:
     """What gives a name that no model has yet, with something of the test's choice in it."""
     numbers = itertools.count()
-    base = uuid.uuid4().hex[:12]
+    base = _base(request)
     prefix = "vr-test" if LIVE is None else LIVE.namespace
     return lambda text="": f"{prefix}-{base}-{next(numbers)}{text}"
 
 
 @pytest.fixture
-def source() -> Callable[[], str]:
+def source(request: pytest.FixtureRequest) -> Callable[[], str]:
     """What gives the directory of an artifact."""
     numbers = itertools.count()
-    base = uuid.uuid4().hex[:12]
+    base = _base(request)
     if LIVE is not None:
         live = LIVE
         return lambda: live.put(f"{base}/{next(numbers)}")

@@ -48,6 +48,7 @@ def test_listing_models(registry: RegistryClient, name: Text, source: Text, sett
     assert len(list(registry.list_models(limit=2))) == 2
 
 
+@pytest.mark.cassette
 def test_updating_a_model(registry: RegistryClient, name: Text, source: Text) -> None:
     """A model's description and its own labels are replaced; managed_by stays, and no version loses anything."""
     churn = name()
@@ -75,6 +76,7 @@ def test_labels_that_a_model_may_not_have(registry: RegistryClient, name: Text, 
         registry.update_model(churn, labels={f"k{number}": "" for number in range(64)})
 
 
+@pytest.mark.cassette
 def test_deleting_a_version(registry: RegistryClient, name: Text, source: Text, settle: Callable[[], None]) -> None:
     """A version that is deleted is gone, and the others are as they were."""
     churn = name()
@@ -102,6 +104,7 @@ def test_deleting_the_default_version(registry: RegistryClient, name: Text, sour
     assert registry.get_version(churn).version == "2"
 
 
+@pytest.mark.cassette
 def test_deleting_the_last_version(
     registry: RegistryClient, name: Text, source: Text, settle: Callable[[], None], caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -104,6 +104,7 @@ def test_default_image_of_the_client(connect: Callable[..., RegistryClient], nam
     assert container == ServingContainer("us-docker.pkg.dev/acme/serving/churn:7")
 
 
+@pytest.mark.cassette
 def test_make_default(registry: RegistryClient, name: Text, source: Text) -> None:
     """A new version becomes the default one, unless it was asked not to; the first one is it anyway."""
     churn = name()
@@ -186,6 +187,7 @@ def test_a_fresh_client_finds_it(
     assert connect().register_version(churn, source()).version == "2"
 
 
+@pytest.mark.cassette
 def test_request_id(registry: RegistryClient, connect: Callable[..., RegistryClient], name: Text, source: Text) -> None:
     """The same request id gives the version it made before, from any client; with another source it is a conflict."""
     churn, artifact = name(), source()

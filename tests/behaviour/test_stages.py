@@ -45,6 +45,7 @@ def test_every_stage_comes_back(registry: RegistryClient, churn: str, stage: str
     assert registry.get_version(churn, 1).stage is Stage.NONE
 
 
+@pytest.mark.cassette
 def test_promotion_archives_the_others(registry: RegistryClient, churn: str, settle: Callable[[], None]) -> None:
     """With archive_existing the version takes the place of whatever was in the stage."""
     registry.set_stage(churn, 1, Stage.PRODUCTION)

@@ -98,6 +98,7 @@ def test_latest(registry: RegistryClient, churn: str, name: Text) -> None:
     assert registry.latest_version(name()) is None
 
 
+@pytest.mark.cassette
 def test_metadata_is_merged(registry: RegistryClient, name: Text, source: Text) -> None:
     """An update sets its keys, takes out what it names, and leaves the rest."""
     churn = name()
@@ -215,6 +216,7 @@ def test_an_update_of_nothing(registry: RegistryClient, name: Text, source: Text
     assert registry.register_version(churn, source()) == registry.update_version(churn, 1)
 
 
+@pytest.mark.cassette
 def test_aliases(registry: RegistryClient, name: Text, source: Text) -> None:
     """An alias is on one version at a time: giving it to another moves it."""
     churn = name()

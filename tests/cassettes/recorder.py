@@ -6,6 +6,9 @@ import contextlib
 import datetime as dt
 import importlib.metadata
 import itertools
+import os
+import subprocess
+import sys
 import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -25,6 +28,12 @@ if TYPE_CHECKING:
     from tests.cassettes.scenarios import Scenario
 
 CASSETTES: Final = Path(__file__).parents[2] / "cassettes"
+
+#: The address of a server that is not there.
+NOBODY: Final = "http://127.0.0.1:9"
+
+#: The variable that lets the behaviour suite put its cassettes on file.
+RECORD: Final = "VERTEX_REGISTRY_RECORD"
 
 #: What a cassette says that it was recorded against.
 EMULATOR: Final = "the emulator of vertex-registry; not Google's service"
@@ -70,7 +79,18 @@ def server(scenario: Scenario, **settings: Any) -> Iterator[str]:
             yield stack.enter_context(Proxy(emulator.rest, request=_paged(scenario.page))).address
 
 
+def counted_client() -> dict[str, Any]:
+    """Settings of a `RegistryClient` whose clock and ids are counted, and which talks REST."""
+    seconds, ids = itertools.count(), itertools.count(1)
+    return {
+        "transport": "rest",
+        "now": lambda: _START + dt.timedelta(seconds=next(seconds)),
+        "new_id": lambda: f"request-{next(ids)}",
+    }
+
+
 def counted() -> dict[str, Any]:
+    """Settings of an `Emulator` whose clock and ids are counted."""
     seconds, ids = itertools.count(), itertools.count(10**18)
     return {"now": lambda: _START + dt.timedelta(seconds=next(seconds)), "new_id": lambda: str(next(ids))}
 
@@ -82,13 +102,44 @@ def _paged(most: int) -> Callable[[str, str, bytes], tuple[str, bytes]]:
 
 def provenance(scenario: Scenario) -> tape.Provenance:
     """Where a cassette is from that is recorded here and now."""
+    return _provenance(scenario.about, scenario.note)
+
+
+def _provenance(about: str, note: str) -> tape.Provenance:
     return tape.Provenance(
-        scenario=scenario.about,
+        scenario=about,
         server=EMULATOR,
         version=importlib.metadata.version("vertex-registry"),
         day=dt.datetime.now(dt.UTC).date().isoformat(),
-        note=scenario.note,
+        note=note,
     )
+
+
+@contextlib.contextmanager
+def again(file: Path, scratch: Path, about: str) -> Iterator[None]:
+    """Record what is said meanwhile, and see that it is what is on file; where it is asked for, put it on file.
+
+    Raises:
+        AssertionError: It is not what is on file.
+    """
+    stated = tape.load(file)[0] if file.exists() else _provenance(about, "")
+    new = scratch / file.name
+    with tape.recording(new, stated):
+        yield
+    if os.environ.get(RECORD):
+        _keep(new, file)
+    else:
+        recorded = file.read_bytes() if file.exists() else b""
+        assert recorded == new.read_bytes(), f"{file}: type `make record`, and look at it"
+
+
+def _keep(new: Path, old: Path) -> bool:
+    """Put a cassette on file if its conversation is another one than that on file."""
+    if old.exists() and tape.load(old)[1] == tape.load(new)[1]:
+        return False
+    old.parent.mkdir(exist_ok=True)
+    old.write_bytes(new.read_bytes())
+    return True
 
 
 def record(scenario: Scenario, file: Path, stated: tape.Provenance) -> None:
@@ -111,8 +162,7 @@ def record_all(folder: Path = CASSETTES) -> list[str]:
             if old.exists() and tape.load(old)[0].server == VERTEX:
                 continue
             record(scenario, new, provenance(scenario))
-            if not old.exists() or tape.load(old)[1] != tape.load(new)[1]:
-                old.write_bytes(new.read_bytes())
+            if _keep(new, old):
                 changed.append(name)
     return changed
 
@@ -120,13 +170,13 @@ def record_all(folder: Path = CASSETTES) -> list[str]:
 def readme(folder: Path = CASSETTES) -> str:
     """The page that stands beside the cassettes."""
     rows = []
-    for scenario in SCENARIOS:
-        file = folder / f"{scenario.file}.yaml"
+    for file in sorted(folder.rglob("*.yaml")):
         stated, exchanges = tape.load(file)
         server = f"{stated.server.partition(' of ')[0]}, {stated.version}"
-        size = len(exchanges)
-        rows.append(f"| `{file.name}` | {stated.scenario} | {server} | {stated.day} | {size} | {stated.note} |")
-    return _README.format(rows="\n".join(rows))
+        name = file.relative_to(folder).as_posix()
+        rows.append(f"| `{name}` | {stated.scenario} | {server} | {stated.day} | {len(exchanges)} | {stated.note} |")
+    from_google = sum(tape.load(file)[0].server == VERTEX for file in folder.rglob("*.yaml")) or "None"
+    return _README.format(rows="\n".join(rows), from_google=from_google)
 
 
 _README: Final = """\
@@ -140,11 +190,13 @@ was recorded against stands in it, and here:
 |---|---|---|---|---|---|
 {rows}
 
-**None of them has been recorded from Google.** "The emulator" is the one of this project, in the version that is named.
-`make record-live PROJECT=... BUCKET=...` records those against Vertex that ask for no fault (see `tests/README.md`).
+**{from_google} of them has been recorded from Google.** "The emulator" is the one of this project, in the version that
+is named. `make record-live PROJECT=... BUCKET=...` records those against Vertex that ask for no fault (see
+`tests/README.md`).
 
 `make record` records them again; one whose conversation has not changed stays as it is, with its date. This page is
-written by it too. The conversations are the table in `tests/cassettes/scenarios.py`.
+written by it too. The conversations are the table in `tests/cassettes/scenarios.py`, and those in `behaviour` are the
+tests of `tests/behaviour` that are marked `cassette`.
 
 ## What is in them, and what is not
 
@@ -168,6 +220,12 @@ def main() -> None:
     """Record, and say what is new."""
     for name in record_all():
         print("recorded", name)  # noqa: T201 - a command talks to people
+    subprocess.run(
+        [sys.executable, "-m", "pytest", "tests/behaviour", "-q", "-m", "cassette", "-k", "recorder"],
+        cwd=CASSETTES.parent,
+        env=os.environ | {RECORD: "1"},
+        check=True,
+    )
     (CASSETTES / "README.md").write_text(readme(), encoding="utf-8")
 
 
