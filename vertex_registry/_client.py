@@ -89,6 +89,9 @@ _WINDOW: Final = 32
 #: How far around a version the last one is looked for, by point reads, before its model is deleted with it.
 _NEIGHBOURS: Final = 8
 
+#: The seconds after which an upload that was lost is looked for once more, and then sent again.
+_ARRIVAL: Final = 1.0
+
 #: How often a model is looked for before its id, taken by an upload that is not done, is tried again.
 _LOOKS: Final = 4
 
@@ -287,7 +290,7 @@ class RegistryClient:
         """
         self._check_model(name)
         identity = self._new_id() if request_id is None else _names.check_text("request_id", request_id, 512)
-        hidden = [_names.hidden_alias("request", identity)]
+        hidden = [_names.hidden_alias("request", identity), _names.NEWEST_ALIAS]
         if version_name is not None:
             hidden.append(_names.hidden_alias("name", _names.check_text("version_name", version_name, 128)))
         given = [_names.check_alias(alias) for alias in _strings("aliases", aliases)]
@@ -305,13 +308,13 @@ class RegistryClient:
             model_description=(
                 None if model_description is None else _names.check_text("model_description", model_description)
             ),
-            metadata=_labels.check_metadata(metadata or {}),
+            metadata=_labels.check_metadata({} if metadata is None else metadata),
             version_name=version_name,
             stage=chosen,
             archive_existing=archive_existing,
             request_id=identity,
         )
-        self._labels_of(registration, seen=())  # they fit, or nothing is sent
+        _labels.write({}, metadata=registration.metadata)  # it fits, or nothing is sent
         if local is None:
             self._check_directory(registration.source, registration.container.image, asked=check_source)
         else:
@@ -500,7 +503,7 @@ class RegistryClient:
             self._check_model(name)
         self._check_open()
         chosen = None if stage is None else _stages.check_stage(stage)
-        wanted = _labels.check_metadata(metadata or {})
+        wanted = _labels.check_metadata({} if metadata is None else metadata)
         uri = None if artifact_uri is None else _names.check_text("artifact_uri", artifact_uri).rstrip("/")
         after, before = _aware("created_after", created_after), _aware("created_before", created_before)
         most = _count(limit)
@@ -563,7 +566,7 @@ class RegistryClient:
         reference = _names.check_reference(version)
         if description is not None:
             _names.check_text("description", description)
-        added = _labels.check_metadata(metadata or {})
+        added = _labels.check_metadata({} if metadata is None else metadata)
         removed = tuple(_strings("remove_metadata", remove_metadata))
         chosen = None if stage is None else _stages.check_stage(stage)
         if both := sorted(added.keys() & set(removed)):
@@ -726,7 +729,7 @@ class RegistryClient:
             InvalidArgumentError: At the call: an argument cannot be right.
         """
         self._check_open()
-        wanted = _labels.check_labels(labels or {})
+        wanted = _labels.check_labels({} if labels is None else labels)
         most = _count(limit)
 
         def found() -> Iterator[RegisteredModel]:
@@ -816,7 +819,6 @@ class RegistryClient:
             raise InvalidArgumentError(
                 "No project is known. Give RegistryClient(project=...), or set GOOGLE_CLOUD_PROJECT."
             )
-        self._actor = _rpc.principal(credentials) or self._actor
         target = _rpc.Target(
             host=settings.host,
             rest=settings.rest,
@@ -1046,18 +1048,17 @@ class RegistryClient:
             except NotFoundError:
                 return []  # it was deleted since it was listed
 
-        models = self._models()
-        with ThreadPoolExecutor(_WINDOW, thread_name_prefix="vertex-registry") as pool:
-            pending: collections.deque[Any] = collections.deque()
-            try:
-                for model in models:
-                    pending.append(pool.submit(versions, model))
-                    if len(pending) >= _WINDOW:
-                        yield pending.popleft().result()
-                while pending:
+        pool = ThreadPoolExecutor(_WINDOW, thread_name_prefix="vertex-registry")
+        pending: collections.deque[Any] = collections.deque()
+        try:
+            for model in self._models():
+                pending.append(pool.submit(versions, model))
+                if len(pending) >= _WINDOW:
                     yield pending.popleft().result()
-            finally:
-                pool.shutdown(wait=False, cancel_futures=True)
+            while pending:
+                yield pending.popleft().result()
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)  # who stops early, or with Ctrl-C, waits for nobody
 
     # --- changing a version -------------------------------------------------------------------------------------------
 
@@ -1102,11 +1103,15 @@ class RegistryClient:
         return {
             _stages.STAGE_LABEL: stage.label,
             _stages.CHANGED_AT_LABEL: _stages.stamp(moment),
-            _stages.CHANGED_BY_LABEL: self._actor,
+            _stages.CHANGED_BY_LABEL: self._vertex.principal() or self._actor,
         }
 
-    def _archive_others(self, model: _Model, promoted: ModelVersion) -> ModelVersion:
-        """Archive all in the stage of the promoted version but the one with the latest claim; give the promoted one."""
+    def _archive_others(self, model: _Model, promoted: ModelVersion, *, yielding: bool = False) -> ModelVersion:
+        """Archive all in the stage of the promoted version but the one with the latest claim; give the promoted one.
+
+        With ``yielding`` nothing is archived where another version has the latest claim: a promotion that was finished
+        long ago has nothing to say of those that came after it.
+        """
         stage = promoted.stage
         budget = self._vertex.budget()
         tries = 0
@@ -1119,6 +1124,8 @@ class RegistryClient:
                     holders.append(self._read(model, version))
             holders = [version for version in holders if version.stage is stage]
             winner = max(holders, key=_claim, default=None)
+            if yielding and (winner is None or winner.version != promoted.version):
+                return self._read(model, promoted.version)
             try:
                 for loser in holders:
                     if loser is not winner:
@@ -1191,26 +1198,42 @@ class RegistryClient:
             "it. Name an image of your own with container=, or write the model with an earlier version."
         )
 
-    def _labels_of(self, registration: _Registration, seen: Iterable[dt.datetime | None]) -> dict[str, str]:
-        """All the labels that the version is complete with."""
+    def _labels_of(
+        self,
+        registration: _Registration,
+        seen: Iterable[dt.datetime | None],
+        current: ModelVersion | None = None,
+    ) -> dict[str, str]:
+        """All the labels that the version is complete with; what is there already stands."""
         notes: dict[str, str | None] = {
             _labels.MANAGED_BY: self._managed_by,
             _labels.REQUEST: _names.fingerprint(registration.request_id),
             _labels.VERSION_NAME: registration.version_name,
         }
-        if registration.stage is Stage.NONE:
+        if current is not None and current.stage_changed_at is not None:
+            pass  # somebody has put it in a stage since
+        elif registration.stage is Stage.NONE:
             notes[_stages.STAGE_LABEL] = Stage.NONE.label
         else:
             notes |= self._stage_notes(registration.stage, None, seen=seen)
-        return _labels.write({}, metadata=registration.metadata, notes=notes)
+        there = {} if current is None else current.metadata
+        metadata = {key: value for key, value in registration.metadata.items() if key not in there}
+        return _labels.write({} if current is None else current.labels, metadata=metadata, notes=notes)
 
     def _register(self, registration: _Registration, *, own_request: bool) -> ModelVersion:
+        self._labels_of(registration, seen=())  # they fit, with all that is ours, or nothing is uploaded
         model = self._known.get(registration.name) or self._listed(registration.name)
         if own_request:
             # Somebody may have made it before us, even a model that no list shows yet.
             places = [model] if model is not None else list(self._by_id(registration.name))
             for place in places:
-                if (version := self._look(place.resource, registration)) is not None:
+                try:
+                    version = self._find_made(place.resource, registration)
+                except (PermissionDeniedError, UnavailableError) as error:
+                    if error.code not in {"PERMISSION_DENIED", "UNIMPLEMENTED"}:
+                        raise
+                    version = None  # who may not see what is running has looked at what is there
+                if version is not None:
                     return self._finish(place, version, registration)
         return self._upload(registration, model)
 
@@ -1222,6 +1245,23 @@ class RegistryClient:
         except NotFoundError:
             return None
 
+    def _find_made(self, resource: str, registration: _Registration) -> ModelVersion | None:
+        """The version that the request made or is making: what is running now is waited for.
+
+        Which upload an operation belongs to is not to be seen, so that those of others are waited for as well.
+        """
+        rpc = self._vertex
+        if (version := self._look(resource, registration)) is not None:
+            return version
+        budget = rpc.operation_budget()
+        running = False
+        for operation in self._pages("ListOperations", resource, _wire.operations, _wire.read_operations):
+            if not operation.done:
+                running = True
+                with contextlib.suppress(OperationFailedError, NotFoundError):
+                    rpc.wait(operation, _wire.operation, budget)
+        return self._look(resource, registration) if running else None
+
     def _finish(self, model: _Model, version: ModelVersion, registration: _Registration) -> ModelVersion:
         """The version that the request made before, completed where that was cut off."""
         self._remember(registration.name, model)
@@ -1232,27 +1272,58 @@ class RegistryClient:
                 "Give each source its own request id.",
                 resource=version.resource_name,
             )
-        written = _labels.read(version.labels).notes.get(_labels.REQUEST)
-        if written != _names.fingerprint(registration.request_id):
-            return self._complete(model, version.version, registration)
+        if not _is_whole(version, registration):
+            return self._complete(model, version.version, registration, version)
         if registration.archive_existing and version.stage is registration.stage:
-            return self._archive_others(model, version)
+            return self._archive_others(model, version, yielding=True)
         return version
 
-    def _complete(self, model: _Model, version: str, registration: _Registration) -> ModelVersion:
-        """Write everything that belongs to the version; the call that makes it whole."""
+    def _complete(
+        self, model: _Model, version: str, registration: _Registration, current: ModelVersion | None = None
+    ) -> ModelVersion:
+        """Write everything that belongs to the version; the call that makes it whole.
+
+        A version that was just made is written without being read first. As soon as somebody else may have been there,
+        it is read, and what they have written stands.
+        """
         resource = f"{model.resource}@{version}"
         try:
-            seen = [other.stage_changed_at for other in self._versions(model)] if registration.archive_existing else []
-            labels = self._labels_of(registration, seen)
-            request = _wire.update_version(resource, labels=labels)
-            written = _wire.read_version(self._vertex.call("UpdateModel", request, resource))
-            whole = _as_written(written, labels, {}, model)
+            whole = self._write_whole(model, resource, registration, current)
             return self._archive_others(model, whole) if registration.archive_existing else whole
         except UnavailableError as lost:
             raise _unknown(
                 registration, resource, f"The version {resource} was uploaded, and could not be completed: {lost}"
             ) from lost
+        except RegistryError as error:
+            finish = (
+                f"register_version with request_id={registration.request_id!r} gives it, and writes what is missing."
+            )
+            error.args = (f"{error} The version {resource} was uploaded; {finish}",)
+            raise
+
+    def _write_whole(
+        self, model: _Model, resource: str, registration: _Registration, current: ModelVersion | None
+    ) -> ModelVersion:
+        rpc = self._vertex
+        budget, tries = rpc.budget(), 0
+        seen = [other.stage_changed_at for other in self._versions(model)] if registration.archive_existing else []
+        version = resource.rpartition("@")[2]
+        while True:
+            labels = self._labels_of(registration, seen, current)
+            request = _wire.update_version(resource, labels=labels, etag="" if current is None else current.etag)
+            try:
+                written = _wire.read_version(rpc.call("UpdateModel", request, resource, once=True))
+                return _as_written(written, labels, {} if current is None else current.labels, model)
+            except (UnavailableError, ConflictError) as failure:
+                if failure.code is None:
+                    raise
+                again = self._read(model, version)
+                if _is_whole(again, registration):
+                    return again
+                if not rpc.pause(budget, tries, getattr(failure, "retry_after", 0.0)):
+                    raise
+                current = again
+                tries += 1
 
     def _upload(  # noqa: C901, PLR0912  # the ways that an upload can end stand side by side
         self, registration: _Registration, model: _Model | None
@@ -1289,13 +1360,20 @@ class RegistryClient:
                 tries += 1
                 model = found
             except UnavailableError as lost:
-                if (ours := self._find_lost(registration, model, resource, lost)) is not None:
+                if lost.code == "UNIMPLEMENTED":
+                    raise
+                began = calls.spent()
+                ours = self._find_lost(registration, model, resource, lost)
+                if ours is not None:
                     return self._finish(model or _Model(resource, registration.name), ours, registration)
-                if not rpc.pause(calls, tries, lost.retry_after):
+                calls.seconds += calls.spent() - began  # waiting for what is running is no call
+                if not rpc.pause(calls, tries, max(_ARRIVAL, lost.retry_after)):
                     if lost.code == "RESOURCE_EXHAUSTED":
                         raise  # it was refused, and nothing of it is to be found
                     raise _unknown(registration, resource, str(lost)) from lost
                 tries += 1
+                if model is not None and (ours := self._look(resource, registration)) is not None:
+                    return self._finish(model, ours, registration)
             else:
                 self._remember(registration.name, made_in)
                 return self._complete(made_in, version, registration)
@@ -1353,20 +1431,18 @@ class RegistryClient:
     def _find_lost(
         self, registration: _Registration, model: _Model | None, resource: str, lost: UnavailableError
     ) -> ModelVersion | None:
-        """The version that a lost upload made; None where it can be sent again without harm."""
-        rpc = self._vertex
+        """The version that a lost upload made; None where it can be sent again.
+
+        A request that was cut off on its way may still arrive. What can be done is to look, to wait, and to look again
+        before it is sent a second time; where its deadline passed, nobody knows how long that would take.
+        """
+        if model is None:
+            return self._look(resource, registration)  # its id lets no second upload through
         try:
-            found = self._look(resource, registration)
-            if found is None and model is not None:
-                operations = self._pages("ListOperations", resource, _wire.operations, _wire.read_operations)
-                for operation in operations:
-                    if not operation.done:
-                        with contextlib.suppress(OperationFailedError):
-                            rpc.wait(operation, _wire.operation, rpc.operation_budget())
-                found = self._look(resource, registration)
+            found = self._find_made(resource, registration)
         except RegistryError as error:
             raise _unknown(registration, resource, f"{lost} Looking for it failed too: {error}") from error
-        if found is None and model is not None and lost.code == "DEADLINE_EXCEEDED":
+        if found is None and lost.code == "DEADLINE_EXCEEDED":
             raise _unknown(registration, resource, f"{lost} It may still be on its way.") from lost
         return found
 
@@ -1378,10 +1454,13 @@ class RegistryClient:
         moved = current.is_default and self._move_default(model, current.version)
         try:
             self._delete("DeleteModelVersion", _wire.delete_version(resource), resource)
-        except (ConflictError, InvalidArgumentError, OperationFailedError) as refusal:
+        except BaseException as refusal:
             if moved:
-                request = _wire.merge_aliases(resource, add=[_names.DEFAULT_ALIAS])
-                self._vertex.call("MergeVersionAliases", request, resource)
+                with contextlib.suppress(NotFoundError):
+                    request = _wire.merge_aliases(resource, add=[_names.DEFAULT_ALIAS])
+                    self._vertex.call("MergeVersionAliases", request, resource)
+            if not isinstance(refusal, (ConflictError, InvalidArgumentError, OperationFailedError)):
+                raise
             # A list that lags shows versions that are gone: only one that can be read is another version.
             others = self._others(model, current.version)
             if not current.is_default or moved or any(self._is_there(model, other) for other in others):
@@ -1402,11 +1481,14 @@ class RegistryClient:
     def _others(self, model: _Model, version: str) -> list[str]:
         """The numbers of the other versions, the newest first.
 
-        A list may lag, and a version that it does not show yet must not be deleted with its model: the neighbourhood of
-        the version, and what comes after the last one listed, is looked at version by version.
+        A list may lag, and a version that it does not show yet must not be deleted with its model: the version that was
+        uploaded last bears an alias of ours, and the neighbourhood of the version and of the last one is looked at
+        version by version.
         """
         number = int(version)
         listed = {int(other.version) for other in self._versions(model)}
+        with contextlib.suppress(NotFoundError):
+            listed.add(int(self._read(model, _names.NEWEST_ALIAS).version))
         top = max(listed | {number})
         near = {*range(number - _NEIGHBOURS, number + _NEIGHBOURS + 1), *range(top, top + _NEIGHBOURS + 1)}
 
@@ -1427,7 +1509,7 @@ class RegistryClient:
         with self._lock:
             self._known = {name: known for name, known in self._known.items() if known.resource != model.resource}
 
-    def _delete(self, rpc: str, request: Any, resource: str) -> None:
+    def _delete(self, rpc: str, request: Any, resource: str) -> None:  # noqa: C901  # the ways that a deletion can end, likewise
         """Delete, and find out whether it is gone where the answer does not tell."""
         connection = self._vertex
         budget = connection.budget()
@@ -1447,6 +1529,8 @@ class RegistryClient:
                     raise
                 return
             except UnavailableError as lost:
+                if lost.code == "UNIMPLEMENTED":
+                    raise
                 if self._gone(resource):
                     return
                 if not connection.pause(budget, tries, lost.retry_after):
@@ -1483,15 +1567,18 @@ class _Settings:
 
 
 def _settings(endpoint: str | None, transport: str | None, location: str, credentials: Any) -> _Settings:
-    if transport not in {None, "grpc", "rest"}:
+    if transport not in (None, "grpc", "rest"):
         raise InvalidArgumentError(f"There is no transport {transport!r}. The transports are 'grpc' and 'rest'.")
+    if endpoint is not None:
+        _names.check_text("endpoint", endpoint)
     emulator = None if endpoint else os.environ.get(_EMULATOR)
     address = endpoint or emulator or f"{location}-aiplatform.googleapis.com"
     scheme, separator, host = address.rpartition("://")
     host = host.rstrip("/")
     if (separator and scheme not in {"http", "https"}) or not host or any(letter in host for letter in "/@? "):
+        shown = "An address with a user in it" if "@" in address else repr(address)
         raise InvalidArgumentError(
-            f"{address!r} is no address of the service. Give 'host:port' for gRPC or 'http://host:port' for REST."
+            f"{shown} is no address of the service. Give 'host:port' for gRPC or 'http://host:port' for REST."
         )
     if scheme == "http" and transport == "grpc":
         raise InvalidArgumentError(f"{address!r} is an address for REST, and transport='grpc' was asked for.")
@@ -1545,9 +1632,19 @@ def _warn(message: str) -> None:
     warnings.warn(message, stacklevel=4)
 
 
-def _same(value: object, wanted: object) -> bool:
+def _same(value: Any, wanted: Any) -> bool:
     """Whether two values of JSON are equal; True is not 1 there."""
-    return value == wanted and isinstance(value, bool) == isinstance(wanted, bool)
+    if isinstance(value, list) and isinstance(wanted, list):
+        return len(value) == len(wanted) and all(map(_same, value, wanted))
+    if isinstance(value, dict) and isinstance(wanted, dict):
+        return value.keys() == wanted.keys() and all(_same(value[key], wanted[key]) for key in value)
+    return bool(value == wanted) and isinstance(value, bool) == isinstance(wanted, bool)
+
+
+def _is_whole(version: ModelVersion, registration: _Registration) -> bool:
+    """Whether everything has been written that belongs to the version."""
+    written = _labels.read(version.labels).notes.get(_labels.REQUEST)
+    return written == _names.fingerprint(registration.request_id)
 
 
 def _claim(version: ModelVersion) -> tuple[dt.datetime, int]:
@@ -1573,7 +1670,10 @@ def _count(limit: int | None) -> int | None:
 def _strings(what: str, values: Iterable[str]) -> list[str]:
     if isinstance(values, str) or not isinstance(values, Iterable):
         raise InvalidArgumentError(f"{what} is a list of strings, and not {values!r}.")
-    return list(values)
+    listed = list(values)
+    if not all(isinstance(value, str) for value in listed):
+        raise InvalidArgumentError(f"{what} is a list of strings, and not {listed!r}.")
+    return listed
 
 
 def _models_named(name: str) -> Callable[[str, str], Any]:

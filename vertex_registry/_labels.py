@@ -145,7 +145,7 @@ def check_metadata(metadata: Mapping[str, Any]) -> dict[str, Any]:
         raise InvalidArgumentError(f"The metadata is a {type(metadata).__name__}; it has to be a dict.")
     try:
         _check_json(dict(metadata), "metadata")
-        return dict(json.loads(json.dumps(dict(metadata))))
+        return dict(json.loads(json.dumps(dict(metadata), ensure_ascii=False)))
     except RecursionError:
         raise InvalidArgumentError("The metadata is nested too deeply, or holds itself.") from None
     except ValueError as error:
@@ -286,8 +286,10 @@ def _unpack(labels: Mapping[str, str]) -> _Packed:
             inflate = zlib.decompressobj(-15)
             document = inflate.decompress(blob) + inflate.flush()
             metadata, notes = json.loads(document.decode("utf-8", "surrogatepass"))
+            if not all(key in NOTES and isinstance(text, str) for key, text in notes.items()):
+                continue  # we write no such notes
             return _Packed(dict(metadata), dict(notes), frozenset(keys))
-        except (binascii.Error, zlib.error, ValueError, TypeError, RecursionError):
+        except (binascii.Error, zlib.error, ValueError, TypeError, AttributeError, RecursionError):
             continue
     return _NOTHING
 
@@ -304,8 +306,9 @@ def _check_budget(kept: Mapping[str, str], parts: Mapping[str, str], large: Mapp
     keys = sorted(large, key=lambda key: -len(_json(large[key])))
     largest = ", ".join(repr(key) for key in keys[:5]) + (", ..." if len(keys) > 5 else "")  # noqa: PLR2004
     raise InvalidArgumentError(
-        f"The metadata needs {total} labels, and Vertex allows {MAX_LABELS} on a version: {ours} of our own, "
-        f"{len(kept) - ours} with a label each, and {len(parts)} for what does not fit into one"
+        f"The version would have {total} labels, and Vertex allows {MAX_LABELS}: {ours} of our own, {len(kept) - ours} "
+        "more (metadata with a label each, and what the model itself or others have put there), and "
+        f"{len(parts)} for what does not fit into one"
         + (f" (the largest: {largest})" if large else "")
         + ". Keep large metadata in a file beside the artifact. Nothing was changed."
     )

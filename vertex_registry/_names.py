@@ -28,6 +28,10 @@ MAX_NAME: Final = 128
 DEFAULT_ALIAS: Final = "default"
 
 _HIDDEN_ALIAS: Final = "vr-"
+
+#: The alias of the version that was uploaded last, which a list that lags does not show yet.
+NEWEST_ALIAS: Final = "vr-newest"
+
 _RESOURCE: Final = re.compile(r"projects/([^/@\s]+)/locations/([^/@\s]+)/models/([A-Za-z0-9_-]+)", re.ASCII)
 _VERSION_ID: Final = re.compile(r"[1-9][0-9]{0,17}", re.ASCII)
 
@@ -224,6 +228,8 @@ def check_source(source: str) -> str:
         raise InvalidArgumentError(f"{source!r} names a bucket and no directory in it: 'gs://bucket/directory'.")
     if any(ord(letter) < 32 for letter in path):  # noqa: PLR2004  # below a space are the control characters
         raise InvalidArgumentError(f"{source!r} holds a control character, which no directory should.")
+    if path.startswith("/") or "//" in path:
+        raise InvalidArgumentError(f"{source!r} has an empty part between two slashes, which Vertex does not take.")
     last = path.rpartition("/")[2]
     if last.lower().endswith(_MODEL_FILES) and not source.endswith("/"):
         raise InvalidArgumentError(

@@ -17,17 +17,28 @@ if TYPE_CHECKING:
 
 
 def _strings(values: Iterable[str]) -> tuple[str, ...]:
-    if isinstance(values, str):
-        raise InvalidArgumentError(f"Give a list of strings, not one string: {values!r}.")
+    if isinstance(values, str) or not all(isinstance(value, str) for value in values):
+        raise InvalidArgumentError(f"Give a list of strings, not {values!r}.")
     return tuple(values)
 
 
 def _ports(values: Iterable[int]) -> tuple[int, ...]:
-    return tuple(values)
+    ports = tuple(values)
+    if not all(isinstance(port, int) and 0 < port < 65536 for port in ports):  # noqa: PLR2004  # the ports there are
+        raise InvalidArgumentError(f"A port is a number from 1 to 65535: {ports!r}.")
+    return ports
 
 
 def _variables(values: Mapping[str, str]) -> dict[str, str]:
-    return dict(values)
+    variables = dict(values)
+    if not all(isinstance(item, str) for pair in variables.items() for item in pair):
+        raise InvalidArgumentError(f"Environment variables are strings: {', '.join(map(repr, variables))}.")
+    return variables
+
+
+def _image(_instance: object, _attribute: object, value: str) -> None:
+    if not isinstance(value, str) or not value:
+        raise InvalidArgumentError(f"The image of a container is a URI, not {value!r}.")
 
 
 @attrs.frozen
@@ -47,7 +58,7 @@ class ServingContainer:
         deployment_timeout: How long a deployment may take, in seconds; at most 7,200. None is Vertex's default.
     """
 
-    image: str
+    image: str = attrs.field(validator=_image)
     command: tuple[str, ...] = attrs.field(default=(), converter=_strings)
     args: tuple[str, ...] = attrs.field(default=(), converter=_strings)
     env: dict[str, str] = attrs.field(factory=dict, converter=_variables, repr=False, hash=False)
@@ -151,7 +162,7 @@ class StageChange:
 
 
 def _positive(_instance: object, attribute: attrs.Attribute[float], value: float) -> None:
-    if not value > 0:
+    if not isinstance(value, (int, float)) or not value > 0:
         raise InvalidArgumentError(f"Retry({attribute.name}={value!r}) is not a positive number of seconds.")
 
 

@@ -182,6 +182,8 @@ def load_credentials(given: Any) -> tuple[Any, str | None]:
         if isinstance(given, google.auth.credentials.Credentials):
             scoped = google.auth.credentials.with_scopes_if_required(given, _SCOPES)  # type: ignore[no-untyped-call]  # likewise
             return scoped, getattr(given, "project_id", None)
+        if isinstance(given, str) and given.lstrip().startswith("{"):
+            given = json.loads(given)
         if isinstance(given, (str, os.PathLike)):
             with open(given, encoding="utf-8") as file:  # noqa: PTH123  # a path of either kind
                 given = json.load(file)
@@ -193,7 +195,7 @@ def load_credentials(given: Any) -> tuple[Any, str | None]:
     except (google.auth.exceptions.GoogleAuthError, ValueError) as error:
         raise AuthenticationError(f"The credentials that were given cannot be used. {_LOG_IN}") from error
     except OSError as error:
-        raise AuthenticationError(f"The credentials cannot be read: {error.strerror}: {error.filename}.") from error
+        raise AuthenticationError(f"The file of the credentials cannot be read: {error.strerror}. {_LOG_IN}") from None
 
 
 def _credentials_of(info: dict[str, Any]) -> tuple[Any, str | None]:
@@ -259,6 +261,8 @@ class Connection:
                     url_scheme="http" if target.plain else "https",
                     client_info=info,
                 )
+                # What goes in plain text goes to the address that was given, and to no proxy on the way.
+                transport._session.trust_env = not target.plain  # noqa: SLF001  # Google's transport has no setting for it
             else:
                 options = [("grpc.max_receive_message_length", -1), ("grpc.enable_http_proxy", 0)]
                 channel = (
@@ -277,6 +281,10 @@ class Connection:
         """End the connection."""
         self._client.transport.close()  # type: ignore[no-untyped-call]  # untyped upstream
 
+    def principal(self) -> str | None:
+        """The account that it acts as, where the credentials know it; those of a machine do after the first call."""
+        return principal(self._credentials)
+
     def budget(self, seconds: float | None = None) -> Budget:
         """A fresh budget: that many seconds, or those of a call."""
         return Budget(self._retry, self._retry.calls if seconds is None else seconds)
@@ -291,10 +299,11 @@ class Connection:
         seconds = max(at_least, longest * self._retry.random())
         if seconds >= budget.left():
             return False
+        _LOG.info("another try in %.2f s", seconds)
         self._retry.sleep(seconds)
         return True
 
-    def call(self, rpc: str, request: Any, resource: str, budget: Budget | None = None) -> Any:
+    def call(self, rpc: str, request: Any, resource: str, budget: Budget | None = None, *, once: bool = False) -> Any:
         """The answer to a request; a long-running one is answered with its operation.
 
         Args:
@@ -302,6 +311,7 @@ class Connection:
             request: The request.
             resource: What it is about, for the log and for errors.
             budget: What its tries and waits come out of; a fresh one where none is given.
+            once: Send it once, whatever the answer.
 
         Raises:
             RegistryError: What Vertex answered at last, by the table ``ERRORS``.
@@ -310,7 +320,7 @@ class Connection:
         budget = budget or self.budget()
 
         def again(failure: BaseException) -> bool:
-            return isinstance(failure, _CallError) and failure.code in method.again and not failure.final
+            return isinstance(failure, _CallError) and failure.code in method.again and not (once or failure.final)
 
         def wait(state: tenacity.RetryCallState) -> float:
             longest = min(self._retry.most, self._retry.first * 2.0 ** min(state.attempt_number - 1, 30))
@@ -387,7 +397,7 @@ class Connection:
             code = _OF_NUMBER.get(operation.error.code, "UNKNOWN")
             ended = "was cancelled" if code == "CANCELLED" else f"failed with {code}"
             raise OperationFailedError(
-                f"The operation {name} {ended}: {_sentence(operation.error.message)} Nothing was made; try again.",
+                f"The operation {name} {ended}: {_sentence(operation.error.message)}",
                 resource=name,
                 code=code,
             )

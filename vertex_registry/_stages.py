@@ -29,6 +29,9 @@ CHANGED_BY_LABEL: Final = "vr-stage-changed-by"
 
 _STAMP: Final = "%Y-%m-%dt%H-%M-%S-%fz"
 
+# A stamp from the end of the calendar is a mistake, and nothing could be later than it.
+_LAST_YEAR: Final = 9000
+
 
 class Stage(enum.StrEnum):
     """Where a version stands: in no stage, in Staging, in Production or Archived.
@@ -97,9 +100,10 @@ def stamp(moment: dt.datetime) -> str:
 def moment_of(text: str | None) -> dt.datetime | None:
     """The moment that a stamp tells, or None where it is no stamp of ours."""
     try:
-        return dt.datetime.strptime(text or "", _STAMP).replace(tzinfo=dt.UTC)
+        moment = dt.datetime.strptime(text or "", _STAMP).replace(tzinfo=dt.UTC)
     except ValueError:
         return None
+    return moment if moment.year < _LAST_YEAR else None
 
 
 def next_moment(now: dt.datetime, seen: Iterable[dt.datetime | None]) -> dt.datetime:

@@ -238,7 +238,7 @@ def _container_spec(container: ServingContainer) -> model_types.ModelContainerSp
         predict_route=container.predict_route,
         health_route=container.health_route,
         shared_memory_size_mb=container.shared_memory_mb,
-        deployment_timeout=None if timeout is None else duration_pb2.Duration(nanos=0, seconds=int(timeout)),
+        deployment_timeout=None if timeout is None else _duration(timeout),
     )
 
 
@@ -257,3 +257,8 @@ def _container(spec: Any) -> ServingContainer:
         if spec.HasField("deployment_timeout")
         else None,
     )
+
+
+def _duration(seconds: float) -> duration_pb2.Duration:
+    whole = int(seconds)
+    return duration_pb2.Duration(seconds=whole, nanos=round((seconds - whole) * 1e9))

@@ -22,7 +22,9 @@ class LocalRegistry(RegistryClient):
 
     def __init__(self, emulator: Emulator, **settings: Any) -> None:
         self.emulator = emulator
-        super().__init__(endpoint=emulator.grpc, project="local-project", location="us-central1", **settings)
+        super().__init__(
+            **{"project": "local-project", "location": "us-central1"} | settings | {"endpoint": emulator.grpc}
+        )
 
     def close(self) -> None:
         """End the connection and the emulator; a second time does nothing."""

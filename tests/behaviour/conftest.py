@@ -80,7 +80,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if metafunc.definition.get_closest_marker("plain"):
         doors = PLAIN
     if metafunc.definition.get_closest_marker("once"):
-        doors = [*PLAIN, TURNED[-1]]
+        doors = [*PLAIN, TURNED[-1], UNLAGGED]
     if only := metafunc.definition.get_closest_marker("only"):
         doors = [door for door in doors if str(door) in only.args]
     if metafunc.definition.get_closest_marker("cassette"):
@@ -121,6 +121,10 @@ def _conversation(request: pytest.FixtureRequest) -> Iterator[None]:
                 about = request.function.__doc__.partition(".")[0]
                 stack.enter_context(recorder.again(file, request.getfixturevalue("tmp_path"), about))
         yield
+
+
+# All switches but the lag of lists, for what two clients learn of each other from a list.
+UNLAGGED = Door("grpc", {switch: value for switch, value in TURNED[-1].assume.items() if switch != "list-lag"})
 
 
 class Clock:

@@ -437,6 +437,7 @@ def test_logging(
     registry = connect(retry=patient(clock))
     churn = name()
     emulator.fail("UpdateModel", "UNAVAILABLE")
+    emulator.fail("GetModel", "UNAVAILABLE")
     with caplog.at_level(logging.DEBUG, "vertex_registry"):
         registry.register_version(churn, source(), metadata={"secret": "open-sesame", "Big": "Open Sesame"})
 
@@ -445,7 +446,10 @@ def test_logging(
         ("DEBUG", "ListModels"),
         ("DEBUG", "UploadModel"),
         ("DEBUG", "UpdateModel"),
-        ("INFO", "UpdateModel"),
+        ("DEBUG", "GetModel"),
+        ("INFO", "GetModel"),
+        ("DEBUG", "GetModel"),
+        ("INFO", "another"),
         ("DEBUG", "UpdateModel"),
     ]
     assert "UNAVAILABLE, sent again in 0.20 s" in caplog.text
@@ -467,6 +471,7 @@ def test_what_a_registration_costs(
     assert cost(lambda: registry.register_version(churn, source())) == ["UploadModel", "UpdateModel"]
     assert cost(lambda: registry.register_version(churn, source(), request_id="run")) == [
         "GetModel",
+        "ListOperations",
         "UploadModel",
         "UpdateModel",
     ]
@@ -550,3 +555,98 @@ def test_an_artifact_that_vertex_cannot_read(
 
     assert "Storage Object Viewer" in str(caught.value)
     assert "service-7@" in str(caught.value)
+
+
+@pytest.mark.looks(40)
+def test_a_re_run_while_the_first_run_is_at_work(
+    connect: Callable[..., RegistryClient], clock: Clock, name: Text, source: Text
+) -> None:
+    """The same request id waits for what the first run began, and does not begin it again."""
+    churn, artifact = name(), source()
+    connect().register_version(churn, source())
+    hasty = connect(retry=patient(clock, operations=0.3))
+    with pytest.raises(OperationTimeoutError) as caught:
+        hasty.register_version(churn, artifact, request_id="run")
+    assert caught.value.request_id == "run"
+
+    registry = connect()
+    made = registry.register_version(churn, artifact, request_id="run")
+    for _ in range(5):
+        quiet(registry, churn)
+    assert [version.version for version in quiet(registry, churn)] == [made.version, "1"] == ["2", "1"]
+
+
+def test_what_others_wrote_meanwhile_stands(
+    connect: Callable[..., RegistryClient], clock: Clock, emulator: Emulator, name: Text, source: Text
+) -> None:
+    """Finishing a registration that was cut off takes nothing back that somebody has written since."""
+    churn, artifact = name(), source()
+    hasty = connect(retry=patient(clock, calls=1))
+    arguments: dict[str, Any] = {"metadata": {"a": 1, "b": 2}, "stage": "Staging", "request_id": "run"}
+    emulator.fail("UpdateModel", "UNAVAILABLE", times=1000)
+    with pytest.raises(StateUnknownError):
+        hasty.register_version(churn, artifact, **arguments)
+    emulator.forget_faults()
+    somebody = connect()
+    somebody.update_version(churn, 1, metadata={"reviewed": "yes", "b": 3}, stage="Production")
+
+    made = connect().register_version(churn, artifact, **arguments)
+    assert made.stage is Stage.PRODUCTION
+    assert made.metadata == {"a": 1, "b": 3, "reviewed": "yes"}
+
+
+def test_a_completion_whose_answer_is_lost(
+    connect: Callable[..., RegistryClient], emulator: Emulator, name: Text, source: Text
+) -> None:
+    """Where the completing write has happened and its answer is lost, it is read, and not written again."""
+    churn, somebody = name(), connect()
+    emulator.fail("UpdateModel", "UNAVAILABLE", when="after")
+    clock_of_the_first: list[float] = []
+
+    def meanwhile(seconds: float) -> None:
+        clock_of_the_first.append(seconds)
+        somebody.set_stage(churn, 1, "Archived")
+
+    registry = connect(retry=Retry(sleep=meanwhile))
+    made = registry.register_version(churn, source(), stage="Production")
+
+    assert made.stage is Stage.PRODUCTION
+    assert not clock_of_the_first
+
+
+def test_a_completion_that_is_refused(registry: RegistryClient, emulator: Emulator, name: Text, source: Text) -> None:
+    """An error after the upload says that the version is there, and how to have it finished."""
+    churn, artifact = name(), source()
+    emulator.fail("UpdateModel", "PERMISSION_DENIED")
+    with pytest.raises(PermissionDeniedError, match="request_id='run'.* writes what is missing"):
+        registry.register_version(churn, artifact, stage="Staging", request_id="run")
+
+    assert registry.register_version(churn, artifact, stage="Staging", request_id="run").stage is Stage.STAGING
+
+
+@pytest.mark.parametrize("code", ["PERMISSION_DENIED", "UNAUTHENTICATED", "UNIMPLEMENTED", "FAILED_PRECONDITION"])
+def test_default_stays_where_nothing_was_deleted(
+    registry: RegistryClient, emulator: Emulator, name: Text, source: Text, code: str
+) -> None:
+    """Whatever a deletion is refused for, the default version is the one it was."""
+    churn = name()
+    for _ in range(2):
+        registry.register_version(churn, source())
+    emulator.fail("DeleteModelVersion", code)
+    with pytest.raises(RegistryError):
+        registry.delete_version(churn, 2)
+
+    assert registry.get_version(churn).version == "2"
+
+
+def test_a_promotion_that_was_finished_long_ago(registry: RegistryClient, name: Text, source: Text) -> None:
+    """Running a finished registration again changes nothing, whatever was promoted since."""
+    churn, artifact = name(), source()
+    arguments: dict[str, Any] = {"stage": "Production", "archive_existing": True, "request_id": "run"}
+    first = registry.register_version(churn, artifact, **arguments)
+    second = registry.register_version(churn, source(), stage="Production")
+
+    again = registry.register_version(churn, artifact, **arguments)
+    assert (again.stage, registry.get_version(churn, 2).stage) == (Stage.PRODUCTION, Stage.PRODUCTION)
+    assert again.stage_changed_at == first.stage_changed_at
+    assert second == registry.get_version(churn, 2)

@@ -152,3 +152,19 @@ def test_names_that_several_models_bear(
     settle()
 
     assert set(registry.duplicates()[one]) == {first.model_resource_name, second.model_resource_name}
+
+
+def test_a_newer_version_that_no_list_shows(
+    registry: RegistryClient, name: Text, source: Text, settle: Callable[[], None]
+) -> None:
+    """A model is not deleted with a version that is far from the one that was meant, and that no list shows."""
+    churn = name()
+    registry.register_version(churn, source())
+    settle()
+    for _ in range(12):
+        registry.register_version(churn, source(), make_default=False)
+    for number in range(2, 13):
+        registry.delete_version(churn, number)
+    registry.delete_version(churn, 1)
+
+    assert registry.get_version(churn).version == "13"

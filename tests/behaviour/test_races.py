@@ -86,7 +86,7 @@ def test_many_threads(
 def test_many_processes(registry: RegistryClient, emulator: Emulator, name: Text, source: Text) -> None:
     """Processes that register one new name at once make one model, and each answer is different and true."""
     churn = name()
-    made, start, answers = processes(str(emulator.grpc), churn, source())
+    made, start, answers = processes(emulator.grpc, churn, source())
     start.wait()
     told = [answers.get(timeout=60) for _ in made]
     for process in made:
@@ -102,7 +102,7 @@ def test_many_processes(registry: RegistryClient, emulator: Emulator, name: Text
 def test_half_of_them_are_killed(registry: RegistryClient, emulator: Emulator, name: Text, source: Text) -> None:
     """When half of the processes die in the middle there is no second model, and a re-run finishes what was cut off."""
     churn, artifact = name(), source()
-    made, start, answers = processes(str(emulator.grpc), churn, artifact)
+    made, start, answers = processes(emulator.grpc, churn, artifact)
     start.wait()
     while sum(request.rpc == "UploadModel" for request in emulator.requests()) < MANY // 2:
         pass

@@ -87,7 +87,7 @@ def test_addresses(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize("transport", ["grpc", "rest"])
 def test_the_environment_alone_is_enough(emulator: Emulator, monkeypatch: pytest.MonkeyPatch, transport: str) -> None:
     """VERTEX_AI_EMULATOR_HOST alone reaches an emulator: no credentials, no project, no location."""
-    monkeypatch.setenv("VERTEX_AI_EMULATOR_HOST", str(emulator.grpc if transport == "grpc" else emulator.rest))
+    monkeypatch.setenv("VERTEX_AI_EMULATOR_HOST", emulator.grpc if transport == "grpc" else emulator.rest)
     with RegistryClient() as registry:
         assert registry.register_version("churn", SOURCE).version == "1"
 
@@ -203,3 +203,34 @@ def test_a_file_that_is_no_registry(tmp_path: Path) -> None:
     assert path.read_text() == "milk, eggs"
     with pytest.raises(InvalidArgumentError):
         local_registry(tmp_path / "no" / "such" / "folder.db")
+
+
+def test_a_key_in_the_wrong_place(key: dict[str, str]) -> None:
+    """A key given as text is taken; an error about credentials or an address never shows what was given."""
+    assert _rpc.load_credentials(json.dumps(key))[1] == "key-project"
+    with pytest.raises(AuthenticationError) as caught:
+        _rpc.load_credentials("x" + json.dumps(key))
+    assert "PRIVATE KEY" not in str(caught.value)
+    with pytest.raises(InvalidArgumentError) as wrong:
+        RegistryClient(endpoint="https://ann:open-sesame@vertex.example.com")
+    assert "sesame" not in str(wrong.value)
+
+
+def test_no_proxy_in_plain_text(emulator: Emulator, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What goes to this machine in plain text goes there, whatever proxy the environment names."""
+    for variable in ("HTTP_PROXY", "http_proxy", "ALL_PROXY"):
+        monkeypatch.setenv(variable, "http://127.0.0.1:1")
+    with RegistryClient(endpoint=emulator.rest) as registry:
+        assert list(registry.list_models()) == []
+
+
+def test_an_account_that_is_known_later() -> None:
+    """Credentials of a machine know their account only after the first call; a change of stage asks them then."""
+
+    class OfAMachine:
+        service_account_email = "default"
+
+    credentials = OfAMachine()
+    assert _rpc.principal(credentials) is None
+    credentials.service_account_email = "vm@acme.iam.gserviceaccount.com"
+    assert _rpc.principal(credentials) == "vm@acme.iam.gserviceaccount.com"

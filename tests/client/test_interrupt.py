@@ -58,7 +58,7 @@ def test_in_the_middle_of_a_call(emulator: Emulator, transport: str) -> None:
     emulator.fail("ListModels", delay=0.0001)
     emulator.fail("ListModels", delay=LATER)
 
-    assert "interrupted" in interrupt(str(emulator.grpc if transport == "grpc" else emulator.rest), "begun")
+    assert "interrupted" in interrupt(emulator.grpc if transport == "grpc" else emulator.rest, "begun")
 
 
 @pytest.mark.parametrize("emulator", [0], indirect=True)
@@ -67,10 +67,10 @@ def test_between_two_tries(emulator: Emulator) -> None:
     emulator.fail("ListModels", delay=0.0001)
     emulator.fail("ListModels", "UNAVAILABLE")
 
-    assert "interrupted" in interrupt(str(emulator.grpc), "sent again in")
+    assert "interrupted" in interrupt(emulator.grpc, "sent again in")
 
 
 @pytest.mark.parametrize("emulator", [10**6], indirect=True)
 def test_while_an_operation_runs(emulator: Emulator) -> None:
     """So does the wait for an operation."""
-    assert "interrupted" in interrupt(str(emulator.grpc), "GetOperation")
+    assert "interrupted" in interrupt(emulator.grpc, "GetOperation")

@@ -116,3 +116,17 @@ def test_the_documented_examples() -> None:
         "team": "growth",
         "accuracy": "_j_0_2e93",
     }
+
+
+def test_packs_that_we_do_not_write() -> None:
+    """A pack that is whole and holds what no pack of ours holds is somebody else's labels."""
+    for metadata, notes in (({}, {"stage": [1]}), ({}, {"vr-stage-changed-at": 7}), ({}, {"nobody": "x"})):
+        labels = _labels._pack(metadata, notes)  # type: ignore[arg-type]  # that is the point
+        assert _labels.read(labels).notes == {}
+        assert _labels.read(labels).metadata == labels
+
+
+def test_halves_of_surrogate_pairs() -> None:
+    """Two halves side by side are two halves, and not the character that they would be in JSON's text."""
+    metadata = {"a": "\ud83d\ude00", "b": "\ud83d"}
+    assert _labels.read(_labels.write({}, metadata=metadata)).metadata == metadata

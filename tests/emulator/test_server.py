@@ -70,8 +70,8 @@ def test_closing_leaves_nothing_behind(connect: Connect, place: str) -> None:
 
 def test_a_server_can_be_left_out(start: Start) -> None:
     """With no port there is none."""
-    assert start(grpc_port=None).grpc is None
-    assert start(rest_port=None).rest is None
+    assert not start(grpc_port=None).grpc
+    assert not start(rest_port=None).rest
     assert repr(start(grpc_port=None, rest_port=None)) == "<Emulator grpc=None rest=None>"
 
 
@@ -427,3 +427,10 @@ def test_every_prebuilt_framework_has_its_files() -> None:
         for name in ("tf2-cpu.2-15", "tf-cpu.1-15", "sklearn-cpu.1-5", "xgboost-cpu.2-1", "pytorch-gpu.2-4")
     ]
     assert {match["framework"] for match in frameworks if match} == set(_service.PREBUILT_FILES)
+
+
+@pytest.mark.parametrize("ports", [{"grpc_port": 70000}, {"rest_port": 70000}, {"rest_port": -1}])
+def test_a_port_that_there_is_none_of(ports: dict[str, int]) -> None:
+    """A port that cannot be is refused, and no other is taken in its place."""
+    with pytest.raises(ValueError, match="no port"):
+        Emulator(**ports)  # type: ignore[arg-type]  # ports are all that is in it

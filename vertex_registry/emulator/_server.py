@@ -63,8 +63,8 @@ class Emulator:
         new_id: The maker of ids, for models and operations.
 
     Attributes:
-        grpc: Where gRPC is served, such as "127.0.0.1:8470", or None.
-        rest: Where HTTP is served, such as "http://127.0.0.1:8471", or None.
+        grpc: Where gRPC is served, such as "127.0.0.1:8470"; empty where it is not.
+        rest: Where HTTP is served, such as "http://127.0.0.1:8471"; empty where it is not.
 
     Raises:
         ValueError: There is no such assumption.
@@ -91,12 +91,13 @@ class Emulator:
         assumptions = parse_assumptions(assume or {})
         if polls_until_done < 0:
             raise ValueError("polls_until_done cannot be negative.")
+        _check_ports(grpc_port, rest_port)
         if (tls_cert is None) is not (tls_key is None):
             raise ValueError("TLS needs both a certificate and its key.")
         if storage is None:
             storage = os.environ.get("STORAGE_EMULATOR_HOST", "")
-        self.grpc: str | None = None
-        self.rest: str | None = None
+        self.grpc = ""
+        self.rest = ""
         self._closers: list[Callable[[], None]] = []
         store = Store(None if data is None else os.fspath(data), list_lag=assumptions.list_lag)
         self._closers.append(store.close)
@@ -144,7 +145,7 @@ class Emulator:
         self.close()
 
     def __repr__(self) -> str:
-        return f"<Emulator grpc={self.grpc} rest={self.rest}>"
+        return f"<Emulator grpc={self.grpc or None} rest={self.rest or None}>"
 
     def fail(
         self,
@@ -194,6 +195,12 @@ class Emulator:
     def reset(self) -> None:
         """Forget every model, operation, planned fault and request."""
         self._dispatcher.reset()
+
+
+def _check_ports(*ports: int | None) -> None:
+    for port in ports:
+        if port is not None and not 0 <= port <= 65535:  # noqa: PLR2004 - the ports there are
+            raise ValueError(f"There is no port {port}.")
 
 
 def _look_up_in(storage: str) -> Callable[[str, str], Sequence[str]]:

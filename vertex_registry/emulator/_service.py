@@ -876,10 +876,10 @@ class Service:
         del call
         with self._store.writing():
             row = self._look_at(self._operation(request.name))
-            # Nothing goes on by itself here, so that waiting is looking until there is nothing to wait for.
+            # Nothing goes on by itself here, so that waiting is looking as often as it takes.
             patient = not request.HasField("timeout") or request.timeout.ToNanoseconds() > 0
-            while row.looks is not None and patient:
-                row = self._look_at(row)
+            if row.looks is not None and patient:
+                row = self._look_at(row._replace(looks=1))
         return operations_pb2.Operation.FromString(row.body)
 
     # --- Locations -----------------------------------------------------------
