@@ -89,8 +89,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             else:
                 outcome = _run(service, options.tests)
         finally:
-            models, objects = service.remove()
-            _say(f"Removed {models} models and {objects} objects: all that is named {service.namespace}-*.")
+            _say(service.remove())
     _say(_report(service, outcome))
     return 1 if outcome.failed else 0
 
