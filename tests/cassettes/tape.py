@@ -44,7 +44,8 @@ HOST: Final = "http://vertex"
 _PROJECT: Final = re.compile(r"projects/[A-Za-z0-9:._-]+")
 _NUMBER: Final = re.compile(r"projects/([0-9]+)")
 _MOMENT: Final = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(?:\.\d+)?Z")
-_OURS: Final = re.compile(r"/(?:v1|v1beta1|ui)/projects/")
+# Not what asks for a token, which has projects in its path too: /v1/projects/-/serviceAccounts/...:generateAccessToken.
+_OURS: Final = re.compile(r"/(?:v1|v1beta1|ui)/projects/[^/]+/locations/")
 _VERSION_READ: Final = re.compile(r".*/models/[^/?]+?(?:%40|@)(\d+)\?")
 
 #: What the server makes up: the word that its numbers stand behind, and where it is found in an answer.

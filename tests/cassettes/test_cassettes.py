@@ -6,6 +6,7 @@ import re
 from typing import TYPE_CHECKING
 
 import pytest
+import requests
 from google.auth.credentials import AnonymousCredentials
 from vcr.errors import CannotOverwriteExistingCassetteException
 
@@ -133,6 +134,8 @@ def test_a_token_is_not_written(tmp_path: Path) -> None:
         settings = recorder.world(emulator.rest or "").settings | {"credentials": Token()}  # type: ignore[no-untyped-call]
         with RegistryClient(**settings) as registry:
             registry.register_version("churn", "gs://models/churn/1")
+        for path in ("/token", "/v1/projects/-/serviceAccounts/somebody:generateAccessToken"):
+            requests.post(f"{emulator.rest}{path}", data="refresh_token=ya29.secret", timeout=60)
         assert any("authorization" in request.metadata for request in emulator.requests())
 
     text = file.read_text(encoding="utf-8")

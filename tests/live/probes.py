@@ -12,6 +12,7 @@ import itertools
 import json
 import re
 import time
+from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, Final
 
 import attrs
@@ -27,6 +28,10 @@ _OWN_IMAGE: Final = "us-docker.pkg.dev/cloudrun/container/hello:latest"  # every
 
 #: How often a list is asked for before it is read, where it is not the lag of lists that is in question.
 _LOOKS: Final = 8
+
+#: The seconds to wait, again and again, where the quota is used up; and how often an operation is looked at.
+_PAUSES: Final = (5, 15, 40, 0)
+_POLLS: Final = 600
 
 
 @attrs.frozen
@@ -71,16 +76,23 @@ class Bench:
     def call(self, method: str, path: str, body: Any = None, *, location: str | None = None, **query: str) -> Answer:
         """Send a request to a path, which a resource's name begins."""
         url = f"{self.service.address(location)}/v1/{path}"
-        self.service.wait_turn(method, url)
-        response = self._session.request(
-            method,
-            url,
-            params=query,
-            data=None if body is None else json.dumps(body),
-            headers={"Content-Type": "application/json"},
-            timeout=60,
-        )
-        answer = Answer(response.status_code, response.json() if response.content else {})
+        for pause in _PAUSES:
+            self.service.wait_turn(method, url)
+            response = self._session.request(
+                method,
+                url,
+                params=query,
+                data=None if body is None else json.dumps(body),
+                headers={"Content-Type": "application/json"},
+                timeout=60,
+            )
+            if response.status_code != HTTPStatus.TOO_MANY_REQUESTS:
+                break
+            time.sleep(pause)
+        content: Any = {}
+        with contextlib.suppress(ValueError):  # Google's front end refuses some paths with a page for people
+            content = response.json()
+        answer = Answer(response.status_code, content)
         if not answer.ok:
             self._sentences.append(str(answer.content.get("error", {}).get("message")))
         return answer
@@ -109,7 +121,9 @@ class Bench:
 
     def finished(self, answer: Answer) -> Answer:
         """An operation when it is done; a call that failed is that."""
-        while answer.ok and not answer.content.get("done"):
+        for _ in range(_POLLS):
+            if not answer.ok or answer.content.get("done"):
+                break
             if not self.service.endpoint:
                 time.sleep(1)
             answer = self.call("GET", answer["name"])
@@ -343,7 +357,7 @@ def _no_container(bench: Bench) -> str:
 
 
 def _permissions(bench: Bench) -> str:
-    model = "projects/vertex-registry-nobodys/locations/us-central1/models/none"
+    model = f"projects/vertex-registry-nobodys/locations/{bench.service.location}/models/none"
     asked = {
         "listVersions": bench.call("GET", f"{model}:listVersions"),
         "mergeVersionAliases": bench.call("POST", f"{model}@1:mergeVersionAliases", {"versionAliases": ["probe"]}),

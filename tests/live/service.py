@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import attrs
 import google.auth
+import google.auth.credentials
 import google.auth.exceptions
 import requests
 from google.auth.credentials import AnonymousCredentials
@@ -26,7 +27,7 @@ from google.cloud.aiplatform_v1.services.model_service import ModelServiceClient
 from google.cloud.aiplatform_v1.services.model_service.transports.rest import ModelServiceRestTransport
 
 from tests.cassettes import tape
-from vertex_registry import NotFoundError, RegistryClient, Retry, _names
+from vertex_registry import NotFoundError, RegistryClient, RegistryError, Retry, _names
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -88,7 +89,7 @@ class Service:
     def settings(self) -> dict[str, Any]:
         """How a `RegistryClient` reaches it."""
         where = {"project": self.project, "location": self.location, "retry": Retry(calls=600)}
-        return where | ({"endpoint": self.endpoint} if self.endpoint else {})
+        return where | ({"endpoint": self.endpoint} if self.endpoint else {"credentials": _somebody()})
 
     def connect(self, **settings: Any) -> RegistryClient:
         """A client of the service, over REST, because that can be recorded."""
@@ -156,13 +157,15 @@ class Service:
         with tape.recording(Path(self.folder, f"{name}.yaml"), stated, before=self.wait_turn):
             yield
 
-    def remove(self) -> tuple[int, int]:
-        """Remove everything of ours, and give the numbers of models and objects that were removed."""
+    def remove(self) -> str:
+        """Remove everything of ours, and say what that was, and what could not be removed."""
         models = 0
+        kept: dict[str, str] = {}
         with self.connect() as registry:
             # A list that lags shows models that are gone, and not yet those that are new.
             for _ in range(_ROUNDS):
                 left = [model for model in registry.list_models() if model.name.startswith(self.namespace)]
+                kept = {model.name: kept.get(model.name, "") for model in left}
                 if not left:
                     break
                 for model in left:
@@ -170,14 +173,20 @@ class Service:
                         registry.delete_model(f"{self.parent}/models/{model.resource_name.rpartition('/')[2]}")
                         models += 1
                     except NotFoundError:
-                        continue
+                        kept.pop(model.name, None)
+                    except RegistryError as error:
+                        kept[model.name] = str(error)
         objects = 0
         if self.artifacts:
             with contextlib.closing(self._storage()) as client:
                 for blob in list(client.list_blobs(self.bucket, prefix=f"{self.namespace}/")):
                     blob.delete()
                     objects += 1
-        return models, objects
+        told = f"Removed {models} models and {objects} objects: all that is named {self.namespace}-*."
+        if left_over := {name: why for name, why in kept.items() if why}:
+            told += " But for these, which have to be removed by hand:"
+            told += "".join(f"\n  {name}: {why}" for name, why in sorted(left_over.items()))
+        return told
 
     def plain(self, name: str) -> Mapping[str, str]:
         """What to write in a cassette in place of words that are only of this run, for the model of that name."""
@@ -203,9 +212,26 @@ def _nobody() -> Any:
     return AnonymousCredentials()  # type: ignore[no-untyped-call]  # untyped upstream
 
 
+class _Unnamed(google.auth.credentials.Credentials):
+    """Credentials that do not tell whose they are.
+
+    The client writes down who has changed a stage where the credentials tell, and nobody's account is to stand in a
+    cassette or in a report.
+    """
+
+    def __init__(self, credentials: Any) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]  # untyped upstream
+        self._credentials = credentials
+        self._quota_project_id = credentials.quota_project_id
+
+    def refresh(self, request: Any) -> None:
+        self._credentials.refresh(request)
+        self.token, self.expiry = self._credentials.token, self._credentials.expiry
+
+
 def _somebody() -> Any:
     try:
-        return google.auth.default(scopes=_SCOPES)[0]
+        return _Unnamed(google.auth.default(scopes=_SCOPES)[0])
     except google.auth.exceptions.DefaultCredentialsError as error:
         raise Refused(
             "There are no application default credentials. Type `gcloud auth application-default login`, or set "

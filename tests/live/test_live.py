@@ -2,25 +2,31 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
+import json
 import os
 import re
 import subprocess
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import attrs
+import google.auth
+import google.auth.transport.requests
 import pytest
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import rsa
 
 from tests.cassettes import questions, recorder, tape
 from tests.cassettes.scenarios import BY_FILE, SCENARIOS
 from tests.live import fidelity
-from tests.live.__main__ import main
+from tests.live.__main__ import _ask, main
 from tests.live.probes import PROBES, Bench
 from tests.live.proxy import Proxy
-from tests.live.service import Service
-from vertex_registry import RegistryClient
+from tests.live.service import Refused, Service, _somebody
+from vertex_registry import RegistryClient, _rpc
 from vertex_registry.emulator import Emulator
 from vertex_registry.emulator._service import SWITCHES
 
@@ -44,6 +50,9 @@ DEVIATIONS: dict[tuple[str, str], set[tuple[str, str, str, str]]] = {
     ("stale-etag", "failed-precondition"): {("UpdateModel", "status", "409 ABORTED", "400 FAILED_PRECONDITION")},
     ("id-taken", "operation"): {("UploadModel", "status", "409 ALREADY_EXISTS", "200")},
 }
+
+#: An emulator in the process that records must not send anything itself meanwhile: vcrpy would get in its way.
+LOOKS_NOWHERE: dict[str, Any] = {"storage": ""}
 
 
 def service(endpoint: str | None) -> Service:
@@ -191,24 +200,39 @@ def test_no_credentials(
     assert "gcloud auth application-default login" in capsys.readouterr().err
 
 
+def test_nobody_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """The credentials of a run give their token, and do not tell whose it is."""
+    key = rsa.generate_private_key(public_exponent=65537, key_size=2048)
+    pem = key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
+    file = tmp_path / "key.json"
+    with Emulator(grpc_port=None) as emulator:
+        about = {"type": "service_account", "client_email": "ann@acme.example", "token_uri": f"{emulator.rest}/token"}
+        file.write_text(json.dumps(about | {"private_key": pem.decode()}), encoding="utf-8")
+        monkeypatch.setenv("GOOGLE_APPLICATION_CREDENTIALS", str(file))
+        assert _rpc.principal(google.auth.default()[0]) == "ann@acme.example"
+        credentials = _somebody()
+        credentials.refresh(google.auth.transport.requests.Request())
+
+    assert credentials.token.startswith("emulator-")
+    assert _rpc.principal(credentials) is None
+
+
 def test_no_project(capsys: pytest.CaptureFixture[str]) -> None:
     """Without a project or a bucket nothing starts either."""
     assert main(["run", "", ""]) == main(["record", "acme-prod-1", "", "--yes"]) == 2
     assert "PROJECT=... BUCKET=..." in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("typed", ["", "n\n"])
 def test_asked_first(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
     tmp_path: Path,
     storage_emulator: StorageServer,
-    typed: str,
 ) -> None:
     """Before the first write it is said what is going to be made, and nothing is sent unless that is agreed to."""
     del storage_emulator
-    monkeypatch.setattr(sys, "stdin", io.StringIO(typed))
-    with Emulator(grpc_port=None, storage="") as emulator:
+    monkeypatch.setattr(sys, "stdin", io.StringIO("n\n"))
+    with Emulator(grpc_port=None, **LOOKS_NOWHERE) as emulator:
         arguments = ["record", "acme-prod-1", "models-1", "--endpoint", str(emulator.rest), "--folder", str(tmp_path)]
         assert main(arguments) == 2
         assert emulator.requests() == ()
@@ -216,6 +240,16 @@ def test_asked_first(
     told = capsys.readouterr().out
     assert re.search(r"about \d+ models with \d+ versions, and \d+ objects in gs://models-1", told)
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("typed", "agreed"), [("y\n", True), ("Yes\n", True), ("\n", False), ("maybe\n", False), ("", False)]
+)
+def test_what_is_typed(monkeypatch: pytest.MonkeyPatch, typed: str, agreed: bool) -> None:
+    """Only a yes is a yes, and nobody who could say it is a no."""
+    monkeypatch.setattr(sys, "stdin", io.StringIO(typed))
+    with contextlib.nullcontext() if agreed else pytest.raises(Refused):
+        _ask()
 
 
 def test_recorded_elsewhere(
@@ -227,8 +261,7 @@ def test_recorded_elsewhere(
     """The cassettes of another project, bucket and namespace are those on file, and say where they are from."""
     storage_emulator.make_bucket("models-1")
     monkeypatch.setattr(sys, "stdin", io.StringIO("y\n"))
-    settings = recorder.counted() | {"storage": storage_emulator.url}
-    with Emulator(grpc_port=None, **settings) as emulator:
+    with Emulator(grpc_port=None, **recorder.counted(), **LOOKS_NOWHERE) as emulator:
         somebody_elses(emulator)
         arguments = ["record", "acme-prod-1", "gs://models-1", "--endpoint", str(emulator.rest)]
         assert main([*arguments, "--folder", str(tmp_path)]) == 0
@@ -254,9 +287,10 @@ def test_removed_whatever_happens(
     """Where conversations go wrong the others are held, everything of the run's is removed, and the status says so."""
     storage_emulator.make_bucket("models-2")
     storage_emulator.put("models-2", "mine/model.joblib", b"")
-    with Emulator(grpc_port=None, storage=storage_emulator.url, assume={"list-lag": "2"}) as emulator:
+    with Emulator(grpc_port=None, assume={"list-lag": "2"}, **LOOKS_NOWHERE) as emulator:
         somebody_elses(emulator)
         emulator.fail("MergeVersionAliases", "PERMISSION_DENIED", times=2)
+        emulator.fail("DeleteModel", "FAILED_PRECONDITION", times=2)
         arguments = ["record", "acme-prod-1", "models-2", "--endpoint", str(emulator.rest), "--yes"]
         assert main([*arguments, "--folder", str(tmp_path)]) == 1
         assert left(emulator) == ["somebody else's"]
