@@ -69,7 +69,7 @@ def patient(clock: Clock, **limits: Any) -> Retry:
 
 
 @pytest.mark.looks(2)
-@settings(suppress_health_check=SAME_EMULATOR, max_examples=80)
+@settings(suppress_health_check=SAME_EMULATOR, max_examples=40)
 @given(schedule=st.lists(faults, max_size=5), known=st.booleans(), own=st.booleans())
 def test_an_upload_happens_once(
     connect: Callable[..., RegistryClient],
