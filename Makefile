@@ -38,7 +38,7 @@ demo: $(READY)   ## train, register, promote and list real models, with no cloud
 
 test: $(READY) $(ZENML)/ready $(ZENML)-gcp/ready   ## run every test, with branch coverage
 	@$(BIN)/python -m pytest --numprocesses 2 --cov --cov-report= --quiet
-	@$(ZENML)/bin/python -m pytest --numprocesses 2 --dist worksteal --cov --cov-append --cov-report=term --quiet -m zenml tests/adapter
+	@$(ZENML)/bin/python -m pytest --numprocesses 2 --dist worksteal --cov --cov-append --cov-report=term --cov-fail-under=96 --quiet -m zenml tests/adapter
 	@$(ZENML)-gcp/bin/python -m pytest --quiet tests/adapter/test_defects.py
 
 check: $(READY) $(ZENML)/ready   ## run ruff, mypy and the import contracts
