@@ -650,3 +650,18 @@ def test_a_promotion_that_was_finished_long_ago(registry: RegistryClient, name: 
     assert (again.stage, registry.get_version(churn, 2).stage) == (Stage.PRODUCTION, Stage.PRODUCTION)
     assert again.stage_changed_at == first.stage_changed_at
     assert second == registry.get_version(churn, 2)
+
+
+def test_an_archiving_that_was_cut_off(registry: RegistryClient, emulator: Emulator, name: Text, source: Text) -> None:
+    """A registration that died before it had archived the others is finished by the same request id."""
+    churn, artifact = name(), source()
+    registry.register_version(churn, source(), stage="Production")
+    arguments: dict[str, Any] = {"stage": "Production", "archive_existing": True, "request_id": "run"}
+    emulator.fail("UpdateModel", "UNAVAILABLE", when="after")
+    emulator.fail("UpdateModel", "PERMISSION_DENIED")
+    with pytest.raises(PermissionDeniedError, match="request_id='run'"):
+        registry.register_version(churn, artifact, **arguments)
+    assert [version.version for version in registry.list_versions(churn, stage="Production")] == ["2", "1"]
+
+    registry.register_version(churn, artifact, **arguments)
+    assert [version.version for version in registry.list_versions(churn, stage="Production")] == ["2"]
