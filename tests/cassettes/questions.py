@@ -25,11 +25,11 @@ MASKS: Final[Mapping[str, str]] = {
     r"(.*\.)?(create|update|versionCreate|versionUpdate)Time": "a moment is when the server's clock says that it is",
     r"error\.message": "a sentence for people, which Vertex words in several ways",
     r"error\.details": "what goes with the sentence",
-    r"(.*\.)?name<operation>": "Vertex keeps some operations under the model and some under the location",
 }
 
-#: Lists that are sets: "the aliases are unordered" (MergeVersionAliasesRequest.version_aliases).
-SETS: Final = frozenset({"versionAliases"})
+#: Lists in no order: "the aliases are unordered" (MergeVersionAliasesRequest.version_aliases), and of the order of
+#: operations nothing is said.
+UNORDERED: Final = frozenset({"versionAliases", "operations"})
 
 _RPCS: Final = (
     ("POST", r".*/models:upload", "UploadModel"),
@@ -181,8 +181,8 @@ def _compare(
     elif isinstance(recorded, list) or isinstance(given, list):
         # JSON of protobuf leaves an empty list out.
         recorded, given = ([] if one == _ABSENT else one for one in (recorded, given))
-        if where.rpartition(".")[2] in SETS:
-            recorded, given = sorted(recorded), sorted(given)
+        if where.rpartition(".")[2] in UNORDERED:
+            recorded, given = (sorted(one, key=lambda item: _place(item, known)) for one in (recorded, given))
         if _shortly(recorded) != _shortly(given):
             yield where, _shortly(recorded), _shortly(given)
             return
@@ -192,12 +192,18 @@ def _compare(
         yield where, recorded, given
 
 
+def _place(item: Any, known: Mapping[str, str]) -> str:
+    name = str(item["name"] if isinstance(item, dict) else item)
+    return tape.NUMBERED.sub(lambda match: known.get(match[0], match[0]), name)
+
+
 def _shortly(listed: list[Any]) -> list[Any]:
-    """What a list holds: of models their names and versions."""
-    return [
-        f"{item['displayName']}@{item.get('versionId')}" if isinstance(item, dict) and "displayName" in item else item
-        for item in listed
-    ]
+    """What a list holds, as far as it can be told at a glance: of models their names and versions."""
+    return [_glance(item) if isinstance(item, dict) else item for item in listed]
+
+
+def _glance(item: dict[str, Any]) -> str:
+    return f"{item['displayName']}@{item.get('versionId')}" if "displayName" in item else "{...}"
 
 
 def _is_same(where: str, recorded: Any, given: Any, known: dict[str, str]) -> bool:

@@ -317,7 +317,7 @@ def test_a_run(storage_emulator: StorageServer) -> None:
         assert left(emulator) == ["somebody else's"]
         uploads = [request for request in emulator.requests()[before:] if request.rpc == "UploadModel"]
 
-    assert (run.returncode, run.stderr) == (0, "")
+    assert run.returncode == 0, run.stdout + run.stderr
     assert f"with {len(uploads)} versions, and {len(uploads)} objects in gs://models-3" in run.stdout
     assert re.search(r"1 passed, \d+ deselected", run.stdout)
     assert headings(run.stdout) == {probe.question for probe in PROBES if probe.switch in assume}
