@@ -75,6 +75,7 @@ def test_arguments_are_checked_at_the_call(registry: RegistryClient, churn: str,
         next(listed)
 
 
+@pytest.mark.local("it asks from many threads at once, about models that are not ours")
 def test_every_version_of_every_model(
     registry: RegistryClient, name: Text, source: Text, settle: Callable[[], None]
 ) -> None:
