@@ -9,28 +9,23 @@ from __future__ import annotations
 
 import contextlib
 import importlib.util
-import itertools
 import json
 import os
-import shlex
-import tempfile
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, cast
 
-import attrs
 import pytest
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+    from tests.adapter.command_line import ZenML
     from tests.storage.server import StorageServer
     from vertex_registry.emulator import Emulator
     from vertex_registry.zenml import VertexModelRegistry
 
 HERE = Path(__file__).parent
-HOME = tempfile.TemporaryDirectory(prefix="zenml-")
-INSTALLED = importlib.util.find_spec("zenml") is not None
-collect_ignore_glob = [] if INSTALLED else ["test_*.py"]
+collect_ignore_glob = [] if importlib.util.find_spec("zenml") else ["test_*.py"]
 
 FLAVOR = "vertex_registry.zenml.VertexModelRegistryFlavor"
 
@@ -45,86 +40,11 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.filterwarnings("ignore", "error:::vertex_registry"))
 
 
-def environment(folder: Path) -> dict[str, str]:
-    """The variables that give ZenML a home in that folder, and keep it quiet and off the network."""
-    return {
-        "ZENML_CONFIG_PATH": str(folder / "config"),
-        "ZENML_ANALYTICS_OPT_IN": "false",
-        "ZENML_ENABLE_RICH_TRACEBACK": "false",
-        "ZENML_LOGGING_COLORS_DISABLED": "true",
-        "ZENML_DISABLE_INTERACTIVE_INPUT": "true",
-        "AUTO_OPEN_DASHBOARD": "false",
-        "NO_COLOR": "1",
-        "COLUMNS": "200",
-    }
-
-
-if INSTALLED:
-    # ZenML reads them when it is imported, which the tests do.
-    os.environ.update(environment(Path(HOME.name)))
-
-
-@attrs.frozen
-class Result:
-    """What a command did: its exit code, and what it wrote."""
-
-    code: int
-    out: str
-    error: str
-
-    @property
-    def line(self) -> str:
-        """The one line that it failed with."""
-        assert self.code == 1, self
-        lines = self.error.strip().splitlines()
-        assert len(lines) == 1, self
-        return lines[0]
-
-
-class ZenML:
-    """ZenML's command line, in this process."""
-
-    def __init__(self) -> None:
-        self._numbers = itertools.count(1)
-
-    def try_(self, command: str | list[str]) -> Result:
-        """Run one command, without its first word."""
-        from click.testing import CliRunner  # noqa: PLC0415  # not in the other environment
-        from zenml.cli.cli import cli  # noqa: PLC0415
-
-        words = shlex.split(command) if isinstance(command, str) else command
-        done = CliRunner().invoke(cli, words)
-        if done.exception is not None and not isinstance(done.exception, SystemExit):
-            raise done.exception
-        error = "\n".join(line for line in done.stderr.splitlines() if not _is_noise(line))
-        return Result(done.exit_code, done.stdout, error)
-
-    def __call__(self, command: str | list[str]) -> str:
-        """What a command writes, which succeeds."""
-        done = self.try_(command)
-        assert done.code == 0, (command, done)
-        return done.out
-
-    def use(self, **settings: Any) -> str:
-        """Register a model registry with these settings, make it the active stack's, and give its name."""
-        number = next(self._numbers)
-        name = f"vertex_{number}"
-        options = [f"--{key}={value}" for key, value in settings.items()]
-        self(["model-registry", "register", name, "--flavor=vertex", *options])
-        self(f"stack register stack_{number} -o default -a default -r {name} --set")
-        return name
-
-
-def _is_noise(line: str) -> bool:
-    # ZenML declares -m twice for list-versions; click says so at every call.
-    return (
-        "UserWarning: The parameter -m is used more than once" in line or line.strip() == "rv = self._make_parser(ctx)"
-    )
-
-
 @pytest.fixture(scope="session")
 def zenml() -> Iterator[ZenML]:
     """ZenML with the flavor registered, in a store that ends with the tests."""
+    from tests.adapter.command_line import HOME, ZenML  # noqa: PLC0415  # not in the other environment
+
     work = Path(HOME.name, "work")
     work.mkdir()
     with contextlib.chdir(work):

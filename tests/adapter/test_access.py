@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from tests.adapter.conftest import ZenML
+    from tests.adapter.command_line import ZenML
     from vertex_registry.emulator import Emulator
     from vertex_registry.zenml import VertexModelRegistry
 

@@ -15,7 +15,7 @@ from vertex_registry.zenml import MissingError, UnsupportedError, VertexRegistry
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from tests.adapter.conftest import ZenML
+    from tests.adapter.command_line import ZenML
     from vertex_registry.emulator import Emulator
     from vertex_registry.zenml import VertexModelRegistry
 

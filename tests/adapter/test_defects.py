@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
-    from tests.adapter.conftest import ZenML
+    from tests.adapter.command_line import ZenML
     from vertex_registry.zenml import VertexModelRegistry
 
 PARENT = "projects/local-project/locations/us-central1"

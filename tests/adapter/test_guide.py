@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tests.adapter.conftest import environment
+from tests.adapter.command_line import environment
 from vertex_registry import RegistryClient
 from vertex_registry._loading import FORMATS
 from vertex_registry.zenml import VertexModelRegistryConfig

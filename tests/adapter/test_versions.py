@@ -18,7 +18,7 @@ from vertex_registry.zenml import VertexRegistryError
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from tests.adapter.conftest import ZenML
+    from tests.adapter.command_line import ZenML
     from vertex_registry.zenml import VertexModelRegistry
 
 

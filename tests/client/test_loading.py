@@ -124,6 +124,7 @@ def test_torch(tmp_path: Path, name: str, *, script: bool) -> None:
     assert torch.equal(load(tmp_path, trusted=True, where=WHERE)(given), module(given))
 
 
+@pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # Keras on TensorFlow
 def test_keras(tmp_path: Path) -> None:
     """A Keras model comes back from its own file."""
     keras = pytest.importorskip("keras")
