@@ -430,7 +430,7 @@ class VertexModelRegistry(BaseModelRegistry):
             raise
         except (KeyError, RuntimeError, ValueError, ZenMLBaseException) as error:
             # ZenML's own. A KeyError is a secret that is missing, and must not pass for a version that is.
-            raise VertexRegistryError(f"The model registry {self.name!r} cannot be used: {error.args[0]}") from error
+            raise VertexRegistryError(f"The model registry {self.name!r} cannot be used: {_line(error)}") from error
 
     def _access(self) -> tuple[Any, str | None]:
         """The credentials and the project: the service connector's, or those of the settings."""
@@ -509,10 +509,8 @@ class VertexModelRegistry(BaseModelRegistry):
             folder = Path(root, "model")
             if source.startswith("gs://"):
                 self._vertex.download(source, folder)
-            elif fileio.isdir(source):
-                io_utils.copy_dir(source, str(folder))
             else:
-                raise MissingError(f"There is no artifact in {source!r}. Nothing was registered.")
+                _fetch(source, folder)
             pickled = folder / "artifact.pkl"
             if _SKLEARN.search(image if isinstance(image, str) else image.image) and pickled.exists():
                 pickled.rename(folder / "model.pkl")
@@ -538,6 +536,22 @@ def _credentials(setting: SecretStr | str | None) -> dict[str, Any] | str | None
             "The setting `credentials` is no JSON, although it begins like it. "
             "Give the whole content of the key file: --credentials=@key.json."
         ) from None
+
+
+def _fetch(source: str, folder: Path) -> None:
+    """Copy a directory of an artifact store that ZenML can read."""
+    try:
+        if not fileio.isdir(source):
+            raise MissingError(f"There is no artifact in {source!r}. Nothing was registered.")
+        io_utils.copy_dir(source, str(folder))
+    except (OSError, ValueError, NotImplementedError) as error:
+        raise VertexRegistryError(f"{source!r} cannot be read, and nothing was registered: {_line(error)}") from error
+
+
+def _line(error: Exception) -> str:
+    """What an error of ZenML's says, on one line; a KeyError would put it in quotes."""
+    said = error.args[0] if isinstance(error, KeyError) and error.args else error
+    return " ".join(str(said).split())
 
 
 def _request_id(*parts: str) -> str:

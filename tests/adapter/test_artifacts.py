@@ -173,6 +173,18 @@ def test_an_artifact_that_is_not_there(staging: VertexModelRegistry, tmp_path: P
     assert "UploadModel" not in {request.rpc for request in emulator.requests()}
 
 
+def test_an_artifact_that_cannot_be_read(staging: VertexModelRegistry, tmp_path: Path, emulator: Emulator) -> None:
+    """A store that ZenML has no reader for here, and a folder with a broken link in it, are one line each."""
+    folder = tmp_path / "broken"
+    folder.mkdir()
+    (folder / "artifact.pkl").symlink_to(tmp_path / "gone")
+    for source in ("s3://models/1", str(folder)):
+        with pytest.raises(RuntimeError, match=f"{source}' cannot be read, and nothing was registered: ") as refused:
+            staging.register_model_version("iris", "1", source)
+        assert "\n" not in str(refused.value)
+    assert "UploadModel" not in {request.rpc for request in emulator.requests()}
+
+
 def test_a_staging_bucket_that_is_none(
     zenml: ZenML, storage: StorageServer, emulator: Emulator, active: Callable[[], VertexModelRegistry], artifact: Path
 ) -> None:
