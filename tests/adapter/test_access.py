@@ -13,9 +13,11 @@ import uuid
 from typing import TYPE_CHECKING
 
 import pytest
+import trustme
 from zenml.client import Client
 
 from tests.adapter.test_guide import COMMANDS
+from vertex_registry.emulator import Emulator
 from vertex_registry.zenml import VertexModelRegistryFlavor
 
 if TYPE_CHECKING:
@@ -23,7 +25,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from tests.adapter.command_line import ZenML
-    from vertex_registry.emulator import Emulator
     from vertex_registry.zenml import VertexModelRegistry
 
 
@@ -119,15 +120,34 @@ def test_the_guides_other_ways(
 def test_application_default_credentials(
     zenml: ZenML, key: Path, monkeypatch: pytest.MonkeyPatch, active: Callable[[], VertexModelRegistry], tmp_path: Path
 ) -> None:
-    """Without a connector and without settings, the machine's own credentials are looked up; none is one line."""
+    """Without a connector and without settings, the machine's own credentials are taken, with their project."""
+    authority = trustme.CA()
+    authority.cert_pem.write_to_path(tmp_path / "authority.pem")
+    authority.issue_cert("localhost").private_key_and_cert_chain_pem.write_to_path(tmp_path / "server.pem")
     monkeypatch.delenv("VERTEX_AI_EMULATOR_HOST")
+    monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(tmp_path / "authority.pem"))
+    monkeypatch.setenv("GOOGLE_APPLICATION_CREDENTIALS", str(key))
+    with Emulator(storage="", tls_cert=tmp_path / "server.pem", tls_key=tmp_path / "server.pem") as emulator:
+        port = str(emulator.rest).rpartition(":")[2]
+        zenml.use(location="us-central1", api_endpoint=f"https://localhost:{port}", api_transport="rest")
+        active().register_model_version("churn", "1", "gs://models/1", make_default=True)
+
+        (carried,) = authorizations(emulator)
+        assert str(carried).startswith("Bearer sha256:")
+        assert projects(emulator) == {"acme"}
+
+
+def test_no_credentials_at_all(
+    zenml: ZenML, monkeypatch: pytest.MonkeyPatch, active: Callable[[], VertexModelRegistry], tmp_path: Path
+) -> None:
+    """Where there are no credentials either, that is one line that says how to come by some."""
+    monkeypatch.delenv("VERTEX_AI_EMULATOR_HOST", raising=False)
     monkeypatch.setenv("GOOGLE_APPLICATION_CREDENTIALS", str(tmp_path / "nothing.json"))
     zenml.use(project_id="acme")
 
     with pytest.raises(RuntimeError, match="no usable credentials for Google Cloud. Type `gcloud auth"):
         active().list_models()
     assert "no usable credentials" in zenml.try_("model-registry models list").line
-    assert key.exists()
 
 
 @pytest.mark.parametrize("way", ["credentials", "path in credentials", "service_account_path"])
