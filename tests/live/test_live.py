@@ -187,6 +187,10 @@ def rows(text: str) -> set[str]:
 # --- the run ----------------------------------------------------------------------------------------------------------
 
 
+#: vcrpy takes connections out of their pool when a cassette ends, and does not close each of them.
+left_open_by_vcrpy = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+
+
 @pytest.mark.parametrize("what", ["run", "record"])
 def test_no_credentials(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path, what: str
@@ -223,6 +227,7 @@ def test_no_project(capsys: pytest.CaptureFixture[str]) -> None:
     assert "PROJECT=... BUCKET=..." in capsys.readouterr().err
 
 
+@left_open_by_vcrpy
 def test_asked_first(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
@@ -252,6 +257,7 @@ def test_what_is_typed(monkeypatch: pytest.MonkeyPatch, typed: str, agreed: bool
         _ask()
 
 
+@left_open_by_vcrpy
 def test_recorded_elsewhere(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
@@ -281,6 +287,7 @@ def test_recorded_elsewhere(
                 assert exchanges == tape.load(recorder.CASSETTES / file.name)[1]
 
 
+@left_open_by_vcrpy
 def test_removed_whatever_happens(
     capsys: pytest.CaptureFixture[str], tmp_path: Path, storage_emulator: StorageServer
 ) -> None:
