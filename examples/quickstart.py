@@ -54,6 +54,8 @@ def main() -> None:
                     NAME,
                     model,  # the folder is uploaded, and then registered
                     metadata={"algorithm": algorithm, "accuracy": accuracy},
+                    # The newest image there is. One that serves has to be of the scikit-learn that wrote the model:
+                    # without container= the image follows it, or a warning says that there is none.
                     container="sklearn",
                 )
                 if version.version == "1":

@@ -38,7 +38,6 @@ from vertex_registry._stages import Stage
 from vertex_registry.errors import (
     AlreadyExistsError,
     AmbiguousNameError,
-    AuthenticationError,
     ConflictError,
     InvalidArgumentError,
     NotFoundError,
@@ -91,6 +90,9 @@ _NEIGHBOURS: Final = 8
 
 #: The seconds after which an upload that was lost is looked for once more, and then sent again.
 _ARRIVAL: Final = 1.0
+
+#: The seconds that a look into a bucket may take which nobody has asked for.
+_GLANCE: Final = 5.0
 
 #: How often a model is looked for before its id, taken by an upload that is not done, is tried again.
 _LOOKS: Final = 4
@@ -315,12 +317,11 @@ class RegistryClient:
             request_id=identity,
         )
         _labels.write({}, metadata=registration.metadata)  # it fits, or nothing is sent
-        if local is None:
-            self._check_directory(registration.source, registration.container.image, asked=check_source)
-        else:
+        if local is not None:
             uri = self._send(local, name, staging, registration.container.image)
             registration = attrs.evolve(registration, source=uri)
-        return self._register(registration, own_request=request_id is not None)
+            check_source = False
+        return self._register(registration, own_request=request_id is not None, check_source=check_source)
 
     def upload(
         self,
@@ -834,9 +835,7 @@ class RegistryClient:
         with self._lock:
             self._check_open()
             if self._opened is None:
-                given = self._settings.credentials
-                # A storage emulator is sent none, and where none were given the default ones are found there.
-                credentials = None if given is None else _rpc.load_credentials(given)[0]
+                credentials = self._storage_credentials()
                 self._opened = _storage.Storage(project=self._project, credentials=credentials, retry=self._retry)
             return self._opened
 
@@ -863,15 +862,29 @@ class RegistryClient:
         if asked is None and self._settings.plain and not os.environ.get(_STORAGE_EMULATOR):
             return
         try:
-            names = self._files.look(source)
-        except (PermissionDeniedError, AuthenticationError, UnavailableError):
+            names = self._files.look(source) if asked else self._glance(source)
+        except NotFoundError:
+            raise
+        except RegistryError as error:
             if asked:
                 raise
-            _LOG.info("%s cannot be looked into; Vertex will", source)
+            _LOG.info("%s cannot be looked into (%s); Vertex will", source, type(error).__name__)
             return
         if not names:
             raise InvalidArgumentError(f"There is nothing in {source}. Upload the model there first.", resource=source)
         _serving.check_directory(names, image, where=source)
+
+    def _glance(self, source: str) -> tuple[str, ...]:
+        """What is in a directory, if that can be had within a moment; nobody has asked for it."""
+        retry = attrs.evolve(self._retry, calls=min(self._retry.calls, _GLANCE))
+        files = _storage.Storage(project=self._project, credentials=self._storage_credentials(), retry=retry)
+        with contextlib.closing(files):
+            return files.look(source)
+
+    def _storage_credentials(self) -> Any:
+        """What Cloud Storage is asked with; where none were given the default ones are found there."""
+        given = self._settings.credentials
+        return None if given is None else _rpc.load_credentials(given)[0]
 
     @property
     def _parent(self) -> str:
@@ -1172,6 +1185,8 @@ class RegistryClient:
                 "A container is a ServingContainer, an image's URI or a framework's name, "
                 f"not {type(container).__name__}."
             )
+        if isinstance(container, ServingContainer) and gpu:
+            raise InvalidArgumentError("gpu=True chooses among Vertex's images, and a ServingContainer names its own.")
         if not isinstance(container, ServingContainer):
             image = self._default_image if container is None else container
             if image is not None or gpu:
@@ -1220,7 +1235,9 @@ class RegistryClient:
         metadata = {key: value for key, value in registration.metadata.items() if key not in there}
         return _labels.write({} if current is None else current.labels, metadata=metadata, notes=notes)
 
-    def _register(self, registration: _Registration, *, own_request: bool) -> ModelVersion:
+    def _register(self, registration: _Registration, *, own_request: bool, check_source: bool | None) -> ModelVersion:
+        if not own_request:
+            self._check_directory(registration.source, registration.container.image, asked=check_source)
         self._labels_of(registration, seen=())  # they fit, with all that is ours, or nothing is uploaded
         model = self._known.get(registration.name) or self._listed(registration.name)
         if own_request:
@@ -1235,6 +1252,8 @@ class RegistryClient:
                     version = None  # who may not see what is running has looked at what is there
                 if version is not None:
                     return self._finish(place, version, registration)
+            # What was registered before is given, whatever has become of its artifact.
+            self._check_directory(registration.source, registration.container.image, asked=check_source)
         return self._upload(registration, model)
 
     def _look(self, resource: str, registration: _Registration) -> ModelVersion | None:

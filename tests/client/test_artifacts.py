@@ -20,7 +20,9 @@ from vertex_registry import (
     NotFoundError,
     PermissionDeniedError,
     RegistryClient,
+    Retry,
     ServingContainer,
+    UnavailableError,
 )
 from vertex_registry.emulator import Emulator
 
@@ -228,6 +230,35 @@ def test_the_image_follows_the_model(registry: RegistryClient, tmp_path: Path) -
         version = registry.register_version("churn", tmp_path)
     assert version.container is not None
     assert version.container.image.endswith("sklearn-cpu.1-5:latest")
+
+
+def test_a_re_run_whose_artifact_is_gone(
+    registry: RegistryClient, storage_emulator: StorageServer, bucket: str
+) -> None:
+    """The same request id gives the version that it made, whatever has become of the artifact since."""
+    storage_emulator.put(bucket, "models/1/model.joblib", b"x")
+    source = f"gs://{bucket}/models/1"
+    made = registry.register_version("churn", source, container="sklearn", request_id="run")
+    storage_emulator.call("DELETE", f"/storage/v1/b/{bucket}/o/models%2F1%2Fmodel.joblib")
+
+    assert registry.register_version("churn", source, container="sklearn", request_id="run") == made
+    with pytest.raises(InvalidArgumentError, match="nothing in"):
+        registry.register_version("churn", source, container="sklearn", request_id="run-2")
+
+
+def test_a_gpu_beside_a_container(blind: Callable[..., RegistryClient]) -> None:
+    """gpu=True beside a container of one's own is a contradiction."""
+    with pytest.raises(InvalidArgumentError, match="gpu"):
+        blind().register_version("churn", SOURCE, container=ServingContainer(OWN), gpu=True)
+
+
+def test_storage_that_cannot_be_reached(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A look that nobody asked for steps aside; one that was asked for does not."""
+    monkeypatch.setenv("STORAGE_EMULATOR_HOST", "http://127.0.0.1:1")
+    with Emulator(storage="") as vertex, RegistryClient(endpoint=vertex.grpc, retry=Retry(calls=0.001)) as registry:
+        assert registry.register_version("churn", SOURCE, container="sklearn").version == "1"
+        with pytest.raises(UnavailableError):
+            registry.register_version("churn", SOURCE, container="sklearn", check_source=True)
 
 
 def test_there_and_back(registry: RegistryClient, model: Path, tmp_path: Path) -> None:
