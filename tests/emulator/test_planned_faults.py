@@ -153,6 +153,19 @@ def test_an_etag_counts_as_stale(emulator: Emulator, connect: Connect, upload: U
         ({"rpc": "GetModel", "stale_etag": True}, "Only UpdateModel"),
         ({"rpc": "GetModel", "code": "UNAVAILABLE", "when": "operation"}, "begins no operation"),
         ({"rpc": "GetOperation", "code": "UNAVAILABLE", "when": "operation"}, "begins no operation"),
+        ({"rpc": "UploadModel", "code": "ABORTED", "when": "operation", "drop": True}, "drop nothing"),
+        ({"rpc": {}, "code": "UNAVAILABLE"}, "The rpc of a fault is a name"),
+        ({"rpc": "GetModel", "code": ["UNAVAILABLE"]}, "The code of a fault is a name"),
+        ({"rpc": "GetModel", "code": "UNAVAILABLE", "times": 1.5}, "a whole number"),
+        ({"rpc": "GetModel", "code": "UNAVAILABLE", "times": True}, "a whole number"),
+        ({"rpc": "GetModel", "code": "UNAVAILABLE", "when": 1}, "a word"),
+        ({"rpc": "GetModel", "delay": "1"}, "a number of seconds"),
+        ({"rpc": "GetModel", "delay": True}, "a number of seconds"),
+        ({"rpc": "GetModel", "drop": "no"}, "true or false"),
+        ({"rpc": "GetModel", "code": "UNAVAILABLE", "retry_after": True}, "a number of seconds"),
+        ({"rpc": "UpdateModel", "stale_etag": "false"}, "true or false"),
+        ({"rpc": "GetModel", "code": "UNAVAILABLE", "message": 5}, "The message of a fault is text"),
+        ({"rpc": "GetModel", "code": "UNAVAILABLE", "message": "\ud800"}, "UTF-8"),
     ],
 )
 def test_a_fault_must_make_sense(emulator: Emulator, arguments: dict[str, Any], told: str) -> None:
@@ -229,6 +242,68 @@ def test_requests_are_written_down_without_their_tokens(emulator: Emulator, plac
     assert came.message.parent == place
     assert came.metadata["authorization"] == f"Bearer sha256:{hashlib.sha256(secret.encode()).hexdigest()}"
     assert secret not in repr(emulator.requests())
+
+
+@TRANSPORTS
+@pytest.mark.parametrize(
+    ("name", "value", "scheme", "hidden"),
+    [
+        ("authorization", "Bearer s3cret and s3cret", "Bearer ", "s3cret and s3cret"),
+        ("authorization", "bearer s3cret ", "bearer ", "s3cret"),
+        ("authorization", "s3cret", "", "s3cret"),
+        ("authorization", 'Digest username="s3cret", response="x"', "", 'Digest username="s3cret", response="x"'),
+        ("x-serverless-authorization", "Bearer s3cret", "Bearer ", "s3cret"),
+        ("proxy-authorization", "Basic s3cret", "Basic ", "s3cret"),
+        ("cookie", "a=s3cret; b=c", "", "a=s3cret; b=c"),
+        ("x-goog-api-key", "s3cret", "", "s3cret"),
+        ("x-amz-security-token", "s3cret", "", "s3cret"),
+        ("x-my-credentials", "s3cret", "", "s3cret"),
+    ],
+)
+def test_whatever_may_be_a_credential_is_hashed(
+    emulator: Emulator, place: str, transport: str, name: str, value: str, scheme: str, hidden: str
+) -> None:
+    """All of it, but for a scheme that is known to be none, over both transports."""
+    if transport == "grpc":
+        with grpc.insecure_channel(str(emulator.grpc)) as channel:
+            channel.unary_unary("/google.cloud.aiplatform.v1.ModelService/ListModels")(
+                BY_NAME["ListModels"].request(parent=place).SerializeToString(), metadata=((name, value),)
+            )
+    else:
+        # A header that ends in a blank does not leave a client of HTTP.
+        headers = {name: value.strip()}
+        assert requests.get(f"{emulator.rest}/v1/{place}/models", headers=headers, timeout=10).ok
+
+    (came,) = emulator.requests()
+
+    assert came.metadata[name] == f"{scheme}sha256:{hashlib.sha256(hidden.encode()).hexdigest()}"
+    assert "s3cret" not in requests.get(f"{emulator.rest}/emulator/requests", timeout=10).text
+
+
+def test_a_long_failure_arrives_over_grpc(emulator: Emulator, connect: Connect, upload: Upload, place: str) -> None:
+    """With its own code: what trailers cannot carry of the message and of its violations is cut."""
+    for name in ("a" * 20_000, "é" * 20_000):
+        # Google's client says the name in the metadata too, where it would be too long.
+        with grpc.insecure_channel(str(emulator.grpc)) as channel, pytest.raises(grpc.RpcError) as missing:
+            channel.unary_unary("/google.longrunning.Operations/GetOperation")(
+                BY_NAME["GetOperation"].request(name=f"{place}/operations/{name}").SerializeToString()
+            )
+        assert isinstance(missing.value, grpc.Call)
+        assert missing.value.code() is grpc.StatusCode.NOT_FOUND
+        assert str(missing.value.details()).startswith("The Operation does not exist: ")
+        assert str(missing.value.details()).endswith("...")
+    client = connect(emulator)
+    evaluation = client.import_model_evaluation(
+        parent=upload(client), model_evaluation={"metrics_schema_uri": "gs://x"}
+    )
+
+    slices = [{"metrics": float("nan")}] * 200
+    with pytest.raises(exceptions.InvalidArgument, match="List of found errors") as caught:
+        client.batch_import_model_evaluation_slices(parent=evaluation.name, model_evaluation_slices=slices)
+
+    (detail,) = caught.value.details
+    assert 0 < len(detail.field_violations) < 200
+    assert detail.field_violations[0].field == "model_evaluation_slices[0]"
 
 
 def test_a_request_that_has_no_json_is_shown_all_the_same(emulator: Emulator, connect: Connect, place: str) -> None:

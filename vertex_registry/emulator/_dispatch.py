@@ -10,6 +10,7 @@ from __future__ import annotations
 import collections
 import hashlib
 import logging
+import re
 import threading
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
@@ -234,7 +235,12 @@ class Fault:
     message: str = ""
 
     def __post_init__(self) -> None:
+        for name, kinds, what in _KINDS:
+            # To Python True is the number 1; nobody means that.
+            if type(getattr(self, name)) not in kinds:
+                raise ValueError(f"The {name} of a fault is {what}.")
         for wrong, sentence in (
+            (not _is_text(self.message), "The message of a fault is text that UTF-8 can write."),
             (self.rpc not in BY_NAME, f"There is no RPC {self.rpc!r}. There are: {', '.join(BY_NAME)}."),
             (
                 self.code is not None and self.code not in Code.__members__,
@@ -255,6 +261,7 @@ class Fault:
                 self.code is None and not (self.delay or self.drop or self.stale_etag),
                 "A fault is a code, a delay, a dropped connection or a stale etag.",
             ),
+            (self.when == "operation" and self.drop, "The request is answered when its operation fails: drop nothing."),
             (self.stale_etag and self.rpc != "UpdateModel", "Only UpdateModel takes an etag."),
             (
                 self.when == "operation" and self.rpc not in _BEGINNING,
@@ -274,7 +281,24 @@ class Fault:
 
 
 _WHEN: Final = ("before", "after", "operation")
+# What each attribute of a fault may be: a fault comes over HTTP too.
+_KINDS: Final[tuple[tuple[str, tuple[type, ...], str], ...]] = (
+    ("rpc", (str,), "a name"),
+    ("code", (str, type(None)), "a name, such as 'UNAVAILABLE'"),
+    ("times", (int,), "a whole number"),
+    ("when", (str,), "a word"),
+    ("delay", (int, float), "a number of seconds"),
+    ("drop", (bool,), "true or false"),
+    ("retry_after", (int, float, type(None)), "a number of seconds"),
+    ("stale_etag", (bool,), "true or false"),
+    ("message", (str,), "text"),
+)
 _LONGEST: Final = 1e9
+
+
+def _is_text(text: str) -> bool:
+    """Whether UTF-8 can write it: JSON can name half of a surrogate pair."""
+    return text == text.encode(errors="replace").decode()
 
 
 class Dropped(Exception):  # noqa: N818 - it is no error: the connection is to end without an answer
@@ -293,8 +317,8 @@ class Request:
         api: The version of the API, or "ui" for a path that leads with it.
         transport: "grpc" or "rest".
         message: The request's message.
-        metadata: The gRPC metadata or the HTTP headers, their names in lower case. A credential is not among them: of a
-            bearer token there is the SHA-256, as ``Bearer sha256:...``.
+        metadata: The gRPC metadata or the HTTP headers, their names in lower case. A credential is not among them: of
+            what may be one there is the SHA-256, as ``Bearer sha256:...``.
     """
 
     rpc: str
@@ -304,25 +328,21 @@ class Request:
     metadata: Mapping[str, str]
 
 
-# Metadata that may carry a credential.
-_SECRET: Final = frozenset(
-    {
-        "authorization",
-        "proxy-authorization",
-        "cookie",
-        "x-goog-api-key",
-        "x-goog-iam-authority-selector",
-        "x-goog-iam-authorization-token",
-    }
-)
+# Metadata that may carry a credential has one of these in its name.
+_SECRET: Final = re.compile("authori[sz]ation|authority-selector|cookie|api-key|token|credential")
+# What may stand before a credential and is none.
+_SCHEME: Final = re.compile(r"(?P<scheme>Bearer|Basic) +(?P<secret>.*)", re.IGNORECASE | re.DOTALL)
 _REMEMBERED: Final = 4096
 
 
 def _veiled(name: str, value: str) -> str:
-    if name not in _SECRET:
+    if not _SECRET.search(name):
         return value
-    kind, blank, secret = value.rpartition(" ")
-    return f"{kind}{blank}sha256:{hashlib.sha256(secret.encode(errors='replace')).hexdigest()}"
+    secret = value.strip()
+    match = _SCHEME.fullmatch(secret)
+    scheme = f"{match['scheme']} " if match else ""
+    secret = match["secret"] if match else secret
+    return f"{scheme}sha256:{hashlib.sha256(secret.encode(errors='replace')).hexdigest()}"
 
 
 class Dispatcher:
@@ -343,13 +363,13 @@ class Dispatcher:
             Failure: The request fails.
             Dropped: The connection is to end without an answer.
         """
-        veiled = {name: _veiled(name, value) for name, value in metadata.items()}
-        with self._lock:
-            self._requests.append(Request(rpc.name, api, transport, message, veiled))
-            fault = self._take(rpc.name)
         # What leads the path of an operation names no version; a new operation is always begun under one.
         call = Call(api="v1beta1" if api == "v1beta1" else "v1")
         try:
+            veiled = {name: _veiled(name, value) for name, value in metadata.items()}
+            with self._lock:
+                self._requests.append(Request(rpc.name, api, transport, message, veiled))
+                fault = self._take(rpc.name)
             if fault is None:
                 return self._methods[rpc.name](message, call)
             return self._call_faultily(fault, rpc, message, call)

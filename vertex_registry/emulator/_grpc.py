@@ -6,11 +6,13 @@ them itself: what cannot be parsed is the caller's mistake, and gRPC would call 
 
 from __future__ import annotations
 
+import urllib.parse
 from concurrent import futures
 from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 import grpc
 from google.protobuf.message import DecodeError
+from google.rpc import error_details_pb2
 
 from vertex_registry.emulator._dispatch import APIS, RPCS, Dropped
 from vertex_registry.emulator._status import Failure, bad_request
@@ -28,6 +30,10 @@ _OPTIONS: Final = (
 )
 _CODES: Final = {code.value[0]: code for code in grpc.StatusCode}
 _THREADS: Final = 32
+# gRPC's clients take trailers of 8 KiB. The message is in them twice: as it is, each byte that is not plain as three,
+# and in the status, which has the detail too, three bytes as four.
+_LONGEST_MESSAGE: Final = 2400
+_LONGEST_DETAIL: Final = 1200
 # The seconds that requests under way have when the server stops.
 _GRACE: Final = 2.0
 
@@ -102,6 +108,22 @@ def _behaviour(dispatcher: Dispatcher, rpc: Rpc, api: str) -> Callable[[bytes, g
 
 
 def _refuse(context: Any, failure: Failure) -> NoReturn:
-    context.set_trailing_metadata((("grpc-status-details-bin", failure.status.SerializeToString()),))
-    context.abort(_CODES[failure.code.number], failure.message)
+    status = _fit(failure)
+    context.set_trailing_metadata((("grpc-status-details-bin", status.SerializeToString()),))
+    context.abort(_CODES[failure.code.number], status.message)
     raise AssertionError  # pragma: no cover - abort raises
+
+
+def _fit(failure: Failure) -> Any:
+    """The failure's status, cut to what trailers carry: of more, a client would see only that it was too much."""
+    message = failure.message[:_LONGEST_MESSAGE]
+    while len(urllib.parse.quote(message, errors="replace")) > _LONGEST_MESSAGE:
+        message = message[: len(message) * 9 // 10]
+    if message != failure.message:
+        message += "..."
+    details = [type(detail).FromString(detail.SerializeToString()) for detail in failure.details]
+    for detail in details:
+        if isinstance(detail, error_details_pb2.BadRequest):
+            while detail.ByteSize() > _LONGEST_DETAIL:
+                detail.field_violations.pop()
+    return Failure(failure.code, message, *details).status

@@ -176,7 +176,7 @@ class Emulator:
             message: The failure's sentence.
 
         Raises:
-            ValueError: There is no such RPC or code, or nothing would happen.
+            ValueError: There is no such RPC or code, nothing would happen, or something is not of its type.
         """
         self._dispatcher.plan(Fault(rpc, code, times, when, delay, drop, retry_after, stale_etag, message))
 
