@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 import hypothesis
 from sybil import Sybil
 from sybil.document import PythonDocStringDocument
-from sybil.evaluators.doctest import NUMBER
 from sybil.parsers.markdown import PythonCodeBlockParser, SkipParser
 from sybil.parsers.rest import DocTestParser
 
@@ -23,7 +22,7 @@ pytest_plugins = ["tests.storage.server"]
 
 markdown = Sybil(parsers=[PythonCodeBlockParser(), SkipParser()], patterns=["*.md"], excludes=["CHANGELOG.md"])
 docstrings = Sybil(
-    parsers=[DocTestParser(optionflags=NUMBER)],
+    parsers=[DocTestParser()],
     patterns=["vertex_registry/*.py"],
     document_types={".py": PythonDocStringDocument},
 )
