@@ -132,6 +132,33 @@ def test_an_operation_fails_where_its_model_went(start: Start, connect: Connect,
     assert client.get_operation({"name": second.name}).error.code == 5
 
 
+def test_an_operation_is_for_the_model_that_was_there(
+    start: Start, connect: Connect, place: str, model: MakeModel
+) -> None:
+    """A later model of the same id is another one: what was begun for the first ends with NOT_FOUND and spares it."""
+    client = connect(start(polls_until_done=4))
+    name = f"{place}/models/mine"
+
+    def finish(operation: operations_pb2.Operation) -> operations_pb2.Operation:
+        while not operation.done:
+            operation = client.get_operation({"name": operation.name})
+        return operation
+
+    finish(begin(client, place, model(), model_id="mine"))
+    finish(begin(client, place, model(), parent_model=name))
+    first = client.delete_model(name=name).operation
+    later = [
+        client.delete_model(name=name).operation,
+        client.delete_model_version(name=f"{name}@1").operation,
+        begin(client, place, model(), parent_model=name),
+    ]
+    assert finish(first).HasField("response")
+    assert finish(begin(client, place, model(), model_id="mine")).HasField("response")
+
+    assert [finish(operation).error.code for operation in later] == [5, 5, 5]
+    assert [version.version_id for version in client.list_model_versions(name=name)] == ["1"]
+
+
 def test_an_operation_means_the_version_that_its_alias_had(
     start: Start, connect: Connect, place: str, model: MakeModel
 ) -> None:

@@ -288,10 +288,10 @@ def test_a_long_failure_arrives_over_grpc(emulator: Emulator, connect: Connect, 
             channel.unary_unary("/google.longrunning.Operations/GetOperation")(
                 BY_NAME["GetOperation"].request(name=f"{place}/operations/{name}").SerializeToString()
             )
-        assert isinstance(missing.value, grpc.Call)
-        assert missing.value.code() is grpc.StatusCode.NOT_FOUND
-        assert str(missing.value.details()).startswith("The Operation does not exist: ")
-        assert str(missing.value.details()).endswith("...")
+        error: Any = missing.value
+        assert error.code() is grpc.StatusCode.NOT_FOUND
+        assert error.details().startswith("The Operation does not exist: ")
+        assert error.details().endswith("...")
     client = connect(emulator)
     evaluation = client.import_model_evaluation(
         parent=upload(client), model_evaluation={"metrics_schema_uri": "gs://x"}
@@ -304,6 +304,38 @@ def test_a_long_failure_arrives_over_grpc(emulator: Emulator, connect: Connect, 
     (detail,) = caught.value.details
     assert 0 < len(detail.field_violations) < 200
     assert detail.field_violations[0].field == "model_evaluation_slices[0]"
+
+
+@TRANSPORTS
+@pytest.mark.parametrize("path", ["display_name", "displayName"])
+def test_a_mask_is_shown_whatever_its_case(emulator: Emulator, place: str, transport: str, path: str) -> None:
+    """Masks come in either case, and JSON has one for them; what was recorded stays as it came."""
+    if transport == "grpc":
+        with grpc.insecure_channel(str(emulator.grpc)) as channel:
+            request = BY_NAME["ListModels"].request(parent=place, read_mask=field_mask_pb2.FieldMask(paths=[path]))
+            channel.unary_unary("/google.cloud.aiplatform.v1.ModelService/ListModels")(request.SerializeToString())
+    else:
+        assert requests.get(f"{emulator.rest}/v1/{place}/models?readMask={path}", timeout=10).ok
+
+    (came,) = requests.get(f"{emulator.rest}/emulator/requests", timeout=10).json()["requests"]
+
+    assert came["message"] == {"parent": place, "readMask": "displayName"}
+    assert list(emulator.requests()[0].message.read_mask.paths) == [path]
+
+
+def test_requests_are_remembered_up_to_so_many_bytes(emulator: Emulator, connect: Connect, place: str) -> None:
+    """The latest ones; a single one that is longer is remembered all the same."""
+    client = connect(emulator)
+    large = "x" * (1024 * 1024)
+    for name in ("first", *["more"] * 70, "last"):
+        model = {"display_name": name, "description": large}
+        with pytest.raises(exceptions.InvalidArgument):
+            client.upload_model(request={"parent": place, "model": model})
+
+    names = [request.message.model.display_name for request in emulator.requests()]
+    assert 40 < len(names) < 65
+    assert "first" not in names
+    assert names[-1] == "last"
 
 
 def test_a_request_that_has_no_json_is_shown_all_the_same(emulator: Emulator, connect: Connect, place: str) -> None:

@@ -249,6 +249,28 @@ def test_a_model_that_names_its_base_model_needs_no_container(client: Client, up
         client.export_model(name=name, output_config={"artifact_destination": {"output_uri_prefix": "gs://bucket/x"}})
 
 
+def test_a_filter_of_the_base_model_sees_the_default_version(client: Client, upload: Upload, place: str) -> None:
+    """It matches what the list shows, also when the default version is another one or none that has a base model."""
+
+    def found(base: str) -> list[str]:
+        models = client.list_models(request={"parent": place, "filter": f'base_model_name="{base}"'})
+        return [model.base_model_source.model_garden_source.public_model_name for model in models]
+
+    def base(name: str) -> dict[str, Any]:
+        return {"container_spec": None, "base_model_source": {"model_garden_source": {"public_model_name": name}}}
+
+    name = upload(client, **base("A")).rpartition("@")[0]
+    assert (found("A"), found("B")) == (["A"], [])
+    upload(client, under=name, version_aliases=["default"], **base("B"))
+    assert (found("A"), found("B")) == ([], ["B"])
+    client.merge_version_aliases(name=f"{name}@1", version_aliases=["default"])
+    assert (found("A"), found("B")) == (["A"], [])
+    client.delete_model_version(name=f"{name}@1").result()
+    assert (found("A"), found("B")) == ([], ["B"])
+    upload(client, under=name, version_aliases=["default"])
+    assert (found("A"), found("B")) == ([], [])
+
+
 def test_a_later_version_leaves_the_model_as_it_is(client: Client, upload: Upload) -> None:
     """Display name and description of the model stay those of its first upload; the other versions are not touched."""
     first = upload(client, description="the first")
@@ -387,6 +409,47 @@ def test_a_page_token_belongs_to_its_query(client: Client, upload: Upload, place
         client.list_models(request={"parent": place, "page_token": token, "filter": "model=x"})
 
     assert violations(caught.value) == ["page_token"]
+
+
+@pytest.mark.parametrize(
+    ("rpc", "field", "under"),
+    [
+        ("list_models", "parent", "/locations/us-central1"),
+        ("list_model_versions", "name", "/locations/us-central1/models/m0"),
+        ("list_model_evaluations", "parent", "/locations/us-central1/models/m0"),
+        ("list_model_evaluation_slices", "parent", "/locations/us-central1/models/m0/evaluations/{}"),
+    ],
+)
+def test_a_page_token_is_good_for_id_and_number(
+    client: Client, model: MakeModel, rpc: str, field: str, under: str
+) -> None:
+    """They name the same project, and so the same list."""
+    place = "projects/acme/locations/us-central1"
+    for request in ({"model_id": "m0"}, {"parent_model": "m0"}, {"model_id": "m1"}):
+        client.upload_model(request={"parent": place, "model": model(), **request})
+    evaluation, _ = (client.import_model_evaluation(parent=f"{place}/models/m0", model_evaluation={}) for _ in "ab")
+    client.batch_import_model_evaluation_slices(parent=evaluation.name, model_evaluation_slices=[{}, {}])
+    under = under.format(evaluation.name.rpartition("/")[2])
+
+    page = next(getattr(client, rpc)(request={field: f"projects/acme{under}", "page_size": 1}).pages)
+    by_number = {field: f"projects/{project_number('acme')}{under}", "page_token": page.next_page_token}
+    assert len(list(getattr(client, rpc)(request=by_number))) == 1
+
+
+def test_a_page_token_of_operations_and_locations_is_good_for_id_and_number(client: Client, model: MakeModel) -> None:
+    """Here too."""
+    number = project_number("acme")
+    for _ in "ab":
+        client.upload_model(request={"parent": "projects/acme/locations/us-central1", "model": model()})
+
+    operations = client.list_operations({"name": "projects/acme/locations/us-central1", "page_size": 1})
+    locations = client.list_locations({"name": "projects/acme", "page_size": 1})
+
+    name = f"projects/{number}/locations/us-central1"
+    rest = client.list_operations({"name": name, "page_token": operations.next_page_token})
+    assert len(rest.operations) == 1
+    rest = client.list_locations({"name": f"projects/{number}", "page_token": locations.next_page_token})
+    assert len(rest.locations) == len(LOCATIONS) - 1
 
 
 def test_a_read_mask_selects_fields(client: Client, upload: Upload, place: str) -> None:
@@ -1089,9 +1152,27 @@ def test_the_first_value_is_the_default() -> None:
 # --- the clock and the ids ---------------------------------------------------
 
 
+def test_a_clock_must_be_aware(start: Start) -> None:
+    """A naive one is refused at once, and not by the first request."""
+    with pytest.raises(ValueError, match="aware datetimes"):
+        start(now=lambda: dt.datetime(2030, 1, 2))  # noqa: DTZ001 - that is what is wrong with it
+
+
+def test_a_maker_of_ids_that_repeats_itself_is_no_end_of_it(start: Start, connect: Connect, upload: Upload) -> None:
+    """The request fails and says why, and others go on."""
+    client = connect(start(new_id=lambda: "1"))
+    name = upload(client, model_id="mine")
+
+    with pytest.raises(exceptions.InternalServerError, match="new_id, gave 1000 ids in a row that are taken"):
+        upload(client, under=name.rpartition("@")[0])
+
+    assert client.get_model(name=name).version_id == "1"
+
+
 def test_time_and_ids_are_parameters(start: Start, connect: Connect, upload: Upload, place: str) -> None:
     """The clock and the maker of ids are given; time never runs backwards, and no id is given twice."""
-    moments = iter([dt.datetime(2030, 1, 2, tzinfo=dt.UTC), *[dt.datetime(2029, 1, 1, tzinfo=dt.UTC)] * 20])
+    # The first of them is looked at when the emulator is made.
+    moments = iter([*[dt.datetime(2030, 1, 2, tzinfo=dt.UTC)] * 2, *[dt.datetime(2029, 1, 1, tzinfo=dt.UTC)] * 20])
     ids = iter(["11", "91", "11", "12", "92", "91", "91", "93", "5", "5", "6", "7", "7", "8"])
     client = connect(start(now=lambda: next(moments), new_id=lambda: next(ids)))
 

@@ -66,6 +66,9 @@ QUERIES: dict[str, Callable[[Store], list[Any]]] = {
         PLACE, [Condition("m.display_name = ?", ("name 3",))], [], NEWEST._replace(limit=9)
     ),
     "an id": lambda store: store.list_models(PLACE, [Condition("m.id = ?", ("m7",))], [], NEWEST),
+    "an id and a common label": lambda store: store.list_models(
+        PLACE, [Condition("m.id = ?", ("m7",))], [LabelCondition("team", "common")], NEWEST
+    ),
     "a common label": lambda store: store.list_models(PLACE, [], [LabelCondition("team", "common")], NEWEST),
     "a rare label": lambda store: store.list_models(PLACE, [], [LabelCondition("rare", "x")], NEWEST),
     "a label with any value": lambda store: store.list_models(PLACE, [], [LabelCondition("rare", None)], NEWEST),
@@ -179,7 +182,7 @@ def test_a_file_of_another_format_is_refused(tmp_path: Path) -> None:
         ours.execute("PRAGMA user_version = 99")
     ours.close()
 
-    with pytest.raises(DataFileError, match="has format 99, and this version reads format 1"):
+    with pytest.raises(DataFileError, match="has format 99, and this version reads format 2"):
         Emulator(data)
 
 

@@ -332,7 +332,9 @@ class Request:
 _SECRET: Final = re.compile("authori[sz]ation|authority-selector|cookie|api-key|token|credential")
 # What may stand before a credential and is none.
 _SCHEME: Final = re.compile(r"(?P<scheme>Bearer|Basic) +(?P<secret>.*)", re.IGNORECASE | re.DOTALL)
+# How many requests are remembered, and how many bytes of messages.
 _REMEMBERED: Final = 4096
+_REMEMBERED_BYTES: Final = 64 * 1024 * 1024
 
 
 def _veiled(name: str, value: str) -> str:
@@ -353,7 +355,8 @@ class Dispatcher:
         self._methods = {rpc.name: getattr(service, rpc.method) for rpc in RPCS}
         self._lock = threading.Lock()
         self._faults: list[Fault] = []
-        self._requests: collections.deque[Request] = collections.deque(maxlen=_REMEMBERED)
+        self._requests: collections.deque[Request] = collections.deque()
+        self._bytes = 0
         self._closing = threading.Event()
 
     def call(self, rpc: Rpc, message: Any, *, api: str, transport: str, metadata: Mapping[str, str]) -> Any:
@@ -368,7 +371,7 @@ class Dispatcher:
         try:
             veiled = {name: _veiled(name, value) for name, value in metadata.items()}
             with self._lock:
-                self._requests.append(Request(rpc.name, api, transport, message, veiled))
+                self._remember(Request(rpc.name, api, transport, message, veiled))
                 fault = self._take(rpc.name)
             if fault is None:
                 return self._methods[rpc.name](message, call)
@@ -379,6 +382,12 @@ class Dispatcher:
             # A bug of ours: it must be seen, and the client must not hang.
             _log.exception("%s failed", rpc.name)
             raise internal(f"The emulator made a mistake in {rpc.name}: {type(error).__name__}.") from error
+
+    def _remember(self, request: Request) -> None:
+        self._requests.append(request)
+        self._bytes += request.message.ByteSize()
+        while len(self._requests) > _REMEMBERED or (self._bytes > _REMEMBERED_BYTES and len(self._requests) > 1):
+            self._bytes -= self._requests.popleft().message.ByteSize()
 
     def _call_faultily(self, fault: Fault, rpc: Rpc, message: Any, call: Call) -> Any:
         call = call._replace(failing=fault.failure if fault.when == "operation" else None, stale=fault.stale_etag)
@@ -434,6 +443,7 @@ class Dispatcher:
         with self._lock:
             self._faults.clear()
             self._requests.clear()
+            self._bytes = 0
         self._service.reset()
 
     def close(self) -> None:

@@ -192,6 +192,10 @@ def _snake(name: str) -> str:
     return re.sub(r"[A-Z]", lambda letter: f"_{letter[0].lower()}", name)
 
 
+def _is_mask(field: Any) -> bool:
+    return field.message_type is not None and field.message_type.full_name == "google.protobuf.FieldMask"
+
+
 def _parse_parameters(query: str, message: Any, route: Route) -> bool:
     numbers = False
     try:
@@ -224,7 +228,7 @@ def _bind(message: Any, name: str, value: str, route: Route, seen: set[str]) -> 
     if field is None or route.body in {"*", field.name} or field.name in {*route.fields, *seen}:
         raise bad_request(f"{unknown}.", (name, unknown))
     seen.add(field.name)
-    if field.message_type is not None and field.message_type.full_name == "google.protobuf.FieldMask":
+    if _is_mask(field):
         # As it stands: a mask comes in either case, and the service reads both.
         getattr(message, field.name).paths.extend(filter(None, value.split(",")))
         return
@@ -289,8 +293,14 @@ def _requests(dispatcher: Dispatcher, body: bytes) -> object:
 
 
 def _shown(message: Any) -> object:
+    shown = type(message)()
+    shown.CopyFrom(message)
+    for field, value in shown.ListFields():
+        if _is_mask(field):
+            # A mask comes in either case, and JSON is made of one.
+            value.paths[:] = [_snake(path) for path in value.paths]
     try:
-        return json_format.MessageToDict(message)
+        return json_format.MessageToDict(shown)
     except (json_format.Error, ValueError, TypeError):
         # A request that came over gRPC may hold what JSON has no word for.
         return None

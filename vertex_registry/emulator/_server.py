@@ -67,7 +67,7 @@ class Emulator:
         rest: Where HTTP is served, such as "http://127.0.0.1:8471"; empty where it is not.
 
     Raises:
-        ValueError: There is no such assumption.
+        ValueError: There is no such assumption, or the clock gives naive datetimes.
         DataFileError: The data file is not one of an emulator's, or is open in another one.
         OSError: A port is taken, or the certificate cannot be read.
     """
@@ -91,6 +91,8 @@ class Emulator:
         assumptions = parse_assumptions(assume or {})
         if polls_until_done < 0:
             raise ValueError("polls_until_done cannot be negative.")
+        if now().utcoffset() is None:
+            raise ValueError("The clock must give aware datetimes, such as datetime.now(UTC).")
         _check_ports(grpc_port, rest_port)
         if (tls_cert is None) is not (tls_key is None):
             raise ValueError("TLS needs both a certificate and its key.")

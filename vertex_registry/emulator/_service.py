@@ -49,6 +49,7 @@ from vertex_registry.emulator._status import (
     already_exists,
     cancelled,
     failed_precondition,
+    internal,
     invalid_argument,
     not_found,
 )
@@ -251,6 +252,9 @@ class Name(NamedTuple):
     def bare(self) -> str:
         """The name without the version."""
         return f"{self.place}/models/{self.model}"
+
+    def __str__(self) -> str:
+        return self.bare if self.version is None else f"{self.bare}@{self.version}"
 
 
 def _place_of(match: re.Match[str]) -> str:
@@ -528,7 +532,7 @@ class Service:
         """Lists checkpoints of the specified model version."""
         del call
         name = _parse_name("name", request.name)
-        self._query("ListModelVersionCheckpoints", request.name, request)
+        self._query("ListModelVersionCheckpoints", str(name), request)
         with self._looking(name.place, name.model):
             # "If no version ID or alias is specified, the latest version will be used": elsewhere the default one is.
             if name.version is None:
@@ -590,7 +594,7 @@ class Service:
                 self._store.change_model(
                     view.key, display_name=body.display_name, time=self._now(), body=body.SerializeToString()
                 )
-            self._list_labels(name)
+            self._relist(name)
             return self._message(self._view(name), versioned=of_version)
 
     def update_explanation_dataset(self, request: Any, call: Call) -> operations_pb2.Operation:
@@ -665,7 +669,7 @@ class Service:
                 if alias in added - both and alias not in aliases
             ]
             self._store.set_aliases(view.key, view.number, aliases, time=self._now())
-            self._list_labels(name)
+            self._relist(name)
             # A guess: named by the version, as the request was.
             return self._message(self._view(name._replace(version=str(view.number))), versioned=True)
 
@@ -722,9 +726,7 @@ class Service:
             view = self._view(name)
             evaluation = _Evaluation()
             evaluation.CopyFrom(request.model_evaluation)
-            evaluation_id = self._new_id()
-            while self._store.evaluation(view.key, evaluation_id) is not None:
-                evaluation_id = self._new_id()
+            evaluation_id = self._free_id(lambda given: self._store.evaluation(view.key, given) is not None)
             evaluation.name = f"{name.bare}/evaluations/{evaluation_id}"
             evaluation.create_time.FromMicroseconds(self._now())
             self._store.add_evaluation(view.key, view.number, evaluation_id, evaluation.SerializeToString())
@@ -745,9 +747,7 @@ class Service:
         with self._store.writing():
             model, _ = self._evaluation(match)
             for given in request.model_evaluation_slices:
-                slice_id = self._new_id()
-                while self._store.slice(model, match["evaluation"], slice_id) is not None:
-                    slice_id = self._new_id()
+                slice_id = self._free_id(lambda given: self._store.slice(model, match["evaluation"], given) is not None)
                 kept = _Slice()
                 kept.CopyFrom(given)
                 kept.name = (
@@ -783,7 +783,7 @@ class Service:
         """Lists ModelEvaluations in a Model."""
         del call
         name = _parse_name("parent", request.parent)
-        query = self._query("ListModelEvaluations", request.parent, request)
+        query = self._query("ListModelEvaluations", str(name), request)
         mask = parse_read_mask(request.read_mask.paths, _Evaluation.DESCRIPTOR)
         with self._looking(name.place, name.model):
             view = self._view(name)
@@ -806,7 +806,8 @@ class Service:
         """Lists ModelEvaluationSlices in a ModelEvaluation."""
         del call
         match = _parse(_EVALUATION_RE, "parent", request.parent, "ModelEvaluation")
-        query = self._query("ListModelEvaluationSlices", request.parent, request)
+        evaluated = Name(_place_of(match), match["model"], match["version"])
+        query = self._query("ListModelEvaluationSlices", f"{evaluated}/evaluations/{match['evaluation']}", request)
         mask = parse_read_mask(request.read_mask.paths, _Slice.DESCRIPTOR)
         wanted = {term.value for term in query.filter.terms}
         with self._looking(_place_of(match), match["model"]):
@@ -829,7 +830,7 @@ class Service:
         del call
         match = _parse(_OPERATIONS_OF_RE, "name", request.name, "Location or Model")
         place = _place_of(match)
-        query = self._query("ListOperations", request.name, request)
+        query = self._query("ListOperations", f"{place}/models/{match['model'] or ''}", request)
         page = Page((("model", False), ("id", False)), query.after, query.limit + 1)
         with self._store.writing():
             # The operations that are shown are looked at.
@@ -888,7 +889,7 @@ class Service:
         """Lists information about the supported locations for this service."""
         del call
         match = _parse(_PROJECT_RE, "name", request.name, "Project")
-        query = self._query("ListLocations", request.name, request)
+        query = self._query("ListLocations", project_number(match["project"]), request)
         after = str(query.after[0]) if query.after else ""
         rest = [name for name in LOCATIONS if name > after]
         response = locations_pb2.ListLocationsResponse(
@@ -919,6 +920,14 @@ class Service:
         with self._time_lock:
             self._latest = max(self._latest, round((time - _EPOCH) / _MICROSECOND))
             return self._latest
+
+    def _free_id(self, is_taken: Callable[[str], bool]) -> str:
+        """An id that nothing has."""
+        for _ in range(_TRIES):
+            made = self._new_id()
+            if not is_taken(made):
+                return made
+        raise internal(f"The maker of ids, new_id, gave {_TRIES} ids in a row that are taken.")
 
     def _row(self, name: Name) -> ModelRow:
         row = self._store.model(name.place, name.model)
@@ -976,12 +985,13 @@ class Service:
         seen = self._store.numbered(view.parent, view.id, number)
         return seen is not None and _etag(seen) == etag
 
-    def _list_labels(self, name: Name) -> None:
-        """Let lists show the model's labels as they are now."""
+    def _relist(self, name: Name) -> None:
+        """Let lists find the model by what they show of it now: its default version's labels and base model."""
         view = self._store.default(name.place, name.model)
         assert view is not None  # noqa: S101 - a model has exactly one default version
-        labels = self._message(view, versioned=False).labels
-        self._store.list_labels(view.key, view.parent, labels)
+        shown = self._message(view, versioned=False)
+        self._store.list_labels(view.key, view.parent, shown.labels)
+        self._store.list_base_model(view.key, _base_model(shown))
 
     @contextlib.contextmanager
     def _looking(self, place: str, model: str) -> Iterator[None]:
@@ -1103,9 +1113,7 @@ class Service:
                 self._row(parent_model)
                 return self._begin(rpc, request, call, place, target)
             if not model_id:
-                model_id = self._new_id()
-                while self._store.is_taken(place, model_id):
-                    model_id = self._new_id()
+                model_id = self._free_id(lambda given: self._store.is_taken(place, given))
             if self._store.is_taken(place, model_id):
                 failure = already_exists(f"The Model already exists: {place}/models/{model_id}.")
                 if self._assume.id_taken == "call":
@@ -1190,7 +1198,7 @@ class Service:
             wanted.append(DEFAULT)
         # Adding a version does not touch its siblings' update times, as Google's system test shows.
         self._store.set_aliases(key, number, wanted, time=None)
-        self._list_labels(name)
+        self._relist(name)
         return number
 
     # --- deletes -------------------------------------------------------------
@@ -1221,7 +1229,7 @@ class Service:
             heir = self._store.newest(row.parent, row.model)
             assert heir is not None  # noqa: S101 - it was not the only one
             self._store.set_aliases(heir.key, heir.number, [*heir.aliases.split(), DEFAULT], time=time)
-            self._list_labels(name)
+            self._relist(name)
         return empty_pb2.Empty()
 
     def _delete_model(self, row: OperationRow, request: Any) -> Message:
@@ -1272,9 +1280,8 @@ class Service:
             metadata = _METADATA[rpc]()
         metadata.generic_metadata.create_time.FromMicroseconds(time)
         metadata.generic_metadata.update_time.FromMicroseconds(time)
-        operation_id = self._new_id()
-        while self._store.operation(place, model, operation_id) is not None:
-            operation_id = self._new_id()
+        operation_id = self._free_id(lambda given: self._store.operation(place, model, given) is not None)
+        there = None if creates else self._store.model(place, model)
         operation = operations_pb2.Operation(name=f"{place}/models/{model}/operations/{operation_id}")
         _pack(operation.metadata, metadata, call.api)
         row = OperationRow(
@@ -1282,6 +1289,7 @@ class Service:
             model,
             operation_id,
             self._polls or None,
+            there and there.key,
             rpc,
             call.api,
             request.SerializeToString(),
@@ -1301,6 +1309,7 @@ class Service:
             operation.error.ParseFromString(row.failure)
         else:
             try:
+                self._check_target(row)
                 _pack(operation.response, self._work[row.rpc](row, request), row.api)
             except Failure as failure:
                 # Nothing was written: each of the methods looks before it writes.
@@ -1309,6 +1318,12 @@ class Service:
         metadata.generic_metadata.update_time.FromMicroseconds(self._now())
         operation.metadata.value = metadata.SerializeToString()
         return row._replace(looks=None, body=operation.SerializeToString())
+
+    def _check_target(self, row: OperationRow) -> None:
+        """Refuse an operation whose model was deleted, though another one may have its id by now. A guess."""
+        there = self._store.model(row.parent, row.model)
+        if row.target is not None and (there is None or there.key != row.target):
+            raise not_found(f"The Model does not exist: {row.parent}/models/{row.model}.")
 
     def _operation(self, name: str) -> OperationRow:
         match = _parse(_OPERATION_RE, "name", name, "Operation")
@@ -1328,6 +1343,9 @@ class Service:
         self._store.change_operation(row)
         return row
 
+
+# How often a maker of ids is asked for one that is free.
+_TRIES: Final = 1000
 
 _EPOCH: Final = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
 _MICROSECOND: Final = dt.timedelta(microseconds=1)

@@ -9,7 +9,10 @@ revisions, aliases, which version is the default one). The rules of the columns:
 
 - ``models.key`` grows, and so do the create times (the service sees to it), so that the order of the keys is the order
   of creation and needs no index of its own. The same is true of ``versions.number`` within a model.
-- ``models.last_version`` never falls: no version number is given twice, whatever is deleted.
+- ``models.last_version`` never falls: no version number of a model that is there is given twice, whichever is deleted.
+- ``models.base_model`` is the default version's, which is the one that lists show.
+- ``operations.target`` is the key of the model that an operation was begun for, if that was there: a later model of the
+  same id is another one.
 - ``aliases`` finds a version by its alias, ``versions.aliases`` lists them in the order they were given in.
 - ``listed_labels`` are the labels a model shows in a list: its default version's, merged with its own.
 - ``version_labels`` are a version's own.
@@ -36,7 +39,7 @@ if TYPE_CHECKING:
 
 # "VxRg": tells a file of ours from any other SQLite database.
 APPLICATION_ID: Final = 0x56785267
-SCHEMA_VERSION: Final = 1
+SCHEMA_VERSION: Final = 2
 
 # The tables that lists read; each has the key of its model in the column named.
 _LISTED: Final = {"models": "key", "versions": "model", "version_labels": "model", "listed_labels": "model"}
@@ -76,8 +79,9 @@ CREATE TABLE aliases (
     model INTEGER NOT NULL, alias TEXT NOT NULL, number INTEGER NOT NULL, PRIMARY KEY (model, alias)
 ) WITHOUT ROWID;
 CREATE TABLE operations (
-    parent TEXT NOT NULL, model TEXT NOT NULL, id TEXT NOT NULL, looks INTEGER, creates INTEGER NOT NULL,
-    rpc TEXT NOT NULL, api TEXT NOT NULL, request BLOB NOT NULL, failure BLOB NOT NULL, body BLOB NOT NULL,
+    parent TEXT NOT NULL, model TEXT NOT NULL, id TEXT NOT NULL, looks INTEGER, target INTEGER,
+    creates INTEGER NOT NULL, rpc TEXT NOT NULL, api TEXT NOT NULL, request BLOB NOT NULL, failure BLOB NOT NULL,
+    body BLOB NOT NULL,
     PRIMARY KEY (parent, model, id)
 );
 CREATE INDEX operations_under_way ON operations (parent, model) WHERE looks IS NOT NULL;
@@ -151,6 +155,7 @@ class OperationRow(NamedTuple):
     model: str
     id: str
     looks: int | None
+    target: int | None
     rpc: str
     api: str
     request: bytes
@@ -412,6 +417,13 @@ class Store:
         self._database.execute("UPDATE main.models SET listed = ? WHERE key = ?", (json.dumps(new), model))
         self._touched.add(model)
 
+    def list_base_model(self, model: int, base_model: str) -> None:
+        """Let lists find the model by this base model."""
+        self._database.execute(
+            "UPDATE main.models SET base_model = ?1 WHERE key = ?2 AND base_model <> ?1", (base_model, model)
+        )
+        self._touched.add(model)
+
     def count_versions(self, model: int) -> int:
         """How many versions the model has, up to two."""
         return len(self._all("SELECT 1 FROM main.versions WHERE model = ? LIMIT 2", model))
@@ -451,8 +463,9 @@ class Store:
         """The default versions of a place's models. Pages are ordered by columns of the table, ending in the key."""
         lists = self._lists
         of: tuple[Any, ...]
-        by_key = len(page.order) == 1 and not any("display_name =" in condition.sql for condition in conditions)
-        if labels and by_key:
+        # An id or a display name selects fewer models than any label, and has an index too.
+        named_models = any(condition.sql.startswith(("m.id =", "m.display_name =")) for condition in conditions)
+        if labels and len(page.order) == 1 and not named_models:
             # The label's own index has the models in the order of their keys: it goes first.
             first, *others = labels
             named = "" if first.value is None else " AND l.value = ?"
@@ -508,9 +521,9 @@ class Store:
     def add_operation(self, row: OperationRow, *, creates: bool) -> None:
         """Keep an operation. ``creates`` tells that it has taken its model's id."""
         self._database.execute(
-            "INSERT INTO operations (parent, model, id, looks, creates, rpc, api, request, failure, body)"
-            " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-            (row.parent, row.model, row.id, row.looks, creates, *row[4:]),
+            "INSERT INTO operations (parent, model, id, looks, target, creates, rpc, api, request, failure, body)"
+            " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            (*row[:5], creates, *row[5:]),
         )
         if row.looks is not None:
             self.under_way += 1
@@ -693,7 +706,7 @@ class Store:
         self._touched.clear()
 
 
-_OPERATION: Final = "parent, model, id, looks, rpc, api, request, failure, body"
+_OPERATION: Final = "parent, model, id, looks, target, rpc, api, request, failure, body"
 
 
 def _open(path: str | None) -> sqlite3.Connection:
