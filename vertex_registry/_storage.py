@@ -101,7 +101,14 @@ _OVERLAP: Final = 100
 
 _BYTES: Final = "application/octet-stream"
 
+_FOREIGN: Final = frozenset("\\:\0") | {chr(code) for code in range(0xD800, 0xE000)}  # the latter are no characters
+_DEVICE: Final = re.compile(r"(?:con|prn|aux|nul|(?:com|lpt)[0-9¹²³]|conin\$|conout\$)\s*(?:\.|$)", re.IGNORECASE)
+
 _ALTERED: Final = "stored other bytes than were sent, for something on the way alters them"
+
+_ODD: Final = "the answer is not in Cloud Storage's form"
+#: What Google's package and we run into where an answer is JSON in another shape, or lacks what each answer has.
+_SHAPE: Final = (AttributeError, LookupError, TypeError, ValueError)
 
 _RESUME: Final = 308
 _FAILED: Final = 400
@@ -166,16 +173,8 @@ def scan(source: str | os.PathLike[str]) -> LocalDirectory:
     Raises:
         InvalidArgumentError: There is no such folder or file, it holds no file, or one that cannot be sent.
     """
-    root = Path(source).expanduser()
-    if root.is_file():
-        found = [(root.name, root)]
-    elif root.is_dir():
-        found = list(_walk(root, "", frozenset()))
-    else:
-        what = "is neither a file nor a folder" if root.exists() else "is not there"
-        raise InvalidArgumentError(f"{str(source)!r} {what}. Name the folder that the model was saved to.")
     files: dict[str, LocalFile] = {}
-    for given, path in found:
+    for given, path in _found(source):
         # macOS hands out names in another normal form than everybody else; the digest must not depend on it.
         name = unicodedata.normalize("NFC", given)
         try:
@@ -190,6 +189,8 @@ def scan(source: str | os.PathLike[str]) -> LocalDirectory:
             raise InvalidArgumentError(f"{str(path)!r} cannot be read: {error.strerror}.") from error
         if not stat.S_ISREG(status.st_mode):
             raise InvalidArgumentError(f"{str(path)!r} is not a regular file and cannot be sent. Remove it.")
+        if not _stays(name):
+            raise InvalidArgumentError(f"A file of the name {name!r} could not be fetched again. Rename the file.")
         if name in files:
             raise InvalidArgumentError(f"Two files of {str(source)!r} have the name {name!r} in Unicode's normal form.")
         files[name] = LocalFile(name, path, status.st_size)
@@ -198,6 +199,30 @@ def scan(source: str | os.PathLike[str]) -> LocalDirectory:
             f"There are no files in {str(source)!r}. Name the folder that the model was saved to."
         )
     return LocalDirectory(os.fspath(source), tuple(files[name] for name in sorted(files)))
+
+
+def _found(source: str | os.PathLike[str]) -> list[tuple[str, Path]]:
+    root = _path(source)
+    try:
+        if root.is_file():
+            return [(root.name, root)]
+        if root.is_dir():
+            return list(_walk(root, "", frozenset()))
+        what = "is neither a file nor a folder" if root.exists() else "is not there"
+    except OSError as error:
+        raise InvalidArgumentError(f"{str(source)!r} cannot be read: {error.strerror}.") from error
+    raise InvalidArgumentError(f"{str(source)!r} {what}. Name the folder that the model was saved to.")
+
+
+def _path(given: str | os.PathLike[str]) -> Path:
+    """The path that somebody named, with ``~`` resolved."""
+    try:
+        path = Path(given).expanduser()
+    except RuntimeError as error:
+        raise InvalidArgumentError(f"{os.fspath(given)!r} is no path: {error}") from error
+    if "\0" in str(path):
+        raise InvalidArgumentError(f"{os.fspath(given)!r} is no path: there is a null character in it.")
+    return path
 
 
 def _walk(folder: Path, prefix: str, above: frozenset[str]) -> Iterator[tuple[str, Path]]:
@@ -306,11 +331,11 @@ class Storage:
         Raises:
             NotFoundError: There is no such bucket.
             PermissionDeniedError: The credentials may not list or create objects there.
-            ConflictError: A file changed while it was sent.
+            ConflictError: A file changed while it was sent, or the directory holds one that is not of the folder.
             UnavailableError: There was no usable answer within the budget.
         """
         bucket = _split(under)[0]
-        sums = dict(zip(local.files, self._in_parallel(local.files, lambda file, _: _sum(file)), strict=True))
+        sums = dict(zip(local.files, self._in_parallel(local.files, _sum), strict=True))
         uri = f"{under.rstrip('/')}/{digest((file.name, sums[file].sha256) for file in local.files)}"
         prefix = _split(uri)[1] + "/"
         for file in local.files:
@@ -326,6 +351,15 @@ class Storage:
         uploads.sort(key=lambda upload: -upload.file.size)
         with self._bar(f"Uploading {local.source}", sum(upload.file.size for upload in uploads)) as advance:
             self._in_parallel(uploads, lambda upload, stopped: self._send(upload, stopped, advance))
+        if uploads:
+            there = {blob.name: blob for blob in self._list(bucket, prefix)}
+        ours = {prefix + file.name for file in local.files}
+        if foreign := sorted(name for name in there.keys() - ours if not name.endswith("/")):
+            raise ConflictError(
+                f"{uri} holds {foreign[0].removeprefix(prefix)!r} too, which is not of {local.source}: somebody put it "
+                "there. Nothing was registered. Remove it, or name another staging bucket.",
+                resource=f"gs://{bucket}/{foreign[0]}",
+            )
         return uri
 
     def look(self, uri: str) -> tuple[str, ...]:
@@ -382,7 +416,7 @@ class Storage:
                 raise InvalidArgumentError(f"{uri} holds {parent} and {path}, which no folder can.", resource=uri)
         with _writing(uri):
             if destination is not None:
-                return self._fetch_all(uri, blobs, Path(destination).expanduser().absolute())
+                return self._fetch_all(uri, blobs, _path(destination).absolute())
             kept = self._cache / "models" / _key(uri, blobs)
             if kept.is_dir():
                 if self._is_whole(kept, blobs):
@@ -425,7 +459,7 @@ class Storage:
         )
 
     def _send_whole(self, upload: _Upload, stopped: threading.Event) -> _Stored:
-        with upload.file.path.open("rb") as stream:
+        with _opened(upload.file) as stream:
             data = stream.read(upload.file.size + 1)
         if len(data) != upload.file.size or _crc32c(data) != upload.crc32c:
             raise _changed(upload.file)
@@ -438,33 +472,49 @@ class Storage:
 
     def _send_in_chunks(self, upload: _Upload, stopped: threading.Event, advance: Callable[[int], None]) -> _Stored:
         size = upload.file.size
-        crc = summed = shown = 0
-        with _Session(self._cache / "uploads", upload) as session, upload.file.path.open("rb") as stream:
+        crc = summed = shown = furthest = idle = 0
+        with _Session(self._cache / "uploads", upload) as session, _opened(upload.file) as stream:
             while not stopped.is_set():
                 if not session.url:
                     session.begin(self._begin(upload))
+                before = session.confirmed
                 advance(session.confirmed - shown)
                 shown = session.confirmed
                 if summed != session.confirmed:
                     # Gone on with, or begun anew: what was sent before is read again, so that all of it is summed.
-                    crc, summed = _crc32c_of(stream, session.confirmed), session.confirmed
+                    crc, summed = _crc32c_of(stream, stopped, session.confirmed), session.confirmed
                 data = stream.read(self._chunk)
                 crc, summed = _crc32c(data, crc), summed + len(data)
                 if not data or summed > size or (summed == size and (crc != upload.crc32c or stream.read(1))):
                     self._abandon(session)
                     raise _changed(upload.file)
+                stored, said = None, "it confirms no more of the file"
                 try:
                     stored = self._put(upload, session, data, crc if summed == size else None, stopped)
                 except _FailedError as failure:
                     session.end()
                     if failure.status == _PRECONDITION:
                         raise
-                    continue
+                    said = failure.said
                 if stored is not None:
                     session.end()
                     advance(size - shown)
                     return stored
+                if session.confirmed > furthest:
+                    furthest, idle = session.confirmed, 0
+                elif session.confirmed <= before:
+                    idle += 1
+                    self._wait_idly(idle, upload, said)
         raise _StoppedError
+
+    def _wait_idly(self, idle: int, upload: _Upload, said: str) -> None:
+        """Wait after answers of which none got the file further than it was.
+
+        The waits alone are counted against the budget: what was lost may take long to be sent again.
+        """
+        if (waited := sum(map(self._longest, range(1, idle + 1)))) >= self._retry.calls:
+            raise _error(_FailedError(0, said), upload.verb, upload.uri, waited)
+        self._retry.sleep(self._longest(idle) * self._retry.random())
 
     def _begin(self, upload: _Upload) -> str:
         blob = self._blob(upload)
@@ -496,16 +546,21 @@ class Storage:
         if crc is not None:
             headers["X-Goog-Hash"] = f"crc32c={_base64(crc)}"
 
-        def put() -> Any:
-            # The address of a session is a permission in itself: it is sent without a token, and written to no log.
-            return self._connected().put(session.url, data, headers, self._timeout())
-
-        answer = self._tried(upload.verb, upload.uri, put, but=(*_GONE, _PRECONDITION), stopped=stopped)
-        if answer.status_code == _RESUME:
+        def put() -> _Stored | int:
+            answer = self._connected().put(session.url, data, headers, self._timeout())
+            if answer.status_code != _RESUME:
+                return _Stored.told(answer.json())
             persisted = re.fullmatch(r"bytes=0-(\d+)", answer.headers.get("Range", ""))
-            session.confirm(int(persisted[1]) + 1 if persisted else 0)
-            return None
-        return _Stored.told(answer.json())
+            confirmed = int(persisted[1]) + 1 if persisted else 0
+            if confirmed >= upload.file.size:
+                raise ValueError(confirmed)
+            return confirmed
+
+        told = self._tried(upload.verb, upload.uri, put, but=(*_GONE, _PRECONDITION), stopped=stopped)
+        if isinstance(told, _Stored):
+            return told
+        session.confirm(told)
+        return None
 
     def _abandon(self, session: _Session) -> None:
         with contextlib.suppress(Exception):  # Cloud Storage forgets it by itself within a week
@@ -535,7 +590,12 @@ class Storage:
 
     def _list(self, bucket: str, prefix: str) -> list[Any]:
         def ask() -> list[Any]:
-            return list(self._connected().client.list_blobs(bucket, prefix=prefix, retry=None, timeout=self._timeout()))
+            blobs = list(
+                self._connected().client.list_blobs(bucket, prefix=prefix, retry=None, timeout=self._timeout())
+            )
+            for blob in blobs:
+                _Stored.of(blob)
+            return blobs
 
         return self._tried("list", f"gs://{bucket}/{prefix}".rstrip("/"), ask)
 
@@ -546,10 +606,13 @@ class Storage:
             )
         size = sum(int(blob.size) for blob in blobs.values())
         made = [parent for parent in folder.parents if not parent.exists()]
+        # A folder that is there may be mounted, linked to or somebody's current one: it is filled, and not replaced.
+        filled = folder.is_dir()
+        around = folder if filled else folder.parent
         try:
-            folder.parent.mkdir(parents=True, exist_ok=True)
-            _check_room(folder.parent, size, uri)
-            with tempfile.TemporaryDirectory(prefix=f".{folder.name[:100]}.", dir=folder.parent) as hidden:
+            around.mkdir(parents=True, exist_ok=True)
+            _check_room(around, size, uri)
+            with tempfile.TemporaryDirectory(prefix=f".{folder.name[:100]}.", dir=around) as hidden:
                 whole = Path(hidden) / "whole"
                 whole.mkdir()
                 ordered = sorted(blobs.items(), key=lambda item: -int(item[1].size))
@@ -557,7 +620,7 @@ class Storage:
                     self._in_parallel(
                         ordered, lambda item, stopped: self._fetch(item[1], whole / item[0], stopped, advance)
                     )
-                _appear(whole, folder)
+                (_fill if filled else _appear)(whole, folder)
         except BaseException:
             for parent in made:
                 with contextlib.suppress(OSError):  # somebody else's files are in it
@@ -619,19 +682,20 @@ class Storage:
         return crc
 
     def _is_whole(self, folder: Path, blobs: Mapping[PurePosixPath, Any]) -> bool:
-        def same(item: tuple[PurePosixPath, Any], _stopped: threading.Event) -> bool:
+        def same(item: tuple[PurePosixPath, Any], stopped: threading.Event) -> bool:
             try:
                 with (folder / item[0]).open("rb") as file:
-                    return _base64(_crc32c_of(file)) == str(item[1].crc32c)
+                    return _base64(_crc32c_of(file, stopped)) == str(item[1].crc32c)
             except OSError:
                 return False
 
-        return all(self._in_parallel(list(blobs.items()), same))
+        found = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if not path.is_dir()}
+        return found == set(map(str, blobs)) and all(self._in_parallel(list(blobs.items()), same))
 
     # --- both ---
 
     def _in_parallel(self, items: Sequence[Any], work: Callable[[Any, threading.Event], T]) -> list[T]:
-        """The results, in order; the first failure stops what is under way between two requests, and is raised."""
+        """The results, in order; the first failure stops the others at their next request or block, and is raised."""
         stopped = threading.Event()
         with ThreadPoolExecutor(max(1, min(self._workers, len(items))), "vertex-registry-storage") as pool:
             futures = [pool.submit(work, item, stopped) for item in items]
@@ -670,7 +734,7 @@ class Storage:
         def attempt() -> T:
             try:
                 return action()
-            except RegistryError:
+            except (RegistryError, _FailedError):
                 raise
             except Exception as error:
                 failure = self._connected().failure(error)
@@ -679,9 +743,8 @@ class Storage:
                 raise failure from error
 
         def wait(state: tenacity.RetryCallState) -> float:
-            longest = min(self._retry.most, self._retry.first * 2.0 ** min(state.attempt_number - 1, 30))
             failure = state.outcome.exception() if state.outcome else None
-            return max(getattr(failure, "hint", 0.0), longest * self._retry.random())
+            return max(getattr(failure, "hint", 0.0), self._longest(state.attempt_number) * self._retry.random())
 
         tries = tenacity.Retrying(
             retry=tenacity.retry_if_exception(lambda error: isinstance(error, _FailedError) and error.transient),
@@ -700,6 +763,10 @@ class Storage:
                 raise
             raise _error(failure, verb, uri, clock() - start) from failure.__cause__
 
+    def _longest(self, tries: int) -> float:
+        """The longest wait after so many tries."""
+        return min(self._retry.most, self._retry.first * 2.0 ** min(tries - 1, 30))
+
     def _timeout(self) -> float:
         return min(60.0, self._retry.calls)
 
@@ -711,7 +778,7 @@ class Storage:
 
     @contextlib.contextmanager
     def _bar(self, what: str, size: int) -> Iterator[Callable[[int], None]]:
-        shown = self._progress if self._progress is not None else sys.stderr.isatty() or _in_notebook()
+        shown = self._progress if self._progress is not None else _on_terminal() or _in_notebook()
         try:
             from tqdm.auto import tqdm  # noqa: PLC0415  # of the extra; a bar is worth no error
         except ImportError:
@@ -774,7 +841,7 @@ class _Session:
     """
 
     def __init__(self, folder: Path, upload: _Upload) -> None:
-        told = json.dumps([os.environ.get(EMULATOR), upload.uri, upload.generation, upload.file.size, upload.crc32c])
+        told = json.dumps([_emulator(), upload.uri, upload.generation, upload.file.size, upload.crc32c])
         self._path = folder / f"{hashlib.sha256(told.encode()).hexdigest()[:40]}.json"
         self._file = _locked(self._path)
         self.url = ""
@@ -858,8 +925,9 @@ class _Google:
             TimeoutError,
         )
         self._http_error = requests.HTTPError
+        self._no_json = requests.JSONDecodeError
         options: dict[str, Any] = {}
-        if emulator := os.environ.get(EMULATOR):
+        if emulator := _emulator():
             credentials = google.auth.credentials.AnonymousCredentials()  # type: ignore[no-untyped-call]  # upstream
             options["client_options"] = {"api_endpoint": emulator if "://" in emulator else f"http://{emulator}"}
         try:
@@ -893,8 +961,16 @@ class _Google:
         return self._checked(answer).json()
 
     def put(self, url: str, data: bytes, headers: Mapping[str, str], timeout: float) -> Any:
-        """The answer to a chunk; 308, which asks for the next one, is no redirection here."""
-        return self._checked(self._plain.put(url, data=data, headers=headers, timeout=timeout, allow_redirects=False))
+        """The answer to a chunk; 308, which asks for the next one, is no redirection here.
+
+        The address of a session is a permission in itself. It is sent without a token, and is not in what is raised:
+        requests' errors have it in their text.
+        """
+        try:
+            answer = self._plain.put(url, data=data, headers=headers, timeout=timeout, allow_redirects=False)
+        except self._lost as error:
+            raise _FailedError(0, _words(error)) from None
+        return self._checked(answer)
 
     def _checked(self, answer: Any) -> Any:
         if answer.status_code >= _FAILED:
@@ -912,9 +988,11 @@ class _Google:
         if isinstance(error, self._http_error) and answer is not None:
             return _FailedError(answer.status_code, _said(answer), _hint(answer))
         if isinstance(error, self._lost):
-            return _FailedError(0, _words(error))
+            return _FailedError(0, _ODD if isinstance(error, self._no_json) else _words(error))
         if isinstance(error, self._auth_error):
             return _FailedError(401, "the credentials could not be refreshed")
+        if isinstance(error, _SHAPE):
+            return _FailedError(0, _ODD)
         return None
 
 
@@ -941,7 +1019,7 @@ def _error(failure: _FailedError, verb: str, uri: str, spent: float) -> Registry
     bucket = f"gs://{_split(uri)[0]}"
     said = f"{failure.said.strip().rstrip('.') or 'no reason was given'}."
     permission, role = PERMISSIONS[verb]
-    emulator = os.environ.get(EMULATOR)
+    emulator = _emulator()
     text = f"Cloud Storage refused {uri}: {said}"
     kind: type[RegistryError] = InvalidArgumentError
     if failure.status == 401:  # noqa: PLR2004  # HTTP's Unauthorized
@@ -998,6 +1076,11 @@ def _words(error: BaseException) -> str:
 # --- small things -----------------------------------------------------------------------------------------------------
 
 
+def _emulator() -> str | None:
+    """The address of the emulator that stands for Cloud Storage, without a slash at its end."""
+    return os.environ.get(EMULATOR, "").rstrip("/") or None
+
+
 def _split(uri: str) -> tuple[str, str]:
     """The bucket and the directory, which has no slash at its end."""
     bucket, _, directory = uri.removeprefix("gs://").partition("/")
@@ -1012,24 +1095,49 @@ def _safe(name: str, uri: str) -> PurePosixPath:
     Raises:
         InvalidArgumentError: It is not.
     """
-    parts = name.split("/")
-    if any(part in {"", ".", ".."} or "\\" in part or "\0" in part for part in parts) or parts[0].endswith(":"):
+    if not _stays(name):
         raise InvalidArgumentError(
             f"{uri} holds an object of the name {name!r}, which would not lie in the folder. Nothing was fetched.",
             resource=uri,
         )
-    return PurePosixPath(*parts)
+    return PurePosixPath(name)
+
+
+def _stays(name: str, *, windows: bool = os.name == "nt") -> bool:
+    """Whether a name can only be that of a file below the folder.
+
+    A backslash and a colon are refused on every system, so that what one has sent every other can fetch: on Windows
+    they part a path, and name a drive or a hidden stream of a file. The names of devices are refused on Windows only.
+    https://learn.microsoft.com/windows/win32/fileio/naming-a-file
+    """
+    parts = name.split("/")
+    if any(part in {"", ".", ".."} or not _FOREIGN.isdisjoint(part) for part in parts):
+        return False
+    return not (windows and any(_DEVICE.match(part) or part.endswith((".", " ")) for part in parts))
 
 
 def _appear(whole: Path, folder: Path) -> None:
     try:
-        with contextlib.suppress(FileNotFoundError):
-            folder.rmdir()
         whole.rename(folder)
     except OSError as error:
         if error.errno not in {errno.EEXIST, errno.ENOTEMPTY, errno.ENOTDIR}:
             raise
         raise AlreadyExistsError(f"{folder} has appeared meanwhile.", resource=str(folder)) from error
+
+
+def _fill(whole: Path, folder: Path) -> None:
+    """Move what is in a folder below another into that one, all of it or nothing."""
+    if {path.name for path in folder.iterdir()} != {whole.parent.name}:
+        raise AlreadyExistsError(f"Something has appeared in {folder} meanwhile.", resource=str(folder))
+    moved: list[Path] = []
+    try:
+        for path in sorted(whole.iterdir()):
+            path.rename(folder / path.name)
+            moved.append(path)
+    except BaseException:
+        for path in moved:
+            (folder / path.name).rename(path)
+        raise
 
 
 def _check_room(folder: Path, size: int, uri: str) -> None:
@@ -1039,17 +1147,17 @@ def _check_room(folder: Path, size: int, uri: str) -> None:
 
 def _key(uri: str, blobs: Mapping[PurePosixPath, Any]) -> str:
     """What the cache knows a directory's content by. "Each generation of an object has one content", for good."""
-    told = json.dumps(
-        [os.environ.get(EMULATOR), uri.rstrip("/"), sorted((str(p), int(blobs[p].generation)) for p in blobs)]
-    )
+    told = json.dumps([_emulator(), uri.rstrip("/"), sorted((str(p), int(blobs[p].generation)) for p in blobs)])
     return hashlib.sha256(told.encode()).hexdigest()[:40]
 
 
-def _sum(file: LocalFile) -> _Sum:
+def _sum(file: LocalFile, stopped: threading.Event) -> _Sum:
     sha256, crc, size = hashlib.sha256(), 0, 0
     try:
         with file.path.open("rb") as stream:
             while data := stream.read(_BLOCK):
+                if stopped.is_set():
+                    raise _StoppedError
                 sha256.update(data)
                 crc = _crc32c(data, crc)
                 size += len(data)
@@ -1069,11 +1177,13 @@ def _crc32c(data: bytes, crc: int = 0) -> int:
     return value
 
 
-def _crc32c_of(stream: Any, end: int | None = None) -> int:
+def _crc32c_of(stream: Any, stopped: threading.Event, end: int | None = None) -> int:
     """The CRC32C of the first bytes of a file, or of all of it; the file is left where they end."""
     stream.seek(0)
     crc = done = 0
     while data := stream.read(_BLOCK if end is None else min(_BLOCK, end - done)):
+        if stopped.is_set():
+            raise _StoppedError
         crc = _crc32c(data, crc)
         done += len(data)
     return crc
@@ -1082,6 +1192,14 @@ def _crc32c_of(stream: Any, end: int | None = None) -> int:
 def _base64(crc: int) -> str:
     """As Cloud Storage writes it: "encoded using base64 in big-endian byte order"."""
     return base64.b64encode(crc.to_bytes(4, "big")).decode()
+
+
+def _opened(file: LocalFile) -> IO[bytes]:
+    """The file, to be read a second time."""
+    try:
+        return file.path.open("rb")
+    except OSError as error:
+        raise _changed(file) from error
 
 
 def _changed(file: LocalFile) -> ConflictError:
@@ -1104,6 +1222,14 @@ def _writing(uri: str) -> Iterator[None]:
         raise RegistryError(f"{uri} was not fetched: {what}{where}. Nothing was kept.", resource=uri) from error
 
 
+def _on_terminal() -> bool:
+    try:
+        return bool(sys.stderr.isatty())
+    except (AttributeError, ValueError):  # there is none, as under pythonw; one of somebody's own; a closed one
+        return False
+
+
 def _in_notebook() -> bool:
     shell = getattr(sys.modules.get("IPython"), "get_ipython", lambda: None)()
-    return type(shell).__name__ == "ZMQInteractiveShell"
+    # Colab's shell is a class of its own, below the one that every kernel has.
+    return any(kind.__name__ == "ZMQInteractiveShell" for kind in type(shell).__mro__)
