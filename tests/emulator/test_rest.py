@@ -91,6 +91,38 @@ def test_fields_come_in_both_spellings(emulator: Emulator, place: str) -> None:
         assert answer.json()["labels"] == {"a_b": "c"}
 
 
+@pytest.mark.parametrize("body", [b"[]", b'""', b"false", b"null"])
+@pytest.mark.parametrize(
+    ("method", "path"),
+    [("POST", "@1:export"), ("POST", "@1:mergeVersionAliases"), ("PATCH", "?updateMask=description")],
+)
+def test_a_body_is_an_object(emulator: Emulator, place: str, method: str, path: str, body: bytes) -> None:
+    """Whatever of the request is in it, and nothing is done."""
+    name = upload(emulator, place, modelId="mine", model={**MODEL, "description": "kept"})["response"]["model"]
+
+    answer = requests.request(method, f"{emulator.rest}/v1/{name}{path}", data=body, timeout=10)
+
+    assert answer.status_code == 400
+    assert "Invalid" in error(answer)["message"]
+    assert requests.get(f"{emulator.rest}/v1/{name}", timeout=10).json()["description"] == "kept"
+
+
+@pytest.mark.parametrize("project", ["example.com:acme", "example.com%3Aacme"])
+def test_the_project_of_a_domain_has_a_colon(emulator: Emulator, project: str) -> None:
+    """In the path of a collection, of a model, of a method and of a location."""
+    place = f"projects/{project}/locations/us-central1"
+    base = f"{emulator.rest}/v1/{place}"
+
+    uploaded = requests.post(f"{base}/models:upload", json={"modelId": "mine", "model": MODEL}, timeout=10)
+
+    assert uploaded.ok
+    assert requests.get(f"{base}/models/mine@1:listVersions", timeout=10).json()["models"][0]["versionId"] == "1"
+    assert requests.get(f"{base}/models", timeout=10).json()["models"][0]["displayName"]
+    assert requests.get(base, timeout=10).json()["locationId"] == "us-central1"
+    assert requests.get(base.rpartition("/")[0], timeout=10).json()["locations"]
+    assert requests.get(f"{base}/operations", timeout=10).ok
+
+
 @pytest.mark.parametrize("at", ["@", "%40"])
 def test_an_at_sign_comes_in_both_spellings(emulator: Emulator, place: str, at: str) -> None:
     """Sent as it is by gcloud, encoded by Google's Python client."""
@@ -114,6 +146,10 @@ def test_an_empty_list_is_an_empty_object(emulator: Emulator, place: str) -> Non
         (b"{", "Invalid JSON payload received."),
         (b"[1]", "Invalid"),
         (b"null", "Invalid JSON payload received."),
+        (b"[]", "The body must be one JSON object"),
+        (b'""', "The body must be one JSON object"),
+        (b"false", "The body must be one JSON object"),
+        (b"0", "The body must be one JSON object"),
         (b"\xff", "It is not UTF-8"),
         (b"[" * 100_000, "Invalid JSON payload received."),
         (b'{"modelId": "a", "modelId": "b"}', "Invalid JSON payload received."),
@@ -136,10 +172,24 @@ def test_json_that_is_no_request_is_refused(emulator: Emulator, place: str, body
 
 @pytest.mark.parametrize(
     "query",
-    ["nonsense=1", "parent=x", "pageSize=x", "pageSize=1&pageSize=2", "read_mask.paths=a", "alt=media", "filter=%ff"],
+    [
+        "nonsense=1",
+        "$nonsense=1",
+        "%24nonsense=1",
+        "parent=x",
+        "pageSize=x",
+        "pageSize=1&pageSize=2",
+        "read_mask.paths=a",
+        "alt=media",
+        "filter=%ff",
+        "fields=models.name",
+        "$fields=models.name",
+        "callback=x",
+        "$callback=x",
+    ],
 )
 def test_a_parameter_that_cannot_be_right_is_refused(emulator: Emulator, place: str, query: str) -> None:
-    """One there is not, one that the path gives, one of another type, one given twice."""
+    """One there is not, one that the path gives, one of another type, one given twice, one that is not served here."""
     answer = requests.get(f"{emulator.rest}/v1/{place}/models?{query}", timeout=10)
 
     assert error(answer)["status"] == "INVALID_ARGUMENT"
@@ -158,7 +208,7 @@ def test_a_parameter_beside_a_body_is_refused(emulator: Emulator, place: str) ->
 
 def test_parameters_of_googles_front_end_are_taken(emulator: Emulator, place: str) -> None:
     """Those that any of Google's services takes mean nothing here, and a boolean is a word."""
-    query = "alt=json&prettyPrint=false&key=abc&$unique=gc1"
+    query = "alt=json&prettyPrint=false&key=abc&$unique=gc1&$.xgafv=2&%24prettyPrint=false&$apiVersion=v1"
     assert requests.get(f"{emulator.rest}/v1/{place}/models?{query}", timeout=10).ok
 
     operations = f"{emulator.rest}/v1/{place}/operations"
@@ -324,6 +374,16 @@ def test_only_its_own_address_is_answered(emulator: Emulator, host: str, served:
     answer = requests.get(f"{emulator.rest}/emulator/health", headers={"Host": host.format(port=port)}, timeout=10)
 
     assert answer.status_code == (200 if served else 403)
+
+
+def test_a_request_has_one_host(emulator: Emulator) -> None:
+    """Of two, whoever stands between could have meant the other one."""
+    host = str(emulator.rest).removeprefix("http://").encode()
+    hosts = b"Host: " + host + b"\r\nHost: evil.example\r\n"
+
+    received = exchange(emulator, b"GET /emulator/health HTTP/1.1\r\n" + hosts + b"Connection: close\r\n\r\n")
+
+    assert received.startswith(b"HTTP/1.1 400")
 
 
 @pytest.mark.parametrize(

@@ -40,6 +40,20 @@ def violations(error: BaseException) -> list[str]:
 
 # --- UploadModel -------------------------------------------------------------
 
+# What no container can be: the field that is named, and the field that is wrong.
+CONTAINERS: list[tuple[str, dict[str, Any]]] = [
+    ("deployment_timeout", {"deployment_timeout": dt.timedelta(seconds=7201)}),
+    ("deployment_timeout", {"deployment_timeout": dt.timedelta(0)}),
+    ("deployment_timeout", {"deployment_timeout": dt.timedelta(seconds=-5)}),
+    ("ports", {"ports": [{"container_port": 8080}, {"container_port": 0}]}),
+    ("ports", {"ports": [{"container_port": 65536}]}),
+    ("grpc_ports", {"grpc_ports": [{"container_port": -1}]}),
+    ("shared_memory_size_mb", {"shared_memory_size_mb": -1}),
+    ("startup_probe.period_seconds", {"startup_probe": {"period_seconds": -4}}),
+    ("health_probe.timeout_seconds", {"health_probe": {"timeout_seconds": -1}}),
+    ("liveness_probe.failure_threshold", {"liveness_probe": {"failure_threshold": -1}}),
+]
+
 
 def test_a_first_version_is_the_default_one(client: Client, upload: Upload) -> None:
     """Version 1 gets the alias default, after those it was given, which keep their order."""
@@ -120,6 +134,17 @@ def test_a_parent_model_must_be_there(client: Client, upload: Upload, place: str
         ("model.version_aliases", {"version_aliases": ["a" * 129]}),
         ("model.container_spec.image_uri", {"container_spec": None}),
         ("model.container_spec.image_uri", {"container_spec": {"command": ["serve"]}}),
+        ("model.container_spec.image_uri", {"container_spec": {"image_uri": "  "}}),
+        *(
+            (f"model.container_spec.{field}", {"container_spec": {"image_uri": "x", **spec}})
+            for field, spec in CONTAINERS
+        ),
+        ("model.labels", {"labels": {"k": "①"}}),
+        ("model.labels", {"labels": {"k": "x²"}}),
+        ("model.labels", {"labels": {"²k": "x"}}),
+        ("model.labels", {"labels": {"k": "ǅ"}}),
+        ("model.artifact_uri", {"artifact_uri": "gs://bucket/churn\n"}),
+        ("model.artifact_uri", {"artifact_uri": "gs://bucket/chu\x00rn"}),
         ("model.artifact_uri", {"artifact_uri": "s3://bucket/churn"}),
         ("model.artifact_uri", {"artifact_uri": "gs://B/churn"}),
         ("model.artifact_uri", {"artifact_uri": "gs://bucket//churn"}),
@@ -186,6 +211,23 @@ def test_a_parent_model_is_a_bare_name_in_the_same_place(client: Client, upload:
         upload(client, under=parent_model)
 
     assert violations(caught.value) == ["parent_model"]
+
+
+def test_a_container_at_its_limits_is_kept(client: Client, upload: Upload) -> None:
+    """The longest timeout, the first and the last port, and what is not set."""
+    name = upload(
+        client,
+        container_spec={
+            "image_uri": "x",
+            "deployment_timeout": dt.timedelta(seconds=7200),
+            "ports": [{"container_port": 1}, {"container_port": 65535}],
+            "health_probe": {"period_seconds": 1},
+        },
+    )
+
+    spec = client.get_model(name=name).container_spec
+    assert spec.deployment_timeout == dt.timedelta(hours=2)
+    assert [port.container_port for port in spec.ports] == [1, 65535]
 
 
 def test_labels_at_their_limits_are_kept(client: Client, upload: Upload) -> None:

@@ -47,20 +47,39 @@ _IDLE: Final = 60.0
 _LINGER: Final = 1.0
 _PART: Final = 65536
 
-# What Google's front end takes on every request beside the fields of the message; parameters with a $ are its own too.
+# What Google's front end takes on every request beside the fields of the message, and what means nothing here: the
+# system parameters of its documentation, and those that its clients are generated with.
 _SYSTEM_PARAMETERS: Final = frozenset(
     {
-        "alt",
-        "key",
-        "prettyPrint",
+        "$.xgafv",
+        "$apiVersion",
+        "$ct",
+        "$key",
+        "$outputDefaults",
+        "$prettyPrint",
+        "$quotaUser",
+        "$unique",
+        "$userProject",
         "access_token",
+        "key",
         "oauth_token",
+        "passwd",
+        "password",
+        "prettyPrint",
         "quotaUser",
-        "callback",
         "uploadType",
         "upload_protocol",
     }
 )
+# Those that would make the answer another one, which is not done here.
+_NO_CALLBACKS: Final = "Answers are plain JSON here."
+_NO_FIELDS: Final = "Answers are whole here; lists have a read mask."
+_NOT_SERVED: Final = {
+    "callback": _NO_CALLBACKS,
+    "$callback": _NO_CALLBACKS,
+    "fields": _NO_FIELDS,
+    "$fields": _NO_FIELDS,
+}
 
 _HEADERS: Final = (
     "Content-Type: application/json; charset=UTF-8\r\n"
@@ -101,7 +120,9 @@ def _compile(path: str) -> tuple[str, tuple[str, ...]]:
         if part.startswith("{"):
             field, _, pattern = part[1:-1].partition("=")
             fields.append(field)
-            parts.append("(" + pattern.replace("*", "[^/:]+") + ")")
+            # Only the id of a project has colons, that of a domain's: example.com:acme.
+            pattern = pattern.replace("projects/*", "projects/[^/]+").replace("*", "[^/:]+")
+            parts.append(f"({pattern})")
         else:
             parts.append(re.escape(part))
     return "".join(parts), tuple(fields)
@@ -161,6 +182,9 @@ def _parse(route: Route, match: re.Match[str], query: str, body: bytes) -> tuple
 def _parse_body(body: bytes, target: Any, within: str) -> None:
     try:
         text = body.decode() if body.strip() else "{}"
+        if not text.lstrip().startswith("{"):
+            # To protobuf's parser what is empty is as good as an object.
+            raise _bad_json("", within)
         json_format.Parse(text, target)
     except UnicodeDecodeError:
         raise bad_request("Invalid JSON payload received. It is not UTF-8.") from None
@@ -209,7 +233,9 @@ def _parse_parameters(query: str, message: Any, route: Route) -> bool:
             if kind != "json":
                 raise bad_request("Only alt=json is served.")
             numbers = "enum-encoding=int" in options
-        elif name in _SYSTEM_PARAMETERS or name.startswith("$"):
+        elif name in _NOT_SERVED:
+            raise bad_request(f"The parameter {name} is not served. {_NOT_SERVED[name]}")
+        elif name in _SYSTEM_PARAMETERS:
             continue
         else:
             _bind(message, name, value, route, seen)
@@ -402,6 +428,10 @@ class _Handler(BaseHTTPRequestHandler):
         return body
 
     def _check_origin(self) -> None:
+        if len(self.headers.get_all("Host", [])) > 1:
+            # RFC 9112: "A server MUST respond with a 400 (Bad Request) status code to any [...] request message that
+            # contains more than one Host header field line".
+            raise bad_request("The request has more than one Host.")
         host = self.headers.get("Host", "")
         if not self.server.is_own(host):
             raise Failure(

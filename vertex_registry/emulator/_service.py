@@ -28,6 +28,7 @@ import hashlib
 import re
 import struct
 import threading
+import unicodedata
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
@@ -222,7 +223,7 @@ _ALIAS_RE: Final = re.compile(r"[a-z][a-zA-Z0-9-]{0,126}[a-z0-9]")
 _NUMBER_RE: Final = re.compile(r"[1-9][0-9]{0,17}")
 
 # GcsDestination and Model.artifact_uri: a bucket, and for a model "the path to the directory".
-_GCS_RE: Final = re.compile(r"gs://(?P<bucket>[a-z0-9][a-z0-9._-]{1,220}[a-z0-9])(?:/(?P<path>.*))?", re.DOTALL)
+_GCS_RE: Final = re.compile(r"gs://(?P<bucket>[a-z0-9][a-z0-9._-]{1,220}[a-z0-9])(?:/(?P<path>[^\x00-\x1f\x7f]*))?")
 
 _KMS_RE: Final = re.compile(r"projects/[^/]+/locations/(?P<location>[^/]+)/keyRings/[^/]+/cryptoKeys/[^/]+")
 
@@ -286,6 +287,15 @@ _MAXIMUM_DISPLAY_NAME: Final = 128
 _MAXIMUM_LABELS: Final = 64
 _LABEL_CHARACTERS: Final = 64
 _LABEL_BYTES: Final = 128
+_MAXIMUM_DEPLOYMENT_TIMEOUT: Final = 7200
+_MAXIMUM_PORT: Final = 65535
+_PROBE_FIELDS: Final = (
+    "period_seconds",
+    "timeout_seconds",
+    "failure_threshold",
+    "success_threshold",
+    "initial_delay_seconds",
+)
 
 
 def _check_display_name(name: str) -> Violations:
@@ -296,6 +306,11 @@ def _check_display_name(name: str) -> Violations:
     if len(name) > _MAXIMUM_DISPLAY_NAME:
         return [("model.display_name", f"The display name must be at most {_MAXIMUM_DISPLAY_NAME} characters long")]
     return []
+
+
+def _is_lowercase(letter: str) -> bool:
+    """Whether it is a lowercase letter, one of a script without case, or a digit; that ``²`` is none is a guess."""
+    return unicodedata.category(letter) in {"Ll", "Lm", "Lo", "Nd"}
 
 
 def _check_labels(labels: Mapping[str, str]) -> Violations:
@@ -323,7 +338,7 @@ def _check_labels(labels: Mapping[str, str]) -> Violations:
                         f"Label {what} must be less than {_LABEL_CHARACTERS} characters and {_LABEL_BYTES} bytes long",
                     )
                 )
-            if not all(letter in "_-" or (letter.isalnum() and letter == letter.lower()) for letter in text):
+            if not all(letter in "_-" or _is_lowercase(letter) for letter in text):
                 found.append(
                     (
                         "model.labels",
@@ -357,7 +372,7 @@ PREBUILT_FILES: Final[Mapping[str, tuple[str, ...]]] = {
 
 def _check_image(model: Any) -> Violations:
     image = model.container_spec.image_uri
-    if not image:
+    if not image.strip():
         # ModelContainerSpec.image_uri: "Required." That an upload without any container is refused is second-hand; a
         # model that only names its base model needs none (a guess).
         if model.HasField("container_spec") or not model.HasField("base_model_source"):
@@ -369,9 +384,37 @@ def _check_image(model: Any) -> Violations:
     return []
 
 
+def _check_container(spec: Any) -> Violations:
+    found: Violations = []
+    # Of ModelContainerSpec.deployment_timeout: "Limit for deployment timeout is 2 hours."
+    if spec.HasField("deployment_timeout"):
+        timeout = spec.deployment_timeout.ToNanoseconds() / 1e9
+        if not 0 < timeout <= _MAXIMUM_DEPLOYMENT_TIMEOUT:
+            limit = f"more than 0 and at most {_MAXIMUM_DEPLOYMENT_TIMEOUT} seconds"
+            found.append(("deployment_timeout", f"The deployment timeout must be {limit}"))
+    # Of Port.container_port: "Must be a valid port number, between 1 and 65535 inclusive."
+    found += [
+        (field, "A port must be between 1 and 65535")
+        for field in ("ports", "grpc_ports")
+        if any(not 0 < port.container_port <= _MAXIMUM_PORT for port in getattr(spec, field))
+    ]
+    # That a size is not negative is a guess.
+    if spec.shared_memory_size_mb < 0:
+        found.append(("shared_memory_size_mb", "The size of the shared memory must not be negative"))
+    # Probe: of four fields "Minimum value is 1", of initial_delay_seconds "Minimum value is 0"; what is 0 is not set.
+    found += [
+        (f"{probe}.{field}", "The value is less than its minimum")
+        for probe in ("startup_probe", "health_probe", "liveness_probe")
+        for field in _PROBE_FIELDS
+        if getattr(getattr(spec, probe), field) < 0
+    ]
+    return [(f"model.container_spec.{field}", message) for field, message in found]
+
+
 def _check_artifact(uri: str) -> Violations:
     # Model.artifact_uri: "The path to the directory containing the Model artifact".
     match = _GCS_RE.fullmatch(uri)
+    # That it has no control characters is Cloud Storage's advice on the names of objects, as a rule.
     if uri and (match is None or "//" in uri.removeprefix("gs://")):
         return [("model.artifact_uri", "The artifact URI must be a Cloud Storage directory, gs://bucket/directory")]
     return []
@@ -470,6 +513,7 @@ class Service:
         violations += _check_aliases("model.version_aliases", model.version_aliases)
         violations += _check_labels(model.labels)
         violations += _check_image(model)
+        violations += _check_container(model.container_spec)
         violations += _check_artifact(model.artifact_uri)
         violations += _check_encryption("model.encryption_spec", model.encryption_spec, location)
         if any(message.HasField(field) for message, field in _with_values(model)):
