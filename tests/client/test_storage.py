@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import hashlib
 import json
 import os
 import pickle
@@ -11,7 +13,9 @@ import subprocess
 import sys
 import termios
 import threading
+import traceback
 from pathlib import Path, PurePosixPath
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import google.oauth2.credentials
@@ -21,6 +25,7 @@ import sklearn.linear_model
 from hypothesis import given
 from hypothesis import strategies as st
 
+from vertex_registry import _storage
 from vertex_registry._records import Retry
 from vertex_registry._storage import LocalDirectory, Storage, digest, scan, written_by
 from vertex_registry.errors import (
@@ -255,6 +260,11 @@ def dangling(folder: Path) -> Path:
     return folder
 
 
+def ring(folder: Path) -> Path:
+    (folder / "ring").symlink_to(folder / "ring")
+    return folder
+
+
 def not_text(folder: Path) -> Path:
     (folder / os.fsdecode(b"\xff")).touch()
     return folder
@@ -281,6 +291,13 @@ def emptied(folder: Path) -> Path:
         (not_text, "not text"),
         (two_forms, "normal form"),
         (lambda folder: write(folder, {"a\nb": b""}), "no object of the name 'a\\nb'"),
+        (lambda folder: write(folder, {"assets/a\\b": b""}), "could not be fetched again"),
+        (lambda folder: write(folder, {"data:/a": b""}), "could not be fetched again"),
+        (lambda folder: write(folder, {"f:stream": b""}) / "f:stream", "could not be fetched again"),
+        (lambda folder: folder / ("a" * 300), "cannot be read: File name too long"),
+        (lambda _: Path("~nosuchuser/x"), "is no path"),
+        (lambda folder: folder / "a\0b", "is no path"),
+        (ring, "cannot be read: Too many levels"),
     ],
     ids=lambda value: getattr(value, "__name__", value).strip("<>"),
 )
@@ -288,6 +305,41 @@ def test_a_folder_that_cannot_be_sent_is_refused(folder: Path, spoil: Callable[[
     """What cannot be sent whole is refused before anything is sent."""
     with pytest.raises(InvalidArgumentError, match=says.replace("\\", r"\\")):
         scan(spoil(folder))
+
+
+def test_a_folder_behind_a_locked_one_is_refused(tmp_path: Path) -> None:
+    """A folder that its user may not get to is an error of ours. Root may: another user looks."""
+    tmp_path.chmod(0o700)
+    run = python(
+        "import os, sys; from vertex_registry._storage import scan; os.getuid() or os.setuid(65534); scan(sys.argv[1])",
+        write(locked := tmp_path / "locked", {"m/model.bst": b""}) / "m",
+        preexec_fn=None if os.getuid() == 0 else lambda: locked.chmod(0),
+    )
+    locked.chmod(0o700)
+
+    assert "InvalidArgumentError" in run.stderr.splitlines()[-1]
+    assert "cannot be read: Permission denied" in run.stderr.splitlines()[-1]
+
+
+@pytest.mark.parametrize(
+    ("name", "windows", "stays"),
+    [
+        *[(name, False, True) for name in ("model.pkl", "a/b", ".hidden", "con", "nul.txt", "a.", "größe", "a b")],
+        *[(name, True, True) for name in ("model.pkl", "a/b", ".hidden", "console", "com.txt", "a/connect.py")],
+        *[
+            (name, True, False)
+            for name in ("con", "NUL", "nul.txt", "a/aux/b", "com1", "LPT9.log", "a.", "a ", "con .x")
+        ],
+        *[
+            (name, on, False)
+            for name in ("C:evil", "f:stream", "a/f:s", "a\\b", "\ud800", "a\0")
+            for on in (True, False)
+        ],
+    ],
+)
+def test_a_name_stays_in_the_folder(name: str, *, windows: bool, stays: bool) -> None:
+    """What parts a path or names a drive, a stream or a device on Windows is told from what names a file."""
+    assert _storage._stays(name, windows=windows) is stays  # no test runs on Windows
 
 
 @pytest.mark.usefixtures("storage_emulator")
@@ -350,6 +402,35 @@ def test_a_cut_connection_is_not_the_end(
         "bytes 786432-895999/896000",
     ]
     assert contents(storage.download(uri, tmp_path / "dest")) == contents(folder)
+
+
+def test_every_request_says_what_it_expects(
+    storage: Storage, proxy: Proxy, storage_server: StorageServer, bucket: str, folder: Path
+) -> None:
+    """A file is made on condition that what was seen is there, and under the CRC32C of its bytes."""
+    uri = storage.upload(scan(folder), f"gs://{bucket}/churn-1")
+    prefix = uri.removeprefix(f"gs://{bucket}/")
+    listed = json.loads(storage_server.call("GET", f"/storage/v1/b/{bucket}/o"))
+    crc32c = {item["name"].removeprefix(f"{prefix}/"): item["crc32c"] for item in listed["items"]}
+
+    assert all("ifGenerationMatch=0" in seen.path for seen in proxy.sent("POST"))
+    assert len(proxy.sent("POST", "resumable")) == 1
+    assert [seen.headers.get("X-Goog-Hash") for seen in proxy.sent("PUT")] == [
+        *[None] * 3,
+        f"crc32c={crc32c['model.joblib']}",
+    ]
+    (whole,) = proxy.sent("POST", "metadata.json")
+    assert whole.headers["X-Goog-Hash"] == f"crc32c={crc32c['metadata.json']}"
+
+
+def test_files_are_sent_and_fetched_in_parallel(storage: Storage, proxy: Proxy, bucket: str, folder: Path) -> None:
+    """The next file is under way while one is: each of two requests waits here until the other has come."""
+    for method, path in (("POST", "uploadType=media"), ("GET", "alt=media")):
+        both = threading.Barrier(2)
+        proxy.fail(method, path, times=2, first=lambda both=both: both.wait(20))
+    uri = storage.upload(scan(folder), f"gs://{bucket}/churn-1")
+
+    assert contents(storage.download(uri)) == contents(folder)
 
 
 def test_a_lost_answer_is_not_a_second_object(
@@ -493,6 +574,51 @@ def test_a_session_that_is_gone_begins_anew(
     uri = storage.upload(scan(folder), f"gs://{bucket}/churn-1")
 
     assert len(proxy.sent("POST", "resumable")) == 2
+    assert contents(storage.download(uri, tmp_path / "dest")) == contents(folder)
+
+
+@pytest.mark.parametrize(
+    ("fault", "says", "after"),
+    [
+        ({"status": 404, "body": error("No such session.")}, "No such session", 0),
+        ({"status": 410, "body": error("No such session.")}, "No such session", 0),
+        ({"status": 308}, "it confirms no more of the file", 0),
+        ({"status": 308, "headers": {"Range": "bytes=0-262143"}}, "it confirms no more of the file", 2),
+    ],
+    ids=["404", "410", "308", "308-with-range"],
+)
+def test_what_gets_no_further_ends(
+    storage: Storage,
+    proxy: Proxy,
+    clock: Clock,
+    bucket: str,
+    folder: Path,
+    fault: dict[str, Any],
+    says: str,
+    after: int,
+) -> None:
+    """Where each chunk has an answer and none gets the file further, the waits are the budget, and it ends."""
+    proxy.fail("PUT", **fault, after=after)
+    proxy.fail("PUT", **fault, times=29)
+    with pytest.raises(UnavailableError, match=says):
+        storage.upload(scan(folder), f"gs://{bucket}/churn-1")
+    proxy.faults.clear()
+
+    assert len(proxy.sent("PUT")) <= 13 + after
+    assert 40 < clock.now <= 60
+
+
+def test_a_file_that_gets_further_may_take_long(
+    storage: Storage, proxy: Proxy, clock: Clock, bucket: str, folder: Path, tmp_path: Path
+) -> None:
+    """Each chunk that is confirmed begins the budget anew."""
+    for number in range(3):
+        stays: dict[str, Any] = {"status": 308, "headers": {"Range": f"bytes=0-{number * CHUNK - 1}" if number else ""}}
+        proxy.fail("PUT", **stays, after=1 if number else 0)
+        proxy.fail("PUT", **stays, times=7)
+    uri = storage.upload(scan(folder), f"gs://{bucket}/churn-1")
+
+    assert clock.now > 60
     assert contents(storage.download(uri, tmp_path / "dest")) == contents(folder)
 
 
@@ -660,6 +786,32 @@ def test_a_file_that_changes_is_noticed(
         storage.upload(scan(folder / name), f"gs://{bucket}/churn-1")
 
     assert storage_server.names(bucket) == []
+    # A session is not left for a week to somebody who has its address.
+    assert len(proxy.sent("DELETE", "upload_id")) == len(proxy.sent("POST", "resumable"))
+
+
+@pytest.mark.parametrize("name", ["metadata.json", "model.joblib"])
+def test_a_file_that_goes_is_noticed(storage: Storage, proxy: Proxy, bucket: str, folder: Path, name: str) -> None:
+    """A file that is removed after it was summed has changed as well."""
+    proxy.fail("GET", "/o?", first=(folder / name).unlink)
+    with pytest.raises(ConflictError, match=f"{name} changed while it was sent"):
+        storage.upload(scan(folder / name), f"gs://{bucket}/churn-1")
+
+
+def test_a_file_that_is_not_of_the_model_is_noticed(
+    make: Callable[..., Storage], proxy: Proxy, storage_server: StorageServer, bucket: str, folder: Path
+) -> None:
+    """What somebody else put beside the model would be served with it: it is named, and nothing is registered."""
+    name = f"churn-1/{digest((f.name, hashlib.sha256(f.path.read_bytes()).digest()) for f in scan(folder).files)}/m.pkl"
+    proxy.fail("POST", "metadata.json", first=lambda: storage_server.put(bucket, name, b"theirs"))
+    for _ in ("meanwhile", "before"):
+        with pytest.raises(ConflictError, match=r"holds 'm\.pkl' too.* Nothing was registered") as caught:
+            make().upload(scan(folder), f"gs://{bucket}/churn-1")
+        assert caught.value.resource == f"gs://{bucket}/{name}"
+
+    storage_server.call("DELETE", f"/storage/v1/b/{bucket}/o/{name.replace('/', '%2F')}")
+    storage_server.put(bucket, f"{Path(name).parent}/", b"")  # as consoles mark a directory
+    make().upload(scan(folder), f"gs://{bucket}/churn-1")
 
 
 def test_a_file_that_changes_before_is_noticed(storage: Storage, proxy: Proxy, bucket: str, folder: Path) -> None:
@@ -673,6 +825,110 @@ def test_a_file_that_changes_before_is_noticed(storage: Storage, proxy: Proxy, b
         storage.upload(local, f"gs://{bucket}/churn-1")
 
     assert not proxy.seen
+
+
+ODD = [b"{}", b"[]", b"null", b'"text"', b'{"size": "x", "generation": "1"}', b"<html>Log in</html>"]
+
+
+@pytest.mark.parametrize("body", ODD)
+@pytest.mark.parametrize("name", ["metadata.json", "model.joblib"])
+def test_an_answer_in_another_form_is_no_answer(
+    make: Callable[..., Storage], proxy: Proxy, bucket: str, folder: Path, name: str, body: bytes
+) -> None:
+    """Where something on the way answers in Cloud Storage's place, it is said that nobody usable has answered."""
+    short = Clock()
+    limits = Retry(calls=0.1, sleep=short.sleep, random=lambda: 1.0, clock=lambda: short.now)
+    proxy.fail("POST" if name == "metadata.json" else "PUT", status=200, body=body)
+    with pytest.raises(UnavailableError, match="the answer is not in Cloud Storage's form"):
+        make(retry=limits).upload(scan(folder / name), f"gs://{bucket}/churn-1")
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"[]",
+        b"<html>Log in</html>",
+        b'{"items": [{"name": "m/a"}]}',
+        b'{"items": [{"name": "m/a", "size": "x", "generation": "1"}]}',
+        b'{"items": [{"size": "1", "generation": "1"}]}',
+        b'{"items": [null]}',
+    ],
+)
+def test_a_list_in_another_form_is_no_answer(
+    make: Callable[..., Storage], proxy: Proxy, bucket: str, tmp_path: Path, body: bytes
+) -> None:
+    """A list that is none, or that lacks what each object has, is no usable answer either."""
+    short = Clock()
+    limits = Retry(calls=0.1, sleep=short.sleep, random=lambda: 1.0, clock=lambda: short.now)
+    proxy.fail("GET", "/o?", status=200, body=body, headers={"Content-Type": "application/json"})
+    with pytest.raises(UnavailableError, match="the answer is not in Cloud Storage's form"):
+        make(retry=limits).download(f"gs://{bucket}/m", tmp_path / "dest")
+
+
+def test_a_chunk_beyond_the_file_is_no_answer(storage: Storage, proxy: Proxy, bucket: str, folder: Path) -> None:
+    """What confirms more bytes than the file has says nothing, and the chunk is sent once more."""
+    proxy.fail("PUT", status=308, headers={"Range": "bytes=0-9999999"})
+    storage.upload(scan(folder), f"gs://{bucket}/churn-1")
+
+    assert len(proxy.sent("PUT")) == 5
+
+
+def test_the_address_of_a_session_is_in_no_error(storage: Storage, proxy: Proxy, bucket: str, folder: Path) -> None:
+    """Who has a session's address may write to it: of a server that is gone, requests' own errors print it."""
+    proxy.fail("PUT", first=proxy.stop_listening, cut="request")
+    with pytest.raises(UnavailableError, match="refused") as caught:
+        storage.upload(scan(folder / "model.joblib"), f"gs://{bucket}/churn-1")
+
+    assert proxy.sent("PUT", "upload_id=")
+    assert "upload_id" not in "".join(traceback.format_exception(caught.value))
+
+
+# --- Ctrl-C while files are read --------------------------------------------------------------------------------------
+
+HUGE = 2**40  # of which a file system keeps nothing, and which takes a quarter of an hour and more to read
+
+
+def interrupted(code: str, path: Path, *arguments: object) -> str:
+    """What a process printed that was sent Ctrl-C in the middle of reading a file."""
+    command = [sys.executable, "-c", f"import signal; signal.signal(2, signal.default_int_handler); {code}"]
+    with subprocess.Popen([*command, *map(str, arguments)], stderr=subprocess.PIPE, text=True) as process:
+        try:
+            while process.poll() is None and not reads(process.pid, path):
+                pass
+            process.send_signal(signal.SIGINT)
+            return process.communicate(timeout=30)[1]
+        finally:
+            process.kill()
+
+
+def reads(pid: int, path: Path) -> bool:
+    for file in Path(f"/proc/{pid}/fd").glob("*"):
+        with contextlib.suppress(OSError):
+            if file.readlink() == path:
+                return True
+    return False
+
+
+@pytest.mark.usefixtures("storage_emulator")
+def test_ctrl_c_ends_the_summing(folder: Path, bucket: str) -> None:
+    """Ctrl-C ends an upload that is not yet more than a look at a large file."""
+    os.truncate(folder / "model.joblib", HUGE)
+    said = interrupted(UPLOAD, folder / "model.joblib", folder, f"gs://{bucket}/churn-1")
+
+    assert said.splitlines()[-1] == "KeyboardInterrupt"
+
+
+def test_ctrl_c_ends_the_comparing(
+    make: Callable[..., Storage], stored: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ctrl-C ends a download that compares what is in the cache."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    kept = make(cache=tmp_path / "vertex-registry").download(stored)
+    os.truncate(kept / "model.joblib", HUGE)
+    code = "import sys; from vertex_registry._storage import Storage; Storage().download(sys.argv[1])"
+    said = interrupted(code, kept / "model.joblib", stored)
+
+    assert said.splitlines()[-1] == "KeyboardInterrupt"
 
 
 # --- faults on the way down -------------------------------------------------------------------------------------------
@@ -762,7 +1018,9 @@ def test_an_empty_directory_is_not_found(storage: Storage, proxy: Proxy, bucket:
 
 
 @pytest.mark.parametrize(
-    "name", ["../evil", "a/../../evil", "/evil", "a//evil", "./evil", "a\\..\\..\\evil", "C:/evil"]
+    "name",
+    ["../evil", "a/../../evil", "/evil", "a//evil", "./evil", "a\\..\\..\\evil", "C:/evil", "C:evil", "f:s", "\ud800"],
+    ids=ascii,
 )
 def test_a_name_that_leaves_the_folder_is_refused(
     storage: Storage, proxy: Proxy, stored: str, tmp_path: Path, name: str
@@ -797,6 +1055,57 @@ def test_a_folder_that_is_there_is_not_touched(storage: Storage, proxy: Proxy, s
 
     (tmp_path / "dest" / "mine.txt").unlink()
     assert len(contents(storage.download(stored, tmp_path / "dest"))) == 3
+
+
+def here(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(folder)
+    return Path()
+
+
+def linked(folder: Path, _: pytest.MonkeyPatch) -> Path:
+    (folder.parent / "link").symlink_to(folder)
+    return folder.parent / "link"
+
+
+@pytest.mark.parametrize("named", [here, linked, lambda folder, _: folder], ids=["current", "link", "plain"])
+def test_an_empty_folder_is_filled(
+    storage: Storage,
+    stored: str,
+    folder: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    named: Callable[[Path, pytest.MonkeyPatch], Path],
+) -> None:
+    """An empty folder is filled and stays the same one, for those who are in it, link to it or mount it."""
+    (tmp_path / "dest").mkdir(mode=0o700)
+    before = (tmp_path / "dest").stat()
+    storage.download(stored, named(tmp_path / "dest", monkeypatch))
+    after = (tmp_path / "dest").stat()
+
+    assert contents(tmp_path / "dest") == contents(folder)
+    assert (after.st_ino, after.st_mode) == (before.st_ino, before.st_mode)
+    assert set(left_behind(tmp_path)) <= {"dest", "link"}
+    assert sorted(os.listdir(tmp_path / "dest")) == sorted(os.listdir(folder))  # noqa: PTH208  # hidden ones, too
+
+
+def test_an_empty_folder_stays_empty(storage: Storage, proxy: Proxy, stored: str, tmp_path: Path) -> None:
+    """Where the download fails, or somebody else was faster, an empty folder is left without a file of ours."""
+    (tmp_path / "dest").mkdir()
+    proxy.fail("GET", "model.joblib", status=404, body=error("No."))
+    with pytest.raises(NotFoundError):
+        storage.download(stored, tmp_path / "dest")
+    assert list((tmp_path / "dest").iterdir()) == []
+
+    proxy.fail("GET", "metadata.json", first=lambda: write(tmp_path / "dest", {"mine.txt": b"mine"}))
+    with pytest.raises(AlreadyExistsError, match="Something has appeared in"):
+        storage.download(stored, tmp_path / "dest")
+    assert contents(tmp_path / "dest") == {"mine.txt": b"mine"}
+
+
+def test_a_destination_that_is_no_path_is_refused(storage: Storage, stored: str) -> None:
+    """A home of nobody's is an error of ours."""
+    with pytest.raises(InvalidArgumentError, match="is no path"):
+        storage.download(stored, "~nosuchuser/x")
 
 
 def test_a_folder_that_appears_meanwhile_is_not_touched(
@@ -867,6 +1176,8 @@ def test_the_cache_knows_the_content(
     assert contents(make().download(stored)) == contents(folder)
     (fetched / "metadata.json").unlink()
     assert contents(make().download(stored)) == contents(folder)
+    write(fetched, {"assets/.extra": b"never fetched"})
+    assert contents(make().download(stored)) == contents(folder)
 
 
 def test_the_cache_follows_the_directory(
@@ -917,6 +1228,19 @@ def test_an_emulators_address_needs_no_scheme(
     monkeypatch.setenv("STORAGE_EMULATOR_HOST", storage_server.url.removeprefix("http://"))
 
     assert storage.look(f"gs://{bucket}/nothing") == ()
+
+
+def test_an_emulators_address_may_end_in_a_slash(
+    storage: Storage,
+    storage_server: StorageServer,
+    bucket: str,
+    folder: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A slash at the end, which Google's own libraries take as well, is no part of the address."""
+    monkeypatch.setenv("STORAGE_EMULATOR_HOST", f"{storage_server.url}/")
+
+    assert contents(storage.download(storage.upload(scan(folder), f"gs://{bucket}/churn-1"))) == contents(folder)
 
 
 def test_no_credentials_at_all_are_said(storage: Storage, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -990,6 +1314,33 @@ def test_a_log_file_gets_no_bar(folder: Path, bucket: str) -> None:
 
     assert run.stdout.startswith("gs://")
     assert run.stderr == ""
+
+
+@pytest.mark.usefixtures("storage_emulator")
+@pytest.mark.parametrize("error_output", ["None", "type('Mine', (), {'write': len})()", "closed"])
+def test_no_standard_error_gets_no_bar(folder: Path, bucket: str, error_output: str) -> None:
+    """Where standard error is none, closed, or does not know of terminals, files are sent all the same."""
+    code = UPLOAD.replace(
+        "print(", f"closed = open(0, 'w', closefd=False); closed.close(); sys.stderr = {error_output}; print("
+    )
+    run = python(code, folder, f"gs://{bucket}/churn-1")
+
+    assert run.stdout.startswith("gs://"), run
+
+
+def test_a_notebook_gets_a_bar(make: Callable[..., Storage], monkeypatch: pytest.MonkeyPatch) -> None:
+    """A kernel's shell is known by the class that it is one of: Colab's has a name of its own."""
+
+    class ZMQInteractiveShell:
+        """As ipykernel names it."""
+
+    class Shell(ZMQInteractiveShell):
+        """As Colab names it."""
+
+    for shell, shown in ((ZMQInteractiveShell(), True), (Shell(), True), (None, False), (object(), False)):
+        monkeypatch.setitem(sys.modules, "IPython", SimpleNamespace(get_ipython=lambda shell=shell: shell))
+        with make()._bar("Uploading", 1) as advance:  # a caller sees nothing but the drawing
+            assert (getattr(advance, "__name__", "") == "advance") is shown
 
 
 @pytest.mark.usefixtures("storage_emulator")

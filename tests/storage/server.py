@@ -194,6 +194,10 @@ class Proxy:
                     return fault
         return None
 
+    def stop_listening(self) -> None:
+        """Take no further connection; those that are open stay."""
+        self._server.socket.close()
+
     def close(self) -> None:
         """End it."""
         self._server.shutdown()
