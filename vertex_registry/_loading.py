@@ -5,9 +5,10 @@ frameworks themselves write. ``FORMATS`` lists them; the first that is there is 
 
 A pickle is a program that Python runs to rebuild an object, and whoever can write the file decides what it does: open a
 shell, send your keys away. joblib and torch files are pickles too. They are loaded only for a caller who says that the
-writer is trusted. XGBoost's, Keras's and TensorFlow's own formats describe a model and run nothing of the writer's when
-they are read. Keras is told to refuse what is written in Python; a TensorFlow graph, once called, can read and write
-files.
+writer is trusted. So are the two of TensorFlow's. To read a SavedModel runs the initialisers in it, operations that can
+read and write files. A `.keras` file names the classes that it is made of; Keras is told to refuse what is written in
+Python (`safe_mode`), but its user decides which version of Keras that is, and older ones had ways round it
+(CVE-2025-1550 and others). XGBoost's own formats describe trees and weights, and run nothing of the writer's.
 
 No framework is a dependency: the one that reads the file has to be installed by whoever wants the object.
 """
@@ -58,10 +59,16 @@ def _unpickled(_: Any, path: Path) -> Any:
         return pickle.load(file)  # noqa: S301  # for a caller who trusts the writer, as `load` has made sure
 
 
-def _torch(torch: Any, path: Path) -> Any:
+def _is_script(path: Path) -> bool:
+    """Whether a file of torch's is a scripted module. Before its version 1.6 torch wrote no zip file."""
+    if not zipfile.is_zipfile(path):
+        return False
     with zipfile.ZipFile(path) as archive:
-        is_script = any(name.endswith("/constants.pkl") for name in archive.namelist())
-    if is_script:
+        return any(name.endswith("/constants.pkl") for name in archive.namelist())
+
+
+def _torch(torch: Any, path: Path) -> Any:
+    if _is_script(path):
         return torch.jit.load(path, map_location="cpu")
     return torch.load(path, map_location="cpu", weights_only=False)
 
@@ -73,9 +80,9 @@ FORMATS: Final = (
     Format("model.json", "xgboost", runs_code=False, read=_booster),
     Format("model.ubj", "xgboost", runs_code=False, read=_booster),
     Format(
-        "saved_model.pb*", "tensorflow", runs_code=False, read=lambda tf, path: tf.saved_model.load(str(path.parent))
+        "saved_model.pb*", "tensorflow", runs_code=True, read=lambda tf, path: tf.saved_model.load(str(path.parent))
     ),
-    Format("*.keras", "keras", runs_code=False, read=lambda keras, path: keras.saving.load_model(path, safe_mode=True)),
+    Format("*.keras", "keras", runs_code=True, read=lambda keras, path: keras.saving.load_model(path, safe_mode=True)),
     Format("entire_model.pt", "torch", runs_code=True, read=_torch),
     Format("model.pt", "torch", runs_code=True, read=_torch),
     Format("model.pth", "torch", runs_code=True, read=_torch),
