@@ -108,7 +108,8 @@ class Rules:
             "display_name": model.display_name,
             "description": model.description,
             "labels": self.shown_labels(model, version),
-            "version_aliases": version.aliases,
+            # A copy: what was read once is compared with what is read later.
+            "version_aliases": list(version.aliases),
             "version_description": version.description,
             "artifact_uri": version.artifact,
         }
