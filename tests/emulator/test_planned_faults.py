@@ -256,6 +256,7 @@ def test_requests_are_written_down_without_their_tokens(emulator: Emulator, plac
         ("proxy-authorization", "Basic s3cret", "Basic ", "s3cret"),
         ("cookie", "a=s3cret; b=c", "", "a=s3cret; b=c"),
         ("x-goog-api-key", "s3cret", "", "s3cret"),
+        ("referer", "http://x/?access_token=s3cret", "", "http://x/?access_token=s3cret"),
         ("x-amz-security-token", "s3cret", "", "s3cret"),
         ("x-my-credentials", "s3cret", "", "s3cret"),
     ],
