@@ -698,8 +698,8 @@ class Storage:
         """The results, in order; the first failure stops the others at their next request or block, and is raised."""
         stopped = threading.Event()
         with ThreadPoolExecutor(max(1, min(self._workers, len(items))), "vertex-registry-storage") as pool:
-            futures = [pool.submit(work, item, stopped) for item in items]
             try:
+                futures = [pool.submit(work, item, stopped) for item in items]
                 for future in as_completed(futures):
                     future.result()
             except BaseException:

@@ -425,12 +425,14 @@ def test_every_request_says_what_it_expects(
 
 def test_files_are_sent_and_fetched_in_parallel(storage: Storage, proxy: Proxy, bucket: str, folder: Path) -> None:
     """The next file is under way while one is: each of two requests waits here until the other has come."""
-    for method, path in (("POST", "uploadType=media"), ("GET", "alt=media")):
-        both = threading.Barrier(2)
-        proxy.fail(method, path, times=2, first=lambda both=both: both.wait(20))
+    sent, fetched = threading.Barrier(2), threading.Barrier(2)
+    proxy.fail("POST", "uploadType=media", times=2, first=lambda: sent.wait(20))
+    proxy.fail("GET", "alt=media", times=2, first=lambda: fetched.wait(20))
     uri = storage.upload(scan(folder), f"gs://{bucket}/churn-1")
 
     assert contents(storage.download(uri)) == contents(folder)
+    assert not sent.broken
+    assert not fetched.broken
 
 
 def test_a_lost_answer_is_not_a_second_object(
@@ -902,10 +904,12 @@ def interrupted(code: str, path: Path, *arguments: object) -> str:
 
 
 def reads(pid: int, path: Path) -> bool:
+    """Whether a process is well into a file, so that its main thread has begun to wait for the others."""
     for file in Path(f"/proc/{pid}/fd").glob("*"):
         with contextlib.suppress(OSError):
             if file.readlink() == path:
-                return True
+                position = Path(f"/proc/{pid}/fdinfo/{file.name}").read_text(encoding="utf-8").split()[1]
+                return int(position) > 2**26
     return False
 
 
