@@ -36,6 +36,9 @@ if TYPE_CHECKING:
 #: Where the pytest process of a run learns what the run is about.
 VARIABLE: Final = "VERTEX_REGISTRY_LIVE"
 
+# What sends the clients of Vertex and of Cloud Storage to an emulator, whatever else they are told.
+_EMULATORS: Final = ("VERTEX_AI_EMULATOR_HOST", "STORAGE_EMULATOR_HOST")
+
 _SCOPES: Final = ("https://www.googleapis.com/auth/cloud-platform",)
 
 # "Do not call UploadModel more than once every 2 seconds", says the import page of Vertex's documentation.
@@ -120,12 +123,20 @@ class Service:
         """See to it that there is something to run against.
 
         Raises:
-            Refused: No project or bucket is named, or there are no application default credentials.
+            Refused: No project or bucket is named, there are no application default credentials, or the environment
+                names an emulator, whose answers would be filed as Vertex's.
         """
         if not self.project or not self.bucket:
             raise Refused("Name a project and a bucket: make live PROJECT=... BUCKET=... Nothing was sent.")
-        if not self.endpoint:
-            _somebody()
+        if self.endpoint:
+            return
+        for variable in _EMULATORS:
+            if os.environ.get(variable):
+                raise Refused(
+                    f"{variable} is set, so that an emulator would be asked in place of Vertex. Unset it, or name the "
+                    "server that stands in for Vertex with --endpoint. Nothing was sent."
+                )
+        _somebody()
 
     def put(self, path: str) -> str:
         """The directory of an artifact of ours that Vertex accepts, with a scikit-learn model's file in it."""

@@ -204,6 +204,20 @@ def test_no_credentials(
     assert "gcloud auth application-default login" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("variable", ["VERTEX_AI_EMULATOR_HOST", "STORAGE_EMULATOR_HOST"])
+@pytest.mark.parametrize("what", ["run", "record"])
+def test_an_emulator_in_the_environment(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], what: str, variable: str
+) -> None:
+    """Where the environment names an emulator nothing starts, for it would be taken for Vertex."""
+    monkeypatch.setenv(variable, "127.0.0.1:9")
+
+    assert main([what, "acme-prod-1", "models-1", "--yes"]) == 2
+    said = capsys.readouterr().err
+    assert f"{variable} is set" in said
+    assert "--endpoint" in said
+
+
 def test_nobody_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """The credentials of a run give their token, and do not tell whose it is."""
     key = rsa.generate_private_key(public_exponent=65537, key_size=2048)
