@@ -22,11 +22,15 @@ if TYPE_CHECKING:
 
     from vertex_registry.emulator._dispatch import Dispatcher, Rpc
 
+_LONGEST_METADATA: Final = 1024 * 1024
 _OPTIONS: Final = (
     # A port that somebody has is an error, and not a port to share.
     ("grpc.so_reuseport", 0),
     ("grpc.max_receive_message_length", -1),
     ("grpc.max_send_message_length", -1),
+    # Google's clients repeat the name of a request in its metadata; of a long one too it is the service that judges.
+    ("grpc.max_metadata_size", _LONGEST_METADATA),
+    ("grpc.absolute_max_metadata_size", _LONGEST_METADATA),
 )
 _CODES: Final = {code.value[0]: code for code in grpc.StatusCode}
 _THREADS: Final = 32
