@@ -191,8 +191,8 @@ was recorded against stands in it, and here:
 {rows}
 
 **{from_google} of them has been recorded from Google.** "The emulator" is the one of this project, in the version that
-is named. `make record-live PROJECT=... BUCKET=...` records those against Vertex that ask for no fault (see
-`tests/README.md`).
+is named. `make record-live PROJECT=... BUCKET=...` records those against Vertex for which nothing was done to the
+server, and leaves the others as they are (see `tests/README.md`).
 
 `make record` records them again; one whose conversation has not changed stays as it is, with its date. This page is
 written by it too. The conversations are the table in `tests/cassettes/scenarios.py`, and those in `behaviour` are the

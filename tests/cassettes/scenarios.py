@@ -130,8 +130,8 @@ class Scenario:
 
     @property
     def live(self) -> bool:
-        """Whether it can be held with the real service, which does nothing wrong on demand."""
-        return not self.faults and not self.looks
+        """Whether it can be held with the real service, to which nothing can be done."""
+        return not self.faults and not self.looks and self.page is None
 
     @property
     def note(self) -> str:
