@@ -269,6 +269,8 @@ class VertexModelRegistry(BaseModelRegistry):
             **kwargs,
         }
         source, version = model_source_uri or "", version or None
+        if source.startswith("gs://"):
+            source = f"gs://{source.removeprefix('gs://').rstrip('/')}"  # one directory, one request id
         if source.startswith("gs://") or not source:
             try:
                 return _version(self._register(name, version, source, source, arguments))

@@ -63,6 +63,15 @@ def test_the_newest_of_a_name_wins(registry: VertexModelRegistry, client: Regist
     assert listed(registry) == ["sgd"] * 4
 
 
+def test_a_slash_at_the_end_is_no_other_source(registry: VertexModelRegistry) -> None:
+    """A directory is the same one with slashes at its end and without: it gives the version that is there."""
+    first = registry.register_model_version("churn", "1", "gs://models/a")
+
+    assert registry.register_model_version("churn", "1", "gs://models/a/") == first
+    assert registry.register_model_version("churn", "1", "gs://models/a//") == first
+    assert listed(registry) == ["1"]
+
+
 def test_after_a_deletion_the_one_before_is_reached(registry: VertexModelRegistry) -> None:
     """Deleting the newest version of a name uncovers the one before, and registering makes it again."""
     registry.register_model_version("churn", "sgd", "gs://models/a")
