@@ -113,7 +113,13 @@ def _report(service: Service, outcome: Outcome) -> str:
         f"{what}, in {service.location}, asked on {dt.datetime.now(dt.UTC).date().isoformat()} by vertex-registry "
         f"{importlib.metadata.version('vertex-registry')} over REST. The emulator is that of the same version."
     )
-    return fidelity.report(outcome.replies, outcome.differences, about=about, conversations=outcome.conversations)
+    return fidelity.report(
+        outcome.replies,
+        outcome.differences,
+        about=about,
+        conversations=outcome.conversations,
+        untold=service.untold,
+    )
 
 
 # --- the rehearsal ----------------------------------------------------------------------------------------------------

@@ -8,7 +8,7 @@ from collections import defaultdict
 from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
     from tests.cassettes.questions import Difference
     from tests.live.probes import Reply
@@ -16,7 +16,14 @@ if TYPE_CHECKING:
 _LONGEST: Final = 160
 
 
-def report(replies: Sequence[Reply], differences: Iterable[Difference], *, about: str, conversations: int) -> str:
+def report(
+    replies: Sequence[Reply],
+    differences: Iterable[Difference],
+    *,
+    about: str,
+    conversations: int,
+    untold: Callable[[str], str] = str,
+) -> str:
     """The report.
 
     Args:
@@ -24,9 +31,10 @@ def report(replies: Sequence[Reply], differences: Iterable[Difference], *, about
         differences: Where its other answers differ from the emulator's.
         about: Which service it was, when, and by whom.
         conversations: How many conversations were compared.
+        untold: What takes out of an answer what is not to be told.
     """
     differing = [reply for reply in replies if reply.differs]
-    grouped = group(differences)
+    grouped = group(differences, untold)
     lines = ["# Fidelity report", "", about, ""]
     lines += [
         "## Questions",
@@ -40,36 +48,38 @@ def report(replies: Sequence[Reply], differences: Iterable[Difference], *, about
             "",
             f"* sent: {reply.probe.sends}",
             f"* the emulator: {' or '.join(reply.probe.emulator)}",
-            f"* the service: **{reply.said}**",
+            f"* the service: **{untold(reply.said)}**",
         ]
         lines += [f"* in its words: {sentence}" for sentence in reply.sentences]
         lines += [f"* a switch of the emulator is about it: `{reply.probe.switch}`"] if reply.probe.switch else []
         lines += [""]
     if agreed := [reply for reply in replies if not reply.differs]:
         lines += ["Answered as by the emulator:", ""]
-        lines += [f"* {reply.probe.letter}. {reply.probe.question} {_cell(reply.said)}" for reply in agreed]
+        lines += [f"* {reply.probe.letter}. {reply.probe.question} {_cell(untold(reply.said))}" for reply in agreed]
         lines += [""]
     lines += ["## Answers", ""]
     lines += [f"{len(grouped)} kinds of answers differ in {conversations} conversations.", ""]
     if grouped:
         lines += ["| RPC | where | the emulator | the service | times | for example |", "|---|---|---|---|---|---|"]
         for (rpc, where, given, recorded), ones in grouped.items():
-            cells = (rpc, f"`{where}`", given, recorded, str(len(ones)), ones[0].question)
+            cells = (rpc, f"`{where}`", given, recorded, str(len(ones)), untold(ones[0].question))
             lines.append(f"| {' | '.join(_cell(cell) for cell in cells)} |")
         lines += [""]
     return "\n".join(lines)
 
 
-def group(differences: Iterable[Difference]) -> dict[tuple[str, str, str, str], list[Difference]]:
+def group(
+    differences: Iterable[Difference], untold: Callable[[str], str] = str
+) -> dict[tuple[str, str, str, str], list[Difference]]:
     """The differences by what they say: RPC, where, what the emulator gives and what the service gave."""
     grouped = defaultdict(list)
     for one in differences:
-        grouped[one.rpc, one.where, _shown(one.given), _shown(one.recorded)].append(one)
+        grouped[one.rpc, one.where, _shown(one.given, untold), _shown(one.recorded, untold)].append(one)
     return dict(sorted(grouped.items()))
 
 
-def _shown(value: Any) -> str:
-    text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, sort_keys=True)
+def _shown(value: Any, untold: Callable[[str], str]) -> str:
+    text = untold(value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, sort_keys=True))
     return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}…"
 
 

@@ -214,10 +214,8 @@ class Reply:
 
 def _untold(sentence: str, service: Service) -> str:
     """A sentence without what is only of this run."""
-    for word, plain in ((service.project, "PROJECT"), (service.bucket, "BUCKET")):
-        sentence = sentence.replace(word, plain)
-    sentence = re.sub(r"projects/[A-Za-z0-9:._-]+", "projects/PROJECT", " ".join(sentence.split()))
-    return re.sub(r"/models/[A-Za-z0-9_-]+", "/models/ID", sentence)[:300]
+    sentence = re.sub(r"/models/[A-Za-z0-9_-]+", "/models/ID", " ".join(sentence.split()))
+    return service.untold(sentence)[:300]
 
 
 def _taken_id(bench: Bench) -> str:

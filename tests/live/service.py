@@ -11,6 +11,7 @@ import datetime as dt
 import hashlib
 import json
 import os
+import re
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -210,6 +211,17 @@ class Service:
             self.project: "PROJECT",
         }
 
+    def untold(self, text: str) -> str:
+        """A text without project, by id or number, account and bucket.
+
+        An account may be named by its number, and a service agent by the project's: so no long number stays.
+        """
+        text = _ACCOUNT.sub("ACCOUNT", text)
+        hidden = {self.project: "PROJECT", self.bucket: "BUCKET"}
+        for word in sorted(hidden, key=len, reverse=True):  # a bucket's name often begins with its project's
+            text = text.replace(word, hidden[word])
+        return _LONG_NUMBER.sub("NUMBER", _PROJECT.sub("projects/PROJECT", text))
+
     def _storage(self) -> storage.Client:
         if os.environ.get("STORAGE_EMULATOR_HOST"):
             return storage.Client(project=self.project, credentials=_nobody())
@@ -217,6 +229,10 @@ class Service:
 
 
 _ROUNDS: Final = 10
+
+_ACCOUNT: Final = re.compile(r"[A-Za-z0-9._%+-]+@[A-Za-z0-9.-]+\.[A-Za-z]{2,}")
+_PROJECT: Final = re.compile(r"projects/[A-Za-z0-9:._-]+")
+_LONG_NUMBER: Final = re.compile(r"[0-9]{10,}")
 
 
 def _nobody() -> Any:

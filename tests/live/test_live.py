@@ -22,7 +22,7 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 from tests.cassettes import questions, recorder, tape
 from tests.cassettes.scenarios import BY_FILE, SCENARIOS
 from tests.live import fidelity
-from tests.live.__main__ import _ask, main
+from tests.live.__main__ import Outcome, _ask, _report, main
 from tests.live.probes import PROBES, Bench
 from tests.live.proxy import Proxy
 from tests.live.service import Refused, Service, _somebody
@@ -182,6 +182,34 @@ def headings(text: str) -> set[str]:
 def rows(text: str) -> set[str]:
     """The first four columns of the report's table."""
     return {found[0] for found in re.finditer(r"(?m)^\| [A-Z][A-Za-z]+ \| `.*?` \|.*?(?<!\\)\|.*?(?<!\\)\|", text)}
+
+
+def test_nothing_of_ours_is_told() -> None:
+    """The report has no project, by id or number, no account and no bucket in it, whatever a service says."""
+    account = "service-123456789012@gcp-sa-aiplatform.iam.gserviceaccount.com"
+    words = f"{account} of projects/123456789012 (123456789012, acme-prod-1) may not read gs://acme-prod-1-models/x"
+    ours = attrs.evolve(service("http://127.0.0.1:9"), bucket="acme-prod-1-models")
+
+    def refuse(method: str, target: str, status: int, body: bytes) -> tuple[int, bytes]:
+        del target, status, body
+        return 403, json.dumps({"error": {"status": "PERMISSION_DENIED", "message": f"{method}: {words}"}}).encode()
+
+    with (
+        Emulator(grpc_port=None) as emulator,
+        Proxy(emulator.rest or "", answer=refuse) as proxy,
+        Bench.at(attrs.evolve(ours, endpoint=proxy.address)) as bench,
+    ):
+        replies = tuple(bench.put(probe) for probe in PROBES if probe.letter == "m")
+    differences = tuple(
+        questions.Difference("GetModel", f"GET models/x ({words})", where, value, f"also {words}")
+        for where, value in (("labels.a", words), ("labels.b", {"by": words}), ("labels.c", ["x" * 150 + words]))
+    )
+    text = _report(ours, Outcome(failed=False, replies=replies, differences=differences, conversations=1))
+
+    said = "ACCOUNT of projects/PROJECT (NUMBER, PROJECT) may not read gs://BUCKET/x"
+    assert f"* in its words: GET: {said}\n" in text
+    assert f"| GetModel | `labels.a` | also {said} | {said} | 1 | GET models/x ({said}) |" in text
+    assert not re.search(r"acme|prod-1|\d{10}|[a-z]@|gserviceaccount", text)
 
 
 # --- the run ----------------------------------------------------------------------------------------------------------
