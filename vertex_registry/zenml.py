@@ -262,11 +262,15 @@ class VertexModelRegistry(BaseModelRegistry):
         Raises:
             RuntimeError: It was not registered; the message says why.
         """
+        staging = kwargs.get("staging_bucket")
+        if staging is None:
+            staging = self._setting("staging_bucket")
         arguments = {
             "description": description,
             "metadata": _attributes(metadata),
             "make_default": self.config.make_default,
             **kwargs,
+            "staging_bucket": staging,
         }
         source, version = model_source_uri or "", version or None
         if source.startswith("gs://"):
@@ -277,11 +281,16 @@ class VertexModelRegistry(BaseModelRegistry):
             except InvalidArgumentError as error:
                 if not source or error.resource != source:
                     raise
-                self._check_staging(str(error))
+                self._check_staging(staging, str(error))
+            except NotFoundError as error:
+                raise VertexRegistryError(str(error)) from error
         else:
-            self._check_staging(f"{source!r} is not in Cloud Storage, the only place that Vertex reads artifacts from.")
+            self._check_staging(
+                staging, f"{source!r} is not in Cloud Storage, the only place that Vertex reads artifacts from."
+            )
         with self._copy(source, kwargs.get("container")) as folder:
-            uri = self._vertex.upload(folder, name=name, container=kwargs.get("container"))
+            # The client checks every argument, and then uploads the folder.
+            uri = f"{str(staging).rstrip('/')}/{_digest(folder)}"
             return _version(self._register(name, version, folder, uri, arguments))
 
     @_translated()
@@ -490,9 +499,16 @@ class VertexModelRegistry(BaseModelRegistry):
             made = register(request_id=_request_id(version, uri, made.version))
         return made
 
-    def _check_staging(self, problem: str) -> None:
+    def _setting(self, key: str) -> str | None:
+        """What a setting says, also where it is a reference to a secret."""
+        try:
+            return cast("str | None", getattr(self.config, key))
+        except (KeyError, RuntimeError, ValueError, ZenMLBaseException) as error:
+            raise VertexRegistryError(f"The model registry {self.name!r} cannot be used: {_line(error)}") from error
+
+    def _check_staging(self, staging: str | None, problem: str) -> None:
         """Go on only where there is a staging bucket."""
-        if self.config.staging_bucket is None:
+        if staging is None:
             raise VertexRegistryError(
                 f"{problem} Nothing was registered. Save the model to a GCS artifact store in the form that the image "
                 "loads; or let it be copied there in that form, with "
@@ -506,17 +522,20 @@ class VertexModelRegistry(BaseModelRegistry):
 
         The scikit-learn image loads ``model.pkl``. ZenML calls the same pickle ``artifact.pkl``.
         """
-        image = container or self.config.serving_image or "sklearn"
+        image = container or self._setting("serving_image") or "sklearn"
         with tempfile.TemporaryDirectory(prefix="vertex-registry-") as root:
             folder = Path(root, "model")
-            if source.startswith("gs://"):
-                self._vertex.download(source, folder)
-            else:
-                _fetch(source, folder)
-            pickled = folder / "artifact.pkl"
-            if _SKLEARN.search(image if isinstance(image, str) else image.image) and pickled.exists():
-                pickled.rename(folder / "model.pkl")
-            yield folder
+            try:
+                if source.startswith("gs://"):
+                    self._vertex.download(source, folder)
+                else:
+                    _fetch(source, folder)
+                if _SKLEARN.search(image if isinstance(image, str) else image.image):
+                    _rename_pickle(source, folder)
+                yield folder
+            except RegistryError as error:
+                # The folder is gone by then, and whoever reads the message knows the source only.
+                raise VertexRegistryError(str(error).replace(str(folder), source)) from error
 
 
 #: The settings that mean a prebuilt scikit-learn image.
@@ -543,11 +562,42 @@ def _credentials(setting: SecretStr | str | None) -> dict[str, Any] | str | None
 def _fetch(source: str, folder: Path) -> None:
     """Copy a directory of an artifact store that ZenML can read."""
     try:
-        if not fileio.isdir(source):
-            raise MissingError(f"There is no artifact in {source!r}. Nothing was registered.")
-        io_utils.copy_dir(source, str(folder))
+        problem = (
+            None
+            if fileio.isdir(source)
+            else f"{source!r} is a file, and an artifact is a directory: name the one that the file is in."
+            if fileio.exists(source)
+            else f"There is no artifact in {source!r}."
+        )
+        if problem is None:
+            io_utils.copy_dir(source, str(folder))
     except (OSError, ValueError, NotImplementedError) as error:
-        raise VertexRegistryError(f"{source!r} cannot be read, and nothing was registered: {_line(error)}") from error
+        said = _line(error).replace(str(folder), source)
+        raise VertexRegistryError(f"{source!r} cannot be read, and nothing was registered: {said}") from error
+    if problem is not None:
+        raise VertexRegistryError(f"{problem} Nothing was registered.")
+
+
+def _rename_pickle(source: str, folder: Path) -> None:
+    """Give ZenML's pickle the name that the scikit-learn image loads, where nothing else has it."""
+    pickled, loaded = folder / "artifact.pkl", folder / "model.pkl"
+    if not pickled.exists():
+        return
+    if loaded.exists():
+        raise VertexRegistryError(
+            f"There are an artifact.pkl and a model.pkl in {source!r}, and the scikit-learn image loads one model. "
+            "Nothing was registered. Take one of them away."
+        )
+    pickled.rename(loaded)
+
+
+def _digest(folder: Path) -> str:
+    """What the names and the bytes of a folder's files come to."""
+    sums = []
+    for path in sorted(path for path in folder.rglob("*") if path.is_file()):
+        with path.open("rb") as file:
+            sums.append((path.relative_to(folder).as_posix(), hashlib.file_digest(file, "sha256").hexdigest()))
+    return hashlib.sha256(json.dumps(sums).encode()).hexdigest()
 
 
 def _line(error: Exception) -> str:

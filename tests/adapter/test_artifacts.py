@@ -11,7 +11,7 @@ import pytest
 from sklearn.datasets import load_iris
 from sklearn.linear_model import LogisticRegression
 
-from vertex_registry import ServingContainer
+from vertex_registry import RegistryClient, ServingContainer
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -167,7 +167,7 @@ def test_what_runs_code_is_loaded_for_those_who_trust_it(staging: VertexModelReg
 def test_an_artifact_that_is_not_there(staging: VertexModelRegistry, tmp_path: Path, emulator: Emulator) -> None:
     """An artifact that is gone, here or in Cloud Storage, is one line, and nothing is registered."""
     for source in (str(tmp_path / "gone"), "gs://models/gone"):
-        with pytest.raises((RuntimeError, KeyError)) as refused:
+        with pytest.raises(RuntimeError) as refused:
             staging.register_model_version("iris", "1", source)
         assert source in str(refused.value)
     assert "UploadModel" not in {request.rpc for request in emulator.requests()}
@@ -192,9 +192,118 @@ def test_a_staging_bucket_that_is_none(
     del storage
     for bucket, said in (("gs://nobodys", "nobodys"), ("models", "gs://")):
         zenml.use(staging_bucket=bucket)
-        with pytest.raises((RuntimeError, KeyError), match=said):
+        with pytest.raises(RuntimeError, match=said):
             active().register_model_version("iris", "1", str(artifact))
     assert "UploadModel" not in {request.rpc for request in emulator.requests()}
+
+
+def test_a_staging_bucket_of_one_call(
+    zenml: ZenML, storage: StorageServer, emulator: Emulator, active: Callable[[], VertexModelRegistry], artifact: Path
+) -> None:
+    """A staging bucket that is an argument stands before the component's, and is enough where that has none."""
+    assert emulator
+    for settings in ({}, {"staging_bucket": "gs://nobodys"}):
+        zenml.use(**settings)
+        version = active().register_model_version("iris", "1", str(artifact), staging_bucket="gs://guide/of-one-call/")
+
+        assert version.model_source_uri.startswith("gs://guide/of-one-call/")
+        assert len(active().list_model_versions("iris")) == 1
+    assert any(name.startswith("of-one-call/") for name in storage.names("guide"))
+
+
+def test_a_staging_bucket_is_part_of_the_source(staging: VertexModelRegistry, artifact: Path) -> None:
+    """The same artifact in another staging bucket lies elsewhere, and is another version."""
+    staging.register_model_version("iris", "1", str(artifact))
+    other = staging.register_model_version("iris", "1", str(artifact), staging_bucket="gs://guide")
+
+    assert other.model_source_uri.startswith("gs://guide/")
+    assert len(staging.list_model_versions("iris")) == 2
+
+
+def test_an_image_with_a_gpu(staging: VertexModelRegistry, tmp_path: Path) -> None:
+    """With ``gpu=True`` a staged artifact is checked against and served by the image for machines with a GPU."""
+    (tmp_path / "saved").mkdir()
+    (tmp_path / "saved" / "saved_model.pb").write_bytes(b"graph")
+    staging.register_model_version("iris", "1", str(tmp_path / "saved"), container="tensorflow", gpu=True)
+
+    with RegistryClient() as client:
+        container = client.get_version("iris", version_name="1").container
+    assert container is not None
+    assert "tf2-gpu." in container.image
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"stage": "Shadow"},
+        {"version": "v" * 129},
+        {"aliases": ["v1.0"]},
+        {"metadata": {"when": object()}},
+        {"metadata": {f"k{number}": "v" for number in range(70)}},
+        {"container": "caffe"},
+        {"staging_bucket": "models"},
+    ],
+    ids="-".join,
+)
+def test_nothing_is_copied_for_a_wrong_argument(
+    staging: VertexModelRegistry, artifact: Path, storage: StorageServer, wrong: dict[str, Any]
+) -> None:
+    """All arguments are checked before a local artifact is copied to the bucket."""
+    before = storage.names("staging")
+    with pytest.raises(RuntimeError):
+        staging.register_model_version(
+            **{"name": f"w-{'-'.join(wrong)}", "version": "1", **wrong}, model_source_uri=str(artifact)
+        )
+
+    assert storage.names("staging") == before
+
+
+@pytest.mark.parametrize("setting", ["staging_bucket", "serving_image"])
+def test_a_secret_that_is_missing(
+    zenml: ZenML,
+    storage: StorageServer,
+    emulator: Emulator,
+    active: Callable[[], VertexModelRegistry],
+    artifact: Path,
+    setting: str,
+) -> None:
+    """A secret that is not there is a RuntimeError of one line, and nothing is sent."""
+    assert storage
+    zenml.use(**{"staging_bucket": "gs://staging/models", setting: "{{nowhere.key}}"})
+    for source in (str(artifact), "gs://models/1"):
+        with pytest.raises(RuntimeError, match="cannot be used: .*nowhere does not exist") as refused:
+            active().register_model_version("iris", "1", source)
+        assert not isinstance(refused.value, KeyError)
+    assert not emulator.requests()
+
+
+def test_messages_name_the_source(staging: VertexModelRegistry, tmp_path: Path, storage: StorageServer) -> None:
+    """A message names the artifact as its registrant did, and not a folder that is gone by then."""
+    (tmp_path / "wrong").mkdir()
+    (tmp_path / "wrong" / "notes.txt").write_text("no model", encoding="utf-8")
+    (tmp_path / "empty").mkdir()
+    storage.put("models", "notes/notes.txt", b"no model")
+    for source in (str(tmp_path / "wrong"), str(tmp_path / "empty"), "gs://models/notes"):
+        with pytest.raises(RuntimeError) as refused:
+            staging.register_model_version("iris", "1", source)
+        assert source in str(refused.value)
+        assert "vertex-registry-" not in str(refused.value)
+
+
+def test_a_file_as_the_source(staging: VertexModelRegistry, artifact: Path, emulator: Emulator) -> None:
+    """A file is said to be one, with what to name in its place."""
+    with pytest.raises(RuntimeError, match=r"artifact.pkl' is a file, .* name the one that the file is in"):
+        staging.register_model_version("iris", "1", str(artifact / "artifact.pkl"))
+    assert "UploadModel" not in {request.rpc for request in emulator.requests()}
+
+
+def test_two_pickles(staging: VertexModelRegistry, artifact: Path, storage: StorageServer) -> None:
+    """Beside a model.pkl ZenML's pickle is not renamed: which of them is the model is not guessed."""
+    (artifact / "model.pkl").write_bytes(b"another")
+    before = storage.names("staging")
+    with pytest.raises(RuntimeError, match="an artifact.pkl and a model.pkl in .*Take one of them away"):
+        staging.register_model_version("iris", "1", str(artifact))
+    assert storage.names("staging") == before
 
 
 def test_the_files_are_pickles(artifact: Path, model: Any) -> None:
