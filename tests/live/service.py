@@ -34,6 +34,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
     from typing import Self
 
+    from vertex_registry import RegisteredModel
+
 #: Where the pytest process of a run learns what the run is about.
 VARIABLE: Final = "VERTEX_REGISTRY_LIVE"
 
@@ -170,35 +172,65 @@ class Service:
             yield
 
     def remove(self) -> str:
-        """Remove everything of ours, and say what that was, and what could not be removed."""
-        models = 0
+        """Remove everything of ours, and say what that was, and what could not be removed; never an exception."""
+        removed = {"models": 0, "objects": 0}
         kept: dict[str, str] = {}
+        for what, removing in (("models", self._remove_models), ("objects", self._remove_objects)):
+            try:
+                for _ in removing(kept):
+                    removed[what] += 1
+            except Exception as error:  # noqa: BLE001  # the rest is removed, and what ended the run is still raised
+                kept[f"{what} of {self.namespace}"] = str(error)
+        told = f"Removed {removed['models']} models and {removed['objects']} objects: "
+        told += f"all that is named {self.namespace}-*."
+        if kept:
+            told += " But for these, which have to be removed by hand:"
+            told += "".join(f"\n  {name}: {why}" for name, why in sorted(kept.items()))
+        return told
+
+    def _remove_models(self, kept: dict[str, str]) -> Iterator[str]:
+        """Remove the models and give their names; those that could not be are added to `kept`, and why."""
         with self.connect() as registry:
             # A list that lags shows models that are gone, and not yet those that are new.
             for _ in range(_ROUNDS):
-                left = [model for model in registry.list_models() if model.name.startswith(self.namespace)]
-                kept = {model.name: kept.get(model.name, "") for model in left}
-                if not left:
-                    break
+                left, cut_short = self._ours(registry)
+                if cut_short is None:
+                    kept.clear()
                 for model in left:
                     try:
                         registry.delete_model(f"{self.parent}/models/{model.resource_name.rpartition('/')[2]}")
-                        models += 1
+                        yield model.name
                     except NotFoundError:
-                        kept.pop(model.name, None)
+                        pass
                     except RegistryError as error:
                         kept[model.name] = str(error)
-        objects = 0
-        if self.artifacts:
-            with contextlib.closing(self._storage()) as client:
-                for blob in list(client.list_blobs(self.bucket, prefix=f"{self.namespace}/")):
+                if cut_short is not None:
+                    raise cut_short
+                if not left:
+                    break
+
+    def _ours(self, registry: RegistryClient) -> tuple[list[RegisteredModel], RegistryError | None]:
+        """The models of ours that are listed; where the list breaks off, those before that, and why it did."""
+        found: list[RegisteredModel] = []
+        try:
+            for model in registry.list_models():
+                if model.name.startswith(self.namespace):
+                    found.append(model)  # noqa: PERF401  # what came before the error is kept
+        except RegistryError as error:
+            return found, error
+        return found, None
+
+    def _remove_objects(self, kept: dict[str, str]) -> Iterator[str]:
+        """Remove the objects and give their names; those that could not be are added to `kept`, and why."""
+        if not self.artifacts:
+            return
+        with contextlib.closing(self._storage()) as client:
+            for blob in list(client.list_blobs(self.bucket, prefix=f"{self.namespace}/")):
+                try:
                     blob.delete()
-                    objects += 1
-        told = f"Removed {models} models and {objects} objects: all that is named {self.namespace}-*."
-        if left_over := {name: why for name, why in kept.items() if why}:
-            told += " But for these, which have to be removed by hand:"
-            told += "".join(f"\n  {name}: {why}" for name, why in sorted(left_over.items()))
-        return told
+                    yield blob.name
+                except Exception as error:  # noqa: BLE001  # the others are removed all the same
+                    kept[f"gs://{self.bucket}/{blob.name}"] = str(error)
 
     def plain(self, name: str) -> Mapping[str, str]:
         """What to write in a cassette in place of words that are only of this run, for the model of that name."""

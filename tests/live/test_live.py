@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from tests.live.probes import Probe
+    from tests.storage.server import Proxy as StorageProxy
     from tests.storage.server import StorageServer
 
 #: Each switch of the emulator turned, and what differs by that in the answers of the conversations on file.
@@ -347,6 +348,69 @@ def test_removed_whatever_happens(
     told = capsys.readouterr().out
     assert "The conversation delete-default went otherwise than it should: PermissionDeniedError" in told
     assert storage_emulator.names("models-2") == ["mine/model.joblib"]
+
+
+def denied(path: str) -> Any:
+    """What answers the GET of a path that nobody may see it."""
+
+    def answer(method: str, target: str, status: int, body: bytes) -> tuple[int, bytes]:
+        if method == "GET" and path in target:
+            return 403, json.dumps({"error": {"code": 403, "status": "PERMISSION_DENIED", "message": "No."}}).encode()
+        return status, body
+
+    return answer
+
+
+def test_what_cannot_be_listed(storage_server: StorageServer, proxy: StorageProxy) -> None:
+    """Where a list, a page of it or a removal fails the rest is removed, and what was not is named with the reason."""
+    storage_server.make_bucket("models-4")
+    with (
+        Emulator(grpc_port=None) as emulator,
+        Proxy(
+            emulator.rest or "",
+            request=lambda method, target, body: (target.replace("pageSize=100", "pageSize=1"), body),
+            answer=denied("pageToken="),
+        ) as paged,
+    ):
+        ours = attrs.evolve(service(emulator.rest), bucket="models-4", artifacts=True)
+        with ours.connect() as registry:
+            for name in "abc":
+                registry.register_version(f"vr-live-0-{name}", "gs://models-4/x", container="us-docker.pkg.dev/a/b/c:1")
+                storage_server.put("models-4", f"vr-live-0/{name}", b"")
+
+        emulator.fail("ListModels", "PERMISSION_DENIED")
+        proxy.fail("DELETE", "vr-live-0%2Fb", status=403)
+        told = ours.remove()
+        assert told.startswith("Removed 0 models and 2 objects")
+        assert re.findall(r"(?m)^  (\S+(?: of \S+)?): .", told) == ["gs://models-4/vr-live-0/b", "models of vr-live-0"]
+
+        proxy.fail("GET", "prefix=", status=403)
+        told = attrs.evolve(ours, endpoint=paged.address).remove()
+        assert told.startswith("Removed 1 models and 0 objects")
+        assert re.findall(r"(?m)^  (\w+ of \S+): .", told) == ["models of vr-live-0", "objects of vr-live-0"]
+
+        assert ours.remove() == "Removed 2 models and 1 objects: all that is named vr-live-0-*."
+        assert storage_server.names("models-4") == []
+
+
+@left_open_by_vcrpy
+def test_what_ended_a_run(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path, storage_server: StorageServer
+) -> None:
+    """What ended a run is raised, also where its objects cannot be removed after it; the models are."""
+    storage_server.make_bucket("models-5")
+    with (
+        Proxy(storage_server.url, answer=denied("prefix=")) as storage,
+        Emulator(grpc_port=None, **LOOKS_NOWHERE) as emulator,
+    ):
+        monkeypatch.setenv("STORAGE_EMULATOR_HOST", storage.address)
+        somebody_elses(emulator)
+        arguments = ["record", "acme-prod-1", "models-5", "--endpoint", str(emulator.rest), "--yes"]
+        with pytest.raises(FileNotFoundError):
+            main([*arguments, "--folder", str(tmp_path / "nowhere")])
+        assert left(emulator) == ["somebody else's"]
+
+    assert re.search(r"(?m)^  objects of vr-live-\w+: .*403", capsys.readouterr().out)
 
 
 def test_a_run(storage_emulator: StorageServer) -> None:
