@@ -35,6 +35,7 @@ import click
 from pydantic import BaseModel, SecretStr
 from zenml.exceptions import ZenMLBaseException
 from zenml.io import fileio
+from zenml.logger import get_logger
 from zenml.model_registries.base_model_registry import (
     BaseModelRegistry,
     BaseModelRegistryConfig,
@@ -48,7 +49,7 @@ from zenml.models import ServiceConnectorRequirements
 from zenml.utils import io_utils
 from zenml.utils.secret_utils import PlainSerializedSecretStr, SecretField  # noqa: TC002  # pydantic reads it
 
-from vertex_registry import InvalidArgumentError, NotFoundError, RegistryClient, RegistryError, Retry
+from vertex_registry import InvalidArgumentError, NotFoundError, RegistryClient, RegistryError, Retry, Stage
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -64,6 +65,9 @@ __all__ = [
     "VertexModelRegistryFlavor",
     "VertexRegistryError",
 ]
+
+
+_LOG: Final = get_logger(__name__)
 
 
 class VertexRegistryError(click.ClickException, RuntimeError):
@@ -95,7 +99,7 @@ def _translated() -> Iterator[None]:
 class VertexModelRegistryConfig(BaseModelRegistryConfig):
     """The settings of a model registry component, ``zenml model-registry register NAME --flavor=vertex --KEY=VALUE``.
 
-    Each text may also be a reference to a secret of ZenML's, ``{{secret.key}}``.
+    Each text but ``api_transport`` may also be a reference to a secret of ZenML's, ``{{secret.key}}``.
 
     Attributes:
         location: The Google Cloud location. Else ``GOOGLE_CLOUD_LOCATION``, else ``us-central1``.
@@ -246,8 +250,9 @@ class VertexModelRegistry(BaseModelRegistry):
     ) -> RegistryModelVersion:
         """Register an artifact as a version of a model, which is made if it is not there.
 
-        The same version with the same source gives the version that is there; with another source it makes a new one,
-        which is the one that the version reaches from then on.
+        The same version with the same source gives the version that is there, unchanged: a warning says where a
+        description, metadata or a stage that is given is not what it has, and `update_model_version` changes it. With
+        another source it makes a new one, which is the one that the version reaches from then on.
 
         Args:
             name: The model's name.
@@ -262,6 +267,11 @@ class VertexModelRegistry(BaseModelRegistry):
         Raises:
             RuntimeError: It was not registered; the message says why.
         """
+        if not isinstance(model_source_uri, (str, type(None))):
+            raise VertexRegistryError(
+                f"The source is a string, such as 'gs://bucket/directory', and not {model_source_uri!r}. "
+                "Give str(path). Nothing was registered."
+            )
         staging = kwargs.get("staging_bucket")
         if staging is None:
             staging = self._setting("staging_bucket")
@@ -272,6 +282,8 @@ class VertexModelRegistry(BaseModelRegistry):
             **kwargs,
             "staging_bucket": staging,
         }
+        if "stage" in arguments:
+            arguments["stage"] = _stage(arguments["stage"])
         source, version = model_source_uri or "", version or None
         if source.startswith("gs://"):
             source = f"gs://{source.removeprefix('gs://').rstrip('/')}"  # one directory, one request id
@@ -308,7 +320,7 @@ class VertexModelRegistry(BaseModelRegistry):
         name: str | None = None,
         model_source_uri: str | None = None,
         metadata: ModelRegistryModelMetadata | Mapping[str, Any] | None = None,
-        stage: ModelVersionStage | None = None,
+        stage: ModelVersionStage | str | None = None,
         count: int | None = None,
         created_after: dt.datetime | None = None,
         created_before: dt.datetime | None = None,
@@ -334,7 +346,7 @@ class VertexModelRegistry(BaseModelRegistry):
         wanted = _texts(_attributes(metadata)).items()
         found = self._vertex.list_versions(
             name,
-            stage=None if stage is None else stage.value,
+            stage=_stage(stage),
             artifact_uri=model_source_uri,
             created_after=_in_utc(created_after),
             created_before=_in_utc(created_before),
@@ -356,7 +368,7 @@ class VertexModelRegistry(BaseModelRegistry):
         description: str | None = None,
         metadata: ModelRegistryModelMetadata | Mapping[str, Any] | None = None,
         remove_metadata: list[str] | None = None,
-        stage: ModelVersionStage | None = None,
+        stage: ModelVersionStage | str | None = None,
     ) -> RegistryModelVersion:
         """The version, changed; what is not named stays as it is.
 
@@ -379,7 +391,7 @@ class VertexModelRegistry(BaseModelRegistry):
                 description=description,
                 metadata=_attributes(metadata),
                 remove_metadata=remove_metadata or (),
-                stage=None if stage is None else stage.value,
+                stage=_stage(stage),
             )
         )
 
@@ -454,7 +466,8 @@ class VertexModelRegistry(BaseModelRegistry):
             )
         connector = self.get_connector()
         if connector is None:
-            return _credentials(self.config.credentials) or self.config.service_account_path, project
+            given = _credentials(self.config.credentials)
+            return self.config.service_account_path if given is None else given, project
         credentials = connector.connect()
         theirs = cast("Any", connector.config).gcp_project_id
         if project not in {None, theirs}:
@@ -469,6 +482,8 @@ class VertexModelRegistry(BaseModelRegistry):
         """The version that a user's string means: first its name, then the number of a version without a name."""
         if version in {None, ""}:
             raise MissingError(f"No version of {name!r} was named. `list-versions {name}` shows those that are there.")
+        if not _can_be_a_version(str(version)):
+            raise MissingError(f"{name!r} has no version of the name {version!r}, which none can have.")
         try:
             return self._vertex.get_version(name, version_name=str(version))
         except NotFoundError:
@@ -497,6 +512,14 @@ class VertexModelRegistry(BaseModelRegistry):
         while newest is not None and int(made.version) < int(newest.version):
             # It was registered before, and left for another source since.
             made = register(request_id=_request_id(version, uri, made.version))
+        if newest is not None and made.version == newest.version and (differs := _differences(made, arguments)):
+            _LOG.warning(
+                "The version %r of %r is there with this source already, and was returned unchanged: it has another %s "
+                "than was given. update_model_version() changes it.",
+                version,
+                name,
+                " and another ".join(differs),
+            )
         return made
 
     def _setting(self, key: str) -> str | None:
@@ -610,8 +633,34 @@ def _request_id(*parts: str) -> str:
     return f"zenml-{hashlib.sha256(json.dumps(parts).encode()).hexdigest()}"
 
 
+def _differences(made: ModelVersion, arguments: Mapping[str, Any]) -> list[str]:
+    """What was given for a version and is not what it has; values are compared, and not shown."""
+    description, metadata, stage = (arguments.get(key) for key in ("description", "metadata", "stage"))
+    compared = {
+        "description": description is None or made.description == description,
+        "metadata": not metadata or {**made.metadata, **metadata} == made.metadata,
+        "stage": stage is None or made.stage is Stage(stage),
+    }
+    return [key for key, same in compared.items() if not same]
+
+
+def _can_be_a_version(version: str) -> bool:
+    """Whether a version can have been registered under that name: a text of at most 128 characters."""
+    try:
+        version.encode()
+    except UnicodeEncodeError:
+        return False
+    return len(version) <= 128  # noqa: PLR2004  # the most that `register_version` takes
+
+
 def _in_utc(moment: dt.datetime | None) -> dt.datetime | None:
-    return moment.replace(tzinfo=dt.UTC) if moment is not None and moment.tzinfo is None else moment
+    """A time without a zone as one in UTC; what is no time is for the client to refuse."""
+    return moment.replace(tzinfo=dt.UTC) if isinstance(moment, dt.datetime) and moment.tzinfo is None else moment
+
+
+def _stage(stage: ModelVersionStage | str | None) -> str | None:
+    """The name of a stage, of ZenML's or in the user's own words."""
+    return stage.value if isinstance(stage, ModelVersionStage) else stage
 
 
 def _attributes(metadata: ModelRegistryModelMetadata | Mapping[str, Any] | None) -> dict[str, Any]:

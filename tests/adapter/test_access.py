@@ -16,9 +16,9 @@ import pytest
 import trustme
 from zenml.client import Client
 
-from tests.adapter.test_guide import COMMANDS
+from tests.adapter.test_guide import COMMANDS, TEXT
 from vertex_registry.emulator import Emulator
-from vertex_registry.zenml import VertexModelRegistryFlavor
+from vertex_registry.zenml import VertexModelRegistryConfig, VertexModelRegistryFlavor
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -242,6 +242,37 @@ def test_credentials_that_are_none(zenml: ZenML, tmp_path: Path, emulator: Emula
     assert "is no JSON" in line
     assert "SECRET" not in line
     assert emulator.requests() == ()
+
+
+def test_credentials_without_anything_in_them(zenml: ZenML, key: Path, emulator: Emulator) -> None:
+    """Credentials of an empty object are refused, and neither other ones nor none are taken in their place."""
+    for settings in ({}, {"service_account_path": str(key)}):
+        zenml.use(credentials="{}", **settings)
+        assert "The credentials are of the type None" in zenml.try_("model-registry models list").line
+    assert emulator.requests() == ()
+
+
+def test_which_credentials_are_described(zenml: ZenML, key: Path) -> None:
+    """ZenML's ``describe`` prints a key that is a setting, and not one that is in a secret: the guide says so."""
+    plain = zenml.use(credentials=f"@{key}")
+    assert "PRIVATE KEY" in zenml(f"model-registry describe {plain}")
+    zenml(f"secret create described --key=@{key}")
+    secret = zenml.use(credentials="{{described.key}}")
+    shown = zenml(f"model-registry describe {secret}")
+    assert "described.key" in shown
+    assert "PRIVATE KEY" not in shown
+
+
+@pytest.mark.parametrize("setting", sorted(VertexModelRegistryConfig.model_fields))
+def test_which_settings_can_be_secrets(setting: str) -> None:
+    """Every setting can be a reference to a secret but those that the guide names."""
+    rule = re.search(r"^Each can be a reference to a secret, (.*)\.$", TEXT, re.MULTILINE)
+    assert rule
+    if f"`{setting}`" in rule[1]:
+        with pytest.raises(ValueError, match=setting):
+            VertexModelRegistryConfig.model_validate({setting: "{{nowhere.key}}"})
+    else:
+        VertexModelRegistryConfig.model_validate({setting: "{{nowhere.key}}"})
 
 
 def test_a_setting_that_does_not_exist(zenml: ZenML) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import socket
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -72,6 +74,7 @@ def test_zenmls_register_version_fails(component: str, zenml: ZenML, emulator: E
         ({"model_source_uri": "s3://models/1"}, "is not in Cloud Storage"),
         ({"model_source_uri": "gs://models"}, "names a bucket and no directory"),
         ({"model_source_uri": "gs://models/1/model.pkl"}, "is a file"),
+        ({"model_source_uri": Path("models")}, r"The source is a string, .*Give str\(path\)"),
         ({"name": ""}, "name is empty"),
         ({"name": "n" * 129}, "129 characters"),
         ({"version": "v" * 129}, "129 characters"),
@@ -94,6 +97,35 @@ def test_a_registration_that_cannot_be(
     assert isinstance(refused.value, VertexRegistryError)
     assert "\n" not in str(refused.value)
     assert not written(emulator)
+
+
+@pytest.mark.parametrize("version", ["v" * 129, "1" * 129, "\ud800"], ids=["long", "number", "surrogate"])
+def test_a_version_that_cannot_exist(registry: VertexModelRegistry, version: str) -> None:
+    """A version that could not be registered is one that is not there."""
+    registry.register_model_version("churn", "1", "gs://models/1")
+    for call in (
+        registry.get_model_version,
+        registry.update_model_version,
+        registry.delete_model_version,
+        registry.load_model_version,
+    ):
+        with pytest.raises(KeyError, match="'churn' has no version of the name"):
+            call("churn", version)
+
+
+def test_conditions_that_cannot_be(registry: VertexModelRegistry) -> None:
+    """A day where a time is asked for, and a stage that there is not, are RuntimeErrors that say so."""
+    conditions: tuple[tuple[dict[str, Any], str], ...] = (
+        ({"created_after": dt.date(2026, 1, 31)}, "created_after=datetime.date.* names no moment"),
+        ({"created_before": dt.date(2026, 1, 31)}, "created_before=datetime.date.* names no moment"),
+        ({"stage": "Shadow"}, "There is no stage 'Shadow'"),
+    )
+    for condition, said in conditions:
+        with pytest.raises(RuntimeError, match=said):
+            registry.list_model_versions("churn", **condition)
+    registry.register_model_version("churn", "1", "gs://models/1")
+    with pytest.raises(RuntimeError, match="There is no stage 'Shadow'"):
+        registry.update_model_version("churn", "1", stage="Shadow")
 
 
 def test_an_update_that_contradicts_itself(registry: VertexModelRegistry, zenml: ZenML) -> None:

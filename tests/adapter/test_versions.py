@@ -72,6 +72,38 @@ def test_a_slash_at_the_end_is_no_other_source(registry: VertexModelRegistry) ->
     assert listed(registry) == ["1"]
 
 
+def test_a_version_that_is_returned_unchanged(registry: VertexModelRegistry, caplog: pytest.LogCaptureFixture) -> None:
+    """Registering again with another description, metadata or stage changes nothing, and a warning says so."""
+    given: dict[str, Any] = {"description": "one", "metadata": {"a": "secret-1", "b": 2}, "stage": "Staging"}
+    first = registry.register_model_version("churn", "1", "gs://models/a", **given)
+    with caplog.at_level("WARNING", "vertex_registry.zenml"):
+        assert registry.register_model_version("churn", "1", "gs://models/a", **given) == first
+        assert registry.register_model_version("churn", "1", "gs://models/a") == first
+        assert not caplog.records
+        for other, word in (
+            ({"description": "two"}, "description"),
+            ({"metadata": {"a": "secret-2", "b": 2}}, "metadata"),
+            ({"stage": ModelVersionStage.PRODUCTION}, "stage"),
+        ):
+            assert registry.register_model_version("churn", "1", "gs://models/a", **{**given, **other}) == first
+            (record,) = caplog.records
+            assert f"returned unchanged: it has another {word} than was given" in record.getMessage()
+            assert "update_model_version()" in record.getMessage()
+            assert "secret" not in record.getMessage()
+            caplog.clear()
+
+
+@pytest.mark.parametrize("stage", ["Production", "production", ModelVersionStage.PRODUCTION])
+def test_a_stage_by_its_name(registry: VertexModelRegistry, stage: Any) -> None:
+    """A stage is given as ZenML's or by its name, wherever one is given."""
+    registry.register_model_version("churn", "1", "gs://models/1", stage=stage)
+    registry.register_model_version("churn", "2", "gs://models/2")
+    assert listed(registry, stage=stage) == ["1"]
+
+    assert registry.update_model_version("churn", "2", stage=stage).stage is ModelVersionStage.PRODUCTION
+    assert listed(registry, stage=stage) == ["2", "1"]
+
+
 def test_after_a_deletion_the_one_before_is_reached(registry: VertexModelRegistry) -> None:
     """Deleting the newest version of a name uncovers the one before, and registering makes it again."""
     registry.register_model_version("churn", "sgd", "gs://models/a")
