@@ -412,7 +412,7 @@ class VertexModelRegistry(BaseModelRegistry):
         Args:
             name: The model's name.
             version: The version's name, or its number where it has no name.
-            **kwargs: ``trusted=True`` for formats that run code when they are loaded: pickle, joblib and torch.
+            **kwargs: ``trusted=True`` for formats that run code when they are loaded: all but those of XGBoost.
 
         Raises:
             KeyError: There is no such model or version, or nothing in its directory that can be loaded.

@@ -241,19 +241,23 @@ def test_an_image_with_a_gpu(staging: VertexModelRegistry, tmp_path: Path) -> No
         {"metadata": {"when": object()}},
         {"metadata": {f"k{number}": "v" for number in range(70)}},
         {"container": "caffe"},
+        {"gpu": True},
         {"staging_bucket": "models"},
     ],
     ids="-".join,
 )
 def test_nothing_is_copied_for_a_wrong_argument(
-    staging: VertexModelRegistry, artifact: Path, storage: StorageServer, wrong: dict[str, Any]
+    staging: VertexModelRegistry,
+    artifact: Path,
+    storage: StorageServer,
+    wrong: dict[str, Any],
+    request: pytest.FixtureRequest,
 ) -> None:
     """All arguments are checked before a local artifact is copied to the bucket."""
     before = storage.names("staging")
+    given = {"name": request.node.name, "version": "1", "model_source_uri": str(artifact), **wrong}
     with pytest.raises(RuntimeError):
-        staging.register_model_version(
-            **{"name": f"w-{'-'.join(wrong)}", "version": "1", **wrong}, model_source_uri=str(artifact)
-        )
+        staging.register_model_version(**given)
 
     assert storage.names("staging") == before
 
