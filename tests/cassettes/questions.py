@@ -2,6 +2,7 @@
 
 What one server made up, the other makes up otherwise: each number of a cassette (``etag-0001``) stands for whatever the
 other server gave in its place, and is asked on with as that. All else has to be the same, but for what `MASKS` names.
+Two etags are the same with one server where they are with the other, and nothing is made after its last change.
 """
 
 from __future__ import annotations
@@ -44,7 +45,11 @@ _RPCS: Final = (
     ("DELETE", r".*/models/[^/]+", "DeleteModel"),
 )
 
+_MADE_AND_CHANGED: Final = (("createTime", "updateTime"), ("versionCreateTime", "versionUpdateTime"))
+
 _ABSENT: Final = "(nothing)"
+_SAME: Final = "the same as before"
+_ANOTHER: Final = "another one"
 _UNTOLD: Final = re.compile("[A-Za-z0-9+/=_%-]+")
 
 
@@ -178,6 +183,7 @@ def _compare(
                 continue
             inner = f"{where}.{name}" if where else name
             yield from _compare(inner, recorded.get(name, _ABSENT), given.get(name, _ABSENT), known, paged=paged)
+        yield from _orders(where, recorded, given)
     elif isinstance(recorded, list) or isinstance(given, list):
         # JSON of protobuf leaves an empty list out.
         recorded, given = ([] if one == _ABSENT else one for one in (recorded, given))
@@ -188,8 +194,33 @@ def _compare(
             return
         for left, right in zip(recorded, given, strict=True):
             yield from _compare(f"{where}[]", left, right, known, paged=paged)
-    elif not _is_same(where, recorded, given, known):
-        yield where, recorded, given
+    else:
+        etags = _etags(recorded, given, known)
+        if not _is_same(where, recorded, given, known):
+            yield where, recorded, given
+        elif etags:
+            yield where, *etags
+
+
+def _orders(where: str, recorded: dict[str, Any], given: dict[str, Any]) -> Iterator[tuple[str, str, str]]:
+    """What was made after its last change, with either server."""
+    for created, updated in _MADE_AND_CHANGED:
+        if all(created in one and updated in one for one in (recorded, given)):
+            after = [tape.padded(one[created]) > tape.padded(one[updated]) for one in (recorded, given)]
+            if any(after):
+                made, others = (f"after {updated}" if late else f"not after {updated}" for late in after)
+                yield f"{where}.{created}" if where else created, made, others
+
+
+def _etags(recorded: Any, given: Any, known: Mapping[str, str]) -> tuple[str, str] | None:
+    """What two etags are, where they stay and change otherwise than those before them."""
+    if not isinstance(recorded, str) or not re.fullmatch(r"etag-[0-9]{4}", recorded):
+        return None
+    if known.get(recorded, given) != given:
+        return _SAME, _ANOTHER
+    if any(value == given and number != recorded for number, value in known.items()):
+        return _ANOTHER, _SAME
+    return None
 
 
 def _place(item: Any, known: Mapping[str, str]) -> str:

@@ -219,7 +219,7 @@ def _numbered(texts: list[str]) -> list[str]:
                 if found not in numbers:
                     known = sum(number.startswith(word) for number in numbers.values())
                     numbers[found] = f"{word}-{known + 1:04}"
-    moments = sorted({moment for text in texts for moment in _MOMENT.findall(text)}, key=_padded)
+    moments = sorted({moment for text in texts for moment in _MOMENT.findall(text)}, key=padded)
     numbers |= {moment: f"2026-01-01T{n // 3600:02}:{n // 60 % 60:02}:{n % 60:02}Z" for n, moment in enumerate(moments)}
     if not numbers:
         return texts
@@ -229,7 +229,8 @@ def _numbered(texts: list[str]) -> list[str]:
     return [pattern.sub(lambda match: numbers[match[0]], text) for text in texts]
 
 
-def _padded(moment: str) -> str:
+def padded(moment: str) -> str:
+    """A moment as text that is in the order of time."""
     whole, _, fraction = moment.rstrip("Z").partition(".")
     return f"{whole}.{fraction:0<9}"
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 from typing import TYPE_CHECKING
 
@@ -18,6 +19,7 @@ from vertex_registry.emulator import Emulator
 from vertex_registry.emulator._service import project_number
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
     from tests.cassettes.scenarios import Scenario, World
@@ -207,4 +209,50 @@ def test_another_answer() -> None:
 
     assert {(one.rpc, one.where, one.recorded, one.given) for one in found} == {
         ("UpdateModel", "labels.managed_by", "zenml", "somebody")
+    }
+
+
+@pytest.mark.parametrize(
+    ("etag", "difference"),
+    [
+        (lambda count: f"{count}", ("etag", "the same as before", "another one")),
+        (lambda _: "0", ("etag", "another one", "the same as before")),
+    ],
+    ids=["always another", "always the same"],
+)
+def test_other_etags(etag: Callable[[int], str], difference: tuple[str, str, str]) -> None:
+    """An etag stands for one etag of the other server: it is found out where that stays or changes otherwise."""
+    count = itertools.count()
+
+    def without(method: str, target: str, body: bytes) -> tuple[str, bytes]:
+        del method  # an etag that is not the server's own would be refused
+        return target, re.sub(rb'"etag": "[^"]+"', b'"etag": ""', body)
+
+    def otherwise(method: str, target: str, status: int, body: bytes) -> tuple[int, bytes]:
+        del method, target
+        return status, re.sub(rb'"etag": "[^"]+"', lambda _: f'"etag": "{etag(next(count))}"'.encode(), body)
+
+    _, exchanges = tape.load(file_of(BY_FILE["next-version"]))
+    with Emulator(grpc_port=None) as emulator, Proxy(emulator.rest or "", request=without, answer=otherwise) as proxy:
+        found = questions.ask(exchanges, proxy.address)
+
+    assert difference in {(one.where.rpartition(".")[2], one.recorded, one.given) for one in found}
+
+
+@pytest.mark.parametrize(
+    ("created", "updated"), [("createTime", "updateTime"), ("versionCreateTime", "versionUpdateTime")]
+)
+def test_made_after_it_was_changed(created: str, updated: str) -> None:
+    """What a server says was made after its last change is found out, whenever that was."""
+
+    def otherwise(method: str, target: str, status: int, body: bytes) -> tuple[int, bytes]:
+        del method, target
+        return status, re.sub(rf'"{created}": "[^"]+"'.encode(), f'"{created}": "2999-01-01T00:00:00Z"'.encode(), body)
+
+    _, exchanges = tape.load(file_of(BY_FILE["first-registration"]))
+    with Emulator(grpc_port=None) as emulator, Proxy(emulator.rest or "", answer=otherwise) as proxy:
+        found = questions.ask(exchanges, proxy.address)
+
+    assert {(one.where.rpartition(".")[2], one.recorded, one.given) for one in found} == {
+        (created, f"not after {updated}", f"after {updated}")
     }
