@@ -387,8 +387,8 @@ class RegistryClient:
             name: The model's name.
             version: Vertex's number of the version or an alias.
             version_name: The name that the version was registered with, in place of ``version``.
-            trusted: Whether whoever wrote the artifact may run code here: pickle, joblib and torch files do when they
-                are read, and are refused without it.
+            trusted: Whether whoever wrote the artifact may run code here: pickle, joblib, torch, SavedModel and
+                .keras files can when they are read, and are refused without it.
 
         Raises:
             InvalidArgumentError: The format runs code, and ``trusted`` was not said.

@@ -992,21 +992,22 @@ class Service:
             raise not_found(f"The Model version does not exist: {name.bare}@{version}.")
         return view
 
-    def _message(self, view: View, *, versioned: bool) -> Any:
-        """The view as a ``Model``: of the two blobs the later one wins."""
+    def _message(self, view: View, *, versioned: bool, into: Any = None) -> Any:
+        """The view as a ``Model``, a new one or the empty one that is given: of the two blobs the later one wins."""
+        model = _Model() if into is None else into
         if self._assume.label_wins == "version":
-            model = _Model.FromString(view.body + view.version_body)
+            model.MergeFromString(view.body + view.version_body)
         else:
-            model = _Model.FromString(view.version_body + view.body)
+            model.MergeFromString(view.version_body + view.body)
         model.name = f"{view.parent}/models/{view.id}"
         if versioned:
             model.name += f"@{view.number}"
         model.version_id = str(view.number)
         model.version_aliases.extend(view.aliases.split())
-        model.create_time.FromMicroseconds(view.create_time)
-        model.update_time.FromMicroseconds(view.update_time)
-        model.version_create_time.FromMicroseconds(view.version_create_time)
-        model.version_update_time.FromMicroseconds(view.version_update_time)
+        _tell(model.create_time, view.create_time)
+        _tell(model.update_time, view.update_time)
+        _tell(model.version_create_time, view.version_create_time)
+        _tell(model.version_update_time, view.version_update_time)
         model.etag = _etag(view)
         return model
 
@@ -1091,7 +1092,11 @@ class Service:
         """A page of a list, with the token of the next one if there is more."""
         answer = response()
         shown = views[: query.limit]
-        answer.models.extend(apply_read_mask(self._message(view, versioned=versioned), mask) for view in shown)
+        for view in shown:
+            if mask:
+                answer.models.append(apply_read_mask(self._message(view, versioned=versioned), mask))
+            else:
+                self._message(view, versioned=versioned, into=answer.models.add())
         if len(views) > query.limit:
             answer.next_page_token = query.token(_position(shown[-1], page, of_version=versioned))
         return answer
@@ -1395,6 +1400,12 @@ _EPOCH: Final = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
 _MICROSECOND: Final = dt.timedelta(microseconds=1)
 
 _ETAG: Final = struct.Struct(">IIII")
+
+
+def _tell(moment: Any, microseconds: int) -> None:
+    """Set a Timestamp, at a third of the price of its own method."""
+    moment.seconds, rest = divmod(microseconds, 1_000_000)
+    moment.nanos = rest * 1000
 
 
 def _etag(view: View) -> str:
