@@ -209,10 +209,11 @@ tests of `tests/behaviour` that are marked `cassette`.
 
 ## How they are played
 
-`tests/cassettes` plays each three times. To the client, with vcrpy's `record_mode="none"`: method, path, query and body
-have to be those on file, in that order, and no socket can be opened. To a fresh emulator, as questions, whose answers
-are compared with those on file but for what `MASKS` in `tests/cassettes/questions.py` names. And with the emulator once
-more, recorded again: that has to be the same file, byte for byte.
+`tests/cassettes` plays each three times. To the client, with vcrpy's `record_mode="none"`: method, path and query have
+to be those on file, in that order but for reads of neighbouring versions; a body has to be that of a request on file
+with the same method, path and query, whichever of those it is; and no socket can be opened. To a fresh emulator, as
+questions, whose answers are compared with those on file but for what `MASKS` in `tests/cassettes/questions.py` names.
+And with the emulator once more, recorded again: that has to be the same file, byte for byte, bodies in order included.
 """
 
 

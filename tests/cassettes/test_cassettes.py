@@ -36,7 +36,7 @@ def file_of(scenario: Scenario) -> Path:
 @every_scenario
 @pytest.mark.disable_socket
 def test_to_the_client(scenario: Scenario) -> None:
-    """The client says what is on file, word for word and in that order, and makes of the answers what it should."""
+    """The client says what is on file, word for word, and makes of the answers what it should."""
     with tape.replaying(file_of(scenario)):
         scenario.hold(recorder.world(recorder.NOBODY))
 
