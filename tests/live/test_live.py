@@ -316,10 +316,15 @@ def test_recorded_elsewhere(
     with Emulator(grpc_port=None, **recorder.counted(), **LOOKS_NOWHERE) as emulator:
         somebody_elses(emulator)
         arguments = ["record", "acme-prod-1", "gs://models-1", "--endpoint", str(emulator.rest)]
-        assert main([*arguments, "--folder", str(tmp_path)]) == 0
+        status = main([*arguments, "--folder", str(tmp_path)])
+        told = capsys.readouterr().out
+        if "dictionary changed size during iteration" in told:
+            # vcrpy walks through a dict that the threads of a server in this very process can change: once more.
+            status = main([*arguments, "--yes", "--folder", str(tmp_path)])
+            told = capsys.readouterr().out
+        assert status == 0
         assert left(emulator) == ["somebody else's"]
 
-    told = capsys.readouterr().out
     assert storage_emulator.names("models-1") == []
     assert {file.stem for file in tmp_path.iterdir()} == {one.file for one in SCENARIOS if not one.note}
     assert "0 kinds of answers differ in 11 conversations." in told
