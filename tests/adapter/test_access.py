@@ -255,7 +255,8 @@ def test_credentials_without_anything_in_them(zenml: ZenML, key: Path, emulator:
 def test_which_credentials_are_described(zenml: ZenML, key: Path) -> None:
     """ZenML's ``describe`` prints a key that is a setting, and not one that is in a secret: the guide says so."""
     plain = zenml.use(credentials=f"@{key}")
-    assert "PRIVATE KEY" in zenml(f"model-registry describe {plain}")
+    printed = zenml(f"model-registry describe {plain}")
+    assert "PRIVATEKEY" in "".join(filter(str.isalpha, printed))  # a table breaks a text wherever it is full
     zenml(f"secret create described --key=@{key}")
     secret = zenml.use(credentials="{{described.key}}")
     shown = zenml(f"model-registry describe {secret}")
