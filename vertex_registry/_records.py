@@ -176,7 +176,8 @@ class Retry:
         first: The longest wait before the second try; it doubles with each further one.
         most: The longest wait between two tries, unless the server asks for more.
         sleep: What waits that many seconds.
-        random: What gives a number from 0 up to 1; each wait is that share of the longest.
+        random: What gives a number from 0 up to 1; each wait is that share of the longest. Unless told otherwise it is
+            the operating system, which the seeds of an experiment neither steer nor notice.
         clock: What tells the time that the budgets are measured with.
     """
 
@@ -185,5 +186,5 @@ class Retry:
     first: float = attrs.field(default=0.2, validator=_positive)
     most: float = attrs.field(default=10.0, validator=_positive)
     sleep: Callable[[float], None] = attrs.field(default=time.sleep, repr=False)
-    random: Callable[[], float] = attrs.field(default=random.random, repr=False)
+    random: Callable[[], float] = attrs.field(default=random.SystemRandom().random, repr=False)
     clock: Callable[[], float] = attrs.field(default=time.monotonic, repr=False)

@@ -937,6 +937,8 @@ class _Google:
             self.client: Any = Client(project=project, credentials=credentials, **options)
         except google.auth.exceptions.DefaultCredentialsError as error:
             raise AuthenticationError(f"There are no usable credentials for Cloud Storage. {_LOG_IN}") from error
+        # As of 3.17 it also asks for the bucket itself, from a thread that outlives every budget and the client.
+        self.client._bucket_metadata_cache = None  # noqa: SLF001  # there is no public way for one client
         self._plain = requests.Session()
         self._signed = requests.Session() if emulator else AuthorizedSession(credentials)  # type: ignore[no-untyped-call]  # upstream
 

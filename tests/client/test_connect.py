@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import random
 from typing import TYPE_CHECKING, Any
 
 import google.oauth2.credentials
@@ -234,3 +235,13 @@ def test_an_account_that_is_known_later() -> None:
     assert _rpc.principal(credentials) is None
     credentials.service_account_email = "vm@acme.iam.gserviceaccount.com"
     assert _rpc.principal(credentials) == "vm@acme.iam.gserviceaccount.com"
+
+
+def test_waits_leave_the_random_numbers_of_an_experiment_alone() -> None:
+    """A seed that a script sets neither is used up by a retry nor makes many processes wait for equally long."""
+    random.seed(7)
+    seeded = random.getstate()
+    first = Retry().random()
+    assert random.getstate() == seeded
+    random.seed(7)
+    assert Retry().random() != first

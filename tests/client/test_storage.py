@@ -1269,6 +1269,15 @@ def test_credentials_that_ran_out_are_said(make: Callable[..., Storage], monkeyp
         make(credentials=expired, project="acme").look("gs://some-bucket/churn-1")
 
 
+def test_nothing_goes_on_after_the_answer(make: Callable[..., Storage], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Once a call has failed within its budget, no thread of Google's package goes on asking for the bucket."""
+    monkeypatch.setenv("STORAGE_EMULATOR_HOST", "http://127.0.0.1:9")
+    before = set(threading.enumerate())
+    with pytest.raises(UnavailableError):
+        make(retry=Clock().once()).look("gs://some-bucket/churn-1")
+    assert set(threading.enumerate()) <= before
+
+
 @pytest.mark.parametrize("uri", ["s3://bucket/dir", "gs:///dir", "./model", "bucket/dir"])
 def test_what_is_not_in_cloud_storage_is_refused(storage: Storage, tmp_path: Path, folder: Path, uri: str) -> None:
     """A URI of something else is refused before anything is asked."""
