@@ -9,7 +9,7 @@ ZENML  := .venv-zenml
 LIVE    = $(if $(LOCATION),--location "$(LOCATION)") $(if $(YES),--yes)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check format lowest record live record-live clean
+.PHONY: help demo test check format lowest loaders record live record-live clean
 
 help:     ## list what there is
 	@grep -hE '^[a-z-]+: .*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 18
@@ -59,6 +59,13 @@ lowest:  ## run the tests with the lowest versions that pyproject.toml allows
 	@.venv-lowest/bin/uv pip install --quiet --python .venv-lowest --resolution lowest-direct --editable '.[storage]' --group test
 	@.venv-lowest/bin/python -m pytest --numprocesses 2 --quiet -m "not cassette" -k "not no_credentials" tests/behaviour tests/client
 
+# Elsewhere in these tests a library that is not installed is a test skipped; here it is a test failed.
+loaders:   ## load models that torch, Keras, TensorFlow, XGBoost and scikit-learn wrote
+	@test -x .venv-loaders/bin/python || $(PYTHON) -m venv .venv-loaders
+	@.venv-loaders/bin/python -m pip install -qq --disable-pip-version-check --upgrade 'pip>=25.1'
+	@.venv-loaders/bin/python -m pip install -qq --disable-pip-version-check --editable . --group loaders
+	@EVERY_LIBRARY=1 .venv-loaders/bin/python -m pytest --quiet tests/client/test_loading.py
+
 record: $(READY)   ## record the cassettes against the emulator
 	@$(BIN)/python -m tests.cassettes.recorder
 
@@ -69,4 +76,4 @@ record-live: $(READY)   ## record the cassettes against the real Vertex: likewis
 	@$(BIN)/python -m tests.live record "$(PROJECT)" "$(BUCKET)" $(LIVE)
 
 clean:   ## remove .venv and every cache
-	rm -rf $(VENV) $(ZENML) $(ZENML)-gcp .venv-lowest .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis .coverage*
+	rm -rf $(VENV) $(ZENML) $(ZENML)-gcp .venv-lowest .venv-loaders .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis .coverage*

@@ -1,7 +1,13 @@
-"""From an artifact's folder to the model object in it."""
+"""From an artifact's folder to the model object in it.
+
+The libraries that write models are large, and a test whose library is not installed is skipped. `make loaders` installs
+them all, and sets ``EVERY_LIBRARY``, with which none is.
+"""
 
 from __future__ import annotations
 
+import importlib
+import os
 import pickle
 import re
 import zipfile
@@ -16,6 +22,11 @@ from vertex_registry import InvalidArgumentError, NotFoundError, RegistryError
 from vertex_registry._loading import FORMATS, _is_script, load
 
 WHERE = "gs://models/line/1"
+
+
+def library(name: str) -> Any:
+    """A library that writes models. The test ends here where it is not installed."""
+    return importlib.import_module(name) if os.environ.get("EVERY_LIBRARY") else pytest.importorskip(name)
 
 
 @pytest.fixture(scope="module")
@@ -104,8 +115,8 @@ def test_a_library_that_is_not_here(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 @pytest.mark.parametrize("name", ["model.bst", "model.json", "model.ubj"])
 def test_xgboost(tmp_path: Path, name: str) -> None:
     """A booster comes back from each of XGBoost's own files, and nobody has to be trusted."""
-    xgboost = pytest.importorskip("xgboost")
-    numpy = pytest.importorskip("numpy")
+    xgboost = library("xgboost")
+    numpy = library("numpy")
     features = numpy.array([[0.0], [1.0], [2.0], [3.0]])
     data = xgboost.DMatrix(features, label=features[:, 0])
     booster = xgboost.train({"base_score": 0.0}, data, num_boost_round=5)
@@ -122,7 +133,7 @@ def test_xgboost(tmp_path: Path, name: str) -> None:
 @pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning")
 def test_torch(tmp_path: Path, name: str, *, script: bool) -> None:
     """A module comes back from a file of each name, and so does one that was scripted."""
-    torch = pytest.importorskip("torch")
+    torch = library("torch")
     module = torch.nn.Linear(2, 1)
     if script:
         torch.jit.script(module).save(tmp_path / name)
@@ -135,7 +146,7 @@ def test_torch(tmp_path: Path, name: str, *, script: bool) -> None:
 
 def test_torch_before_its_zip_files(tmp_path: Path) -> None:
     """A module in the form that torch wrote before 1.6 comes back as well."""
-    torch = pytest.importorskip("torch")
+    torch = library("torch")
     module = torch.nn.Linear(2, 1)
     torch.save(module, tmp_path / "model.pt", _use_new_zipfile_serialization=False)
 
@@ -156,8 +167,8 @@ def test_a_scripted_module_is_told_by_its_files(tmp_path: Path) -> None:
 @pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # Keras on TensorFlow
 def test_keras(tmp_path: Path) -> None:
     """A Keras model comes back from its own file."""
-    keras = pytest.importorskip("keras")
-    numpy = pytest.importorskip("numpy")
+    keras = library("keras")
+    numpy = library("numpy")
     model = keras.Sequential([keras.layers.Input((2,)), keras.layers.Dense(1)])
     model.save(tmp_path / "model.keras")
 
@@ -167,7 +178,7 @@ def test_keras(tmp_path: Path) -> None:
 
 def test_tensorflow(tmp_path: Path) -> None:
     """A saved model of TensorFlow's comes back from its folder."""
-    tf = pytest.importorskip("tensorflow")
+    tf = library("tensorflow")
 
     class Twice(tf.Module):  # type: ignore[misc,name-defined]  # what it is, is known at run time only
         @tf.function(input_signature=[tf.TensorSpec([None], tf.float32)])  # type: ignore[untyped-decorator]  # likewise
