@@ -16,10 +16,12 @@ if TYPE_CHECKING:
 
 LATER = 1e6  # seconds; longer than anybody waits
 
+# Shells start what runs in the background with Ctrl-C ignored, and every process below inherits that.
 SCRIPT = """
-import logging, sys
+import logging, signal, sys
 from vertex_registry import RegistryClient, Retry
 
+signal.signal(signal.SIGINT, signal.default_int_handler)
 logging.basicConfig(level=logging.DEBUG, stream=sys.stdout, format="%(message)s")
 retry = Retry(calls=1e6, operations=1e6, first=1e5, most=1e5, random=lambda: 1.0)
 with RegistryClient(endpoint=sys.argv[1], retry=retry) as registry:
@@ -43,11 +45,14 @@ def interrupt(endpoint: str, when: str) -> str:
     command = [sys.executable, "-u", "-c", SCRIPT, endpoint]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as process:
         assert process.stdout is not None
-        for line in process.stdout:
-            if when in line:
-                process.send_signal(signal.SIGINT)
-                break
-        said, _ = process.communicate(timeout=60)
+        try:
+            for line in process.stdout:
+                if when in line:
+                    process.send_signal(signal.SIGINT)
+                    break
+            said, _ = process.communicate(timeout=60)
+        finally:
+            process.kill()
     return said
 
 
