@@ -38,6 +38,7 @@ import sys
 import tempfile
 import threading
 import unicodedata
+import warnings
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path, PurePosixPath
 from types import SimpleNamespace
@@ -59,7 +60,7 @@ from vertex_registry.errors import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Sized
 
 T = TypeVar("T")
 
@@ -349,7 +350,7 @@ class Storage:
                 generation = 0 if blob is None else int(blob.generation)
                 uploads.append(_Upload(file, sums[file].crc32c, bucket, prefix + file.name, generation))
         uploads.sort(key=lambda upload: -upload.file.size)
-        with self._bar(f"Uploading {local.source}", sum(upload.file.size for upload in uploads)) as advance:
+        with self._bar(f"Uploading {_files(uploads)}", sum(upload.file.size for upload in uploads)) as advance:
             self._in_parallel(uploads, lambda upload, stopped: self._send(upload, stopped, advance))
         if uploads:
             there = {blob.name: blob for blob in self._list(bucket, prefix)}
@@ -616,7 +617,7 @@ class Storage:
                 whole = Path(hidden) / "whole"
                 whole.mkdir()
                 ordered = sorted(blobs.items(), key=lambda item: -int(item[1].size))
-                with self._bar(f"Downloading {uri}", size) as advance:
+                with self._bar(f"Downloading {_files(blobs)}", size) as advance:
                     self._in_parallel(
                         ordered, lambda item, stopped: self._fetch(item[1], whole / item[0], stopped, advance)
                     )
@@ -778,15 +779,14 @@ class Storage:
 
     @contextlib.contextmanager
     def _bar(self, what: str, size: int) -> Iterator[Callable[[int], None]]:
-        shown = self._progress if self._progress is not None else _on_terminal() or _in_notebook()
-        try:
-            from tqdm.auto import tqdm  # noqa: PLC0415  # of the extra; a bar is worth no error
-        except ImportError:
-            shown = False
-        if not shown or not size:
+        notebook = _in_notebook()
+        shown = self._progress if self._progress is not None else notebook or _on_terminal()
+        tqdm = _tqdm() if shown and size else None
+        if tqdm is None:
             yield lambda _: None
             return
-        with tqdm(desc=what, total=size, unit="B", unit_scale=True, unit_divisor=1024, leave=False) as bar:
+        # What a notebook holds is read later as well: there the bar stays, with what it came to.
+        with tqdm(desc=what, total=size, unit="B", unit_scale=True, unit_divisor=1024, leave=notebook) as bar:
             lock = threading.Lock()
 
             def advance(count: int) -> None:
@@ -1222,6 +1222,24 @@ def _writing(uri: str) -> Iterator[None]:
         what = "there is no room" if error.errno in _FULL else (error.strerror or type(error).__name__).lower()
         where = f" in {error.filename}" if error.filename else ""
         raise RegistryError(f"{uri} was not fetched: {what}{where}. Nothing was kept.", resource=uri) from error
+
+
+def _files(items: Sized) -> str:
+    return f"{len(items):,} file" + ("s" if len(items) != 1 else "")
+
+
+def _tqdm() -> Any:
+    """What draws a bar, or None where it is not installed: a bar is worth no error."""
+    try:
+        from tqdm import TqdmWarning  # noqa: PLC0415  # of the extra
+
+        with warnings.catch_warnings():
+            # In a notebook without ipywidgets it draws the bar in text, and says so of itself.
+            warnings.simplefilter("ignore", TqdmWarning)
+            from tqdm.auto import tqdm  # noqa: PLC0415
+    except ImportError:
+        return None
+    return tqdm
 
 
 def _on_terminal() -> bool:
