@@ -993,22 +993,10 @@ class Service:
         return view
 
     def _message(self, view: View, *, versioned: bool, into: Any = None) -> Any:
-        """The view as a ``Model``, a new one or the empty one that is given: of the two blobs the later one wins."""
+        """The view as a ``Model``, a new one or the empty one that is given."""
         model = _Model() if into is None else into
-        if self._assume.label_wins == "version":
-            model.MergeFromString(view.body + view.version_body)
-        else:
-            model.MergeFromString(view.version_body + view.body)
-        model.name = f"{view.parent}/models/{view.id}"
-        if versioned:
-            model.name += f"@{view.number}"
-        model.version_id = str(view.number)
-        model.version_aliases.extend(view.aliases.split())
-        _tell(model.create_time, view.create_time)
-        _tell(model.update_time, view.update_time)
-        _tell(model.version_create_time, view.version_create_time)
-        _tell(model.version_update_time, view.version_update_time)
-        model.etag = _etag(view)
+        is_short = len(view.body) + len(view.version_body) <= _SHORT
+        model.MergeFromString((_show_again if is_short else _show)(view, versioned, self._assume.label_wins))
         return model
 
     def _check_etag(self, etag: str, view: View, *, of_version: bool, stale: bool) -> None:
@@ -1400,6 +1388,33 @@ _EPOCH: Final = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
 _MICROSECOND: Final = dt.timedelta(microseconds=1)
 
 _ETAG: Final = struct.Struct(">IIII")
+
+
+def _show(view: View, versioned: bool, label_wins: str) -> bytes:
+    """The view as a serialised ``Model``: of the two blobs the later one wins."""
+    model = _Model()
+    if label_wins == "version":
+        model.MergeFromString(view.body + view.version_body)
+    else:
+        model.MergeFromString(view.version_body + view.body)
+    model.name = f"{view.parent}/models/{view.id}"
+    if versioned:
+        model.name += f"@{view.number}"
+    model.version_id = str(view.number)
+    model.version_aliases.extend(view.aliases.split())
+    _tell(model.create_time, view.create_time)
+    _tell(model.update_time, view.update_time)
+    _tell(model.version_create_time, view.version_create_time)
+    _tell(model.version_update_time, view.version_update_time)
+    model.etag = _etag(view)
+    serialised: bytes = model.SerializeToString()
+    return serialised
+
+
+# A view never changes, and who lists looks at the same ones again and again: those looked at lately need not be built.
+# Long ones must be, so that what is kept stays small.
+_show_again: Final = functools.lru_cache(maxsize=4096)(_show)
+_SHORT: Final = 4096
 
 
 def _tell(moment: Any, microseconds: int) -> None:
