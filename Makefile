@@ -6,10 +6,12 @@ BIN    := $(VENV)/bin
 READY  := $(VENV)/ready
 ZENML  := .venv-zenml
 
+ADAPTER_GCP := $(ZENML)-gcp/bin/python -m pytest --numprocesses 2 --dist worksteal --quiet -m zenml tests/adapter
+
 LIVE    = $(if $(LOCATION),--location "$(LOCATION)") $(if $(YES),--yes)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check format lowest loaders record live record-live clean
+.PHONY: help demo test check format lowest zenml-gcp loaders record live record-live clean
 
 help:     ## list what there is
 	@grep -hE '^[a-z-]+: .*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 18
@@ -39,7 +41,7 @@ demo: $(READY)   ## train, register, promote and list real models, with no cloud
 test: $(READY) $(ZENML)/ready $(ZENML)-gcp/ready   ## run every test, with branch coverage
 	@$(BIN)/python -m pytest --numprocesses 2 --cov --cov-report= --quiet
 	@$(ZENML)/bin/python -m pytest --numprocesses 2 --dist worksteal --cov --cov-append --cov-report=term --cov-fail-under=96 --quiet -m zenml tests/adapter
-	@$(ZENML)-gcp/bin/python -m pytest --quiet tests/adapter/test_defects.py
+	@$(ADAPTER_GCP) --deselect tests/adapter/test_guide.py::test_the_guide
 
 check: $(READY) $(ZENML)/ready   ## run ruff, mypy and the import contracts
 	@$(BIN)/ruff check
@@ -58,6 +60,10 @@ lowest:  ## run the tests with the lowest versions that pyproject.toml allows
 	@.venv-lowest/bin/python -m pip install -qq --disable-pip-version-check uv
 	@.venv-lowest/bin/uv pip install --quiet --python .venv-lowest --resolution lowest-direct --editable '.[storage]' --group test
 	@.venv-lowest/bin/python -m pytest --numprocesses 2 --quiet -m "not cassette" -k "not no_credentials" tests/behaviour tests/client
+
+# `make test` leaves out the guide here, whose processes take as long as all the others together.
+zenml-gcp: $(ZENML)-gcp/ready   ## run the tests of the ZenML adapter with the Google SDK that ZenML itself installs
+	@$(ADAPTER_GCP)
 
 # Elsewhere in these tests a library that is not installed is a test skipped; here it is a test failed.
 loaders:   ## load models that torch, Keras, TensorFlow, XGBoost and scikit-learn wrote

@@ -57,6 +57,7 @@ class ZenML:
 
     def __init__(self) -> None:
         self._numbers = itertools.count(1)
+        self._shared: dict[str, str] = {}
 
     def try_(self, command: str | list[str]) -> Result:
         """Run one command, without its first word."""
@@ -75,12 +76,20 @@ class ZenML:
 
     def use(self, **settings: Any) -> str:
         """Register a model registry with these settings, make it the active stack's, and give its name."""
-        number = next(self._numbers)
-        name = f"vertex_{number}"
+        name = f"vertex_{next(self._numbers)}"
         options = [f"--{key}={value}" for key, value in settings.items()]
         self(["model-registry", "register", name, "--flavor=vertex", *options])
-        self(f"stack register stack_{number} -o default -a default -r {name} --set")
+        self(f"stack register {name} -o default -a default -r {name} --set")
         return name
+
+    def share(self, **settings: Any) -> str:
+        """The same with a registry that no test changes, and that is made once, which takes time."""
+        key = repr(sorted(settings.items()))
+        if key in self._shared:
+            self(f"stack set {self._shared[key]}")
+        else:
+            self._shared[key] = self.use(**settings)
+        return self._shared[key]
 
 
 def _is_noise(line: str) -> bool:

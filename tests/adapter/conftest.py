@@ -1,8 +1,9 @@
 """ZenML itself, with a store of its own in a temporary directory, and a Vertex of our own.
 
 These tests run where ZenML is installed (`make test` has a virtual environment for them) and nowhere else. One ZenML
-serves all tests of a process: making its store takes seconds. Each test has a registry component and a Vertex of its
-own. The command line is run in this process, through click's own runner, and is the one that people type into.
+serves all tests of a process: making its store takes seconds. Each test has a Vertex of its own, and a registry
+component of its own where it changes that. The command line is run in this process, through click's own runner, and is
+the one that people type into.
 """
 
 from __future__ import annotations
@@ -36,8 +37,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if HERE in item.path.parents:
             item.add_marker(pytest.mark.zenml)
-            # ZenML and what it stands on warn of much; a warning from here is still an error.
-            item.add_marker(pytest.mark.filterwarnings("ignore", "error:::vertex_registry"))
+            # ZenML and what it stands on warn of much; a warning from here is still an error, unless the test says more.
+            item.add_marker(pytest.mark.filterwarnings("ignore", "error:::vertex_registry"), append=False)
 
 
 @pytest.fixture(scope="session")
@@ -79,9 +80,9 @@ def emulator(monkeypatch: pytest.MonkeyPatch) -> Iterator[Emulator]:
 
 @pytest.fixture
 def component(zenml: ZenML, emulator: Emulator) -> str:
-    """The name of a registry component without settings, in the active stack."""
+    """The name of a registry component without settings, in the active stack; it is not to be changed."""
     del emulator
-    return zenml.use()
+    return zenml.share()
 
 
 @pytest.fixture

@@ -49,7 +49,7 @@ def staging(
 ) -> VertexModelRegistry:
     """A registry with a staging bucket."""
     del storage, emulator
-    zenml.use(staging_bucket="gs://staging/models")
+    zenml.share(staging_bucket="gs://staging/models")
     return active()
 
 

@@ -290,7 +290,7 @@ def test_15_a_version_has_its_own_description_and_times(
     times = iter(dt.datetime(2026, 1, day, 12, tzinfo=dt.UTC) for day in range(1, 29))
     with Emulator(storage="", now=lambda: next(times)) as emulator:
         monkeypatch.setenv("VERTEX_AI_EMULATOR_HOST", str(emulator.grpc))
-        zenml.use()
+        zenml.share()
         registry = active()
         one = registry.register_model_version("churn", "1", "gs://models/churn/1", "first")
         two = registry.register_model_version("churn", "2", "gs://models/churn/2", "second")

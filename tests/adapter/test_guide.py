@@ -1,15 +1,19 @@
-"""The guide, docs/zenml.md, from beginning to end, in processes of its own."""
+"""The guide, docs/zenml.md, from beginning to end: its commands and its pipeline in processes of their own."""
 
 from __future__ import annotations
 
 import os
+import pickle
 import re
+import runpy
 import subprocess
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from sklearn.datasets import load_iris
+from sklearn.linear_model import LogisticRegression
 
 from tests.adapter.command_line import environment
 from vertex_registry import RegistryClient
@@ -17,8 +21,12 @@ from vertex_registry._loading import FORMATS
 from vertex_registry.zenml import VertexModelRegistryConfig
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from tests.adapter.command_line import ZenML
     from tests.storage.server import StorageServer
     from vertex_registry.emulator import Emulator
+    from vertex_registry.zenml import VertexModelRegistry
 
 GUIDE = Path(__file__).parents[2] / "docs" / "zenml.md"
 TEXT = GUIDE.read_text(encoding="utf-8")
@@ -70,18 +78,17 @@ class Shell:
         assert "<" not in command, command
         return self.run(command, answer="y\n")
 
-    def python(self, *blocks: int) -> str:
-        """Run blocks of the guide's Python as one script."""
-        code = [block for kind, block in BLOCKS if kind == "python"]
-        script = self.folder / "run.py"
-        script.write_text("\n".join(code[block] for block in blocks), encoding="utf-8")
-        return self.run(f"python {script.name}")
+
+def script(folder: Path, *blocks: int) -> Path:
+    """Blocks of the guide's Python as one script."""
+    code = [block for kind, block in BLOCKS if kind == "python"]
+    file = folder / "run.py"
+    file.write_text("\n".join(code[block] for block in blocks), encoding="utf-8")
+    return file
 
 
 def test_the_guide(tmp_path: Path, storage: StorageServer, key: Path, emulator: Emulator) -> None:
-    """Each command and each line of Python of the guide does what the guide says, against a real server."""
-    storage.put("models", "churn/1/model.joblib", b"a model")
-    storage.put("models", "raw/weights.bin", b"another")
+    """Each command of the guide and its pipeline do what the guide says, against a real server."""
     shell = Shell(tmp_path)
     assert key.parent == tmp_path
 
@@ -93,7 +100,7 @@ def test_the_guide(tmp_path: Path, storage: StorageServer, key: Path, emulator: 
     shell.run_the_guides("zenml stack register")
     shell.run_the_guides("zenml model-registry update", BUCKET="guide")
 
-    assert "Model version 1 registered in Model Registry" in shell.python(0, 1)
+    assert "Model version 1 registered in Model Registry" in shell.run(f"python {script(tmp_path, 0, 1).name}")
     (stored,) = [name for name in storage.names("guide") if name.endswith("model.pkl")]
     assert "artifact.pkl" not in stored
     with RegistryClient(project="acme") as client:
@@ -105,7 +112,6 @@ def test_the_guide(tmp_path: Path, storage: StorageServer, key: Path, emulator: 
     assert re.search(r"iris_clf +1 ", shell.run_the_guides("zenml model-registry models list-versions iris_clf"))
     assert registered.artifact_uri in shell.run_the_guides("zenml model-registry models get-version")
     assert re.search(r"STAGE +Production", shell.run_the_guides("zenml model-registry models update-version"))
-    shell.python(2, 3, 4)
     shell.run_the_guides("zenml model-registry models delete-version")
     with RegistryClient(project="acme") as client, pytest.raises(KeyError):
         client.get_model("iris_clf")
@@ -115,6 +121,31 @@ def test_the_guide(tmp_path: Path, storage: StorageServer, key: Path, emulator: 
     sent = [request for request in emulator.requests() if "zenml/" in request.metadata["x-goog-api-client"]]
     assert sent
     assert all(request.metadata["authorization"].startswith("Bearer sha256:") for request in sent)
+
+
+@pytest.mark.filterwarnings("ignore:Google has no serving image for scikit-learn")
+def test_the_guides_python(
+    zenml: ZenML,
+    storage: StorageServer,
+    emulator: Emulator,
+    active: Callable[[], VertexModelRegistry],
+    tmp_path: Path,
+) -> None:
+    """Each line of Python of the guide that is no pipeline does what the guide says."""
+    storage.put("models", "churn/1/model.joblib", b"a model")
+    storage.put("models", "raw/weights.bin", b"another")
+    (tmp_path / "artifact.pkl").write_bytes(
+        pickle.dumps(LogisticRegression(max_iter=1000).fit(*load_iris(return_X_y=True)))
+    )
+    zenml.use(staging_bucket="gs://guide")
+    active().register_model_version("iris_clf", "1", str(tmp_path))
+
+    ran = runpy.run_path(str(script(tmp_path, 2, 3, 4)))
+    ran["registry"].cleanup()
+    assert {request.message.model.display_name for request in emulator.requests() if request.rpc == "UploadModel"} == {
+        "iris_clf",
+        "churn",
+    }
 
 
 def test_the_settings_are_in_the_guide() -> None:

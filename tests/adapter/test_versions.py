@@ -161,7 +161,7 @@ def test_dates_are_in_utc(
     try:
         with Emulator(storage="", now=lambda: now) as emulator:
             monkeypatch.setenv("VERTEX_AI_EMULATOR_HOST", str(emulator.grpc))
-            zenml.use()
+            zenml.share()
             registry = active()
             registry.register_model_version("churn", "before", "gs://models/1")
             now += dt.timedelta(hours=1)
