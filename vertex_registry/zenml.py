@@ -602,16 +602,16 @@ def _fetch(source: str, folder: Path) -> None:
 
 
 def _rename_pickle(source: str, folder: Path) -> None:
-    """Give ZenML's pickle the name that the scikit-learn image loads, where nothing else has it."""
-    pickled, loaded = folder / "artifact.pkl", folder / "model.pkl"
-    if not pickled.exists():
+    """Give ZenML's pickle the name that the scikit-learn image loads, where nothing else is the model."""
+    models = [name for name in ("artifact.pkl", "model.joblib", "model.pkl") if (folder / name).exists()]
+    if "artifact.pkl" not in models:
         return
-    if loaded.exists():
+    if len(models) > 1:
         raise VertexRegistryError(
-            f"There are an artifact.pkl and a model.pkl in {source!r}, and the scikit-learn image loads one model. "
-            "Nothing was registered. Take one of them away."
+            f"{source!r} holds {' and '.join(models)}, and the scikit-learn image loads one model. Nothing was "
+            "registered. Take away all of them but the one that is the model, which may have any of these names."
         )
-    pickled.rename(loaded)
+    (folder / "artifact.pkl").rename(folder / "model.pkl")
 
 
 def _digest(folder: Path) -> str:

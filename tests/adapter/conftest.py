@@ -37,7 +37,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if HERE in item.path.parents:
             item.add_marker(pytest.mark.zenml)
-            # ZenML and what it stands on warn of much; a warning from here is still an error, unless the test says more.
+            # ZenML and what it stands on warn of much; a warning from here is an error, unless the test says more.
             item.add_marker(pytest.mark.filterwarnings("ignore", "error:::vertex_registry"), append=False)
 
 

@@ -301,12 +301,21 @@ def test_a_file_as_the_source(staging: VertexModelRegistry, artifact: Path, emul
     assert "UploadModel" not in {request.rpc for request in emulator.requests()}
 
 
-def test_two_pickles(staging: VertexModelRegistry, artifact: Path, storage: StorageServer) -> None:
-    """Beside a model.pkl ZenML's pickle is not renamed: which of them is the model is not guessed."""
-    (artifact / "model.pkl").write_bytes(b"another")
+@pytest.mark.parametrize("others", [["model.joblib"], ["model.pkl"], ["model.joblib", "model.pkl"]], ids="-".join)
+def test_several_models(
+    staging: VertexModelRegistry, artifact: Path, storage: StorageServer, others: list[str]
+) -> None:
+    """Beside another model ZenML's pickle is not renamed: which is meant is not guessed, and all are named."""
+    for other in others:
+        (artifact / other).write_bytes(b"another")
     before = storage.names("staging")
-    with pytest.raises(RuntimeError, match="an artifact.pkl and a model.pkl in .*Take one of them away"):
+    with pytest.raises(RuntimeError) as refused:
         staging.register_model_version("iris", "1", str(artifact))
+
+    message = str(refused.value)
+    assert f"{artifact}' holds {' and '.join(['artifact.pkl', *others])}, and the" in message
+    assert "Nothing was registered. Take away all of them but the one that is the model" in message
+    assert "\n" not in message
     assert storage.names("staging") == before
 
 
