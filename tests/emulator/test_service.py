@@ -52,6 +52,9 @@ CONTAINERS: list[tuple[str, dict[str, Any]]] = [
     ("startup_probe.period_seconds", {"startup_probe": {"period_seconds": -4}}),
     ("health_probe.timeout_seconds", {"health_probe": {"timeout_seconds": -1}}),
     ("liveness_probe.failure_threshold", {"liveness_probe": {"failure_threshold": -1}}),
+    ("startup_probe.http_get.port", {"startup_probe": {"http_get": {"path": "/", "port": 65536}}}),
+    ("health_probe.tcp_socket.port", {"health_probe": {"tcp_socket": {"port": -1}}}),
+    ("liveness_probe.grpc.port", {"liveness_probe": {"grpc": {"port": 70000}}}),
 ]
 
 

@@ -9,16 +9,21 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import tempfile
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import grpc
 import pytest
+import requests
 from google.api_core.exceptions import GoogleAPICallError, from_grpc_status
+from google.auth.credentials import AnonymousCredentials
 from google.cloud import aiplatform_v1
 from google.cloud.aiplatform_v1.services.model_service.transports.grpc import ModelServiceGrpcTransport
+from google.cloud.aiplatform_v1.services.model_service.transports.rest import ModelServiceRestTransport
 from hypothesis import settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from vertex_registry.emulator import Emulator
 
@@ -233,6 +238,13 @@ FILTERS: Final[dict[str, Callable[[str, Model, dict[str, str]], bool]]] = {
 }
 
 
+def code_of(error: GoogleAPICallError) -> Any:
+    """The canonical code; over REST it is in the body, since several codes share a status there."""
+    if isinstance(error.response, requests.Response):
+        return grpc.StatusCode[error.response.json()["error"]["status"]]
+    return error.grpc_status_code
+
+
 class Registry(RuleBasedStateMachine):
     """The emulator beside the rules."""
 
@@ -249,16 +261,17 @@ class Registry(RuleBasedStateMachine):
             }
         ),
         polls=st.sampled_from([0, 0, 1, 3]),
+        transport=st.sampled_from(["grpc", "grpc", "rest"]),
+        in_file=st.sampled_from([False, False, True]),
     )
-    def begin(self, switches: dict[str, str], polls: int) -> None:
-        self.emulator = Emulator(assume=switches, polls_until_done=polls)
-        self.channel = grpc.insecure_channel(str(self.emulator.grpc))
-        self.client = aiplatform_v1.ModelServiceClient(transport=ModelServiceGrpcTransport(channel=self.channel))
+    def begin(self, switches: dict[str, str], polls: int, transport: str, *, in_file: bool) -> None:
+        self.folder = tempfile.TemporaryDirectory() if in_file else None
+        data = None if self.folder is None else Path(self.folder.name, "registry.db")
+        self.emulators = lambda: Emulator(data=data, assume=switches, polls_until_done=polls)
+        self.transport = transport
         self.oracle = Rules(switches)
         self.lag = int(switches["list-lag"])
-        self.lists = 0
-        #: What lists may show, each with the number of lists that had been answered when it came to be.
-        self.snapshots: list[tuple[int, Rules]] = [(-self.lag, copy.deepcopy(self.oracle))]
+        self.start()
         #: The content that each etag was seen with, and the etags that each version was seen with.
         self.contents: dict[tuple[int, str], Any] = {}
         self.etags: dict[tuple[int, int], list[str]] = {}
@@ -269,14 +282,35 @@ class Registry(RuleBasedStateMachine):
         for labels, new in (({"x": "1"}, True), ({"x": "0", "y": "0"}, False), ({}, False)):
             self.upload("a", new=new, display_name="churn", labels=labels, aliases=[])
 
+    def start(self) -> None:
+        """An emulator, and Google's client of it."""
+        self.emulator = self.emulators()  # type: ignore[no-untyped-call]
+        transport: Any = ModelServiceGrpcTransport(channel=grpc.insecure_channel(str(self.emulator.grpc)))
+        if self.transport == "rest":
+            host = str(self.emulator.rest).removeprefix("http://")
+            nobody: Any = AnonymousCredentials()  # type: ignore[no-untyped-call]
+            transport = ModelServiceRestTransport(host=host, url_scheme="http", credentials=nobody)
+        self.client = aiplatform_v1.ModelServiceClient(transport=transport)
+        self.lists = 0
+        #: What lists may show, each with the number of lists that had been answered when it came to be.
+        self.snapshots: list[tuple[int, Rules]] = [(-self.lag, copy.deepcopy(self.oracle))]
+
+    def stop(self) -> None:
+        self.client.transport.close()  # type: ignore[no-untyped-call]
+        self.emulator.close()
+
     def teardown(self) -> None:
         """See that no write touched a model that it was not about."""
-        if hasattr(self, "emulator"):
+        if not hasattr(self, "emulator"):
+            return
+        try:
             if hasattr(self, "touched"):
                 self.touched = set("abc")
                 self.what_was_written_reads_as_the_rules_say()
-            self.channel.close()
-            self.emulator.close()
+        finally:
+            self.stop()
+            if self.folder is not None:
+                self.folder.cleanup()
 
     # --- one write, on both sides ---
 
@@ -294,7 +328,7 @@ class Registry(RuleBasedStateMachine):
         try:
             answer = actual()
         except GoogleAPICallError as error:
-            got = error.grpc_status_code
+            got = code_of(error)
         assert got == wanted
         if wanted is None:
             self.snapshots.append((self.lists, copy.deepcopy(self.oracle)))
@@ -445,6 +479,14 @@ class Registry(RuleBasedStateMachine):
                     name.rpartition("/")[2] for name in answer.imported_model_evaluation_slices
                 ]
 
+    @precondition(lambda self: self.folder is not None)
+    @rule()
+    def restart(self) -> None:
+        """The file holds everything; lists begin with what is there."""
+        self.stop()
+        self.start()
+        self.touched = set("abc")
+
     # --- reads ---
 
     def compare(self, model: Any, expected: dict[str, Any], home: Model) -> None:
@@ -476,7 +518,7 @@ class Registry(RuleBasedStateMachine):
                 except RefusedError as error:
                     with pytest.raises(GoogleAPICallError) as caught:
                         self.client.get_model(name=self.name(model, reference))
-                    assert caught.value.grpc_status_code == error.code
+                    assert code_of(caught.value) == error.code
                     continue
                 assert home is not None
                 name = self.name(model, str(number) if reference else "")
@@ -549,7 +591,7 @@ class Registry(RuleBasedStateMachine):
             self.listing()
             with pytest.raises(GoogleAPICallError) as caught:
                 self.client.list_model_versions(request)
-            assert caught.value.grpc_status_code == NOT_FOUND
+            assert code_of(caught.value) == NOT_FOUND
             return
         pages = list(self.pages(self.client.list_model_versions, request, size))
         rules = pages[0][0]
@@ -589,7 +631,7 @@ class Registry(RuleBasedStateMachine):
         except RefusedError as error:
             with pytest.raises(GoogleAPICallError) as caught:
                 self.client.list_model_evaluations(parent=self.name(model, reference))
-            assert caught.value.grpc_status_code == error.code
+            assert code_of(caught.value) == error.code
             return
         expected = home.versions[number].evaluations
         found = list(self.client.list_model_evaluations(parent=self.name(model, reference)))

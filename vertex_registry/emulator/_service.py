@@ -289,6 +289,7 @@ _LABEL_CHARACTERS: Final = 64
 _LABEL_BYTES: Final = 128
 _MAXIMUM_DEPLOYMENT_TIMEOUT: Final = 7200
 _MAXIMUM_PORT: Final = 65535
+_PROBES: Final = ("startup_probe", "health_probe", "liveness_probe")
 _PROBE_FIELDS: Final = (
     "period_seconds",
     "timeout_seconds",
@@ -404,9 +405,16 @@ def _check_container(spec: Any) -> Violations:
     # Probe: of four fields "Minimum value is 1", of initial_delay_seconds "Minimum value is 0"; what is 0 is not set.
     found += [
         (f"{probe}.{field}", "The value is less than its minimum")
-        for probe in ("startup_probe", "health_probe", "liveness_probe")
+        for probe in _PROBES
         for field in _PROBE_FIELDS
         if getattr(getattr(spec, probe), field) < 0
+    ]
+    # Of the port in each of a probe's actions: "Number must be in the range 1 to 65535." That 0 is not set is a guess.
+    found += [
+        (f"{probe}.{action}.port", "A port must be between 1 and 65535")
+        for probe in _PROBES
+        for action in ("http_get", "grpc", "tcp_socket")
+        if not 0 <= getattr(getattr(spec, probe), action).port <= _MAXIMUM_PORT
     ]
     return [(f"model.container_spec.{field}", message) for field, message in found]
 
