@@ -475,6 +475,56 @@ def test_any_body_is_answered(emulator: Emulator, path: str, body: tuple[bytes, 
         assert error["message"]
 
 
+# A fault that makes sense, or nearly, and now and then something in it that makes none.
+_sound: Final[st.SearchStrategy[dict[str, Any]]] = st.fixed_dictionaries(
+    {
+        "rpc": st.sampled_from(["GetModel", "UploadModel", "UpdateModel"]),
+        "code": st.sampled_from(["UNAVAILABLE", "OK"]),
+    },
+    optional={
+        "times": st.integers(1, 3),
+        "when": st.sampled_from(["before", "after", "operation"]),
+        "delay": st.sampled_from([0, 0.001]),
+        "drop": st.booleans(),
+        "retry_after": st.floats(0, 10),
+        "stale_etag": st.booleans(),
+        "message": _texts,
+    },
+)
+_odd: Final[st.SearchStrategy[dict[str, Any]]] = st.dictionaries(
+    st.sampled_from(["rpc", "code", "times", "when", "delay", "drop", "retry_after", "stale_etag", "message", "x"]),
+    _texts | st.sampled_from([None, True, -1, 0, 1, 2.5, 1e300, 10**30, [], {}]),
+    max_size=2,
+)
+_faults: Final = _sound | st.builds(lambda sound, odd: {**sound, **odd}, _sound, _odd)
+
+
+@given(planned=_faults)
+@settings(many, max_examples=200)
+def test_any_fault_is_planned_or_refused(emulator: Emulator, planned: dict[str, Any]) -> None:
+    """A fault that is planned is told as it was planned; a wrong one is refused in words, and nothing is planned."""
+    host, port = address_of(emulator)
+
+    def ask(verb: str, body: str) -> tuple[int, Any]:
+        content = body.encode()
+        head = f"{verb} /emulator/faults HTTP/1.1\r\nHost: {host}:{port}\r\nContent-Length: {len(content)}\r\n"
+        answer = exchange((host, port), f"{head}Connection: close\r\n\r\n".encode() + content)
+        return status_of(answer), json.loads(answer.partition(b"\r\n\r\n")[2])
+
+    emulator.forget_faults()
+    status, told = ask("POST", json.dumps(planned))
+    listed = ask("GET", "")[1]["faults"]
+    emulator.forget_faults()
+
+    if status == 200:
+        assert told["faults"] == listed
+        assert [{name: fault[name] for name in planned} for fault in listed] == [planned]
+    else:
+        assert status == 400
+        assert told["error"]["message"]
+        assert listed == []
+
+
 # --- bytes -------------------------------------------------------------------
 
 _noise: Final = st.binary(max_size=200) | st.sampled_from(
