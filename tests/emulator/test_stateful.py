@@ -644,4 +644,4 @@ class Registry(RuleBasedStateMachine):
 
 
 TestRegistry = Registry.TestCase
-TestRegistry.settings = settings(max_examples=20, stateful_step_count=50, deadline=None, report_multiple_bugs=False)
+TestRegistry.settings = settings(max_examples=14, stateful_step_count=50, deadline=None, report_multiple_bugs=False)
