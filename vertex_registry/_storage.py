@@ -24,6 +24,7 @@ Not handled: empty folders, which Cloud Storage does not have, and what a file s
 
 from __future__ import annotations
 
+import _thread
 import base64
 import contextlib
 import errno
@@ -37,10 +38,12 @@ import stat
 import sys
 import tempfile
 import threading
+import time
 import unicodedata
 import warnings
-from concurrent.futures import ThreadPoolExecutor, as_completed
+from collections import deque
 from pathlib import Path, PurePosixPath
+from queue import SimpleQueue
 from types import SimpleNamespace
 from typing import IO, TYPE_CHECKING, Any, Final, Self, TypeVar
 
@@ -505,17 +508,17 @@ class Storage:
                     furthest, idle = session.confirmed, 0
                 elif session.confirmed <= before:
                     idle += 1
-                    self._wait_idly(idle, upload, said)
+                    self._wait_idly(idle, upload, said, stopped)
         raise _StoppedError
 
-    def _wait_idly(self, idle: int, upload: _Upload, said: str) -> None:
+    def _wait_idly(self, idle: int, upload: _Upload, said: str, stopped: threading.Event) -> None:
         """Wait after answers of which none got the file further than it was.
 
         The waits alone are counted against the budget: what was lost may take long to be sent again.
         """
         if (waited := sum(map(self._longest, range(1, idle + 1)))) >= self._retry.calls:
             raise _error(_FailedError(0, said), upload.verb, upload.uri, waited)
-        self._retry.sleep(self._longest(idle) * self._retry.random())
+        self._sleep(stopped)(self._longest(idle) * self._retry.random())
 
     def _begin(self, upload: _Upload) -> str:
         blob = self._blob(upload)
@@ -698,16 +701,40 @@ class Storage:
     def _in_parallel(self, items: Sequence[Any], work: Callable[[Any, threading.Event], T]) -> list[T]:
         """The results, in order; the first failure stops the others at their next request or block, and is raised."""
         stopped = threading.Event()
-        with ThreadPoolExecutor(max(1, min(self._workers, len(items))), "vertex-registry-storage") as pool:
+        todo = deque(enumerate(items))
+        results: dict[int, T] = {}
+        failures: list[BaseException] = []
+
+        def take() -> None:
+            while not stopped.is_set():
+                try:
+                    index, item = todo.popleft()
+                except IndexError:
+                    return
+                try:
+                    results[index] = work(item, stopped)
+                except BaseException as error:  # noqa: BLE001  # it is raised in the caller's thread
+                    failures.append(error)
+                    stopped.set()
+
+        def take_all() -> None:
+            threads = []
             try:
-                futures = [pool.submit(work, item, stopped) for item in items]
-                for future in as_completed(futures):
-                    future.result()
-            except BaseException:
+                for _ in range(min(self._workers, len(items))):
+                    # A daemon: who is not waited for any more, after a second Ctrl-C, does not keep the process.
+                    threads.append(threading.Thread(target=take, name="vertex-registry-storage", daemon=True))
+                    threads[-1].start()
+            except RuntimeError as error:  # the system has no thread left
+                failures.append(error)
                 stopped.set()
-                pool.shutdown(wait=False, cancel_futures=True)
-                raise
-        return [future.result() for future in futures]
+                threads.pop()
+            for thread in threads:
+                thread.join()
+
+        _apart(take_all, stopped.set)
+        if failures:
+            raise failures[0]
+        return [results[index] for index in range(len(items))]
 
     def _tried(
         self,
@@ -754,7 +781,7 @@ class Storage:
                 (stopped is not None and stopped.is_set())
                 or clock() - start + state.upcoming_sleep >= self._retry.calls
             ),
-            sleep=self._retry.sleep,
+            sleep=self._sleep(stopped),
             reraise=True,
         )
         try:
@@ -763,6 +790,10 @@ class Storage:
             if failure.status in but:
                 raise
             raise _error(failure, verb, uri, clock() - start) from failure.__cause__
+
+    def _sleep(self, stopped: threading.Event | None) -> Callable[[float], Any]:
+        """What waits, and no longer than the result is wanted; who brings a clock says when its time has passed."""
+        return stopped.wait if stopped is not None and self._retry.sleep is time.sleep else self._retry.sleep
 
     def _longest(self, tries: int) -> float:
         """The longest wait after so many tries."""
@@ -1222,6 +1253,37 @@ def _writing(uri: str) -> Iterator[None]:
         what = "there is no room" if error.errno in _FULL else (error.strerror or type(error).__name__).lower()
         where = f" in {error.filename}" if error.filename else ""
         raise RegistryError(f"{uri} was not fetched: {what}{where}. Nothing was kept.", resource=uri) from error
+
+
+def _apart(action: Callable[[], None], stop: Callable[[], None]) -> None:
+    """Do something in a thread of its own and wait; what interrupts the wait stops it, and is raised when it has ended.
+
+    Ctrl-C comes between any two instructions of the main thread, also between taking a lock and the beginning of the
+    block that gives it back. A pool, a future, an event, and a thread that is started or joined take such locks, and
+    the others then wait for good. Here the main thread takes none until it was interrupted.
+    """
+    turn = deque([None])  # who takes it decides: the thread begins, or it never will
+    ended: SimpleQueue[None] = SimpleQueue()
+
+    def begin() -> None:
+        with contextlib.suppress(IndexError):
+            turn.pop()
+            try:
+                action()
+            finally:
+                ended.put(None)
+                ended.put(None)  # the first one may be got and lost when Ctrl-C comes
+
+    try:
+        _thread.start_new_thread(begin, ())
+        ended.get()
+    except BaseException:
+        stop()
+        try:
+            turn.pop()
+        except IndexError:
+            ended.get()
+        raise
 
 
 def _files(items: Sized) -> str:

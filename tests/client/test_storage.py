@@ -41,6 +41,7 @@ from vertex_registry.errors import (
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from types import FrameType
 
     from tests.storage.server import Proxy, StorageServer
 
@@ -554,16 +555,29 @@ def test_a_process_that_is_killed_leaves_the_rest_to_the_next(
     """Ctrl-C, or worse, in the middle of a file loses no more than the chunk that was under way."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     code = (
-        "import signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler); "
-        "from vertex_registry._storage import Storage, scan; "
+        "import signal, sys\n"
+        "from vertex_registry._storage import Storage, scan\n"
+        "def heard(*_):\n"
+        "    print('heard', flush=True)\n"
+        "    raise KeyboardInterrupt\n"
+        "signal.signal(signal.SIGINT, heard)\n"
         f"Storage(chunk={CHUNK}).upload(scan(sys.argv[1]), sys.argv[2])"
     )
     running: list[subprocess.Popen[bytes]] = []
-    proxy.fail("PUT", first=lambda: running[0].send_signal(kill), cut="request", after=2)
+
+    def end() -> None:
+        running[0].send_signal(kill)
+        assert running[0].stdout is not None
+        running[0].stdout.readline()  # what was heard, or that there is nobody to hear it
+
+    proxy.fail("PUT", first=end, cut="request", after=2)
     with subprocess.Popen(
-        [sys.executable, "-c", code, folder / "model.joblib", f"gs://{bucket}/churn-1"], stderr=subprocess.DEVNULL
+        [sys.executable, "-c", code, folder / "model.joblib", f"gs://{bucket}/churn-1"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
     ) as process:
         running.append(process)
+        process.wait()
     assert process.returncode != 0
     assert storage_server.names(bucket) == []
 
@@ -937,6 +951,89 @@ def test_ctrl_c_ends_the_comparing(
     said = interrupted(code, kept / "model.joblib", stored)
 
     assert said.splitlines()[-1] == "KeyboardInterrupt"
+
+
+def test_a_failure_ends_the_waits_of_others(proxy: Proxy, bucket: str, folder: Path) -> None:
+    """Where one file has failed, or Ctrl-C came, another that waits to be sent again waits no longer."""
+    waits = threading.Event()
+    proxy.fail("POST", "metadata.json", first=waits.set, status=503, body=error("Later."))
+    proxy.fail("PUT", first=lambda: waits.wait(20))
+    proxy.fail("PUT", after=2, status=403, body=error("No."))
+    code = UPLOAD.replace("Storage()", "Storage(chunk=2**18, retry=Retry(calls=1e6, first=1e5, most=1e5))")
+    run = python(f"from vertex_registry import Retry; {code}", folder, f"gs://{bucket}/churn-1", timeout=60)
+
+    assert "PermissionDeniedError" in run.stderr.splitlines()[-1]
+
+
+def after(steps: int, storage: Storage, *, begun: bool) -> list[Any]:
+    """What comes of work in parallel that Ctrl-C comes to after so many of the main thread's instructions.
+
+    Those of Python's own library count as well. The work ends when it is stopped, or when the main thread waits for it.
+
+    Args:
+        steps: How many instructions.
+        storage: What does the work.
+        begun: Where a thread was begun, let it come to its work before.
+    """
+    waits, works = threading.Event(), threading.Event()
+    came: list[Any] = []
+    running: set[int] = set()
+
+    def work(item: int, stopped: threading.Event) -> int:
+        running.add(item)
+        works.set()
+        while not stopped.wait(0.001) and not waits.is_set():
+            pass
+        running.discard(item)
+        return item
+
+    def call() -> None:
+        left, others = steps, False
+
+        def trace(frame: FrameType, event: str, _: object) -> Any:
+            nonlocal left
+            frame.f_trace_opcodes = True
+            left -= event == "opcode"
+            if left == -1:
+                left = -2
+                if others and begun:
+                    works.wait(20)
+                raise KeyboardInterrupt
+            return trace
+
+        def profile(_: FrameType, event: str, called: Any) -> None:
+            nonlocal others
+            others |= event == "c_call" and called.__name__ == "start_new_thread"
+            if event == "c_call" and called.__name__ == "get" and left >= 0:
+                waits.set()
+
+        sys.setprofile(profile)
+        sys.settrace(trace)
+        try:
+            came.append(storage._in_parallel([1, 2, 3], work))  # what it does to its caller can be told of no transfer
+        except KeyboardInterrupt:
+            came.append("interrupted")
+        finally:
+            came.append(len(running))
+            sys.settrace(None)
+            sys.setprofile(None)
+
+    thread = threading.Thread(target=call, daemon=True)
+    thread.start()
+    thread.join(20)
+    return came
+
+
+@pytest.mark.parametrize("begun", [True, False])
+def test_ctrl_c_may_come_at_any_moment(make: Callable[..., Storage], *, begun: bool) -> None:
+    """Between whichever two instructions Ctrl-C comes, it is heeded, nobody goes on, and nobody waits for good."""
+    storage = make(workers=2)
+    steps = 0
+    while (came := after(steps, storage, begun=begun)) == ["interrupted", 0]:
+        steps += 1
+
+    assert came == [[1, 2, 3], 0], f"after {steps} instructions"
+    assert steps > 50
 
 
 # --- faults on the way down -------------------------------------------------------------------------------------------
