@@ -250,7 +250,10 @@ def check_staging_bucket(staging: str) -> str:
     if scheme != "gs" or not _is_text(path) or any(ord(letter) < 32 for letter in path):  # noqa: PLR2004  # likewise
         raise InvalidArgumentError(f"staging_bucket={staging!r} is no bucket in Cloud Storage: 'gs://bucket' is one.")
     check_bucket(bucket, staging)
-    return staging.rstrip("/")
+    path = path.rstrip("/")
+    if path.startswith("/") or "//" in path:
+        raise InvalidArgumentError(f"staging_bucket={staging!r} has an empty part between two slashes. Leave it out.")
+    return f"gs://{bucket}/{path}".rstrip("/")
 
 
 def check_bucket(bucket: str, source: str) -> str:

@@ -111,8 +111,19 @@ _HOSTS: Final[Mapping[str, str]] = {
     "australia": "asia",
 }
 
+# What else a framework is called: by its package, and by Google in the names of its images.
+_ALSO: Final[Mapping[str, str]] = {
+    "scikit-learn": "sklearn",
+    "scikit_learn": "sklearn",
+    "tf": "tensorflow",
+    "tf2": "tensorflow",
+    "torch": "pytorch",
+}
+
+# The same images lay under cloud-aiplatform before, where they are still asked for: Google's own tests of its SDK name
+# them at docker.pkg.dev, and Airflow's at gcr.io. That they load the same files is a guess.
 _IMAGE: Final = re.compile(
-    r"(?:us|europe|asia)-docker\.pkg\.dev/vertex-ai/prediction/"
+    r"(?:(?:us|europe|asia)-docker\.pkg\.dev/(?:vertex-ai|cloud-aiplatform)|gcr\.io/cloud-aiplatform)/prediction/"
     r"(?P<framework>sklearn|xgboost|pytorch|tf2?)-(?:cpu|gpu|tpu)\.(?P<version>\d+-\d+)(?:[:@].*)?"
 )
 
@@ -135,7 +146,7 @@ def serving_image(spec: str, location: str, *, gpu: bool = False) -> str:
     Args:
         spec: ``"sklearn"``, ``"xgboost"``, ``"tensorflow"`` or ``"pytorch"``, for its newest prebuilt image; with
             ``":version"`` behind it for that version's, of which the first two numbers count; or a full image URI,
-            which is returned as it is.
+            which is returned as it is. ``"scikit-learn"``, ``"tf"`` and ``"torch"`` will do, in capitals as well.
         location: The location the model is registered in. The prebuilt image comes from the nearest of three hosts.
         gpu: The image for machines with a GPU.
 
@@ -148,7 +159,8 @@ def serving_image(spec: str, location: str, *, gpu: bool = False) -> str:
                 f"gpu=True chooses among prebuilt images, and {spec!r} is an image already. Leave gpu out."
             )
         return spec
-    framework, _, version = spec.partition(":")
+    framework, _, version = spec.strip().partition(":")
+    framework = _ALSO.get(framework.lower(), framework.lower())
     if framework not in PREBUILT:
         raise InvalidArgumentError(
             f"There is no prebuilt serving image {spec!r}. Name one of {', '.join(sorted(PREBUILT))}, optionally "

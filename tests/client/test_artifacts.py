@@ -125,6 +125,26 @@ def test_a_bucket_named_for_once(connect: Callable[..., RegistryClient], bucket:
         registry.register_version("churn", model, container=OWN, staging_bucket=bucket)
 
 
+@pytest.mark.parametrize("written", ["/", "//", "/ours", "/ours/", "/ours/of today//"])
+def test_no_name_of_an_object_has_an_empty_part(
+    registry: RegistryClient, storage_emulator: StorageServer, bucket: str, model: Path, written: str
+) -> None:
+    """However a staging bucket is written, its objects lie where one looks for them."""
+    version = registry.register_version("churn", model, container=OWN, staging_bucket=f"gs://{bucket}{written}")
+
+    assert version.artifact_uri.startswith(f"gs://{bucket}{written.rstrip('/')}/churn-")
+    assert all("" not in name.split("/") for name in storage_emulator.names(bucket))
+
+
+@pytest.mark.parametrize("written", ["//ours", "/ours//today"])
+def test_a_staging_bucket_with_an_empty_part_is_refused(
+    connect: Callable[..., RegistryClient], bucket: str, written: str
+) -> None:
+    """A slip in the middle of the staging bucket is said where it is given, and not sent to."""
+    with pytest.raises(InvalidArgumentError, match="empty part between two slashes"):
+        connect(staging_bucket=f"gs://{bucket}{written}")
+
+
 def test_nothing_is_registered_unless_every_byte_is_there(
     registry: RegistryClient, emulator: Emulator, model: Path, tmp_path: Path
 ) -> None:

@@ -84,6 +84,14 @@ def test_the_image_comes_from_the_nearest_host(location: str, host: str) -> None
         ("tensorflow:1.15", False, f"{US}tf-cpu.1-15:latest"),
         ("pytorch", False, f"{US}pytorch-cpu.2-4:latest"),
         ("pytorch:2.2", True, f"{US}pytorch-gpu.2-2:latest"),
+        ("scikit-learn", False, f"{US}sklearn-cpu.1-6:latest"),
+        ("Scikit-Learn:1.5", False, f"{US}sklearn-cpu.1-5:latest"),
+        ("scikit_learn", False, f"{US}sklearn-cpu.1-6:latest"),
+        ("XGBoost", False, f"{US}xgboost-cpu.2-1:latest"),
+        ("tf", False, f"{US}tf2-cpu.2-15:latest"),
+        ("tf2:2.14", False, f"{US}tf2-cpu.2-14:latest"),
+        ("tf:1.15", True, f"{US}tf-gpu.1-15:latest"),
+        ("torch", True, f"{US}pytorch-gpu.2-4:latest"),
         ("eu.gcr.io/acme/server:3", False, "eu.gcr.io/acme/server:3"),
     ],
 )
@@ -166,6 +174,25 @@ def test_every_prebuilt_image_loads_its_frameworks_files() -> None:
     for framework, _, image in [*all_images("us-east1"), ("pytorch", "9.9", f"{US}pytorch-tpu.9-9:latest")]:
         assert _serving.files_of(image) == _serving.FILES[framework]
     assert _serving.files_of("gcr.io/acme/server:3") == ()
+
+
+@pytest.mark.parametrize(
+    ("image", "framework"),
+    [
+        (f"{US}tf2-cpu.2-15:latest", "tensorflow"),
+        ("europe-docker.pkg.dev/vertex-ai/prediction/xgboost-cpu.2-1@sha256:0", "xgboost"),
+        ("asia-docker.pkg.dev/vertex-ai/prediction/pytorch-gpu.2-4", "pytorch"),
+        ("us-docker.pkg.dev/cloud-aiplatform/prediction/tf2-cpu.2-5:latest", "tensorflow"),
+        ("gcr.io/cloud-aiplatform/prediction/sklearn-cpu.0-24:latest", "sklearn"),
+        ("gcr.io/vertex-ai/prediction/sklearn-cpu.1-5:latest", None),
+        ("gcr.io/cloud-aiplatform/training/tf2-cpu.2-5:latest", None),
+        ("us-central1-docker.pkg.dev/vertex-ai/prediction/sklearn-cpu.1-5:latest", None),
+        ("us-docker.pkg.dev/acme/prediction/sklearn-cpu.1-5:latest", None),
+    ],
+)
+def test_a_prebuilt_image_is_known_by_its_place(image: str, framework: str | None) -> None:
+    """Google's images are told from others by host, project and folder, the older places among them."""
+    assert _serving.files_of(image) == (_serving.FILES[framework] if framework else ())
 
 
 @given(
