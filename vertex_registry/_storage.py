@@ -43,7 +43,7 @@ import unicodedata
 import warnings
 from collections import deque
 from pathlib import Path, PurePosixPath
-from queue import SimpleQueue
+from queue import Empty, SimpleQueue
 from types import SimpleNamespace
 from typing import IO, TYPE_CHECKING, Any, Final, Self, TypeVar
 
@@ -113,6 +113,9 @@ _ALTERED: Final = "stored other bytes than were sent, for something on the way a
 _ODD: Final = "the answer is not in Cloud Storage's form"
 #: What Google's package and we run into where an answer is JSON in another shape, or lacks what each answer has.
 _SHAPE: Final = (AttributeError, LookupError, TypeError, ValueError)
+
+#: After so many seconds a wait looks whether Ctrl-C has come.
+_LOOK_UP: Final = 0.1
 
 _RESUME: Final = 308
 _FAILED: Final = 400
@@ -1276,14 +1279,25 @@ def _apart(action: Callable[[], None], stop: Callable[[], None]) -> None:
 
     try:
         _thread.start_new_thread(begin, ())
-        ended.get()
+        _heedfully(ended)
     except BaseException:
         stop()
         try:
             turn.pop()
         except IndexError:
-            ended.get()
+            _heedfully(ended)
         raise
+
+
+def _heedfully(ended: SimpleQueue[None]) -> None:
+    """Wait, and look up now and then.
+
+    Python heeds a signal before its next instruction. One that comes just before the main thread begins to wait, while
+    it stands in line behind the others' threads, would be heeded when the wait is over.
+    """
+    while True:
+        with contextlib.suppress(Empty):
+            return ended.get(timeout=_LOOK_UP)
 
 
 def _files(items: Sized) -> str:

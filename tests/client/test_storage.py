@@ -905,6 +905,15 @@ def test_the_address_of_a_session_is_in_no_error(storage: Storage, proxy: Proxy,
 
 # --- Ctrl-C while files are read --------------------------------------------------------------------------------------
 
+
+@pytest.fixture
+def interruptible() -> Iterator[None]:
+    """Ctrl-C is heeded, also where the shell has it ignored."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 HUGE = 2**40  # of which a file system keeps nothing, and which takes a quarter of an hour and more to read
 
 
@@ -963,6 +972,21 @@ def test_a_failure_ends_the_waits_of_others(proxy: Proxy, bucket: str, folder: P
     run = python(f"from vertex_registry import Retry; {code}", folder, f"gs://{bucket}/churn-1", timeout=60)
 
     assert "PermissionDeniedError" in run.stderr.splitlines()[-1]
+
+
+@pytest.mark.usefixtures("interruptible")
+def test_ctrl_c_wakes_nobody_and_is_heeded(make: Callable[..., Storage]) -> None:
+    """Python notes Ctrl-C for the main thread, which may have begun to wait by then, and is not woken."""
+    heeded: list[bool] = []
+
+    def work(_: int, stopped: threading.Event) -> None:
+        signal.raise_signal(signal.SIGINT)  # which is noted in this thread, and interrupts no wait of another one
+        heeded.append(stopped.wait(20))
+
+    with pytest.raises(KeyboardInterrupt):
+        make()._in_parallel([1], work)  # no transfer can be met at that moment for sure
+
+    assert heeded == [True]
 
 
 def after(steps: int, storage: Storage, *, begun: bool) -> list[Any]:
