@@ -27,6 +27,7 @@ import itertools
 import json
 import re
 import tempfile
+from collections.abc import Mapping
 from importlib.metadata import version as installed
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal, cast
@@ -52,7 +53,7 @@ from zenml.utils.secret_utils import PlainSerializedSecretStr, SecretField  # no
 from vertex_registry import InvalidArgumentError, NotFoundError, RegistryClient, RegistryError, Retry, Stage
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator
 
     from vertex_registry import ModelVersion, ServingContainer
     from vertex_registry import RegisteredModel as VertexModel
@@ -88,9 +89,25 @@ def _translated() -> Iterator[None]:
     try:
         yield
     except NotFoundError as error:
-        raise MissingError(str(error)) from error
+        raise MissingError(_said(error)) from error
     except RegistryError as error:
-        raise VertexRegistryError(str(error)) from error
+        raise VertexRegistryError(_said(error)) from error
+
+
+#: What the client's messages name, and what it is called here.
+_WORDS: Final = {
+    r"\bRetry\(calls=\.\.\.\)": "`--timeout`",
+    r"\bRetry\(operations=\.\.\.\)": "`--operation_timeout`",
+    r"\b(list|register)_version": r"\1_model_version",
+}
+
+
+def _said(error: RegistryError) -> str:
+    """What an error of the client's says, in the words of this module."""
+    said = str(error)
+    for theirs, ours in _WORDS.items():
+        said = re.sub(theirs, ours, said)
+    return said
 
 
 # --- flavor and settings ----------------------------------------------------------------------------------------------
@@ -272,6 +289,10 @@ class VertexModelRegistry(BaseModelRegistry):
                 f"The source is a string, such as 'gs://bucket/directory', and not {model_source_uri!r}. "
                 "Give str(path). Nothing was registered."
             )
+        if not isinstance(version, (str, type(None))):
+            raise VertexRegistryError(
+                f"The version is a string, and not {version!r}. Give str(version). Nothing was registered."
+            )
         staging = kwargs.get("staging_bucket")
         if staging is None:
             staging = self._setting("staging_bucket")
@@ -293,9 +314,9 @@ class VertexModelRegistry(BaseModelRegistry):
             except InvalidArgumentError as error:
                 if not source or error.resource != source:
                     raise
-                self._check_staging(staging, str(error))
+                self._check_staging(staging, _said(error))
             except NotFoundError as error:
-                raise VertexRegistryError(str(error)) from error
+                raise VertexRegistryError(_said(error)) from error
         else:
             self._check_staging(
                 staging, f"{source!r} is not in Cloud Storage, the only place that Vertex reads artifacts from."
@@ -337,12 +358,14 @@ class VertexModelRegistry(BaseModelRegistry):
             count: At most so many, counted after all conditions.
             created_after: Only versions that are younger. A time without a zone is in UTC.
             created_before: Only versions that are older.
-            order_by_date: ``"asc"`` puts the oldest first.
+            order_by_date: ``"asc"`` puts the oldest first; ``"desc"`` is what holds without it.
             **kwargs: Is ignored, as in ZenML's other registries.
         """
         del kwargs
-        if count is not None and count < 0:
-            raise VertexRegistryError(f"count={count} is no number of versions.")
+        if not (count is None or (isinstance(count, int) and count >= 0)):
+            raise VertexRegistryError(f"count={count!r} is no number of versions.")
+        if order_by_date not in (None, "asc", "desc"):
+            raise VertexRegistryError(f"order_by_date={order_by_date!r} is neither 'asc' nor 'desc'.")
         wanted = _texts(_attributes(metadata)).items()
         found = self._vertex.list_versions(
             name,
@@ -558,7 +581,7 @@ class VertexModelRegistry(BaseModelRegistry):
                 yield folder
             except RegistryError as error:
                 # The folder is gone by then, and whoever reads the message knows the source only.
-                raise VertexRegistryError(str(error).replace(str(folder), source)) from error
+                raise VertexRegistryError(_said(error).replace(str(folder), source)) from error
 
 
 #: The settings that mean a prebuilt scikit-learn image.
@@ -667,6 +690,10 @@ def _attributes(metadata: ModelRegistryModelMetadata | Mapping[str, Any] | None)
     """The metadata as a JSON object. A field of ZenML's that is None is not there; an attribute that is, is null."""
     if isinstance(metadata, BaseModel):
         metadata = metadata.model_dump(exclude_none=False)
+    if not isinstance(metadata, (Mapping, type(None))):
+        raise VertexRegistryError(
+            f"The metadata is a dict or a ModelRegistryModelMetadata, and not a {type(metadata).__name__}."
+        )
     return {key: value for key, value in (metadata or {}).items() if value is not None or key not in _FIELDS}
 
 
@@ -676,7 +703,8 @@ def _texts(metadata: Mapping[str, Any]) -> dict[str, str]:
 
 
 def _model(model: VertexModel) -> RegisteredModel:
-    shown = {key: value for key, value in model.labels.items() if not key.startswith("vr-")}
+    # What Vertex shows of a model are also the labels of its default version, and a stage is a version's.
+    shown = {key: value for key, value in model.labels.items() if key != "stage" and not key.startswith("vr-")}
     return RegisteredModel(name=model.name, description=model.description, metadata=shown)
 
 

@@ -12,13 +12,13 @@ import pytest
 from zenml.model_registries.base_model_registry import ModelRegistryModelMetadata
 
 from vertex_registry import RegistryClient, RegistryError
+from vertex_registry.emulator import Emulator
 from vertex_registry.zenml import MissingError, UnsupportedError, VertexRegistryError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from tests.adapter.command_line import ZenML
-    from vertex_registry.emulator import Emulator
     from vertex_registry.zenml import VertexModelRegistry
 
 WRITES = {"UploadModel", "UpdateModel", "MergeVersionAliases", "DeleteModel", "DeleteModelVersion"}
@@ -76,8 +76,10 @@ def test_zenmls_register_version_fails(component: str, zenml: ZenML, emulator: E
         ({"model_source_uri": "gs://models/1/model.pkl"}, "is a file"),
         ({"model_source_uri": Path("models")}, r"The source is a string, .*Give str\(path\)"),
         ({"name": ""}, "name is empty"),
+        ({"version": 2}, r"The version is a string, and not 2. Give str\(version\)"),
         ({"name": "n" * 129}, "129 characters"),
         ({"version": "v" * 129}, "129 characters"),
+        ({"metadata": [("owner", "Ann")]}, "The metadata is a dict or a ModelRegistryModelMetadata, and not a list"),
         ({"metadata": {"when": object()}}, "which JSON does not have"),
         ({"metadata": ModelRegistryModelMetadata.model_validate({"x": float("nan")})}, "not a finite number"),
         ({"stage": "Shadow"}, "There is no stage 'Shadow'"),
@@ -114,11 +116,14 @@ def test_a_version_that_cannot_exist(registry: VertexModelRegistry, version: str
 
 
 def test_conditions_that_cannot_be(registry: VertexModelRegistry) -> None:
-    """A day where a time is asked for, and a stage that there is not, are RuntimeErrors that say so."""
+    """A day where a time is asked for, and other conditions that mean nothing, are RuntimeErrors that say so."""
     conditions: tuple[tuple[dict[str, Any], str], ...] = (
         ({"created_after": dt.date(2026, 1, 31)}, "created_after=datetime.date.* names no moment"),
         ({"created_before": dt.date(2026, 1, 31)}, "created_before=datetime.date.* names no moment"),
         ({"stage": "Shadow"}, "There is no stage 'Shadow'"),
+        ({"count": "3"}, "count='3' is no number of versions"),
+        ({"order_by_date": "oldest"}, "order_by_date='oldest' is neither 'asc' nor 'desc'"),
+        ({"metadata": "owner"}, "The metadata is a dict or a ModelRegistryModelMetadata, and not a str"),
     )
     for condition, said in conditions:
         with pytest.raises(RuntimeError, match=said):
@@ -187,6 +192,24 @@ def test_an_emulator_that_is_down(zenml: ZenML, active: Callable[[], VertexModel
 
     assert not isinstance(refused.value, KeyError)
     assert isinstance(refused.value.__cause__, RegistryError)
+
+
+def test_messages_name_what_there_is_here(
+    zenml: ZenML, emulator: Emulator, active: Callable[[], VertexModelRegistry]
+) -> None:
+    """A message names the settings and the methods of the registry, and not those of the client behind it."""
+    with Emulator(storage="", polls_until_done=1000) as slow:
+        zenml.use(api_endpoint=str(slow.grpc), operation_timeout="0.1")
+        with pytest.raises(RuntimeError, match=r"`--operation_timeout` sets how long to wait"):
+            active().register_model_version("churn", "1", "gs://models/1")
+    zenml.share()
+    active().register_model_version("churn", "1", "gs://models/1")
+    with pytest.raises(KeyError, match=r"list_model_versions\('churn'\) shows"):
+        active().get_model_version("churn", "2")
+    emulator.fail("ListModels", "DEADLINE_EXCEEDED", times=100)
+    zenml.use(timeout="0.1")
+    assert "`--timeout` sets how long to go on trying" in zenml.try_("model-registry models list").line
+    emulator.forget_faults()
 
 
 def test_credentials_that_may_not(registry: VertexModelRegistry, zenml: ZenML, emulator: Emulator) -> None:

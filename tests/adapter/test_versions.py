@@ -235,7 +235,7 @@ def test_everything_is_managed_by_zenml(registry: VertexModelRegistry, client: R
     version = client.get_version("churn", version_name="1")
     assert version.managed_by == version.labels["managed_by"] == "zenml"
     assert client.get_model("churn").managed_by == "zenml"
-    assert registry.get_model("churn").metadata is not None
+    assert registry.get_model("churn").metadata == {"managed_by": "zenml"}, "the stage is the version's"
     assert registry.list_models(metadata={"managed_by": "zenml"}) == [registry.get_model("churn")]
     assert registry.list_models(metadata={"managed_by": "nobody"}) == []
 
