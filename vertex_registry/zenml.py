@@ -616,6 +616,7 @@ def _fetch(source: str, folder: Path) -> None:
             else f"There is no artifact in {source!r}."
         )
         if problem is None:
+            folder.mkdir()  # of a directory without files nothing else is copied
             io_utils.copy_dir(source, str(folder))
     except (OSError, ValueError, NotImplementedError) as error:
         said = _line(error).replace(str(folder), source)
