@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import joblib
 import pytest
+from google.api_core.exceptions import ServiceUnavailable
 from google.cloud import aiplatform
 from sklearn.linear_model import LogisticRegression
 
@@ -324,16 +325,34 @@ def test_googles_model(connect: Callable[..., RegistryClient], emulator: Emulato
     """A version can be handed to Google's SDK: that very version, and none of the SDK's global state is touched."""
     registry = connect(endpoint=emulator.rest if transport == "rest" else emulator.grpc, project="acme")
     for number in (1, 2):
-        registry.register_version("churn", f"gs://models/churn/{number}", container=OWN)
+        registry.register_version("churn", f"gs://models/churn/{number}", container=OWN, stage="Staging")
     before = dict(vars(aiplatform.initializer.global_config))
     model = registry.to_aiplatform("churn", 1)
 
     assert isinstance(model, aiplatform.Model)
     assert (model.version_id, model.uri, model.display_name) == ("1", "gs://models/churn/1", "churn")
     assert model.location == "us-central1"
+    assert model.labels == registry.get_version("churn", 1).labels
+    assert (model.labels["managed_by"], model.labels["stage"]) == ("zenml", "staging")
+    assert [info.version_id for info in model.versioning_registry.list_versions()] == ["1", "2"]
+    model.versioning_registry.add_version_aliases(["blue"], "2")
+    assert registry.get_version("churn", "blue").version == "2"
     assert vars(aiplatform.initializer.global_config) == before
     model.update(description="from Google's SDK")
     assert registry.get_model("churn").description == "from Google's SDK"
+
+
+def test_deploying_is_googles(connect: Callable[..., RegistryClient], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Google's SDK goes to Vertex itself for an endpoint, and not to an emulator; where it cannot, it says so at once.
+
+    What it asks of the world outside is asked of a proxy that is not there.
+    """
+    registry = connect()
+    registry.register_version("churn", SOURCE, container=OWN)
+    model = registry.to_aiplatform("churn")
+    monkeypatch.setenv("grpc_proxy", "http://127.0.0.1:9")
+    with pytest.raises(ServiceUnavailable, match="127.0.0.1:9"):
+        model.deploy(machine_type="n1-standard-2")
 
 
 def test_an_interrupted_registration(

@@ -420,6 +420,13 @@ def test_every_request_says_what_it_expects(
     storage: Storage, proxy: Proxy, storage_server: StorageServer, bucket: str, folder: Path
 ) -> None:
     """A file is made on condition that what was seen is there, and under the CRC32C of its bytes."""
+    begun: list[dict[str, Any]] = []
+
+    def note(body: bytes) -> bytes:
+        begun.append(json.loads(body))
+        return body
+
+    proxy.fail("POST", "resumable", alter_request=note)
     uri = storage.upload(scan(folder), f"gs://{bucket}/churn-1")
     prefix = uri.removeprefix(f"gs://{bucket}/")
     listed = json.loads(storage_server.call("GET", f"/storage/v1/b/{bucket}/o"))
@@ -427,6 +434,7 @@ def test_every_request_says_what_it_expects(
 
     assert all("ifGenerationMatch=0" in seen.path for seen in proxy.sent("POST"))
     assert len(proxy.sent("POST", "resumable")) == 1
+    assert [session["crc32c"] for session in begun] == [crc32c["model.joblib"]]
     assert [seen.headers.get("X-Goog-Hash") for seen in proxy.sent("PUT")] == [
         *[None] * 3,
         f"crc32c={crc32c['model.joblib']}",
@@ -678,6 +686,8 @@ def test_bytes_that_are_always_altered_are_an_error(
         storage.upload(scan(folder / "metadata.json"), f"gs://{bucket}/churn-1")
 
     assert storage_server.names(bucket) == []
+    (removed,) = proxy.sent("DELETE")
+    assert "ifGenerationMatch=" in removed.path  # and not what somebody else has made there meanwhile
 
 
 def flipped(body: bytes) -> bytes:
