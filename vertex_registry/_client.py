@@ -371,6 +371,8 @@ class RegistryClient:
             UnavailableError: There was no usable answer within the time budget.
         """
         self._check_open()
+        if isinstance(uri, str) and uri and "://" not in uri:
+            raise InvalidArgumentError(f"{uri!r} is not in Cloud Storage: 'gs://bucket/directory' is.")
         return self._files.download(_names.check_source(uri), destination)
 
     def load_version(

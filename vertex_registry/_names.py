@@ -208,9 +208,13 @@ def check_source(source: str) -> str:
     Raises:
         InvalidArgumentError: It is not a ``gs://bucket/directory``; the message says what to do.
     """
-    if not isinstance(source, str) or not source:
+    if not isinstance(source, str):
+        raise InvalidArgumentError(f"A source is a string or a path, not {type(source).__name__}.")
+    if not source:
         raise InvalidArgumentError("The source is empty. Give the artifact's directory: 'gs://bucket/directory'.")
     scheme, separator, rest = source.partition("://")
+    if scheme == "file" and separator:
+        raise InvalidArgumentError(f"{source!r} is a folder on this machine. Give its path, without 'file://'.")
     if not separator:
         raise InvalidArgumentError(
             f"{source!r} is a local path, and Vertex reads artifacts from Cloud Storage only. Give staging_bucket="

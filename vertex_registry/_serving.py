@@ -163,10 +163,10 @@ def serving_image(spec: str, location: str, *, gpu: bool = False) -> str:
     framework = _ALSO.get(framework.lower(), framework.lower())
     if framework not in PREBUILT:
         raise InvalidArgumentError(
-            f"There is no prebuilt serving image {spec!r}. Name one of {', '.join(sorted(PREBUILT))}, optionally "
-            "with a version (sklearn:1.5), or give the full URI of an image (HOST/PROJECT/REPOSITORY/IMAGE:TAG)."
+            f"There is no prebuilt serving image {spec!r}. Name one of {', '.join(sorted(PREBUILT))}, optionally with "
+            "a version behind a colon (sklearn:1.5), or give an image's full URI (HOST/PROJECT/REPOSITORY/IMAGE:TAG)."
         )
-    minor = _minor(version) if version else next(iter(PREBUILT[framework]))
+    minor = _minor(version) if version not in {"", "latest"} else next(iter(PREBUILT[framework]))
     if minor not in PREBUILT[framework]:
         raise InvalidArgumentError(
             f"There is no prebuilt serving image for {framework} {version}. There are images for "

@@ -225,8 +225,8 @@ def _path(given: str | os.PathLike[str]) -> Path:
     """The path that somebody named, with ``~`` resolved."""
     try:
         path = Path(given).expanduser()
-    except RuntimeError as error:
-        raise InvalidArgumentError(f"{os.fspath(given)!r} is no path: {error}") from error
+    except (RuntimeError, TypeError) as error:
+        raise InvalidArgumentError(f"{given!r} is no path: {error}") from error
     if "\0" in str(path):
         raise InvalidArgumentError(f"{os.fspath(given)!r} is no path: there is a null character in it.")
     return path
@@ -609,7 +609,8 @@ class Storage:
     def _fetch_all(self, uri: str, blobs: Mapping[PurePosixPath, Any], folder: Path) -> Path:
         if os.path.lexists(folder) and not (folder.is_dir() and not any(folder.iterdir())):
             raise AlreadyExistsError(
-                f"{folder} is there already. Remove it, or name another folder.", resource=str(folder)
+                f"{folder} is there already, and is no empty folder. Name one that is new or empty.",
+                resource=str(folder),
             )
         size = sum(int(blob.size) for blob in blobs.values())
         made = [parent for parent in folder.parents if not parent.exists()]

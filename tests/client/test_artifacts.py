@@ -126,6 +126,34 @@ def test_a_bucket_named_for_once(connect: Callable[..., RegistryClient], bucket:
         registry.register_version("churn", model, container=OWN, staging_bucket=bucket)
 
 
+@pytest.mark.parametrize(
+    ("source", "says"),
+    [
+        (None, "A source is a string or a path, not NoneType"),
+        (b"model", "not bytes"),
+        ("", "The source is empty"),
+        ("file:///tmp/model", "without 'file://'"),
+    ],
+)
+def test_a_source_that_is_none_is_refused(registry: RegistryClient, source: Any, says: str) -> None:
+    """What is no source is told by what it is, to who registers, uploads or downloads it."""
+    for action in (
+        lambda: registry.register_version("churn", source, container=OWN),
+        lambda: registry.upload(source, name="churn"),
+        lambda: registry.download(source),
+    ):
+        with pytest.raises(InvalidArgumentError, match=says):
+            action()
+
+
+def test_what_is_on_this_machine_is_not_downloaded(registry: RegistryClient, tmp_path: Path) -> None:
+    """Who downloads a folder of this machine is not told to upload it."""
+    with pytest.raises(InvalidArgumentError, match="'model' is not in Cloud Storage") as caught:
+        registry.download("model", tmp_path / "dest")
+
+    assert "staging_bucket" not in str(caught.value)
+
+
 @pytest.mark.parametrize("written", ["/", "//", "/ours", "/ours/", "/ours/of today//"])
 def test_no_name_of_an_object_has_an_empty_part(
     registry: RegistryClient, storage_emulator: StorageServer, bucket: str, model: Path, written: str
@@ -295,6 +323,18 @@ def test_there_and_back(registry: RegistryClient, model: Path, tmp_path: Path) -
     with pytest.raises(NotFoundError):
         registry.download_version("churn", 2, tmp_path / "other")
     assert registry.download(registry.get_version("churn").artifact_uri, tmp_path / "again").name == "again"
+
+
+def test_a_version_without_an_artifact(registry: RegistryClient, tmp_path: Path) -> None:
+    """Others register versions whose image holds the model: of these there is nothing to download, and it is said."""
+    registry.register_version("churn", SOURCE, container=OWN)
+    theirs = registry.to_aiplatform("churn").api_client  # a client of Google's that is connected
+    bare = {"display_name": "bare", "container_spec": {"image_uri": OWN}}
+    theirs.upload_model(parent="projects/local-project/locations/us-central1", model=bare).result()
+    with pytest.raises(NotFoundError, match="Version 1 of 'bare' was registered without an artifact"):
+        registry.download_version("bare", 1, tmp_path / "down")
+
+    assert not (tmp_path / "down").exists()
 
 
 def test_the_cache(registry: RegistryClient, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

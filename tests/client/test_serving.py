@@ -84,6 +84,7 @@ def test_the_image_comes_from_the_nearest_host(location: str, host: str) -> None
         ("tensorflow:1.15", False, f"{US}tf-cpu.1-15:latest"),
         ("pytorch", False, f"{US}pytorch-cpu.2-4:latest"),
         ("pytorch:2.2", True, f"{US}pytorch-gpu.2-2:latest"),
+        ("pytorch:latest", False, f"{US}pytorch-cpu.2-4:latest"),
         ("scikit-learn", False, f"{US}sklearn-cpu.1-6:latest"),
         ("Scikit-Learn:1.5", False, f"{US}sklearn-cpu.1-5:latest"),
         ("scikit_learn", False, f"{US}sklearn-cpu.1-6:latest"),
@@ -108,8 +109,9 @@ def test_a_framework_is_enough_to_name_an_image(spec: str, gpu: bool, image: str
         ("sklearn:1", False, "sklearn 1."),
         ("xgboost", True, "pytorch and tensorflow do"),
         ("onnx", False, "pytorch, sklearn, tensorflow, xgboost"),
-        ("server:latest", False, "full URI of an image"),
+        ("server:latest", False, "full URI"),
         ("", False, "Name one of"),
+        ("sklearn==1.5", False, "a version behind a colon (sklearn:1.5)"),
         ("gcr.io/acme/server:3", True, "Leave gpu out"),
     ],
 )

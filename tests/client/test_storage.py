@@ -1245,9 +1245,11 @@ def test_an_empty_folder_stays_empty(storage: Storage, proxy: Proxy, stored: str
 
 
 def test_a_destination_that_is_no_path_is_refused(storage: Storage, stored: str) -> None:
-    """A home of nobody's is an error of ours."""
+    """A home of nobody's, and what is no path at all, is an error of ours."""
     with pytest.raises(InvalidArgumentError, match="is no path"):
         storage.download(stored, "~nosuchuser/x")
+    with pytest.raises(InvalidArgumentError, match="5 is no path"):
+        storage.download(stored, 5)  # type: ignore[arg-type]  # nothing checks the types of most callers
 
 
 def test_a_folder_that_appears_meanwhile_is_not_touched(
