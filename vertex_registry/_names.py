@@ -209,7 +209,9 @@ def check_source(source: str) -> str:
         InvalidArgumentError: It is not a ``gs://bucket/directory``; the message says what to do.
     """
     if not isinstance(source, str):
-        raise InvalidArgumentError(f"A source is a string or a path, not {type(source).__name__}.")
+        raise InvalidArgumentError(
+            f"A source is a string ('gs://bucket/directory') or a path, not {type(source).__name__}."
+        )
     if not source:
         raise InvalidArgumentError("The source is empty. Give the artifact's directory: 'gs://bucket/directory'.")
     scheme, separator, rest = source.partition("://")

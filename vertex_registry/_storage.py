@@ -342,7 +342,9 @@ class Storage:
             UnavailableError: There was no usable answer within the budget.
         """
         bucket = _split(under)[0]
-        sums = dict(zip(local.files, self._in_parallel(local.files, _sum), strict=True))
+        with self._bar(f"Reading {_files(local.files)}", local.size, passing=True) as advance:
+            summed = self._in_parallel(local.files, lambda file, stopped: _sum(file, stopped, advance))
+        sums = dict(zip(local.files, summed, strict=True))
         uri = f"{under.rstrip('/')}/{digest((file.name, sums[file].sha256) for file in local.files)}"
         prefix = _split(uri)[1] + "/"
         for file in local.files:
@@ -813,7 +815,8 @@ class Storage:
             return self._google
 
     @contextlib.contextmanager
-    def _bar(self, what: str, size: int) -> Iterator[Callable[[int], None]]:
+    def _bar(self, what: str, size: int, *, passing: bool = False) -> Iterator[Callable[[int], None]]:
+        """What a bar is told of progress; one that is passing is drawn where it takes longer than a moment."""
         notebook = _in_notebook()
         shown = self._progress if self._progress is not None else notebook or _on_terminal()
         tqdm = _tqdm() if shown and size else None
@@ -821,7 +824,8 @@ class Storage:
             yield lambda _: None
             return
         # What a notebook holds is read later as well: there the bar stays, with what it came to.
-        with tqdm(desc=what, total=size, unit="B", unit_scale=True, unit_divisor=1024, leave=notebook) as bar:
+        looks = {"delay": 1, "leave": False} if passing else {"leave": notebook}
+        with tqdm(desc=what, total=size, unit="B", unit_scale=True, unit_divisor=1024, **looks) as bar:
             lock = threading.Lock()
 
             def advance(count: int) -> None:
@@ -1188,7 +1192,7 @@ def _key(uri: str, blobs: Mapping[PurePosixPath, Any]) -> str:
     return hashlib.sha256(told.encode()).hexdigest()[:40]
 
 
-def _sum(file: LocalFile, stopped: threading.Event) -> _Sum:
+def _sum(file: LocalFile, stopped: threading.Event, advance: Callable[[int], None]) -> _Sum:
     sha256, crc, size = hashlib.sha256(), 0, 0
     try:
         with file.path.open("rb") as stream:
@@ -1198,6 +1202,7 @@ def _sum(file: LocalFile, stopped: threading.Event) -> _Sum:
                 sha256.update(data)
                 crc = _crc32c(data, crc)
                 size += len(data)
+                advance(len(data))
     except OSError as error:
         raise InvalidArgumentError(f"{str(file.path)!r} cannot be read: {error.strerror}.") from error
     if size != file.size:

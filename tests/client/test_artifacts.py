@@ -129,7 +129,7 @@ def test_a_bucket_named_for_once(connect: Callable[..., RegistryClient], bucket:
 @pytest.mark.parametrize(
     ("source", "says"),
     [
-        (None, "A source is a string or a path, not NoneType"),
+        (None, "or a path, not NoneType"),
         (b"model", "not bytes"),
         ("", "The source is empty"),
         ("file:///tmp/model", "without 'file://'"),

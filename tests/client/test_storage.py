@@ -1499,22 +1499,39 @@ def test_a_notebook_gets_a_bar(make: Callable[..., Storage], monkeypatch: pytest
 @pytest.mark.usefixtures("storage_emulator")
 def test_a_terminal_gets_a_bar(folder: Path, bucket: str) -> None:
     """On a terminal a bar tells how far it is."""
+    drawn = on_a_terminal(lambda drawn: False, folder, f"gs://{bucket}/churn-1")
+
+    assert b"Uploading " in drawn
+    assert b"/875k" in drawn
+    assert b"Reading " not in drawn  # it takes a moment
+
+
+@pytest.mark.usefixtures("storage_emulator")
+def test_reading_much_gets_a_bar(folder: Path, bucket: str) -> None:
+    """Before a large model is sent, it is read, which is no reason to look as if nothing happened."""
+    os.truncate(folder / "model.joblib", HUGE)
+    drawn = on_a_terminal(lambda drawn: b"Reading " in drawn, folder, f"gs://{bucket}/churn-1")
+
+    assert b"Reading 3 files: " in drawn
+    assert b"/1.00T" in drawn
+
+
+def on_a_terminal(enough: Callable[[bytes], bool], *arguments: object) -> bytes:
+    """What an upload draws on a terminal, until it ends or that is enough."""
     ours, theirs = pty.openpty()
     termios.tcsetwinsize(theirs, (24, 120))
-    with subprocess.Popen(
-        [sys.executable, "-c", UPLOAD, folder, f"gs://{bucket}/churn-1"], stdout=subprocess.DEVNULL, stderr=theirs
-    ) as process:
+    command = [sys.executable, "-c", UPLOAD, *map(str, arguments)]
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=theirs) as process:
         os.close(theirs)
         drawn = b""
-        while process.poll() is None or not drawn:
+        while (process.poll() is None or not drawn) and not enough(drawn):
             try:
                 drawn += os.read(ours, 4096)
             except OSError:  # the other end is closed
                 break
+        process.kill() if enough(drawn) else process.wait()
     os.close(ours)
-
-    assert b"Uploading " in drawn
-    assert b"/875k" in drawn
+    return drawn
 
 
 def test_closing_twice_is_fine(storage: Storage) -> None:
