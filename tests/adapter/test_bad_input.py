@@ -101,6 +101,16 @@ def test_a_registration_that_cannot_be(
     assert not written(emulator)
 
 
+def test_a_resource_name_makes_no_model(registry: VertexModelRegistry, emulator: Emulator) -> None:
+    """A full resource name of a model that is not there is a RuntimeError, as all that hinders a registration."""
+    name = "projects/local-project/locations/us-central1/models/nobody"
+    with pytest.raises(RuntimeError, match="nobody") as refused:
+        registry.register_model_version(name, "1", "gs://models/1")
+
+    assert not isinstance(refused.value, KeyError)
+    assert not written(emulator)
+
+
 @pytest.mark.parametrize("version", ["v" * 129, "1" * 129, "\ud800"], ids=["long", "number", "surrogate"])
 def test_a_version_that_cannot_exist(registry: VertexModelRegistry, version: str) -> None:
     """A version that could not be registered is one that is not there."""
