@@ -210,6 +210,21 @@ def test_bytes_that_are_no_message_are_refused(
     ask(channel, method.replace(".v1.", f".{version}."), message)
 
 
+@pytest.mark.parametrize("version", ["v1", "v1beta1"])
+def test_fields_that_no_version_knows_are_not_kept(emulator: Emulator, channel: grpc.Channel, version: str) -> None:
+    """What cannot be read as what another version takes it for spoils no list of that version."""
+    # A field 12, which v1 does not have: in v1beta1 it is a message, which these bytes are not.
+    evaluation = b"\x62\x03\xff\xff\xff"
+    name = f"{PLACE}/models/m".encode()
+    message = b"\x0a" + bytes([len(name)]) + name + b"\x12" + bytes([len(evaluation)]) + evaluation
+    ask(channel, f"{SERVICE}/ImportModelEvaluation".replace(".v1.", f".{version}."), message)
+
+    for api in ("v1", "v1beta1"):
+        address = f"{emulator.rest}/{api}/{PLACE}/models/m/evaluations"
+        with urllib.request.urlopen(address, timeout=PATIENCE) as answer:  # noqa: S310 - http
+            assert "modelEvaluations" in json.load(answer) or version == "v1beta1"
+
+
 @given(method=st.from_regex(r"/[a-zA-Z0-9_./ -]{0,40}", fullmatch=True), message=st.binary(max_size=16))
 @example("/", b"")
 @example(f"{SERVICE}/Nothing", b"")

@@ -159,6 +159,38 @@ def test_an_operation_is_for_the_model_that_was_there(
     assert [version.version_id for version in client.list_model_versions(name=name)] == ["1"]
 
 
+def test_a_copy_is_of_the_model_that_was_there(start: Start, connect: Connect, place: str, model: MakeModel) -> None:
+    """A later model with the name of the source is another one: the copy ends with NOT_FOUND."""
+    client = connect(start(polls_until_done=3))
+
+    def finish(operation: operations_pb2.Operation) -> operations_pb2.Operation:
+        while not operation.done:
+            operation = client.get_operation({"name": operation.name})
+        return operation
+
+    finish(begin(client, place, model(), model_id="source"))
+    copied = client.copy_model(
+        {"parent": place, "source_model": f"{place}/models/source", "model_id": "copy"}
+    ).operation
+    finish(client.delete_model(name=f"{place}/models/source").operation)
+    finish(begin(client, place, model(), model_id="source"))
+
+    assert finish(copied).error.code == 5
+
+
+@TRANSPORTS
+def test_an_operation_is_found_under_its_location(
+    emulator: Emulator, connect: Connect, place: str, model: MakeModel, transport: str
+) -> None:
+    """By its id alone, which is all that gcloud takes; its name stays the same."""
+    client = connect(emulator, transport)
+    operation = begin(client, place, model(), model_id="mine")
+
+    found = client.get_operation({"name": f"{place}/operations/{operation.name.rpartition('/')[2]}"})
+
+    assert found == operation
+
+
 def test_an_operation_means_the_version_that_its_alias_had(
     start: Start, connect: Connect, place: str, model: MakeModel
 ) -> None:

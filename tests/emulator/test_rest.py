@@ -421,6 +421,10 @@ def test_a_server_on_every_address_answers_to_any_number(start: Start) -> None:
     assert status(socket.gethostname()) == 200
     assert status("vertex") == 200
     assert status("evil.example") == 403
+    port, served = "9000", port
+    elsewhere = f"http://127.0.0.1:{served}/emulator/health"
+    assert requests.get(elsewhere, headers={"Host": "vertex:9000"}, timeout=10).status_code == 200
+    assert requests.get(elsewhere, headers={"Host": "localhost:9000"}, timeout=10).status_code == 403
 
 
 def test_a_service_account_gets_a_token(emulator: Emulator) -> None:

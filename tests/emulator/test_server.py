@@ -340,11 +340,13 @@ def test_one_of_many_creators_of_an_id_wins(emulator: Emulator, connect: Connect
 
 
 class _Storage(BaseHTTPRequestHandler):
-    """Cloud Storage's list of objects, for one bucket."""
+    """Cloud Storage's list of objects, for one bucket, in pages of two."""
 
     objects: ClassVar[list[str]] = [
-        "good/model.joblib",
+        "good/a.txt",
         "good/metadata.json",
+        "good/model.joblib",
+        "both/a.txt",
         "both/model.joblib",
         "both/model.pkl",
         "good2/other.txt",
@@ -358,7 +360,10 @@ class _Storage(BaseHTTPRequestHandler):
         prefix = parameters["prefix"].replace("%2F", "/")
         found = [name for name in self.objects if name.startswith(prefix) and "/" not in name[len(prefix) :]]
         status = 200 if "/b/bucket/" in self.path else 500 if "/b/broken/" in self.path else 404
-        body = json.dumps({"items": [{"name": name} for name in found]} if found else {}).encode()
+        begin = int(parameters.get("pageToken", "0"))
+        answer = {"items": [{"name": name} for name in found[begin : begin + 2]]} if found else {}
+        more = {"nextPageToken": str(begin + 2)} if len(found) > begin + 2 else {}
+        body = json.dumps(answer | more).encode()
         self.send_response(status)
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()

@@ -9,12 +9,14 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from google.api_core import exceptions
 from google.cloud.aiplatform_v1 import types
-from google.protobuf import field_mask_pb2
+from google.protobuf import field_mask_pb2, struct_pb2
+from google.protobuf.json_format import ParseError
 
 from vertex_registry.emulator._service import LOCATIONS, SWITCHES, parse_assumptions, project_number
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from pathlib import Path
 
     from vertex_registry.emulator import Emulator
 
@@ -661,6 +663,23 @@ def test_a_model_is_updated_with_the_etag_of_any_of_its_versions(client: Client,
         client.update_model(model={"name": second, "labels": {}, "etag": etag}, update_mask=mask("labels"))
 
 
+def test_what_became_of_a_version_is_not_the_models(client: Client, upload: Upload) -> None:
+    """A model is updated with what was read before aliases moved and a version changed; the version itself is not."""
+    first = upload(client)
+    bare = first.partition("@")[0]
+    etag = client.get_model(name=first).etag
+    client.merge_version_aliases(name=first, version_aliases=["champion"])
+    upload(client, under=bare, version_aliases=["default"])
+    client.update_model(model={"name": first, "labels": {"a": "1"}}, update_mask=mask("labels"))
+
+    client.update_model(model={"name": bare, "description": "x", "etag": etag}, update_mask=mask("description"))
+
+    with pytest.raises(exceptions.Aborted):
+        client.update_model(model={"name": first, "labels": {}, "etag": etag}, update_mask=mask("labels"))
+    with pytest.raises(exceptions.Aborted):
+        client.update_model(model={"name": bare, "description": "y", "etag": etag}, update_mask=mask("description"))
+
+
 # --- MergeVersionAliases -----------------------------------------------------
 
 
@@ -902,6 +921,30 @@ def test_the_examples_of_an_explanation_are_replaced(client: Client, upload: Upl
         client.update_explanation_dataset(
             request={"model": bare, "examples": {"nearest_neighbor_search_config": float("inf")}}
         )
+
+
+@pytest.mark.parametrize("transport", ["grpc", "rest"])
+def test_what_was_taken_can_be_read_again(
+    start: Start, connect: Connect, upload: Upload, place: str, transport: str
+) -> None:
+    """However deep a value lies: what would lie too deep in a list of models is refused."""
+    client = connect(start(), transport)
+    bare = upload(client, explanation_spec={"parameters": {"examples": {"neighbor_count": 3}}}).partition("@")[0]
+    request = types.UpdateExplanationDatasetRequest.pb()
+    refused = 0
+    for depth in range(35, 50):
+        value = struct_pb2.Value(string_value="x")
+        for _ in range(depth):
+            value = struct_pb2.Value(list_value=struct_pb2.ListValue(values=[value]))
+        asked = request(model=bare, examples={"nearest_neighbor_search_config": value})
+        try:
+            client.update_explanation_dataset(types.UpdateExplanationDatasetRequest.wrap(asked)).result()
+        except (exceptions.BadRequest, ParseError):  # over REST the client itself may refuse to read it
+            refused += 1
+
+        assert [found.name for found in client.list_models(parent=place)] == [bare]
+        client.get_model(name=f"{bare}@1")
+    assert 0 < refused < 15
 
 
 # --- evaluations -------------------------------------------------------------
@@ -1218,7 +1261,7 @@ def test_time_and_ids_are_parameters(start: Start, connect: Connect, upload: Upl
     """The clock and the maker of ids are given; time never runs backwards, and no id is given twice."""
     # The first of them is looked at when the emulator is made.
     moments = iter([*[dt.datetime(2030, 1, 2, tzinfo=dt.UTC)] * 2, *[dt.datetime(2029, 1, 1, tzinfo=dt.UTC)] * 20])
-    ids = iter(["11", "91", "11", "12", "92", "91", "91", "93", "5", "5", "6", "7", "7", "8"])
+    ids = iter(["11", "91", "11", "12", "92", "91", "93", "91", "94", "5", "5", "6", "7", "7", "8"])
     client = connect(start(now=lambda: next(moments), new_id=lambda: next(ids)))
 
     first = client.get_model(name=upload(client))
@@ -1228,15 +1271,54 @@ def test_time_and_ids_are_parameters(start: Start, connect: Connect, upload: Upl
     assert second.name == f"{place}/models/12@1"
     assert first.create_time == first.version_create_time == dt.datetime(2030, 1, 2, tzinfo=dt.UTC)
     assert second.create_time == first.create_time
-    assert client.delete_model(name=f"{place}/models/12").operation.name == f"{place}/models/12/operations/91"
+    assert client.delete_model(name=f"{place}/models/12").operation.name == f"{place}/models/12/operations/93"
     assert (
         client.export_model(
             name=f"{place}/models/11", output_config={"image_destination": {"output_uri": "x"}}
         ).operation.name
-        == f"{place}/models/11/operations/93"
+        == f"{place}/models/11/operations/94"
     )
     evaluations = [client.import_model_evaluation(parent=first.name, model_evaluation={}).name[-1] for _ in "ab"]
     parent = f"{place}/models/11/evaluations/5"
     slices = client.batch_import_model_evaluation_slices(parent=parent, model_evaluation_slices=[{}, {}])
     assert evaluations == ["5", "6"]
     assert [name[-1] for name in slices.imported_model_evaluation_slices] == ["7", "8"]
+
+
+def test_an_id_that_is_none_is_said(start: Start, connect: Connect, upload: Upload) -> None:
+    """What makes ids may give what no name can hold: nothing is made of it."""
+    for made in ("", "a/b", "x@1", "é", "A", "a" * 64):
+        client = connect(start(new_id=lambda made=made: made))
+        with pytest.raises(exceptions.InternalServerError, match="which is no id"):
+            upload(client)
+
+
+def test_lists_find_what_they_show_under_another_assumption(
+    start: Start, connect: Connect, upload: Upload, place: str, tmp_path: Path
+) -> None:
+    """A file that was written under another label-wins is listed by what it shows now."""
+    data = tmp_path / "registry.db"
+    emulator = start(data=data)
+    client = connect(emulator)
+    bare = upload(client, labels={"k": "version"}).partition("@")[0]
+    client.update_model(model={"name": bare, "labels": {"k": "model"}}, update_mask=mask("labels"))
+    for wins in ("model", "version"):
+        emulator.close()
+        emulator = start(data=data, assume={"label-wins": wins})
+        client = connect(emulator)
+        for label in ("model", "version"):
+            found = [model.name for model in client.list_models({"parent": place, "filter": f"labels.k={label}"})]
+            assert found == ([bare] if label == wins else [])
+
+
+def test_a_models_own_labels_are_64_at_most(start: Start, connect: Connect, upload: Upload) -> None:
+    """labels-at-upload=model: what further versions add to them is counted as well, and too much is refused whole."""
+    client = connect(start(assume={"labels-at-upload": "model"}))
+    bare = upload(client, labels={f"a{n}": "" for n in range(64)}).partition("@")[0]
+
+    with pytest.raises(exceptions.InvalidArgument, match="No more than 64 labels"):
+        upload(client, under=bare, labels={"b": ""})
+    upload(client, under=bare, labels={"a0": "x"})
+
+    assert [model.version_id for model in client.list_model_versions(name=bare)] == ["1", "2"]
+    assert client.get_model(name=bare).labels["a0"] == "x"

@@ -72,6 +72,8 @@ class Model:
     labels: dict[str, str]
     versions: dict[int, Version] = dataclasses.field(default_factory=dict)
     last: int = 0
+    #: How often what is its own was written.
+    writes: int = 0
 
     @property
     def default(self) -> int:
@@ -124,6 +126,7 @@ class Rules:
         side = self.switches["labels-at-upload"]
         if side == "model" or (side == "first-on-model" and home.last == 0):
             home.labels |= version.labels
+            home.writes += 1
             version.labels = {}
         self._add(home, version)
 
@@ -163,6 +166,7 @@ class Rules:
             raise RefusedError(PRECONDITION)
         home, number = self.find(model, reference if of_version else "")
         target: Any = home.versions[number] if of_version else home
+        home.writes += not of_version
         for field, value in fields.items():
             setattr(target, field.removeprefix("version_"), copy.copy(value))
 
@@ -275,6 +279,8 @@ class Registry(RuleBasedStateMachine):
         #: The content that each etag was seen with, and the etags that each version was seen with.
         self.contents: dict[tuple[int, str], Any] = {}
         self.etags: dict[tuple[int, int], list[str]] = {}
+        #: How often the model had been written when an etag was seen.
+        self.written: dict[str, int] = {}
         self.clocks: dict[tuple[int, int], tuple[Any, Any]] = {}
         #: The models that were written since they were compared.
         self.touched: set[str] = set("abc")
@@ -395,7 +401,8 @@ class Registry(RuleBasedStateMachine):
                 raise RefusedError(INVALID)
             after = copy.deepcopy(self.oracle)
             after.update(model, reference, changes)
-            if etag == "stale" and sent:
+            of_version = reference not in ("", "-")
+            if etag == "stale" and sent and (of_version or self.written[sent] != self.oracle.models[model].writes):
                 raise RefusedError(ABORTED if self.oracle.switches["stale-etag"] == "aborted" else PRECONDITION)
             self.oracle = after
 
@@ -506,6 +513,7 @@ class Registry(RuleBasedStateMachine):
         seen = self.etags.setdefault((home.born, number), [])
         if model.etag not in seen:
             seen.append(model.etag)
+            self.written[model.etag] = home.writes
 
     @invariant()
     def what_was_written_reads_as_the_rules_say(self) -> None:

@@ -5,13 +5,16 @@ from __future__ import annotations
 import sqlite3
 from typing import TYPE_CHECKING, Any
 
+import grpc
 import pytest
-from google.cloud.aiplatform_v1 import types
+from google.api_core import exceptions
+from google.cloud.aiplatform_v1 import ModelServiceClient, types
+from google.cloud.aiplatform_v1.services.model_service.transports.grpc import ModelServiceGrpcTransport
 
 from vertex_registry.emulator import DataFileError, Emulator
 from vertex_registry.emulator._server import _new_id, _now
 from vertex_registry.emulator._service import Service, parse_assumptions
-from vertex_registry.emulator._store import Condition, LabelCondition, Page, Store
+from vertex_registry.emulator._store import Condition, LabelCondition, OperationRow, Page, Store
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -32,6 +35,8 @@ def filled(models: int) -> Store:
             store.add_version(key, 1, time=n, labels=labels, body=b"")
             store.set_aliases(key, 1, ["default"], time=None)
             store.list_labels(key, PLACE, labels)
+            row = OperationRow(PLACE, f"m{n}", f"o{n}", None, key, "UploadModel", "v1", b"", b"", b"")
+            store.add_operation(row, creates=True)
             if n:
                 store.add_version(1, n + 1, time=n, labels=labels, body=b"")
     return store
@@ -85,6 +90,9 @@ QUERIES: dict[str, Callable[[Store], list[Any]]] = {
     "a version": lambda store: [store.numbered(PLACE, "m0", 7)],
     "an alias": lambda store: [store.aliased(PLACE, "m0", "default")],
     "the newest version": lambda store: [store.newest(PLACE, "m0")],
+    "an operation": lambda store: [store.operation(PLACE, "m0", "o0")],
+    "an operation, whose ever": lambda store: [store.operation(PLACE, None, "o0")],
+    "an operation that is not there": lambda store: [store.operation(PLACE, None, "none")],
 }
 
 
@@ -118,6 +126,29 @@ def test_a_page_costs_the_same_wherever_it_lies(stores: tuple[Store, Store], col
     early, late = page(204), page(3804)
 
     assert max(early, late) <= min(early, late) * 1.2
+
+
+def test_a_disk_that_is_full_is_said(tmp_path: Path) -> None:
+    """With the file and the reason; nothing of the write is there, and there is room again for the next."""
+    data = tmp_path / "data"
+    with Emulator(data, rest_port=None, polls_until_done=1) as emulator:
+        store: Store = emulator._dispatcher._service._store
+        with grpc.insecure_channel(emulator.grpc) as channel:
+            client = ModelServiceClient(transport=ModelServiceGrpcTransport(channel=channel))
+            (pages,) = store._database.execute("PRAGMA page_count").fetchone()
+            store._database.execute(f"PRAGMA max_page_count = {pages}")
+            request: Any = {"parent": PLACE, "model_id": "m", "model": {"display_name": "m" * 99}}
+            request["model"]["container_spec"] = {"image_uri": "x/y"}
+            request["model"]["description"] = "long" * 10_000
+            with pytest.raises(exceptions.InternalServerError, match=f"{data} cannot be written: .*full"):
+                client.upload_model(request)
+            assert store.under_way == 0
+            store._database.execute("PRAGMA max_page_count = 1000000")
+
+            operation = client.upload_model(request).operation
+            assert store.under_way == 1
+            assert client.get_operation({"name": operation.name}).done
+            assert client.get_model(name=f"{PLACE}/models/m").display_name == "m" * 99
 
 
 @pytest.mark.parametrize("lag", [0, 2])
@@ -182,7 +213,7 @@ def test_a_file_of_another_format_is_refused(tmp_path: Path) -> None:
         ours.execute("PRAGMA user_version = 99")
     ours.close()
 
-    with pytest.raises(DataFileError, match="has format 99, and this version reads format 2"):
+    with pytest.raises(DataFileError, match="has format 99, and this version reads format 3"):
         Emulator(data)
 
 

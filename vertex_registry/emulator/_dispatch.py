@@ -22,6 +22,7 @@ from google.protobuf import empty_pb2
 
 from vertex_registry.emulator._service import Call
 from vertex_registry.emulator._status import Code, Failure, internal, retry_info
+from vertex_registry.emulator._store import DataFileError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -200,6 +201,20 @@ RPCS: Final = (
 BY_NAME: Final[Mapping[str, Rpc]] = {rpc.name: rpc for rpc in RPCS}
 
 
+def message_class(rpc: Rpc, api: str) -> Any:
+    """The class of an RPC's requests in a version of the API."""
+    if api == "v1beta1" and rpc.service == MODEL_SERVICE:
+        return getattr(v1beta1(), rpc.request.DESCRIPTOR.name).pb()
+    return rpc.request
+
+
+def v1beta1() -> Any:
+    """The messages of v1beta1, imported by the first who asks for them."""
+    from google.cloud.aiplatform_v1beta1 import types as beta  # noqa: PLC0415 - it takes a second, and few need it
+
+    return beta
+
+
 # Those whose answer is an operation that they begin.
 _BEGINNING: Final = frozenset(rpc.name for rpc in RPCS if rpc.service == MODEL_SERVICE and rpc.response is _LRO)
 
@@ -263,6 +278,10 @@ class Fault:
             ),
             (self.when == "operation" and self.drop, "The request is answered when its operation fails: drop nothing."),
             (self.stale_etag and self.rpc != "UpdateModel", "Only UpdateModel takes an etag."),
+            (
+                self.stale_etag and self.when != "before",
+                "What has a stale etag is not carried out.",
+            ),
             (
                 self.when == "operation" and self.rpc not in _BEGINNING,
                 f"{self.rpc} begins no operation.",
@@ -378,6 +397,8 @@ class Dispatcher:
             return self._call_faultily(fault, rpc, message, call)
         except (Failure, Dropped):
             raise
+        except DataFileError as error:
+            raise internal(str(error)) from error
         except Exception as error:
             # A bug of ours: it must be seen, and the client must not hang.
             _log.exception("%s failed", rpc.name)

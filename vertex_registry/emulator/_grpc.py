@@ -14,7 +14,7 @@ import grpc
 from google.protobuf.message import DecodeError
 from google.rpc import error_details_pb2
 
-from vertex_registry.emulator._dispatch import APIS, RPCS, Dropped
+from vertex_registry.emulator._dispatch import APIS, RPCS, Dropped, message_class
 from vertex_registry.emulator._status import Failure, bad_request
 
 if TYPE_CHECKING:
@@ -88,15 +88,13 @@ def _handlers(dispatcher: Dispatcher) -> list[grpc.GenericRpcHandler]:
 
 
 def _behaviour(dispatcher: Dispatcher, rpc: Rpc, api: str) -> Callable[[bytes, grpc.ServicerContext], bytes]:
-    parse = rpc.request.FromString
-
     def behave(data: bytes, context: grpc.ServicerContext) -> bytes:
         metadata = {
             name: value if isinstance(value, str) else value.hex() for name, value in context.invocation_metadata()
         }
         try:
             try:
-                message = parse(data)
+                message = _parse(rpc, api, data)
             except DecodeError:
                 _refuse(context, bad_request("The request cannot be read as a message of this method."))
             response = dispatcher.call(rpc, message, api=api, transport="grpc", metadata=metadata)
@@ -109,6 +107,14 @@ def _behaviour(dispatcher: Dispatcher, rpc: Rpc, api: str) -> Callable[[bytes, g
         return serialised
 
     return behave
+
+
+def _parse(rpc: Rpc, api: str, data: bytes) -> Any:
+    """The request's message, as one of v1. What no field is known for is dropped: nobody could read it again."""
+    of_api = message_class(rpc, api)
+    message = of_api.FromString(data)
+    message.DiscardUnknownFields()
+    return message if of_api is rpc.request else rpc.request.FromString(message.SerializeToString())
 
 
 def _refuse(context: Any, failure: Failure) -> NoReturn:

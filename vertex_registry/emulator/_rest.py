@@ -30,7 +30,7 @@ from google.longrunning import operations_pb2
 from google.protobuf import json_format
 from google.protobuf.descriptor import FieldDescriptor
 
-from vertex_registry.emulator._dispatch import APIS, MODEL_SERVICE, RPCS, Dropped, Fault
+from vertex_registry.emulator._dispatch import APIS, MODEL_SERVICE, RPCS, Dropped, Fault, message_class, v1beta1
 from vertex_registry.emulator._status import Code, Failure, bad_request, internal, not_found, permission_denied
 
 if TYPE_CHECKING:
@@ -145,23 +145,10 @@ ROUTES: Final = _routes()
 # --- JSON --------------------------------------------------------------------
 
 
-def _message_class(rpc: Rpc, api: str) -> Any:
-    """The class of an RPC's requests in a version of the API; v1beta1 is imported by the first who asks for it."""
-    if api == "v1beta1" and rpc.service == MODEL_SERVICE:
-        return getattr(_v1beta1().types, rpc.request.DESCRIPTOR.name).pb()
-    return rpc.request
-
-
-def _v1beta1() -> Any:
-    from google.cloud import aiplatform_v1beta1  # noqa: PLC0415 - it takes a second, and few need it
-
-    return aiplatform_v1beta1
-
-
 def _parse(route: Route, match: re.Match[str], query: str, body: bytes) -> tuple[Any, bool]:
     """The request's message, as one of v1, and whether the answer shall show enumerations as numbers."""
     rpc, api = route.rpc, match[1]
-    message = _message_class(rpc, api)()
+    message = message_class(rpc, api)()
     if route.body and route.body != "*":
         _parse_body(body, getattr(message, route.body), route.body)
     elif route.body or route.posts:
@@ -192,6 +179,7 @@ def _parse_body(body: bytes, target: Any, within: str) -> None:
         raise _bad_json(str(error), within) from None
 
 
+_ONE_OF: Final = re.compile(r'should not have multiple "(\w+)" oneof fields')
 # What protobuf's parser says, from which the place of a mistake is read; the rest may show a value, and is dropped.
 _INTO: Final = re.compile(r"Failed to parse (\w+) field: ")
 _NO_FIELD: Final = re.compile(r'Message type "[\w.]+" has no field named "(.*?)" at ')
@@ -204,9 +192,14 @@ def _bad_json(said: str, within: str) -> Failure:
         place = f" at '{path}'" if path else ""
         description = f'Invalid JSON payload received. Unknown name "{found[1]}"{place}: Cannot find field'
         return bad_request(f"{description}.", (path, description))
+    if found := _ONE_OF.search(said):
+        description = f"Invalid JSON payload received. Only one of the fields of '{found[1]}' can be set"
+        return bad_request(f"{description}.", (path, description))
     if path:
         description = f"Invalid value at '{path}'"
         return bad_request(f"{description}.", (path, description))
+    if "duplicate key" in said:
+        return bad_request("Invalid JSON payload received. A name stands twice in one object.")
     return bad_request(
         "Invalid JSON payload received. The body must be one JSON object with the fields of the request."
     )
@@ -251,8 +244,12 @@ def _bind(message: Any, name: str, value: str, route: Route, seen: set[str]) -> 
     # No field that a query may set is repeated or lies deeper: what does is in a body.
     names = message.DESCRIPTOR
     field = names.fields_by_name.get(name) or names.fields_by_camelcase_name.get(name)
-    if field is None or route.body in {"*", field.name} or field.name in {*route.fields, *seen}:
+    if field is None or route.body in {"*", field.name} or field.name in route.fields:
         raise bad_request(f"{unknown}.", (name, unknown))
+    if field.name in seen:
+        # A guess, from memory of what the front end says of a list where one value belongs.
+        twice = f'Invalid JSON payload received. Unknown name "{name}": Proto field is not repeating, cannot start list'
+        raise bad_request(f"{twice}.", (name, twice))
     seen.add(field.name)
     if _is_mask(field):
         # As it stands: a mask comes in either case, and the service reads both.
@@ -275,10 +272,10 @@ _PACKED: Final = (operations_pb2.Operation, operations_pb2.ListOperationsRespons
 
 def _render(rpc: Rpc, api: str, response: Any, *, numbers: bool) -> bytes:
     if api == "v1beta1" and rpc.service == MODEL_SERVICE and response.DESCRIPTOR.file.package.endswith("aiplatform.v1"):
-        response = getattr(_v1beta1().types, response.DESCRIPTOR.name).pb().FromString(response.SerializeToString())
+        response = getattr(v1beta1(), response.DESCRIPTOR.name).pb().FromString(response.SerializeToString())
     elif isinstance(response, _PACKED) and b".v1beta1." in response.SerializeToString():
         # What is packed in an operation can be shown only when its messages are known.
-        _v1beta1()
+        v1beta1()
     return json_format.MessageToJson(response, use_integers_for_enums=numbers, ensure_ascii=False).encode()
 
 
@@ -349,6 +346,11 @@ def _plan(dispatcher: Dispatcher, body: bytes) -> object:
     return _faults(dispatcher, b"")
 
 
+def _forget(dispatcher: Dispatcher, body: bytes) -> object:
+    dispatcher.forget_faults()
+    return _faults(dispatcher, body)
+
+
 def _reset(dispatcher: Dispatcher, body: bytes) -> object:
     del body
     dispatcher.reset()
@@ -367,6 +369,7 @@ OWN: Final[Mapping[tuple[str, str], Callable[[Dispatcher, bytes], object]]] = {
     ("GET", "/emulator/requests"): _requests,
     ("GET", "/emulator/faults"): _faults,
     ("POST", "/emulator/faults"): _plan,
+    ("DELETE", "/emulator/faults"): _forget,
     ("POST", "/emulator/reset"): _reset,
     ("POST", "/token"): _token,
 }
@@ -541,7 +544,8 @@ class RestServer(ThreadingHTTPServer):
             ) from error
         shown = f"[{host}]" if ":" in host else host
         self.address = f"{'http' if tls is None else 'https'}://{shown}:{self.server_port}"
-        self._own = self._own_hosts(host) | {name.lower() for name in allowed_hosts}
+        self._own = self._own_hosts(host)
+        self._allowed = {name.lower() for name in allowed_hosts}
         self._stop, self._stopped = socket.socketpair()
         self._thread = threading.Thread(target=self._run, name="vertex-emulator-rest", daemon=True)
         self._thread.start()
@@ -566,6 +570,9 @@ class RestServer(ThreadingHTTPServer):
         whoever owns it says where it leads.
         """
         name, port = _split_host(host.lower())
+        if name in self._allowed:
+            # Whatever the port: the one that is published need not be the one that is served.
+            return True
         if port != self.server_port and not (port is None and self.server_port in {80, 443}):
             return False
         if name in self._own:

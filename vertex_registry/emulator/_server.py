@@ -210,11 +210,18 @@ def _look_up_in(storage: str) -> Callable[[str, str], Sequence[str]]:
     base = (storage if "://" in storage else f"http://{storage}").rstrip("/")
 
     def look_up(bucket: str, prefix: str) -> Sequence[str]:
-        query = urllib.parse.urlencode({"prefix": prefix, "delimiter": "/", "fields": "items(name)"})
-        url = f"{base}/storage/v1/b/{urllib.parse.quote(bucket, safe='')}/o?{query}"
+        query = {"prefix": prefix, "delimiter": "/", "fields": "items(name),nextPageToken"}
+        url = f"{base}/storage/v1/b/{urllib.parse.quote(bucket, safe='')}/o?"
+        names: list[str] = []
         try:
-            with urllib.request.urlopen(url, timeout=10) as answer:  # noqa: S310 - the address is the one that was given
-                found: Any = json.load(answer)
+            while True:
+                # The address is the one that was given.
+                with urllib.request.urlopen(url + urllib.parse.urlencode(query), timeout=10) as answer:  # noqa: S310
+                    found: Any = json.load(answer)
+                names += (item["name"] for item in found.get("items", ()))
+                if not found.get("nextPageToken"):
+                    return tuple(names)
+                query["pageToken"] = found["nextPageToken"]
         except urllib.error.HTTPError as error:
             with error:
                 if error.code == HTTPStatus.NOT_FOUND:
@@ -223,6 +230,5 @@ def _look_up_in(storage: str) -> Callable[[str, str], Sequence[str]]:
                 raise unavailable(f"The storage at {base} answered {error.code} when it was asked.") from error
         except (OSError, ValueError) as error:
             raise unavailable(f"The storage at {base} does not answer: {type(error).__name__}.") from error
-        return tuple(item["name"] for item in found.get("items", ()))
 
     return look_up

@@ -36,6 +36,7 @@ from google.cloud.aiplatform_v1 import types
 from google.cloud.location import locations_pb2
 from google.longrunning import operations_pb2
 from google.protobuf import empty_pb2, json_format
+from google.protobuf.message import DecodeError, EncodeError
 
 from vertex_registry.emulator._query import (
     Operator,
@@ -149,6 +150,7 @@ def parse_assumptions(given: Mapping[str, str]) -> Assumptions:
 # --- messages ----------------------------------------------------------------
 
 _Model: Final[Any] = types.Model.pb()
+_Models: Final[Any] = types.ListModelsResponse.pb()
 _Evaluation: Final[Any] = types.ModelEvaluation.pb()
 _Slice: Final[Any] = types.ModelEvaluationSlice.pb()
 
@@ -214,6 +216,8 @@ _OPERATIONS_OF_RE: Final = re.compile(_PLACE + r"(?:/models/(?P<model>[A-Za-z0-9
 # UploadModelRequest.model_id: "This value may be up to 63 characters, and valid characters are [a-z0-9_-]. The first
 # character cannot be a number or hyphen."
 _MODEL_ID_RE: Final = re.compile(r"[a-z_][a-z0-9_-]{0,62}")
+# Those that are made may begin with a number.
+_MADE_ID_RE: Final = re.compile(r"[a-z0-9_-]{1,63}")
 
 # Model.version_aliases: "The format is [a-z][a-zA-Z0-9-]{0,126}[a-z0-9] to distinguish from version_id." Another page
 # of Vertex's has no capitals, and a third lets an alias end in a hyphen.
@@ -495,6 +499,7 @@ class Service:
         self._new_id = new_id
         self._look_up = look_up
         self._latest = store.latest_create_time()
+        self._list_anew()
         self._time_lock = threading.Lock()
         self._work: dict[str, Callable[[OperationRow, Any], Message]] = {
             "UploadModel": self._upload,
@@ -659,6 +664,7 @@ class Service:
             # A guess: an examples model is one that was uploaded as such.
             if not _Model.FromString(view.version_body).explanation_spec.parameters.HasField("examples"):
                 raise failed_precondition(f"{name.bare}@{view.number} has no example-based explanations to update.")
+            _with_examples(view, request.examples)
             meant = _meant(request, "model", view)
             return self._begin("UpdateExplanationDataset", meant, call, name.place, name.model)
 
@@ -964,6 +970,13 @@ class Service:
         """Forget everything."""
         self._store.clear()
 
+    def _list_anew(self) -> None:
+        """Let lists find every model by what they show of it, where that was written under another assumption."""
+        store, wins = self._store, self._assume.label_wins
+        with store.writing():
+            for place, model in store.listed_otherwise(wins):
+                self._relist(Name(place, model, None))
+
     # --- names, views and lists ----------------------------------------------
 
     def _now(self) -> int:
@@ -977,6 +990,8 @@ class Service:
         """An id that nothing has."""
         for _ in range(_TRIES):
             made = self._new_id()
+            if not _MADE_ID_RE.fullmatch(made):
+                raise internal(f"The maker of ids, new_id, gave {made!r}, which is no id.")
             if not is_taken(made):
                 return made
         raise internal(f"The maker of ids, new_id, gave {_TRIES} ids in a row that are taken.")
@@ -1012,19 +1027,14 @@ class Service:
 
         Model.etag: "Used to perform consistent read-modify-write updates. If not set, a blind "overwrite" update
         happens." An etag is of the view that it came with, and tells the state of the model and of the version in it.
-        That an update of the model takes the etag of any of its versions is how Google's SDK uses it: it updates the
-        model with what it read of a version.
+        That an update of the model takes the etag of any of its versions, and does not mind what became of that
+        version, is how Google's SDK uses it: it updates the model with what it read of a version before its aliases
+        moved.
         """
-        if stale or (etag and not self._is_current(etag, view, of_version=of_version)):
+        told = (_etag(view), etag) if of_version else (_model_in_etag(_etag(view)), _model_in_etag(etag))
+        if stale or (etag and told[0] != told[1]):
             message = f"The etag is stale: {view.parent}/models/{view.id} was changed since it was read. Read it again."
             raise aborted(message) if self._assume.stale_etag == "aborted" else failed_precondition(message)
-
-    def _is_current(self, etag: str, view: View, *, of_version: bool) -> bool:
-        number = _version_of_etag(etag)
-        if number is None or (of_version and number != view.number):
-            return False
-        seen = self._store.numbered(view.parent, view.id, number)
-        return seen is not None and _etag(seen) == etag
 
     def _relist(self, name: Name) -> None:
         """Let lists find the model by what they show of it now: its default version's labels and base model."""
@@ -1184,6 +1194,10 @@ class Service:
 
     def _copy(self, row: OperationRow, request: Any) -> Message:
         source = self._view(_parse_name("source_model", request.source_model))
+        begun = _METADATA[row.rpc].FromString(operations_pb2.Operation.FromString(row.body).metadata.value)
+        if source.version_create_time > begun.generic_metadata.create_time.ToMicroseconds():
+            # The one that was there is deleted, and this is a later one of its name. A guess, as for the target.
+            raise not_found(f"The Model version does not exist any more: {request.source_model}.")
         # Not copied, as the documentation says: the aliases, the id, the evaluations and the encryption. That both
         # layers of labels are, is a guess.
         own = _Model.FromString(source.body)
@@ -1223,6 +1237,8 @@ class Service:
         on_model = self._assume.labels_at_upload in layers and not layered
         if on_model:
             body.labels.update(version.labels)
+            if len(body.labels) > _MAXIMUM_LABELS:
+                raise invalid_argument(*_check_labels(body.labels))
             version.ClearField("labels")
         if not key:
             key = self._store.add_model(
@@ -1287,8 +1303,7 @@ class Service:
     def _update_explanation_dataset(self, row: OperationRow, request: Any) -> Message:
         del row
         view = self._view(_parse_name("model", request.model))
-        version = _Model.FromString(view.version_body)
-        version.explanation_spec.parameters.examples.CopyFrom(request.examples)
+        version = _with_examples(view, request.examples)
         self._store.change_version(
             view.key,
             view.number,
@@ -1325,7 +1340,7 @@ class Service:
             metadata = _METADATA[rpc]()
         metadata.generic_metadata.create_time.FromMicroseconds(time)
         metadata.generic_metadata.update_time.FromMicroseconds(time)
-        operation_id = self._free_id(lambda given: self._store.operation(place, model, given) is not None)
+        operation_id = self._free_id(lambda given: self._store.operation(place, None, given) is not None)
         there = None if creates else self._store.model(place, model)
         operation = operations_pb2.Operation(name=f"{place}/models/{model}/operations/{operation_id}")
         _pack(operation.metadata, metadata, call.api)
@@ -1373,7 +1388,8 @@ class Service:
     def _operation(self, name: str) -> OperationRow:
         match = _parse(_OPERATION_RE, "name", name, "Operation")
         place = _place_of(match)
-        row = self._store.operation(place, match["model"] or "", match["operation"])
+        # A guess: each is also found by its id alone, which is what gcloud asks for.
+        row = self._store.operation(place, match["model"], match["operation"])
         if row is None:
             raise not_found(f"The Operation does not exist: {name}.")
         return row
@@ -1436,10 +1452,11 @@ def _etag(view: View) -> str:
     return base64.b64encode(_ETAG.pack(view.key, view.revision, view.number, view.version_revision)).decode()
 
 
-def _version_of_etag(etag: str) -> int | None:
+def _model_in_etag(etag: str) -> tuple[int, int] | None:
+    """What an etag tells of the model: its key and its revision."""
     with contextlib.suppress(ValueError, struct.error):
-        number: int = _ETAG.unpack(base64.b64decode(etag, validate=True))[2]
-        return number
+        key, revision, _, _ = _ETAG.unpack(base64.b64decode(etag, validate=True))
+        return key, revision
     return None
 
 
@@ -1476,6 +1493,20 @@ def _describe(version: Any) -> None:
     version.supported_export_formats.add(
         id="custom-trained", exportable_contents=[content.ARTIFACT, content.IMAGE][not version.artifact_uri :]
     )
+
+
+def _with_examples(view: View, examples: Any) -> Any:
+    """The version with other examples.
+
+    They lie deeper in a model than in the request, and protobuf reads what is a hundred messages deep and no more.
+    """
+    version = _Model.FromString(view.version_body)
+    version.explanation_spec.parameters.examples.CopyFrom(examples)
+    try:
+        _Models.FromString(_Models(models=[version]).SerializeToString())
+    except (DecodeError, EncodeError) as error:
+        raise invalid_argument(("examples", "The value is nested too deeply")) from error
+    return version
 
 
 def _meant(request: Any, field: str, view: View) -> Any:

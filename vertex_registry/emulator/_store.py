@@ -14,7 +14,8 @@ revisions, aliases, which version is the default one). The rules of the columns:
 - ``operations.target`` is the key of the model that an operation was begun for, if that was there: a later model of the
   same id is another one.
 - ``aliases`` finds a version by its alias, ``versions.aliases`` lists them in the order they were given in.
-- ``listed_labels`` are the labels a model shows in a list: its default version's, merged with its own.
+- ``listed_labels`` are the labels a model shows in a list: its default version's, merged with its own, and
+  ``listing.label_wins`` is which of the two had the last word when they were written.
 - ``version_labels`` are a version's own.
 
 There is one connection, and one thread at a time in it: everything that a request does happens under one lock, and what
@@ -39,7 +40,7 @@ if TYPE_CHECKING:
 
 # "VxRg": tells a file of ours from any other SQLite database.
 APPLICATION_ID: Final = 0x56785267
-SCHEMA_VERSION: Final = 2
+SCHEMA_VERSION: Final = 3
 
 # The tables that lists read; each has the key of its model in the column named.
 _LISTED: Final = {"models": "key", "versions": "model", "version_labels": "model", "listed_labels": "model"}
@@ -85,11 +86,13 @@ CREATE TABLE operations (
     PRIMARY KEY (parent, model, id)
 );
 CREATE INDEX operations_under_way ON operations (parent, model) WHERE looks IS NOT NULL;
+CREATE INDEX operations_by_id ON operations (parent, id);
 CREATE TABLE evaluations (
     model INTEGER NOT NULL, id TEXT NOT NULL, number INTEGER NOT NULL, body BLOB NOT NULL,
     PRIMARY KEY (model, id)
 );
 CREATE INDEX evaluations_by_version ON evaluations (model, number, id);
+CREATE TABLE listing (label_wins TEXT NOT NULL);
 CREATE TABLE slices (
     model INTEGER NOT NULL, evaluation TEXT NOT NULL, id TEXT NOT NULL, dimension TEXT NOT NULL,
     annotations INTEGER NOT NULL, body BLOB NOT NULL, PRIMARY KEY (model, evaluation, id)
@@ -98,7 +101,7 @@ CREATE TABLE slices (
 
 
 class DataFileError(Exception):
-    """A data file that the emulator cannot use. The file was not touched.
+    """A data file that the emulator cannot use. What is in it was not touched.
 
     Attributes:
         path: The file.
@@ -224,6 +227,7 @@ class Store:
 
     def __init__(self, path: str | None, *, list_lag: int = 0) -> None:
         self._lock = threading.RLock()
+        self._path = path
         self._database = _open(path)
         self._lag = list_lag
         self._lists_answered = 0
@@ -254,18 +258,22 @@ class Store:
     def writing(self) -> Iterator[None]:
         """One transaction: all of it is on the disk when it ends, or nothing if it ends with an exception."""
         with self._lock:
-            self._database.execute("BEGIN IMMEDIATE")
             under_way = self.under_way
             try:
+                self._database.execute("BEGIN IMMEDIATE")
                 yield
-            except BaseException:
-                self._database.execute("ROLLBACK")
+                self._database.execute("COMMIT")
+            except BaseException as error:
+                if self._database.in_transaction:
+                    self._database.execute("ROLLBACK")
                 self.under_way = under_way
                 self._touched.clear()
+                if isinstance(error, sqlite3.OperationalError):
+                    raise DataFileError(
+                        f"The data file {self._path} cannot be written: {error}.", path=str(self._path)
+                    ) from error
                 raise
-            else:
-                self._database.execute("COMMIT")
-                self._remember()
+            self._remember()
 
     def clear(self) -> None:
         """Forget everything."""
@@ -284,6 +292,15 @@ class Store:
             " coalesce((SELECT create_time FROM versions ORDER BY rowid DESC LIMIT 1), 0))"
         )
         return int(latest)
+
+    def listed_otherwise(self, label_wins: str) -> list[tuple[str, str]]:
+        """The place and id of every model, if what lists find it by was written under another assumption than this."""
+        written = self._one("SELECT label_wins FROM listing")
+        if written == (label_wins,):
+            return []
+        self._database.execute("DELETE FROM listing")
+        self._database.execute("INSERT INTO listing (label_wins) VALUES (?)", (label_wins,))
+        return self._all("SELECT parent, id FROM models")
 
     # --- models and versions -------------------------------------------------
 
@@ -528,13 +545,14 @@ class Store:
         if row.looks is not None:
             self.under_way += 1
 
-    def operation(self, parent: str, model: str, operation_id: str) -> OperationRow | None:
-        """The operation of that name."""
+    def operation(self, parent: str, model: str | None, operation_id: str) -> OperationRow | None:
+        """The operation of that id, a model's or, for None, whichever has it."""
         row = self._one(
-            f"SELECT {_OPERATION} FROM operations WHERE parent = ? AND model = ? AND id = ?",  # noqa: S608 - names of ours
+            f"SELECT {_OPERATION} FROM operations INDEXED BY operations_by_id"  # noqa: S608 - names of ours
+            " WHERE parent = ?1 AND id = ?2 AND model = coalesce(?3, model)",
             parent,
-            model,
             operation_id,
+            model,
         )
         return row and OperationRow(*row)
 
