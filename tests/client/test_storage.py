@@ -1523,6 +1523,8 @@ def on_a_terminal(enough: Callable[[bytes], bool], *arguments: object) -> bytes:
     command = [sys.executable, "-c", UPLOAD, *map(str, arguments)]
     with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=theirs) as process:
         os.close(theirs)
+        last = threading.Timer(30, process.kill)  # where nothing is ever drawn
+        last.start()
         drawn = b""
         while (process.poll() is None or not drawn) and not enough(drawn):
             try:
@@ -1530,6 +1532,8 @@ def on_a_terminal(enough: Callable[[bytes], bool], *arguments: object) -> bytes:
             except OSError:  # the other end is closed
                 break
         process.kill() if enough(drawn) else process.wait()
+        last.cancel()
+        last.join()
     os.close(ours)
     return drawn
 
