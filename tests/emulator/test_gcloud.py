@@ -94,7 +94,8 @@ def test_gcloud_keeps_a_model(gcloud: Gcloud) -> None:
     (listed,) = gcloud("ai", "models", "list")
     assert (listed["name"], listed["displayName"]) == (first["model"], "churn")
 
-    gcloud("ai", "models", "delete-version", "churn@2")
+    deleted = gcloud("ai", "models", "delete-version", "churn@2")
+    assert gcloud("ai", "operations", "describe", deleted["name"].rpartition("/")[2])["done"]
     gcloud("ai", "models", "delete", "churn")
     assert gcloud("ai", "models", "list") == []
 
