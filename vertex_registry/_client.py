@@ -1233,7 +1233,7 @@ class RegistryClient:
             notes[_stages.STAGE_LABEL] = Stage.NONE.label
         else:
             notes |= self._stage_notes(registration.stage, None, seen=seen)
-        there = {} if current is None else current.metadata
+        there = () if current is None else current.metadata
         metadata = {key: value for key, value in registration.metadata.items() if key not in there}
         return _labels.write({} if current is None else current.labels, metadata=metadata, notes=notes)
 
@@ -1330,9 +1330,11 @@ class RegistryClient:
         seen = [other.stage_changed_at for other in self._versions(model)] if registration.archive_existing else []
         version = resource.rpartition("@")[2]
         while True:
-            labels = self._labels_of(registration, seen, current)
-            request = _wire.update_version(resource, labels=labels, etag="" if current is None else current.etag)
             try:
+                if current is not None and (doubtful := _doubtful(current, registration)):
+                    current = self._own(current, doubtful, resource)
+                labels = self._labels_of(registration, seen, current)
+                request = _wire.update_version(resource, labels=labels, etag="" if current is None else current.etag)
                 written = _wire.read_version(rpc.call("UpdateModel", request, resource, once=True))
                 return _as_written(written, labels, {} if current is None else current.labels, model)
             except (UnavailableError, ConflictError) as failure:
@@ -1340,11 +1342,40 @@ class RegistryClient:
                     raise
                 again = self._read(model, version)
                 if _is_whole(again, registration):
-                    return again
+                    if not (doubtful := _doubtful(again, registration)):
+                        return again
+                    # It was written, and somebody has changed it since, or the model hides it.
+                    left = {key: registration.metadata[key] for key in doubtful}
+                    registration = attrs.evolve(registration, metadata=left)
                 if not rpc.pause(budget, tries, getattr(failure, "retry_after", 0.0)):
                     raise
                 current = again
                 tries += 1
+
+    def _own(self, version: ModelVersion, keys: set[str], resource: str) -> ModelVersion:
+        """The version without what only the model says under these keys, and with the etag that it has now.
+
+        Vertex answers with the labels of the model and of the version in one, and no read tells them apart. A write
+        does. What lies under the keys is packed, which reads the same, so that nobody loses anything where this is cut
+        off; what the answer still shows under one of them, with the value that was read there, is the model's. So is
+        what can not be found out, because it does not fit into a pack: what somebody asks for now goes before it.
+        """
+        try:
+            freed = _labels.freed(version.labels, keys)
+        except InvalidArgumentError:
+            theirs, etag = keys, version.etag
+        else:
+            request = _wire.update_version(resource, labels=freed, etag=version.etag)
+            written = _wire.read_version(self._vertex.call("UpdateModel", request, resource, once=True))
+            shown = _labels.read({key: written.labels[key] for key in keys & written.labels.keys()}).metadata
+            theirs = {key for key, value in shown.items() if _same(value, version.metadata[key])}
+            etag = written.etag
+        return attrs.evolve(
+            version,
+            labels={key: label for key, label in version.labels.items() if key not in theirs},
+            metadata={key: value for key, value in version.metadata.items() if key not in theirs},
+            etag=etag,
+        )
 
     def _upload(  # noqa: C901, PLR0912  # the ways that an upload can end stand side by side
         self, registration: _Registration, model: _Model | None
@@ -1666,6 +1697,15 @@ def _is_whole(version: ModelVersion, registration: _Registration) -> bool:
     """Whether everything has been written that belongs to the version."""
     written = _labels.read(version.labels).notes.get(_labels.REQUEST)
     return written == _names.fingerprint(registration.request_id)
+
+
+def _doubtful(version: ModelVersion, registration: _Registration) -> set[str]:
+    """The keys under which another value is read than was registered, which may be the model's or the version's."""
+    return {
+        key
+        for key in _labels.layered_keys(version.labels) & registration.metadata.keys() & version.metadata.keys()
+        if not _same(version.metadata[key], registration.metadata[key])
+    }
 
 
 def _claim(version: ModelVersion) -> tuple[dt.datetime, int]:

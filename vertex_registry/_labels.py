@@ -16,6 +16,8 @@ Labels that others wrote are metadata as well, and read back as what they are. A
 that it does not name as it stands, letter for letter. Our own texts (*notes*: the stage, a version's name) lie beside
 the metadata under keys that metadata cannot take, and are escaped and packed in the same way.
 
+Metadata is nested ``MAX_DEPTH`` deep at most, so that who can write it can read it, from however deep a stack.
+
 Not handled: a label of somebody else's that begins with our mark and happens to be canonical JSON reads as that JSON.
 """
 
@@ -36,13 +38,16 @@ import attrs
 from vertex_registry.errors import InvalidArgumentError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Collection, Iterable
 
 # "There can be no more than 64 labels attached to a single resource. Label keys and values can only contain lowercase
 # letters, numbers, dashes and underscores. Label keys must start with a letter or number, must be less than 64
 # characters in length, and must be less that 128 bytes in length when encoded in UTF-8." (the validator's own words)
 MAX_LABELS: Final = 64
 MAX_CHARACTERS: Final = 63
+
+#: How deep lists and dicts may lie in each other, the metadata itself included.
+MAX_DEPTH: Final = 100
 
 MANAGED_BY: Final = "managed_by"
 VERSION_NAME: Final = "vr-version-name"
@@ -59,6 +64,8 @@ _VALUE: Final = re.compile(r"[a-z0-9_-]{0,63}", re.ASCII)
 _PLAIN: Final = frozenset("abcdefghijklmnopqrstuvwxyz0123456789-")
 _ESCAPED: Final = re.compile(r"(?:[a-z0-9-]|_[0-9a-f]{2})*", re.ASCII)
 _PART_KEY: Final = re.compile(r"vr-pack-([1-9][0-9]?)-(0|[1-9][0-9]?)", re.ASCII)
+_STRING: Final = re.compile(r'"(?:[^"\\]|\\.)*"')
+_BRACKET: Final = re.compile(r"[\[\]{}]")
 _DIGEST: Final = 8
 _PART: Final = MAX_CHARACTERS - _DIGEST
 
@@ -97,10 +104,11 @@ def write(
     metadata: Mapping[str, Any] | None = None,
     remove: Iterable[str] = (),
     notes: Mapping[str, str | None] | None = None,
+    free: Collection[str] = (),
 ) -> dict[str, str]:
     """The labels, changed: metadata and notes merged in, the keys to remove taken out, all else as it stands.
 
-    A note that is None is taken out.
+    A note that is None is taken out. Metadata under the keys that are to be free is packed, whatever it is.
 
     Raises:
         InvalidArgumentError: The metadata is not a JSON object, or is larger than Vertex's labels.
@@ -124,7 +132,7 @@ def write(
         else:
             kept[key] = label
     for key, value in metadata.items():
-        if (label := _label(value)) is None or not is_free_key(key):
+        if (label := _label(value)) is None or not is_free_key(key) or key in free:
             large[key] = value
         else:
             kept[key] = label
@@ -134,24 +142,33 @@ def write(
     return {**kept, **parts}
 
 
+def layered_keys(labels: Mapping[str, str]) -> set[str]:
+    """The keys of metadata that may as well be labels of the model that a version is one of."""
+    return {key for key in labels if key not in NOTES and not _PART_KEY.fullmatch(key)}
+
+
+def freed(labels: Mapping[str, str], keys: Iterable[str]) -> dict[str, str]:
+    """The labels with the metadata under these keys packed: they read the same, and none lies under its own key.
+
+    Raises:
+        InvalidArgumentError: They do not fit so.
+    """
+    content = read(labels).metadata
+    moved = {key: content[key] for key in keys}
+    return write(labels, metadata=moved, free=moved)
+
+
 def check_metadata(metadata: Mapping[str, Any]) -> dict[str, Any]:
     """The metadata as a dict of its own.
 
     Raises:
         InvalidArgumentError: It is no JSON object: it holds NaN, a tuple, a key that is not a string, or anything else
-            that JSON does not have. The message says where.
+            that JSON does not have; or it is nested too deeply. The message says where.
     """
     if not isinstance(metadata, Mapping):
         raise InvalidArgumentError(f"The metadata is a {type(metadata).__name__}; it has to be a dict.")
-    try:
-        _check_json(dict(metadata), "metadata")
-        return dict(json.loads(json.dumps(dict(metadata), ensure_ascii=False)))
-    except RecursionError:
-        raise InvalidArgumentError("The metadata is nested too deeply, or holds itself.") from None
-    except ValueError as error:
-        if isinstance(error, InvalidArgumentError):
-            raise
-        raise InvalidArgumentError("The metadata holds a number with too many digits.") from None
+    _check_json(dict(metadata), "metadata", MAX_DEPTH)
+    return dict(json.loads(json.dumps(dict(metadata), ensure_ascii=False)))
 
 
 def check_label(key: str, value: str) -> None:
@@ -199,23 +216,37 @@ def is_free_key(key: str) -> bool:
     return bool(_KEY.fullmatch(key)) and key not in NOTES and not key.startswith(("vr-", "goog"))
 
 
-def _check_json(value: object, where: str) -> None:
+def _check_json(value: object, where: str, depth: int) -> None:  # noqa: C901  # the kinds of JSON stand side by side
+    if isinstance(value, (dict, list)) and depth == 0:
+        raise InvalidArgumentError(
+            f"The metadata is nested more than {MAX_DEPTH} deep, or holds itself: {where[:MAX_CHARACTERS]}... "
+            "Keep what is as deep in a file beside the artifact."
+        )
     if isinstance(value, dict):
         for key, item in value.items():
             if not isinstance(key, str):
                 raise InvalidArgumentError(f"{where} has the key {key!r}; the keys of JSON are strings.")
-            _check_json(item, f"{where}[{key!r}]")
+            _check_json(item, f"{where}[{key!r}]", depth - 1)
     elif isinstance(value, list):
         for index, item in enumerate(value):
-            _check_json(item, f"{where}[{index}]")
+            _check_json(item, f"{where}[{index}]", depth - 1)
     elif isinstance(value, float):
         if not math.isfinite(value):
             raise InvalidArgumentError(f"{where} is not a finite number, and JSON has no other.")
-    elif value is not None and not isinstance(value, (str, int)):
+    elif isinstance(value, int):
+        _check_digits(value, where)
+    elif value is not None and not isinstance(value, str):
         raise InvalidArgumentError(
             f"{where} is a {type(value).__module__}.{type(value).__qualname__}, which JSON does not have. "
             "JSON has strings, numbers, True, False, None, lists and dicts."
         )
+
+
+def _check_digits(value: int, where: str) -> None:
+    try:
+        int.__repr__(value)
+    except ValueError:  # "Exceeds the limit (4300 digits) for integer string conversion"
+        raise InvalidArgumentError(f"{where} is a number with too many digits.") from None
 
 
 def _label(value: object) -> str | None:
@@ -239,13 +270,13 @@ def _escape(value: object) -> str:
 def _unescape(label: str) -> Any:
     """The value that was escaped, or the label itself where it was not written by us."""
     body = label.removeprefix(_MARK)
-    if not label.startswith(_MARK) or not _ESCAPED.fullmatch(body):
+    if len(label) > MAX_CHARACTERS or not label.startswith(_MARK) or not _ESCAPED.fullmatch(body):
         return label
     try:
         raw = bytes.fromhex(re.sub(r"[a-z0-9-]|_(..)", lambda m: m[1] or f"{ord(m[0]):02x}", body))
         value = json.loads(raw.decode("utf-8", "surrogatepass"))
         return value if _escape(value) == label else label
-    except (ValueError, RecursionError):
+    except ValueError:
         return label
 
 
@@ -284,14 +315,25 @@ def _unpack(labels: Mapping[str, str]) -> _Packed:
             if any(value[:_DIGEST] != digest for value in values):
                 continue
             inflate = zlib.decompressobj(-15)
-            document = inflate.decompress(blob) + inflate.flush()
-            metadata, notes = json.loads(document.decode("utf-8", "surrogatepass"))
+            document = (inflate.decompress(blob) + inflate.flush()).decode("utf-8", "surrogatepass")
+            if _depth(document) > MAX_DEPTH + 1:
+                continue  # we write none so deep
+            metadata, notes = json.loads(document)
             if not all(key in NOTES and isinstance(text, str) for key, text in notes.items()):
                 continue  # we write no such notes
             return _Packed(dict(metadata), dict(notes), frozenset(keys))
-        except (binascii.Error, zlib.error, ValueError, TypeError, AttributeError, RecursionError):
+        except (binascii.Error, zlib.error, ValueError, TypeError, AttributeError):
             continue
     return _NOTHING
+
+
+def _depth(document: str) -> int:
+    """How deep lists and dicts lie in each other in a JSON text, found without going so deep."""
+    deepest = depth = 0
+    for bracket in _BRACKET.findall(_STRING.sub("", document)):
+        depth += 1 if bracket in "[{" else -1
+        deepest = max(deepest, depth)
+    return deepest
 
 
 def _pack_digest(blob: bytes) -> str:
