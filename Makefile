@@ -14,7 +14,7 @@ LIVE    = $(if $(LOCATION),--location "$(LOCATION)") $(if $(YES),--yes)
 .PHONY: help demo test check format lowest zenml-gcp loaders record live record-live clean
 
 help:     ## list what there is
-	@grep -hE '^[a-z-]+: .*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 18
+	@grep -hE '^[a-z-]+: .*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 20
 
 $(READY): pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "vertex-registry needs Python 3.11 or later; name one: make $(or $(MAKECMDGOALS),test) PYTHON=python3.12"; exit 1; }

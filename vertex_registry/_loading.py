@@ -137,8 +137,10 @@ def load(folder: Path, *, trusted: bool, where: str) -> Any:
     try:
         return form.read(library, folder / name)
     except Exception as error:  # whatever the library, or the object's own code, raises
+        # XGBoost adds the calls that led to it, line by line.
+        said = (str(error).strip() or "nothing more").splitlines()[0]
         raise RegistryError(
-            f"{form.library} could not load {name} of {where}: {type(error).__name__}: {error}. Is it installed in the "
+            f"{form.library} could not load {name} of {where}: {type(error).__name__}: {said}. Is it installed in the "
             "version that wrote the file, with all that the model is made of?",
             resource=where,
         ) from error

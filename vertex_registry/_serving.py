@@ -234,13 +234,14 @@ def check_directory(names: Iterable[str], image: str, *, where: str) -> None:
     if not expected or len(found) == 1:
         return
     wanted = expected[0] if len(expected) == 1 else f"exactly one of {', '.join(expected)}"
+    name = "that name" if len(expected) == 1 else "one of these names"
     if found:
         problem = f"It holds {' and '.join(found)}. Remove all but one"
     elif not there:
-        problem = "There are no files in it. Save the model under that name"
+        problem = f"There are no files in it. Save the model under {name}"
     else:
         shown = ", ".join(there[:_SHOWN]) + (f" and {len(there) - _SHOWN} more" if len(there) > _SHOWN else "")
-        problem = f"It holds {shown}. Save the model under that name, at the top of the directory"
+        problem = f"It holds {shown}. Save the model under {name}, at the top of the directory"
     raise InvalidArgumentError(
         f"{where} cannot be served by {image}, which loads {wanted}. {problem}, or name another image with container=.",
         resource=where,

@@ -103,6 +103,16 @@ def test_a_file_that_is_broken(tmp_path: Path, content: bytes) -> None:
     assert refused.value.__cause__ is not None
 
 
+def test_what_a_library_says_is_one_line(tmp_path: Path) -> None:
+    """Of a broken booster XGBoost tells every call that led to it, which is nobody's business."""
+    library("xgboost")
+    (tmp_path / "model.bst").write_bytes(b"no booster")
+
+    with pytest.raises(RegistryError, match=r"xgboost could not load model\.bst") as refused:
+        load(tmp_path, trusted=False, where=WHERE)
+    assert "\n" not in str(refused.value)
+
+
 def test_a_library_that_is_not_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Where the library is not installed, the message says which one to install."""
     monkeypatch.setitem(__import__("sys").modules, "xgboost", None)
