@@ -223,8 +223,8 @@ def test_the_refusal_says_what_is_there() -> None:
 
     assert str(caught.value) == (
         "./model cannot be served by us-docker.pkg.dev/vertex-ai/prediction/sklearn-cpu.1-6:latest, which loads "
-        "exactly one of model.joblib, model.pkl. It holds artifact.pkl. Save the model under one of these names, at the "
-        "top of the directory, or name another image with container=."
+        "exactly one of model.joblib, model.pkl. It holds artifact.pkl. Save the model under one of these names, at "
+        "the top of the directory, or name another image with container=."
     )
     with pytest.raises(InvalidArgumentError, match=r"a5.txt and 3 more\. Save"):
         _serving.check_directory([f"a{n}.txt" for n in range(1, 9)], f"{US}pytorch-cpu.2-4:latest", where="./model")
