@@ -15,9 +15,11 @@ the rest. A registration that was cut off in between is found by the alias of it
 
 from __future__ import annotations
 
+import base64
 import collections
 import contextlib
 import datetime as dt
+import hashlib
 import importlib
 import importlib.metadata
 import ipaddress
@@ -50,7 +52,7 @@ from vertex_registry.errors import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator, Iterator, Mapping
+    from collections.abc import Callable, Collection, Generator, Iterator, Mapping
     from pathlib import Path
     from types import TracebackType
 
@@ -93,6 +95,9 @@ _ARRIVAL: Final = 1.0
 
 #: The seconds that a look into a bucket may take which nobody has asked for.
 _GLANCE: Final = 5.0
+
+#: The longest author that room is kept for: of 128 letters, and such that it cannot be deflated.
+_AUTHOR: Final = base64.b64encode(hashlib.sha512(b"").digest() + hashlib.sha256(b"").digest()).decode()
 
 #: How often a model is looked for before its id, taken by an upload that is not done, is tried again.
 _LOOKS: Final = 4
@@ -261,7 +266,8 @@ class RegistryClient:
                 this machine, which is uploaded first, unless the same bytes are there.
             version_name: The caller's own name of the version, kept exactly; of 1 to 128 characters.
             description: What this version is.
-            metadata: Any JSON object that fits into the labels of the version; it comes back equal.
+            metadata: Any JSON object, nested 100 deep at most, that fits into the labels of the version, beside a stage
+                that it may be given later; it comes back equal.
             stage: The stage the version begins in.
             archive_existing: Archive the other versions in that stage.
             aliases: Aliases for the version; one that another version holds moves here.
@@ -296,6 +302,10 @@ class RegistryClient:
         if version_name is not None:
             hidden.append(_names.hidden_alias("name", _names.check_text("version_name", version_name, 128)))
         given = [_names.check_alias(alias) for alias in _strings("aliases", aliases)]
+        if _names.DEFAULT_ALIAS in given and not make_default:
+            raise InvalidArgumentError(
+                "aliases has 'default', which make_default=False leaves where it is. Take one of the two out."
+            )
         default = [_names.DEFAULT_ALIAS] if make_default else []
         chosen = _stages.check_stage(stage)
         _stages.check_exclusive(chosen, archive_existing=archive_existing)
@@ -316,7 +326,7 @@ class RegistryClient:
             archive_existing=archive_existing,
             request_id=identity,
         )
-        _labels.write({}, metadata=registration.metadata)  # it fits, or nothing is sent
+        _labels.check_room(_labels.write({}, metadata=registration.metadata), self._room(registration))
         if local is not None:
             uri = self._send(local, name, staging, registration.container.image)
             registration = attrs.evolve(registration, source=uri)
@@ -561,7 +571,8 @@ class RegistryClient:
             stage: The stage to put it in. `set_stage` can archive the others as well.
 
         Raises:
-            InvalidArgumentError: An argument cannot be right; nothing was sent.
+            InvalidArgumentError: An argument cannot be right, or the metadata does not fit on the version; nothing was
+                changed.
             NotFoundError: There is no such model or version.
             ConflictError: A label on the model itself hides what was written on the version.
         """
@@ -582,6 +593,8 @@ class RegistryClient:
                 return _Change(labels=None, description=description)
             notes = {} if chosen is None else self._stage_notes(chosen, current)
             labels = _labels.write(current.labels, metadata=added, remove=removed, notes=notes)
+            if added:
+                _labels.check_room(labels, self._room())
             return _Change(labels=labels, description=description)
 
         return self._on_model(name, lambda model: self._change(model, reference, change))
@@ -604,7 +617,8 @@ class RegistryClient:
         Raises:
             InvalidArgumentError: An argument cannot be right; nothing was sent.
             NotFoundError: There is no such model or version.
-            ConflictError: A label ``stage`` on the model itself hides the version's.
+            ConflictError: A label ``stage`` on the model itself hides the version's; or a version in the stage is so
+                full of others' labels that it cannot be archived.
         """
         chosen = _stages.check_stage(stage)
         _stages.check_exclusive(chosen, archive_existing=archive_existing)
@@ -616,6 +630,7 @@ class RegistryClient:
         def promote(model: _Model) -> ModelVersion:
             others = self._versions(model)
             seen = [other.stage_changed_at for other in others]
+            self._check_archivable(model, others, chosen)
 
             def change(current: ModelVersion) -> _Change:
                 rivals = [other for other in others if other.stage is chosen and other.version != current.version]
@@ -1084,7 +1099,7 @@ class RegistryClient:
         tries = 0
         while True:
             try:
-                return self._write(model, version, change(version))
+                return self._write(model, *self._fit(model, version, change))
             except ConflictError as conflict:
                 if conflict.code is None:
                     raise  # it is ours: another try would be hidden as well
@@ -1145,15 +1160,103 @@ class RegistryClient:
                 for loser in holders:
                     if loser is not winner:
                         seen = [version.stage_changed_at for version in holders]
-                        notes = self._stage_notes(Stage.ARCHIVED, loser, seen=seen)
-                        labels = _labels.write(loser.labels, notes=notes)
-                        self._write(model, loser, _Change(labels=labels, description=None))
+                        self._write(model, *self._archived(model, loser, seen))
             except (ConflictError, NotFoundError) as conflict:
                 if conflict.code is None or not self._vertex.pause(budget, tries):
                     raise
                 tries += 1
                 continue
             return self._read(model, promoted.version)
+
+    def _archived(
+        self, model: _Model, version: ModelVersion, seen: Iterable[dt.datetime | None] = ()
+    ) -> tuple[ModelVersion, _Change]:
+        """The version, and the change that archives it."""
+        try:
+            return self._fit(model, version, lambda current: self._archiving(current, seen))
+        except InvalidArgumentError as full:
+            raise ConflictError(
+                f"Version {version.version} of {version.name!r} cannot be archived, and stays in {version.stage}. "
+                f"{full} update_version(name, {version.version}, remove_metadata=[...]) makes room.",
+                resource=version.resource_name,
+            ) from full
+
+    def _archiving(self, version: ModelVersion, seen: Iterable[dt.datetime | None] = ()) -> _Change:
+        notes = self._stage_notes(Stage.ARCHIVED, version, seen=seen)
+        return _Change(labels=_labels.write(version.labels, notes=notes), description=None)
+
+    def _check_archivable(self, model: _Model, versions: Iterable[ModelVersion], stage: Stage) -> None:
+        """Let all that are in the stage be such that they can be archived, before anything is changed."""
+        for version in versions:
+            if version.stage is not stage:
+                continue
+            try:
+                self._archiving(version)
+            except InvalidArgumentError:
+                # Lists may lag, and may show versions that are gone.
+                with contextlib.suppress(NotFoundError):
+                    current = self._read(model, version.version)
+                    fitting, _ = self._archived(model, current)
+                    if fitting is not current:
+                        self._write(model, fitting, _Change(labels=fitting.labels, description=None))
+
+    def _room(self, registration: _Registration | None = None) -> dict[str, str]:
+        """The notes that are going to be written on a version, or may be, at their longest."""
+        author = max(_AUTHOR, self._actor or "", key=lambda text: len(text.encode()))
+        room = {
+            _labels.MANAGED_BY: self._managed_by,
+            _labels.REQUEST: _names.fingerprint(""),
+            _stages.STAGE_LABEL: Stage.PRODUCTION.label,
+            _stages.CHANGED_AT_LABEL: _stages.stamp(self._now()),
+            _stages.CHANGED_BY_LABEL: author,
+        }
+        if registration is not None and registration.version_name is not None:
+            room[_labels.VERSION_NAME] = registration.version_name
+        return room
+
+    # --- the two layers of labels -------------------------------------------------------------------------------------
+
+    def _fit(
+        self, model: _Model, version: ModelVersion, change: Callable[[ModelVersion], _Change]
+    ) -> tuple[ModelVersion, _Change]:
+        """The version, and a change of it that fits into its labels.
+
+        A read shows the labels of the model as well, which take no room on the version: where the change does not fit
+        beside all of them, it may fit beside the version's own.
+        """
+        try:
+            return version, change(version)
+        except InvalidArgumentError as full:
+            # The model's labels are among those that it shows, with its default version's, which may be another one.
+            keys = _labels.layered_keys(version.labels) & self._read_model(model).labels.keys()
+            change(_without(version, keys))  # if that does not fit, nothing does, and nothing is written
+            try:
+                own = self._own(model, version, keys)
+            except InvalidArgumentError:
+                raise full from None
+        try:
+            return own, change(own)
+        except InvalidArgumentError:
+            self._write(model, own, _Change(labels=own.labels, description=None))
+            raise
+
+    def _own(self, model: _Model, version: ModelVersion, keys: set[str]) -> ModelVersion:
+        """The version without what only the model says under these keys, and with the etag that it has now.
+
+        Vertex answers with the labels of the model and of the version in one, and no read tells them apart. A write
+        does. What lies under the keys is packed, which reads the same, so that nobody loses anything where this is cut
+        off; what the answer still shows under one of them, with the value that was read there, is the model's.
+
+        Raises:
+            InvalidArgumentError: What lies under the keys does not fit into a pack; nothing was sent.
+        """
+        freed = _labels.freed(version.labels, keys)
+        resource = f"{model.resource}@{version.version}"
+        request = _wire.update_version(resource, labels=freed, etag=version.etag)
+        written = _wire.read_version(self._vertex.call("UpdateModel", request, resource))
+        shown = _labels.read({key: written.labels[key] for key in keys & written.labels.keys()}).metadata
+        theirs = {key for key, value in shown.items() if _same(value, version.metadata[key])}
+        return attrs.evolve(_without(version, theirs), etag=written.etag)
 
     def _merge_aliases(
         self, name: str, version: str | int, *, add: list[str] | None = None, remove: list[str] | None = None
@@ -1237,6 +1340,28 @@ class RegistryClient:
         metadata = {key: value for key, value in registration.metadata.items() if key not in there}
         return _labels.write({} if current is None else current.labels, metadata=metadata, notes=notes)
 
+    def _labels_beside(
+        self, model: _Model, registration: _Registration, seen: Iterable[dt.datetime | None], current: ModelVersion
+    ) -> tuple[ModelVersion, dict[str, str]]:
+        """The version as somebody may have changed it, and all the labels that it is complete with.
+
+        What others have written on the version stands; what the model says under a key that is registered does not
+        count for it. Where it cannot be found out which of the two it is, because it does not fit into a pack, what is
+        registered stands: the version was never complete, so that hardly anybody has written there, and a value that
+        nobody asked for must not come back as if it had been registered.
+        """
+        if doubtful := _doubtful(current, registration):
+            try:
+                current = self._own(model, current, doubtful)
+            except InvalidArgumentError:
+                current = _without(current, doubtful)
+
+        def change(version: ModelVersion) -> _Change:
+            return _Change(labels=self._labels_of(registration, seen, version), description=None)
+
+        current, complete = self._fit(model, current, change)
+        return current, complete.labels or {}
+
     def _register(self, registration: _Registration, *, own_request: bool, check_source: bool | None) -> ModelVersion:
         if not own_request:
             self._check_directory(registration.source, registration.container.image, asked=check_source)
@@ -1256,6 +1381,9 @@ class RegistryClient:
                     return self._finish(place, version, registration)
             # What was registered before is given, whatever has become of its artifact.
             self._check_directory(registration.source, registration.container.image, asked=check_source)
+        if registration.archive_existing and model is not None:
+            with contextlib.suppress(NotFoundError):  # a model that is gone is found out by the upload
+                self._check_archivable(model, self._versions(model), registration.stage)
         return self._upload(registration, model)
 
     def _look(self, resource: str, registration: _Registration) -> ModelVersion | None:
@@ -1279,8 +1407,12 @@ class RegistryClient:
         for operation in self._pages("ListOperations", resource, _wire.operations, _wire.read_operations):
             if not operation.done:
                 running = True
-                with contextlib.suppress(OperationFailedError, NotFoundError):
+                try:
                     rpc.wait(operation, _wire.operation, budget)
+                except (OperationFailedError, NotFoundError):
+                    continue
+                except OperationTimeoutError as late:
+                    raise _late(registration, late) from late.__cause__
         return self._look(resource, registration) if running else None
 
     def _finish(self, model: _Model, version: ModelVersion, registration: _Registration) -> ModelVersion:
@@ -1331,9 +1463,10 @@ class RegistryClient:
         version = resource.rpartition("@")[2]
         while True:
             try:
-                if current is not None and (doubtful := _doubtful(current, registration)):
-                    current = self._own(current, doubtful, resource)
-                labels = self._labels_of(registration, seen, current)
+                if current is None:
+                    labels = self._labels_of(registration, seen)
+                else:
+                    current, labels = self._labels_beside(model, registration, seen, current)
                 request = _wire.update_version(resource, labels=labels, etag="" if current is None else current.etag)
                 written = _wire.read_version(rpc.call("UpdateModel", request, resource, once=True))
                 return _as_written(written, labels, {} if current is None else current.labels, model)
@@ -1351,31 +1484,6 @@ class RegistryClient:
                     raise
                 current = again
                 tries += 1
-
-    def _own(self, version: ModelVersion, keys: set[str], resource: str) -> ModelVersion:
-        """The version without what only the model says under these keys, and with the etag that it has now.
-
-        Vertex answers with the labels of the model and of the version in one, and no read tells them apart. A write
-        does. What lies under the keys is packed, which reads the same, so that nobody loses anything where this is cut
-        off; what the answer still shows under one of them, with the value that was read there, is the model's. So is
-        what can not be found out, because it does not fit into a pack: what somebody asks for now goes before it.
-        """
-        try:
-            freed = _labels.freed(version.labels, keys)
-        except InvalidArgumentError:
-            theirs, etag = keys, version.etag
-        else:
-            request = _wire.update_version(resource, labels=freed, etag=version.etag)
-            written = _wire.read_version(self._vertex.call("UpdateModel", request, resource, once=True))
-            shown = _labels.read({key: written.labels[key] for key in keys & written.labels.keys()}).metadata
-            theirs = {key for key, value in shown.items() if _same(value, version.metadata[key])}
-            etag = written.etag
-        return attrs.evolve(
-            version,
-            labels={key: label for key, label in version.labels.items() if key not in theirs},
-            metadata={key: value for key, value in version.metadata.items() if key not in theirs},
-            etag=etag,
-        )
 
     def _upload(  # noqa: C901, PLR0912  # the ways that an upload can end stand side by side
         self, registration: _Registration, model: _Model | None
@@ -1450,8 +1558,7 @@ class RegistryClient:
         try:
             _, version = _wire.read_upload(rpc.wait(operation, _wire.operation, rpc.operation_budget()))
         except OperationTimeoutError as late:
-            late.request_id = registration.request_id
-            raise
+            raise _late(registration, late) from late.__cause__
         except (UnavailableError, NotFoundError) as lost:
             # How the operation ended is not known; the version that it makes may be there to tell.
             version = ""
@@ -1708,6 +1815,14 @@ def _doubtful(version: ModelVersion, registration: _Registration) -> set[str]:
     }
 
 
+def _without(version: ModelVersion, keys: Collection[str]) -> ModelVersion:
+    return attrs.evolve(
+        version,
+        labels={key: label for key, label in version.labels.items() if key not in keys},
+        metadata={key: value for key, value in version.metadata.items() if key not in keys},
+    )
+
+
 def _claim(version: ModelVersion) -> tuple[dt.datetime, int]:
     """How late a version claimed its stage; the latest claim wins."""
     return version.stage_changed_at or dt.datetime.min.replace(tzinfo=dt.UTC), int(version.version)
@@ -1746,7 +1861,12 @@ def _as_written(
 ) -> ModelVersion:
     """The version as it was written, unless the model's own labels hide some of it."""
     hidden = {key for key, value in labels.items() if written.labels.get(key) != value}
-    hidden |= (before.keys() - labels.keys()) & written.labels.keys()
+    meant = _labels.read(labels).metadata  # what is packed is read before a label under its key
+    hidden |= {
+        key
+        for key in (before.keys() - labels.keys()) & written.labels.keys()
+        if key not in meant or not _same(written.metadata.get(key, _ABSENT), meant[key])
+    }
     hidden -= {_labels.MANAGED_BY}
     if hidden:
         keys = ", ".join(map(repr, sorted(hidden)))
@@ -1769,6 +1889,18 @@ def _refused(refusal: RegistryError, resource: str) -> RegistryError:
         resource=resource,
         code=refusal.code,
     )
+
+
+def _late(registration: _Registration, late: OperationTimeoutError) -> OperationTimeoutError:
+    error = OperationTimeoutError(
+        f"{late} A version of {registration.name!r} that it makes has neither its stage nor its metadata by then. Call "
+        f"register_version again with request_id={registration.request_id!r}: it finds what was made, or makes it, and "
+        "finishes it.",
+        resource=late.resource,
+        code=late.code,
+    )
+    error.request_id = registration.request_id
+    return error
 
 
 def _unknown(registration: _Registration, resource: str, what: str) -> StateUnknownError:

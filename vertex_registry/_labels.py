@@ -142,6 +142,18 @@ def write(
     return {**kept, **parts}
 
 
+def check_room(labels: Mapping[str, str], notes: Mapping[str, str]) -> None:
+    """Let there be room for these notes beside the labels, so that they can be written later.
+
+    Raises:
+        InvalidArgumentError: There is too little.
+    """
+    try:
+        write(labels, notes=notes)
+    except InvalidArgumentError as full:
+        raise InvalidArgumentError(f"A change of stage has to fit as well, now or later. With it: {full}") from None
+
+
 def layered_keys(labels: Mapping[str, str]) -> set[str]:
     """The keys of metadata that may as well be labels of the model that a version is one of."""
     return {key for key in labels if key not in NOTES and not _PART_KEY.fullmatch(key)}
@@ -352,5 +364,5 @@ def _check_budget(kept: Mapping[str, str], parts: Mapping[str, str], large: Mapp
         "more (metadata with a label each, and what the model itself or others have put there), and "
         f"{len(parts)} for what does not fit into one"
         + (f" (the largest: {largest})" if large else "")
-        + ". Keep large metadata in a file beside the artifact. Nothing was changed."
+        + ". Keep large metadata in a file beside the artifact."
     )

@@ -58,6 +58,14 @@ def registering(end: str) -> Callable[[RegistryClient, str, str], Any]:
     return lambda r, n, s: r.register_version(n, s + end)
 
 
+def nested(depth: int) -> dict[str, Any]:
+    """Metadata that is nested so deep."""
+    inner: Any = 1
+    for _ in range(depth - 1):
+        inner = [inner]
+    return {"a": inner}
+
+
 def closed(registry: RegistryClient) -> RegistryClient:
     registry.close()
     return registry
@@ -111,7 +119,6 @@ MISTAKES = (
             lambda r, n, s: r.register_version(n, "s3://bucket/model"),
             lambda r, n, s: r.register_version(n, "https://example.com/model"),
             lambda r, n, s: r.register_version(n, ""),
-            lambda r, n, s: r.register_version(n, None),  # type: ignore[arg-type]  # that is the point
         ),
     ),
     Mistake(
@@ -148,6 +155,21 @@ MISTAKES = (
             lambda r, n, s: r.add_aliases(n, 1, "candidate"),
             lambda r, n, s: r.add_aliases(n, 1, None),  # type: ignore[arg-type]  # that is the point
         ),
+    ),
+    Mistake(
+        "a source that is no text and no path",
+        InvalidArgumentError,
+        r"string \('gs://bucket/directory'\) or a path",
+        (
+            lambda r, n, s: r.register_version(n, None),  # type: ignore[arg-type]  # that is the point
+            lambda r, n, s: r.register_version(n, 3),  # type: ignore[arg-type]  # likewise
+        ),
+    ),
+    Mistake(
+        "the alias `default` with `make_default=False`",
+        InvalidArgumentError,
+        "make_default=False",
+        (lambda r, n, s: r.register_version(n, s, aliases=["candidate", "default"], make_default=False),),
     ),
     Mistake(
         "taking away the alias `default`",
@@ -252,10 +274,25 @@ MISTAKES = (
         ),
     ),
     Mistake(
+        "metadata nested more than 100 deep, or a number of thousands of digits",
+        InvalidArgumentError,
+        r"nested more than 100 deep.*|metadata\['a'\]\['b'\] is a number with too many digits",
+        (
+            lambda r, n, s: r.register_version(n, s, metadata=nested(101)),
+            lambda r, n, s: r.register_version(n, s, metadata=nested(985)),
+            lambda r, n, s: r.register_version(n, s, metadata=nested(100_000)),
+            lambda r, n, s: r.update_version(n, 1, metadata=nested(101)),
+            lambda r, n, s: r.register_version(n, s, metadata={"a": {"b": 10**5000}}),
+        ),
+    ),
+    Mistake(
         "metadata over Vertex's budget of labels",
         InvalidArgumentError,
         "Vertex allows 64",
-        (lambda r, n, s: r.register_version(n, s, metadata={f"key-{number}": "x" for number in range(64)}),),
+        (
+            lambda r, n, s: r.register_version(n, s, metadata={f"key-{number}": "x" for number in range(64)}),
+            lambda r, n, s: r.register_version(n, s, metadata={f"key-{number}": "x" for number in range(60)}),
+        ),
     ),
     Mistake(
         "a label that Vertex does not allow, or that is ours",

@@ -256,6 +256,7 @@ def test_an_operation_that_does_not_end(
         registry.register_version(name(), source(), request_id="run")
 
     assert caught.value.request_id == "run"
+    assert "again with request_id='run'" in str(caught.value)
     assert "/operations/" in str(caught.value.resource)
     assert 299 < clock.time < 301
     assert clock.slept[:3] == [0.05, 0.05, 0.05]
@@ -566,6 +567,9 @@ def test_a_re_run_while_the_first_run_is_at_work(
     connect().register_version(churn, source())
     hasty = connect(retry=patient(clock, operations=0.3))
     with pytest.raises(OperationTimeoutError) as caught:
+        hasty.register_version(churn, artifact, request_id="run")
+    assert caught.value.request_id == "run"
+    with pytest.raises(OperationTimeoutError, match="again with request_id='run'") as caught:
         hasty.register_version(churn, artifact, request_id="run")
     assert caught.value.request_id == "run"
 

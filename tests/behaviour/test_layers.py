@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from google.cloud.aiplatform_v1.types import Model
+from google.protobuf.field_mask_pb2 import FieldMask
 
-from vertex_registry import ConflictError, PermissionDeniedError, Stage
+from vertex_registry import ConflictError, InvalidArgumentError, PermissionDeniedError, Stage
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+
+    from google.cloud.aiplatform_v1.services.model_service import ModelServiceClient
 
     from vertex_registry import RegistryClient
     from vertex_registry.emulator import Emulator
@@ -35,7 +40,8 @@ def or_told(key: str) -> Iterator[None]:
     try:
         yield
     except ConflictError as conflict:
-        assert f"labels '{key}', which stand before" in str(conflict)
+        assert f"labels '{key}', " in str(conflict)
+        assert "stand before" in str(conflict)
 
 
 @pytest.mark.parametrize("when", ["before", "after"])
@@ -110,3 +116,131 @@ def test_a_finish_that_is_cut_off_itself(
         made = registry.register_version(churn, artifact, **arguments)
         assert made.metadata == {"team": "growth", "b": "three"}
         assert made.labels["team"] == "growth"
+
+
+def test_what_is_packed_is_read_before_the_models_label(registry: RegistryClient, churn: str) -> None:
+    """A value that does not fit into a label comes back, whatever label the model has under its key."""
+    team = {"name": "growth", "people": ["Ann"] * 9}
+
+    assert registry.update_version(churn, 1, metadata={"team": team}).metadata["team"] == team
+    assert registry.get_version(churn, 1).metadata == {"team": team, "owner": "ann"}
+
+
+def test_a_model_full_of_labels(registry: RegistryClient, name: Text, source: Text, settle: Callable[[], None]) -> None:
+    """The labels of the model take no room on its versions: each layer has its own 64."""
+    churn = name()
+    labels = {f"label-{number}": "x" for number in range(63)}
+    registry.register_version(churn, source(), metadata={"a": 1, "b": "two"}, stage="Production")
+    registry.update_model(churn, labels=labels)
+    settle()
+
+    assert registry.update_version(churn, 1, metadata={"a": 2}, remove_metadata=["b"]).metadata == {"a": 2} | labels
+    made = registry.register_version(churn, source(), metadata={"c": 3}, stage="Production", archive_existing=True)
+    assert (made.version, made.metadata) == ("2", {"c": 3} | labels)
+    assert registry.get_version(churn, 1).stage is Stage.ARCHIVED
+    settle()
+    assert registry.set_stage(churn, 1, "Production", archive_existing=True).metadata == {"a": 2} | labels
+    assert registry.get_version(churn, 2).stage is Stage.ARCHIVED
+
+    registry.update_model(churn, labels={})
+    assert [registry.get_version(churn, number).metadata for number in (1, 2)] == [{"a": 2}, {"c": 3}]
+
+
+def test_a_finish_beside_a_model_full_of_labels(
+    registry: RegistryClient, emulator: Emulator, name: Text, source: Text
+) -> None:
+    """Nor do they stand in the way of a registration that is finished."""
+    churn = name()
+    labels = {f"label-{number}": "x" for number in range(63)}
+    registry.register_version(churn, source())
+    registry.update_model(churn, labels=labels)
+    emulator.fail("UpdateModel", "UNAVAILABLE")
+
+    with or_told("label-7"):
+        made = registry.register_version(churn, source(), metadata={"a": 1, "label-7": "y"})
+        assert made.metadata == labels | {"a": 1, "label-7": "y"}
+
+
+def test_a_finish_beside_labels_that_do_not_fit_into_a_pack(
+    registry: RegistryClient, emulator: Emulator, name: Text, source: Text
+) -> None:
+    """Where it cannot be found out whose labels they are, what is registered stands."""
+    churn = name()
+    labels = {f"label-{n}": hashlib.sha512(str(n).encode()).hexdigest()[:63] for n in range(50)}
+    metadata = dict.fromkeys(labels, "mine")
+    registry.register_version(churn, source())
+    registry.update_model(churn, labels=labels)
+    emulator.fail("UpdateModel", "UNAVAILABLE")
+
+    with or_told("label-0"):
+        assert registry.register_version(churn, source(), metadata=metadata).metadata == metadata
+
+
+def test_a_version_that_is_full_itself(registry: RegistryClient, name: Text, source: Text) -> None:
+    """Where a change does not fit on the version, it is refused, and the version is left letter for letter."""
+    churn = name()
+    metadata = {f"key-{number}": "x" for number in range(30)}
+    registry.register_version(churn, source(), metadata=metadata, stage="Staging")
+    before = registry.get_version(churn, 1)
+    more = {f"more-{number}": "x" for number in range(30)}
+    with pytest.raises(InvalidArgumentError, match="Vertex allows 64"):
+        registry.update_version(churn, 1, metadata=more)
+
+    assert registry.get_version(churn, 1).labels == before.labels
+    registry.register_version(churn, source())
+    before = registry.get_version(churn, 1)
+    with pytest.raises(InvalidArgumentError, match="Vertex allows 64"):
+        registry.update_version(churn, 1, metadata=more)
+    assert registry.get_version(churn, 1) == before
+    assert registry.update_version(churn, 1, metadata=more, remove_metadata=list(metadata)).metadata == more
+
+
+def test_there_is_room_for_a_stage(connect: Callable[..., RegistryClient], name: Text, source: Text) -> None:
+    """What can be registered or updated can be promoted and archived, by whomever."""
+    churn, many = name(), [{f"key-{number}": "x" for number in range(count)} for count in range(40, 64)]
+    registry = connect(actor="ann@example.com")
+    other = connect(actor="".join(chr(33 + number * 37 % 94) for number in range(128)))
+    for metadata in reversed(many):
+        try:
+            registry.register_version(churn, source(), metadata=metadata, version_name="1.0")
+        except InvalidArgumentError as full:
+            assert "change of stage" in str(full)
+        else:
+            break
+
+    assert len(metadata) == 54
+    for stage in ("Production", "Archived", "Staging"):
+        assert other.set_stage(churn, 1, stage).metadata == metadata
+    with pytest.raises(InvalidArgumentError, match="Vertex allows 64"):
+        registry.update_version(churn, 1, metadata={"one": 1, "two": 2})
+    assert registry.update_version(churn, 1, metadata={"key-1": "y"}).metadata == metadata | {"key-1": "y"}
+
+
+def test_a_version_that_cannot_be_archived(
+    registry: RegistryClient,
+    vertex: ModelServiceClient,
+    name: Text,
+    source: Text,
+    settle: Callable[[], None],
+) -> None:
+    """A promotion that could not archive a version that others have filled changes nothing, and names it."""
+    churn = name()
+    first = registry.register_version(churn, source())
+    second = registry.register_version(churn, source())
+    theirs = {f"key-{number}": "x" for number in range(62)}
+    vertex.update_model(
+        model=Model(name=first.resource_name, labels=theirs | {"stage": "production", "managed_by": "zenml"}),
+        update_mask=FieldMask(paths=["labels"]),
+    )
+    settle()
+
+    with pytest.raises(ConflictError, match=r"Version 1 of .* cannot be archived.* Vertex allows 64"):
+        registry.set_stage(churn, 2, "Production", archive_existing=True)
+    with pytest.raises(ConflictError, match=r"Version 1 of .* cannot be archived.* Vertex allows 64"):
+        registry.register_version(churn, source(), stage="Production", archive_existing=True)
+    assert [version.version for version in registry.list_versions(churn, stage="Production")] == ["1"]
+    assert registry.get_version(churn, 2) == second
+    assert registry.get_version(churn, 1).metadata == theirs
+    registry.update_version(churn, 1, remove_metadata=["key-1", "key-2", "key-3"])
+    assert registry.set_stage(churn, 2, "Production", archive_existing=True).stage is Stage.PRODUCTION
+    assert registry.get_version(churn, 1).stage is Stage.ARCHIVED

@@ -199,6 +199,17 @@ def test_request_id(registry: RegistryClient, connect: Callable[..., RegistryCli
     assert connect().register_version(churn, artifact, request_id="run 8").version == "2"
 
 
+def test_what_a_request_id_does_not_reach(registry: RegistryClient, name: Text, source: Text) -> None:
+    """A request id is forgotten with its version, and is another one under another name."""
+    churn, artifact = name(), source()
+    registry.register_version(churn, source())
+    registry.register_version(churn, artifact, request_id="run")
+    assert registry.register_version(name(), artifact, request_id="run").version == "1"
+
+    registry.delete_version(churn, 2)
+    assert registry.register_version(churn, artifact, request_id="run").version == "3"
+
+
 @pytest.mark.local("Vertex looks for the image, and there is none of that name")
 def test_somebody_elses_model_is_used(
     registry: RegistryClient,

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import base64
+import contextlib
 import json
 import re
 import string
+import zlib
 from typing import Any
 
 import pytest
@@ -106,8 +109,52 @@ def test_deep_metadata() -> None:
     endless.append(endless)
     with pytest.raises(InvalidArgumentError, match="nested"):
         _labels.write({}, metadata={"a": endless})
-    with pytest.raises(InvalidArgumentError, match="digits"):
+    with pytest.raises(InvalidArgumentError, match=r"metadata\['a'\] is a number with too many digits"):
         _labels.write({}, metadata={"a": 10**5000})
+
+
+def nested(depth: int) -> dict[str, Any]:
+    inner: Any = 'a "[{[" and a \\'
+    for number in range(depth - 1):
+        inner = {'"]': inner} if number % 2 else [inner, "]"]
+    return {"a": inner}
+
+
+def test_the_deepest_metadata() -> None:
+    """What is nested 100 deep is read as it was written; one deeper is refused."""
+    deepest = nested(100)
+    assert _labels.read(_labels.write({}, metadata=deepest)).metadata == deepest
+    with pytest.raises(InvalidArgumentError, match="nested more than 100 deep"):
+        _labels.write({}, metadata=nested(101))
+
+
+def test_a_read_from_a_deep_stack() -> None:
+    """A stack that has no room left for a read is an error of the stack, and never another content."""
+    labels = _labels.write({}, metadata=nested(100))
+    contents = []
+
+    def read(depth: int) -> None:
+        with contextlib.suppress(RecursionError):
+            contents.append(_labels.read(labels).metadata)
+            read(depth + 1)
+
+    read(0)
+    assert len(contents) > 100
+    assert all(content == nested(100) for content in contents)
+
+
+def test_packs_that_are_too_deep() -> None:
+    """A pack that is nested deeper than ours are is somebody else's labels, however deep it is."""
+    for depth in (101, 10_000):
+        deflate = zlib.compressobj(9, zlib.DEFLATED, -15)
+        document = '[{"a":' + "[" * (depth - 1) + "]" * (depth - 1) + "},{}]"
+        blob = deflate.compress(document.encode()) + deflate.flush()
+        text = base64.b32encode(blob).decode().rstrip("=").lower()
+        chunks = [text[start : start + 55] for start in range(0, len(text), 55)]
+        labels = {
+            f"vr-pack-{len(chunks)}-{index}": _labels._pack_digest(blob) + chunk for index, chunk in enumerate(chunks)
+        }
+        assert _labels.read(labels).metadata == labels
 
 
 def test_the_documented_examples() -> None:
