@@ -597,7 +597,7 @@ class RegistryClient:
                 _labels.check_room(labels, self._room())
             return _Change(labels=labels, description=description)
 
-        return self._on_model(name, lambda model: self._change(model, reference, change))
+        return self._on_model(name, lambda model: self._change(model, reference, change, adds=bool(added)))
 
     def set_stage(
         self, name: str, version: str | int, stage: Stage | str, *, archive_existing: bool = False
@@ -1092,14 +1092,16 @@ class RegistryClient:
 
     # --- changing a version -------------------------------------------------------------------------------------------
 
-    def _change(self, model: _Model, reference: str, change: Callable[[ModelVersion], _Change]) -> ModelVersion:
+    def _change(
+        self, model: _Model, reference: str, change: Callable[[ModelVersion], _Change], *, adds: bool = False
+    ) -> ModelVersion:
         """Read, change, write with the etag; from the beginning where somebody else was faster."""
         budget = self._vertex.budget()
         version = self._read(model, reference)
         tries = 0
         while True:
             try:
-                return self._write(model, *self._fit(model, version, change))
+                return self._write(model, *self._fit(model, version, change, adds=adds))
             except ConflictError as conflict:
                 if conflict.code is None:
                     raise  # it is ours: another try would be hidden as well
@@ -1160,7 +1162,8 @@ class RegistryClient:
                 for loser in holders:
                     if loser is not winner:
                         seen = [version.stage_changed_at for version in holders]
-                        self._write(model, *self._archived(model, loser, seen))
+                        notes = self._stage_notes(Stage.ARCHIVED, loser, seen=seen)
+                        self._write(model, *self._archived(model, loser, notes))
             except (ConflictError, NotFoundError) as conflict:
                 if conflict.code is None or not self._vertex.pause(budget, tries):
                     raise
@@ -1169,11 +1172,15 @@ class RegistryClient:
             return self._read(model, promoted.version)
 
     def _archived(
-        self, model: _Model, version: ModelVersion, seen: Iterable[dt.datetime | None] = ()
+        self, model: _Model, version: ModelVersion, notes: Mapping[str, str | None]
     ) -> tuple[ModelVersion, _Change]:
-        """The version, and the change that archives it."""
+        """The version, and the change that archives it with these notes."""
+
+        def change(current: ModelVersion) -> _Change:
+            return _Change(labels=_labels.write(current.labels, notes=notes), description=None)
+
         try:
-            return self._fit(model, version, lambda current: self._archiving(current, seen))
+            return self._fit(model, version, change)
         except InvalidArgumentError as full:
             raise ConflictError(
                 f"Version {version.version} of {version.name!r} cannot be archived, and stays in {version.stage}. "
@@ -1181,54 +1188,55 @@ class RegistryClient:
                 resource=version.resource_name,
             ) from full
 
-    def _archiving(self, version: ModelVersion, seen: Iterable[dt.datetime | None] = ()) -> _Change:
-        notes = self._stage_notes(Stage.ARCHIVED, version, seen=seen)
-        return _Change(labels=_labels.write(version.labels, notes=notes), description=None)
-
     def _check_archivable(self, model: _Model, versions: Iterable[ModelVersion], stage: Stage) -> None:
         """Let all that are in the stage be such that they can be archived, before anything is changed."""
+        notes = self._room() | {_stages.CHANGED_BY_LABEL: self._vertex.principal() or self._actor}
         for version in versions:
             if version.stage is not stage:
                 continue
             try:
-                self._archiving(version)
+                _labels.write(version.labels, notes=notes)
             except InvalidArgumentError:
                 # Lists may lag, and may show versions that are gone.
                 with contextlib.suppress(NotFoundError):
                     current = self._read(model, version.version)
-                    fitting, _ = self._archived(model, current)
+                    fitting, _ = self._archived(model, current, notes)
                     if fitting is not current:
                         self._write(model, fitting, _Change(labels=fitting.labels, description=None))
 
-    def _room(self, registration: _Registration | None = None) -> dict[str, str]:
+    def _room(self, registration: _Registration | None = None) -> dict[str, str | None]:
         """The notes that are going to be written on a version, or may be, at their longest."""
-        author = max(_AUTHOR, self._actor or "", key=lambda text: len(text.encode()))
-        room = {
+        room: dict[str, str | None] = {
             _labels.MANAGED_BY: self._managed_by,
             _labels.REQUEST: _names.fingerprint(""),
             _stages.STAGE_LABEL: Stage.PRODUCTION.label,
-            _stages.CHANGED_AT_LABEL: _stages.stamp(self._now()),
-            _stages.CHANGED_BY_LABEL: author,
+            _stages.CHANGED_AT_LABEL: _stages.stamp(dt.datetime.max.replace(tzinfo=dt.UTC)),
+            _stages.CHANGED_BY_LABEL: max(_AUTHOR, self._actor or "", key=lambda text: len(text.encode())),
         }
-        if registration is not None and registration.version_name is not None:
+        if registration is not None:
             room[_labels.VERSION_NAME] = registration.version_name
         return room
 
     # --- the two layers of labels -------------------------------------------------------------------------------------
 
     def _fit(
-        self, model: _Model, version: ModelVersion, change: Callable[[ModelVersion], _Change]
+        self, model: _Model, version: ModelVersion, change: Callable[[ModelVersion], _Change], *, adds: bool = False
     ) -> tuple[ModelVersion, _Change]:
         """The version, and a change of it that fits into its labels.
 
         A read shows the labels of the model as well, which take no room on the version: where the change does not fit
-        beside all of them, it may fit beside the version's own.
+        beside all of them, it may fit beside the version's own. Which those are is found out by a write, so that a
+        change that adds metadata, and is more likely to be too large, has to have a sign that there are any of the
+        model's: more labels than a version can have, or the same ones on the default version.
         """
         try:
             return version, change(version)
         except InvalidArgumentError as full:
-            # The model's labels are among those that it shows, with its default version's, which may be another one.
-            keys = _labels.layered_keys(version.labels) & self._read_model(model).labels.keys()
+            if adds and version.is_default and len(version.labels) <= _labels.MAX_LABELS:
+                raise
+            # The model shows its own labels and its default version's.
+            shown = self._read_model(model).labels
+            keys = {key for key in _labels.layered_keys(version.labels) if shown.get(key) == version.labels[key]}
             change(_without(version, keys))  # if that does not fit, nothing does, and nothing is written
             try:
                 own = self._own(model, version, keys)

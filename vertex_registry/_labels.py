@@ -142,7 +142,7 @@ def write(
     return {**kept, **parts}
 
 
-def check_room(labels: Mapping[str, str], notes: Mapping[str, str]) -> None:
+def check_room(labels: Mapping[str, str], notes: Mapping[str, str | None]) -> None:
     """Let there be room for these notes beside the labels, so that they can be written later.
 
     Raises:

@@ -232,20 +232,20 @@ def _promote_with_archive(world: World) -> None:
 
 def _metadata_at_the_limit(world: World) -> None:
     registry = world.connect()
-    # 64 labels with managed_by, stage and vr-request; each value as long as a label's may be.
-    metadata: dict[str, Any] = {f"key-{number:02}": f"{number:02}".ljust(63, "x") for number in range(61)}
+    # 64 labels with all that this package may write on it; each value as long as a label's may be.
+    metadata: dict[str, Any] = {f"key-{number:02}": f"{number:02}".ljust(63, "x") for number in range(55)}
     made = registry.register_version(world.name, world.source(1), metadata=metadata)
     assert made.metadata == metadata
-    assert len(made.labels) == 64
+    assert len(made.labels) == 58
     with _fails(InvalidArgumentError):
         registry.update_version(world.name, 1, metadata={"one-more": "x"})
-    del metadata["key-60"]
+    del metadata["key-54"]
     metadata |= {"key-00": 0.5, "Größe": None}
     changed = registry.update_version(
-        world.name, 1, metadata={"key-00": 0.5, "Größe": None}, remove_metadata=["key-60"]
+        world.name, 1, metadata={"key-00": 0.5, "Größe": None}, remove_metadata=["key-54"]
     )
     assert changed.metadata == metadata
-    assert len(changed.labels) == 64
+    assert len(changed.labels) == 58
 
 
 def _paging(world: World) -> None:
@@ -357,7 +357,7 @@ SCENARIOS: Final = (
     Scenario("next-version", "two further versions; the second by a request id, twice", _next_version),
     Scenario("race-lost", "a new name whose model appears between the look and the upload", _race_lost),
     Scenario("promote-with-archive", "a version that takes another one's place in Production", _promote_with_archive),
-    Scenario("metadata-at-the-limit", "metadata that takes up all of a version's labels", _metadata_at_the_limit),
+    Scenario("metadata-at-the-limit", "metadata that takes up all the room of a version", _metadata_at_the_limit),
     Scenario("paging", "a list of more than one page", _paging, page=2),
     Scenario("delete-default", "the default version is deleted", _delete_default),
     Scenario("delete-last", "the last version is deleted, and its model with it", _delete_last),
