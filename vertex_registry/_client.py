@@ -25,6 +25,7 @@ import importlib.metadata
 import ipaddress
 import logging
 import os
+import re
 import threading
 import uuid
 import warnings
@@ -83,6 +84,10 @@ _STORAGE_EMULATOR: Final = "STORAGE_EMULATOR_HOST"
 _LOCAL_PROJECT: Final = "local-project"
 _LOCATION: Final = "us-central1"  # what Google's own SDK takes where nothing is said
 _RETRY: Final = Retry()
+
+# A project is named by its id, which a domain may stand before, or by its number.
+_PROJECTS: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9:._-]*", re.ASCII)
+_LOCATIONS: Final = re.compile(r"[a-z][a-z0-9-]*", re.ASCII)
 
 #: How many calls are under way at once where every model is listed: the measured knee of the curve at 20 ms latency.
 _WINDOW: Final = 32
@@ -193,17 +198,22 @@ class RegistryClient:
         new_id: Callable[[], str] = _new_id,
     ) -> None:
         self._location = location or os.environ.get("GOOGLE_CLOUD_LOCATION") or _LOCATION
-        self._settings = _settings(endpoint, transport, self._location, credentials)
         self._project = project or os.environ.get("GOOGLE_CLOUD_PROJECT") or None
-        for what, value in (("project", self._project), ("location", self._location)):
-            if value is not None and (not isinstance(value, str) or any(letter in value for letter in "/@ \t\n")):
+        for what, value, names in (("project", self._project, _PROJECTS), ("location", self._location, _LOCATIONS)):
+            if value is not None and not (isinstance(value, str) and names.fullmatch(value)):
                 raise InvalidArgumentError(f"{what}={value!r} is not the name of a {what}.")
+        if not isinstance(retry, Retry):
+            raise InvalidArgumentError(f"retry is a Retry, such as Retry(calls=30), and not {retry!r}.")
+        for what, made in (("now", now), ("new_id", new_id)):
+            if not callable(made):
+                raise InvalidArgumentError(f"{what} is a function, and not {made!r}.")
+        self._settings = _settings(endpoint, transport, self._location, credentials)
         self._managed_by = _labels.check_managed_by(managed_by)
         self._actor = None if actor is None else _names.check_text("actor", actor, 128)
-        self._default_image = default_image
+        self._default_image = None if default_image is None else _default_image(default_image, self._location)
         self._staging_bucket = None if staging_bucket is None else _names.check_staging_bucket(staging_bucket)
         self._retry = retry
-        self._user_agent = " ".join(filter(None, [user_agent, f"vertex-registry/{_version()}"]))
+        self._user_agent = _user_agent(user_agent)
         self._now = now
         self._new_id = new_id
         self._lock = threading.Lock()
@@ -532,19 +542,27 @@ class RegistryClient:
 
         def found() -> Iterator[ModelVersion]:
             left = most
+            if left == 0:
+                return
             with contextlib.closing(self._every_version(name)) as listed:
                 for versions in listed:
                     for version in reversed(versions) if oldest_first else versions:
+                        if not meets(version):
+                            continue
+                        yield version
+                        left = None if left is None else left - 1
                         if left == 0:
-                            return
-                        if meets(version):
-                            left = None if left is None else left - 1
-                            yield version
+                            return  # before anything more is asked for
 
         return found()
 
     def latest_version(self, name: str, *, stage: Stage | str | None = None) -> ModelVersion | None:
-        """The newest version of a model, or the newest in a stage; None where there is no such version or model."""
+        """The newest version of a model, or the newest in a stage; None where there is no such version or model.
+
+        Raises:
+            InvalidArgumentError: The name can be no model's, or there is no such stage; nothing was sent.
+        """
+        self._check_model(name)
         try:
             return next(self.list_versions(name, stage=stage, limit=1), None)
         except NotFoundError:
@@ -649,8 +667,10 @@ class RegistryClient:
         Each version tells its last change. What it was before, and what versions that are deleted were, is not kept.
 
         Raises:
+            InvalidArgumentError: The name can be no model's; nothing was sent.
             NotFoundError: There is no such model.
         """
+        self._check_model(name)
         changes = [
             StageChange(
                 version=version.version,
@@ -748,16 +768,22 @@ class RegistryClient:
         """
         self._check_open()
         wanted = _labels.check_labels({} if labels is None else labels)
+        for key, value in wanted.items():
+            if not isinstance(key, str) or not isinstance(value, str):
+                raise InvalidArgumentError(f"The label {key!r}: {value!r} is none: a label is a string under a string.")
         most = _count(limit)
 
         def found() -> Iterator[RegisteredModel]:
             left = most
+            if left == 0:
+                return
             for model in self._models():
+                if not wanted.items() <= model.labels.items():
+                    continue
+                yield model
+                left = None if left is None else left - 1
                 if left == 0:
                     return
-                if wanted.items() <= model.labels.items():
-                    left = None if left is None else left - 1
-                    yield model
 
         return found()
 
@@ -1733,9 +1759,34 @@ class _Settings:
     credentials: Any = attrs.field(repr=False)
 
 
+def _default_image(image: str, location: str) -> str:
+    if not isinstance(image, str):
+        raise InvalidArgumentError(
+            f"default_image is an image's URI or a framework's name, and not {type(image).__name__}."
+        )
+    _serving.serving_image(image, location)  # there is one
+    return image
+
+
+def _user_agent(first: str | None) -> str:
+    if first is not None and not (isinstance(first, str) and first.isascii() and first.isprintable()):
+        raise InvalidArgumentError(f"user_agent={first!r} cannot be sent: it is a line of plain ASCII characters.")
+    return " ".join(filter(None, [first, f"vertex-registry/{_version()}"]))
+
+
+def _check_credentials(given: Any) -> None:
+    """Credentials of Google's are known by what is asked of them, so that nothing of Google's has to be imported."""
+    if not (given is None or isinstance(given, (str, os.PathLike, dict)) or hasattr(given, "before_request")):
+        raise InvalidArgumentError(
+            "credentials is a google-auth credentials object, the path of a credentials file, or its content as a "
+            f"dict, and not {type(given).__name__}."
+        )
+
+
 def _settings(endpoint: str | None, transport: str | None, location: str, credentials: Any) -> _Settings:
     if transport not in (None, "grpc", "rest"):
         raise InvalidArgumentError(f"There is no transport {transport!r}. The transports are 'grpc' and 'rest'.")
+    _check_credentials(credentials)
     if endpoint is not None:
         _names.check_text("endpoint", endpoint)
     emulator = None if endpoint else os.environ.get(_EMULATOR)

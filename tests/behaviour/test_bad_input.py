@@ -82,6 +82,9 @@ MISTAKES = (
             lambda r, n, s: r.get_version(""),
             lambda r, n, s: r.list_versions(""),
             lambda r, n, s: r.delete_model(""),
+            lambda r, n, s: r.latest_version(""),
+            lambda r, n, s: r.latest_version(None),  # type: ignore[arg-type]  # that is the point
+            lambda r, n, s: r.stage_history(None),  # type: ignore[arg-type]  # likewise
             lambda r, n, s: r.get_model("\ud800"),
             lambda r, n, s: r.register_version(7, s),  # type: ignore[arg-type]  # that is the point
         ),
@@ -303,6 +306,8 @@ MISTAKES = (
             lambda r, n, s: r.update_model(n, labels={"stage": "production"}),
             lambda r, n, s: r.update_model(n, labels=["team"]),  # type: ignore[arg-type]  # that is the point
             lambda r, n, s: r.list_models(labels=7),  # type: ignore[arg-type]  # likewise
+            lambda r, n, s: r.list_models(labels={"a": 1}),  # type: ignore[dict-item]  # likewise
+            lambda r, n, s: r.list_models(labels={1: "a"}),  # type: ignore[dict-item]  # likewise
         ),
     ),
     Mistake(
@@ -399,12 +404,29 @@ def test_the_docs_show_the_table() -> None:
         {"location": "a b"},
         {"managed_by": "Me!"},
         {"actor": ""},
+        {"project": "\u00e9"},
+        {"project": "a%2fb"},
+        {"project": 7},
+        {"location": "Nowhere!"},
+        {"location": 7},
+        {"retry": 5},
+        {"default_image": 3},
+        {"default_image": ""},
+        {"default_image": "nonsense"},
+        {"credentials": 3},
+        {"credentials": ["key.json"]},
+        {"user_agent": "\u00e9"},
+        {"user_agent": "a\nb"},
+        {"user_agent": 3},
+        {"now": 3},
+        {"new_id": "id"},
     ],
 )
 def test_settings_that_cannot_be_right(settings: dict[str, Any]) -> None:
-    """A setting that cannot be right is an error when the client is made."""
-    with pytest.raises(InvalidArgumentError):
+    """A setting that cannot be right is an error when the client is made, which names the setting."""
+    with pytest.raises(InvalidArgumentError) as caught:
         RegistryClient(**settings)
+    assert str(caught.value).endswith(".")
 
 
 def test_retries_that_cannot_be_right() -> None:

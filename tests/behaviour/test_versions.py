@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import datetime as dt
+import threading
+from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -17,6 +19,7 @@ if TYPE_CHECKING:
     from google.cloud.aiplatform_v1.services.model_service import ModelServiceClient
 
     from vertex_registry import RegistryClient
+    from vertex_registry.emulator import Emulator
 
     Text = Callable[..., str]
 
@@ -92,11 +95,33 @@ def test_every_version_of_every_model(
     assert len(list(registry.list_versions(limit=3))) == 3
 
 
+@pytest.mark.plain
+def test_a_limit_that_is_reached(registry: RegistryClient, emulator: Emulator, name: Text, source: Text) -> None:
+    """Nothing is asked for when none is wanted, nor once the last one that is wanted was given."""
+    for _ in range(34):
+        registry.register_version(name(), source())
+    before = len(emulator.requests())
+
+    assert list(registry.list_versions(limit=0)) == []
+    assert list(registry.list_models(limit=0)) == []
+    assert len(emulator.requests()) == before
+    assert len(list(registry.list_versions(limit=1))) == 1
+    for thread in threading.enumerate():
+        if thread.name.startswith("vertex-registry"):
+            thread.join()  # what was asked for ahead has been sent
+    asked = Counter(request.rpc for request in emulator.requests()[before:])
+    assert asked["ListModels"] == 1
+    assert asked["ListModelVersions"] <= 32
+
+
 def test_latest(registry: RegistryClient, churn: str, name: Text) -> None:
     """The latest version is the newest, or the newest in a stage; where there is none it is None."""
     assert numbers([registry.latest_version(churn), registry.latest_version(churn, stage="Staging")]) == [12, 12]
     assert registry.latest_version(churn, stage=Stage.PRODUCTION) is None
     assert registry.latest_version(name()) is None
+    for verb in (registry.latest_version, registry.stage_history):
+        with pytest.raises(InvalidArgumentError, match="not NoneType"):
+            verb(None)  # type: ignore[arg-type]  # every model's is no model's
 
 
 @pytest.mark.cassette
