@@ -42,6 +42,16 @@ _LONGEST_DETAIL: Final = 1200
 _GRACE: Final = 2.0
 
 
+class _Threads(futures.ThreadPoolExecutor):
+    """Threads that a request may still ask for while Python ends: it is not answered, and the server goes on."""
+
+    def submit(self, function: Callable[..., Any], /, *given: Any, **named: Any) -> futures.Future[Any]:
+        try:
+            return super().submit(function, *given, **named)
+        except RuntimeError:
+            return futures.Future()
+
+
 class GrpcServer:
     """The gRPC server. It is up when it is made.
 
@@ -50,7 +60,7 @@ class GrpcServer:
     """
 
     def __init__(self, dispatcher: Dispatcher, host: str, port: int, tls: tuple[bytes, bytes] | None = None) -> None:
-        self._executor = futures.ThreadPoolExecutor(_THREADS, "vertex-emulator-grpc")
+        self._executor = _Threads(_THREADS, "vertex-emulator-grpc")
         self._server = grpc.server(self._executor, options=_OPTIONS)
         self._server.add_generic_rpc_handlers(tuple(_handlers(dispatcher)))
         shown = f"[{host}]" if ":" in host else host
