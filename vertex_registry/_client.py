@@ -30,7 +30,7 @@ import threading
 import uuid
 import warnings
 from collections.abc import Iterable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, wait
 from typing import TYPE_CHECKING, Any, Final, Literal, Self, TypeVar
 
 import attrs
@@ -74,6 +74,7 @@ else:
     _storage = _Later("vertex_registry._storage")
     _wire = _Later("vertex_registry._wire")
 
+_S = TypeVar("_S")
 _T = TypeVar("_T")
 
 _LOG: Final = logging.getLogger("vertex_registry")
@@ -91,6 +92,9 @@ _LOCATIONS: Final = re.compile(r"[a-z][a-z0-9-]*", re.ASCII)
 
 #: How many calls are under way at once where every model is listed: the measured knee of the curve at 20 ms latency.
 _WINDOW: Final = 32
+
+#: The seconds after which who waits for one of those looks up.
+_LOOK_UP: Final = 0.1
 
 #: How far around a version the last one is looked for, by point reads, before its model is deleted with it.
 _NEIGHBOURS: Final = 8
@@ -1104,17 +1108,7 @@ class RegistryClient:
             except NotFoundError:
                 return []  # it was deleted since it was listed
 
-        pool = ThreadPoolExecutor(_WINDOW, thread_name_prefix="vertex-registry")
-        pending: collections.deque[Any] = collections.deque()
-        try:
-            for model in self._models():
-                pending.append(pool.submit(versions, model))
-                if len(pending) >= _WINDOW:
-                    yield pending.popleft().result()
-            while pending:
-                yield pending.popleft().result()
-        finally:
-            pool.shutdown(wait=False, cancel_futures=True)  # who stops early, or with Ctrl-C, waits for nobody
+        yield from _ahead(versions, self._models(), _WINDOW)
 
     # --- changing a version -------------------------------------------------------------------------------------------
 
@@ -1686,9 +1680,8 @@ class RegistryClient:
         near = {*range(number - _NEIGHBOURS, number + _NEIGHBOURS + 1), *range(top, top + _NEIGHBOURS + 1)}
 
         unlisted = sorted(other for other in near - listed if other > 0)
-        with ThreadPoolExecutor(_NEIGHBOURS, thread_name_prefix="vertex-registry") as pool:
-            there = pool.map(lambda other: self._is_there(model, str(other)), unlisted)
-            found = {other for other, is_there in zip(unlisted, there, strict=True) if is_there}
+        there = _ahead(lambda other: self._is_there(model, str(other)), unlisted, _NEIGHBOURS)
+        found = {other for other, is_there in zip(unlisted, there, strict=True) if is_there}
         return [str(other) for other in sorted((listed | found) - {number}, reverse=True)]
 
     def _is_there(self, model: _Model, version: str) -> bool:
@@ -1816,6 +1809,35 @@ def _settings(endpoint: str | None, transport: str | None, location: str, creden
         anonymous=(plain or emulator is not None) and credentials is None,
         credentials=credentials,
     )
+
+
+def _ahead(work: Callable[[_S], _T], items: Iterable[_S], window: int) -> Generator[_T, None, None]:
+    """What the work gives for each item, in order, while it is done for a window of items ahead.
+
+    Who stops early, or with Ctrl-C, waits for nobody. Each item has a daemon of its own: the threads of a pool are
+    waited for when Python ends, however long a call goes on that nobody wants any more.
+    """
+    pending: collections.deque[Future[_T]] = collections.deque()
+    for item in items:
+        pending.append(Future())
+        threading.Thread(target=_do, args=(work, item, pending[-1]), name="vertex-registry", daemon=True).start()
+        if len(pending) >= window:
+            yield _done(pending.popleft())
+    while pending:
+        yield _done(pending.popleft())
+
+
+def _do(work: Callable[[_S], _T], item: _S, future: Future[_T]) -> None:
+    try:
+        future.set_result(work(item))
+    except BaseException as error:  # noqa: BLE001  # it is raised where its turn is
+        future.set_exception(error)
+
+
+def _done(future: Future[_T]) -> _T:
+    while not future.done():
+        wait([future], timeout=_LOOK_UP)  # a Ctrl-C that comes just before a wait is heeded after it
+    return future.result()
 
 
 def _is_loopback(host: str) -> bool:

@@ -6,6 +6,8 @@ import hashlib
 import json
 import logging
 import random
+import subprocess
+import sys
 from typing import TYPE_CHECKING, Any
 
 import google.oauth2.credentials
@@ -192,6 +194,30 @@ def test_a_local_registry_in_a_file(tmp_path: Path) -> None:
     with local_registry(path) as registry:
         assert registry.get_version("churn") == made
         assert registry.register_version("churn", SOURCE).version == "2"
+
+
+UNCLOSED = """
+from vertex_registry import RegistryClient, local_registry
+from vertex_registry.emulator import Emulator
+
+emulator = Emulator()
+registry = {registry}
+for number in range(40):
+    registry.register_version(f"model-{{number}}", "gs://models/1")
+print(*(version.name for version in registry.list_versions(limit=3)), flush=True)
+"""
+
+
+@pytest.mark.parametrize(
+    "registry",
+    ["local_registry()", "RegistryClient(endpoint=emulator.rest)", "RegistryClient(endpoint=emulator.grpc)"],
+)
+def test_a_script_that_closes_nothing(registry: str) -> None:
+    """A script may stop in the middle of a list and close nothing: it ends, and there is nothing to say of that."""
+    command = [sys.executable, "-c", UNCLOSED.format(registry=registry)]
+    ended = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+
+    assert (ended.returncode, ended.stdout, ended.stderr) == (0, "model-39 model-38 model-37\n", "")
 
 
 def test_a_file_that_is_no_registry(tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from vertex_registry import RegistryClient
 from vertex_registry.emulator import Emulator
 
 if TYPE_CHECKING:
@@ -16,6 +17,9 @@ if TYPE_CHECKING:
 
 LATER = 1e6  # seconds; longer than anybody waits
 
+LISTING = "list(registry.list_versions())"
+DELETING = "registry.delete_version('churn', 2)"
+REGISTERING = "registry.register_version('churn', 'gs://models/churn/1')"
 # Shells start what runs in the background with Ctrl-C ignored, and every process below inherits that.
 SCRIPT = """
 import logging, signal, sys
@@ -28,7 +32,7 @@ with RegistryClient(endpoint=sys.argv[1], retry=retry) as registry:
     try:
         list(registry.list_models())
         print("begun", flush=True)
-        registry.register_version("churn", "gs://models/churn/1")
+        {call}
     except KeyboardInterrupt:
         print("interrupted", flush=True)
 """
@@ -40,9 +44,9 @@ def emulator(request: pytest.FixtureRequest) -> Iterator[Emulator]:
         yield emulator
 
 
-def interrupt(endpoint: str, when: str) -> str:
-    """Register from a process of its own, interrupt it after that line, and give what it then says."""
-    command = [sys.executable, "-u", "-c", SCRIPT, endpoint]
+def interrupt(endpoint: str, when: str, call: str = REGISTERING) -> str:
+    """Call from a process of its own, interrupt it after such a line, and give what it says till it ends."""
+    command = [sys.executable, "-u", "-c", SCRIPT.format(call=call), endpoint]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as process:
         assert process.stdout is not None
         try:
@@ -51,6 +55,7 @@ def interrupt(endpoint: str, when: str) -> str:
                     process.send_signal(signal.SIGINT)
                     break
             said, _ = process.communicate(timeout=60)
+            assert process.returncode == 0
         finally:
             process.kill()
     return said
@@ -79,3 +84,20 @@ def test_between_two_tries(emulator: Emulator) -> None:
 def test_while_an_operation_runs(emulator: Emulator) -> None:
     """So does the wait for an operation."""
     assert "interrupted" in interrupt(emulator.grpc, "GetOperation")
+
+
+@pytest.mark.parametrize("transport", ["grpc", "rest"])
+@pytest.mark.parametrize("emulator", [0], indirect=True)
+@pytest.mark.parametrize(("rpc", "call"), [("ListModelVersions", LISTING), ("GetModel", DELETING)])
+def test_while_threads_ask_for_it(emulator: Emulator, transport: str, rpc: str, call: str) -> None:
+    """What asks from many threads at once ends with Ctrl-C, and so does the process: no thread is waited for."""
+    with RegistryClient(endpoint=emulator.grpc) as registry:
+        for _ in range(2):
+            registry.register_version("churn", "gs://models/churn/1")
+        registry.register_version("fraud", "gs://models/fraud/1")
+    if rpc == "GetModel":
+        emulator.fail(rpc, delay=0.0001, times=2)  # the version and the newest one
+    emulator.fail(rpc, "UNAVAILABLE", times=100)
+
+    said = interrupt(emulator.grpc if transport == "grpc" else emulator.rest, "sent again in", call)
+    assert "interrupted" in said
