@@ -232,7 +232,7 @@ def _check_json(value: object, where: str, depth: int) -> None:  # noqa: C901  #
     if isinstance(value, (dict, list)) and depth == 0:
         raise InvalidArgumentError(
             f"The metadata is nested more than {MAX_DEPTH} deep, or holds itself: {where[:MAX_CHARACTERS]}... "
-            "Keep what is as deep in a file beside the artifact."
+            "Keep what lies deeper in a file beside the artifact."
         )
     if isinstance(value, dict):
         for key, item in value.items():

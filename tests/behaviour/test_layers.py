@@ -10,7 +10,7 @@ import pytest
 from google.cloud.aiplatform_v1.types import Model
 from google.protobuf.field_mask_pb2 import FieldMask
 
-from vertex_registry import ConflictError, InvalidArgumentError, PermissionDeniedError, Stage
+from vertex_registry import ConflictError, InvalidArgumentError, PermissionDeniedError, Retry, Stage
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -55,6 +55,29 @@ def test_a_lost_completion_beside_the_models_labels(
         made = registry.register_version(churn, source(), metadata={"team": "growth", "a": 1}, stage="Staging")
         assert (made.stage, made.metadata) == (Stage.STAGING, {"team": "growth", "a": 1, "owner": "ann"})
         assert made == registry.get_version(churn, 2)
+
+
+def test_what_others_changed_before_the_loss_was_noticed(
+    connect: Callable[..., RegistryClient], emulator: Emulator, name: Text, source: Text
+) -> None:
+    """What somebody changes and takes out between a completion and the read after its lost answer stays so."""
+    churn, somebody = name(), connect()
+    somebody.register_version(churn, source())
+
+    def meanwhile(_: float) -> None:
+        if somebody.get_version(churn, 2).metadata == metadata:
+            somebody.update_version(churn, 2, metadata={"team": "ops"}, remove_metadata=["a"])
+
+    metadata = {"team": "growth", "a": 1, "b": 2}
+    registry = connect(retry=Retry(sleep=meanwhile))
+    registry.get_version(churn)
+    emulator.fail("UpdateModel", "UNAVAILABLE", when="after")
+    emulator.fail("GetModel", "UNAVAILABLE")
+    made = registry.register_version(churn, source(), metadata=metadata)
+
+    assert made.metadata == {"team": "ops", "b": 2}
+    assert made.labels["team"] == "ops"
+    assert made == somebody.get_version(churn, 2)
 
 
 def test_a_re_run_beside_the_models_labels(
