@@ -240,7 +240,11 @@ class RegistryClient:
         self.close()
 
     def close(self) -> None:
-        """End the connection; a second time does nothing."""
+        """End the connection; a second time does nothing.
+
+        What is under way in other threads ends at once: a call is the `InvalidArgumentError` of a closed client, and a
+        registration, which may have happened, a `StateUnknownError`.
+        """
         with self._lock:
             connection, self._connection, self._closed = self._connection, None, True
             files, self._opened = self._opened, None
@@ -345,7 +349,12 @@ class RegistryClient:
             uri = self._send(local, name, staging, registration.container.image)
             registration = attrs.evolve(registration, source=uri)
             check_source = False
-        return self._register(registration, own_request=request_id is not None, check_source=check_source)
+        try:
+            return self._register(registration, own_request=request_id is not None, check_source=check_source)
+        except InvalidArgumentError as closed:
+            if not self._closed or closed.code is not None:
+                raise
+            raise _unknown(registration, name, "This RegistryClient was closed meanwhile.") from closed
 
     def upload(
         self,
@@ -875,7 +884,7 @@ class RegistryClient:
             anonymous=settings.anonymous,
             user_agent=self._user_agent,
         )
-        return _rpc.Connection(target, credentials, self._retry)
+        return _rpc.Connection(target, credentials, self._retry, self._check_open)
 
     @property
     def _files(self) -> _storage.Storage:

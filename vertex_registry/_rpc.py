@@ -13,10 +13,14 @@ Whatever Google's libraries raise is translated here, and nowhere else. What the
 from __future__ import annotations
 
 import contextlib
+import functools
 import json
 import logging
 import os
-from typing import TYPE_CHECKING, Any, Final
+import threading
+import time
+from queue import Empty, SimpleQueue
+from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 import attrs
 import google.auth
@@ -58,6 +62,9 @@ if TYPE_CHECKING:
 _LOG: Final = logging.getLogger("vertex_registry")
 
 _SCOPES: Final = ("https://www.googleapis.com/auth/cloud-platform",)
+
+#: The seconds after which who waits for an answer looks up: a Ctrl-C just before a wait is heeded after it.
+_LOOK_UP: Final = 0.1
 
 # An answer of one of these says nothing of whether the call has happened.
 _LOST: Final = frozenset({"UNAVAILABLE", "DEADLINE_EXCEEDED", "INTERNAL", "UNKNOWN", "CANCELLED", "DATA_LOSS"})
@@ -241,11 +248,17 @@ class Budget:
 
 
 class Connection:
-    """One connection to Vertex, or to an emulator of it, kept open."""
+    """One connection to Vertex, or to an emulator of it, kept open.
 
-    def __init__(self, target: Target, credentials: Any, retry: Retry) -> None:
+    What is under way when it is closed, a call or a wait, ends at once, with the error of ``check_open``.
+    """
+
+    def __init__(self, target: Target, credentials: Any, retry: Retry, check_open: Callable[[], None]) -> None:
         self._target = target
         self._retry = retry
+        self._check_open = check_open
+        self._closed = False
+        self._waiting: set[SimpleQueue[Callable[[], Any]]] = set()
         # The SDK would look for credentials of its own where it is given none.
         self._credentials = credentials or google.auth.credentials.AnonymousCredentials()  # type: ignore[no-untyped-call]
         self._token_of = credentials if target.plain and not target.anonymous else None
@@ -279,6 +292,9 @@ class Connection:
 
     def close(self) -> None:
         """End the connection."""
+        self._closed = True
+        for one in tuple(self._waiting):
+            one.put(_cut_off)
         self._client.transport.close()  # type: ignore[no-untyped-call]  # untyped upstream
 
     def principal(self) -> str | None:
@@ -300,7 +316,7 @@ class Connection:
         if seconds >= budget.left():
             return False
         _LOG.info("another try in %.2f s", seconds)
-        self._retry.sleep(seconds)
+        self._sleep(seconds)
         return True
 
     def call(self, rpc: str, request: Any, resource: str, budget: Budget | None = None, *, once: bool = False) -> Any:
@@ -320,7 +336,9 @@ class Connection:
         budget = budget or self.budget()
 
         def again(failure: BaseException) -> bool:
-            return isinstance(failure, _CallError) and failure.code in method.again and not (once or failure.final)
+            if once or self._closed or not isinstance(failure, _CallError):
+                return False
+            return failure.code in method.again and not failure.final
 
         def wait(state: tenacity.RetryCallState) -> float:
             longest = min(self._retry.most, self._retry.first * 2.0 ** min(state.attempt_number - 1, 30))
@@ -338,13 +356,15 @@ class Connection:
             retry=tenacity.retry_if_exception(again),
             wait=wait,
             stop=stop,
-            sleep=self._retry.sleep,
+            sleep=self._sleep,
             before_sleep=log,
             reraise=True,
         )
         try:
             return tries(self._send, rpc, method, request, resource, budget)
         except _CallError as failure:
+            if self._closed:
+                self._end(rpc, resource, failure)
             raise self._error(failure, rpc, method, resource, budget) from failure.__cause__
 
     def sdk_model(self, request: Any, resource: str, project: str | None) -> Any:
@@ -392,7 +412,7 @@ class Connection:
                     "makes will be there when it is done. Retry(operations=...) sets how long to wait.",
                     resource=name,
                 )
-            self._retry.sleep(seconds)
+            self._sleep(seconds)
         if operation.HasField("error"):
             code = _OF_NUMBER.get(operation.error.code, "UNKNOWN")
             ended = "was cancelled" if code == "CANCELLED" else f"failed with {code}"
@@ -404,6 +424,7 @@ class Connection:
         return operation
 
     def _send(self, rpc: str, method: Method, request: Any, resource: str, budget: Budget) -> Any:
+        self._check_open()
         start = self._retry.clock()
         outcome = "OK"
         try:
@@ -411,7 +432,8 @@ class Connection:
             timeout = max(0.05, min(method.deadline, budget.left()))
             send = getattr(self._client, method.call)
             with _translated():
-                answer = send(request=request, retry=None, timeout=timeout, metadata=self._metadata(rpc))
+                metadata = self._metadata(rpc)
+                answer = self._ask(lambda: send(request=request, retry=None, timeout=timeout, metadata=metadata))
         except _CallError as failure:
             outcome = failure.code
             raise
@@ -423,6 +445,57 @@ class Connection:
         if rpc.startswith("ListModel"):
             return next(answer.pages)  # Google's pager would ask for the further pages out of our sight
         return getattr(answer, "operation", answer)
+
+    def _ask(self, send: Callable[[], Any]) -> Any:
+        """The answer. A channel that is closed ends its calls; of requests over HTTP it is the waiting that ends."""
+        if not self._target.rest:
+            return send()
+        answers: SimpleQueue[Callable[[], Any]] = SimpleQueue()
+
+        def ask() -> None:
+            try:
+                answer = send()
+            except BaseException as error:  # noqa: BLE001  # it is raised in the caller's thread
+                answers.put(functools.partial(_raise, error))
+            else:
+                answers.put(lambda: answer)
+
+        with self._waking(answers):
+            threading.Thread(target=ask, name="vertex-registry-rest", daemon=True).start()
+            while True:
+                with contextlib.suppress(Empty):
+                    answer = answers.get(timeout=_LOOK_UP)
+                    break
+        return answer()
+
+    def _sleep(self, seconds: float) -> None:
+        """Wait. What waits unless the caller says otherwise is woken when the connection is closed."""
+        if self._retry.sleep is time.sleep:
+            woken: SimpleQueue[Callable[[], Any]] = SimpleQueue()
+            with self._waking(woken), contextlib.suppress(Empty):
+                woken.get(timeout=seconds)
+        else:
+            self._retry.sleep(seconds)
+        self._check_open()
+
+    @contextlib.contextmanager
+    def _waking(self, waiting: SimpleQueue[Callable[[], Any]]) -> Iterator[None]:
+        """Let whoever closes the connection wake who waits there."""
+        self._waiting.add(waiting)
+        try:
+            self._check_open()
+            yield
+        finally:
+            self._waiting.discard(waiting)
+
+    def _end(self, rpc: str, resource: str, failure: _CallError) -> None:
+        """Raise the error of a connection that was closed, and say of a change that it may have been made."""
+        try:
+            self._check_open()
+        except InvalidArgumentError as closed:
+            if not rpc.startswith(("Get", "List")):
+                closed.args = (f"{closed} {rpc} on {resource} was under way, and may have been carried out.",)
+            raise closed from failure.__cause__
 
     def _metadata(self, rpc: str) -> tuple[tuple[str, str], ...]:
         """The token that was given for a plain-text connection; `Target` has seen to it that it goes to loopback."""
@@ -453,13 +526,13 @@ class Connection:
                 f"role {ROLE} grants. A project or location that does not exist is refused in the same way."
             )
         elif failure.code == "RESOURCE_EXHAUSTED":
-            text = f"{rpc} on {resource}: the quota is used up: {said} Try again later, or ask for a higher quota."
+            text = f"{rpc} on {resource}: the quota is used up: {said} {_when(failure)}, or ask for a higher quota."
         elif failure.code == "UNIMPLEMENTED":
             text = f"{self._target} has no {rpc}: {said} Is it the address of Vertex, or of an emulator of it?"
         elif kind is UnavailableError:
             text = (
                 f"{rpc} on {resource}: no usable answer from {self._target} in {budget.spent():.1f} s "
-                f"({failure.code}): {said} {_remedy(self._target, failure.code)}"
+                f"({failure.code}): {said} {_remedy(self._target, failure)}"
             )
         elif kind is NotFoundError:
             text = f"{resource} is not there: {said}"
@@ -471,8 +544,14 @@ class Connection:
         return error
 
 
-def _remedy(target: Target, code: str) -> str:
-    if target.plain and code == "UNAVAILABLE":
+def _when(failure: _CallError) -> str:
+    return f"Try again in {failure.hint:g} s, as it asks" if failure.hint else "Try again later"
+
+
+def _remedy(target: Target, failure: _CallError) -> str:
+    if failure.hint:
+        return f"{_when(failure)}. Retry(calls=...) sets how long to go on trying."
+    if target.plain and failure.code == "UNAVAILABLE":
         return "Is the emulator running? Start one: python -m vertex_registry.emulator"
     return "Retry(calls=...) sets how long to go on trying."
 
@@ -485,6 +564,14 @@ def _sentence(message: str) -> str:
 def _hint(state: tenacity.RetryCallState) -> float:
     failure = state.outcome.exception() if state.outcome else None
     return failure.hint if isinstance(failure, _CallError) else 0.0
+
+
+def _raise(error: BaseException) -> NoReturn:
+    raise error
+
+
+def _cut_off() -> NoReturn:
+    raise _CallError("CANCELLED", "The connection was closed")
 
 
 class _CallError(Exception):

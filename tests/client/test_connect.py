@@ -8,6 +8,8 @@ import logging
 import random
 import subprocess
 import sys
+import threading
+from concurrent.futures import Future
 from typing import TYPE_CHECKING, Any
 
 import google.oauth2.credentials
@@ -21,6 +23,7 @@ from vertex_registry import (
     InvalidArgumentError,
     RegistryClient,
     Retry,
+    StateUnknownError,
     UnavailableError,
     _client,
     _rpc,
@@ -29,7 +32,7 @@ from vertex_registry import (
 from vertex_registry.emulator import Emulator
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
 TOKEN = "a-token-nobody-may-see"  # noqa: S105  # it opens nothing
@@ -194,6 +197,107 @@ def test_a_local_registry_in_a_file(tmp_path: Path) -> None:
     with local_registry(path) as registry:
         assert registry.get_version("churn") == made
         assert registry.register_version("churn", SOURCE).version == "2"
+
+
+def cut_off(registry: RegistryClient, call: Callable[[], Any], begun: Callable[[], bool]) -> Any:
+    """What a call fails with in its thread when the client is closed in this one, as soon as it has begun."""
+    ended: Future[Any] = Future()
+
+    def run() -> None:
+        try:
+            ended.set_result(call())
+        except BaseException as error:  # noqa: BLE001  # it is what is asked about
+            ended.set_result(error)
+
+    threading.Thread(target=run, daemon=True).start()
+    while not begun():
+        assert not ended.done(), ended.result()
+    registry.close()
+    return ended.result(timeout=60)
+
+
+def came(emulator: Emulator, rpc: str) -> Callable[[], bool]:
+    """What tells whether a further request of that kind has come."""
+    before = len(emulator.requests())
+    return lambda: any(request.rpc == rpc for request in emulator.requests()[before:])
+
+
+@pytest.fixture(params=["grpc", "rest"])
+def busy(emulator: Emulator, request: pytest.FixtureRequest, caplog: pytest.LogCaptureFixture) -> RegistryClient:
+    """A client that has begun, and that would try for days."""
+    caplog.set_level(logging.DEBUG, "vertex_registry")
+    endpoint = emulator.grpc if request.param == "grpc" else emulator.rest
+    retry = Retry(calls=1e6, operations=1e6, first=1e5, most=1e5, random=lambda: 1.0)
+    registry = RegistryClient(endpoint=endpoint, retry=retry)
+    registry.register_version("churn", SOURCE)
+    return registry
+
+
+CALLS: dict[str, Callable[[RegistryClient], Any]] = {
+    "GetModel": lambda registry: registry.get_version("churn", 1),
+    "ListModelVersions": lambda registry: list(registry.list_versions()),
+    "UpdateModel": lambda registry: registry.update_version("churn", 1, description="x"),
+}
+
+
+@pytest.mark.parametrize("rpc", CALLS)
+def test_closed_while_it_waits(
+    emulator: Emulator, busy: RegistryClient, rpc: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A wait between two tries ends at once when the client is closed, with the error of a client that is closed."""
+    emulator.fail(rpc, "UNAVAILABLE")
+    error = cut_off(busy, lambda: CALLS[rpc](busy), lambda: "sent again in" in caplog.text)
+
+    assert type(error) is InvalidArgumentError
+    assert "closed" in str(error)
+
+
+@pytest.mark.parametrize("rpc", CALLS)
+def test_closed_while_it_is_answered(emulator: Emulator, busy: RegistryClient, rpc: str) -> None:
+    """So does a call that the server has not answered; of a change it is said that it may have been made."""
+    emulator.fail(rpc, delay=1e6)
+    error = cut_off(busy, lambda: CALLS[rpc](busy), came(emulator, rpc))
+
+    assert type(error) is InvalidArgumentError
+    assert "closed" in str(error)
+    assert ("may have been" in str(error)) == (rpc == "UpdateModel")
+
+
+def test_closed_while_it_uploads(emulator: Emulator, busy: RegistryClient) -> None:
+    """A registration that is cut off in that way may have happened: it is safe to try again with its request id."""
+    emulator.fail("UploadModel", delay=1e6)
+    error = cut_off(
+        busy, lambda: busy.register_version("churn", SOURCE, request_id="run-7"), came(emulator, "UploadModel")
+    )
+
+    assert isinstance(error, StateUnknownError)
+    assert error.request_id == "run-7"
+    assert "closed" in str(error)
+    assert "request_id='run-7'" in str(error)
+
+
+def test_an_iterator_of_a_closed_client(emulator: Emulator, busy: RegistryClient) -> None:
+    """A list that was begun ends with the error of a client that is closed, and asks for nothing more."""
+    busy.register_version("fraud", SOURCE)
+    for listed in (busy.list_versions(), busy.list_versions("churn"), busy.list_models()):
+        assert next(listed)
+    begun = busy.list_versions("churn")
+    busy.close()
+    before = len(emulator.requests())
+
+    with pytest.raises(InvalidArgumentError, match="closed"):
+        next(begun)
+    assert len(emulator.requests()) == before
+
+
+@pytest.mark.parametrize("code", ["RESOURCE_EXHAUSTED", "UNAVAILABLE"])
+def test_a_wait_that_is_longer_than_the_budget(emulator: Emulator, busy: RegistryClient, code: str) -> None:
+    """Where the server asks to wait for longer than a call may take, the error says how long that is."""
+    emulator.fail("GetModel", code, retry_after=1.5e6)
+
+    with pytest.raises(UnavailableError, match=r"Try again in 1.5e\+06 s") as caught:
+        busy.get_version("churn", 1)
+    assert caught.value.retry_after == 1.5e6
 
 
 UNCLOSED = """
