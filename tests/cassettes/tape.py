@@ -29,6 +29,7 @@ import vcr
 import vcr.record_mode
 import yaml
 from requests.adapters import HTTPAdapter
+from vcr.errors import CannotOverwriteExistingCassetteException
 from vcr.request import Request
 
 if TYPE_CHECKING:
@@ -56,6 +57,12 @@ MADE_UP: Final[Mapping[str, re.Pattern[str]]] = {
     "model": re.compile(r"/models/([0-9]{10,})"),
 }
 NUMBERED: Final = re.compile(rf"(?:{'|'.join(MADE_UP)})-[0-9]{{4}}")
+
+# vcrpy would have a cassette altered by the run that does not fit it.
+_RECORD_AGAIN: Final = """
+What to do: a change that was meant is recorded again with `make record`, and the difference read before it is kept.
+Otherwise it is the client that has changed what it says.
+"""
 
 
 @attrs.frozen
@@ -314,7 +321,8 @@ def replaying(file: Path) -> Iterator[None]:
     """Answer what is asked over HTTP meanwhile from a cassette, and from nothing else.
 
     Raises:
-        AssertionError: What was sent is not what was recorded; the message shows the difference.
+        CannotOverwriteExistingCassetteException: A request is not one that was recorded; the message shows the nearest.
+        AssertionError: Other requests were sent, or in another order; the message shows the difference.
     """
     sent: list[Request] = []
     with _one_at_a_time(), _cassette(file, "none", _Serializer(None, {})) as cassette:
@@ -324,13 +332,25 @@ def replaying(file: Path) -> Iterator[None]:
             sent.append(request)  # it is as it was sent, with the project in it
             return play(request)
 
+        is_recorded = cassette.can_play_response_for
+
+        def refuse(request: Request) -> Any:
+            if (answer := is_recorded(request)) or not cassette.filter_request(request):
+                return answer
+            mismatch = CannotOverwriteExistingCassetteException(cassette=cassette, failed_request=request)
+            mismatch.args = (str(mismatch).partition("\nHow to fix:")[0] + _RECORD_AGAIN,)
+            raise mismatch
+
         cassette.play_response = note
+        cassette.can_play_response_for = refuse
         yield
     lines = difflib.unified_diff(
         _lines(cassette.requests), _lines(filter(None, map(_request, sent))), "recorded", "sent", lineterm="", n=1
     )
     if shown := "\n".join(lines):
-        raise AssertionError(f"{file.name}: other requests were sent than were recorded, or in another order.\n{shown}")
+        raise AssertionError(
+            f"{file.name}: other requests were sent than were recorded, or in another order.\n{shown}\n{_RECORD_AGAIN}"
+        )
 
 
 def _lines(requests: Iterable[Request]) -> list[str]:
