@@ -195,7 +195,8 @@ def test_another_path_or_query() -> None:
 def test_a_request_fewer() -> None:
     """A request that is no longer sent fails as well, and is named."""
     play = scenarios._fails(NotFoundError)  # what the scenario goes on with after this is not sent
-    with pytest.raises(AssertionError, match=r"(?ms)^-GET .*models/churn.*make record"), tape.replaying(NOT_FOUND), play:
+    said = r"(?ms)^-GET .*models/churn.*make record"
+    with pytest.raises(AssertionError, match=said), tape.replaying(NOT_FOUND), play:
         recorder.world(recorder.NOBODY).connect().get_version("churn")
 
 
