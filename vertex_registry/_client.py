@@ -1651,6 +1651,8 @@ class RegistryClient:
         try:
             self._delete("DeleteModelVersion", _wire.delete_version(resource), resource)
         except BaseException as refusal:
+            if self._closed:
+                raise  # nothing more can be asked for
             if moved:
                 with contextlib.suppress(NotFoundError):
                     request = _wire.merge_aliases(resource, add=[_names.DEFAULT_ALIAS])

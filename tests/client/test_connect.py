@@ -238,6 +238,10 @@ CALLS: dict[str, Callable[[RegistryClient], Any]] = {
     "ListModelVersions": lambda registry: list(registry.list_versions()),
     "UpdateModel": lambda registry: registry.update_version("churn", 1, description="x"),
 }
+DELETIONS: dict[str, Callable[[RegistryClient], Any]] = {
+    "DeleteModel": lambda registry: registry.delete_model("churn"),
+    "DeleteModelVersion": lambda registry: registry.delete_version("churn", 1),
+}
 
 
 @pytest.mark.parametrize("rpc", CALLS)
@@ -252,15 +256,15 @@ def test_closed_while_it_waits(
     assert "closed" in str(error)
 
 
-@pytest.mark.parametrize("rpc", CALLS)
+@pytest.mark.parametrize("rpc", [*CALLS, *DELETIONS])
 def test_closed_while_it_is_answered(emulator: Emulator, busy: RegistryClient, rpc: str) -> None:
     """So does a call that the server has not answered; of a change it is said that it may have been made."""
     emulator.fail(rpc, delay=1e6)
-    error = cut_off(busy, lambda: CALLS[rpc](busy), came(emulator, rpc))
+    error = cut_off(busy, lambda: (CALLS | DELETIONS)[rpc](busy), came(emulator, rpc))
 
     assert type(error) is InvalidArgumentError
     assert "closed" in str(error)
-    assert ("may have been" in str(error)) == (rpc == "UpdateModel")
+    assert ("may have been" in str(error)) == (rpc in {"UpdateModel", *DELETIONS})
 
 
 def test_closed_while_it_uploads(emulator: Emulator, busy: RegistryClient) -> None:
