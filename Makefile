@@ -38,8 +38,10 @@ $(ZENML)/ready $(ZENML)-gcp/ready: pyproject.toml | $(READY)
 demo: $(READY)   ## train, register, promote and list real models, with no cloud account
 	@$(BIN)/python examples/quickstart.py
 
+# An example in a document goes on where the one before it ended, so that one process runs them all.
 test: $(READY) $(ZENML)/ready $(ZENML)-gcp/ready   ## run every test, with branch coverage
-	@$(BIN)/python -m pytest --numprocesses 2 --cov --cov-report= --quiet
+	@$(BIN)/python -m pytest --numprocesses 2 --cov --cov-report= --quiet tests
+	@$(BIN)/python -m pytest --cov --cov-append --cov-report= --quiet README.md docs vertex_registry
 	@$(ZENML)/bin/python -m pytest --numprocesses 2 --dist worksteal --cov --cov-append --cov-report=term --cov-fail-under=96 --quiet -m zenml tests/adapter
 	@$(ADAPTER_GCP) --deselect tests/adapter/test_guide.py::test_the_guide
 
