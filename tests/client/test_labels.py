@@ -11,7 +11,7 @@ import zlib
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from vertex_registry import InvalidArgumentError, _labels
@@ -32,10 +32,19 @@ def same(one: Any, other: Any) -> bool:
     return bool(one == other) and json.dumps(one, sort_keys=True) == json.dumps(other, sort_keys=True)
 
 
+def written(labels: dict[str, str], **changes: Any) -> dict[str, str]:
+    """The labels with changes, where those fit; now and then as much is drawn as no version has room for."""
+    try:
+        return _labels.write(labels, **changes)
+    except InvalidArgumentError as error:
+        assume("and Vertex allows 64" not in str(error))
+        raise
+
+
 @given(METADATA, NOTES)
 def test_whatever_fits_comes_back(metadata: dict[str, Any], notes: dict[str, str]) -> None:
     """Metadata and notes come back equal, in type and case, from labels that Vertex allows."""
-    labels = _labels.write({}, metadata=metadata, notes=notes)
+    labels = written({}, metadata=metadata, notes=notes)
     content = _labels.read(labels)
 
     assert same(content.metadata, metadata)
@@ -47,7 +56,7 @@ def test_whatever_fits_comes_back(metadata: dict[str, Any], notes: dict[str, str
 @given(METADATA, METADATA, st.sets(KEYS, max_size=4), NOTES)
 def test_updates_merge(before: dict[str, Any], update: dict[str, Any], remove: set[str], notes: dict[str, str]) -> None:
     """An update sets what it names, takes out what it names, and keeps the rest, notes included."""
-    labels = _labels.write(_labels.write({}, metadata=before, notes=notes), metadata=update, remove=remove)
+    labels = written(written({}, metadata=before, notes=notes), metadata=update, remove=remove)
     wanted = {key: value for key, value in before.items() if key not in remove} | update
 
     assert same(_labels.read(labels).metadata, wanted)
@@ -64,10 +73,10 @@ def test_updates_merge(before: dict[str, Any], update: dict[str, Any], remove: s
 def test_no_labels_break_a_read(labels: dict[str, str]) -> None:
     """Whatever labels there are, they can be read, and an update of something else leaves each as it was."""
     content = _labels.read(labels)
-    written = _labels.write(labels, metadata={"something-else-entirely": 1})
+    again = _labels.write(labels, metadata={"something-else-entirely": 1})
 
-    assert labels.items() <= written.items()
-    assert same(_labels.read(written).metadata, content.metadata | {"something-else-entirely": 1})
+    assert labels.items() <= again.items()
+    assert same(_labels.read(again).metadata, content.metadata | {"something-else-entirely": 1})
 
 
 @given(LABEL_TEXT.filter(lambda text: not text.startswith("_j_")))
