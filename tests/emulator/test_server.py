@@ -178,6 +178,23 @@ def test_what_is_no_request_is_refused(emulator: Emulator, method: str, data: by
     assert error.code() is code
 
 
+def test_clients_that_send_nothing_hold_nobody_up(emulator: Emulator, place: str) -> None:
+    """Requests whose message never comes, and answers that are late, leave the others their turn."""
+    emulator.fail("GetModel", delay=1e6)
+    emulator.fail("GetModel", delay=1e6)
+    hung = threading.Event()
+    request = aiplatform_v1.ListModelsRequest.serialize(aiplatform_v1.ListModelsRequest(parent=place))
+    with grpc.insecure_channel(emulator.grpc) as channel:
+        service = "/google.cloud.aiplatform.v1.ModelService"
+        silent: Any = channel.stream_unary(f"{service}/ListModels")
+        late: Any = channel.unary_unary(f"{service}/GetModel")
+        calls = [silent.future(iter(hung.wait, True)) for _ in range(3)] + [late.future(b"") for _ in range(2)]
+        for _ in range(3):
+            channel.unary_unary(f"{service}/ListModels")(request, timeout=20)
+        assert not any(call.done() for call in calls)
+        hung.set()
+
+
 def test_v1beta1_is_the_same_on_the_wire() -> None:
     """Every message of v1 that the table names has in v1beta1 the same fields under the same numbers, or more."""
     seen: set[str] = set()

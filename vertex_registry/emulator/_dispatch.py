@@ -25,7 +25,7 @@ from vertex_registry.emulator._status import Code, Failure, internal, retry_info
 from vertex_registry.emulator._store import DataFileError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     from vertex_registry.emulator._service import Service
 
@@ -378,8 +378,19 @@ class Dispatcher:
         self._bytes = 0
         self._closing = threading.Event()
 
-    def call(self, rpc: Rpc, message: Any, *, api: str, transport: str, metadata: Mapping[str, str]) -> Any:
+    def call(
+        self,
+        rpc: Rpc,
+        message: Any,
+        *,
+        api: str,
+        transport: str,
+        metadata: Mapping[str, str],
+        step_aside: Callable[[], None] = lambda: None,
+    ) -> Any:
         """Carry out a request and give the response.
+
+        ``step_aside`` is called before a wait.
 
         Raises:
             Failure: The request fails.
@@ -394,6 +405,8 @@ class Dispatcher:
                 fault = self._take(rpc.name)
             if fault is None:
                 return self._methods[rpc.name](message, call)
+            if fault.delay:
+                step_aside()
             return self._call_faultily(fault, rpc, message, call)
         except (Failure, Dropped):
             raise

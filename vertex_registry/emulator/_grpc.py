@@ -6,8 +6,10 @@ them itself: what cannot be parsed is the caller's mistake, and gRPC would call 
 
 from __future__ import annotations
 
+import threading
 import urllib.parse
 from concurrent import futures
+from queue import SimpleQueue
 from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 import grpc
@@ -33,23 +35,73 @@ _OPTIONS: Final = (
     ("grpc.absolute_max_metadata_size", _LONGEST_METADATA),
 )
 _CODES: Final = {code.value[0]: code for code in grpc.StatusCode}
-_THREADS: Final = 32
 # gRPC's clients take trailers of 8 KiB. The message is in them twice: as it is, each byte that is not plain as three,
 # and in the status, which has the detail too, three bytes as four.
 _LONGEST_MESSAGE: Final = 2400
 _LONGEST_DETAIL: Final = 1200
+# The seconds after which another thread takes over from one that gets nothing done while there is something to do.
+_HELD_UP: Final = 0.1
 # The seconds that requests under way have when the server stops.
 _GRACE: Final = 2.0
 
 
-class _Threads(futures.ThreadPoolExecutor):
-    """Threads that a request may still ask for while Python ends: it is not answered, and the server goes on."""
+class _Worker(futures.Executor):
+    """One thread that does all the work.
+
+    Python lets many threads only take turns, and each turn that is taken in between costs. Where the one is held up,
+    another takes over, and the first ends with what it has: one that is to wait steps aside, and one that waits for a
+    message which its client does not send is noticed. All are daemons, so that a request may still come while Python
+    ends: it is not answered, and keeps nobody.
+    """
+
+    def __init__(self) -> None:
+        self._todo: SimpleQueue[Callable[[], object] | None] = SimpleQueue()
+        self._closed = threading.Event()
+        self._done = 0
+        self.take_over()
+        threading.Thread(target=self._watch, name="vertex-emulator-grpc-watch", daemon=True).start()
+
+    def take_over(self) -> None:
+        """Let another thread go on with what there is to do."""
+        self._thread = threading.Thread(target=self._work, name="vertex-emulator-grpc", daemon=True)
+        self._thread.start()
+
+    def _work(self) -> None:
+        while self._thread is threading.current_thread():
+            task = self._todo.get()
+            if task is None:
+                self._todo.put(None)  # for whoever has taken over meanwhile
+                return
+            task()
+            self._done += 1
+
+    def _watch(self) -> None:
+        done = -1
+        while not self._closed.wait(_HELD_UP):
+            if self._done == done and not self._todo.empty():
+                self.take_over()
+            done = self._done
 
     def submit(self, function: Callable[..., Any], /, *given: Any, **named: Any) -> futures.Future[Any]:
-        try:
-            return super().submit(function, *given, **named)
-        except RuntimeError:
-            return futures.Future()
+        """The future of a call that is done when its turn comes."""
+        future: futures.Future[Any] = futures.Future()
+
+        def task() -> None:
+            try:
+                future.set_result(function(*given, **named))
+            except BaseException as error:  # noqa: BLE001 - it is the future's
+                future.set_exception(error)
+
+        self._todo.put(task)
+        return future
+
+    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
+        """Do what is there, and end."""
+        del cancel_futures
+        self._closed.set()
+        self._todo.put(None)
+        if wait:
+            self._thread.join()
 
 
 class GrpcServer:
@@ -60,9 +112,9 @@ class GrpcServer:
     """
 
     def __init__(self, dispatcher: Dispatcher, host: str, port: int, tls: tuple[bytes, bytes] | None = None) -> None:
-        self._executor = _Threads(_THREADS, "vertex-emulator-grpc")
-        self._server = grpc.server(self._executor, options=_OPTIONS)
-        self._server.add_generic_rpc_handlers(tuple(_handlers(dispatcher)))
+        self._executor = _Worker()
+        self._server = grpc.server(self._executor, options=_OPTIONS)  # type: ignore[arg-type] # it submits, no more
+        self._server.add_generic_rpc_handlers(tuple(_handlers(dispatcher, self._executor)))
         shown = f"[{host}]" if ":" in host else host
         address = f"{shown}:{port}"
         try:
@@ -85,19 +137,21 @@ class GrpcServer:
         self._executor.shutdown()
 
 
-def _handlers(dispatcher: Dispatcher) -> list[grpc.GenericRpcHandler]:
+def _handlers(dispatcher: Dispatcher, worker: _Worker) -> list[grpc.GenericRpcHandler]:
     services: dict[str, dict[str, grpc.RpcMethodHandler[bytes, bytes]]] = {}
     for rpc in RPCS:
         for api in APIS:
             service = rpc.service.format(api=api)
             # Operations have no version of their own: the first of the two handlers is for both.
             services.setdefault(service, {}).setdefault(
-                rpc.name, grpc.unary_unary_rpc_method_handler(_behaviour(dispatcher, rpc, api))
+                rpc.name, grpc.unary_unary_rpc_method_handler(_behaviour(dispatcher, worker, rpc, api))
             )
     return [grpc.method_handlers_generic_handler(name, methods) for name, methods in services.items()]
 
 
-def _behaviour(dispatcher: Dispatcher, rpc: Rpc, api: str) -> Callable[[bytes, grpc.ServicerContext], bytes]:
+def _behaviour(
+    dispatcher: Dispatcher, worker: _Worker, rpc: Rpc, api: str
+) -> Callable[[bytes, grpc.ServicerContext], bytes]:
     def behave(data: bytes, context: grpc.ServicerContext) -> bytes:
         metadata = {
             name: value if isinstance(value, str) else value.hex() for name, value in context.invocation_metadata()
@@ -107,7 +161,9 @@ def _behaviour(dispatcher: Dispatcher, rpc: Rpc, api: str) -> Callable[[bytes, g
                 message = _parse(rpc, api, data)
             except DecodeError:
                 _refuse(context, bad_request("The request cannot be read as a message of this method."))
-            response = dispatcher.call(rpc, message, api=api, transport="grpc", metadata=metadata)
+            response = dispatcher.call(
+                rpc, message, api=api, transport="grpc", metadata=metadata, step_aside=worker.take_over
+            )
         except Failure as failure:
             _refuse(context, failure)
         except Dropped:
