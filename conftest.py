@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     import pytest
 
 # Examples are drawn anew in each run, and are too few to be slow; a machine that is busy is no failure.
-hypothesis.settings.register_profile("gate", deadline=None, max_examples=int(os.environ.get("EXAMPLES", "60")))
+hypothesis.settings.register_profile("gate", deadline=None, max_examples=int(os.environ.get("EXAMPLES", "40")))
 hypothesis.settings.load_profile("gate")
 
 pytest_plugins = ["tests.storage.server"]

@@ -652,4 +652,4 @@ class Registry(RuleBasedStateMachine):
 
 
 TestRegistry = Registry.TestCase
-TestRegistry.settings = settings(max_examples=14, stateful_step_count=50, deadline=None, report_multiple_bugs=False)
+TestRegistry.settings = settings(max_examples=10, stateful_step_count=50, deadline=None, report_multiple_bugs=False)

@@ -59,7 +59,8 @@ class _Worker(futures.Executor):
         self._closed = threading.Event()
         self._done = 0
         self.take_over()
-        threading.Thread(target=self._watch, name="vertex-emulator-grpc-watch", daemon=True).start()
+        self._watcher = threading.Thread(target=self._watch, name="vertex-emulator-grpc-watch", daemon=True)
+        self._watcher.start()
 
     def take_over(self) -> None:
         """Let another thread go on with what there is to do."""
@@ -99,6 +100,7 @@ class _Worker(futures.Executor):
         """Do what is there, and end."""
         del cancel_futures
         self._closed.set()
+        self._watcher.join()
         self._todo.put(None)
         if wait:
             self._thread.join()
