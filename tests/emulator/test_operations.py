@@ -33,6 +33,13 @@ def begin(client: Client, place: str, model: dict[str, Any], **fields: Any) -> o
     return operation
 
 
+def finish(client: Client, operation: operations_pb2.Operation) -> operations_pb2.Operation:
+    """Look at it until it is done."""
+    while not operation.done:
+        operation = client.get_operation({"name": operation.name})
+    return operation
+
+
 @TRANSPORTS
 def test_an_operation_is_done_at_once(
     emulator: Emulator, connect: Connect, place: str, model: MakeModel, transport: str
@@ -139,23 +146,18 @@ def test_an_operation_is_for_the_model_that_was_there(
     client = connect(start(polls_until_done=4))
     name = f"{place}/models/mine"
 
-    def finish(operation: operations_pb2.Operation) -> operations_pb2.Operation:
-        while not operation.done:
-            operation = client.get_operation({"name": operation.name})
-        return operation
-
-    finish(begin(client, place, model(), model_id="mine"))
-    finish(begin(client, place, model(), parent_model=name))
+    finish(client, begin(client, place, model(), model_id="mine"))
+    finish(client, begin(client, place, model(), parent_model=name))
     first = client.delete_model(name=name).operation
     later = [
         client.delete_model(name=name).operation,
         client.delete_model_version(name=f"{name}@1").operation,
         begin(client, place, model(), parent_model=name),
     ]
-    assert finish(first).HasField("response")
-    assert finish(begin(client, place, model(), model_id="mine")).HasField("response")
+    assert finish(client, first).HasField("response")
+    assert finish(client, begin(client, place, model(), model_id="mine")).HasField("response")
 
-    assert [finish(operation).error.code for operation in later] == [5, 5, 5]
+    assert [finish(client, operation).error.code for operation in later] == [5, 5, 5]
     assert [version.version_id for version in client.list_model_versions(name=name)] == ["1"]
 
 
@@ -163,19 +165,14 @@ def test_a_copy_is_of_the_model_that_was_there(start: Start, connect: Connect, p
     """A later model with the name of the source is another one: the copy ends with NOT_FOUND."""
     client = connect(start(polls_until_done=3))
 
-    def finish(operation: operations_pb2.Operation) -> operations_pb2.Operation:
-        while not operation.done:
-            operation = client.get_operation({"name": operation.name})
-        return operation
-
-    finish(begin(client, place, model(), model_id="source"))
+    finish(client, begin(client, place, model(), model_id="source"))
     copied = client.copy_model(
         {"parent": place, "source_model": f"{place}/models/source", "model_id": "copy"}
     ).operation
-    finish(client.delete_model(name=f"{place}/models/source").operation)
-    finish(begin(client, place, model(), model_id="source"))
+    finish(client, client.delete_model(name=f"{place}/models/source").operation)
+    finish(client, begin(client, place, model(), model_id="source"))
 
-    assert finish(copied).error.code == 5
+    assert finish(client, copied).error.code == 5
 
 
 @TRANSPORTS
