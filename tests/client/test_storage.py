@@ -95,14 +95,6 @@ def storage(make: Callable[..., Storage]) -> Storage:
 
 
 @pytest.fixture
-def bucket(storage_server: StorageServer, request: pytest.FixtureRequest, worker_id: str) -> str:
-    """An empty bucket of the test's own."""
-    name = f"b-{worker_id}-{abs(hash(request.node.nodeid)):x}"
-    storage_server.make_bucket(name)
-    return name
-
-
-@pytest.fixture
 def folder(tmp_path: Path) -> Path:
     """A model of three files; the largest takes four chunks."""
     return write(

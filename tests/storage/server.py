@@ -114,6 +114,14 @@ def storage_server() -> Iterator[StorageServer]:
 
 
 @pytest.fixture
+def bucket(storage_server: StorageServer, request: pytest.FixtureRequest, worker_id: str) -> str:
+    """An empty bucket of the test's own."""
+    name = f"b-{worker_id}-{abs(hash(request.node.nodeid)):x}"
+    storage_server.make_bucket(name)
+    return name
+
+
+@pytest.fixture
 def storage_emulator(storage_server: StorageServer, monkeypatch: pytest.MonkeyPatch) -> StorageServer:
     """The storage server, named in ``STORAGE_EMULATOR_HOST``."""
     monkeypatch.setenv("STORAGE_EMULATOR_HOST", storage_server.url)

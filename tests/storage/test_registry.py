@@ -30,14 +30,6 @@ def registry(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[LocalR
 
 
 @pytest.fixture
-def bucket(storage_server: StorageServer, request: pytest.FixtureRequest, worker_id: str) -> str:
-    """An empty bucket of the test's own."""
-    name = f"a-{worker_id}-{abs(hash(request.node.nodeid)):x}"
-    storage_server.make_bucket(name)
-    return name
-
-
-@pytest.fixture
 def folder(tmp_path: Path) -> Path:
     """A folder that the scikit-learn images can serve, as far as its names go."""
     made = tmp_path / "model"
