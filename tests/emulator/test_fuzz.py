@@ -23,6 +23,8 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from vertex_registry.emulator import Emulator
+from vertex_registry.emulator._query import parse_query
+from vertex_registry.emulator._service import project_number
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -250,6 +252,29 @@ def test_any_metadata_is_taken(channel: grpc.Channel, metadata: tuple[tuple[str,
     """Metadata is not what a request is about."""
     request = aiplatform_v1.GetModelRequest(name=f"{PLACE}/models/m")
     ask(channel, f"{SERVICE}/GetModel", aiplatform_v1.GetModelRequest.serialize(request), metadata)
+
+
+@pytest.mark.parametrize("position", [["x"], [10**30], [None], [], [1, 2, 3], 1, {"a": 1}, [[1]], ["\ud800"]])
+@pytest.mark.parametrize(
+    ("rpc", "scope", "order"),
+    [("ListModels", "", ""), ("ListModels", "", "display_name"), ("ListModelVersions", "/models/m", "update_time")],
+)
+def test_a_page_token_that_somebody_made_is_refused(
+    channel: grpc.Channel, rpc: str, scope: str, order: str, position: Any
+) -> None:
+    """Its checksum is right, for that is no secret, and so is its query; where it leads to is nowhere."""
+    field = "name" if scope else "parent"
+    name = f"projects/{project_number('acme')}/locations/us-central1{scope}"
+    token = parse_query(rpc, name, order_by=order).token(position)
+    request = getattr(model_service, f"{rpc}Request").pb()(**{field: name}, order_by=order, page_token=token)
+    send: Any = channel.unary_unary(f"{SERVICE}/{rpc}", request_serializer=None, response_deserializer=None)
+
+    with pytest.raises(grpc.RpcError) as caught:
+        send(request.SerializeToString(), timeout=PATIENCE)
+
+    refused: Any = caught.value
+    assert refused.code() is grpc.StatusCode.INVALID_ARGUMENT
+    assert "not a page token that was given out here" in refused.details()
 
 
 # --- JSON over HTTP ----------------------------------------------------------

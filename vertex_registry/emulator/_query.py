@@ -14,7 +14,8 @@ Vertex's reference is silent; a caller who keeps to what is documented never mee
 
 A page token carries the place where the next page begins: the values of the sort key of the last row that was given,
 so that a page costs the same wherever it lies. It is bound to its query, for a place in one order means nothing in
-another, and it carries a checksum, so that what was cut or altered is refused and never misread.
+another, and it carries a checksum, so that what was cut or altered is refused and never misread. The checksum is no
+secret: whoever makes a token is held to the values that a place in that order has.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ import base64
 import binascii
 import enum
 import hashlib
+import itertools
 import json
 import re
 from dataclasses import dataclass, field
@@ -90,14 +92,22 @@ class Listing:
     Attributes:
         filters: The fields that a filter may name, in snake_case, with the operators that each supports.
         maps: Those of them that are maps: their terms are about a key.
-        orders: The fields that ``order_by`` may name, in snake_case.
+        orders: The fields that ``order_by`` may name, in snake_case, with the types of their values.
         default_order: The order of a list that was asked for in no order.
+        key: The types of what tells its rows apart, which ends every position. Where rows are numbered, they are in the
+            order of their ``create_time``, for which the number stands.
     """
 
     filters: Mapping[str, frozenset[Operator]] = field(default_factory=dict)
     maps: frozenset[str] = frozenset()
-    orders: tuple[str, ...] = ()
+    orders: Mapping[str, type] = field(default_factory=dict)
     default_order: tuple[OrderKey, ...] = ()
+    key: tuple[type, ...] = (str,)
+
+    def position(self, order: Iterable[OrderKey]) -> tuple[type, ...]:
+        """The types of the values in a position of that order."""
+        fields = itertools.takewhile(lambda field: field != "create_time", (key.field for key in order))
+        return (*(self.orders[field] for field in fields), *self.key)
 
 
 #: The lists, by the name of their RPC. One that its reference gives no field of has "the standard list filter" only in
@@ -117,22 +127,25 @@ LISTINGS: Final[Mapping[str, Listing]] = MappingProxyType(
                 "base_model_name": _EQUAL,
             },
             maps=frozenset({"labels"}),
-            orders=("display_name", "create_time", "update_time"),
+            orders={"display_name": str, "create_time": int, "update_time": int},
             default_order=(OrderKey("create_time", descending=True),),
+            key=(int,),
         ),
         # ListModelVersionsRequest.filter names `labels` alone, order_by `create_time` and `update_time`. Google's own
         # system test finds version 1 before version 2 when it asks for no order.
         "ListModelVersions": Listing(
             filters={"labels": _MAP},
             maps=frozenset({"labels"}),
-            orders=("create_time", "update_time"),
+            orders={"create_time": int, "update_time": int},
             default_order=(OrderKey("create_time"),),
+            key=(int,),
         ),
         "ListModelVersionCheckpoints": Listing(),
         "ListModelEvaluations": Listing(),
         # ListModelEvaluationSlicesRequest.filter names "`slice.dimension`", and says that it is "for =".
         "ListModelEvaluationSlices": Listing(filters={"slice.dimension": _EQUAL}),
-        "ListOperations": Listing(),
+        # An operation is told by its model and its own id.
+        "ListOperations": Listing(key=(str, str)),
         "ListLocations": Listing(),
     }
 )
@@ -248,7 +261,7 @@ def parse_query(  # the request's own fields
         filter=Filter(terms),
         order=order,
         limit=_parse_page_size(page_size),
-        after=_unseal(page_token, fingerprint) if page_token else None,
+        after=_unseal(page_token, fingerprint, listing.position(order)) if page_token else None,
         fingerprint=fingerprint,
     )
 
@@ -469,7 +482,7 @@ def _seal(position: Position, fingerprint: bytes) -> str:
     return _armour(_checksum(body) + body)
 
 
-def _unseal(token: str, fingerprint: bytes) -> Position:
+def _unseal(token: str, fingerprint: bytes, types: tuple[type, ...]) -> Position:
     try:
         sealed = base64.b64decode(token + "=" * (-len(token) % 4), altchars=b"-_", validate=True)
     except (binascii.Error, ValueError):
@@ -477,10 +490,25 @@ def _unseal(token: str, fingerprint: bytes) -> Position:
     checksum, body = sealed[:_DIGEST], sealed[_DIGEST:]
     # Base64 has several spellings of some bytes; only the one that was given out is a token.
     if _checksum(body) != checksum or _armour(sealed) != token:
-        raise invalid_argument(("page_token", "This is not a page token that was given out here"))
+        raise _no_token()
     if body[:_DIGEST] != fingerprint:
         raise invalid_argument(("page_token", "The page token belongs to another query: only page_size may change"))
-    return tuple(json.loads(body[_DIGEST:]))
+    try:
+        position = json.loads(body[_DIGEST:])
+    except (ValueError, RecursionError):
+        raise _no_token() from None
+    if not isinstance(position, list) or tuple(map(type, position)) != types or not all(map(_is_value, position)):
+        raise _no_token()
+    return tuple(position)
+
+
+def _is_value(value: str | int) -> bool:
+    """Whether a row may have it: a database has no longer numbers, and UTF-8 no half of a surrogate pair."""
+    return value == value.encode(errors="replace").decode() if isinstance(value, str) else -(2**63) <= value < 2**63
+
+
+def _no_token() -> Failure:
+    return invalid_argument(("page_token", "This is not a page token that was given out here"))
 
 
 def _checksum(body: bytes) -> bytes:
