@@ -16,7 +16,6 @@ the rest. A registration that was cut off in between is found by the alias of it
 from __future__ import annotations
 
 import base64
-import collections
 import contextlib
 import datetime as dt
 import hashlib
@@ -30,12 +29,11 @@ import threading
 import uuid
 import warnings
 from collections.abc import Iterable
-from concurrent.futures import Future, wait
 from typing import TYPE_CHECKING, Any, Final, Literal, Self, TypeVar
 
 import attrs
 
-from vertex_registry import _labels, _loading, _names, _serving, _stages
+from vertex_registry import _labels, _loading, _names, _serving, _stages, _waiting
 from vertex_registry._records import Retry, ServingContainer, StageChange
 from vertex_registry._stages import Stage
 from vertex_registry.errors import (
@@ -74,7 +72,6 @@ else:
     _storage = _Later("vertex_registry._storage")
     _wire = _Later("vertex_registry._wire")
 
-_S = TypeVar("_S")
 _T = TypeVar("_T")
 
 _LOG: Final = logging.getLogger("vertex_registry")
@@ -92,9 +89,6 @@ _LOCATIONS: Final = re.compile(r"[a-z][a-z0-9-]*", re.ASCII)
 
 #: How many calls are under way at once where every model is listed: the measured knee of the curve at 20 ms latency.
 _WINDOW: Final = 32
-
-#: The seconds after which who waits for one of those looks up.
-_LOOK_UP: Final = 0.1
 
 #: How far around a version the last one is looked for, by point reads, before its model is deleted with it.
 _NEIGHBOURS: Final = 8
@@ -1117,7 +1111,7 @@ class RegistryClient:
             except NotFoundError:
                 return []  # it was deleted since it was listed
 
-        yield from _ahead(versions, self._models(), _WINDOW)
+        yield from _waiting.ahead(versions, self._models(), _WINDOW)
 
     # --- changing a version -------------------------------------------------------------------------------------------
 
@@ -1609,7 +1603,7 @@ class RegistryClient:
             raise _unknown(registration, operation.name, str(cause or "It does not name its version.")) from cause
         return made_in, version
 
-    def _await_model(self, resource: str, race: _rpc.Budget, waits: int) -> _Model | None:
+    def _await_model(self, resource: str, race: _waiting.Budget, waits: int) -> _Model | None:
         """The model that has taken an id, once its first upload is done; None when it is time to try the id again."""
         if (bearer := self._peek(resource)) is not None:
             return bearer
@@ -1691,7 +1685,7 @@ class RegistryClient:
         near = {*range(number - _NEIGHBOURS, number + _NEIGHBOURS + 1), *range(top, top + _NEIGHBOURS + 1)}
 
         unlisted = sorted(other for other in near - listed if other > 0)
-        there = _ahead(lambda other: self._is_there(model, str(other)), unlisted, _NEIGHBOURS)
+        there = _waiting.ahead(lambda other: self._is_there(model, str(other)), unlisted, _NEIGHBOURS)
         found = {other for other, is_there in zip(unlisted, there, strict=True) if is_there}
         return [str(other) for other in sorted((listed | found) - {number}, reverse=True)]
 
@@ -1820,35 +1814,6 @@ def _settings(endpoint: str | None, transport: str | None, location: str, creden
         anonymous=(plain or emulator is not None) and credentials is None,
         credentials=credentials,
     )
-
-
-def _ahead(work: Callable[[_S], _T], items: Iterable[_S], window: int) -> Generator[_T, None, None]:
-    """What the work gives for each item, in order, while it is done for a window of items ahead.
-
-    Who stops early, or with Ctrl-C, waits for nobody. Each item has a daemon of its own: the threads of a pool are
-    waited for when Python ends, however long a call goes on that nobody wants any more.
-    """
-    pending: collections.deque[Future[_T]] = collections.deque()
-    for item in items:
-        pending.append(Future())
-        threading.Thread(target=_do, args=(work, item, pending[-1]), name="vertex-registry", daemon=True).start()
-        if len(pending) >= window:
-            yield _done(pending.popleft())
-    while pending:
-        yield _done(pending.popleft())
-
-
-def _do(work: Callable[[_S], _T], item: _S, future: Future[_T]) -> None:
-    try:
-        future.set_result(work(item))
-    except BaseException as error:  # noqa: BLE001  # it is raised where its turn is
-        future.set_exception(error)
-
-
-def _done(future: Future[_T]) -> _T:
-    while not future.done():
-        wait([future], timeout=_LOOK_UP)  # a Ctrl-C that comes just before a wait is heeded after it
-    return future.result()
 
 
 def _is_loopback(host: str) -> bool:

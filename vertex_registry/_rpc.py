@@ -13,11 +13,9 @@ Whatever Google's libraries raise is translated here, and nowhere else. What the
 from __future__ import annotations
 
 import contextlib
-import functools
 import json
 import logging
 import os
-import threading
 import time
 from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, Any, Final, NoReturn
@@ -39,6 +37,7 @@ from google.cloud.aiplatform_v1.services.model_service.transports.grpc import Mo
 from google.cloud.aiplatform_v1.services.model_service.transports.rest import ModelServiceRestTransport
 from google.rpc import error_details_pb2
 
+from vertex_registry import _waiting
 from vertex_registry.errors import (
     AlreadyExistsError,
     AuthenticationError,
@@ -49,6 +48,7 @@ from vertex_registry.errors import (
     OperationTimeoutError,
     PermissionDeniedError,
     UnavailableError,
+    reason,
 )
 
 if TYPE_CHECKING:
@@ -62,9 +62,6 @@ if TYPE_CHECKING:
 _LOG: Final = logging.getLogger("vertex_registry")
 
 _SCOPES: Final = ("https://www.googleapis.com/auth/cloud-platform",)
-
-#: The seconds after which who waits for an answer looks up: a Ctrl-C just before a wait is heeded after it.
-_LOOK_UP: Final = 0.1
 
 # An answer of one of these says nothing of whether the call has happened.
 _LOST: Final = frozenset({"UNAVAILABLE", "DEADLINE_EXCEEDED", "INTERNAL", "UNKNOWN", "CANCELLED", "DATA_LOSS"})
@@ -230,23 +227,6 @@ def principal(credentials: Any) -> str | None:
     return None
 
 
-class Budget:
-    """What is left of a number of seconds."""
-
-    def __init__(self, retry: Retry, seconds: float) -> None:
-        self.seconds = seconds
-        self._clock = retry.clock
-        self._start = retry.clock()
-
-    def spent(self) -> float:
-        """The seconds since it began."""
-        return self._clock() - self._start
-
-    def left(self) -> float:
-        """The seconds that are left; never less than none."""
-        return max(0.0, self.seconds - self.spent())
-
-
 class Connection:
     """One connection to Vertex, or to an emulator of it, kept open.
 
@@ -301,25 +281,26 @@ class Connection:
         """The account that it acts as, where the credentials know it; those of a machine do after the first call."""
         return principal(self._credentials)
 
-    def budget(self, seconds: float | None = None) -> Budget:
+    def budget(self, seconds: float | None = None) -> _waiting.Budget:
         """A fresh budget: that many seconds, or those of a call."""
-        return Budget(self._retry, self._retry.calls if seconds is None else seconds)
+        return _waiting.Budget(self._retry, self._retry.calls if seconds is None else seconds)
 
-    def operation_budget(self) -> Budget:
+    def operation_budget(self) -> _waiting.Budget:
         """A fresh budget for a long-running operation."""
-        return Budget(self._retry, self._retry.operations)
+        return _waiting.Budget(self._retry, self._retry.operations)
 
-    def pause(self, budget: Budget, tries: int, at_least: float = 0.0) -> bool:
+    def pause(self, budget: _waiting.Budget, tries: int, at_least: float = 0.0) -> bool:
         """Wait before the next of several tries, longer after each; False, at once, where the budget has no room."""
-        longest = min(self._retry.most, self._retry.first * 2.0 ** min(tries, 30))
-        seconds = max(at_least, longest * self._retry.random())
+        seconds = max(at_least, _waiting.longest(self._retry, tries + 1) * self._retry.random())
         if seconds >= budget.left():
             return False
         _LOG.info("another try in %.2f s", seconds)
         self._sleep(seconds)
         return True
 
-    def call(self, rpc: str, request: Any, resource: str, budget: Budget | None = None, *, once: bool = False) -> Any:
+    def call(
+        self, rpc: str, request: Any, resource: str, budget: _waiting.Budget | None = None, *, once: bool = False
+    ) -> Any:
         """The answer to a request; a long-running one is answered with its operation.
 
         Args:
@@ -341,7 +322,7 @@ class Connection:
             return failure.code in method.again and not failure.final
 
         def wait(state: tenacity.RetryCallState) -> float:
-            longest = min(self._retry.most, self._retry.first * 2.0 ** min(state.attempt_number - 1, 30))
+            longest = _waiting.longest(self._retry, state.attempt_number)
             return max(_hint(state), longest * self._retry.random())
 
         def stop(state: tenacity.RetryCallState) -> bool:
@@ -386,7 +367,7 @@ class Connection:
             model.api_client = model._registry.client = self._client  # noqa: SLF001  # there is no other way
         return model
 
-    def wait(self, operation: operations_pb2.Operation, look: Callable[[str], Any], budget: Budget) -> Any:
+    def wait(self, operation: operations_pb2.Operation, look: Callable[[str], Any], budget: _waiting.Budget) -> Any:
         """The operation when it is done.
 
         It is looked at at once, and then after each further fifth of the time that it has taken.
@@ -423,7 +404,7 @@ class Connection:
             )
         return operation
 
-    def _send(self, rpc: str, method: Method, request: Any, resource: str, budget: Budget) -> Any:
+    def _send(self, rpc: str, method: Method, request: Any, resource: str, budget: _waiting.Budget) -> Any:
         self._check_open()
         start = self._retry.clock()
         outcome = "OK"
@@ -450,23 +431,11 @@ class Connection:
         """The answer. A channel that is closed ends its calls; of requests over HTTP it is the waiting that ends."""
         if not self._target.rest:
             return send()
-        answers: SimpleQueue[Callable[[], Any]] = SimpleQueue()
-
-        def ask() -> None:
-            try:
-                answer = send()
-            except BaseException as error:  # noqa: BLE001  # it is raised in the caller's thread
-                answers.put(functools.partial(_raise, error))
-            else:
-                answers.put(lambda: answer)
-
-        with self._waking(answers):
-            threading.Thread(target=ask, name="vertex-registry-rest", daemon=True).start()
-            while True:
-                with contextlib.suppress(Empty):
-                    answer = answers.get(timeout=_LOOK_UP)
-                    break
-        return answer()
+        outcomes: SimpleQueue[Callable[[], Any]] = SimpleQueue()
+        with self._waking(outcomes):
+            _waiting.begin(send, outcomes, "vertex-registry-rest")
+            outcome = _waiting.get(outcomes)
+        return outcome()
 
     def _sleep(self, seconds: float) -> None:
         """Wait. What waits unless the caller says otherwise is woken when the connection is closed."""
@@ -506,7 +475,9 @@ class Connection:
         self._token_of.before_request(ask, "POST", f"http://{self._target.host}/{rpc}", headers)
         return tuple((name.lower(), value) for name, value in headers.items())
 
-    def _error(self, failure: _CallError, rpc: str, method: Method, resource: str, budget: Budget) -> RegistryError:
+    def _error(
+        self, failure: _CallError, rpc: str, method: Method, resource: str, budget: _waiting.Budget
+    ) -> RegistryError:
         kind = ERRORS.get(failure.code, UnavailableError)
         said = _sentence(failure.message)
         if kind is AuthenticationError:
@@ -566,10 +537,6 @@ def _hint(state: tenacity.RetryCallState) -> float:
     return failure.hint if isinstance(failure, _CallError) else 0.0
 
 
-def _raise(error: BaseException) -> NoReturn:
-    raise error
-
-
 def _cut_off() -> NoReturn:
     raise _CallError("CANCELLED", "The connection was closed")
 
@@ -599,23 +566,11 @@ def _translated() -> Iterator[None]:
     except requests.Timeout as error:
         raise _CallError("DEADLINE_EXCEEDED", "The answer did not come in time") from error
     except requests.RequestException as error:
-        raise _CallError("UNAVAILABLE", _words(error)) from error
+        raise _CallError("UNAVAILABLE", reason(error)) from error
     except (google_exceptions.GoogleAPIError, grpc.RpcError) as error:
         raise _CallError("UNKNOWN", str(error)) from error
     except ValueError as error:
         raise _CallError("UNKNOWN", f"The answer is not one that Vertex gives: {type(error).__name__}") from error
-
-
-def _words(error: BaseException) -> str:
-    """What the innermost error says: the connection was refused, reset, not resolved."""
-    seen = set()
-    while id(error) not in seen:
-        seen.add(id(error))
-        inner = getattr(error, "reason", None) or error.__cause__ or error.__context__
-        if not isinstance(inner, BaseException):
-            break
-        error = inner
-    return getattr(error, "strerror", None) or type(error).__name__
 
 
 def _of_google(error: google_exceptions.GoogleAPICallError) -> _CallError:

@@ -24,7 +24,6 @@ Not handled: empty folders, which Cloud Storage does not have, and what a file s
 
 from __future__ import annotations
 
-import _thread
 import base64
 import contextlib
 import errno
@@ -43,13 +42,13 @@ import unicodedata
 import warnings
 from collections import deque
 from pathlib import Path, PurePosixPath
-from queue import Empty, SimpleQueue
 from types import SimpleNamespace
 from typing import IO, TYPE_CHECKING, Any, Final, Self, TypeVar
 
 import attrs
 import tenacity
 
+from vertex_registry import _waiting
 from vertex_registry._records import Retry
 from vertex_registry.errors import (
     AlreadyExistsError,
@@ -60,6 +59,7 @@ from vertex_registry.errors import (
     PermissionDeniedError,
     RegistryError,
     UnavailableError,
+    reason,
 )
 
 if TYPE_CHECKING:
@@ -113,9 +113,6 @@ _ALTERED: Final = "stored other bytes than were sent, for something on the way a
 _ODD: Final = "the answer is not in Cloud Storage's form"
 #: What Google's package and we run into where an answer is JSON in another shape, or lacks what each answer has.
 _SHAPE: Final = (AttributeError, LookupError, TypeError, ValueError)
-
-#: After so many seconds a wait looks whether Ctrl-C has come.
-_LOOK_UP: Final = 0.1
 
 _RESUME: Final = 308
 _FAILED: Final = 400
@@ -521,9 +518,10 @@ class Storage:
 
         The waits alone are counted against the budget: what was lost may take long to be sent again.
         """
-        if (waited := sum(map(self._longest, range(1, idle + 1)))) >= self._retry.calls:
-            raise _error(_FailedError(0, said), upload.verb, upload.uri, waited)
-        self._sleep(stopped)(self._longest(idle) * self._retry.random())
+        waits = [_waiting.longest(self._retry, tries) for tries in range(1, idle + 1)]
+        if sum(waits) >= self._retry.calls:
+            raise _error(_FailedError(0, said), upload.verb, upload.uri, sum(waits))
+        self._sleep(stopped)(waits[-1] * self._retry.random())
 
     def _begin(self, upload: _Upload) -> str:
         blob = self._blob(upload)
@@ -737,7 +735,7 @@ class Storage:
             for thread in threads:
                 thread.join()
 
-        _apart(take_all, stopped.set)
+        _waiting.apart(take_all, stopped.set)
         if failures:
             raise failures[0]
         return [results[index] for index in range(len(items))]
@@ -763,7 +761,7 @@ class Storage:
         Raises:
             RegistryError: It failed; `_FailedError` where its status is one of ``but``.
         """
-        clock, start = self._retry.clock, self._retry.clock()
+        budget = _waiting.Budget(self._retry, self._retry.calls)
 
         def attempt() -> T:
             try:
@@ -778,15 +776,13 @@ class Storage:
 
         def wait(state: tenacity.RetryCallState) -> float:
             failure = state.outcome.exception() if state.outcome else None
-            return max(getattr(failure, "hint", 0.0), self._longest(state.attempt_number) * self._retry.random())
+            longest = _waiting.longest(self._retry, state.attempt_number)
+            return max(getattr(failure, "hint", 0.0), longest * self._retry.random())
 
         tries = tenacity.Retrying(
             retry=tenacity.retry_if_exception(lambda error: isinstance(error, _FailedError) and error.transient),
             wait=wait,
-            stop=lambda state: (
-                (stopped is not None and stopped.is_set())
-                or clock() - start + state.upcoming_sleep >= self._retry.calls
-            ),
+            stop=lambda state: (stopped is not None and stopped.is_set()) or state.upcoming_sleep >= budget.left(),
             sleep=self._sleep(stopped),
             reraise=True,
         )
@@ -795,15 +791,11 @@ class Storage:
         except _FailedError as failure:
             if failure.status in but:
                 raise
-            raise _error(failure, verb, uri, clock() - start) from failure.__cause__
+            raise _error(failure, verb, uri, budget.spent()) from failure.__cause__
 
     def _sleep(self, stopped: threading.Event | None) -> Callable[[float], Any]:
         """What waits, and no longer than the result is wanted; who brings a clock says when its time has passed."""
         return stopped.wait if stopped is not None and self._retry.sleep is time.sleep else self._retry.sleep
-
-    def _longest(self, tries: int) -> float:
-        """The longest wait after so many tries."""
-        return min(self._retry.most, self._retry.first * 2.0 ** min(tries - 1, 30))
 
     def _timeout(self) -> float:
         return min(60.0, self._retry.calls)
@@ -1010,7 +1002,7 @@ class _Google:
         try:
             answer = self._plain.put(url, data=data, headers=headers, timeout=timeout, allow_redirects=False)
         except self._lost as error:
-            raise _FailedError(0, _words(error)) from None
+            raise _FailedError(0, reason(error)) from None
         return self._checked(answer)
 
     def _checked(self, answer: Any) -> Any:
@@ -1029,7 +1021,7 @@ class _Google:
         if isinstance(error, self._http_error) and answer is not None:
             return _FailedError(answer.status_code, _said(answer), _hint(answer))
         if isinstance(error, self._lost):
-            return _FailedError(0, _ODD if isinstance(error, self._no_json) else _words(error))
+            return _FailedError(0, _ODD if isinstance(error, self._no_json) else reason(error))
         if isinstance(error, self._auth_error):
             return _FailedError(401, "the credentials could not be refreshed")
         if isinstance(error, _SHAPE):
@@ -1100,18 +1092,6 @@ def _hint(answer: Any) -> float:
     with contextlib.suppress(Exception):  # no answer, no header, or one with a date
         return float(answer.headers["Retry-After"])
     return 0.0
-
-
-def _words(error: BaseException) -> str:
-    """What the innermost error says: refused, reset, not resolved."""
-    seen: set[int] = set()
-    while id(error) not in seen:
-        seen.add(id(error))
-        inner = getattr(error, "reason", None) or error.__cause__ or error.__context__
-        if not isinstance(inner, BaseException):
-            break
-        error = inner
-    return getattr(error, "strerror", None) or type(error).__name__
 
 
 # --- small things -----------------------------------------------------------------------------------------------------
@@ -1262,48 +1242,6 @@ def _writing(uri: str) -> Iterator[None]:
         what = "there is no room" if error.errno in _FULL else (error.strerror or type(error).__name__).lower()
         where = f" in {error.filename}" if error.filename else ""
         raise RegistryError(f"{uri} was not fetched: {what}{where}. Nothing was kept.", resource=uri) from error
-
-
-def _apart(action: Callable[[], None], stop: Callable[[], None]) -> None:
-    """Do something in a thread of its own and wait; what interrupts the wait stops it, and is raised when it has ended.
-
-    Ctrl-C comes between any two instructions of the main thread, also between taking a lock and the beginning of the
-    block that gives it back. A pool, a future, an event, and a thread that is started or joined take such locks, and
-    the others then wait for good. Here the main thread takes none until it was interrupted.
-    """
-    turn = deque([None])  # who takes it decides: the thread begins, or it never will
-    ended: SimpleQueue[None] = SimpleQueue()
-
-    def begin() -> None:
-        with contextlib.suppress(IndexError):
-            turn.pop()
-            try:
-                action()
-            finally:
-                ended.put(None)
-                ended.put(None)  # the first one may be got and lost when Ctrl-C comes
-
-    try:
-        _thread.start_new_thread(begin, ())
-        _heedfully(ended)
-    except BaseException:
-        stop()
-        try:
-            turn.pop()
-        except IndexError:
-            _heedfully(ended)
-        raise
-
-
-def _heedfully(ended: SimpleQueue[None]) -> None:
-    """Wait, and look up now and then.
-
-    Python heeds a signal before its next instruction. One that comes just before the main thread begins to wait, while
-    it stands in line behind the others' threads, would be heeded when the wait is over.
-    """
-    while True:
-        with contextlib.suppress(Empty):
-            return ended.get(timeout=_LOOK_UP)
 
 
 def _files(items: Sized) -> str:

@@ -124,3 +124,15 @@ class StateUnknownError(RegistryError):
     def __init__(self, message: str, *, resource: str | None = None, request_id: str = "") -> None:
         super().__init__(message, resource=resource)
         self.request_id = request_id
+
+
+def reason(error: BaseException) -> str:
+    """What the innermost of the exceptions behind one says: the connection was refused, reset, not resolved."""
+    seen: set[int] = set()
+    while id(error) not in seen:
+        seen.add(id(error))
+        inner = getattr(error, "reason", None) or error.__cause__ or error.__context__
+        if not isinstance(inner, BaseException):
+            break
+        error = inner
+    return getattr(error, "strerror", None) or type(error).__name__

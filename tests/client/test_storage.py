@@ -25,7 +25,7 @@ import sklearn.linear_model
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vertex_registry import _storage
+from vertex_registry import _storage, _waiting
 from vertex_registry._records import Retry
 from vertex_registry._storage import LocalDirectory, Storage, digest, scan, written_by
 from vertex_registry.errors import (
@@ -991,6 +991,9 @@ def test_ctrl_c_wakes_nobody_and_is_heeded(make: Callable[..., Storage]) -> None
     assert heeded == [True]
 
 
+OURS = {module.__file__ for module in (_storage, _waiting, threading, contextlib)}
+
+
 def after(steps: int, storage: Storage, *, begun: bool) -> list[Any]:  # noqa: C901  # it says so at each instruction
     """What comes of work in parallel that Ctrl-C comes to after so many of the main thread's instructions.
 
@@ -1019,7 +1022,7 @@ def after(steps: int, storage: Storage, *, begun: bool) -> list[Any]:  # noqa: C
 
         def trace(frame: FrameType, event: str, _: object) -> Any:
             nonlocal left
-            if frame.f_code.co_filename not in {_storage.__file__, threading.__file__, contextlib.__file__}:
+            if frame.f_code.co_filename not in OURS:
                 return None
             frame.f_trace_opcodes = True
             left -= event == "opcode"

@@ -1,0 +1,130 @@
+"""Waiting: for how long, and so that Ctrl-C ends it.
+
+**For how long.** All that a call waits for comes out of one budget, told by the clock of `Retry`. Between two tries it
+waits for a share of a longest wait, which doubles with each try.
+
+**Ctrl-C.** Python heeds a signal before the next instruction of the main thread, whichever that is. Two things follow.
+One that comes just before the main thread begins to wait, while it stands in line behind the others' threads, would be
+heeded when the wait is over: who waits for an answer looks up now and then. And one may come between taking a lock and
+the beginning of the block that gives it back, and the others then wait for good. A pool, a future, an event, and a
+thread that is started or joined take such locks: where those that were interrupted are still waited for, in ``apart``,
+the main thread takes none.
+
+Threads are daemons, and none of a pool, which Python waits for when it ends, however long a call goes on that nobody
+wants any more.
+"""
+
+from __future__ import annotations
+
+import _thread
+import contextlib
+import functools
+import threading
+from collections import deque
+from queue import Empty, SimpleQueue
+from typing import TYPE_CHECKING, Final, NoReturn, TypeVar
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Generator, Iterable
+
+    from vertex_registry._records import Retry
+
+S = TypeVar("S")
+T = TypeVar("T")
+
+#: The seconds after which who waits looks up.
+_LOOK_UP: Final = 0.1
+
+
+class Budget:
+    """What is left of a number of seconds."""
+
+    def __init__(self, retry: Retry, seconds: float) -> None:
+        self.seconds = seconds
+        self._clock = retry.clock
+        self._start = retry.clock()
+
+    def spent(self) -> float:
+        """The seconds since it began."""
+        return self._clock() - self._start
+
+    def left(self) -> float:
+        """The seconds that are left; never less than none."""
+        return max(0.0, self.seconds - self.spent())
+
+
+def longest(retry: Retry, tries: int) -> float:
+    """The longest wait after so many tries, unless the server asks for more."""
+    return min(retry.most, retry.first * 2.0 ** min(tries - 1, 30))
+
+
+def get(queue: SimpleQueue[T]) -> T:
+    """What is put into a queue, as soon as it is there."""
+    while True:
+        with contextlib.suppress(Empty):
+            return queue.get(timeout=_LOOK_UP)
+
+
+def begin(work: Callable[[], T], outcomes: SimpleQueue[Callable[[], T]], name: str) -> None:
+    """Do something in a thread of that name, which then puts into the queue what gives its result, or raises its error.
+
+    After Ctrl-C nobody waits for it any more.
+    """
+
+    def do() -> None:
+        try:
+            result = work()
+        except BaseException as error:  # noqa: BLE001  # it is raised where the outcome is asked for
+            outcomes.put(functools.partial(_raise, error))
+        else:
+            outcomes.put(lambda: result)
+
+    threading.Thread(target=do, name=name, daemon=True).start()
+
+
+def ahead(work: Callable[[S], T], items: Iterable[S], window: int) -> Generator[T, None, None]:
+    """What the work gives for each item, in order, while it is done for a window of items ahead.
+
+    Who stops early, or with Ctrl-C, waits for nobody.
+    """
+    pending: deque[SimpleQueue[Callable[[], T]]] = deque()
+    for item in items:
+        pending.append(SimpleQueue())
+        begin(functools.partial(work, item), pending[-1], "vertex-registry")
+        if len(pending) >= window:
+            yield get(pending.popleft())()
+    while pending:
+        yield get(pending.popleft())()
+
+
+def apart(action: Callable[[], None], stop: Callable[[], None]) -> None:
+    """Do something in a thread of its own and wait; what interrupts the wait stops it, and is raised when it has ended.
+
+    The caller takes no lock here until it was interrupted.
+    """
+    turn = deque([None])  # who takes it decides: the thread begins, or it never will
+    ended: SimpleQueue[None] = SimpleQueue()
+
+    def do() -> None:
+        with contextlib.suppress(IndexError):
+            turn.pop()
+            try:
+                action()
+            finally:
+                ended.put(None)
+                ended.put(None)  # the first one may be got and lost when Ctrl-C comes
+
+    try:
+        _thread.start_new_thread(do, ())
+        get(ended)
+    except BaseException:
+        stop()
+        try:
+            turn.pop()
+        except IndexError:
+            get(ended)
+        raise
+
+
+def _raise(error: BaseException) -> NoReturn:
+    raise error
