@@ -18,7 +18,7 @@ from google.api_core import exceptions
 from google.cloud import aiplatform_v1, aiplatform_v1beta1
 from google.rpc import error_details_pb2, status_pb2
 
-from vertex_registry.emulator import Emulator, _service
+from vertex_registry.emulator import DataFileError, Emulator, _service
 from vertex_registry.emulator._dispatch import APIS, BY_NAME, MODEL_SERVICE, RPCS
 from vertex_registry.emulator._rest import ROUTES
 
@@ -50,6 +50,20 @@ def ours() -> list[str]:
 # --- starting and closing ----------------------------------------------------
 
 
+@pytest.fixture(name="pems", scope="module")
+def _pems(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a certificate and its key, the key of another one, one that is locked, and a broken certificate."""
+    there = tmp_path_factory.mktemp("pems")
+    issued, other = trustme.CA().issue_cert("localhost"), trustme.CA().issue_cert("localhost")
+    issued.cert_chain_pems[0].write_to_path(there / "cert.pem")
+    issued.private_key_pem.write_to_path(there / "key.pem")
+    other.private_key_pem.write_to_path(there / "other.pem")
+    (there / "broken.pem").write_text("-----BEGIN CERTIFICATE-----\nbroken\n-----END CERTIFICATE-----\n")
+    locked = b"Proc-Type: 4,ENCRYPTED\nDEK-Info: AES-256-CBC,00000000000000000000000000000000\n\n"
+    (there / "locked.pem").write_bytes(issued.private_key_pem.bytes().replace(b"KEY-----\n", b"KEY-----\n" + locked, 1))
+    return there
+
+
 def test_closing_leaves_nothing_behind(connect: Connect, place: str) -> None:
     """No thread, also with connections open, and closing twice is fine; the ports are free again."""
     emulator = Emulator()
@@ -75,23 +89,78 @@ def test_a_server_can_be_left_out(start: Start) -> None:
     assert repr(start(grpc_port=None, rest_port=None)) == "<Emulator grpc=None rest=None>"
 
 
-@pytest.mark.parametrize("kind", ["grpc_port", "rest_port"])
-def test_a_port_that_is_taken_is_an_error(start: Start, kind: str) -> None:
-    """With a sentence; nothing is left running, and the data file is free."""
+@pytest.mark.parametrize(("kind", "name"), [("grpc_port", "gRPC"), ("rest_port", "REST")])
+def test_a_port_that_is_taken_is_an_error(
+    start: Start, capfd: pytest.CaptureFixture[str], kind: str, name: str
+) -> None:
+    """With a sentence, and nothing else is said; nothing is left running."""
     with socket.create_server(("127.0.0.1", 0)) as taken:
-        with pytest.raises(OSError, match="cannot be had"):
-            start(**{kind: taken.getsockname()[1]})
+        port = taken.getsockname()[1]
+        with pytest.raises(
+            OSError, match=rf"^Port {port} of 127\.0\.0\.1 cannot be had for {name}: Address already .*free\.$"
+        ):
+            start(**{kind: port})
         assert ours() == []
+    assert capfd.readouterr() == ("", "")
 
 
-def test_arguments_are_checked(start: Start, tmp_path: Path) -> None:
-    """Before anything is started."""
-    with pytest.raises(ValueError, match="cannot be negative"):
-        start(polls_until_done=-1)
-    with pytest.raises(ValueError, match="both a certificate and its key"):
-        start(tls_cert=tmp_path / "x")
-    with pytest.raises(OSError, match="No such file"):
-        start(tls_cert=tmp_path / "x", tls_key=tmp_path / "x")
+def test_an_address_that_only_grpc_cannot_read_is_an_error(start: Start, tmp_path: Path) -> None:
+    """With a sentence; nothing is left running, and the data file is free."""
+    with pytest.raises(OSError, match=r"^The address 127\.1:0 cannot be had for gRPC\. Name another one\.$"):
+        start(tmp_path / "data", host="127.1")
+    assert ours() == []
+    start(tmp_path / "data")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        ({"polls_until_done": -1}, "polls_until_done cannot be -1: it is a number from 0 to 1000000000."),
+        ({"polls_until_done": 10**30}, "it is a number from 0 to 1000000000."),
+        ({"grpc_port": 9, "rest_port": 9}, "gRPC and REST cannot both have port 9. Name another one for either."),
+        ({"host": "not..a.host"}, "There is no address 'not..a.host'. Name one of this machine, such as 127.0.0.1,"),
+        ({"host": ""}, "There is no address ''. "),
+        ({"host": "[::1]"}, "There is no address '[::1]'. "),
+        ({"host": "127.0.0.1:80"}, "; the port is given apart."),
+        ({"host": "http://127.0.0.1"}, "There is no address 'http://127.0.0.1'. "),
+        ({"host": "192.0.2.1"}, "The address 192.0.2.1 cannot be had: Cannot assign requested address. Name one of"),
+        ({"host": "192.0.2.1", "grpc_port": None}, "The address 192.0.2.1 cannot be had: "),
+        ({"tls_cert": "{there}/cert.pem"}, "TLS needs both a certificate and its key."),
+        ({"tls_cert": "{there}/x", "tls_key": "{there}/key.pem"}, "/x cannot be read: No such file or directory."),
+        ({"tls_cert": "{there}", "tls_key": "{there}/key.pem"}, "cannot be read: Is a directory."),
+        ({"tls_cert": "{there}/key.pem", "tls_key": "{there}/key.pem"}, "There is no certificate in {there}/key"),
+        (
+            {"tls_cert": "{there}/cert.pem", "tls_key": "{there}/cert.pem"},
+            "There is no private key in {there}/",
+        ),
+        ({"tls_cert": "{there}/cert.pem", "tls_key": "{there}/other.pem"}, "is not that of the certificate in"),
+        ({"tls_cert": "{there}/cert.pem", "tls_key": "{there}/locked.pem"}, "has a password. Give one that has none."),
+        ({"tls_cert": "{there}/broken.pem", "tls_key": "{there}/key.pem"}, "cannot be used: "),
+        ({"data": "{there}/nowhere/data"}, "there is no folder {there}/nowhere. Make it, or name another."),
+        ({"data": "{there}"}, "The data file {there} is a folder. Name a file in it, such as {there}/registry.db."),
+        ({"storage": "ftp://storage"}, "The storage 'ftp://storage' is no address. Name one such as http://127.0.0.1:"),
+        ({"storage": "http://["}, "The storage 'http://[' is no address."),
+        ({"allowed_hosts": [""]}, "The allowed host '' is no name: it stands without a scheme and a port"),
+        ({"allowed_hosts": ["vertex:8471"]}, "The allowed host 'vertex:8471' is no name"),
+        ({"allowed_hosts": ["http://vertex"]}, "The allowed host 'http://vertex' is no name"),
+    ],
+)
+def test_arguments_are_checked(
+    start: Start, pems: Path, capfd: pytest.CaptureFixture[str], arguments: dict[str, Any], told: str
+) -> None:
+    """Each mistake is told in a sentence, and nothing else is said; nothing was started, and no data file made."""
+    placed = {name: value.format(there=pems) if isinstance(value, str) else value for name, value in arguments.items()}
+    before = sorted(pems.iterdir())
+
+    with pytest.raises((ValueError, OSError, DataFileError)) as caught:
+        start(**{"data": pems / "data", **placed})
+
+    assert told.format(there=pems) in str(caught.value)
+    assert str(caught.value).endswith(".")
+    assert "\n" not in str(caught.value)
+    assert sorted(pems.iterdir()) == before
+    assert ours() == []
+    assert capfd.readouterr() == ("", "")
 
 
 def test_ipv6_is_served(start: Start, place: str) -> None:

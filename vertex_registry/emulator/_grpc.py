@@ -127,9 +127,8 @@ class GrpcServer:
                 bound = self._server.add_secure_port(address, grpc.ssl_server_credentials([(key, certificate)]))
         except RuntimeError as error:
             self._executor.shutdown()
-            raise OSError(
-                f"The address {address} cannot be had for gRPC. It may be in use: name another port."
-            ) from error
+            # What is wrong with an address is seen before: it was taken since, or gRPC cannot read how it is written.
+            raise OSError(f"The address {address} cannot be had for gRPC. Name another one.") from error
         self._server.start()
         self.address = f"{shown}:{bound}"
 

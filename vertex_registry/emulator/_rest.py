@@ -536,12 +536,7 @@ class RestServer(ThreadingHTTPServer):
         self._closing = False
         self._connections: dict[threading.Thread, socket.socket] = {}
         self._connections_lock = threading.Lock()
-        try:
-            super().__init__((host, port), _Handler)
-        except OSError as error:
-            raise OSError(
-                f"The address {host}:{port} cannot be had for REST ({error.strerror}). Name another port."
-            ) from error
+        super().__init__((host, port), _Handler)
         shown = f"[{host}]" if ":" in host else host
         self.address = f"{'http' if tls is None else 'https'}://{shown}:{self.server_port}"
         self._own = self._own_hosts(host)

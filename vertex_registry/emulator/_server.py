@@ -3,23 +3,26 @@
 from __future__ import annotations
 
 import datetime as dt
+import errno
 import json
 import os
+import re
 import secrets
+import socket
 import ssl
 import urllib.error
 import urllib.parse
 import urllib.request
 from http import HTTPStatus
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, Self
 
 from vertex_registry.emulator._dispatch import Dispatcher, Fault
 from vertex_registry.emulator._grpc import GrpcServer
 from vertex_registry.emulator._rest import RestServer
 from vertex_registry.emulator._service import Service, parse_assumptions
 from vertex_registry.emulator._status import unavailable
-from vertex_registry.emulator._store import Store
+from vertex_registry.emulator._store import DataFileError, Store
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -67,9 +70,9 @@ class Emulator:
         rest: Where HTTP is served, such as "http://127.0.0.1:8471"; empty where it is not.
 
     Raises:
-        ValueError: There is no such assumption, or the clock gives naive datetimes.
-        DataFileError: The data file is not one of an emulator's, or is open in another one.
-        OSError: A port is taken, or the certificate cannot be read.
+        ValueError: There is no such assumption, or another argument cannot be right.
+        DataFileError: The data file cannot be made, is not one of an emulator's, or is open in another one.
+        OSError: An address or a port cannot be had, or the certificate or its key cannot be used.
     """
 
     def __init__(
@@ -89,19 +92,28 @@ class Emulator:
         new_id: Callable[[], str] = _new_id,
     ) -> None:
         assumptions = parse_assumptions(assume or {})
-        if polls_until_done < 0:
-            raise ValueError("polls_until_done cannot be negative.")
+        if not 0 <= polls_until_done <= _MOST_POLLS:
+            raise ValueError(f"polls_until_done cannot be {polls_until_done}: it is a number from 0 to {_MOST_POLLS}.")
         if now().utcoffset() is None:
             raise ValueError("The clock must give aware datetimes, such as datetime.now(UTC).")
-        _check_ports(grpc_port, rest_port)
-        if (tls_cert is None) is not (tls_key is None):
+        _check_addresses(host, grpc_port, rest_port)
+        tls = None
+        if tls_cert is not None and tls_key is not None:
+            tls = _tls(Path(tls_cert), Path(tls_key))
+        elif tls_cert is not None or tls_key is not None:
             raise ValueError("TLS needs both a certificate and its key.")
         if storage is None:
             storage = os.environ.get("STORAGE_EMULATOR_HOST", "")
+        look_up = _look_up_in(storage) if storage else None
+        names = tuple(allowed_hosts)
+        _check_names(names)
+        path = None if data is None else os.fspath(data)
+        if path:
+            _check_data(Path(path))
         self.grpc = ""
         self.rest = ""
         self._closers: list[Callable[[], None]] = []
-        store = Store(None if data is None else os.fspath(data), list_lag=assumptions.list_lag)
+        store = Store(path, list_lag=assumptions.list_lag)
         self._closers.append(store.close)
         try:
             service = Service(
@@ -110,22 +122,17 @@ class Emulator:
                 polls_until_done=polls_until_done,
                 now=now,
                 new_id=new_id,
-                look_up=_look_up_in(storage) if storage else None,
+                look_up=look_up,
             )
             self._dispatcher = Dispatcher(service)
             if grpc_port is not None:
-                pair = None
-                if tls_cert is not None and tls_key is not None:
-                    pair = (Path(tls_cert).read_bytes(), Path(tls_key).read_bytes())
-                grpc_server = GrpcServer(self._dispatcher, host, grpc_port, pair)
+                grpc_server = GrpcServer(self._dispatcher, host, grpc_port, tls and tls.pair)
                 self._closers.append(grpc_server.close)
                 self.grpc = grpc_server.address
             if rest_port is not None:
-                context = None
-                if tls_cert is not None and tls_key is not None:
-                    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-                    context.load_cert_chain(tls_cert, tls_key)
-                rest_server = RestServer(self._dispatcher, host, rest_port, tls=context, allowed_hosts=allowed_hosts)
+                rest_server = RestServer(
+                    self._dispatcher, host, rest_port, tls=tls and tls.context, allowed_hosts=names
+                )
                 self._closers.append(rest_server.close)
                 self.rest = rest_server.address
             self._closers.append(self._dispatcher.close)
@@ -199,15 +206,123 @@ class Emulator:
         self._dispatcher.reset()
 
 
-def _check_ports(*ports: int | None) -> None:
-    for port in ports:
+# --- what can be wrong with the arguments ------------------------------------
+#
+# All of it is seen before anything is started: a mistake leaves nothing behind, and is told in a sentence.
+
+#: As many looks as fit into a row of the store, and more than anybody has the time for.
+_MOST_POLLS: Final = 10**9
+
+_AN_ADDRESS: Final = "Name one of this machine, such as 127.0.0.1, or 0.0.0.0 for all of them; the port is given apart"
+
+
+def _check_addresses(host: str, grpc_port: int | None, rest_port: int | None) -> None:
+    """Refuse what cannot be listened on. gRPC's server would not tell why it got no port."""
+    for port in (grpc_port, rest_port):
         if port is not None and not 0 <= port <= 65535:  # noqa: PLR2004 - the ports there are
-            raise ValueError(f"There is no port {port}.")
+            raise ValueError(f"There is no port {port}: ports are 1 to 65535, and 0 for any that is free.")
+    if grpc_port and grpc_port == rest_port:
+        raise ValueError(f"gRPC and REST cannot both have port {grpc_port}. Name another one for either.")
+    # What has other characters than a name is a number, or a mistake that no name server need be asked about.
+    flags = socket.AI_NUMERICHOST if re.search(r"[^\w.-]", host) else 0
+    try:
+        found = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM, flags=flags)
+    except (OSError, UnicodeError) as error:
+        raise OSError(f"There is no address {host!r}. {_AN_ADDRESS}.") from error
+    for name, port in (("gRPC", grpc_port), ("REST", rest_port)):
+        if port is not None:
+            _check_port(host, port, name, found)
+
+
+def _check_port(host: str, port: int, name: str, found: Sequence[tuple[Any, ...]]) -> None:
+    """Refuse a port that none of the host's addresses has."""
+    for family, kind, protocol, _, address in found:
+        with socket.socket(family, kind, protocol) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                probe.bind((address[0], port, *address[2:]))
+            except OSError as error:
+                refused = error
+            else:
+                return
+    if refused.errno in {errno.EADDRNOTAVAIL, errno.EINVAL}:
+        raise OSError(f"The address {host} cannot be had: {refused.strerror}. {_AN_ADDRESS}.") from refused
+    raise OSError(
+        f"Port {port} of {host} cannot be had for {name}: {refused.strerror}."
+        " Name another one, or 0 for any that is free."
+    ) from refused
+
+
+def _check_data(data: Path) -> None:
+    """Refuse a data file that cannot be one; SQLite says of each only that it could not open it."""
+    if data.is_dir():
+        raise DataFileError(
+            f"The data file {data} is a folder. Name a file in it, such as {data / 'registry.db'}.", path=str(data)
+        )
+    if not data.parent.is_dir():
+        raise DataFileError(
+            f"The data file {data} cannot be made: there is no folder {data.parent}. Make it, or name another.",
+            path=str(data),
+        )
+
+
+class _Tls(NamedTuple):
+    """A certificate chain with its key, as each server takes them."""
+
+    pair: tuple[bytes, bytes]
+    context: ssl.SSLContext
+
+
+def _tls(certificate: Path, key: Path) -> _Tls:
+    parts = []
+    for path, label, what in ((certificate, b"CERTIFICATE", "certificate"), (key, b"PRIVATE KEY", "private key")):
+        try:
+            parts.append(path.read_bytes())
+        except OSError as error:
+            raise OSError(f"The {what} {path} cannot be read: {error.strerror}.") from error
+        if not re.search(rb"-----BEGIN [A-Z ]*" + label, parts[-1]):
+            raise OSError(
+                f"There is no {what} in {path}. It has to be a file in PEM: -----BEGIN {label.decode()}-----."
+            )
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    try:
+        context.load_cert_chain(certificate, key, password=_no_password)
+    except ssl.SSLError as error:
+        if error.reason == "KEY_VALUES_MISMATCH":
+            raise OSError(f"The key in {key} is not that of the certificate in {certificate}.") from error
+        raise OSError(f"The certificate in {certificate} and the key in {key} cannot be used: {error}.") from error
+    except _PasswordError as error:
+        raise OSError(f"The key in {key} has a password. Give one that has none.") from error
+    return _Tls((parts[0], parts[1]), context)
+
+
+class _PasswordError(Exception):
+    """Somebody would have to be asked for a password."""
+
+
+def _no_password() -> str:
+    raise _PasswordError
+
+
+def _check_names(hosts: Iterable[str]) -> None:
+    """Refuse what no Host could ever match: one is compared without its port, and without the brackets of IPv6."""
+    for name in hosts:
+        if not re.fullmatch(r"[^\s/:@\[\]]+|[0-9a-fA-F:.]+", name) or re.fullmatch(r"[^:]+:[0-9]+", name):
+            raise ValueError(
+                f"The allowed host {name!r} is no name: it stands without a scheme and a port, as 'vertex'."
+            )
 
 
 def _look_up_in(storage: str) -> Callable[[str, str], Sequence[str]]:
     """A function that lists a bucket's objects under a prefix."""
     base = (storage if "://" in storage else f"http://{storage}").rstrip("/")
+    try:
+        parts = urllib.parse.urlsplit(base)
+        sound = parts.scheme in {"http", "https"} and parts.hostname and parts.port != 0
+    except ValueError:
+        sound = False
+    if not sound:
+        raise ValueError(f"The storage {storage!r} is no address. Name one such as http://127.0.0.1:4443.")
 
     def look_up(bucket: str, prefix: str) -> Sequence[str]:
         query = {"prefix": prefix, "delimiter": "/", "fields": "items(name),nextPageToken"}
