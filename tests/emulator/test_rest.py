@@ -387,6 +387,34 @@ def test_a_request_has_one_host(emulator: Emulator) -> None:
 
 
 @pytest.mark.parametrize(
+    ("target", "host", "status"),
+    [
+        ("http://{own}/emulator/health", "{own}", 200),
+        ("HTTP://LOCALHOST:{port}/emulator/health?x=1", "{own}", 200),
+        ("http://{own}/v1/projects/p/locations/l/models?pageSize=1", "{own}", 200),
+        ("http://{own}/emulator/health", "evil.example", 200),
+        ("http://{own}", "{own}", 404),
+        ("http://{own}?x=1", "{own}", 404),
+        ("http://evil.example:{port}/emulator/health", "{own}", 403),
+        ("http://evil.example/emulator/health", "{own}", 403),
+        ("http://{own}@evil.example/emulator/health", "{own}", 403),
+        ("http://evil.example@{own}/emulator/health", "{own}", 403),
+        ("http:///emulator/health", "{own}", 403),
+        ("ftp://{own}/emulator/health", "{own}", 404),
+    ],
+)
+def test_a_target_may_be_a_whole_address(emulator: Emulator, target: str, host: str, status: int) -> None:
+    """As a proxy is asked: the address stands in for the Host, and is held to the same rule."""
+    own = str(emulator.rest).removeprefix("http://")
+    names = {"own": own, "port": own.partition(":")[2]}
+    sent = f"GET {target} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n".format(**names)
+
+    received = exchange(emulator, sent.encode())
+
+    assert received.startswith(f"HTTP/1.1 {status} ".encode())
+
+
+@pytest.mark.parametrize(
     ("headers", "served"),
     [
         ({"Origin": "{rest}"}, True),

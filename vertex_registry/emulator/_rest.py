@@ -6,7 +6,8 @@ where Google's own Python client looks for them. JSON is read strictly and writt
 The emulator's own paths, under ``/emulator``, are for tests in other processes.
 
 A web page that a browser shows must not reach the registry of the person who looks at it. A request is answered only
-if its Host is this server's own address (a name that was made to lead here is not), and if no other site sent it.
+if the host that it names is this server's own address (a name that was made to lead here is not), and if no other site
+sent it.
 """
 
 from __future__ import annotations
@@ -46,6 +47,8 @@ _IDLE: Final = 60.0
 # How long, and in what pieces, what a refused client still sends is read, in seconds and bytes.
 _LINGER: Final = 1.0
 _PART: Final = 65536
+# The beginning of a request's target in its absolute form, up to the path; that is how a proxy is asked.
+_ABSOLUTE: Final = re.compile(r"https?://([^/?#]*)", re.IGNORECASE)
 
 # What Google's front end takes on every request beside the fields of the message, and what means nothing here: the
 # system parameters of its documentation, and those that its clients are generated with.
@@ -435,8 +438,7 @@ class _Handler(BaseHTTPRequestHandler):
             # RFC 9112: "A server MUST respond with a 400 (Bad Request) status code to any [...] request message that
             # contains more than one Host header field line".
             raise bad_request("The request has more than one Host.")
-        host = self.headers.get("Host", "")
-        if not self.server.is_own(host):
+        if not self.server.is_own(self._split_target()[0]):
             raise Failure(
                 Code.PERMISSION_DENIED, f"This server answers to its own address only: {self.server.address}."
             )
@@ -445,8 +447,19 @@ class _Handler(BaseHTTPRequestHandler):
         if foreign or self.headers.get("Sec-Fetch-Site", "none") not in {"none", "same-origin"}:
             raise permission_denied("This server does not answer to the pages of other sites.")
 
+    def _split_target(self) -> tuple[str, str]:
+        """The host that is meant, and the path with its query.
+
+        RFC 9112: "When an origin server receives a request with an absolute-form of request-target, the origin server
+        MUST ignore the received Host header field (if any) and instead use the host information of the request-target."
+        """
+        absolute = _ABSOLUTE.match(self.path)
+        if absolute is None:
+            return self.headers.get("Host", ""), self.path
+        return absolute[1], self.path[absolute.end() :]
+
     def _route(self, body: bytes) -> Answer:
-        encoded, _, query = self.path.partition("?")
+        encoded, _, query = self._split_target()[1].partition("?")
         try:
             path = urllib.parse.unquote(encoded, errors="strict")
         except UnicodeDecodeError:
