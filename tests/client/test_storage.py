@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import hashlib
 import json
 import os
@@ -997,8 +998,8 @@ OURS = {module.__file__ for module in (_storage, _waiting, threading, contextlib
 def after(steps: int, storage: Storage, *, begun: bool) -> list[Any]:  # noqa: C901  # it says so at each instruction
     """What comes of work in parallel that Ctrl-C comes to after so many of the main thread's instructions.
 
-    Those of the library that it waits with count as well, and those of a garbage collection, which swallows errors, do
-    not. The work ends when it is stopped, or when the main thread waits for it.
+    Those of the library that it waits with count as well. A garbage collection, whose finalizers use that library and
+    swallow errors, is kept away. The work ends when it is stopped, or when the main thread waits for it.
 
     Args:
         steps: How many instructions.
@@ -1039,6 +1040,7 @@ def after(steps: int, storage: Storage, *, begun: bool) -> list[Any]:  # noqa: C
             if event == "c_call" and called.__name__ == "get" and left >= 0:
                 waits.set()
 
+        gc.disable()
         sys.setprofile(profile)
         sys.settrace(trace)
         try:
@@ -1049,6 +1051,7 @@ def after(steps: int, storage: Storage, *, begun: bool) -> list[Any]:  # noqa: C
             came.append(len(running))
             sys.settrace(None)
             sys.setprofile(None)
+            gc.enable()
 
     thread = threading.Thread(target=call, daemon=True)
     thread.start()
