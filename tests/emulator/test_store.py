@@ -56,6 +56,12 @@ def cost(store: Store, query: Callable[[Store], list[Any]]) -> int:
     return steps
 
 
+def _versions(store: Store, labels: list[LabelCondition], page: Page) -> list[Any]:
+    model = store.listed_model(1)
+    assert model is not None
+    return store.list_versions(model, labels, page)
+
+
 QUERIES: dict[str, Callable[[Store], list[Any]]] = {
     "all": lambda store: store.list_models(PLACE, [], [], NEWEST),
     "a page in the middle": lambda store: store.list_models(PLACE, [], [], NEWEST._replace(after=(150,))),
@@ -80,12 +86,12 @@ QUERIES: dict[str, Callable[[Store], list[Any]]] = {
     "a page under a label": lambda store: store.list_models(
         PLACE, [], [LabelCondition("team", "common")], NEWEST._replace(after=(150,))
     ),
-    "versions": lambda store: store.list_versions(1, [], OLDEST),
-    "versions in the middle": lambda store: store.list_versions(1, [], OLDEST._replace(after=(50,))),
-    "versions by update time": lambda store: store.list_versions(1, [], _by(("update_time", True), ("number", True))),
-    "versions of a common label": lambda store: store.list_versions(1, [LabelCondition("team", "common")], OLDEST),
-    "versions of a rare label": lambda store: store.list_versions(1, [LabelCondition("rare", "x")], OLDEST),
-    "versions with a label": lambda store: store.list_versions(1, [LabelCondition("rare", None)], OLDEST),
+    "versions": lambda store: _versions(store, [], OLDEST),
+    "versions in the middle": lambda store: _versions(store, [], OLDEST._replace(after=(50,))),
+    "versions by update time": lambda store: _versions(store, [], _by(("update_time", True), ("number", True))),
+    "versions of a common label": lambda store: _versions(store, [LabelCondition("team", "common")], OLDEST),
+    "versions of a rare label": lambda store: _versions(store, [LabelCondition("rare", "x")], OLDEST),
+    "versions with a label": lambda store: _versions(store, [LabelCondition("rare", None)], OLDEST),
     "the default version": lambda store: [store.default(PLACE, "m0")],
     "a version": lambda store: [store.numbered(PLACE, "m0", 7)],
     "an alias": lambda store: [store.aliased(PLACE, "m0", "default")],

@@ -388,7 +388,7 @@ class Dispatcher:
         metadata: Mapping[str, str],
         step_aside: Callable[[], None] = lambda: None,
     ) -> Any:
-        """Carry out a request and give the response.
+        """Carry out a request and give the response, a message or the bytes of one.
 
         ``step_aside`` is called before a wait.
 

@@ -170,7 +170,7 @@ def _behaviour(
         except Dropped:
             # One RPC's connection cannot be cut by itself: it ends as a client would see it end.
             context.abort(grpc.StatusCode.UNAVAILABLE, "Socket closed")
-        serialised: bytes = response.SerializeToString()
+        serialised: bytes = response if isinstance(response, bytes) else response.SerializeToString()
         return serialised
 
     return behave

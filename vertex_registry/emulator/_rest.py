@@ -274,6 +274,8 @@ _PACKED: Final = (operations_pb2.Operation, operations_pb2.ListOperationsRespons
 
 
 def _render(rpc: Rpc, api: str, response: Any, *, numbers: bool) -> bytes:
+    if isinstance(response, bytes):
+        response = rpc.response.FromString(response)
     if api == "v1beta1" and rpc.service == MODEL_SERVICE and response.DESCRIPTOR.file.package.endswith("aiplatform.v1"):
         response = getattr(v1beta1(), response.DESCRIPTOR.name).pb().FromString(response.SerializeToString())
     elif isinstance(response, _PACKED) and b".v1beta1." in response.SerializeToString():

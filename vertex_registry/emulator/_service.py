@@ -4,9 +4,10 @@ One method an RPC, in the order of Google's proto, and above each rule the sente
 quotes. Where Google says nothing the comment says "A guess" and what speaks for it; where the facts are two-sided there
 is a switch (``SWITCHES``), whose first value is the likelier reading.
 
-The service knows no transport: it takes a request message and gives a response message, or raises a ``Failure``.
-Messages are those of v1. v1beta1 is the same on the wire, so that one set of methods serves both; only what is packed
-into an operation's ``Any`` carries the version's name, and an operation remembers the version that began it.
+The service knows no transport: it takes a request message and gives a response message, or raises a ``Failure``. A list
+of models is given serialised, as it is kept: over gRPC nobody here need read it. Messages are those of v1. v1beta1 is
+the same on the wire, so that one set of methods serves both; only what is packed into an operation's ``Any`` carries
+the version's name, and an operation remembers the version that began it.
 
 Two things are worth knowing before reading on.
 
@@ -565,7 +566,7 @@ class Service:
         page = _page(query, unique="key", values=("display_name", "update_time"))
         with self._looking(place, query.filter.equal("model") or ""), self._listing():
             views = self._store.list_models(place, conditions, labels, page)
-        return self._answer(types.ListModelsResponse.pb(), views, query, page, mask, versioned=False)
+        return self._answer(views, query, page, mask, versioned=False)
 
     def list_model_versions(self, request: Any, call: Call) -> Any:
         """Lists versions of the specified model."""
@@ -580,10 +581,10 @@ class Service:
             listed = self._store.listed_model(row.key)
             if listed is None:
                 return types.ListModelVersionsResponse.pb()()
-            labels = self._version_conditions(query, _Model.FromString(listed).labels)
-            views = [] if labels is None else self._store.list_versions(row.key, labels, page)
+            labels = self._version_conditions(query, _Model.FromString(listed.body).labels)
+            views = [] if labels is None else self._store.list_versions(listed, labels, page)
         # Its response: "In the returned Model name field, version ID instead of regvision tag will be included."
-        return self._answer(types.ListModelVersionsResponse.pb(), views, query, page, mask, versioned=True)
+        return self._answer(views, query, page, mask, versioned=True)
 
     def list_model_version_checkpoints(self, request: Any, call: Call) -> Any:
         """Lists checkpoints of the specified model version."""
@@ -1015,12 +1016,9 @@ class Service:
             raise not_found(f"The Model version does not exist: {name.bare}@{version}.")
         return view
 
-    def _message(self, view: View, *, versioned: bool, into: Any = None) -> Any:
-        """The view as a ``Model``, a new one or the empty one that is given."""
-        model = _Model() if into is None else into
-        is_short = len(view.body) + len(view.version_body) <= _SHORT
-        model.MergeFromString((_show_again if is_short else _show)(view, versioned, self._assume.label_wins))
-        return model
+    def _message(self, view: View, *, versioned: bool) -> Any:
+        """The view as a ``Model``."""
+        return _show(view, versioned, self._assume.label_wins)
 
     def _check_etag(self, etag: str, view: View, *, of_version: bool, stale: bool) -> None:
         """Refuse an update on top of another one.
@@ -1092,20 +1090,22 @@ class Service:
                 conditions.append(LabelCondition(key, value, or_none=own[key] == value))
         return conditions
 
-    def _answer(
-        self, response: Any, views: list[View], query: Query, page: Page, mask: tuple[str, ...], *, versioned: bool
-    ) -> Any:
-        """A page of a list, with the token of the next one if there is more."""
-        answer = response()
-        shown = views[: query.limit]
-        for view in shown:
-            if mask:
-                answer.models.append(apply_read_mask(self._message(view, versioned=versioned), mask))
-            else:
-                self._message(view, versioned=versioned, into=answer.models.add())
+    def _answer(self, views: list[View], query: Query, page: Page, mask: tuple[str, ...], *, versioned: bool) -> bytes:
+        """A page of a list, with the token of the next one if there is more.
+
+        It is put together of what is serialised already, in which all lists of models are alike.
+        """
+        shown, label_wins = views[: query.limit], self._assume.label_wins
+        parts = [
+            (_entry if len(view.body) + len(view.version_body) > _SHORT else _entry_again)(
+                view, versioned, label_wins, mask
+            )
+            for view in shown
+        ]
         if len(views) > query.limit:
-            answer.next_page_token = query.token(_position(shown[-1], page, of_version=versioned))
-        return answer
+            token = query.token(_position(shown[-1], page, of_version=versioned))
+            parts.append(_Models(next_page_token=token).SerializeToString())
+        return b"".join(parts)
 
     def _evaluation(self, match: re.Match[str]) -> tuple[int, bytes]:
         """The key of the model, and its evaluation."""
@@ -1414,8 +1414,8 @@ _MICROSECOND: Final = dt.timedelta(microseconds=1)
 _ETAG: Final = struct.Struct(">IIII")
 
 
-def _show(view: View, versioned: bool, label_wins: str) -> bytes:
-    """The view as a serialised ``Model``: of the two blobs the later one wins."""
+def _show(view: View, versioned: bool, label_wins: str) -> Any:
+    """The view as a ``Model``: of the two blobs the later one wins."""
     model = _Model()
     if label_wins == "version":
         model.MergeFromString(view.body + view.version_body)
@@ -1431,13 +1431,20 @@ def _show(view: View, versioned: bool, label_wins: str) -> bytes:
     _tell(model.version_create_time, view.version_create_time)
     _tell(model.version_update_time, view.version_update_time)
     model.etag = _etag(view)
-    serialised: bytes = model.SerializeToString()
+    return model
+
+
+def _entry(view: View, versioned: bool, label_wins: str, mask: tuple[str, ...]) -> bytes:
+    """The view as the serialised entry of a list: answers that are concatenated are one longer answer."""
+    answer = _Models()
+    answer.models.append(apply_read_mask(_show(view, versioned, label_wins), mask))
+    serialised: bytes = answer.SerializeToString()
     return serialised
 
 
 # A view never changes, and who lists looks at the same ones again and again: those looked at lately need not be built.
 # Long ones must be, so that what is kept stays small.
-_show_again: Final = functools.lru_cache(maxsize=4096)(_show)
+_entry_again: Final = functools.lru_cache(maxsize=4096)(_entry)
 _SHORT: Final = 4096
 
 

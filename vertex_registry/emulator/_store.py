@@ -133,22 +133,24 @@ class View(NamedTuple):
     version_body: bytes
 
 
-_VIEW: Final = """
-m.parent, m.id, m.key, m.revision, m.create_time, m.update_time, m.default_version, m.body,
-v.number, v.aliases, v.revision, v.create_time, v.update_time, v.body
-"""
+# The columns of a view, the model's before the version's.
+_MODEL: Final = "m.parent, m.id, m.key, m.revision, m.create_time, m.update_time, m.default_version, m.body"
+_VERSION: Final = "v.number, v.aliases, v.revision, v.create_time, v.update_time, v.body"
+_VIEW: Final = f"{_MODEL}, {_VERSION}"
 
 
 class ModelRow(NamedTuple):
-    """A model without its versions."""
+    """A model without its versions: what a view shows of it, and ``last_version``."""
 
-    key: int
     parent: str
     id: str
+    key: int
     revision: int
+    create_time: int
+    update_time: int
     default_version: int
-    last_version: int
     body: bytes
+    last_version: int
 
 
 class OperationRow(NamedTuple):
@@ -307,8 +309,7 @@ class Store:
     def model(self, parent: str, model_id: str) -> ModelRow | None:
         """The model of that id."""
         row = self._one(
-            "SELECT key, parent, id, revision, default_version, last_version, body FROM models"
-            " WHERE parent = ? AND id = ?",
+            f"SELECT {_MODEL}, m.last_version FROM main.models AS m WHERE m.parent = ? AND m.id = ?",  # noqa: S608 - names of ours
             parent,
             model_id,
         )
@@ -502,9 +503,10 @@ class Store:
             of = (parent,)
             page = page._replace(order=tuple((f"m.{column}", descends) for column, descends in page.order))
         exists = f"SELECT 1 FROM {lists}.listed_labels AS o WHERE o.parent = m.parent AND o.model = m.key"  # noqa: S608 - names of ours
-        return self._list(source, of, [*conditions, *(label.compile(exists) for label in others)], page)
+        rows = self._list(_VIEW, source, of, [*conditions, *(label.compile(exists) for label in others)], page)
+        return [View._make(row) for row in rows]
 
-    def list_versions(self, model: int, labels: Sequence[LabelCondition], page: Page) -> list[View]:
+    def list_versions(self, model: ModelRow, labels: Sequence[LabelCondition], page: Page) -> list[View]:
         """The versions of a model. Pages are ordered by columns of the table, ending in the number."""
         lists = self._lists
         drives = [label for label in labels if not label.or_none]
@@ -515,23 +517,24 @@ class Store:
             named = "" if first.value is None else " AND l.value = ?"
             source = (
                 f"{lists}.version_labels AS l CROSS JOIN {lists}.versions AS v"
-                " ON v.model = l.model AND v.number = l.number"
-                f" CROSS JOIN {lists}.models AS m ON m.key = l.model WHERE l.model = ? AND l.label = ?{named}"
+                f" ON v.model = l.model AND v.number = l.number WHERE l.model = ? AND l.label = ?{named}"
             )
-            of = (model, first.label) if first.value is None else (model, first.label, first.value)
+            of = (model.key, first.label) if first.value is None else (model.key, first.label, first.value)
             page = page._replace(order=(("l.number", page.order[0][1]),))
         else:
             others = list(labels)
-            source = f"{lists}.models AS m CROSS JOIN {lists}.versions AS v ON v.model = m.key WHERE v.model = ?"
-            of = (model,)
+            source = f"{lists}.versions AS v WHERE v.model = ?"
+            of = (model.key,)
             page = page._replace(order=tuple((f"v.{column}", descends) for column, descends in page.order))
         exists = f"SELECT 1 FROM {lists}.version_labels AS o WHERE o.model = v.model AND o.number = v.number"  # noqa: S608 - names of ours
-        return self._list(source, of, [label.compile(exists) for label in others], page)
+        rows = self._list(_VERSION, source, of, [label.compile(exists) for label in others], page)
+        *shown, _ = model
+        return [View._make((*shown, *row)) for row in rows]
 
-    def listed_model(self, model: int) -> bytes | None:
-        """The model's own fields as lists see them, or None if they don't see the model yet."""
-        row: tuple[bytes] | None = self._one(f"SELECT body FROM {self._lists}.models WHERE key = ?", model)  # noqa: S608 - names of ours
-        return row and row[0]
+    def listed_model(self, model: int) -> ModelRow | None:
+        """The model as lists see it, or None if they don't see it yet."""
+        row = self._one(f"SELECT {_MODEL}, m.last_version FROM {self._lists}.models AS m WHERE m.key = ?", model)  # noqa: S608 - names of ours
+        return row and ModelRow(*row)
 
     # --- operations ----------------------------------------------------------
 
@@ -672,11 +675,13 @@ class Store:
         )
         return row and View(*row)
 
-    def _list(self, source: str, of: tuple[Any, ...], conditions: Iterable[Condition], page: Page) -> list[View]:
+    def _list(
+        self, columns: str, source: str, of: tuple[Any, ...], conditions: Iterable[Condition], page: Page
+    ) -> list[Any]:
         wheres = list(conditions)
-        sql = f"SELECT {_VIEW} FROM {source}" + "".join(f" AND {condition.sql}" for condition in wheres)  # noqa: S608 - names of ours
+        sql = f"SELECT {columns} FROM {source}" + "".join(f" AND {condition.sql}" for condition in wheres)  # noqa: S608 - names of ours
         given = [value for condition in wheres for value in condition.values]
-        return [View(*row) for row in self._page(sql, page, *of, *given)]
+        return self._page(sql, page, *of, *given)
 
     def _write_aliases(self, model: int, number: int, aliases: str, time: int | None) -> None:
         self._database.execute(
