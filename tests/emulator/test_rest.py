@@ -140,34 +140,164 @@ def test_an_empty_list_is_an_empty_object(emulator: Emulator, place: str) -> Non
     assert requests.get(f"{emulator.rest}/v1/{place}/models", timeout=10).json() == {}
 
 
+_UNKNOWN = "Invalid JSON payload received. Unknown name"
+
+
 @pytest.mark.parametrize(
     ("body", "told"),
     [
-        (b"{", "Invalid JSON payload received."),
-        (b"[1]", "Invalid"),
-        (b"null", "Invalid JSON payload received."),
-        (b"[]", "The body must be one JSON object"),
-        (b'""', "The body must be one JSON object"),
-        (b"false", "The body must be one JSON object"),
-        (b"0", "The body must be one JSON object"),
-        (b"\xff", "It is not UTF-8"),
-        (b"[" * 100_000, "Invalid JSON payload received."),
-        (b'{"modelId": "a", "modelId": "b"}', "Invalid JSON payload received."),
-        (b'{"nonsense": 1}', 'Unknown name "nonsense": Cannot find field.'),
-        (b'{"model": {"nonsense": 1}}', "Unknown name \"nonsense\" at 'model': Cannot find field."),
-        (b'{"model": {"containerSpec": {"ports": [8080]}}}', "Invalid value at 'model.container_spec.ports'"),
-        (b'{"model": {"labels": {"secret": 1}}}', "Invalid value at 'model.labels'"),
-        (b'{"modelId": "\\ud800"}', "Invalid value at 'model_id'"),
-        (b'{"model": {"versionAliases": [null]}}', "Invalid value at 'model.version_aliases'"),
+        (b"{", "Invalid JSON payload received. Unexpected end of string. Expected a value."),
+        (b'{"modelId": "a" 1}', "Invalid JSON payload received. Unexpected token."),
+        (b'{"modelId": NaN}', "Invalid JSON payload received. Unexpected token."),
+        (b'{"modelId": ' + b"9" * 5000 + b"}", "Invalid JSON payload received. Unexpected token."),
+        (b"\xff", "Invalid JSON payload received. It is not UTF-8."),
+        (b"[" * 100_000, "Invalid JSON payload received. It is nested too deeply."),
+        (b'{"modelId": "a", "modelId": "b"}', "Invalid JSON payload received. A name stands twice in one object."),
+        (b"[1]", f'{_UNKNOWN} "": Root element must be a message.'),
+        (b"null", f'{_UNKNOWN} "": Root element must be a message.'),
+        (b"[]", f'{_UNKNOWN} "": Root element must be a message.'),
+        (b'""', f'{_UNKNOWN} "": Root element must be a message.'),
+        (b"false", f'{_UNKNOWN} "": Root element must be a message.'),
+        (b"0", f'{_UNKNOWN} "": Root element must be a message.'),
     ],
 )
-def test_json_that_is_no_request_is_refused(emulator: Emulator, place: str, body: bytes, told: str) -> None:
-    """400 and INVALID_ARGUMENT, in the words of Google's front end; no value is repeated."""
+def test_what_is_no_object_is_refused(emulator: Emulator, place: str, body: bytes, told: str) -> None:
+    """400 and INVALID_ARGUMENT, in the words of Google's front end."""
     answer = requests.post(f"{emulator.rest}/v1/{place}/models:upload", data=body, timeout=10)
 
-    assert error(answer)["status"] == "INVALID_ARGUMENT"
-    assert told in error(answer)["message"]
     assert answer.status_code == 400
+    assert error(answer)["status"] == "INVALID_ARGUMENT"
+    assert error(answer)["message"] == told
+
+
+_TYPES = "type.googleapis.com/google"
+
+
+@pytest.mark.parametrize(
+    ("body", "place_", "told"),
+    [
+        ('{"nonsense": 1}', "", f'{_UNKNOWN} "nonsense": Cannot find field.'),
+        ('{"model": {"nonsense": 1}}', "model", f"{_UNKNOWN} \"nonsense\" at 'model': Cannot find field."),
+        ('{"model": {"\\ud800": 1}}', "model", f"{_UNKNOWN} \"?\" at 'model': Cannot find field."),
+        ('{"modelId": 3}', "model_id", "Invalid value at 'model_id' (TYPE_STRING), 3"),
+        ('{"modelId": "\\ud800"}', "model_id", "Invalid value at 'model_id' (TYPE_STRING), \"\\ud800\""),
+        ('{"modelId": {}}', "model_id", "Invalid value at 'model_id' (TYPE_STRING), {}"),
+        ('{"modelId": {"x": 1}}', "model_id", f"{_UNKNOWN} \"x\" at 'model_id': Cannot find field."),
+        ('{"modelId": ["x"]}', "", f'{_UNKNOWN} "modelId": Proto field is not repeating, cannot start list.'),
+        ('{"model": "x"}', "model", f"Invalid value at 'model' ({_TYPES}.cloud.aiplatform.v1.Model), \"x\""),
+        ('{"model": ""}', "model", f"Invalid value at 'model' ({_TYPES}.cloud.aiplatform.v1.Model), \"\""),
+        ('{"model": []}', "", f'{_UNKNOWN} "model": Proto field is not repeating, cannot start list.'),
+        (
+            '{"model": {"containerSpec": {"ports": [{}, 8080]}}}',
+            "model.container_spec.ports[1]",
+            f"Invalid value at 'model.container_spec.ports[1]' ({_TYPES}.cloud.aiplatform.v1.Port), 8080",
+        ),
+        (
+            '{"model": {"container_spec": {"ports": [{"containerPort": 1.5}]}}}',
+            "model.container_spec.ports[0].container_port",
+            "Invalid value at 'model.container_spec.ports[0].container_port' (TYPE_INT32), 1.5",
+        ),
+        (
+            '{"model": {"versionAliases": ["a", null]}}',
+            "model.version_aliases[1]",
+            "Invalid value at 'model.version_aliases[1]' (TYPE_STRING), null",
+        ),
+        (
+            '{"model": {"versionAliases": "a"}}',
+            "model.version_aliases",
+            "Invalid value at 'model.version_aliases' (TYPE_STRING), \"a\"",
+        ),
+        (
+            '{"model": {"supportedDeploymentResourcesTypes": ["X"]}}',
+            "model.supported_deployment_resources_types[0]",
+            (
+                "Invalid value at 'model.supported_deployment_resources_types[0]'"
+                f' ({_TYPES}.cloud.aiplatform.v1.Model.DeploymentResourcesType), "X"'
+            ),
+        ),
+        (
+            '{"model": {"containerSpec": {"deploymentTimeout": "10m"}}}',
+            "model.container_spec.deployment_timeout",
+            (
+                f"Invalid value at 'model.container_spec.deployment_timeout' ({_TYPES}.protobuf.Duration),"
+                " Field 'deploymentTimeout', Illegal duration format; duration must end with 's'"
+            ),
+        ),
+        (
+            '{"model": {"createTime": 1.5}}',
+            "model.create_time",
+            (
+                f"Invalid value at 'model.create_time' ({_TYPES}.protobuf.Timestamp),"
+                " Field 'createTime', Invalid data type for timestamp, value is 1.5"
+            ),
+        ),
+        (
+            '{"model": {"baseModelSource": {"modelGardenSource": {}, "genieSource": {}}}}',
+            "model.base_model_source",
+            (
+                "Invalid value at 'model.base_model_source' (oneof),"
+                " oneof field 'source' is already set. Cannot set 'genieSource'"
+            ),
+        ),
+        (
+            '{"model": {"labels": []}}',
+            "model",
+            "Invalid value at 'model' (Map), Cannot bind a list to map for field 'labels'.",
+        ),
+        (
+            '{"model": {"labels": {"a": "b", "c": ["secret"]}}}',
+            "model.labels[1]",
+            f"{_UNKNOWN} \"value\" at 'model.labels[1]': Proto field is not repeating, cannot start list.",
+        ),
+    ],
+)
+def test_json_that_is_no_request_is_refused(emulator: Emulator, place: str, body: str, place_: str, told: str) -> None:
+    """400 and INVALID_ARGUMENT, in the words of Google's front end, at the place of the mistake."""
+    answer = requests.post(f"{emulator.rest}/v1/{place}/models:upload", data=body, timeout=10)
+
+    assert answer.status_code == 400
+    assert error(answer)["status"] == "INVALID_ARGUMENT"
+    assert error(answer)["message"] == told
+    (detail,) = error(answer)["details"]
+    (violation,) = detail["fieldViolations"]
+    assert violation == ({"field": place_} if place_ else {}) | {"description": told}
+
+
+def test_every_mistake_is_told(emulator: Emulator, place: str) -> None:
+    """Line by line, and each with its place in the details; of very many the first ones."""
+    url = f"{emulator.rest}/v1/{place}/models/m?updateMask=labels"
+    answer = requests.patch(url, json={"labels": 1, "x": 2, "displayName": 3}, timeout=10)
+
+    told = error(answer)
+    assert told["message"].splitlines() == [
+        "Invalid value at 'model' (Map), Cannot bind a scalar to map for field 'labels'.",
+        f"{_UNKNOWN} \"x\" at 'model': Cannot find field.",
+        "Invalid value at 'model.display_name' (TYPE_STRING), 3",
+    ]
+    violations = told["details"][0]["fieldViolations"]
+    assert [violation["field"] for violation in violations] == ["model", "model", "model.display_name"]
+    assert [violation["description"] for violation in violations] == told["message"].splitlines()
+    many = requests.patch(url, json={f"x{n}": n for n in range(1000)}, timeout=10)
+    assert len(error(many)["message"].splitlines()) == 100
+
+
+@pytest.mark.parametrize(
+    "model",
+    [
+        {"labels": {"a": 5318008}},
+        {"labels": {"a": {"b5318008": "5318008"}}},
+        {"labels": {"a": "5318008\ud800"}},
+        {"metadata": "5318008\ud800"},
+        {"containerSpec": {"env": [{"name": "A", "value": 5318008}]}},
+    ],
+)
+def test_what_may_be_secret_is_not_repeated(emulator: Emulator, place: str, model: dict[str, Any]) -> None:
+    """Labels, metadata and the environment are somebody's own, whatever Google's front end does."""
+    answer = requests.post(f"{emulator.rest}/v1/{place}/models:upload", json={"model": model}, timeout=10)
+
+    assert answer.status_code == 400
+    assert error(answer)["message"].startswith("Invalid value at 'model.")
+    assert "5318008" not in answer.text
 
 
 @pytest.mark.parametrize(
@@ -204,6 +334,25 @@ def test_a_parameter_beside_a_body_is_refused(emulator: Emulator, place: str) ->
 
     for answer in (posted, patched, got):
         assert error(answer)["status"] == "INVALID_ARGUMENT"
+
+
+@pytest.mark.parametrize(
+    ("query", "told"),
+    [
+        ("page_size=x", "Invalid value at 'page_size' (TYPE_INT32), \"x\""),
+        ("pageSize=99999999999", "Invalid value at 'page_size' (TYPE_INT32), \"99999999999\""),
+        (
+            "x=1",
+            f"{_UNKNOWN} \"x\": Cannot bind query parameter. Field 'x' could not be found in request message.",
+        ),
+    ],
+)
+def test_a_parameter_is_refused_in_the_front_ends_words(emulator: Emulator, place: str, query: str, told: str) -> None:
+    """With its type and its value."""
+    answer = requests.get(f"{emulator.rest}/v1/{place}/models?{query}", timeout=10)
+
+    assert error(answer)["message"] == told
+    assert error(answer)["details"][0]["fieldViolations"][0]["description"] == told
 
 
 def test_parameters_of_googles_front_end_are_taken(emulator: Emulator, place: str) -> None:

@@ -15,6 +15,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import ipaddress
+import itertools
 import json
 import logging
 import re
@@ -28,7 +29,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import TYPE_CHECKING, Any, ClassVar, Final, NamedTuple
 
 from google.longrunning import operations_pb2
-from google.protobuf import json_format
+from google.protobuf import descriptor_pb2, json_format, message_factory
 from google.protobuf.descriptor import FieldDescriptor
 
 from vertex_registry.emulator._dispatch import APIS, MODEL_SERVICE, RPCS, Dropped, Fault, message_class, v1beta1
@@ -36,7 +37,7 @@ from vertex_registry.emulator._status import Code, Failure, bad_request, interna
 
 if TYPE_CHECKING:
     import ssl
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Callable, Iterable, Iterator, Mapping
 
     from vertex_registry.emulator._dispatch import Dispatcher, Rpc
 
@@ -170,42 +171,45 @@ def _parse(route: Route, match: re.Match[str], query: str, body: bytes) -> tuple
 
 
 def _parse_body(body: bytes, target: Any, within: str) -> None:
+    given = _read_json(body)
+    if not isinstance(given, dict):
+        raise _refusal(("", _unknown("", "", "Root element must be a message.")))
     try:
-        text = body.decode() if body.strip() else "{}"
-        if not text.lstrip().startswith("{"):
-            # To protobuf's parser what is empty is as good as an object.
-            raise _bad_json("", within)
-        json_format.Parse(text, target)
+        if mistakes := tuple(itertools.islice(_mistakes(given, target.DESCRIPTOR, within), _MOST_MISTAKES)):
+            raise _refusal(*mistakes)
+        json_format.ParseDict(given, target)
+    except (json_format.ParseError, RecursionError):
+        raise bad_request("Invalid JSON payload received. It is nested too deeply.") from None
+
+
+def _read_json(body: bytes) -> Any:
+    """The value that a body is, and an empty object where it is empty."""
+    try:
+        text = body.decode()
+        return json.loads(text, parse_constant=_no_constant, object_pairs_hook=_pairs) if text.strip() else {}
     except UnicodeDecodeError:
         raise bad_request("Invalid JSON payload received. It is not UTF-8.") from None
-    except json_format.ParseError as error:
-        raise _bad_json(str(error), within) from None
+    except json.JSONDecodeError as error:
+        # The line of the body that the front end shows here is left out: anything may be in it.
+        at_end = error.pos >= len(text.rstrip())
+        why = "Unexpected end of string. Expected a value." if at_end else "Unexpected token."
+    except RecursionError:
+        why = "It is nested too deeply."
+    except ValueError:
+        why = "Unexpected token."
+    raise bad_request(f"Invalid JSON payload received. {why}")
 
 
-_ONE_OF: Final = re.compile(r'should not have multiple "(\w+)" oneof fields')
-# What protobuf's parser says, from which the place of a mistake is read; the rest may show a value, and is dropped.
-_INTO: Final = re.compile(r"Failed to parse (\w+) field: ")
-_NO_FIELD: Final = re.compile(r'Message type "[\w.]+" has no field named "(.*?)" at ')
+def _no_constant(name: str) -> None:
+    """Refuse NaN and Infinity, which are Python's and not JSON's."""
+    raise ValueError(name)
 
 
-def _bad_json(said: str, within: str) -> Failure:
-    """What Google's front end says about JSON that is not the message's."""
-    path = ".".join(filter(None, [within, *(_snake(name) for name in _INTO.findall(said))]))
-    if found := _NO_FIELD.search(said):
-        place = f" at '{path}'" if path else ""
-        description = f'Invalid JSON payload received. Unknown name "{found[1]}"{place}: Cannot find field'
-        return bad_request(f"{description}.", (path, description))
-    if found := _ONE_OF.search(said):
-        description = f"Invalid JSON payload received. Only one of the fields of '{found[1]}' can be set"
-        return bad_request(f"{description}.", (path, description))
-    if path:
-        description = f"Invalid value at '{path}'"
-        return bad_request(f"{description}.", (path, description))
-    if "duplicate key" in said:
-        return bad_request("Invalid JSON payload received. A name stands twice in one object.")
-    return bad_request(
-        "Invalid JSON payload received. The body must be one JSON object with the fields of the request."
-    )
+def _pairs(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    given = dict(pairs)
+    if len(given) < len(pairs):
+        raise bad_request("Invalid JSON payload received. A name stands twice in one object.")
+    return given
 
 
 def _snake(name: str) -> str:
@@ -240,19 +244,14 @@ def _parse_parameters(query: str, message: Any, route: Route) -> bool:
 
 def _bind(message: Any, name: str, value: str, route: Route, seen: set[str]) -> None:
     """Set the field that a query parameter names."""
-    unknown = (
-        f'Invalid JSON payload received. Unknown name "{name}": Cannot bind query parameter.'
-        f" Field '{name}' could not be found in request message"
-    )
     # No field that a query may set is repeated or lies deeper: what does is in a body.
-    names = message.DESCRIPTOR
-    field = names.fields_by_name.get(name) or names.fields_by_camelcase_name.get(name)
+    field = _field(message.DESCRIPTOR, name)
     if field is None or route.body in {"*", field.name} or field.name in route.fields:
-        raise bad_request(f"{unknown}.", (name, unknown))
+        why = f"Cannot bind query parameter. Field '{name}' could not be found in request message."
+        raise _refusal((name, _unknown(name, "", why)))
     if field.name in seen:
-        # A guess, from memory of what the front end says of a list where one value belongs.
-        twice = f'Invalid JSON payload received. Unknown name "{name}": Proto field is not repeating, cannot start list'
-        raise bad_request(f"{twice}.", (name, twice))
+        # A guess: it is what the front end says of a list in a body where one value belongs.
+        raise _refusal((name, _unknown(name, "", _NOT_REPEATING)))
     seen.add(field.name)
     if _is_mask(field):
         # As it stands: a mask comes in either case, and the service reads both.
@@ -260,14 +259,144 @@ def _bind(message: Any, name: str, value: str, route: Route, seen: set[str]) -> 
         return
     given: Any = value
     if field.type == FieldDescriptor.TYPE_BOOL:
-        given = {"true": True, "false": False}.get(value)
+        given = {"true": True, "false": False}.get(value, value)
     try:
-        if given is None:
-            raise json_format.ParseError  # noqa: TRY301 - it is handled where all that cannot be read is
         json_format.ParseDict({field.json_name: given}, message)
     except json_format.ParseError:
-        description = f"Invalid value at '{field.name}'"
-        raise bad_request(f"{description}.", (field.name, description)) from None
+        raise _refusal((field.name, _invalid(field, name, value, field.name))) from None
+
+
+# --- what is wrong with JSON --------------------------------------------------
+#
+# protobuf's own parser tells one mistake, in its own words, and takes [] and "" for any message. The words here are
+# those of Google's front end, which many have published: it tells every mistake, each at its place.
+
+_NOT_REPEATING: Final = "Proto field is not repeating, cannot start list."
+# How many mistakes are told. A guess; it has been seen to tell dozens.
+_MOST_MISTAKES: Final = 100
+# Where a value is the caller's own data, which no error repeats. The front end repeats it.
+_PRIVATE: Final = re.compile(r"\b(?:labels|env)\[|\bmodel\.metadata$")
+_ILLEGAL: Final = {
+    "google.protobuf.Duration": "Illegal duration format; duration must end with 's'",
+    "google.protobuf.Timestamp": (
+        "Illegal timestamp format; timestamps must end with 'Z' or have a valid timezone offset."
+    ),
+}
+
+
+def _refusal(*mistakes: tuple[str, str]) -> Failure:
+    told = tuple((path, _text(sentence)) for path, sentence in mistakes)
+    return bad_request("\n".join(sentence for _, sentence in told), *told)
+
+
+def _text(said: str) -> str:
+    """What UTF-8 can write of it: JSON can name half of a surrogate pair."""
+    return said.encode(errors="replace").decode()
+
+
+def _mistakes(given: dict[str, Any], of: Any, path: str) -> Iterator[tuple[str, str]]:
+    """What is wrong with an object that is to be a message: for each mistake the path that it is told at, and how."""
+    taken = set()
+    for name, value in given.items():
+        field = _field(of, name)
+        if field is None:
+            yield path, _unknown(name, path, "Cannot find field.")
+            continue
+        if value is None:
+            continue
+        oneof = field.containing_oneof
+        if oneof is not None and oneof.name in taken:
+            why = f"oneof field '{oneof.name}' is already set. Cannot set '{name}'"
+            yield path, f"Invalid value{_at(path)} (oneof), {why}"
+            continue
+        taken.add(oneof and oneof.name)
+        yield from _field_mistakes(field, name, value, path)
+
+
+def _field_mistakes(field: Any, name: str, value: Any, path: str) -> Iterator[tuple[str, str]]:
+    """What is wrong with what stands for a field: a value, a list or a map of them."""
+    place = f"{path}.{field.name}" if path else field.name
+    if field.message_type is not None and field.message_type.GetOptions().map_entry:
+        if not isinstance(value, dict):
+            # That it says so of a scalar too is a guess.
+            kind = "list" if isinstance(value, list) else "scalar"
+            yield path, f"Invalid value{_at(path)} (Map), Cannot bind a {kind} to map for field '{name}'."
+            return
+        # To the front end a map is a list of entries.
+        inner_field = field.message_type.fields_by_name["value"]
+        for at, (key, inner) in enumerate(value.items()):
+            entry = f"{place}[{at}]"
+            yield from _value_mistakes(inner_field, "value", inner, entry, f"{entry}.value", (field, {key: inner}))
+    elif not field.is_repeated:
+        yield from _value_mistakes(field, name, value, path, place, (field, value))
+    elif isinstance(value, list):
+        for at, inner in enumerate(value):
+            yield from _value_mistakes(field, name, inner, path, f"{place}[{at}]", (field, [inner]))
+    else:
+        # A guess: it may take it for a list of one.
+        yield place, _invalid(field, name, value, place)
+
+
+def _value_mistakes(  # noqa: PLR0917 - what, where, and within what protobuf can be asked about it
+    field: Any, name: str, value: Any, path: str, place: str, whole: tuple[Any, Any]
+) -> Iterator[tuple[str, str]]:
+    is_message = field.message_type is not None and not field.message_type.full_name.startswith("google.protobuf.")
+    if is_message and isinstance(value, dict):
+        yield from _mistakes(value, field.message_type, place)
+    elif not is_message and _is_taken(field, value, whole):
+        return
+    elif isinstance(value, list) and not _is_any_json(field):
+        yield path, _unknown(name, path, _NOT_REPEATING)
+    elif isinstance(value, dict) and value and field.message_type is None and not _PRIVATE.search(place):
+        for inner in value:
+            yield place, _unknown(inner, place, "Cannot find field.")
+    else:
+        yield place, _invalid(field, name, value, place)
+
+
+def _is_any_json(field: Any) -> bool:
+    return field.message_type is not None and field.message_type.full_name == "google.protobuf.Value"
+
+
+def _is_taken(field: Any, value: Any, whole: tuple[Any, Any]) -> bool:
+    """Whether protobuf reads the value of a field that is no message of the API's, alone or in its list or map."""
+    if field.type == FieldDescriptor.TYPE_STRING and isinstance(value, str) and value.isascii():
+        # Most are, and protobuf need not be asked.
+        return True
+    outer, held = whole
+    message = message_factory.GetMessageClass(outer.containing_type)()
+    try:
+        json_format.ParseDict({outer.json_name: held}, message)
+    except json_format.ParseError:
+        return False
+    return True
+
+
+def _field(of: Any, name: str) -> Any:
+    """The field that has the name in either spelling, or None."""
+    # protobuf cannot be asked for what UTF-8 cannot write.
+    return (of.fields_by_name.get(name) or of.fields_by_camelcase_name.get(name)) if _text(name) == name else None
+
+
+def _at(path: str) -> str:
+    return f" at '{path}'" if path else ""
+
+
+def _unknown(name: str, path: str, why: str) -> str:
+    return f'Invalid JSON payload received. Unknown name "{name}"{_at(path)}: {why}'
+
+
+def _invalid(field: Any, name: str, value: Any, place: str) -> str:
+    message = field.message_type
+    kind = message or field.enum_type
+    told = (
+        f"type.googleapis.com/{kind.full_name}" if kind else descriptor_pb2.FieldDescriptorProto.Type.Name(field.type)
+    )
+    shown = "" if _PRIVATE.search(place) else f", {json.dumps(value)}"
+    if message is not None and message.full_name in _ILLEGAL:
+        what = f"Invalid data type for {message.name.lower()}, value is {json.dumps(value)}"
+        shown = f", Field '{name}', {_ILLEGAL[message.full_name] if isinstance(value, str) else what}"
+    return f"Invalid value at '{place}' ({told}){shown}"
 
 
 _PACKED: Final = (operations_pb2.Operation, operations_pb2.ListOperationsResponse)

@@ -91,7 +91,8 @@ def invalid_argument(*violations: tuple[str, str]) -> Failure:
         f"{position}.Field: {field}; Message: {message}.\t"
         for position, (field, message) in enumerate(violations, start=1)
     )
-    return bad_request(f"List of found errors:\t{listed}", *violations)
+    described = [(field, f"{message}.") for field, message in violations]
+    return bad_request(f"List of found errors:\t{listed}", *described)
 
 
 def bad_request(message: str, *violations: tuple[str, str]) -> Failure:
@@ -100,7 +101,7 @@ def bad_request(message: str, *violations: tuple[str, str]) -> Failure:
         return Failure(Code.INVALID_ARGUMENT, message)
     detail = error_details_pb2.BadRequest(
         field_violations=[
-            error_details_pb2.BadRequest.FieldViolation(field=field, description=f"{description}.")
+            error_details_pb2.BadRequest.FieldViolation(field=field, description=description)
             for field, description in violations
         ]
     )
