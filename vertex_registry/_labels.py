@@ -170,6 +170,15 @@ def freed(labels: Mapping[str, str], keys: Iterable[str]) -> dict[str, str]:
     return write(labels, metadata=moved, free=moved)
 
 
+def same(value: Any, wanted: Any) -> bool:
+    """Whether two values of JSON are equal; True is not 1 there."""
+    if isinstance(value, list) and isinstance(wanted, list):
+        return len(value) == len(wanted) and all(map(same, value, wanted))
+    if isinstance(value, dict) and isinstance(wanted, dict):
+        return value.keys() == wanted.keys() and all(same(value[key], wanted[key]) for key in value)
+    return bool(value == wanted) and isinstance(value, bool) == isinstance(wanted, bool)
+
+
 def check_metadata(metadata: Mapping[str, Any]) -> dict[str, Any]:
     """The metadata as a dict of its own.
 

@@ -56,6 +56,7 @@ if TYPE_CHECKING:
 
     from google.longrunning import operations_pb2
 
+    from vertex_registry._endpoint import Endpoint
     from vertex_registry._records import Retry
     from vertex_registry.errors import RegistryError
 
@@ -148,31 +149,6 @@ _LOG_IN: Final = (
 )
 
 
-@attrs.frozen
-class Target:
-    """Where to connect to, and as whom.
-
-    Attributes:
-        host: ``host`` or ``host:port``, without a scheme.
-        rest: Whether to talk REST, and not gRPC.
-        plain: Whether to talk in plain text.
-        credentials: What the caller gave: a google-auth credentials object, the content of a credentials file, the
-            path of one, or None.
-        anonymous: Whether to send no credentials at all.
-        user_agent: What stands first in the user agent.
-    """
-
-    host: str
-    rest: bool
-    plain: bool
-    credentials: Any = attrs.field(repr=False)
-    anonymous: bool
-    user_agent: str
-
-    def __str__(self) -> str:
-        return f"{'http' if self.plain else 'https'}://{self.host}" if self.rest else self.host
-
-
 def load_credentials(given: Any) -> tuple[Any, str | None]:
     """The credentials, and the project that they name, if they name one; application default ones where none are given.
 
@@ -233,41 +209,43 @@ class Connection:
     What is under way when it is closed, a call or a wait, ends at once, with the error of ``check_open``.
     """
 
-    def __init__(self, target: Target, credentials: Any, retry: Retry, check_open: Callable[[], None]) -> None:
-        self._target = target
+    def __init__(
+        self, endpoint: Endpoint, credentials: Any, user_agent: str, retry: Retry, check_open: Callable[[], None]
+    ) -> None:
+        self._endpoint = endpoint
         self._retry = retry
         self._check_open = check_open
         self._closed = False
         self._waiting: set[SimpleQueue[Callable[[], Any]]] = set()
         # The SDK would look for credentials of its own where it is given none.
         self._credentials = credentials or google.auth.credentials.AnonymousCredentials()  # type: ignore[no-untyped-call]
-        self._token_of = credentials if target.plain and not target.anonymous else None
-        info = ClientInfo(user_agent=target.user_agent)  # type: ignore[no-untyped-call]  # untyped upstream
+        self._token_of = credentials if endpoint.plain and not endpoint.anonymous else None
+        info = ClientInfo(user_agent=user_agent)  # type: ignore[no-untyped-call]  # untyped upstream
         transport: ModelServiceGrpcTransport | ModelServiceRestTransport
-        if target.plain or target.anonymous:
+        if endpoint.plain or endpoint.anonymous:
             # The token, if there is one, is sent by `_send`: Google's transports send none in plain text.
             nobody = google.auth.credentials.AnonymousCredentials()  # type: ignore[no-untyped-call]  # untyped upstream
-            if target.rest:
+            if endpoint.rest:
                 transport = ModelServiceRestTransport(
-                    host=target.host,
+                    host=endpoint.host,
                     credentials=nobody,
-                    url_scheme="http" if target.plain else "https",
+                    url_scheme="http" if endpoint.plain else "https",
                     client_info=info,
                 )
                 # What goes in plain text goes to the address that was given, and to no proxy on the way.
-                transport._session.trust_env = not target.plain  # noqa: SLF001  # Google's transport has no setting for it
+                transport._session.trust_env = not endpoint.plain  # noqa: SLF001  # Google's transport has no setting for it
             else:
                 options = [("grpc.max_receive_message_length", -1), ("grpc.enable_http_proxy", 0)]
                 channel = (
-                    grpc.insecure_channel(target.host, options)
-                    if target.plain
-                    else grpc.secure_channel(target.host, grpc.ssl_channel_credentials(), options)
+                    grpc.insecure_channel(endpoint.host, options)
+                    if endpoint.plain
+                    else grpc.secure_channel(endpoint.host, grpc.ssl_channel_credentials(), options)
                 )
                 transport = ModelServiceGrpcTransport(channel=channel, client_info=info)
-        elif target.rest:
-            transport = ModelServiceRestTransport(host=target.host, credentials=credentials, client_info=info)
+        elif endpoint.rest:
+            transport = ModelServiceRestTransport(host=endpoint.host, credentials=credentials, client_info=info)
         else:
-            transport = ModelServiceGrpcTransport(host=target.host, credentials=credentials, client_info=info)
+            transport = ModelServiceGrpcTransport(host=endpoint.host, credentials=credentials, client_info=info)
         self._client = ModelServiceClient(transport=transport)
 
     def close(self) -> None:
@@ -276,6 +254,15 @@ class Connection:
         for one in tuple(self._waiting):
             one.put(_cut_off)
         self._client.transport.close()  # type: ignore[no-untyped-call]  # untyped upstream
+
+    @property
+    def closed(self) -> bool:
+        """Whether nothing more can be asked for."""
+        try:
+            self._check_open()
+        except InvalidArgumentError:
+            return True
+        return False
 
     def principal(self) -> str | None:
         """The account that it acts as, where the credentials know it; those of a machine do after the first call."""
@@ -363,7 +350,7 @@ class Connection:
             answer, project=project, location=location, credentials=self._credentials or nobody
         )
         model.project = project  # and not its number, which the answer has
-        if self._target.host != f"{location}-aiplatform.googleapis.com":
+        if self._endpoint.host != f"{location}-aiplatform.googleapis.com":
             model.api_client = model._registry.client = self._client  # noqa: SLF001  # there is no other way
         return model
 
@@ -429,7 +416,7 @@ class Connection:
 
     def _ask(self, send: Callable[[], Any]) -> Any:
         """The answer. A channel that is closed ends its calls; of requests over HTTP it is the waiting that ends."""
-        if not self._target.rest:
+        if not self._endpoint.rest:
             return send()
         outcomes: SimpleQueue[Callable[[], Any]] = SimpleQueue()
         with self._waking(outcomes):
@@ -467,12 +454,12 @@ class Connection:
             raise closed from failure.__cause__
 
     def _metadata(self, rpc: str) -> tuple[tuple[str, str], ...]:
-        """The token that was given for a plain-text connection; `Target` has seen to it that it goes to loopback."""
+        """The token that was given for a plain-text connection; `_endpoint` has seen to it that it goes to loopback."""
         if self._token_of is None:
             return ()
         headers: dict[str, str] = {}
         ask = google.auth.transport.requests.Request()
-        self._token_of.before_request(ask, "POST", f"http://{self._target.host}/{rpc}", headers)
+        self._token_of.before_request(ask, "POST", f"http://{self._endpoint.host}/{rpc}", headers)
         return tuple((name.lower(), value) for name, value in headers.items())
 
     def _error(
@@ -481,7 +468,7 @@ class Connection:
         kind = ERRORS.get(failure.code, UnavailableError)
         said = _sentence(failure.message)
         if kind is AuthenticationError:
-            text = f"{self._target} did not accept the credentials: {said} {_LOG_IN}"
+            text = f"{self._endpoint} did not accept the credentials: {said} {_LOG_IN}"
         elif rpc == "UploadModel" and failure.code == "FAILED_PRECONDITION" and "storage.objects." in failure.message:
             # Vertex looks into the artifact's directory before it begins, as its own service agent. That it says which
             # permission it lacks has been seen in a log; that it goes on doing so is a guess.
@@ -499,11 +486,11 @@ class Connection:
         elif failure.code == "RESOURCE_EXHAUSTED":
             text = f"{rpc} on {resource}: the quota is used up: {said} {_when(failure)}, or ask for a higher quota."
         elif failure.code == "UNIMPLEMENTED":
-            text = f"{self._target} has no {rpc}: {said} Is it the address of Vertex, or of an emulator of it?"
+            text = f"{self._endpoint} has no {rpc}: {said} Is it the address of Vertex, or of an emulator of it?"
         elif kind is UnavailableError:
             text = (
-                f"{rpc} on {resource}: no usable answer from {self._target} in {budget.spent():.1f} s "
-                f"({failure.code}): {said} {_remedy(self._target, failure)}"
+                f"{rpc} on {resource}: no usable answer from {self._endpoint} in {budget.spent():.1f} s "
+                f"({failure.code}): {said} {_remedy(self._endpoint, failure)}"
             )
         elif kind is NotFoundError:
             text = f"{resource} is not there: {said}"
@@ -519,10 +506,10 @@ def _when(failure: _CallError) -> str:
     return f"Try again in {failure.hint:g} s, as it asks" if failure.hint else "Try again later"
 
 
-def _remedy(target: Target, failure: _CallError) -> str:
+def _remedy(endpoint: Endpoint, failure: _CallError) -> str:
     if failure.hint:
         return f"{_when(failure)}. Retry(calls=...) sets how long to go on trying."
-    if target.plain and failure.code == "UNAVAILABLE":
+    if endpoint.plain and failure.code == "UNAVAILABLE":
         return "Is the emulator running? Start one: python -m vertex_registry.emulator"
     return "Retry(calls=...) sets how long to go on trying."
 

@@ -25,7 +25,7 @@ from vertex_registry import (
     Retry,
     StateUnknownError,
     UnavailableError,
-    _client,
+    _endpoint,
     _rpc,
     local_registry,
 )
@@ -66,7 +66,7 @@ def key() -> dict[str, str]:
 def settings(
     endpoint: str | None = None, transport: str | None = None, credentials: Any = None
 ) -> tuple[str, bool, bool, bool]:
-    made = _client._settings(endpoint, transport, "europe-west4", credentials)
+    made = _endpoint.resolve(endpoint, transport, "europe-west4", credentials)
     return made.host, made.rest, made.plain, made.anonymous
 
 

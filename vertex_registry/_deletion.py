@@ -1,0 +1,160 @@
+"""Deleting does what is meant, and never more.
+
+``DeleteModelVersion`` is tried first, and a default version's ``default`` moved before, and back if Vertex refuses. A
+model goes with a version only where that was refused and no other version can be found: in the list, by the alias of
+ours that the version uploaded last bears, or by point reads around it, for a list may lag. A deletion whose answer was
+lost is verified by a read.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+from typing import TYPE_CHECKING, Any, Final
+
+from vertex_registry import _names, _waiting, _wire
+from vertex_registry.errors import (
+    ConflictError,
+    InvalidArgumentError,
+    NotFoundError,
+    OperationFailedError,
+    UnavailableError,
+)
+
+if TYPE_CHECKING:
+    from vertex_registry._resources import Model, Resources
+    from vertex_registry.errors import RegistryError
+
+_LOG: Final = logging.getLogger("vertex_registry")
+
+#: How far around a version the last one is looked for, by point reads, before its model is deleted with it.
+_NEIGHBOURS: Final = 8
+
+
+def delete_version(resources: Resources, model: Model, reference: str) -> None:
+    """Delete a version, and its model where it is the last one.
+
+    Raises:
+        NotFoundError: There is no such version.
+        ConflictError: Vertex refuses.
+    """
+    current = resources.read(model, reference)
+    resource = model.at(current.version)
+    moved = current.is_default and _move_default(resources, model, current.version)
+    try:
+        _delete(resources, "DeleteModelVersion", _wire.delete_version(resource), resource)
+    except BaseException as refusal:
+        if resources.rpc.closed:
+            raise  # nothing more can be asked for
+        if moved:
+            with contextlib.suppress(NotFoundError):
+                request = _wire.merge_aliases(resource, add=[_names.DEFAULT_ALIAS])
+                resources.rpc.call("MergeVersionAliases", request, resource)
+        if not isinstance(refusal, (ConflictError, InvalidArgumentError, OperationFailedError)):
+            raise
+        # A list that lags shows versions that are gone: only one that can be read is another version.
+        others = _others(resources, model, current.version)
+        if not current.is_default or moved or any(_is_there(resources, model, other) for other in others):
+            raise _refused(refusal, resource) from refusal.__cause__
+        _LOG.warning("%s is the last version of its model, which is deleted with it", resource)
+        delete_model(resources, model)
+
+
+def delete_model(resources: Resources, model: Model) -> None:
+    """Delete a model with all its versions.
+
+    Raises:
+        NotFoundError: It is not there.
+        ConflictError: Vertex refuses.
+    """
+    try:
+        _delete(resources, "DeleteModel", _wire.delete_model(model.resource), model.resource)
+    except (ConflictError, OperationFailedError) as refusal:
+        raise _refused(refusal, model.resource) from refusal.__cause__
+    resources.forget_model(model)
+
+
+def _move_default(resources: Resources, model: Model, version: str) -> bool:
+    """Whether there was another version for ``default`` to move to."""
+    for other in _others(resources, model, version):
+        resource = model.at(other)
+        request = _wire.merge_aliases(resource, add=[_names.DEFAULT_ALIAS])
+        with contextlib.suppress(NotFoundError):  # a list that lags shows versions that are gone
+            resources.rpc.call("MergeVersionAliases", request, resource)
+            return True
+    return False
+
+
+def _others(resources: Resources, model: Model, version: str) -> list[str]:
+    """The numbers of the other versions, the newest first.
+
+    A list may lag, and a version that it does not show yet must not be deleted with its model: the version that was
+    uploaded last bears an alias of ours, and the neighbourhood of the version and of the last one is looked at
+    version by version.
+    """
+    number = int(version)
+    listed = {int(other.version) for other in resources.versions(model)}
+    with contextlib.suppress(NotFoundError):
+        listed.add(int(resources.read(model, _names.NEWEST_ALIAS).version))
+    top = max(listed | {number})
+    near = {*range(number - _NEIGHBOURS, number + _NEIGHBOURS + 1), *range(top, top + _NEIGHBOURS + 1)}
+
+    unlisted = sorted(other for other in near - listed if other > 0)
+    there = _waiting.ahead(lambda other: _is_there(resources, model, str(other)), unlisted, _NEIGHBOURS)
+    found = {other for other, is_there in zip(unlisted, there, strict=True) if is_there}
+    return [str(other) for other in sorted((listed | found) - {number}, reverse=True)]
+
+
+def _is_there(resources: Resources, model: Model, version: str) -> bool:
+    return not _gone(resources, model.at(version))
+
+
+def _delete(resources: Resources, rpc: str, request: Any, resource: str) -> None:  # noqa: C901  # the ways that it can end
+    """Delete, and find out whether it is gone where the answer does not tell."""
+    connection = resources.rpc
+    budget = connection.budget()
+    tries = 0
+    while True:
+        began = False
+        try:
+            operation = connection.call(rpc, request, resource)
+            began = True
+            connection.wait(operation, _wire.operation, connection.operation_budget())
+        except NotFoundError:
+            if not tries and not began:
+                raise
+            return  # an earlier try has deleted it, or it took its operation along
+        except OperationFailedError as failed:
+            if failed.code == "FAILED_PRECONDITION" or not _gone(resources, resource):
+                raise
+            return
+        except UnavailableError as lost:
+            if lost.code == "UNIMPLEMENTED":
+                raise
+            if _gone(resources, resource):
+                return
+            if not connection.pause(budget, tries, lost.retry_after):
+                raise
+            tries += 1
+        else:
+            return
+
+
+def _gone(resources: Resources, resource: str) -> bool:
+    try:
+        resources.rpc.call("GetModel", _wire.get(resource), resource)
+    except NotFoundError:
+        return True
+    return False
+
+
+def _refused(refusal: RegistryError, resource: str) -> RegistryError:
+    """A refusal to delete, in words; what failed for another reason is left as it is."""
+    if refusal.code not in {"FAILED_PRECONDITION", "INVALID_ARGUMENT"}:
+        return refusal
+    return ConflictError(
+        f"{resource} was not deleted: {refusal} "
+        "A version that is deployed has to be undeployed from its endpoints first.",
+        resource=resource,
+        code=refusal.code,
+    )

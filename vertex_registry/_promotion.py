@@ -1,0 +1,169 @@
+"""Promotion: a version is put in a stage, and the others leave it.
+
+Vertex cannot change two versions in one step. The order makes it safe: what is in the stage has room to be archived, or
+nothing is begun; the new version enters the stage before the others leave it, so that it is never empty. Every change
+is stamped later than any that its maker has seen (see ``_stages``). The latest claim on a stage wins; every promoter
+archives what is not the winner, itself if it is not, under the etag of a point read, and decides anew when somebody was
+faster. One that was cut off is finished by doing it again.
+"""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import datetime as dt
+import hashlib
+from typing import TYPE_CHECKING, Final
+
+import attrs
+
+from vertex_registry import _labels, _names, _stages
+from vertex_registry._resources import Change
+from vertex_registry._stages import Stage
+from vertex_registry.errors import ConflictError, InvalidArgumentError, NotFoundError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping
+
+    from vertex_registry._records import ModelVersion
+    from vertex_registry._resources import Model, Resources
+
+#: The longest author that room is kept for: of 128 letters, and such that it cannot be deflated.
+_AUTHOR: Final = base64.b64encode(hashlib.sha512(b"").digest() + hashlib.sha256(b"").digest()).decode()
+
+
+def room(managed_by: str, actor: str | None, version_name: str | None = None) -> dict[str, str | None]:
+    """The notes that are going to be written on a version, or may be, at their longest."""
+    notes: dict[str, str | None] = {
+        _labels.MANAGED_BY: managed_by,
+        _labels.REQUEST: _names.fingerprint(""),
+        _stages.STAGE_LABEL: Stage.PRODUCTION.label,
+        _stages.CHANGED_AT_LABEL: _stages.stamp(dt.datetime.max.replace(tzinfo=dt.UTC)),
+        _stages.CHANGED_BY_LABEL: max(_AUTHOR, actor or "", key=lambda text: len(text.encode())),
+    }
+    if version_name is not None:
+        notes[_labels.VERSION_NAME] = version_name
+    return notes
+
+
+@attrs.frozen
+class Promoter:
+    """Who puts versions in stages.
+
+    Attributes:
+        resources: The versions.
+        managed_by: The value of the label ``managed_by``.
+        actor: Who changes a stage, where the credentials do not tell.
+        now: What tells the time.
+    """
+
+    resources: Resources
+    managed_by: str
+    actor: str | None
+    now: Callable[[], dt.datetime]
+
+    def promote(self, model: Model, reference: str, stage: Stage) -> ModelVersion:
+        """The version, in that stage, which the others have left; or archived, where another one claims it later."""
+        others = self.resources.versions(model)
+        seen = [other.stage_changed_at for other in others]
+        self.check_archivable(model, others, stage)
+
+        def change(current: ModelVersion) -> Change:
+            rivals = [other for other in others if other.stage is stage and other.version != current.version]
+            latest = not rivals or _claim(current) > max(map(_claim, rivals))
+            notes = self.notes(stage, current, seen=seen, renew=not latest)
+            return Change(labels=_labels.write(current.labels, notes=notes))
+
+        return self.archive_others(model, self.resources.change(model, reference, change))
+
+    def notes(
+        self,
+        stage: Stage,
+        current: ModelVersion | None,
+        *,
+        seen: Iterable[dt.datetime | None] = (),
+        renew: bool = False,
+    ) -> dict[str, str | None]:
+        """What puts a version in a stage; one that is in it keeps its stamp, unless it has to claim it anew."""
+        if current is not None and current.stage is stage and current.stage_changed_at is not None and not renew:
+            return {_stages.STAGE_LABEL: stage.label}
+        past = [*seen, None if current is None else current.stage_changed_at]
+        moment = _stages.next_moment(self.now(), past)
+        return {
+            _stages.STAGE_LABEL: stage.label,
+            _stages.CHANGED_AT_LABEL: _stages.stamp(moment),
+            _stages.CHANGED_BY_LABEL: self.resources.rpc.principal() or self.actor,
+        }
+
+    def archive_others(self, model: Model, promoted: ModelVersion, *, yielding: bool = False) -> ModelVersion:
+        """Archive all in the stage of the promoted version but the one with the latest claim; give the promoted one.
+
+        With ``yielding`` nothing is archived where another version has the latest claim: a promotion that was finished
+        long ago has nothing to say of those that came after it.
+        """
+        stage = promoted.stage
+        budget = self.resources.rpc.budget()
+        tries = 0
+        while True:
+            # Lists may lag; who is in the stage now is read version by version.
+            claimed = {version.version for version in self.resources.versions(model) if version.stage is stage}
+            holders = []
+            for version in sorted(claimed | {promoted.version}, key=int):
+                with contextlib.suppress(NotFoundError):
+                    holders.append(self.resources.read(model, version))
+            holders = [version for version in holders if version.stage is stage]
+            winner = max(holders, key=_claim, default=None)
+            if yielding and (winner is None or winner.version != promoted.version):
+                return self.resources.read(model, promoted.version)
+            try:
+                for loser in holders:
+                    if loser is not winner:
+                        seen = [version.stage_changed_at for version in holders]
+                        notes = self.notes(Stage.ARCHIVED, loser, seen=seen)
+                        self.resources.write(model, *self._archived(model, loser, notes))
+            except (ConflictError, NotFoundError) as conflict:
+                if conflict.code is None or not self.resources.rpc.pause(budget, tries):
+                    raise
+                tries += 1
+                continue
+            return self.resources.read(model, promoted.version)
+
+    def check_archivable(self, model: Model, versions: Iterable[ModelVersion], stage: Stage) -> None:
+        """Let all that are in the stage be such that they can be archived, before anything is changed."""
+        notes = room(self.managed_by, self.actor) | {
+            _stages.CHANGED_BY_LABEL: self.resources.rpc.principal() or self.actor
+        }
+        for version in versions:
+            if version.stage is not stage:
+                continue
+            try:
+                _labels.write(version.labels, notes=notes)
+            except InvalidArgumentError:
+                # Lists may lag, and may show versions that are gone.
+                with contextlib.suppress(NotFoundError):
+                    current = self.resources.read(model, version.version)
+                    fitting, _ = self._archived(model, current, notes)
+                    if fitting is not current:
+                        self.resources.write(model, fitting, Change(labels=fitting.labels))
+
+    def _archived(
+        self, model: Model, version: ModelVersion, notes: Mapping[str, str | None]
+    ) -> tuple[ModelVersion, Change]:
+        """The version, and the change that archives it with these notes."""
+
+        def change(current: ModelVersion) -> Change:
+            return Change(labels=_labels.write(current.labels, notes=notes))
+
+        try:
+            return self.resources.fit(model, version, change)
+        except InvalidArgumentError as full:
+            raise ConflictError(
+                f"Version {version.version} of {version.name!r} cannot be archived, and stays in {version.stage}. "
+                f"{full} update_version(name, {version.version}, remove_metadata=[...]) makes room.",
+                resource=version.resource_name,
+            ) from full
+
+
+def _claim(version: ModelVersion) -> tuple[dt.datetime, int]:
+    """How late a version claimed its stage; the latest claim wins."""
+    return version.stage_changed_at or dt.datetime.min.replace(tzinfo=dt.UTC), int(version.version)
