@@ -525,14 +525,22 @@ def test_only_its_own_address_is_answered(emulator: Emulator, host: str, served:
     assert answer.status_code == (200 if served else 403)
 
 
-def test_a_request_has_one_host(emulator: Emulator) -> None:
+@pytest.mark.parametrize(
+    ("hosts", "version", "status"),
+    [
+        ("Host: {own}\r\n", "1.1", 200),
+        ("Host: {own}\r\nHost: evil.example\r\n", "1.1", 400),
+        ("", "1.1", 400),
+        ("", "1.0", 403),
+    ],
+)
+def test_a_request_has_one_host(emulator: Emulator, hosts: str, version: str, status: int) -> None:
     """Of two, whoever stands between could have meant the other one."""
-    host = str(emulator.rest).removeprefix("http://").encode()
-    hosts = b"Host: " + host + b"\r\nHost: evil.example\r\n"
+    hosts = hosts.format(own=str(emulator.rest).removeprefix("http://"))
 
-    received = exchange(emulator, b"GET /emulator/health HTTP/1.1\r\n" + hosts + b"Connection: close\r\n\r\n")
-
-    assert received.startswith(b"HTTP/1.1 400")
+    for target in ("", emulator.rest) if version == "1.1" else ("",):
+        sent = f"GET {target}/emulator/health HTTP/{version}\r\n{hosts}Connection: close\r\n\r\n"
+        assert exchange(emulator, sent.encode()).startswith(f"HTTP/1.1 {status} ".encode())
 
 
 @pytest.mark.parametrize(

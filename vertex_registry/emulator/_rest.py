@@ -565,10 +565,11 @@ class _Handler(BaseHTTPRequestHandler):
         return body
 
     def _check_origin(self) -> None:
-        if len(self.headers.get_all("Host", [])) > 1:
-            # RFC 9112: "A server MUST respond with a 400 (Bad Request) status code to any [...] request message that
-            # contains more than one Host header field line".
-            raise bad_request("The request has more than one Host.")
+        # RFC 9112: "A server MUST respond with a 400 (Bad Request) status code to any HTTP/1.1 request message that
+        # lacks a Host header field and to any request message that contains more than one Host header field line".
+        hosts = len(self.headers.get_all("Host", []))
+        if hosts > 1 or (not hosts and self.request_version == "HTTP/1.1"):
+            raise bad_request("The request must have one Host.")
         if not self.server.is_own(self._split_target()[0]):
             raise Failure(
                 Code.PERMISSION_DENIED, f"This server answers to its own address only: {self.server.address}."
