@@ -314,9 +314,17 @@ def _check_display_name(name: str) -> Violations:
     return []
 
 
-def _is_lowercase(letter: str) -> bool:
-    """Whether it is a lowercase letter, one of a script without case, or a digit; that ``²`` is none is a guess."""
-    return unicodedata.category(letter) in {"Ll", "Lm", "Lo", "Nd"}
+_PLAIN_LABEL_RE: Final = re.compile(r"[a-z0-9_-]*")
+
+
+def _is_label_text(text: str) -> bool:
+    """Whether it has only lowercase letters, those of scripts without case, digits, dashes and underscores.
+
+    That ``²`` is no digit is a guess.
+    """
+    return bool(_PLAIN_LABEL_RE.fullmatch(text)) or all(
+        letter in "_-" or unicodedata.category(letter) in {"Ll", "Lm", "Lo", "Nd"} for letter in text
+    )
 
 
 def _check_labels(labels: Mapping[str, str]) -> Violations:
@@ -344,7 +352,7 @@ def _check_labels(labels: Mapping[str, str]) -> Violations:
                         f"Label {what} must be less than {_LABEL_CHARACTERS} characters and {_LABEL_BYTES} bytes long",
                     )
                 )
-            if not all(letter in "_-" or _is_lowercase(letter) for letter in text):
+            if not _is_label_text(text):
                 found.append(
                     (
                         "model.labels",
@@ -407,17 +415,18 @@ def _check_container(spec: Any) -> Violations:
     # That a size is not negative is a guess.
     if spec.shared_memory_size_mb < 0:
         found.append(("shared_memory_size_mb", "The size of the shared memory must not be negative"))
+    probes = [probe for probe in _PROBES if spec.HasField(probe)]
     # Probe: of four fields "Minimum value is 1", of initial_delay_seconds "Minimum value is 0"; what is 0 is not set.
     found += [
         (f"{probe}.{field}", "The value is less than its minimum")
-        for probe in _PROBES
+        for probe in probes
         for field in _PROBE_FIELDS
         if getattr(getattr(spec, probe), field) < 0
     ]
     # Of the port in each of a probe's actions: "Number must be in the range 1 to 65535." That 0 is not set is a guess.
     found += [
         (f"{probe}.{action}.port", "A port must be between 1 and 65535")
-        for probe in _PROBES
+        for probe in probes
         for action in ("http_get", "grpc", "tcp_socket")
         if not 0 <= getattr(getattr(spec, probe), action).port <= _MAXIMUM_PORT
     ]
@@ -1259,7 +1268,8 @@ class Service:
             wanted.append(DEFAULT)
         # Adding a version does not touch its siblings' update times, as Google's system test shows.
         self._store.set_aliases(key, number, wanted, time=None)
-        self._relist(name)
+        if on_model or DEFAULT in wanted:
+            self._relist(name)
         return number
 
     # --- deletes -------------------------------------------------------------
