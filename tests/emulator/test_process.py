@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -19,7 +20,6 @@ from vertex_registry.emulator._service import SWITCHES
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from pathlib import Path
 
     # Google's client takes dictionaries where its types name messages.
     Client = Any
@@ -110,6 +110,17 @@ def test_a_file_that_is_no_database_ends_it(tmp_path: Path, capsys: pytest.Captu
     assert "is not an SQLite database" in capsys.readouterr().err
     assert data.read_text() == "My notes."
     assert signal.pthread_sigmask(signal.SIG_BLOCK, []) == before
+
+
+def test_addresses_that_nobody_can_read_end_it() -> None:
+    """With a sentence and status 2, and no traceback."""
+    with Path("/dev/full").open("wb") as full:
+        done = subprocess.run(COMMAND, stdout=full, stderr=subprocess.PIPE, text=True, check=False)
+
+    assert done.returncode == 2
+    assert done.stderr.splitlines() == [
+        "The addresses cannot be written: No space left on device. Let standard output go elsewhere."
+    ]
 
 
 @pytest.mark.parametrize("given", [["--assume", "nonsense"], ["--nonsense"], ["--grpc-port", "x"]])

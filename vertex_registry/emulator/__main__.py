@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import logging
+import os
 import signal
 import sys
 import textwrap
@@ -103,7 +104,14 @@ def _serve(options: argparse.Namespace, assume: dict[str, str], signals: set[sig
         print(error, file=sys.stderr)  # noqa: T201 - a command talks to people
         return 2
     with emulator:
-        print(json.dumps({"grpc": emulator.grpc, "rest": emulator.rest}), flush=True)  # noqa: T201 - likewise
+        try:
+            print(json.dumps({"grpc": emulator.grpc, "rest": emulator.rest}), flush=True)  # noqa: T201 - likewise
+        except OSError as error:
+            # Python writes once more when it ends.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            told = f"The addresses cannot be written: {error.strerror}. Let standard output go elsewhere."
+            print(told, file=sys.stderr)  # noqa: T201 - likewise
+            return 2
         signal.sigwait(signals)
     return 0
 
