@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 
     from google.protobuf.message import Message
 
+pytestmark = pytest.mark.no_cover  # to count costs much, and other tests reach each line
+
 BROKEN: Final = {
     grpc.StatusCode.INTERNAL,
     grpc.StatusCode.UNKNOWN,
