@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import socket
+import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from http.server import BaseHTTPRequestHandler, HTTPServer
@@ -20,6 +21,7 @@ from google.rpc import error_details_pb2, status_pb2
 
 from vertex_registry.emulator import DataFileError, Emulator, _service
 from vertex_registry.emulator._dispatch import APIS, BY_NAME, MODEL_SERVICE, RPCS
+from vertex_registry.emulator._grpc import _Worker
 from vertex_registry.emulator._rest import ROUTES
 
 if TYPE_CHECKING:
@@ -262,6 +264,20 @@ def test_clients_that_send_nothing_hold_nobody_up(emulator: Emulator, place: str
             channel.unary_unary(f"{service}/ListModels")(request, timeout=20)
         assert not any(call.done() for call in calls)
         hung.set()
+
+
+def test_a_worker_ends_while_others_take_over() -> None:
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        for _ in range(40):
+            worker = _Worker()
+            taking = threading.Thread(target=lambda worker=worker: [worker.take_over() for _ in range(20)])
+            taking.start()
+            worker.shutdown()
+            taking.join()
+    finally:
+        sys.setswitchinterval(interval)
 
 
 def test_v1beta1_is_the_same_on_the_wire() -> None:

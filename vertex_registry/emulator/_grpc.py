@@ -58,14 +58,16 @@ class _Worker(futures.Executor):
         self._todo: SimpleQueue[Callable[[], object] | None] = SimpleQueue()
         self._closed = threading.Event()
         self._done = 0
+        self._lock = threading.Lock()
         self.take_over()
         self._watcher = threading.Thread(target=self._watch, name="vertex-emulator-grpc-watch", daemon=True)
         self._watcher.start()
 
     def take_over(self) -> None:
         """Let another thread go on with what there is to do."""
-        self._thread = threading.Thread(target=self._work, name="vertex-emulator-grpc", daemon=True)
-        self._thread.start()
+        with self._lock:
+            self._thread = threading.Thread(target=self._work, name="vertex-emulator-grpc", daemon=True)
+            self._thread.start()
 
     def _work(self) -> None:
         while self._thread is threading.current_thread():
@@ -102,8 +104,10 @@ class _Worker(futures.Executor):
         self._closed.set()
         self._watcher.join()
         self._todo.put(None)
+        with self._lock:
+            last = self._thread  # it is started, and so it can be joined
         if wait:
-            self._thread.join()
+            last.join()
 
 
 class GrpcServer:

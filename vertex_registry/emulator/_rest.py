@@ -327,7 +327,7 @@ def _field_mistakes(field: Any, name: str, value: Any, path: str) -> Iterator[tu
         for at, (key, inner) in enumerate(value.items()):
             entry = f"{place}[{at}]"
             yield from _value_mistakes(inner_field, "value", inner, entry, f"{entry}.value", (field, {key: inner}))
-    elif not field.is_repeated:
+    elif field.default_value != []:  # it is not repeated; the oldest protobuf that we take has no other word for it
         yield from _value_mistakes(field, name, value, path, place, (field, value))
     elif isinstance(value, list):
         for at, inner in enumerate(value):
