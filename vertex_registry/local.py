@@ -9,6 +9,7 @@ from vertex_registry.errors import ConflictError, InvalidArgumentError
 
 if TYPE_CHECKING:
     import os
+    from types import TracebackType
 
     from vertex_registry.emulator import Emulator
 
@@ -25,6 +26,13 @@ class LocalRegistry(RegistryClient):
         super().__init__(
             **{"project": "local-project", "location": "us-central1"} | settings | {"endpoint": emulator.grpc}
         )
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        super().__exit__(kind, error, trace)
+        # It minds that a planned fault is left.
+        self.emulator.__exit__(kind, error, trace)
 
     def close(self) -> None:
         """End the connection and the emulator; a second time does nothing."""

@@ -187,6 +187,15 @@ def test_nothing_is_sent_on_construction() -> None:
         registry.get_version("churn")
 
 
+def test_leaving_a_local_registry_with_a_planned_fault_left_fails() -> None:
+    """Its emulator ends with it, and minds what no request met."""
+    registry = local_registry()
+    registry.emulator.fail("GetModel", "ABORTED")
+
+    with pytest.raises(AssertionError, match="GetModel: ABORTED"), registry:
+        pass
+
+
 def test_a_local_registry_in_a_file(tmp_path: Path) -> None:
     """What a local registry keeps in a file is there when it is opened again; one at a time has it open."""
     path = tmp_path / "registry.db"

@@ -42,6 +42,7 @@ with RegistryClient(endpoint=sys.argv[1], retry=retry) as registry:
 def emulator(request: pytest.FixtureRequest) -> Iterator[Emulator]:
     with Emulator(polls_until_done=request.param) as emulator:
         yield emulator
+        emulator.forget_faults()  # which of them are met depends on when Ctrl-C comes
 
 
 def interrupt(endpoint: str, when: str, call: str = REGISTERING) -> str:

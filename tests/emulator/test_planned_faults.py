@@ -189,6 +189,47 @@ def test_planned_faults_can_be_forgotten(emulator: Emulator, client: Client, pla
     assert list(client.list_models(parent=place)) == []
 
 
+def test_leaving_with_a_planned_fault_left_fails(connect: Connect, place: str) -> None:
+    """It names what no request met, also what was met less often than planned; the emulator is closed first."""
+    emulator = Emulator()
+    emulator.fail("ListModels", "UNAVAILABLE", times=3)
+    emulator.fail("GetModel", delay=1)
+    emulator.fail("GetModel", "ABORTED", drop=True)
+    emulator.fail("UpdateModel", stale_etag=True)
+    with pytest.raises(exceptions.ServiceUnavailable):
+        connect(emulator).list_models(parent=place)
+
+    with pytest.raises(AssertionError) as caught, emulator:
+        pass
+
+    assert str(caught.value) == (
+        "No request met what was planned: ListModels: UNAVAILABLE, 2 times; GetModel: a delay; GetModel: ABORTED and"
+        " a dropped connection; UpdateModel: a stale etag. If that is right, call forget_faults()."
+    )
+    with pytest.raises(requests.ConnectionError):
+        requests.get(f"{emulator.rest}/emulator/health", timeout=10)
+
+
+def test_leaving_replaces_no_other_exception() -> None:
+    """Why a test failed is what it shows; and what was reset or forgotten is not left."""
+    emulator = Emulator(grpc_port=None, rest_port=None)
+    emulator.fail("GetModel", "ABORTED")
+    with pytest.raises(ZeroDivisionError), emulator:
+        raise ZeroDivisionError
+    for take_back in (Emulator.reset, Emulator.forget_faults):
+        with Emulator(grpc_port=None, rest_port=None) as other:
+            other.fail("GetModel", "ABORTED")
+            take_back(other)
+
+
+def test_closing_minds_no_planned_fault() -> None:
+    """It may be called while another exception is on its way."""
+    emulator = Emulator(grpc_port=None, rest_port=None)
+    emulator.fail("GetModel", "ABORTED")
+
+    emulator.close()
+
+
 def test_other_processes_plan_faults_over_http(emulator: Emulator, connect: Connect, place: str) -> None:
     """They plan them, see what is left of them, see the requests that came, and reset everything."""
     base = f"{emulator.rest}/emulator"

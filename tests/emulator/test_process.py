@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+import requests
 from google.api_core import exceptions
 
 from vertex_registry.emulator import DataFileError, Emulator
@@ -81,7 +82,7 @@ def test_a_killed_emulator_loses_nothing_it_answered(
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_ends_it_cleanly(number: signal.Signals, tmp_path: Path) -> None:
-    """With status 0, one line of output and nothing else; nobody else has the file until then, and it lies alone."""
+    """With status 0, one line of output and nothing else, also of a fault that is left; then the file is free."""
     data = tmp_path / "data"
     command = [*COMMAND, "--data", str(data), "--assume", "list-lag=2", "--polls-until-done", "1"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
@@ -89,6 +90,8 @@ def test_a_signal_ends_it_cleanly(number: signal.Signals, tmp_path: Path) -> Non
         addresses = _Addresses(process.stdout.readline())
         with pytest.raises(DataFileError, match="is open in another emulator"):
             Emulator(data)
+        planned = {"rpc": "GetModel", "code": "ABORTED"}
+        assert requests.post(f"{addresses.rest}/emulator/faults", json=planned, timeout=10).ok
         process.send_signal(number)
         rest, errors = process.communicate(timeout=60)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import logging
 import os
@@ -103,7 +104,8 @@ def _serve(options: argparse.Namespace, assume: dict[str, str], signals: set[sig
     except (DataFileError, ValueError, OSError) as error:
         print(error, file=sys.stderr)  # noqa: T201 - a command talks to people
         return 2
-    with emulator:
+    # Not left as a test leaves it: a fault that is left is the affair of the process that planned it.
+    with contextlib.closing(emulator):
         try:
             print(json.dumps({"grpc": emulator.grpc, "rest": emulator.rest}), flush=True)  # noqa: T201 - likewise
         except OSError as error:

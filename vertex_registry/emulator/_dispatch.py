@@ -290,6 +290,11 @@ class Fault:
             if wrong:
                 raise ValueError(sentence)
 
+    def __str__(self) -> str:
+        mishaps = (self.code, self.drop and "a dropped connection", self.stale_etag and "a stale etag")
+        told = " and ".join(mishap for mishap in mishaps if mishap) or "a delay"
+        return f"{self.rpc}: {told}" + (f", {self.times} times" if self.times > 1 else "")
+
     @property
     def failure(self) -> Failure | None:
         """What the request, or its operation, fails with."""

@@ -48,6 +48,9 @@ class Emulator:
         with Emulator() as emulator:
             channel = grpc.insecure_channel(emulator.grpc)
 
+    Whoever leaves the ``with`` while a planned fault is left gets an ``AssertionError`` that names it: a test that
+    planned what no request met has not tested it. No other exception is replaced by it, and ``close`` never raises it.
+
     Args:
         data: A file to keep everything in; None keeps it in memory. One emulator at a time holds a file.
         host: The address to listen on. Anything but a loopback address lets others in: nobody is asked who they are.
@@ -152,6 +155,10 @@ class Emulator:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self.close()
+        if kind is None and (left := self.faults()):
+            raise AssertionError(
+                f"No request met what was planned: {'; '.join(map(str, left))}. If that is right, call forget_faults()."
+            )
 
     def __repr__(self) -> str:
         return f"<Emulator grpc={self.grpc or None} rest={self.rest or None}>"
