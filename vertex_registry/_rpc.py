@@ -69,6 +69,9 @@ _LOST: Final = frozenset({"UNAVAILABLE", "DEADLINE_EXCEEDED", "INTERNAL", "UNKNO
 _REFUSED: Final = frozenset({"RESOURCE_EXHAUSTED"})
 _NEVER: Final[frozenset[str]] = frozenset()
 
+#: The seconds that an answer from far away is given, however little is left of what a call or a wait may take.
+_MOMENT: Final = 1.0
+
 
 @attrs.frozen
 class Method:
@@ -370,7 +373,8 @@ class Connection:
         """
         name = operation.name
         while not operation.done:
-            operation = self.call("GetOperation", look(name), name, self.budget(min(self._retry.calls, budget.left())))
+            seconds = min(self._retry.calls, max(_MOMENT, budget.left()))
+            operation = self.call("GetOperation", look(name), name, self.budget(seconds))
             if operation.done:
                 break
             seconds = min(max(0.05, budget.spent() / 5), self._retry.most, budget.left())
@@ -396,8 +400,8 @@ class Connection:
         start = self._retry.clock()
         outcome = "OK"
         try:
-            # A budget that is used up still lets the first try of a call go out, for a moment.
-            timeout = max(0.05, min(method.deadline, budget.left()))
+            # A budget that is used up still lets a try go out: one that is not answered in time is lost for nothing.
+            timeout = max(0.05, min(method.deadline, max(budget.left(), min(_MOMENT, budget.seconds))))
             send = getattr(self._client, method.call)
             with _translated():
                 metadata = self._metadata(rpc)

@@ -263,6 +263,17 @@ def test_an_operation_that_does_not_end(
     assert max(clock.slept) == 10
 
 
+@pytest.mark.plain
+@pytest.mark.looks(10_000)
+def test_a_last_look_has_the_time_that_an_answer_takes(
+    connect: Callable[..., RegistryClient], emulator: Emulator, clock: Clock, name: Text, source: Text
+) -> None:
+    """However little is left of the budget, and though the answer comes from far away."""
+    emulator.fail("GetOperation", delay=0.2, times=2)
+    with pytest.raises(OperationTimeoutError, match="is still running after 0.05 s"):
+        connect(retry=patient(clock, operations=0.05)).register_version(name(), source())
+
+
 @pytest.mark.looks(10_000)
 def test_a_name_whose_first_upload_does_not_end(
     connect: Callable[..., RegistryClient], clock: Clock, name: Text, source: Text
