@@ -300,6 +300,10 @@ def test_requests_are_written_down_without_their_tokens(emulator: Emulator, plac
         ("referer", "http://x/?access_token=s3cret", "", "http://x/?access_token=s3cret"),
         ("x-amz-security-token", "s3cret", "", "s3cret"),
         ("x-my-credentials", "s3cret", "", "s3cret"),
+        ("x-goog-iap-jwt-assertion", "s3cret", "", "s3cret"),
+        ("x-auth", "s3cret", "", "s3cret"),
+        ("x-secret", "s3cret", "", "s3cret"),
+        ("x-password", "s3cret", "", "s3cret"),
     ],
 )
 def test_whatever_may_be_a_credential_is_hashed(

@@ -524,10 +524,20 @@ def test_a_read_mask_comes_in_two_spellings(paths: list[str], expected: tuple[st
 
 @pytest.mark.parametrize(
     "path",
-    ["nonsense", "", ".", "name.x", "labels.team", "container_spec.ports.container_port", "name ", "display_Name"],
+    [
+        "nonsense",
+        "",
+        ".",
+        "name.x",
+        "labels.team",
+        "container_spec.ports.container_port",
+        "name ",
+        "display_Name",
+        "metadata.stringValue",
+    ],
 )
 def test_a_path_that_is_not_there_is_refused(path: str) -> None:
-    """Neither mask takes a path that does not exist, or that goes through a map or a repeated field."""
+    """Neither mask takes a path that does not exist, or that goes through a map, a repeated field or JSON."""
     for parse in (parse_read_mask, parse_update_mask):
         with pytest.raises(Failure, match="there is no such field") as caught:
             parse(["name", path], MODEL)

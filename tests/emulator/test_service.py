@@ -933,10 +933,7 @@ def test_what_was_taken_can_be_read_again(
     request = types.UpdateExplanationDatasetRequest.pb()
     refused = 0
     for depth in range(35, 50):
-        value = struct_pb2.Value(string_value="x")
-        for _ in range(depth):
-            value = struct_pb2.Value(list_value=struct_pb2.ListValue(values=[value]))
-        asked = request(model=bare, examples={"nearest_neighbor_search_config": value})
+        asked = request(model=bare, examples={"nearest_neighbor_search_config": nested(depth)})
         try:
             client.update_explanation_dataset(types.UpdateExplanationDatasetRequest.wrap(asked)).result()
         except (exceptions.BadRequest, ParseError):  # over REST the client itself may refuse to read it
@@ -945,6 +942,53 @@ def test_what_was_taken_can_be_read_again(
         assert [found.name for found in client.list_models(parent=place)] == [bare]
         client.get_model(name=f"{bare}@1")
     assert 0 < refused < 15
+
+
+def nested(depth: int) -> struct_pb2.Value:
+    """A value that lies so many lists deep."""
+    value = struct_pb2.Value(string_value="x")
+    for _ in range(depth):
+        value = struct_pb2.Value(list_value=struct_pb2.ListValue(values=[value]))
+    return value
+
+
+def test_what_was_taken_over_grpc_can_be_read_over_rest(
+    start: Start, connect: Connect, upload: Upload, place: str
+) -> None:
+    """A reader of JSON goes less deep than one of bytes: what it could not read of a list is refused as well."""
+    emulator = start()
+    client, reader = connect(emulator, "grpc"), connect(emulator, "rest")
+    bare = upload(client).partition("@")[0]
+    evaluation = client.import_model_evaluation(parent=bare, model_evaluation={"display_name": "e"}).name
+    upload_request, import_request = types.UploadModelRequest.pb(), types.ImportModelEvaluationRequest.pb()
+    slices_request = types.BatchImportModelEvaluationSlicesRequest.pb()
+    refused = 0
+    for depth in range(35, 50):
+        value = nested(depth)
+        asked = upload_request(parent=place, parent_model=bare)
+        asked.model.MergeFrom(
+            types.Model.pb()(display_name="m", metadata=value, metadata_schema_uri="gs://bucket/schema.yaml")
+        )
+        asked.model.container_spec.image_uri = "a/b"
+        evaluated = import_request(parent=bare, model_evaluation={"metrics": value})
+        sliced = slices_request(parent=evaluation, model_evaluation_slices=[{"metrics": value}])
+        for call, request in (
+            (client.upload_model, types.UploadModelRequest.wrap(asked)),
+            (client.import_model_evaluation, types.ImportModelEvaluationRequest.wrap(evaluated)),
+            (
+                client.batch_import_model_evaluation_slices,
+                types.BatchImportModelEvaluationSlicesRequest.wrap(sliced),
+            ),
+        ):
+            try:
+                call(request)
+            except exceptions.InvalidArgument:
+                refused += 1
+        list(reader.list_models(parent=place))
+        list(reader.list_model_versions(name=bare))
+        list(reader.list_model_evaluations(parent=bare))
+        list(reader.list_model_evaluation_slices(parent=evaluation))
+    assert 0 < refused < 45
 
 
 # --- evaluations -------------------------------------------------------------

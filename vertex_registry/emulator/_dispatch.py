@@ -353,7 +353,7 @@ class Request:
 
 
 # Metadata that may carry a credential has one of these in its name. A Referer is an address, which may have a token.
-_SECRET: Final = re.compile("authori[sz]ation|authority-selector|cookie|api-key|token|credential|referer")
+_SECRET: Final = re.compile("auth(?!ority$)|cookie|key|token|credential|referer|assertion|secret|passw")
 # What may stand before a credential and is none.
 _SCHEME: Final = re.compile(r"(?P<scheme>Bearer|Basic) +(?P<secret>.*)", re.IGNORECASE | re.DOTALL)
 # How many requests are remembered, and how many bytes of messages.

@@ -40,7 +40,9 @@ _CODES: Final = {code.value[0]: code for code in grpc.StatusCode}
 _LONGEST_MESSAGE: Final = 2400
 _LONGEST_DETAIL: Final = 1200
 # The seconds after which another thread takes over from one that gets nothing done while there is something to do.
+# Where one is held up the next may be too: it is waited for half as long, down to the least.
 _HELD_UP: Final = 0.1
+_LEAST: Final = 0.005
 # The seconds that requests under way have when the server stops.
 _GRACE: Final = 2.0
 
@@ -79,10 +81,13 @@ class _Worker(futures.Executor):
             self._done += 1
 
     def _watch(self) -> None:
-        done = -1
-        while not self._closed.wait(_HELD_UP):
+        done, patience = -1, _HELD_UP
+        while not self._closed.wait(patience):
             if self._done == done and not self._todo.empty():
                 self.take_over()
+                patience = max(patience / 2, _LEAST)
+            else:
+                patience = _HELD_UP
             done = self._done
 
     def submit(self, function: Callable[..., Any], /, *given: Any, **named: Any) -> futures.Future[Any]:

@@ -523,6 +523,8 @@ def _armour(sealed: bytes) -> str:
 
 EVERYTHING: Final = "*"
 
+_JSON: Final = frozenset(f"google.protobuf.{name}" for name in ("Value", "Struct", "ListValue"))
+
 
 def parse_read_mask(paths: Iterable[str], descriptor: Descriptor) -> tuple[str, ...]:
     """The paths to read, in snake_case, each once; none of them where everything is to be read.
@@ -569,7 +571,8 @@ def _parse_path(field: str, path: str, descriptor: Descriptor) -> str:
     """The path in snake_case.
 
     FieldMask: "A repeated field is not allowed except at the last position of a paths string", and a map is a repeated
-    field. AIP-161 would let a mask name the keys of a map; that Vertex does not is a guess.
+    field. AIP-161 would let a mask name the keys of a map; that Vertex does not is a guess. What is any JSON is a whole
+    too: what a mask would leave of it might be no value at all.
     """
     if path == EVERYTHING:
         return path
@@ -580,5 +583,6 @@ def _parse_path(field: str, path: str, descriptor: Descriptor) -> str:
         if not found:
             raise invalid_argument((field, f"Invalid path {path[:_SHOWN]!r}: there is no such field"))
         names.append(found.name)
-        within = found.message_type if found.has_presence else None
+        is_whole = not found.has_presence or (found.message_type and found.message_type.full_name in _JSON)
+        within = None if is_whole else found.message_type
     return ".".join(names)

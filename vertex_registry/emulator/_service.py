@@ -37,7 +37,6 @@ from google.cloud.aiplatform_v1 import types
 from google.cloud.location import locations_pb2
 from google.longrunning import operations_pb2
 from google.protobuf import empty_pb2, json_format
-from google.protobuf.message import DecodeError, EncodeError
 
 from vertex_registry.emulator._query import (
     Operator,
@@ -235,7 +234,6 @@ _KMS_RE: Final = re.compile(r"projects/[^/]+/locations/(?P<location>[^/]+)/keyRi
 DEFAULT: Final = "default"
 
 
-@functools.lru_cache(maxsize=4096)
 def project_number(project: str) -> str:
     """The number of a project: itself, if it is one; else one that follows from the id.
 
@@ -467,11 +465,16 @@ def _with_values(model: Any) -> tuple[tuple[Any, str], ...]:
     return (model, "metadata"), (model, "explanation_spec"), (model.container_spec, "deployment_timeout")
 
 
+# How deep JSON may be that protobuf reads, as an entry of a list: a hundred messages, of which the list is one.
+_DEEPEST: Final = 99
+
+
 def _check_values(field: str, message: Message) -> Violations:
-    """Refuse what has no JSON, such as a number that is none: it could not be answered over REST."""
+    """Refuse what has no JSON that can be read, such as a number that is none: it could not be answered over REST."""
     try:
-        json_format.MessageToDict(message)
-    except (json_format.Error, ValueError, TypeError):
+        shown = json_format.MessageToDict(message)
+        json_format.ParseDict(shown, type(message)(), max_recursion_depth=_DEEPEST)
+    except (json_format.Error, ValueError, TypeError, RecursionError):
         return [(field, "The value cannot be represented in JSON")]
     return []
 
@@ -993,7 +996,7 @@ class Service:
         """Now, in microseconds since 1970, and never before what was now already."""
         time = self._clock()
         with self._time_lock:
-            self._latest = max(self._latest, round((time - _EPOCH) / _MICROSECOND))
+            self._latest = max(self._latest, (time - _EPOCH) // _MICROSECOND)
             return self._latest
 
     def _free_id(self, is_taken: Callable[[str], bool]) -> str:
@@ -1513,16 +1516,11 @@ def _describe(version: Any) -> None:
 
 
 def _with_examples(view: View, examples: Any) -> Any:
-    """The version with other examples.
-
-    They lie deeper in a model than in the request, and protobuf reads what is a hundred messages deep and no more.
-    """
+    """The version with other examples, which lie deeper in a model than in the request."""
     version = _Model.FromString(view.version_body)
     version.explanation_spec.parameters.examples.CopyFrom(examples)
-    try:
-        _Models.FromString(_Models(models=[version]).SerializeToString())
-    except (DecodeError, EncodeError) as error:
-        raise invalid_argument(("examples", "The value is nested too deeply")) from error
+    if _check_values("examples", version):
+        raise invalid_argument(("examples", "The value is nested too deeply"))
     return version
 
 
