@@ -441,6 +441,30 @@ def test_one_of_many_creators_of_an_id_wins(emulator: Emulator, connect: Connect
 # --- artifacts ---------------------------------------------------------------
 
 
+def _json(body: str) -> bytes:
+    return f"HTTP/1.0 200 OK\r\n\r\n{body}".encode()
+
+
+#: What a server sends that is no Cloud Storage, by the bucket that is asked for.
+ODD = {
+    "list": _json("[]"),
+    "null": _json("null"),
+    "items-number": _json('{"items": 5}'),
+    "items-null": _json('{"items": null}'),
+    "items-of-nothing": _json('{"items": [{}]}'),
+    "items-of-text": _json('{"items": ["a"]}'),
+    "name-number": _json('{"items": [{"name": 5}]}'),
+    "deep": _json("[" * 100_000),
+    "no-json": _json("<html>"),
+    "no-text": b"HTTP/1.0 200 OK\r\n\r\n\xff",
+    "short": b"HTTP/1.0 200 OK\r\nContent-Length: 9\r\n\r\n{}",
+    "endless-length": b"HTTP/1.0 200 OK\r\nContent-Length: 99999999999999999999\r\n\r\n{}",
+    "no-http": b"\x00\x00\x12\x04\x00\r\n\r\n",
+    "no-status": b"HTTP/1.0 nonsense\r\n\r\n",
+    "more-and-more": _json('{"nextPageToken": "again"}'),
+}
+
+
 class _Storage(BaseHTTPRequestHandler):
     """Cloud Storage's list of objects, for one bucket, in pages of two."""
 
@@ -457,6 +481,10 @@ class _Storage(BaseHTTPRequestHandler):
     ]
 
     def do_GET(self) -> None:
+        bucket = self.path.split("/")[4]
+        if bucket in ODD:
+            self.wfile.write(ODD[bucket])
+            return
         _, _, query = self.path.partition("?")
         parameters = dict(part.split("=") for part in query.split("&"))
         prefix = parameters["prefix"].replace("%2F", "/")
@@ -525,6 +553,17 @@ def test_a_storage_that_does_not_answer_is_said(start: Start, connect: Connect, 
 
     with pytest.raises(exceptions.ServiceUnavailable, match=address):
         upload(client, container_spec=SKLEARN)
+
+
+@pytest.mark.parametrize("bucket", ODD)
+def test_a_storage_that_answers_oddly_is_said(
+    start: Start, connect: Connect, upload: Upload, storage: str, bucket: str
+) -> None:
+    """As one that does not answer, also if it gives one page after another for ever."""
+    client = connect(start(storage=storage))
+
+    with pytest.raises(exceptions.ServiceUnavailable, match=f"The storage at http://{storage} does not answer: "):
+        upload(client, artifact_uri=f"gs://{bucket}/x", container_spec=SKLEARN)
 
 
 def test_every_prebuilt_framework_has_its_files() -> None:

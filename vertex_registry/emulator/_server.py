@@ -336,11 +336,11 @@ def _look_up_in(storage: str) -> Callable[[str, str], Sequence[str]]:
         url = f"{base}/storage/v1/b/{urllib.parse.quote(bucket, safe='')}/o?"
         names: list[str] = []
         try:
-            while True:
+            for _ in range(_MOST_PAGES):
                 # The address is the one that was given.
                 with urllib.request.urlopen(url + urllib.parse.urlencode(query), timeout=10) as answer:  # noqa: S310
                     found: Any = json.load(answer)
-                names += (item["name"] for item in found.get("items", ()))
+                names += _names_in(found)
                 if not found.get("nextPageToken"):
                     return tuple(names)
                 query["pageToken"] = found["nextPageToken"]
@@ -350,7 +350,21 @@ def _look_up_in(storage: str) -> Callable[[str, str], Sequence[str]]:
                     # A bucket that is not there holds nothing.
                     return ()
                 raise unavailable(f"The storage at {base} answered {error.code} when it was asked.") from error
-        except (OSError, ValueError) as error:
+        except Exception as error:
+            # Whatever can be wrong with an answer is the storage's mistake.
             raise unavailable(f"The storage at {base} does not answer: {type(error).__name__}.") from error
+        raise unavailable(f"The storage at {base} does not answer: its list of {prefix or bucket} has no end.")
 
     return look_up
+
+
+#: So many pages, of a thousand names each, no directory of a model's files fills.
+_MOST_PAGES: Final = 100
+
+
+def _names_in(found: Any) -> list[str]:
+    """The names in a page of a list of objects."""
+    names = [item["name"] for item in found.get("items", [])]
+    if not all(isinstance(name, str) for name in names):
+        raise TypeError
+    return names
