@@ -237,6 +237,20 @@ def test_a_file_must_have_a_name() -> None:
         Emulator("")
 
 
+@pytest.mark.parametrize("name", [":memory:", "file:data?mode=memory", "file:data", "file::memory:?cache=shared"])
+def test_every_name_is_the_name_of_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    """Also one that means something else to SQLite, such as memory: what is written is there again."""
+    monkeypatch.chdir(tmp_path)
+    for time in (0, 7):
+        store = Store(name)
+        assert store.latest_create_time() == time
+        with store.writing():
+            store.add_model(PLACE, f"m{time}", display_name="m", base_model="", time=7, body=b"")
+        store.close()
+
+    assert [path.name for path in tmp_path.iterdir()] == [name]
+
+
 def test_one_emulator_at_a_time_has_a_file(tmp_path: Path) -> None:
     """A second one is refused until the first one is closed, also before anything is written."""
     data = tmp_path / "data"

@@ -33,6 +33,7 @@ import contextlib
 import json
 import sqlite3
 import threading
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 if TYPE_CHECKING:
@@ -739,10 +740,14 @@ def _open(path: str | None) -> sqlite3.Connection:
         raise DataFileError(
             "The data file has no name. Name one, or none at all to keep everything in memory.", path=""
         )
-    # Whoever holds the file holds it for long: there is nothing to wait for.
+    # Whoever holds the file holds it for long: there is nothing to wait for. Only a name that begins with a folder is
+    # always the name of a file: SQLite knows others, such as ":memory:" and "file:x?mode=memory".
     try:
         database = sqlite3.connect(
-            ":memory:" if path is None else path, timeout=0, isolation_level=None, check_same_thread=False
+            ":memory:" if path is None else Path(path).absolute(),
+            timeout=0,
+            isolation_level=None,
+            check_same_thread=False,
         )
     except sqlite3.Error as error:
         raise DataFileError(f"The data file {path} cannot be opened: {error}.", path=str(path)) from error
