@@ -174,3 +174,23 @@ def test_a_file_is_opened_again(start: Start, connect: Connect, upload: Upload, 
     with pytest.raises(exceptions.NotFound):
         client.get_model(name=f"{bare}@gold")
     assert upload(client, under=bare) == f"{bare}@3"
+
+
+@pytest.mark.parametrize("lag", ["0", "3"])
+def test_a_file_is_opened_under_another_assumption(
+    start: Start, connect: Connect, upload: Upload, place: str, tmp_path: Path, lag: str
+) -> None:
+    """Lists find a model at once by the labels that they show of it now, however much writes lag."""
+    data = tmp_path / "data"
+    first = start(data, assume={"label-wins": "model"})
+    client = connect(first)
+    bare = upload(client, model_id="mine", labels={"k": "version"}).partition("@")[0]
+    client.update_model(request={"model": {"name": bare, "labels": {"k": "model"}}, "update_mask": "labels"})
+    first.close()
+
+    client = connect(start(data, assume={"list-lag": lag}))
+
+    (model,) = client.list_models(parent=place)
+    assert dict(model.labels) == {"k": "version"}
+    assert list(client.list_models(request={"parent": place, "filter": "labels.k=version"})) == [model]
+    assert list(client.list_models(request={"parent": place, "filter": "labels.k=model"})) == []

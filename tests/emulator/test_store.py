@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
+import tracemalloc
 from typing import TYPE_CHECKING, Any
 
 import grpc
@@ -174,6 +175,61 @@ def test_a_transaction_is_all_or_nothing(lag: int) -> None:
     for _ in range(lag + 1):
         store.count_list()
         assert store.list_models(PLACE, [], [], NEWEST) == []
+    store.close()
+
+
+def test_a_lag_costs_nothing_until_somebody_lists() -> None:
+    """However many writes there are before the next list, no image of them is kept; the list that is due shows all."""
+    store = Store(None, list_lag=2)
+    with store.writing():
+        key = store.add_model(PLACE, "m", display_name="", base_model="", time=0, body=b"")
+    tracemalloc.start()
+    for number in range(1, 101):
+        with store.writing():
+            store.add_version(key, number, time=number, labels={"a": "b"}, body=b"x" * 1000)
+    size, _ = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+
+    assert size < 100_000
+    for _ in range(2):
+        store.count_list()
+        assert store.listed_model(key) is None
+    store.count_list()
+    row = store.listed_model(key)
+    assert row is not None
+    assert len(store.list_versions(row, [LabelCondition("a", "b")], OLDEST)) == 100
+    store.close()
+
+
+def test_a_list_between_two_writes_tells_them_apart() -> None:
+    """Each becomes visible by itself, also a model that is deleted and one that is made anew."""
+    store = Store(None, list_lag=2)
+    seen = []
+
+    def see() -> None:
+        store.count_list()
+        seen.append([(view.id, view.number) for view in store.list_models(PLACE, [], [], NEWEST)])
+
+    for _ in range(2):
+        with store.writing():
+            key = store.add_model(PLACE, "m", display_name="", base_model="", time=0, body=b"")
+            store.add_version(key, 1, time=0, labels={}, body=b"")
+            store.set_aliases(key, 1, ["default"], time=None)
+        see()
+        with store.writing():
+            store.add_version(key, 2, time=0, labels={}, body=b"")
+            store.set_aliases(key, 2, ["default"], time=None)
+        see()
+        row = store.model(PLACE, "m")
+        assert row is not None
+        with store.writing():
+            store.delete_model(row)
+        see()
+    see()
+    see()
+    see()
+
+    assert seen == [[], [], [("m", 1)], [("m", 2)], [], [("m", 1)], [("m", 2)], [], []]
     store.close()
 
 

@@ -989,6 +989,7 @@ class Service:
         with store.writing():
             for place, model in store.listed_otherwise(wins):
                 self._relist(Name(place, model, None))
+            store.show_in_lists()
 
     # --- names, views and lists ----------------------------------------------
 

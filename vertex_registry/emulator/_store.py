@@ -23,7 +23,8 @@ it writes in one transaction, which is on the disk before the request is answere
 write-ahead log). The connection holds the file's exclusive lock for as long as it is open.
 
 A list may be made to lag behind (``list_lag``). Lists then read a second database in memory with the same tables, into
-which the image of a model, as it was after each write, is copied when so many further lists have been answered.
+which the image of a model that was written is copied when so many further lists have been answered. All writes between
+two lists are due at once, so that the image is taken when the next list is asked for, of the last of them.
 """
 
 from __future__ import annotations
@@ -226,7 +227,10 @@ class Page(NamedTuple):
 
 
 class Store:
-    """The state of an emulator. Call its methods within ``reading()`` or ``writing()``."""
+    """The state of an emulator. Call its methods within ``reading()`` or ``writing()``.
+
+    Where lists lag, they show nothing of a file that is opened until ``show_in_lists()``.
+    """
 
     def __init__(self, path: str | None, *, list_lag: int = 0) -> None:
         self._lock = threading.RLock()
@@ -235,6 +239,7 @@ class Store:
         self._lag = list_lag
         self._lists_answered = 0
         self._touched: set[int] = set()
+        self._written: set[int] = set()
         self._due: collections.deque[tuple[int, int, dict[str, list[tuple[Any, ...]]]]] = collections.deque()
         self._lists = "main"
         if list_lag:
@@ -242,8 +247,6 @@ class Store:
             self._database.execute("ATTACH ':memory:' AS lagging")
             for statement in _statements(_LISTED_TABLES.format(schema="lagging")):
                 self._database.execute(statement)
-            for table in _LISTED:
-                self._database.execute(f"INSERT INTO lagging.{table} SELECT * FROM main.{table}")  # noqa: S608 - names of ours
         self.under_way: int = self._one("SELECT count(*) FROM operations WHERE looks IS NOT NULL")[0]
 
     def close(self) -> None:
@@ -276,16 +279,16 @@ class Store:
                         f"The data file {self._path} cannot be written: {error}.", path=str(self._path)
                     ) from error
                 raise
-            self._remember()
+            if self._lag:
+                self._written |= self._touched
+            self._touched.clear()
 
     def clear(self) -> None:
         """Forget everything."""
         with self.writing():
             for table in (*_LISTED, "aliases", "operations", "evaluations", "slices"):
                 self._database.execute(f"DELETE FROM main.{table}")  # noqa: S608 - names of ours
-                if self._lag and table in _LISTED:
-                    self._database.execute(f"DELETE FROM lagging.{table}")  # noqa: S608 - names of ours
-            self._due.clear()
+            self.show_in_lists()
             self.under_way = 0
 
     def latest_create_time(self) -> int:
@@ -709,6 +712,13 @@ class Store:
         """A list is about to be answered: show it the writes that are due."""
         if not self._lag:
             return
+        for model in sorted(self._written):
+            image = {
+                table: self._all(f"SELECT * FROM main.{table} WHERE {column} = ?", model)  # noqa: S608 - names of ours
+                for table, column in _LISTED.items()
+            }
+            self._due.append((self._lists_answered + self._lag, model, image))
+        self._written.clear()
         self._lists_answered += 1
         while self._due and self._due[0][0] < self._lists_answered:
             _, model, image = self._due.popleft()
@@ -718,16 +728,15 @@ class Store:
                     marks = ", ".join("?" * len(row))
                     self._database.execute(f"INSERT INTO lagging.{table} VALUES ({marks})", row)  # noqa: S608 - names of ours
 
-    def _remember(self) -> None:
-        """A transaction has ended: lists shall see the models it wrote after so many further lists."""
+    def show_in_lists(self) -> None:
+        """Let lists show everything as it is now: nothing of it is due later."""
         if self._lag:
-            for model in sorted(self._touched):
-                image = {
-                    table: self._all(f"SELECT * FROM main.{table} WHERE {column} = ?", model)  # noqa: S608 - names of ours
-                    for table, column in _LISTED.items()
-                }
-                self._due.append((self._lists_answered + self._lag, model, image))
+            for table in _LISTED:
+                self._database.execute(f"DELETE FROM lagging.{table}")  # noqa: S608 - names of ours
+                self._database.execute(f"INSERT INTO lagging.{table} SELECT * FROM main.{table}")  # noqa: S608 - names of ours
         self._touched.clear()
+        self._written.clear()
+        self._due.clear()
 
 
 _OPERATION: Final = "parent, model, id, looks, target, rpc, api, request, failure, body"
