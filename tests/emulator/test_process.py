@@ -115,6 +115,20 @@ def test_a_file_that_is_no_database_ends_it(tmp_path: Path, capsys: pytest.Captu
     assert signal.pthread_sigmask(signal.SIG_BLOCK, []) == before
 
 
+def test_a_file_that_is_damaged_ends_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """With a sentence and status 2."""
+    data = tmp_path / "data"
+    Emulator(data).close()
+    with data.open("r+b") as file:
+        file.seek(4096)
+        file.write(b"\xff" * 200_000)
+
+    assert main(["--data", str(data), "--grpc-port", "0", "--rest-port", "0"]) == 2
+
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"The data file {data} is damaged: ")
+
+
 def test_addresses_that_nobody_can_read_end_it() -> None:
     """With a sentence and status 2, and no traceback."""
     with Path("/dev/full").open("wb") as full:

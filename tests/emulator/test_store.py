@@ -279,6 +279,48 @@ def test_a_file_of_another_format_is_refused(tmp_path: Path) -> None:
         Emulator(data)
 
 
+def damage(data: Path, table: str) -> None:
+    """Write over the first page of a table or an index, or cut off all of the file but its first page."""
+    with sqlite3.connect(data) as ours:
+        (page,) = ours.execute("SELECT rootpage FROM sqlite_schema WHERE name = ?", (table,)).fetchone() or (0,)
+        (size,) = ours.execute("PRAGMA page_size").fetchone()
+    ours.close()
+    content = data.read_bytes()
+    begin = (page - 1) * size
+    data.write_bytes(content[:begin] + b"\xff" * size + content[begin + size :] if page else content[:size])
+
+
+@pytest.mark.parametrize("table", ["models", "versions", "operations_under_way", "listing", "all"])
+def test_a_file_that_is_damaged_is_refused(tmp_path: Path, table: str) -> None:
+    """With a sentence, and it is free again."""
+    data = tmp_path / "data"
+    Emulator(data).close()
+    whole = data.read_bytes()
+    damage(data, table)
+
+    with pytest.raises(DataFileError, match=r"data is damaged: .* is malformed\. Put a copy of it") as caught:
+        Emulator(data)
+
+    assert caught.value.path == str(data)
+    assert not caught.value.in_use
+    data.write_bytes(whole)
+    Emulator(data).close()
+
+
+def test_damage_that_is_met_later_is_said(tmp_path: Path) -> None:
+    """By the calls that meet it, whether they read or write."""
+    data = tmp_path / "data"
+    Emulator(data).close()
+    damage(data, "models_by_id")
+    request: Any = {"parent": PLACE, "model": {"display_name": "m", "container_spec": {"image_uri": "x/y"}}}
+    with Emulator(data, rest_port=None) as emulator, grpc.insecure_channel(emulator.grpc) as channel:
+        client = ModelServiceClient(transport=ModelServiceGrpcTransport(channel=channel))
+        with pytest.raises(exceptions.InternalServerError, match=f"^500 The data file {data} is damaged: "):
+            client.get_model(name=f"{PLACE}/models/m")
+        with pytest.raises(exceptions.InternalServerError, match=f"^500 The data file {data} is damaged: "):
+            client.upload_model(request)
+
+
 def test_a_place_where_no_file_can_be_is_refused(tmp_path: Path) -> None:
     """A directory, a directory that is not there, or a device."""
     for data in (tmp_path, tmp_path / "nowhere" / "data", "/dev/null"):

@@ -511,7 +511,8 @@ class Service:
         self._clock = now
         self._new_id = new_id
         self._look_up = look_up
-        self._latest = store.latest_create_time()
+        with store.reading():
+            self._latest = store.latest_create_time()
         self._list_anew()
         self._time_lock = threading.Lock()
         self._work: dict[str, Callable[[OperationRow, Any], Message]] = {

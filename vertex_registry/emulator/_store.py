@@ -247,7 +247,13 @@ class Store:
             self._database.execute("ATTACH ':memory:' AS lagging")
             for statement in _statements(_LISTED_TABLES.format(schema="lagging")):
                 self._database.execute(statement)
-        self.under_way: int = self._one("SELECT count(*) FROM operations WHERE looks IS NOT NULL")[0]
+        self.under_way = 0
+        try:
+            with self.reading():
+                (self.under_way,) = self._one("SELECT count(*) FROM operations WHERE looks IS NOT NULL")
+        except BaseException:
+            self._database.close()
+            raise
 
     def close(self) -> None:
         """Give the file back. Closing twice is fine."""
@@ -257,27 +263,23 @@ class Store:
     @contextlib.contextmanager
     def reading(self) -> Iterator[None]:
         """Nothing changes while it lasts."""
-        with self._lock:
+        with self._lock, self._telling("read"):
             yield
 
     @contextlib.contextmanager
     def writing(self) -> Iterator[None]:
         """One transaction: all of it is on the disk when it ends, or nothing if it ends with an exception."""
-        with self._lock:
+        with self._lock, self._telling("written"):
             under_way = self.under_way
             try:
                 self._database.execute("BEGIN IMMEDIATE")
                 yield
                 self._database.execute("COMMIT")
-            except BaseException as error:
-                if self._database.in_transaction:
-                    self._database.execute("ROLLBACK")
+            except BaseException:
                 self.under_way = under_way
                 self._touched.clear()
-                if isinstance(error, sqlite3.OperationalError):
-                    raise DataFileError(
-                        f"The data file {self._path} cannot be written: {error}.", path=str(self._path)
-                    ) from error
+                if self._database.in_transaction:
+                    self._database.execute("ROLLBACK")
                 raise
             if self._lag:
                 self._written |= self._touched
@@ -657,6 +659,20 @@ class Store:
 
     # --- within --------------------------------------------------------------
 
+    @contextlib.contextmanager
+    def _telling(self, done: str) -> Iterator[None]:
+        """Tell what is wrong with the file; what is wrong with a statement is a bug of ours."""
+        try:
+            yield
+        except sqlite3.DatabaseError as error:
+            if _is_damage(error):
+                raise _damaged(str(self._path), error) from error
+            if isinstance(error, sqlite3.OperationalError) and error.sqlite_errorcode != sqlite3.SQLITE_ERROR:
+                raise DataFileError(
+                    f"The data file {self._path} cannot be {done}: {error}.", path=str(self._path)
+                ) from error
+            raise
+
     def _one(self, sql: str, *values: Any) -> Any:
         return self._database.execute(sql, values).fetchone()
 
@@ -804,9 +820,23 @@ def _prepare(database: sqlite3.Connection, path: str | None) -> None:
             ) from error
         raise DataFileError(f"The data file {shown} cannot be opened: {error}.", path=shown) from error
     except sqlite3.DatabaseError as error:
+        if _is_damage(error):
+            raise _damaged(shown, error) from error
         raise DataFileError(
             f"The data file {shown} is not an SQLite database. Name another file.", path=shown
         ) from error
+
+
+def _is_damage(error: sqlite3.DatabaseError) -> bool:
+    # What Python itself refuses has no code.
+    return getattr(error, "sqlite_errorcode", 0) & 0xFF == sqlite3.SQLITE_CORRUPT
+
+
+def _damaged(path: str, error: sqlite3.DatabaseError) -> DataFileError:
+    return DataFileError(
+        f"The data file {path} is damaged: {error}. Put a copy of it that is whole in its place, or name another file.",
+        path=path,
+    )
 
 
 def _statements(script: str) -> list[str]:
