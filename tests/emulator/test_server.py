@@ -145,6 +145,25 @@ def test_an_address_that_only_grpc_cannot_read_is_an_error(start: Start, tmp_pat
         ({"allowed_hosts": [""]}, "The allowed host '' is no name: it stands without a scheme and a port"),
         ({"allowed_hosts": ["vertex:8471"]}, "The allowed host 'vertex:8471' is no name"),
         ({"allowed_hosts": ["http://vertex"]}, "The allowed host 'http://vertex' is no name"),
+        ({"allowed_hosts": "vertex"}, "allowed_hosts cannot be 'vertex': it is a list of names."),
+        ({"allowed_hosts": [1]}, "The allowed host 1 is no name"),
+        ({"allowed_hosts": None}, "allowed_hosts cannot be None: it is a list of names."),
+        ({"data": 1}, "data cannot be 1: it is the path of a file."),
+        ({"host": None}, "host cannot be None: it is the name or the number of an address."),
+        ({"grpc_port": "8470"}, "grpc_port cannot be '8470': it is a number, or None to serve nothing there."),
+        ({"rest_port": "8471"}, "rest_port cannot be '8471': it is a number"),
+        ({"rest_port": True}, "rest_port cannot be True: it is a number"),
+        ({"polls_until_done": "1"}, "polls_until_done cannot be '1': it is a number."),
+        ({"polls_until_done": 0.5}, "polls_until_done cannot be 0.5: it is a number."),
+        ({"assume": "list-lag=3"}, "assume cannot be 'list-lag=3': it is values by the names of switches, such as"),
+        ({"assume": {"list-lag": 0.5}}, "list-lag cannot be '0.5'. It can be: 0, N."),
+        ({"assume": {"label-wins": 1}}, "label-wins cannot be '1'. It can be: version, model."),
+        ({"assume": {"label-wins": None}}, "label-wins cannot be 'None'. It can be: version, model."),
+        ({"assume": {1: "x"}}, "There is no assumption 1. There are: "),
+        ({"tls_cert": 1, "tls_key": 1}, "tls_cert cannot be 1: it is the path of a file."),
+        ({"storage": 1}, "storage cannot be 1: it is a URL."),
+        ({"now": 1}, "now cannot be 1: it is a function."),
+        ({"new_id": "x"}, "new_id cannot be 'x': it is a function."),
     ],
 )
 def test_arguments_are_checked(
@@ -163,6 +182,14 @@ def test_arguments_are_checked(
     assert sorted(pems.iterdir()) == before
     assert ours() == []
     assert capfd.readouterr() == ("", "")
+
+
+def test_a_lag_may_be_a_number(start: Start, connect: Connect, upload: Upload, place: str) -> None:
+    """In Python it need not be the text of one."""
+    client = connect(start(assume={"list-lag": 1}))
+    upload(client)
+
+    assert [len(list(client.list_models(parent=place))) for _ in range(2)] == [0, 1]
 
 
 def test_ipv6_is_served(start: Start, place: str) -> None:

@@ -13,6 +13,7 @@ import ssl
 import urllib.error
 import urllib.parse
 import urllib.request
+from collections.abc import Callable, Iterable, Mapping
 from http import HTTPStatus
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, Self
@@ -25,7 +26,7 @@ from vertex_registry.emulator._status import unavailable
 from vertex_registry.emulator._store import DataFileError, Store
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from collections.abc import Sequence
     from types import TracebackType
 
     from vertex_registry.emulator._dispatch import Request
@@ -86,7 +87,7 @@ class Emulator:
         grpc_port: int | None = 0,
         rest_port: int | None = 0,
         polls_until_done: int = 0,
-        assume: Mapping[str, str] | None = None,
+        assume: Mapping[str, str | int] | None = None,
         tls_cert: str | os.PathLike[str] | None = None,
         tls_key: str | os.PathLike[str] | None = None,
         storage: str | None = None,
@@ -94,7 +95,21 @@ class Emulator:
         now: Callable[[], dt.datetime] = _now,
         new_id: Callable[[], str] = _new_id,
     ) -> None:
-        assumptions = parse_assumptions(assume or {})
+        _check_kinds(
+            data=data,
+            host=host,
+            grpc_port=grpc_port,
+            rest_port=rest_port,
+            polls_until_done=polls_until_done,
+            assume=assume,
+            tls_cert=tls_cert,
+            tls_key=tls_key,
+            storage=storage,
+            allowed_hosts=allowed_hosts,
+            now=now,
+            new_id=new_id,
+        )
+        assumptions = parse_assumptions({name: str(value) for name, value in (assume or {}).items()})
         if not 0 <= polls_until_done <= _MOST_POLLS:
             raise ValueError(f"polls_until_done cannot be {polls_until_done}: it is a number from 0 to {_MOST_POLLS}.")
         if now().utcoffset() is None:
@@ -217,6 +232,36 @@ class Emulator:
 #
 # All of it is seen before anything is started: a mistake leaves nothing behind, and is told in a sentence.
 
+_FILE: Final = ((str, os.PathLike, type(None)), "the path of a file")
+_PORT: Final = ((int, type(None)), "a number, or None to serve nothing there")
+
+#: What each argument is.
+_KINDS: Final[Mapping[str, tuple[tuple[Any, ...], str]]] = {
+    "data": _FILE,
+    "host": ((str,), "the name or the number of an address"),
+    "grpc_port": _PORT,
+    "rest_port": _PORT,
+    "polls_until_done": ((int,), "a number"),
+    "assume": ((Mapping, type(None)), "values by the names of switches, such as {'list-lag': '3'}"),
+    "tls_cert": _FILE,
+    "tls_key": _FILE,
+    "storage": ((str, type(None)), "a URL"),
+    "allowed_hosts": ((Iterable,), "a list of names"),
+    "now": ((Callable,), "a function"),
+    "new_id": ((Callable,), "a function"),
+}
+
+
+def _check_kinds(**given: object) -> None:
+    """Refuse what is of another type than it is to be."""
+    for name, value in given.items():
+        kinds, what = _KINDS[name]
+        # To Python True is the number 1, and a name is a list of letters; nobody means either.
+        mistaken = isinstance(value, bool) or (isinstance(value, str) and str not in kinds)
+        if mistaken or not isinstance(value, kinds):
+            raise ValueError(f"{name} cannot be {value!r}: it is {what}.")
+
+
 #: As many looks as fit into a row of the store, and more than anybody has the time for.
 _MOST_POLLS: Final = 10**9
 
@@ -311,10 +356,14 @@ def _no_password() -> str:
     raise _PasswordError
 
 
-def _check_names(hosts: Iterable[str]) -> None:
+def _check_names(hosts: Iterable[object]) -> None:
     """Refuse what no Host could ever match: one is compared without its port, and without the brackets of IPv6."""
     for name in hosts:
-        if not re.fullmatch(r"[^\s/:@\[\]]+|[0-9a-fA-F:.]+", name) or re.fullmatch(r"[^:]+:[0-9]+", name):
+        if (
+            not isinstance(name, str)
+            or not re.fullmatch(r"[^\s/:@\[\]]+|[0-9a-fA-F:.]+", name)
+            or re.fullmatch(r"[^:]+:[0-9]+", name)
+        ):
             raise ValueError(
                 f"The allowed host {name!r} is no name: it stands without a scheme and a port, as 'vertex'."
             )
