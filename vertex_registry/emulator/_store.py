@@ -238,6 +238,7 @@ class Store:
         self._database = _open(path)
         self._lag = list_lag
         self._lists_answered = 0
+        # The models that were written: in the transaction that goes on, and since the last list.
         self._touched: set[int] = set()
         self._written: set[int] = set()
         self._due: collections.deque[tuple[int, int, dict[str, list[tuple[Any, ...]]]]] = collections.deque()
