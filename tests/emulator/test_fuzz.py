@@ -313,15 +313,41 @@ _names: Final = st.sampled_from(
         "etag",
     ]
 )
+# JSON has numbers that no double holds, and names half of a surrogate pair.
+_odd_texts: Final = st.sampled_from(["\ud800", "a\udfff", "1e400", "-Infinity", "9" * 401])
+_json_texts: Final = _texts | _odd_texts
+_odd_scalars: Final = _odd_texts | st.sampled_from([10**401, -(10**401), 10**30, 1e300, float("inf"), float("-inf")])
+_scalars: Final = st.none() | st.booleans() | st.integers() | st.floats() | _texts | _odd_scalars
 _json: Final = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats() | _texts,
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(_names, inner, max_size=4),
+    _scalars,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(_names | _odd_texts, inner, max_size=4),
     max_leaves=12,
 )
+
+
+def _written(given: Any) -> bytes:
+    # An infinite number is Python's; in JSON it is one that is too large.
+    return json.dumps(given).replace("Infinity", "1e400").encode()
+
+
+@st.composite
+def _nearly(draw: st.DrawFn, of: descriptor.Descriptor) -> dict[str, Any]:
+    """An object with the fields of a message, in which any value may be any scalar."""
+    fields = draw(st.lists(st.sampled_from(list(of.fields)), max_size=4, unique_by=lambda field: field.name))
+    return {draw(st.sampled_from([field.name, field.json_name])): draw(_nearly_field(field)) for field in fields}
+
+
+def _nearly_field(field: descriptor.FieldDescriptor) -> st.SearchStrategy[Any]:
+    kind = field.message_type
+    if kind is not None and kind.GetOptions().map_entry:
+        return st.dictionaries(_json_texts, _nearly_field(kind.fields_by_name["value"]), max_size=2) | _odd_scalars
+    # Protobuf's own messages are read in a way of their own, most of them as scalars, the others as any JSON.
+    one = _scalars if kind is None else _json if kind.file.package == "google.protobuf" else _nearly(kind)
+    return (st.lists(one, max_size=2) if field.default_value == [] else one) | _odd_scalars
+
+
 # A body is bytes and how often they are repeated, so that a long one is shown briefly.
-_bodies: Final = st.tuples(
-    _json.map(json.dumps).map(str.encode) | st.binary(max_size=30), st.just(1)
-) | st.sampled_from(
+_bodies: Final = st.tuples(_json.map(_written) | st.binary(max_size=30), st.just(1)) | st.sampled_from(
     [
         (b"[", 100_000),
         (b'{"a":', 50_000),
@@ -516,6 +542,29 @@ def test_any_body_is_answered(emulator: Emulator, path: str, body: tuple[bytes, 
         error = json.loads(answer.partition(b"\r\n\r\n")[2])["error"]
         assert error["code"] == status
         assert error["message"]
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "of"),
+    [
+        ("POST", f"/v1/{PLACE}/models:upload", aiplatform_v1.UploadModelRequest),
+        ("PATCH", f"/v1/{PLACE}/models/m?updateMask=metadata,labels,description", aiplatform_v1.Model),
+        ("PATCH", f"/v1beta1/{PLACE}/models/m?updateMask=explanationSpec", aiplatform_v1.Model),
+        ("POST", f"/v1beta1/{PLACE}/models/m/evaluations:import", aiplatform_v1.ImportModelEvaluationRequest),
+    ],
+)
+@given(data=st.data())
+@settings(many, max_examples=100)
+def test_any_value_in_a_field_is_answered(
+    emulator: Emulator, method: str, path: str, of: Any, data: st.DataObject
+) -> None:
+    """A body that has the right names is taken or refused, whatever value any of them has."""
+    host, port = address_of(emulator)
+    content = _written(data.draw(_nearly(of.pb().DESCRIPTOR)))
+    head = f"{method} {path} HTTP/1.1\r\nHost: {host}:{port}\r\nContent-Length: {len(content)}\r\n"
+    answer = exchange((host, port), f"{head}Connection: close\r\n\r\n".encode() + content)
+
+    assert 200 <= status_of(answer) < 500, answer[:500]
 
 
 # A fault that makes sense, or nearly, and now and then something in it that makes none.

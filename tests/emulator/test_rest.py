@@ -263,6 +263,112 @@ def test_json_that_is_no_request_is_refused(emulator: Emulator, place: str, body
     assert violation == ({"field": place_} if place_ else {}) | {"description": told}
 
 
+_TOO_LARGE = "9" * 401
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "place_"),
+    [
+        (":upload", '{"model": {"modelSourceInfo": {"sourceType": 1e400}}}', "model.model_source_info.source_type"),
+        (":upload", '{"model": {"modelSourceInfo": {"sourceType": "\\ud800"}}}', "model.model_source_info.source_type"),
+        (
+            ":upload",
+            '{"model": {"supportedDeploymentResourcesTypes": [1e400]}}',
+            "model.supported_deployment_resources_types[0]",
+        ),
+        (":upload", f'{{"model": {{"metadata": {_TOO_LARGE}}}}}', "model.metadata"),
+        (":upload", f'{{"model": {{"metadata": [{{"a": [-{_TOO_LARGE}]}}]}}}}', "model.metadata"),
+        (":upload", '{"model": {"metadata": [1e400]}}', "model.metadata"),
+        (":upload", '{"model": {"labels": {"\\ud800": "a"}}}', "model.labels[0].key"),
+        (
+            ":upload",
+            '{"model": {"explanationSpec": {"metadata": {"inputs": {"\\ud800": {}}}}}}',
+            "model.explanation_spec.metadata.inputs[0].key",
+        ),
+        ("/m?updateMask=metadata", f'{{"metadata": {_TOO_LARGE}}}', "model.metadata"),
+        (
+            "/m?updateMask=explanationSpec",
+            f'{{"explanationSpec": {{"parameters": {{"outputIndices": [{_TOO_LARGE}]}}}}}}',
+            "model.explanation_spec.parameters.output_indices",
+        ),
+        (
+            "/m/evaluations:import",
+            f'{{"modelEvaluation": {{"metrics": {{"auc": {_TOO_LARGE}}}}}}}',
+            "model_evaluation.metrics",
+        ),
+    ],
+)
+@pytest.mark.parametrize("api", ["v1", "v1beta1"])
+def test_what_protobuf_cannot_hold_is_refused(
+    emulator: Emulator, place: str, api: str, path: str, body: str, place_: str
+) -> None:
+    """JSON has numbers that no double holds, and names half of a surrogate pair."""
+    method = "PATCH" if "updateMask" in path else "POST"
+    answer = requests.request(method, f"{emulator.rest}/{api}/{place}/models{path}", data=body, timeout=10)
+
+    assert error(answer)["status"] == "INVALID_ARGUMENT"
+    assert error(answer)["message"].startswith(f"Invalid value at '{place_}'")
+
+
+@pytest.mark.parametrize(
+    "model",
+    [
+        {"containerSpec": {"imageUri": "a/b", "env": {"API_KEY": "s3cret"}}},
+        {"containerSpec": {"imageUri": "a/b", "env": {"name": "API_KEY", "value": "s3cret"}}},
+        {"container_spec": {"image_uri": "a/b", "env": "API_KEY=s3cret"}},
+        {"containerSpec": {"imageUri": "a/b", "env": ["API_KEY=s3cret"]}},
+        {"containerSpec": {"imageUri": "a/b", "env": [{"name": "API_KEY", "value": {"s3cret": "s3cret"}}]}},
+        {"containerSpec": {"imageUri": "a/b", "env": [{"name": "API_KEY", "value": ["s3cret"]}]}},
+        {"labels": "s3cret"},
+        {"labels": ["s3cret"]},
+        {"labels": {"team": ["s3cret"]}},
+        {"labels": {"team": {"s3cret": "s3cret"}}},
+        {"metadata": ["s3cret", 10**401]},
+        {"metadata": {"s3cret": float("inf")}},
+    ],
+)
+def test_no_mistake_repeats_what_may_be_secret(emulator: Emulator, place: str, model: dict[str, Any]) -> None:
+    """Neither the environment of a container nor labels nor metadata, whatever stands in their place."""
+    body = json.dumps({"model": {"displayName": "m", **model}}).replace("Infinity", "1e400")
+    answer = requests.post(f"{emulator.rest}/v1/{place}/models:upload", data=body, timeout=10)
+
+    assert error(answer)["status"] == "INVALID_ARGUMENT"
+    assert "s3cret" not in answer.text
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "body"),
+    [
+        ("POST", ":upload", {"model": {"displayName": "x", "display_name": "y"}}),
+        ("POST", ":upload", {"model_id": "a", "modelId": "b"}),
+        ("POST", ":upload", {"model": {"containerSpec": None, "container_spec": {}}}),
+        ("PATCH", "/m?updateMask=displayName", {"displayName": "x", "display_name": "y"}),
+    ],
+)
+def test_a_field_in_both_spellings_is_set_twice(
+    emulator: Emulator, place: str, method: str, path: str, body: dict[str, Any]
+) -> None:
+    """It could only be guessed which of them is meant."""
+    answer = requests.request(method, f"{emulator.rest}/v1/{place}/models{path}", json=body, timeout=10)
+
+    assert error(answer)["status"] == "INVALID_ARGUMENT"
+    assert "is set twice" in error(answer)["message"]
+
+
+def test_an_empty_line_before_a_request_is_ignored(emulator: Emulator) -> None:
+    """RFC 9112, 2.2: some clients send one after a body."""
+    head = f"GET /emulator/health HTTP/1.1\r\nHost: {emulator.rest.partition('://')[2]}\r\nConnection: close\r\n\r\n"
+
+    assert exchange(emulator, b"\r\n" + head.encode()).startswith(b"HTTP/1.1 200 ")
+
+
+def test_a_blank_before_a_colon_is_refused(emulator: Emulator) -> None:
+    """RFC 9112, 5.1: who reads it otherwise than we would could be led astray."""
+    head = f"GET /emulator/health HTTP/1.1\r\nHost: {emulator.rest.partition('://')[2]}\r\nX : y\r\n\r\n"
+
+    assert exchange(emulator, head.encode()).startswith(b"HTTP/1.1 400 ")
+
+
 def test_every_mistake_is_told(emulator: Emulator, place: str) -> None:
     """Line by line, and each with its place in the details; of very many the first ones."""
     url = f"{emulator.rest}/v1/{place}/models/m?updateMask=labels"

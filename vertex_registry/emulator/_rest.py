@@ -34,6 +34,7 @@ from google.protobuf.descriptor import FieldDescriptor
 
 from vertex_registry.emulator._dispatch import APIS, MODEL_SERVICE, RPCS, Dropped, Fault, message_class, v1beta1
 from vertex_registry.emulator._status import Code, Failure, bad_request, internal, not_found, permission_denied
+from vertex_registry.emulator._store import DataFileError
 
 if TYPE_CHECKING:
     import ssl
@@ -260,10 +261,9 @@ def _bind(message: Any, name: str, value: str, route: Route, seen: set[str]) -> 
     given: Any = value
     if field.type == FieldDescriptor.TYPE_BOOL:
         given = {"true": True, "false": False}.get(value, value)
-    try:
-        json_format.ParseDict({field.json_name: given}, message)
-    except json_format.ParseError:
-        raise _refusal((field.name, _invalid(field, name, value, field.name))) from None
+    if not _is_taken(field, given, (field, given)):
+        raise _refusal((field.name, _invalid(field, name, value, field.name)))
+    json_format.ParseDict({field.json_name: given}, message)
 
 
 # --- what is wrong with JSON --------------------------------------------------
@@ -275,7 +275,7 @@ _NOT_REPEATING: Final = "Proto field is not repeating, cannot start list."
 # How many mistakes are told. A guess; it has been seen to tell dozens.
 _MOST_MISTAKES: Final = 100
 # Where a value is the caller's own data, which no error repeats. The front end repeats it.
-_PRIVATE: Final = re.compile(r"\b(?:labels|env)\[|\bmodel\.metadata$")
+_PRIVATE: Final = re.compile(r"\b(?:labels|env)(?:\[|$)|\bmetadata$")
 _ILLEGAL: Final = {
     "google.protobuf.Duration": "Illegal duration format; duration must end with 's'",
     "google.protobuf.Timestamp": (
@@ -296,12 +296,17 @@ def _text(said: str) -> str:
 
 def _mistakes(given: dict[str, Any], of: Any, path: str) -> Iterator[tuple[str, str]]:
     """What is wrong with an object that is to be a message: for each mistake the path that it is told at, and how."""
-    taken = set()
+    given_already, taken = set(), set()
     for name, value in given.items():
         field = _field(of, name)
         if field is None:
             yield path, _unknown(name, path, "Cannot find field.")
             continue
+        # The words of this are a guess.
+        if field.name in given_already:
+            yield path, f"Invalid value{_at(path)}, the field '{field.name}' is set twice."
+            continue
+        given_already.add(field.name)
         if value is None:
             continue
         oneof = field.containing_oneof
@@ -326,6 +331,9 @@ def _field_mistakes(field: Any, name: str, value: Any, path: str) -> Iterator[tu
         inner_field = field.message_type.fields_by_name["value"]
         for at, (key, inner) in enumerate(value.items()):
             entry = f"{place}[{at}]"
+            if _text(key) != key:
+                yield f"{entry}.key", _invalid(field.message_type.fields_by_name["key"], "key", key, f"{entry}.key")
+                continue
             yield from _value_mistakes(inner_field, "value", inner, entry, f"{entry}.value", (field, {key: inner}))
     elif field.default_value != []:  # it is not repeated; the oldest protobuf that we take has no other word for it
         yield from _value_mistakes(field, name, value, path, place, (field, value))
@@ -345,7 +353,7 @@ def _value_mistakes(  # noqa: PLR0917 - what, where, and within what protobuf ca
         yield from _mistakes(value, field.message_type, place)
     elif not is_message and _is_taken(field, value, whole):
         return
-    elif isinstance(value, list) and not _is_any_json(field):
+    elif isinstance(value, list) and not _takes_lists(field):
         yield path, _unknown(name, path, _NOT_REPEATING)
     elif isinstance(value, dict) and value and field.message_type is None and not _PRIVATE.search(place):
         for inner in value:
@@ -354,8 +362,9 @@ def _value_mistakes(  # noqa: PLR0917 - what, where, and within what protobuf ca
         yield place, _invalid(field, name, value, place)
 
 
-def _is_any_json(field: Any) -> bool:
-    return field.message_type is not None and field.message_type.full_name == "google.protobuf.Value"
+def _takes_lists(field: Any) -> bool:
+    names = {"google.protobuf.Value", "google.protobuf.ListValue"}
+    return field.message_type is not None and field.message_type.full_name in names
 
 
 def _is_taken(field: Any, value: Any, whole: tuple[Any, Any]) -> bool:
@@ -366,8 +375,12 @@ def _is_taken(field: Any, value: Any, whole: tuple[Any, Any]) -> bool:
     outer, held = whole
     message = message_factory.GetMessageClass(outer.containing_type)()
     try:
+        # What is no number of JSON's, as 1e400 is once it is read, and what UTF-8 cannot write, protobuf takes in some
+        # places and breaks at in others.
+        json.dumps(held, allow_nan=False, ensure_ascii=False).encode()
         json_format.ParseDict({outer.json_name: held}, message)
-    except json_format.ParseError:
+    except (json_format.ParseError, ValueError, OverflowError):
+        # It overflows at an integer that no double holds.
         return False
     return True
 
@@ -517,6 +530,7 @@ class _Handler(BaseHTTPRequestHandler):
 
     protocol_version = "HTTP/1.1"
     server: RestServer
+    raw_requestline: bytes
     timeout = _IDLE
     disable_nagle_algorithm = True
 
@@ -539,12 +553,26 @@ class _Handler(BaseHTTPRequestHandler):
             return _failed(failure)
         except Dropped:
             raise
+        except DataFileError as error:
+            return _failed(internal(str(error)))
         except Exception as error:  # noqa: BLE001 - a bug of ours must be seen, and the client must not hang
             _log.exception("A request failed")
             return _failed(internal(f"The emulator made a mistake: {type(error).__name__}."))
 
+    def parse_request(self) -> bool:
+        """Read the head of a request, and tell whether it is one."""
+        # RFC 9112: "a server that is expecting to receive and parse a request-line SHOULD ignore at least one empty
+        # line (CRLF) received prior to the request-line."
+        if not self.raw_requestline.strip(b"\r\n"):
+            self.raw_requestline = self.rfile.readline(_PART)
+        return super().parse_request()
+
     def _read_body(self) -> bytes:
         self.close_connection, kept = True, self.close_connection
+        # RFC 9112: "A server MUST reject, with a response status code of 400 (Bad Request), any received request
+        # message that contains whitespace between a header field name and colon." What follows is read as no header.
+        if self.headers.defects:
+            raise bad_request("A line of the request's head is no header.")
         if "Transfer-Encoding" in self.headers:
             raise Failure(
                 Code.INVALID_ARGUMENT, "Send the body with a Content-Length.", http=HTTPStatus.LENGTH_REQUIRED
