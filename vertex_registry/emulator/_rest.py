@@ -13,6 +13,7 @@ sent it.
 from __future__ import annotations
 
 import contextlib
+import email.errors
 import hashlib
 import ipaddress
 import itertools
@@ -276,6 +277,7 @@ _NOT_REPEATING: Final = "Proto field is not repeating, cannot start list."
 _MOST_MISTAKES: Final = 100
 # Where a value is the caller's own data, which no error repeats. The front end repeats it.
 _PRIVATE: Final = re.compile(r"\b(?:labels|env)(?:\[|$)|\bmetadata$")
+_PRIVATE_FIELDS: Final = frozenset({"labels", "env", "metadata"})
 _ILLEGAL: Final = {
     "google.protobuf.Duration": "Illegal duration format; duration must end with 's'",
     "google.protobuf.Timestamp": (
@@ -399,13 +401,23 @@ def _unknown(name: str, path: str, why: str) -> str:
     return f'Invalid JSON payload received. Unknown name "{name}"{_at(path)}: {why}'
 
 
+def _may_hold_private(kind: Any, *within: Any) -> bool:
+    """Whether the caller's own data may be in what stands for such a message."""
+    return any(
+        inner.name in _PRIVATE_FIELDS
+        or (inner.message_type not in {None, kind, *within} and _may_hold_private(inner.message_type, kind, *within))
+        for inner in kind.fields
+    )
+
+
 def _invalid(field: Any, name: str, value: Any, place: str) -> str:
     message = field.message_type
     kind = message or field.enum_type
     told = (
         f"type.googleapis.com/{kind.full_name}" if kind else descriptor_pb2.FieldDescriptorProto.Type.Name(field.type)
     )
-    shown = "" if _PRIVATE.search(place) else f", {json.dumps(value)}"
+    is_private = _PRIVATE.search(place) or (message is not None and _may_hold_private(message))
+    shown = "" if is_private else f", {json.dumps(value)}"
     if message is not None and message.full_name in _ILLEGAL:
         what = f"Invalid data type for {message.name.lower()}, value is {json.dumps(value)}"
         shown = f", Field '{name}', {_ILLEGAL[message.full_name] if isinstance(value, str) else what}"
@@ -525,6 +537,15 @@ OWN: Final[Mapping[tuple[str, str], Callable[[Dispatcher, bytes], object]]] = {
 # --- HTTP --------------------------------------------------------------------
 
 
+# What Python's parser says of a head; of others, such as a body in parts that it does not see, it need not.
+_NO_HEADERS: Final = (
+    email.errors.MissingHeaderBodySeparatorDefect,
+    email.errors.FirstHeaderLineIsContinuationDefect,
+    email.errors.MisplacedEnvelopeHeaderDefect,
+    email.errors.InvalidHeaderDefect,
+)
+
+
 class _Handler(BaseHTTPRequestHandler):
     """One connection."""
 
@@ -571,7 +592,7 @@ class _Handler(BaseHTTPRequestHandler):
         self.close_connection, kept = True, self.close_connection
         # RFC 9112: "A server MUST reject, with a response status code of 400 (Bad Request), any received request
         # message that contains whitespace between a header field name and colon." What follows is read as no header.
-        if self.headers.defects:
+        if self._has_no_head():
             raise bad_request("A line of the request's head is no header.")
         if "Transfer-Encoding" in self.headers:
             raise Failure(
@@ -591,6 +612,16 @@ class _Handler(BaseHTTPRequestHandler):
             raise Dropped
         self.close_connection = kept
         return body
+
+    def _has_no_head(self) -> bool:
+        """Whether a line is no header. To Python's parser, which is one of mail, it may begin or end the message."""
+        rest = self.headers.get_payload()
+        begun = self.headers.get_unixfrom() is not None
+        return (
+            begun
+            or (isinstance(rest, str) and rest != "")
+            or any(isinstance(defect, _NO_HEADERS) for defect in self.headers.defects)
+        )
 
     def _check_origin(self) -> None:
         # RFC 9112: "A server MUST respond with a 400 (Bad Request) status code to any HTTP/1.1 request message that
