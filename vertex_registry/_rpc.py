@@ -373,8 +373,8 @@ class Connection:
         """
         name = operation.name
         while not operation.done:
-            seconds = min(self._retry.calls, max(_MOMENT, budget.left()))
-            operation = self.call("GetOperation", look(name), name, self.budget(seconds))
+            within = self.budget(min(self._retry.calls, max(_MOMENT, budget.left())))
+            operation = self.call("GetOperation", look(name), name, within)
             if operation.done:
                 break
             seconds = min(max(0.05, budget.spent() / 5), self._retry.most, budget.left())

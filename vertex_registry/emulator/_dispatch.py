@@ -21,7 +21,7 @@ from google.longrunning import operations_pb2
 from google.protobuf import empty_pb2
 
 from vertex_registry.emulator._service import Call
-from vertex_registry.emulator._status import Code, Failure, internal, retry_info
+from vertex_registry.emulator._status import Code, Failure, internal, retry_info, writable
 from vertex_registry.emulator._store import DataFileError
 
 if TYPE_CHECKING:
@@ -255,7 +255,7 @@ class Fault:
             if type(getattr(self, name)) not in kinds:
                 raise ValueError(f"The {name} of a fault is {what}.")
         for wrong, sentence in (
-            (not _is_text(self.message), "The message of a fault is text that UTF-8 can write."),
+            (self.message != writable(self.message), "The message of a fault is text that UTF-8 can write."),
             (self.rpc not in BY_NAME, f"There is no RPC {self.rpc!r}. There are: {', '.join(BY_NAME)}."),
             (
                 self.code is not None and self.code not in Code.__members__,
@@ -318,11 +318,6 @@ _KINDS: Final[tuple[tuple[str, tuple[type, ...], str], ...]] = (
     ("message", (str,), "text"),
 )
 _LONGEST: Final = 1e9
-
-
-def _is_text(text: str) -> bool:
-    """Whether UTF-8 can write it: JSON can name half of a surrogate pair."""
-    return text == text.encode(errors="replace").decode()
 
 
 class Dropped(Exception):  # noqa: N818 - it is no error: the connection is to end without an answer

@@ -33,7 +33,7 @@ from typing import TYPE_CHECKING, Final, NoReturn, TypeVar
 
 from google.protobuf import field_mask_pb2
 
-from vertex_registry.emulator._status import invalid_argument
+from vertex_registry.emulator._status import invalid_argument, writable
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -504,7 +504,7 @@ def _unseal(token: str, fingerprint: bytes, types: tuple[type, ...]) -> Position
 
 def _is_value(value: str | int) -> bool:
     """Whether a row may have it: a database has no longer numbers, and UTF-8 no half of a surrogate pair."""
-    return value == value.encode(errors="replace").decode() if isinstance(value, str) else -(2**63) <= value < 2**63
+    return value == writable(value) if isinstance(value, str) else -(2**63) <= value < 2**63
 
 
 def _no_token() -> Failure:

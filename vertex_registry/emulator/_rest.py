@@ -34,7 +34,15 @@ from google.protobuf import descriptor_pb2, json_format, message_factory
 from google.protobuf.descriptor import FieldDescriptor
 
 from vertex_registry.emulator._dispatch import APIS, MODEL_SERVICE, RPCS, Dropped, Fault, message_class, v1beta1
-from vertex_registry.emulator._status import Code, Failure, bad_request, internal, not_found, permission_denied
+from vertex_registry.emulator._status import (
+    Code,
+    Failure,
+    bad_request,
+    internal,
+    not_found,
+    permission_denied,
+    writable,
+)
 from vertex_registry.emulator._store import DataFileError
 
 if TYPE_CHECKING:
@@ -276,8 +284,8 @@ _NOT_REPEATING: Final = "Proto field is not repeating, cannot start list."
 # How many mistakes are told. A guess; it has been seen to tell dozens.
 _MOST_MISTAKES: Final = 100
 # Where a value is the caller's own data, which no error repeats. The front end repeats it.
-_PRIVATE: Final = re.compile(r"\b(?:labels|env)(?:\[|$)|\bmetadata$")
-_PRIVATE_FIELDS: Final = frozenset({"labels", "env", "metadata"})
+_PRIVATE_FIELDS: Final = ("labels", "env", "metadata")
+_PRIVATE: Final = re.compile(rf"\b(?:{'|'.join(_PRIVATE_FIELDS)})(?:\[|$)")
 _ILLEGAL: Final = {
     "google.protobuf.Duration": "Illegal duration format; duration must end with 's'",
     "google.protobuf.Timestamp": (
@@ -287,13 +295,8 @@ _ILLEGAL: Final = {
 
 
 def _refusal(*mistakes: tuple[str, str]) -> Failure:
-    told = tuple((path, _text(sentence)) for path, sentence in mistakes)
+    told = tuple((path, writable(sentence)) for path, sentence in mistakes)
     return bad_request("\n".join(sentence for _, sentence in told), *told)
-
-
-def _text(said: str) -> str:
-    """What UTF-8 can write of it: JSON can name half of a surrogate pair."""
-    return said.encode(errors="replace").decode()
 
 
 def _mistakes(given: dict[str, Any], of: Any, path: str) -> Iterator[tuple[str, str]]:
@@ -333,7 +336,7 @@ def _field_mistakes(field: Any, name: str, value: Any, path: str) -> Iterator[tu
         inner_field = field.message_type.fields_by_name["value"]
         for at, (key, inner) in enumerate(value.items()):
             entry = f"{place}[{at}]"
-            if _text(key) != key:
+            if writable(key) != key:
                 yield f"{entry}.key", _invalid(field.message_type.fields_by_name["key"], "key", key, f"{entry}.key")
                 continue
             yield from _value_mistakes(inner_field, "value", inner, entry, f"{entry}.value", (field, {key: inner}))
@@ -390,7 +393,7 @@ def _is_taken(field: Any, value: Any, whole: tuple[Any, Any]) -> bool:
 def _field(of: Any, name: str) -> Any:
     """The field that has the name in either spelling, or None."""
     # protobuf cannot be asked for what UTF-8 cannot write.
-    return (of.fields_by_name.get(name) or of.fields_by_camelcase_name.get(name)) if _text(name) == name else None
+    return (of.fields_by_name.get(name) or of.fields_by_camelcase_name.get(name)) if writable(name) == name else None
 
 
 def _at(path: str) -> str:
@@ -592,7 +595,7 @@ class _Handler(BaseHTTPRequestHandler):
         self.close_connection, kept = True, self.close_connection
         # RFC 9112: "A server MUST reject, with a response status code of 400 (Bad Request), any received request
         # message that contains whitespace between a header field name and colon." What follows is read as no header.
-        if self._has_no_head():
+        if self._has_stray_line():
             raise bad_request("A line of the request's head is no header.")
         if "Transfer-Encoding" in self.headers:
             raise Failure(
@@ -613,7 +616,7 @@ class _Handler(BaseHTTPRequestHandler):
         self.close_connection = kept
         return body
 
-    def _has_no_head(self) -> bool:
+    def _has_stray_line(self) -> bool:
         """Whether a line is no header. To Python's parser, which is one of mail, it may begin or end the message."""
         rest = self.headers.get_payload()
         begun = self.headers.get_unixfrom() is not None

@@ -82,6 +82,11 @@ class Failure(Exception):  # noqa: N818 - it is a state of a request, which beco
         return None
 
 
+def writable(text: str) -> str:
+    """The text as UTF-8 can write it, and itself where it can: JSON can name half of a surrogate pair."""
+    return text.encode(errors="replace").decode()
+
+
 def invalid_argument(*violations: tuple[str, str]) -> Failure:
     """What Vertex says about fields that cannot be right: for each its path and a message without its full stop.
 
