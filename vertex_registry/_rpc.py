@@ -433,7 +433,7 @@ class Connection:
         if self._retry.sleep is time.sleep:
             woken: SimpleQueue[Callable[[], Any]] = SimpleQueue()
             with self._waking(woken), contextlib.suppress(Empty):
-                woken.get(timeout=seconds)
+                _waiting.get(woken, seconds)
         else:
             self._retry.sleep(seconds)
         self._check_open()

@@ -795,7 +795,9 @@ class Storage:
 
     def _sleep(self, stopped: threading.Event | None) -> Callable[[float], Any]:
         """What waits, and no longer than the result is wanted; who brings a clock says when its time has passed."""
-        return stopped.wait if stopped is not None and self._retry.sleep is time.sleep else self._retry.sleep
+        if self._retry.sleep is not time.sleep:
+            return self._retry.sleep
+        return _waiting.sleep if stopped is None else stopped.wait
 
     def _timeout(self) -> float:
         return min(60.0, self._retry.calls)

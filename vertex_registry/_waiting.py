@@ -4,11 +4,11 @@
 waits for a share of a longest wait, which doubles with each try.
 
 **Ctrl-C.** Python heeds a signal before the next instruction of the main thread, whichever that is. Two things follow.
-One that comes just before the main thread begins to wait, while it stands in line behind the others' threads, would be
-heeded when the wait is over: who waits for an answer looks up now and then. And one may come between taking a lock and
-the beginning of the block that gives it back, and the others then wait for good. A pool, a future, an event, and a
-thread that is started or joined take such locks: where those that were interrupted are still waited for, in ``apart``,
-the main thread takes none.
+One that comes just before the main thread begins to wait, or that the system gives to another thread, would be heeded
+when the wait is over: who waits, for an answer or for time to pass, looks up now and then. And one may come between
+taking a lock and the beginning of the block that gives it back, and the others then wait for good. A pool, a future, an
+event, and a thread that is started or joined take such locks: where those that were interrupted are still waited for,
+in ``apart``, the main thread takes none.
 
 Threads are daemons, and none of a pool, which Python waits for when it ends, however long a call goes on that nobody
 wants any more.
@@ -19,7 +19,9 @@ from __future__ import annotations
 import _thread
 import contextlib
 import functools
+import math
 import threading
+import time
 from collections import deque
 from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, Final, NoReturn, TypeVar
@@ -58,11 +60,25 @@ def longest(retry: Retry, tries: int) -> float:
     return min(retry.most, retry.first * 2.0 ** min(tries - 1, 30))
 
 
-def get(queue: SimpleQueue[T]) -> T:
-    """What is put into a queue, as soon as it is there."""
+def get(queue: SimpleQueue[T], seconds: float = math.inf) -> T:
+    """What is put into a queue, as soon as it is there.
+
+    Raises:
+        Empty: It was not there in so many seconds.
+    """
+    end = time.monotonic() + seconds
     while True:
-        with contextlib.suppress(Empty):
-            return queue.get(timeout=_LOOK_UP)
+        try:
+            return queue.get(timeout=max(0.0, min(_LOOK_UP, end - time.monotonic())))
+        except Empty:
+            if time.monotonic() >= end:
+                raise
+
+
+def sleep(seconds: float) -> None:
+    """Let so many seconds pass."""
+    with contextlib.suppress(Empty):
+        get(SimpleQueue(), seconds)
 
 
 def begin(work: Callable[[], T], outcomes: SimpleQueue[Callable[[], T]], name: str) -> None:

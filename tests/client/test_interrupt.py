@@ -20,11 +20,21 @@ LATER = 1e6  # seconds; longer than anybody waits
 LISTING = "list(registry.list_versions())"
 DELETING = "registry.delete_version('churn', 2)"
 REGISTERING = "registry.register_version('churn', 'gs://models/churn/1')"
-# Shells start what runs in the background with Ctrl-C ignored, and every process below inherits that.
+WAITS = ("/vertex_registry/", "/grpc/")
+# Shells start what runs in the background with Ctrl-C ignored, and every process below inherits that. A signal that
+# another thread is given interrupts no wait of the main one, nor does one that comes just before it.
 SCRIPT = """
-import logging, signal, sys
+import logging, signal, sys, threading
 from vertex_registry import RegistryClient, Retry
 
+def interrupt():
+    main = threading.main_thread().ident
+    if sys.stdin.readline():
+        while not any(package in sys._current_frames()[main].f_code.co_filename for package in {waits}):
+            pass  # it is still writing the line
+        signal.raise_signal(signal.SIGINT)
+
+threading.Thread(target=interrupt, daemon=True).start()
 signal.signal(signal.SIGINT, signal.default_int_handler)
 logging.basicConfig(level=logging.DEBUG, stream=sys.stdout, format="%(message)s")
 retry = Retry(calls=1e6, operations=1e6, first=1e5, most=1e5, random=lambda: 1.0)
@@ -45,16 +55,22 @@ def emulator(request: pytest.FixtureRequest) -> Iterator[Emulator]:
         emulator.forget_faults()  # which of them are met depends on when Ctrl-C comes
 
 
-def interrupt(endpoint: str, when: str, call: str = REGISTERING) -> str:
+def interrupt(endpoint: str, when: str, call: str = REGISTERING, thread: str = "another") -> str:
     """Call from a process of its own, interrupt it after such a line, and give what it says till it ends."""
-    command = [sys.executable, "-u", "-c", SCRIPT.format(call=call), endpoint]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as process:
+    command = [sys.executable, "-u", "-c", SCRIPT.format(call=call, waits=WAITS), endpoint]
+    pipe = subprocess.PIPE
+    with subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=subprocess.DEVNULL, text=True) as process:
         assert process.stdout is not None
+        assert process.stdin is not None
         try:
             for line in process.stdout:
                 if when in line:
-                    process.send_signal(signal.SIGINT)
                     break
+            if thread == "main":
+                process.send_signal(signal.SIGINT)
+            else:
+                process.stdin.write("\n")
+                process.stdin.flush()
             said, _ = process.communicate(timeout=60)
             assert process.returncode == 0
         finally:
@@ -72,13 +88,14 @@ def test_in_the_middle_of_a_call(emulator: Emulator, transport: str) -> None:
     assert "interrupted" in interrupt(emulator.grpc if transport == "grpc" else emulator.rest, "begun")
 
 
+@pytest.mark.parametrize("thread", ["main", "another"])
 @pytest.mark.parametrize("emulator", [0], indirect=True)
-def test_between_two_tries(emulator: Emulator) -> None:
-    """So does the wait before a call is sent again."""
+def test_between_two_tries(emulator: Emulator, thread: str) -> None:
+    """So does the wait before a call is sent again, whichever thread the system gives the signal to."""
     emulator.fail("ListModels", delay=0.0001)
     emulator.fail("ListModels", "UNAVAILABLE")
 
-    assert "interrupted" in interrupt(emulator.grpc, "sent again in")
+    assert "interrupted" in interrupt(emulator.grpc, "sent again in", thread=thread)
 
 
 @pytest.mark.parametrize("emulator", [10**6], indirect=True)

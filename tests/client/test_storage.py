@@ -992,6 +992,34 @@ def test_ctrl_c_wakes_nobody_and_is_heeded(make: Callable[..., Storage]) -> None
     assert heeded == [True]
 
 
+@pytest.mark.usefixtures("interruptible")
+def test_ctrl_c_ends_a_wait_between_two_tries(proxy: Proxy, stored: str, tmp_path: Path) -> None:
+    """So it is where the main thread itself waits to send a request again."""
+    over = threading.Event()
+
+    def interrupt() -> None:
+        while not over.is_set():
+            if sys._current_frames()[main].f_code.co_filename == _waiting.__file__:
+                signal.raise_signal(signal.SIGINT)
+                return
+
+    def random() -> float:
+        threading.Thread(target=interrupt, daemon=True).start()
+        return 1.0
+
+    main = threading.get_ident()
+    proxy.fail("GET", status=503, body=error("Later."))
+    storage = Storage(retry=Retry(calls=60, first=20, most=20, random=random))
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            storage.download(stored, tmp_path / "dest")
+    finally:
+        over.set()
+        storage.close()
+
+    assert len(proxy.seen) == 1
+
+
 OURS = {module.__file__ for module in (_storage, _waiting, threading, contextlib)}
 
 
