@@ -234,6 +234,7 @@ _KMS_RE: Final = re.compile(r"projects/[^/]+/locations/(?P<location>[^/]+)/keyRi
 DEFAULT: Final = "default"
 
 
+@functools.lru_cache(maxsize=1024)
 def project_number(project: str) -> str:
     """The number of a project: itself, if it is one; else one that follows from the id.
 
@@ -680,7 +681,7 @@ class Service:
                 raise failed_precondition(f"{name.bare}@{view.number} has no example-based explanations to update.")
             _with_examples(view, request.examples)
             meant = _meant(request, "model", view)
-            return self._begin("UpdateExplanationDataset", meant, call, name.place, name.model)
+            return self._begin("UpdateExplanationDataset", meant, call, name, target=view.key)
 
     def delete_model(self, request: Any, call: Call) -> operations_pb2.Operation:
         """Deletes a Model."""
@@ -689,8 +690,7 @@ class Service:
             # A guess: the format in the request's reference has no version.
             raise invalid_argument(("name", "Invalid Model resource name"))
         with self._store.writing():
-            self._row(name)
-            return self._begin("DeleteModel", request, call, name.place, name.model)
+            return self._begin("DeleteModel", request, call, name, target=self._row(name).key)
 
     def delete_model_version(self, request: Any, call: Call) -> operations_pb2.Operation:
         """Deletes a Model version."""
@@ -703,7 +703,7 @@ class Service:
             view = self._view(name)
             self._check_deletable(view)
             meant = _meant(request, "name", view)
-            return self._begin("DeleteModelVersion", meant, call, name.place, name.model)
+            return self._begin("DeleteModelVersion", meant, call, name, target=view.key)
 
     def merge_version_aliases(self, request: Any, call: Call) -> Any:
         """Merges a set of aliases for a Model version."""
@@ -767,7 +767,7 @@ class Service:
                 raise invalid_argument((field, f"The model can be exported as: {', '.join(formats)}"))
             metadata = types.ExportModelOperationMetadata.pb()()
             _plan_export(metadata.output_info, config, model, set(chosen.exportable_contents), self._now())
-            return self._begin("ExportModel", request, call, name.place, name.model, metadata=metadata)
+            return self._begin("ExportModel", request, call, name, target=view.key, metadata=metadata)
 
     def copy_model(self, request: Any, call: Call) -> operations_pb2.Operation:
         """Copies an already existing Vertex AI Model into the specified Location."""
@@ -1179,16 +1179,16 @@ class Service:
         target = parent_model.model if parent_model else model_id
         with self._looking(place, target), self._store.writing():
             if parent_model is not None:
-                self._row(parent_model)
-                return self._begin(rpc, request, call, place, target)
+                return self._begin(rpc, request, call, parent_model, target=self._row(parent_model).key)
             if not model_id:
                 model_id = self._free_id(lambda given: self._store.is_taken(place, given))
             if self._store.is_taken(place, model_id):
                 failure = already_exists(f"The Model already exists: {place}/models/{model_id}.")
                 if self._assume.id_taken == "call":
                     raise failure
-                return self._begin(rpc, request, call._replace(failing=call.failing or failure), place, model_id)
-            return self._begin(rpc, request, call, place, model_id, creates=True)
+                call = call._replace(failing=call.failing or failure)
+                return self._begin(rpc, request, call, Name(place, model_id, None))
+            return self._begin(rpc, request, call, Name(place, model_id, None), creates=True)
 
     def _upload(self, row: OperationRow, request: Any) -> Message:
         version = _Model()
@@ -1343,28 +1343,27 @@ class Service:
         rpc: str,
         request: Any,
         call: Call,
-        place: str,
-        model: str,
+        name: Name,
         *,
+        target: int | None = None,
         creates: bool = False,
         metadata: Any = None,
     ) -> operations_pb2.Operation:
-        """Begin an operation of a model; without polls it is done when this returns."""
+        """Begin an operation of a model, the target if it is there; without polls it is done when this returns."""
         time = self._now()
         if metadata is None:
             metadata = _METADATA[rpc]()
         metadata.generic_metadata.create_time.FromMicroseconds(time)
         metadata.generic_metadata.update_time.FromMicroseconds(time)
-        operation_id = self._free_id(lambda given: self._store.operation(place, None, given) is not None)
-        there = None if creates else self._store.model(place, model)
-        operation = operations_pb2.Operation(name=f"{place}/models/{model}/operations/{operation_id}")
+        operation_id = self._free_id(lambda given: self._store.operation(name.place, None, given) is not None)
+        operation = operations_pb2.Operation(name=f"{name.bare}/operations/{operation_id}")
         _pack(operation.metadata, metadata, call.api)
         row = OperationRow(
-            place,
-            model,
+            name.place,
+            name.model,
             operation_id,
             self._polls or None,
-            there and there.key,
+            target,
             rpc,
             call.api,
             request.SerializeToString(),
@@ -1384,7 +1383,6 @@ class Service:
             operation.error.ParseFromString(row.failure)
         else:
             try:
-                self._check_target(row)
                 _pack(operation.response, self._work[row.rpc](row, request), row.api)
             except Failure as failure:
                 # Nothing was written: each of the methods looks before it writes.
@@ -1393,12 +1391,6 @@ class Service:
         metadata.generic_metadata.update_time.FromMicroseconds(self._now())
         operation.metadata.value = metadata.SerializeToString()
         return row._replace(looks=None, body=operation.SerializeToString())
-
-    def _check_target(self, row: OperationRow) -> None:
-        """Refuse an operation whose model was deleted, though another one may have its id by now. A guess."""
-        there = self._store.model(row.parent, row.model)
-        if row.target is not None and (there is None or there.key != row.target):
-            raise not_found(f"The Model does not exist: {row.parent}/models/{row.model}.")
 
     def _operation(self, name: str) -> OperationRow:
         match = _parse(_OPERATION_RE, "name", name, "Operation")
@@ -1415,9 +1407,20 @@ class Service:
         if row.looks > 1:
             row = row._replace(looks=row.looks - 1)
         else:
+            if not row.failure:
+                row = row._replace(failure=self._lost_target(row))
             row = self._finish(row, getattr(types, f"{row.rpc}Request").pb().FromString(row.request))
         self._store.change_operation(row)
         return row
+
+    def _lost_target(self, row: OperationRow) -> bytes:
+        """The failure of an operation whose model was deleted, though another one may have its id by now. A guess."""
+        there = None if row.target is None else self._store.model(row.parent, row.model)
+        if row.target == (there and there.key):
+            return b""
+        name = Name(row.parent, row.model, None)
+        lost: bytes = not_found(f"The Model does not exist: {name.bare}.").status.SerializeToString()
+        return lost
 
 
 # How often a maker of ids is asked for one that is free.
