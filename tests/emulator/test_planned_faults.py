@@ -252,14 +252,26 @@ def test_other_processes_plan_faults_over_http(emulator: Emulator, connect: Conn
 
 
 @pytest.mark.parametrize(
-    "body", [b"", b"[]", b"{", b'{"rpc": 1}', b'{"nonsense": 1}', b'{"rpc": "GetModel", "times": "x"}', b"\xff"]
+    ("body", "told"),
+    [
+        (b"", "This is no fault."),
+        (b"[]", "A fault is a JSON object."),
+        (b'{"rpc": 1}', "This is no fault."),
+        (b'{"nonsense": 1}', "This is no fault."),
+        (b'{"rpc": "GetModel", "times": "x"}', "This is no fault."),
+        (b"{", "Invalid JSON payload received."),
+        (b"\xff", "It is not UTF-8."),
+        (b'{"rpc": "GetModel", "code": "ABORTED", "code": "INTERNAL"}', "A name stands twice"),
+        (b'{"rpc": "GetModel", "code": "ABORTED", "retryAfter": 1, "retry_after": 2}', "A name stands twice"),
+    ],
 )
-def test_what_is_no_fault_is_refused(emulator: Emulator, body: bytes) -> None:
-    """With 400 and a sentence."""
+def test_what_is_no_fault_is_refused(emulator: Emulator, body: bytes, told: str) -> None:
+    """With 400 and a sentence, and nothing is planned."""
     answer = requests.post(f"{emulator.rest}/emulator/faults", data=body, timeout=10)
 
     assert answer.status_code == 400
-    assert answer.json()["error"]["message"].startswith("This is no fault. ")
+    assert told in answer.json()["error"]["message"]
+    assert emulator.faults() == ()
 
 
 @TRANSPORTS

@@ -497,12 +497,13 @@ def _faults(dispatcher: Dispatcher, body: bytes) -> object:
 
 
 def _plan(dispatcher: Dispatcher, body: bytes) -> object:
+    given = _read_json(body)
+    if not isinstance(given, dict):
+        raise bad_request("This is no fault. A fault is a JSON object.")
+    named = _pairs([(_snake(name), value) for name, value in given.items()])
     try:
-        given = json.loads(body)
-        if not isinstance(given, dict):
-            raise TypeError("A fault is a JSON object.")  # noqa: TRY301 - it is answered as all that is wrong here
-        fault = Fault(**{_snake(name): value for name, value in given.items()})
-    except (ValueError, TypeError, RecursionError) as error:
+        fault = Fault(**named)
+    except (ValueError, TypeError) as error:
         raise bad_request(f"This is no fault. {error}") from error
     dispatcher.plan(fault)
     return _faults(dispatcher, b"")
