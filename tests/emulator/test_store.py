@@ -178,6 +178,24 @@ def test_a_transaction_is_all_or_nothing(lag: int) -> None:
     store.close()
 
 
+def test_what_is_due_outlives_a_reset_that_fails() -> None:
+    """Where nothing can be written the registry is as it was, and lists come to show what they were going to."""
+    store = Store(None, list_lag=1)
+    with store.writing():
+        key = store.add_model(PLACE, "m", display_name="", base_model="", time=0, body=b"")
+    store.count_list()
+    assert store.listed_model(key) is None
+    store._database.set_authorizer(lambda _, verb, *__: sqlite3.SQLITE_DENY if verb == "COMMIT" else sqlite3.SQLITE_OK)
+    with pytest.raises(sqlite3.DatabaseError):
+        store.clear()
+    store._database.set_authorizer(None)
+
+    assert store.model(PLACE, "m") is not None
+    store.count_list()
+    assert store.listed_model(key) is not None
+    store.close()
+
+
 def test_a_lag_costs_nothing_until_somebody_lists() -> None:
     """However many writes there are before the next list, no image of them is kept; the list that is due shows all."""
     store = Store(None, list_lag=2)

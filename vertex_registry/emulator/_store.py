@@ -288,11 +288,12 @@ class Store:
 
     def clear(self) -> None:
         """Forget everything."""
-        with self.writing():
-            for table in (*_LISTED, "aliases", "operations", "evaluations", "slices"):
-                self._database.execute(f"DELETE FROM main.{table}")  # noqa: S608 - names of ours
-            self.show_in_lists()
-            self.under_way = 0
+        with self._lock:
+            with self.writing():
+                for table in (*_LISTED, "aliases", "operations", "evaluations", "slices"):
+                    self._database.execute(f"DELETE FROM main.{table}")  # noqa: S608 - names of ours
+                self.under_way = 0
+            self.show_in_lists()  # what is due is forgotten when the rest is, and not where that failed
 
     def latest_create_time(self) -> int:
         """When the youngest model or version was created, in microseconds since 1970."""
