@@ -84,6 +84,15 @@ QUERIES: dict[str, Callable[[Store], list[Any]]] = {
     "a common label": lambda store: store.list_models(PLACE, [], [LabelCondition("team", "common")], NEWEST),
     "a rare label": lambda store: store.list_models(PLACE, [], [LabelCondition("rare", "x")], NEWEST),
     "a label with any value": lambda store: store.list_models(PLACE, [], [LabelCondition("rare", None)], NEWEST),
+    "a common label and a rare one": lambda store: store.list_models(
+        PLACE, [], [LabelCondition("team", "common"), LabelCondition("rare", "x")], NEWEST
+    ),
+    "a rare label, by display name": lambda store: store.list_models(
+        PLACE, [], [LabelCondition("rare", "x")], _by(("display_name", False), ("key", False))
+    ),
+    "a common label, by display name": lambda store: store.list_models(
+        PLACE, [], [LabelCondition("team", "common")], _by(("display_name", False), ("key", False))
+    ),
     "a page under a label": lambda store: store.list_models(
         PLACE, [], [LabelCondition("team", "common")], NEWEST._replace(after=(150,))
     ),
@@ -93,6 +102,12 @@ QUERIES: dict[str, Callable[[Store], list[Any]]] = {
     "versions of a common label": lambda store: _versions(store, [LabelCondition("team", "common")], OLDEST),
     "versions of a rare label": lambda store: _versions(store, [LabelCondition("rare", "x")], OLDEST),
     "versions with a label": lambda store: _versions(store, [LabelCondition("rare", None)], OLDEST),
+    "versions of a common label and a rare one": lambda store: _versions(
+        store, [LabelCondition("team", "common"), LabelCondition("rare", None)], OLDEST
+    ),
+    "versions of a rare label, by update time": lambda store: _versions(
+        store, [LabelCondition("rare", "x")], _by(("update_time", True), ("number", True))
+    ),
     "the default version": lambda store: [store.default(PLACE, "m0")],
     "a version": lambda store: [store.numbered(PLACE, "m0", 7)],
     "an alias": lambda store: [store.aliased(PLACE, "m0", "default")],

@@ -187,6 +187,13 @@ class LabelCondition(NamedTuple):
     value: str | None
     or_none: bool = False
 
+    @property
+    def selected(self) -> Condition:
+        """The further condition that selects the label's own rows ``l``."""
+        if self.value is None:
+            return Condition(" AND l.label = ?", (self.label,))
+        return Condition(" AND l.label = ? AND l.value = ?", (self.label, self.value))
+
     def compile(self, labels: str) -> Condition:
         """The condition, given the SELECT of a row's labels ``o``."""
         if self.or_none:
@@ -210,6 +217,11 @@ class Page(NamedTuple):
     def order_by(self) -> str:
         """The ORDER BY clause."""
         return ", ".join(f"{column} DESC" if descends else column for column, descends in self.order)
+
+    def qualified(self, table: str, key: str) -> Page:
+        """The page with the table's name before its columns, but for the last one, which is that key."""
+        *others, (_, descends) = self.order
+        return self._replace(order=(*((f"{table}.{column}", falls) for column, falls in others), (key, descends)))
 
     def stretches(self) -> Iterator[Condition]:
         """The conditions of the rows after the position, which follow upon one another in the order.
@@ -491,25 +503,25 @@ class Store:
         of: tuple[Any, ...]
         # An id or a display name selects fewer models than any label, and has an index too.
         named_models = any(condition.sql.startswith(("m.id =", "m.display_name =")) for condition in conditions)
-        if labels and len(page.order) == 1 and not named_models:
-            # The label's own index has the models in the order of their keys: it goes first.
-            first, *others = labels
-            named = "" if first.value is None else " AND l.value = ?"
+        others = list(labels)
+        first = None if named_models else self._leading("listed_labels AS l WHERE l.parent = ?", parent, labels, page)
+        if first is not None:
+            others.remove(first)
             source = (
                 f"{lists}.listed_labels AS l CROSS JOIN {lists}.models AS m ON m.key = l.model"
                 f" CROSS JOIN {lists}.versions AS v ON v.model = m.key AND v.number = m.default_version"
-                f" WHERE l.parent = ? AND l.label = ?{named}"
+                f" WHERE l.parent = ?{first.selected.sql}"
             )
-            of = (parent, first.label) if first.value is None else (parent, first.label, first.value)
-            page = page._replace(order=(("l.model", page.order[0][1]),))
+            of = (parent, *first.selected.values)
+            key = "l.model"
         else:
-            others = list(labels)
             source = (
                 f"{lists}.models AS m CROSS JOIN {lists}.versions AS v"
                 " ON v.model = m.key AND v.number = m.default_version WHERE m.parent = ?"
             )
             of = (parent,)
-            page = page._replace(order=tuple((f"m.{column}", descends) for column, descends in page.order))
+            key = "m.key"
+        page = page.qualified("m", key)
         exists = f"SELECT 1 FROM {lists}.listed_labels AS o WHERE o.parent = m.parent AND o.model = m.key"  # noqa: S608 - names of ours
         rows = self._list(_VIEW, source, of, [*conditions, *(label.compile(exists) for label in others)], page)
         return [View._make(row) for row in rows]
@@ -517,23 +529,22 @@ class Store:
     def list_versions(self, model: ModelRow, labels: Sequence[LabelCondition], page: Page) -> list[View]:
         """The versions of a model. Pages are ordered by columns of the table, ending in the number."""
         lists = self._lists
-        drives = [label for label in labels if not label.or_none]
         of: tuple[Any, ...]
-        if drives and len(page.order) == 1:
-            first = drives[0]
-            others = [label for label in labels if label is not first]
-            named = "" if first.value is None else " AND l.value = ?"
+        others = list(labels)
+        first = self._leading("version_labels AS l WHERE l.model = ?", model.key, labels, page)
+        if first is not None:
+            others.remove(first)
             source = (
                 f"{lists}.version_labels AS l CROSS JOIN {lists}.versions AS v"
-                f" ON v.model = l.model AND v.number = l.number WHERE l.model = ? AND l.label = ?{named}"
+                f" ON v.model = l.model AND v.number = l.number WHERE l.model = ?{first.selected.sql}"
             )
-            of = (model.key, first.label) if first.value is None else (model.key, first.label, first.value)
-            page = page._replace(order=(("l.number", page.order[0][1]),))
+            of = (model.key, *first.selected.values)
+            key = "l.number"
         else:
-            others = list(labels)
             source = f"{lists}.versions AS v WHERE v.model = ?"
             of = (model.key,)
-            page = page._replace(order=tuple((f"v.{column}", descends) for column, descends in page.order))
+            key = "v.number"
+        page = page.qualified("v", key)
         exists = f"SELECT 1 FROM {lists}.version_labels AS o WHERE o.model = v.model AND o.number = v.number"  # noqa: S608 - names of ours
         rows = self._list(_VERSION, source, of, [label.compile(exists) for label in others], page)
         *shown, _ = model
@@ -696,6 +707,23 @@ class Store:
             *values,
         )
         return row and View(*row)
+
+    def _leading(self, rows: str, of: object, labels: Sequence[LabelCondition], page: Page) -> LabelCondition | None:
+        """The label whose index leads to the page, if there is one: that which the fewest rows have.
+
+        A label's index has its rows in the order of their keys. In another order they have to be sorted, which is the
+        shorter way where they are fewer than the page takes. It is no use to count further than that.
+        """
+        leading = [label for label in labels if not label.or_none]
+        by_key = len(page.order) == 1
+        if not leading or (by_key and len(leading) == 1):
+            return leading[0] if leading else None
+        counts = [
+            len(self._all(f"SELECT 1 FROM {self._lists}.{rows}{sql} LIMIT ?", of, *values, page.limit))  # noqa: S608 - names of ours
+            for sql, values in (label.selected for label in leading)
+        ]
+        fewest = min(counts)
+        return leading[counts.index(fewest)] if by_key or fewest < page.limit else None
 
     def _list(
         self, columns: str, source: str, of: tuple[Any, ...], conditions: Iterable[Condition], page: Page
