@@ -255,9 +255,11 @@ class Service:
         return _LONG_NUMBER.sub("NUMBER", _PROJECT.sub("projects/PROJECT", text))
 
     def _storage(self) -> storage.Client:
-        if os.environ.get("STORAGE_EMULATOR_HOST"):
-            return storage.Client(project=self.project, credentials=_nobody())
-        return storage.Client(project=self.project)
+        credentials = _nobody() if os.environ.get("STORAGE_EMULATOR_HOST") else None
+        client = storage.Client(project=self.project, credentials=credentials)
+        # A thread of its own would ask for the bucket, in the middle of a conversation that is recorded.
+        client._bucket_metadata_cache = None  # there is no public way for one client
+        return client
 
 
 _ROUNDS: Final = 10

@@ -303,6 +303,15 @@ def test_what_is_typed(monkeypatch: pytest.MonkeyPatch, typed: str, agreed: bool
         _ask()
 
 
+def test_an_artifact_is_put_and_no_more(storage_server: StorageServer, proxy: StorageProxy) -> None:
+    """Google's package asks for no bucket meanwhile, from a thread of its own, while a conversation is recorded."""
+    storage_server.make_bucket("models-4")
+    service = Service("acme-prod-1", "models-4", "us-central1", "http://127.0.0.1:9", "vr-live-0")
+
+    assert service.put("churn") == "gs://models-4/vr-live-0/churn"
+    assert [seen.method for seen in proxy.seen] == ["POST"]
+
+
 @uncounted
 @left_open_by_vcrpy
 def test_recorded_elsewhere(
@@ -322,10 +331,6 @@ def test_recorded_elsewhere(
         arguments = ["record", "acme-prod-1", "gs://models-1", "--endpoint", str(emulator.rest)]
         status = main([*arguments, "--folder", str(tmp_path)])
         told = capsys.readouterr().out
-        if "dictionary changed size during iteration" in told:
-            # vcrpy walks through a dict that the threads of a server in this very process can change: once more.
-            status = main([*arguments, "--yes", "--folder", str(tmp_path)])
-            told = capsys.readouterr().out
         assert status == 0
         assert left(emulator) == ["somebody else's"]
 
