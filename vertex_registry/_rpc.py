@@ -35,6 +35,7 @@ from google.api_core.gapic_v1.client_info import ClientInfo
 from google.cloud.aiplatform_v1.services.model_service import ModelServiceClient
 from google.cloud.aiplatform_v1.services.model_service.transports.grpc import ModelServiceGrpcTransport
 from google.cloud.aiplatform_v1.services.model_service.transports.rest import ModelServiceRestTransport
+from google.protobuf import json_format
 from google.rpc import error_details_pb2
 
 from vertex_registry import _waiting
@@ -348,9 +349,8 @@ class Connection:
 
         answer = self.call("GetModel", request, resource)
         location = ModelServiceClient.parse_model_path(resource.partition("@")[0])["location"]
-        nobody = google.auth.credentials.AnonymousCredentials()  # type: ignore[no-untyped-call]  # untyped upstream
         model: Any = aiplatform.Model._construct_sdk_resource_from_gapic(  # noqa: SLF001  # as its own list() does
-            answer, project=project, location=location, credentials=self._credentials or nobody
+            answer, project=project, location=location, credentials=self._credentials
         )
         model.project = project  # and not its number, which the answer has
         if self._endpoint.host != f"{location}-aiplatform.googleapis.com":
@@ -560,7 +560,8 @@ def _translated() -> Iterator[None]:
         raise _CallError("UNAVAILABLE", reason(error)) from error
     except (google_exceptions.GoogleAPIError, grpc.RpcError) as error:
         raise _CallError("UNKNOWN", str(error)) from error
-    except ValueError as error:
+    except (ValueError, TypeError, AttributeError, json_format.Error) as error:
+        # What Google's client trips over when something on the way answers in Google's place.
         raise _CallError("UNKNOWN", f"The answer is not one that Vertex gives: {type(error).__name__}") from error
 
 
@@ -576,12 +577,12 @@ def _of_google(error: google_exceptions.GoogleAPICallError) -> _CallError:
             return _CallError("UNAUTHENTICATED", "The credentials could not be refreshed", final=True)
     else:
         code = _OF_HTTP.get(error.code or 500, "UNKNOWN")
-        body: Any = {}
+        details = []
         with contextlib.suppress(Exception):  # an answer of a proxy on the way need not be Google's JSON
             body = error.response.json()["error"]
-        code = body.get("status", code)
-        message = body.get("message", message)
-        details = body.get("details", [])
+            code = body["status"] if body.get("status") in ERRORS else code
+            message = str(body.get("message") or message)
+            details = list(body.get("details") or ())
     hint = max((_delay(detail) for detail in details), default=0.0)
     with contextlib.suppress(Exception):  # a call over gRPC has no headers, and a header may hold a date
         hint = max(hint, float(error.response.headers.get("Retry-After", 0)))

@@ -17,11 +17,15 @@ import pytest
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
 
+from tests.live.proxy import Proxy
 from vertex_registry import (
     AuthenticationError,
     ConflictError,
     InvalidArgumentError,
+    NotFoundError,
+    PermissionDeniedError,
     RegistryClient,
+    RegistryError,
     Retry,
     StateUnknownError,
     UnavailableError,
@@ -366,6 +370,49 @@ def test_no_proxy_in_plain_text(emulator: Emulator, monkeypatch: pytest.MonkeyPa
         monkeypatch.setenv(variable, "http://127.0.0.1:1")
     with RegistryClient(endpoint=emulator.rest) as registry:
         assert list(registry.list_models()) == []
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "error", "told"),
+    [
+        (200, b"<html>Log in</html>", UnavailableError, "The answer is not one that Vertex gives"),
+        (200, b"null", UnavailableError, "The answer is not one that Vertex gives"),
+        (200, b'{"models": [{"createTime": "x"}]}', UnavailableError, "The answer is not one that Vertex gives"),
+        (302, b"moved", UnavailableError, "The answer is not one that Vertex gives"),
+        (400, b'{"error": "invalid_request"}', UnavailableError, "The answer is not one that Vertex gives"),
+        (400, b'["no"]', InvalidArgumentError, "was refused"),
+        (403, b"<html>No</html>", PermissionDeniedError, "is not allowed"),
+        (
+            403,
+            b'{"error": {"code": 403, "message": null, "status": "PERMISSION_DENIED"}}',
+            PermissionDeniedError,
+            "is not",
+        ),
+        (
+            403,
+            b'{"error": {"code": 403, "message": "m", "details": null}}',
+            UnavailableError,
+            "not one that Vertex gives",
+        ),
+        (
+            404,
+            b'{"error": {"code": 404, "message": "m", "details": {"a": 1}}}',
+            UnavailableError,
+            "not one that Vertex gives",
+        ),
+        (404, b'{"error": {"code": 404, "message": "m", "status": "NONSENSE"}}', NotFoundError, "is not there: m."),
+    ],
+)
+def test_what_a_proxy_on_the_way_answers(
+    emulator: Emulator, status: int, body: bytes, error: type[RegistryError], told: str
+) -> None:
+    """It is an error of ours, whatever the answer looks like."""
+    with (
+        Proxy(str(emulator.rest), answer=lambda *_: (status, body)) as proxy,
+        RegistryClient(endpoint=proxy.address, retry=Retry(calls=5, first=10, most=10, random=lambda: 1.0)) as registry,
+        pytest.raises(error, match=told),
+    ):
+        list(registry.list_models())
 
 
 def test_an_account_that_is_known_later() -> None:
