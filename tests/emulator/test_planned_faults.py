@@ -151,6 +151,9 @@ def test_an_etag_counts_as_stale(emulator: Emulator, connect: Connect, upload: U
         ({"rpc": "UploadModel", "when": "operation"}, "needs a code"),
         ({"rpc": "GetModel"}, "a code, a delay, a dropped connection or a stale etag"),
         ({"rpc": "GetModel", "stale_etag": True}, "Only UpdateModel"),
+        ({"rpc": "UpdateModel", "stale_etag": True, "code": "UNAVAILABLE"}, "is refused as that"),
+        ({"rpc": "UpdateModel", "stale_etag": True, "drop": True}, "is refused as that"),
+        ({"rpc": "GetModel", "code": "UNAVAILABLE", "drop": True}, "tells no code"),
         ({"rpc": "GetModel", "code": "UNAVAILABLE", "when": "operation"}, "begins no operation"),
         ({"rpc": "GetOperation", "code": "UNAVAILABLE", "when": "operation"}, "begins no operation"),
         ({"rpc": "UploadModel", "code": "ABORTED", "when": "operation", "drop": True}, "drop nothing"),
@@ -194,7 +197,7 @@ def test_leaving_with_a_planned_fault_left_fails(connect: Connect, place: str) -
     emulator = Emulator()
     emulator.fail("ListModels", "UNAVAILABLE", times=3)
     emulator.fail("GetModel", delay=1)
-    emulator.fail("GetModel", "ABORTED", drop=True)
+    emulator.fail("GetModel", drop=True)
     emulator.fail("UpdateModel", stale_etag=True)
     with pytest.raises(exceptions.ServiceUnavailable):
         connect(emulator).list_models(parent=place)
@@ -203,8 +206,8 @@ def test_leaving_with_a_planned_fault_left_fails(connect: Connect, place: str) -
         pass
 
     assert str(caught.value) == (
-        "No request met what was planned: ListModels: UNAVAILABLE, 2 times; GetModel: a delay; GetModel: ABORTED and"
-        " a dropped connection; UpdateModel: a stale etag. If that is right, call forget_faults()."
+        "No request met what was planned: ListModels: UNAVAILABLE, 2 times; GetModel: a delay; GetModel: a dropped"
+        " connection; UpdateModel: a stale etag. If that is right, call forget_faults()."
     )
     with pytest.raises(requests.ConnectionError):
         requests.get(f"{emulator.rest}/emulator/health", timeout=10)
@@ -388,6 +391,18 @@ def test_requests_are_remembered_up_to_so_many_bytes(emulator: Emulator, connect
     assert 40 < len(names) < 65
     assert "first" not in names
     assert names[-1] == "last"
+
+
+def test_what_is_remembered_of_metadata_counts(emulator: Emulator, place: str) -> None:
+    """A request may be little more than its head."""
+    with requests.Session() as session:
+        session.headers.update({f"x-{number}": "x" * 60_000 for number in range(80)})
+        for _ in range(20):
+            assert session.get(f"{emulator.rest}/v1/{place}/models", timeout=10).ok
+
+    remembered = emulator.requests()
+    assert 10 < len(remembered) < 15
+    assert sum(len(value) for request in remembered for value in request.metadata.values()) < 64 * 1024 * 1024
 
 
 def test_a_request_that_has_no_json_is_shown_all_the_same(emulator: Emulator, connect: Connect, place: str) -> None:

@@ -1,8 +1,8 @@
 """The RPC table, and the one door that every request enters.
 
-``RPCS`` says what there is: from it come the gRPC handlers, the REST routes, the documentation and the tests. Both
-transports hand a request to ``Dispatcher.call``: it is written down, meets the faults that were planned for its RPC,
-and goes to the service.
+``RPCS`` says what there is: from it come the gRPC handlers, the REST routes and the tests, which hold the documentation
+against it. Both transports hand a request that they can read to ``Dispatcher.call``: it is written down, meets the
+faults that were planned for its RPC, and goes to the service.
 """
 
 from __future__ import annotations
@@ -277,11 +277,13 @@ class Fault:
                 "A fault is a code, a delay, a dropped connection or a stale etag.",
             ),
             (self.when == "operation" and self.drop, "The request is answered when its operation fails: drop nothing."),
+            (self.drop and self.code is not None, "A connection that is dropped tells no code."),
             (self.stale_etag and self.rpc != "UpdateModel", "Only UpdateModel takes an etag."),
             (
                 self.stale_etag and self.when != "before",
                 "What has a stale etag is not carried out.",
             ),
+            (self.stale_etag and (self.code is not None or self.drop), "What has a stale etag is refused as that."),
             (
                 self.when == "operation" and self.rpc not in _BEGINNING,
                 f"{self.rpc} begins no operation.",
@@ -351,9 +353,29 @@ class Request:
 _SECRET: Final = re.compile("auth(?!ority$)|cookie|key|token|credential|referer|assertion|secret|passw")
 # What may stand before a credential and is none.
 _SCHEME: Final = re.compile(r"(?P<scheme>Bearer|Basic) +(?P<secret>.*)", re.IGNORECASE | re.DOTALL)
-# How many requests are remembered, and how many bytes of messages.
+# How many requests are remembered, and how many bytes of them.
 _REMEMBERED: Final = 4096
 _REMEMBERED_BYTES: Final = 64 * 1024 * 1024
+
+
+class _Kept(NamedTuple):
+    """A request as it is remembered: serialised, since a message may take fifty times as much room."""
+
+    rpc: Rpc
+    api: str
+    transport: str
+    data: bytes
+    metadata: Mapping[str, str]
+
+    @property
+    def size(self) -> int:
+        """Its bytes."""
+        return len(self.data) + sum(len(name) + len(value) for name, value in self.metadata.items())
+
+    def request(self) -> Request:
+        """The request."""
+        message = self.rpc.request.FromString(self.data)
+        return Request(self.rpc.name, self.api, self.transport, message, self.metadata)
 
 
 def _veiled(name: str, value: str) -> str:
@@ -374,7 +396,7 @@ class Dispatcher:
         self._methods = {rpc.name: getattr(service, rpc.method) for rpc in RPCS}
         self._lock = threading.Lock()
         self._faults: list[Fault] = []
-        self._requests: collections.deque[Request] = collections.deque()
+        self._requests: collections.deque[_Kept] = collections.deque()
         self._bytes = 0
         self._closing = threading.Event()
 
@@ -400,8 +422,9 @@ class Dispatcher:
         call = Call(api="v1beta1" if api == "v1beta1" else "v1")
         try:
             veiled = {name: _veiled(name, value) for name, value in metadata.items()}
+            kept = _Kept(rpc, api, transport, message.SerializeToString(), veiled)
             with self._lock:
-                self._remember(Request(rpc.name, api, transport, message, veiled))
+                self._remember(kept)
                 fault = self._take(rpc.name)
             if fault is None:
                 return self._methods[rpc.name](message, call)
@@ -417,11 +440,11 @@ class Dispatcher:
             _log.exception("%s failed", rpc.name)
             raise internal(f"The emulator made a mistake in {rpc.name}: {type(error).__name__}.") from error
 
-    def _remember(self, request: Request) -> None:
-        self._requests.append(request)
-        self._bytes += request.message.ByteSize()
+    def _remember(self, kept: _Kept) -> None:
+        self._requests.append(kept)
+        self._bytes += kept.size
         while len(self._requests) > _REMEMBERED or (self._bytes > _REMEMBERED_BYTES and len(self._requests) > 1):
-            self._bytes -= self._requests.popleft().message.ByteSize()
+            self._bytes -= self._requests.popleft().size
 
     def _call_faultily(self, fault: Fault, rpc: Rpc, message: Any, call: Call) -> Any:
         call = call._replace(failing=fault.failure if fault.when == "operation" else None, stale=fault.stale_etag)
@@ -470,7 +493,8 @@ class Dispatcher:
     def requests(self) -> tuple[Request, ...]:
         """The requests that came, the oldest first; of very many, the latest."""
         with self._lock:
-            return tuple(self._requests)
+            remembered = tuple(self._requests)
+        return tuple(kept.request() for kept in remembered)
 
     def reset(self) -> None:
         """Forget every model, operation, fault and request."""
