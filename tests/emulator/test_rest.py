@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import socket
+import struct
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -48,6 +49,22 @@ def exchange(emulator: Emulator, sent: bytes) -> bytes:
         while part := connection.recv(65536):
             received += part
     return received
+
+
+def test_a_client_that_goes_in_the_middle_of_its_body_is_no_mistake(
+    emulator: Emulator, place: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Nobody is there to be answered; the emulator goes on, and logs nothing."""
+    host, _, port = str(emulator.rest).removeprefix("http://").partition(":")
+    with socket.create_connection((host, int(port)), timeout=30) as connection:
+        head = f"POST /v1/{place}/models:upload HTTP/1.1\r\nHost: {host}:{port}\r\nContent-Length: 9\r\n"
+        connection.sendall(f"{head}Expect: 100-continue\r\n\r\n".encode())
+        assert connection.recv(9) == b"HTTP/1.1 "  # 100 Continue: the body is being waited for
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))  # closing resets it
+
+    assert requests.get(f"{emulator.rest}/emulator/health", timeout=10).ok
+    emulator.close()  # the connection's thread has ended
+    assert caplog.messages == []
 
 
 # --- JSON --------------------------------------------------------------------

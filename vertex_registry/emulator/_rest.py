@@ -55,7 +55,7 @@ _log = logging.getLogger(__name__)
 
 _LONGEST_BODY: Final = 32 * 1024 * 1024
 _IDLE: Final = 60.0
-# How long, and in what pieces, what a refused client still sends is read, in seconds and bytes.
+# What a refused client still sends is read until so many seconds go by without a byte, in pieces of so many bytes.
 _LINGER: Final = 1.0
 _PART: Final = 65536
 # The beginning of a request's target in its absolute form, up to the path; that is how a proxy is asked.
@@ -611,7 +611,10 @@ class _Handler(BaseHTTPRequestHandler):
                 f"The body is longer than {_LONGEST_BODY} bytes.",
                 http=HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
             )
-        body = self.rfile.read(int(length))
+        try:
+            body = self.rfile.read(int(length))
+        except OSError:  # the client has stopped, or is gone
+            raise Dropped from None
         if len(body) < int(length):
             raise Dropped
         self.close_connection = kept
