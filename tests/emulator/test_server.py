@@ -582,6 +582,17 @@ def test_a_storage_that_does_not_answer_is_said(start: Start, connect: Connect, 
         upload(client, container_spec=SKLEARN)
 
 
+def test_the_storage_is_asked_and_no_proxy(
+    start: Start, connect: Connect, upload: Upload, storage: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its address is the one that was given, whatever proxy the environment names."""
+    client = connect(start(storage=storage))
+    upload(client)  # the client heeds proxies too: it is connected now
+    monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")
+
+    upload(client, artifact_uri="gs://bucket/good", container_spec=SKLEARN)
+
+
 @pytest.mark.parametrize("bucket", ODD)
 def test_a_storage_that_answers_oddly_is_said(
     start: Start, connect: Connect, upload: Upload, storage: str, bucket: str
