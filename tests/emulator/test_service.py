@@ -698,6 +698,17 @@ def test_an_alias_moves_from_version_to_version(client: Client, upload: Upload) 
     ]
 
 
+def test_many_aliases_are_merged_in_one_pass(client: Client, upload: Upload) -> None:
+    """Each is looked for among the others once, and not in all of them: the deadline is far from what that takes."""
+    name = upload(client)
+    aliases = ["default", *(f"alias-{n}" for n in range(50_000))]
+
+    for _ in range(2):
+        merged = client.merge_version_aliases(name=name, version_aliases=aliases, timeout=30)
+
+    assert list(merged.version_aliases) == aliases
+
+
 def test_adding_and_removing_the_same_alias_cancels_out(client: Client, upload: Upload) -> None:
     """Whether the alias was there or not, it is as it was."""
     name = upload(client, version_aliases=["gold"])

@@ -719,27 +719,25 @@ class Service:
         # characters."
         if bad := _check_aliases("version_aliases", [alias.removeprefix("-") for alias in request.version_aliases]):
             raise invalid_argument(*bad)
-        added = {alias for alias in request.version_aliases if not alias.startswith("-")}
-        removed = {alias[1:] for alias in request.version_aliases if alias.startswith("-")}
+        adding = [alias for alias in request.version_aliases if not alias.startswith("-")]
+        removing = [alias[1:] for alias in request.version_aliases if alias.startswith("-")]
         # "Adding and deleting the same alias in the request is not recommended, and the 2 operations will be cancelled
         # out."
-        both = added & removed
+        both = set(adding) & set(removing)
+        removed = set(removing) - both
         with self._store.writing():
             view = self._view(name)
-            aliases = [alias for alias in view.aliases.split() if alias not in removed - both]
             # "there must be exactly one default version alias for a model": it cannot be removed, only moved. The
             # code is a guess.
-            if DEFAULT in removed - both and view.number == view.default_version:
+            if DEFAULT in removed and view.number == view.default_version:
                 raise failed_precondition(
                     f"The alias {DEFAULT} cannot be removed from {name.bare}@{view.number}: a model has exactly one"
                     f" {DEFAULT} version. Add the alias to another version instead."
                 )
+            kept = [alias for alias in view.aliases.split() if alias not in removed]
             # Adding an alias that a sibling has moves it, as the documentation of aliases says.
-            aliases += [
-                alias
-                for alias in dict.fromkeys(request.version_aliases)
-                if alias in added - both and alias not in aliases
-            ]
+            added = [alias for alias in adding if alias not in both]
+            aliases = list(dict.fromkeys(kept + added))
             self._store.set_aliases(view.key, view.number, aliases, time=self._now())
             self._relist(name)
             # A guess: named by the version, as the request was.

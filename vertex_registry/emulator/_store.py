@@ -426,7 +426,7 @@ class Store:
         (had,) = self._one("SELECT aliases FROM main.versions WHERE model = ? AND number = ?", model, number)
         database.executemany(
             "DELETE FROM main.aliases WHERE model = ? AND alias = ?",
-            [(model, alias) for alias in had.split() if alias not in aliases],
+            [(model, alias) for alias in set(had.split()).difference(aliases)],
         )
         database.executemany(
             "INSERT OR REPLACE INTO main.aliases (model, alias, number) VALUES (?, ?, ?)",
