@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 import socket
 import sys
 import threading
@@ -17,11 +18,13 @@ import requests
 import trustme
 from google.api_core import exceptions
 from google.cloud import aiplatform_v1, aiplatform_v1beta1
+from google.cloud.aiplatform_v1 import types
+from google.protobuf import struct_pb2
 from google.rpc import error_details_pb2, status_pb2
 
-from vertex_registry.emulator import DataFileError, Emulator, _service
+from vertex_registry.emulator import DataFileError, Emulator, _service, _status
 from vertex_registry.emulator._dispatch import APIS, BY_NAME, MODEL_SERVICE, RPCS
-from vertex_registry.emulator._grpc import _Worker
+from vertex_registry.emulator._grpc import _LONGEST_DETAIL, _fit, _Worker
 from vertex_registry.emulator._rest import ROUTES
 
 if TYPE_CHECKING:
@@ -254,6 +257,25 @@ def test_a_failure_carries_its_details(emulator: Emulator) -> None:
     detail = error_details_pb2.BadRequest()
     assert status.details[0].Unpack(detail)
     assert detail.field_violations[0].field == "name"
+
+
+def test_a_hundred_mistakes_are_told_and_as_many_as_trailers_carry(emulator: Emulator) -> None:
+    """The first ones, however many there are: whoever mends them hears of the others."""
+    bad = types.ModelEvaluationSlice.pb()(metrics=struct_pb2.Value(number_value=math.nan))
+    parent = "projects/p/locations/l/models/m/evaluations/e"
+    request = types.BatchImportModelEvaluationSlicesRequest.pb()(parent=parent, model_evaluation_slices=[bad] * 101)
+
+    with pytest.raises(_status.Failure) as caught:
+        emulator._dispatcher._service.batch_import_model_evaluation_slices(request, _service.Call())
+
+    detail: Any = caught.value.details[0]
+    told = [violation.field for violation in detail.field_violations]
+    assert told == [f"model_evaluation_slices[{position}]" for position in range(100)]
+    cut, more = error_details_pb2.BadRequest(), error_details_pb2.BadRequest()
+    assert _fit(caught.value).details[0].Unpack(cut)
+    more.field_violations.extend(detail.field_violations[: len(cut.field_violations) + 1])
+    assert cut.field_violations == more.field_violations[:-1]
+    assert cut.ByteSize() <= _LONGEST_DETAIL < more.ByteSize()
 
 
 @pytest.mark.parametrize(

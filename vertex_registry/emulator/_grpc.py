@@ -207,9 +207,18 @@ def _fit(failure: Failure) -> Any:
         message = message[: len(message) * 9 // 10]
     if message != failure.message:
         message += "..."
-    details = [type(detail).FromString(detail.SerializeToString()) for detail in failure.details]
-    for detail in details:
-        if isinstance(detail, error_details_pb2.BadRequest):
-            while detail.ByteSize() > _LONGEST_DETAIL:
-                detail.field_violations.pop()
+    details = [
+        _cut(detail) if isinstance(detail, error_details_pb2.BadRequest) else detail for detail in failure.details
+    ]
     return Failure(failure.code, message, *details).status
+
+
+def _cut(detail: error_details_pb2.BadRequest) -> error_details_pb2.BadRequest:
+    """As many of its violations, from the first one on, as fit."""
+    cut = error_details_pb2.BadRequest()
+    for violation in detail.field_violations:
+        cut.field_violations.append(violation)
+        if cut.ByteSize() > _LONGEST_DETAIL:
+            cut.field_violations.pop()
+            break
+    return cut

@@ -26,6 +26,7 @@ import contextlib
 import datetime as dt
 import functools
 import hashlib
+import itertools
 import re
 import struct
 import threading
@@ -287,6 +288,8 @@ def _parse_name(field: str, name: str) -> Name:
 
 Violations = list[tuple[str, str]]
 
+# How many are told of what a request may have any number of. A guess.
+_MOST_VIOLATIONS: Final = 100
 _MAXIMUM_DISPLAY_NAME: Final = 128
 _MAXIMUM_LABELS: Final = 64
 _LABEL_CHARACTERS: Final = 64
@@ -808,11 +811,13 @@ class Service:
         match = _parse(_EVALUATION_RE, "parent", request.parent, "ModelEvaluation")
         if not request.model_evaluation_slices:
             raise invalid_argument(("model_evaluation_slices", _REQUIRED))
-        violations: Violations = []
-        for position, given in enumerate(request.model_evaluation_slices):
-            violations += _check_values(f"model_evaluation_slices[{position}]", given)
-        if violations:
-            raise invalid_argument(*violations)
+        violations = (
+            violation
+            for position, given in enumerate(request.model_evaluation_slices)
+            for violation in _check_values(f"model_evaluation_slices[{position}]", given)
+        )
+        if told := tuple(itertools.islice(violations, _MOST_VIOLATIONS)):
+            raise invalid_argument(*told)
         response = types.BatchImportModelEvaluationSlicesResponse.pb()()
         with self._store.writing():
             model, _ = self._evaluation(match)
