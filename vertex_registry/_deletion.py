@@ -2,8 +2,10 @@
 
 ``DeleteModelVersion`` is tried first, and a default version's ``default`` moved before, and back if Vertex refuses. A
 model goes with a version only where that was refused and no other version can be found: in the list, by the alias of
-ours that the version uploaded last bears, or by point reads around it, for a list may lag. A deletion whose answer was
-lost is verified by a read.
+ours that the version uploaded last bears, or by point reads around it, for a list may lag.
+
+A deletion whose answer was lost is verified by a read. What bears the name by then need not be what was meant: the id
+of a model is a function of its name, and somebody may have registered the name anew. It is told by when it was made.
 """
 
 from __future__ import annotations
@@ -22,6 +24,9 @@ from vertex_registry.errors import (
 )
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from vertex_registry._records import ModelVersion
     from vertex_registry._resources import Model, Resources
     from vertex_registry.errors import RegistryError
 
@@ -42,7 +47,13 @@ def delete_version(resources: Resources, model: Model, reference: str) -> None:
     resource = model.at(current.version)
     moved = current.is_default and _move_default(resources, model, current.version)
     try:
-        _delete(resources, "DeleteModelVersion", _wire.delete_version(resource), resource)
+        _delete(
+            resources,
+            "DeleteModelVersion",
+            _wire.delete_version(resource),
+            resource,
+            lambda: _is_there(resources, model, current),
+        )
     except BaseException as refusal:
         if resources.rpc.closed:
             raise  # nothing more can be asked for
@@ -52,12 +63,10 @@ def delete_version(resources: Resources, model: Model, reference: str) -> None:
                 resources.rpc.call("MergeVersionAliases", request, resource)
         if not isinstance(refusal, (ConflictError, InvalidArgumentError, OperationFailedError)):
             raise
-        # A list that lags shows versions that are gone: only one that can be read is another version.
-        others = _others(resources, model, current.version)
-        if not current.is_default or moved or any(_is_there(resources, model, other) for other in others):
+        if not current.is_default or moved or _has_others(resources, model, current):
             raise _refused(refusal, resource) from refusal.__cause__
         _LOG.warning("%s is the last version of its model, which is deleted with it", resource)
-        delete_model(resources, model)
+        _delete_model(resources, model, lambda: _is_last(resources, model, current))
 
 
 def delete_model(resources: Resources, model: Model) -> None:
@@ -67,8 +76,20 @@ def delete_model(resources: Resources, model: Model) -> None:
         NotFoundError: It is not there.
         ConflictError: Vertex refuses.
     """
+    meant = resources.read_model(model).created_at
+
+    def is_there() -> bool:
+        try:
+            return resources.read_model(model).created_at == meant
+        except NotFoundError:
+            return False
+
+    _delete_model(resources, model, is_there)
+
+
+def _delete_model(resources: Resources, model: Model, is_there: Callable[[], bool]) -> None:
     try:
-        _delete(resources, "DeleteModel", _wire.delete_model(model.resource), model.resource)
+        _delete(resources, "DeleteModel", _wire.delete_model(model.resource), model.resource, is_there)
     except (ConflictError, OperationFailedError) as refusal:
         raise _refused(refusal, model.resource) from refusal.__cause__
     resources.forget_model(model)
@@ -100,17 +121,44 @@ def _others(resources: Resources, model: Model, version: str) -> list[str]:
     near = {*range(number - _NEIGHBOURS, number + _NEIGHBOURS + 1), *range(top, top + _NEIGHBOURS + 1)}
 
     unlisted = sorted(other for other in near - listed if other > 0)
-    there = _waiting.ahead(lambda other: _is_there(resources, model, str(other)), unlisted, _NEIGHBOURS)
-    found = {other for other, is_there in zip(unlisted, there, strict=True) if is_there}
+    looked = _waiting.ahead(lambda other: resources.look(model.resource, str(other)), unlisted, _NEIGHBOURS)
+    found = {int(version.version) for version in looked if version is not None}
     return [str(other) for other in sorted((listed | found) - {number}, reverse=True)]
 
 
-def _is_there(resources: Resources, model: Model, version: str) -> bool:
-    return not _gone(resources, model.at(version))
+def _has_others(resources: Resources, model: Model, current: ModelVersion) -> bool:
+    """Whether there is another version: one that can be read, for a list that lags shows versions that are gone."""
+    others = _others(resources, model, current.version)
+    return any(resources.look(model.resource, other) is not None for other in others)
 
 
-def _delete(resources: Resources, rpc: str, request: Any, resource: str) -> None:  # noqa: C901  # the ways that it can end
-    """Delete, and find out whether it is gone where the answer does not tell."""
+def _is_there(resources: Resources, model: Model, meant: ModelVersion) -> bool:
+    """Whether the version that is meant is there still."""
+    found = resources.look(model.resource, meant.version)
+    return found is not None and found.created_at == meant.created_at
+
+
+def _is_last(resources: Resources, model: Model, meant: ModelVersion) -> bool:
+    """Whether the version that is meant is there still, and its model may go with it.
+
+    Raises:
+        ConflictError: The model has got another version since.
+    """
+    if not _is_there(resources, model, meant):
+        return False
+    if _has_others(resources, model, meant):
+        raise ConflictError(
+            f"{model.at(meant.version)} was not deleted: it was the last version of its model, which was to go with "
+            "it, and has got another one since. Delete it again.",
+            resource=model.at(meant.version),
+        ) from None
+    return True
+
+
+def _delete(  # noqa: C901  # the ways that it can end
+    resources: Resources, rpc: str, request: Any, resource: str, is_there: Callable[[], bool]
+) -> None:
+    """Delete, and find out whether what was meant is still there where the answer does not tell."""
     connection = resources.rpc
     budget = connection.budget()
     tries = 0
@@ -125,27 +173,20 @@ def _delete(resources: Resources, rpc: str, request: Any, resource: str) -> None
                 raise
             return  # an earlier try has deleted it, or it took its operation along
         except OperationFailedError as failed:
-            if failed.code == "FAILED_PRECONDITION" or not _gone(resources, resource):
+            if failed.code == "FAILED_PRECONDITION" or is_there():
                 raise
             return
         except UnavailableError as lost:
             if lost.code == "UNIMPLEMENTED":
                 raise
-            if _gone(resources, resource):
+            again = connection.pause(budget, tries, lost.retry_after)
+            if not is_there():  # looked at last, so that nothing comes between that and another try
                 return
-            if not connection.pause(budget, tries, lost.retry_after):
+            if not again:
                 raise
             tries += 1
         else:
             return
-
-
-def _gone(resources: Resources, resource: str) -> bool:
-    try:
-        resources.rpc.call("GetModel", _wire.get(resource), resource)
-    except NotFoundError:
-        return True
-    return False
 
 
 def _refused(refusal: RegistryError, resource: str) -> RegistryError:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import threading
 import uuid
@@ -375,6 +376,50 @@ def test_a_lost_deletion(
         registry.get_model(churn)
 
 
+@pytest.mark.parametrize("rpc", ["DeleteModel", "DeleteModelVersion"])
+@pytest.mark.parametrize("when", ["before", "after"])
+def test_a_lost_deletion_and_somebody_elses_model(
+    connect: Callable[..., RegistryClient], emulator: Emulator, name: Text, source: Text, rpc: str, when: str
+) -> None:
+    """What somebody has registered under the name since the answer was lost is not what was meant, and stays."""
+    churn, somebody = name(), connect()
+
+    def register_anew(_: float) -> None:
+        with contextlib.suppress(NotFoundError):
+            connect().delete_model(churn)
+        for _ in range(3):
+            somebody.register_version(churn, source())
+
+    registry = connect(retry=Retry(sleep=register_anew))
+    for _ in range(3):
+        registry.register_version(churn, source())
+    emulator.fail(rpc, "UNAVAILABLE", when=when)
+    if rpc == "DeleteModel":
+        registry.delete_model(churn)
+    else:
+        registry.delete_version(churn, 2)
+
+    assert [version.version for version in somebody.list_versions(churn)] == ["3", "2", "1"]
+
+
+def test_a_last_version_that_is_no_longer_the_last(
+    connect: Callable[..., RegistryClient], emulator: Emulator, name: Text, source: Text
+) -> None:
+    """A model that was to go with its last version stays where there is another one when the answer was lost."""
+    churn, somebody = name(), connect()
+
+    def register_another(_: float) -> None:
+        somebody.register_version(churn, source())
+
+    registry = connect(retry=Retry(sleep=register_another))
+    registry.register_version(churn, source())
+    emulator.fail("DeleteModel", "UNAVAILABLE")
+    with pytest.raises(ConflictError, match="another one since"):
+        registry.delete_version(churn, 1)
+
+    assert [version.version for version in somebody.list_versions(churn)] == ["2", "1"]
+
+
 def test_a_deployed_version(registry: RegistryClient, emulator: Emulator, name: Text, source: Text) -> None:
     """A deletion that Vertex refuses is a conflict in words, and leaves the default version where it was."""
     churn = name()
@@ -495,6 +540,8 @@ def test_what_a_registration_costs(
     assert cost(lambda: registry.update_version(churn, 1, description="x")) == ["GetModel", "UpdateModel"]
     assert cost(lambda: registry.set_stage(churn, 1, "Staging")) == ["GetModel", "UpdateModel"]
     assert cost(lambda: connect().get_version(churn, 1)) == ["ListModels", "GetModel"]
+    assert cost(lambda: registry.delete_version(churn, 1)) == ["GetModel", "DeleteModelVersion"]
+    assert cost(lambda: registry.delete_model(churn)) == ["GetModel", "DeleteModel"]
 
 
 def test_stopping_early_stops_calling(registry: RegistryClient, emulator: Emulator, name: Text, source: Text) -> None:
