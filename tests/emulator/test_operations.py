@@ -175,6 +175,28 @@ def test_a_copy_is_of_the_model_that_was_there(start: Start, connect: Connect, p
     assert finish(client, copied).error.code == 5
 
 
+def test_an_operation_is_for_the_version_that_was_there(
+    start: Start, connect: Connect, place: str, model: MakeModel
+) -> None:
+    """What was begun for one that is deleted meanwhile ends with NOT_FOUND, though it was named by an alias."""
+    client = connect(start(polls_until_done=9))
+    name = f"{place}/models/mine"
+    examples = {"parameters": {"examples": {"neighbor_count": 3}}}
+    finish(client, begin(client, place, model(explanation_spec=examples), model_id="mine"))
+    finish(client, begin(client, place, model(), parent_model=name))
+    destination = {"artifact_destination": {"output_uri_prefix": "gs://bucket/exports"}}
+    later = [
+        client.export_model(name=name, output_config=destination).operation,
+        client.copy_model({"parent": place, "source_model": name, "model_id": "copy"}).operation,
+        client.update_explanation_dataset({"model": name, "examples": {"neighbor_count": 4}}).operation,
+        client.delete_model_version(name=f"{name}@default").operation,
+    ]
+    deleted = client.delete_model_version(name=f"{name}@1").operation
+    assert finish(client, deleted).HasField("response")
+
+    assert [finish(client, operation).error.code for operation in later] == [5, 5, 5, 5]
+
+
 @TRANSPORTS
 def test_an_operation_is_found_under_its_location(
     emulator: Emulator, connect: Connect, place: str, model: MakeModel, transport: str

@@ -768,7 +768,8 @@ class Service:
                 raise invalid_argument((field, f"The model can be exported as: {', '.join(formats)}"))
             metadata = types.ExportModelOperationMetadata.pb()()
             _plan_export(metadata.output_info, config, model, set(chosen.exportable_contents), self._now())
-            return self._begin("ExportModel", request, call, name, target=view.key, metadata=metadata)
+            meant = _meant(request, "name", view)
+            return self._begin("ExportModel", meant, call, name, target=view.key, metadata=metadata)
 
     def copy_model(self, request: Any, call: Call) -> operations_pb2.Operation:
         """Copies an already existing Vertex AI Model into the specified Location."""
@@ -1334,8 +1335,9 @@ class Service:
         return response
 
     def _export(self, row: OperationRow, request: Any) -> Message:
-        # Without a cloud there are no bytes to write.
-        del row, request
+        # Without a cloud there are no bytes to write; what is exported must be there all the same.
+        del row
+        self._view(_parse_name("name", request.name))
         response: Message = types.ExportModelResponse.pb()()
         return response
 
