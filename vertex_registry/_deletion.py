@@ -158,18 +158,22 @@ def _is_last(resources: Resources, model: Model, meant: ModelVersion) -> bool:
 def _delete(  # noqa: C901  # the ways that it can end
     resources: Resources, rpc: str, request: Any, resource: str, is_there: Callable[[], bool]
 ) -> None:
-    """Delete, and find out whether what was meant is still there where the answer does not tell."""
+    """Delete, and find out whether what was meant is still there where the answer does not tell.
+
+    Once it has begun it is not begun again: what is tried again is the wait for it.
+    """
     connection = resources.rpc
     budget = connection.budget()
+    operation: Any = None
     tries = 0
     while True:
-        began = False
         try:
-            operation = connection.call(rpc, request, resource)
-            began = True
-            connection.wait(operation, _wire.operation, connection.operation_budget())
+            if operation is None:
+                operation = connection.call(rpc, request, resource)
+                patience = connection.operation_budget()
+            connection.wait(operation, _wire.operation, patience)
         except NotFoundError:
-            if not tries and not began:
+            if operation is None and not tries:
                 raise
             return  # an earlier try has deleted it, or it took its operation along
         except OperationFailedError as failed:
@@ -183,6 +187,8 @@ def _delete(  # noqa: C901  # the ways that it can end
             if not is_there():  # looked at last, so that nothing comes between that and another try
                 return
             if not again:
+                if operation is not None:
+                    lost.args = (f"{lost} The deletion of {resource} has begun, and goes on at Vertex.",)
                 raise
             tries += 1
         else:

@@ -402,6 +402,30 @@ def test_a_lost_deletion_and_somebody_elses_model(
     assert [version.version for version in somebody.list_versions(churn)] == ["3", "2", "1"]
 
 
+@pytest.mark.looks(3)
+def test_a_deletion_that_has_begun(
+    connect: Callable[..., RegistryClient], clock: Clock, emulator: Emulator, name: Text, source: Text
+) -> None:
+    """It is waited for where its operation cannot be looked at for long, and is not begun a second time."""
+    churn, registry = name(), connect(retry=patient(clock, calls=10))
+    for _ in range(3):
+        registry.register_version(churn, source())
+
+    def begun() -> int:
+        return sum(request.rpc == "DeleteModelVersion" for request in emulator.requests())
+
+    emulator.fail("GetOperation", "UNAVAILABLE", times=8)
+    registry.delete_version(churn, 2)
+    assert begun() == 1
+    emulator.fail("GetOperation", "UNAVAILABLE", times=1000)
+    with pytest.raises(UnavailableError, match="@1 has begun, and goes on"):
+        registry.delete_version(churn, 1)
+    assert begun() == 2
+
+    emulator.forget_faults()
+    assert [version.version for version in quiet(registry, churn)] == ["3"]
+
+
 def test_a_last_version_that_is_no_longer_the_last(
     connect: Callable[..., RegistryClient], emulator: Emulator, name: Text, source: Text
 ) -> None:
