@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import datetime as dt
+import sqlite3
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -162,8 +164,8 @@ def test_an_operation_is_for_the_model_that_was_there(
 
 
 def test_a_copy_is_of_the_model_that_was_there(start: Start, connect: Connect, place: str, model: MakeModel) -> None:
-    """A later model with the name of the source is another one: the copy ends with NOT_FOUND."""
-    client = connect(start(polls_until_done=3))
+    """A later model with the name of the source is another one, also where the clock stands still: NOT_FOUND."""
+    client = connect(start(polls_until_done=3, now=lambda: dt.datetime(2026, 1, 1, tzinfo=dt.UTC)))
 
     finish(client, begin(client, place, model(), model_id="source"))
     copied = client.copy_model(
@@ -327,3 +329,23 @@ def test_operations_under_way_survive_a_restart(
 
     assert client.get_model(name=f"{place}/models/mine").version_id == "1"
     assert client.get_operation({"name": operation.name}).done
+
+
+def test_a_copy_under_way_survives_in_a_file_that_does_not_tell_its_source(
+    start: Start, connect: Connect, place: str, model: MakeModel, tmp_path: Any
+) -> None:
+    """Files of this format were once written without; such a copy is of whatever bears the name."""
+    data = tmp_path / "data"
+    first = start(data, polls_until_done=2)
+    finish(connect(first), begin(connect(first), place, model(), model_id="source"))
+    request = {"parent": place, "source_model": f"{place}/models/source", "model_id": "copy"}
+    copied = connect(first).copy_model(request).operation
+    first.close()
+    with sqlite3.connect(data) as ours:
+        ours.execute("ALTER TABLE operations DROP COLUMN source")
+    ours.close()
+
+    client = connect(start(data))
+
+    assert finish(client, copied).HasField("response")
+    assert client.copy_model({**request, "model_id": "another"}).operation.HasField("response")

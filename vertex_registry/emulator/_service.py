@@ -784,8 +784,9 @@ class Service:
             raise invalid_argument(*violations)
         with self._looking(source.place, source.model):
             # Which version a name without one means is not said here: the default one, as everywhere else (a guess).
-            meant = _meant(request, "source_model", self._view(source))
-        return self._begin_version("CopyModel", meant, call, place, parent_model, request.model_id)
+            view = self._view(source)
+        meant = _meant(request, "source_model", view)
+        return self._begin_version("CopyModel", meant, call, place, parent_model, request.model_id, source=view.key)
 
     def import_model_evaluation(self, request: Any, call: Call) -> Any:
         """Imports an externally generated ModelEvaluation."""
@@ -1177,13 +1178,22 @@ class Service:
             )
 
     def _begin_version(  # noqa: PLR0917 - two methods begin what these tell
-        self, rpc: str, request: Any, call: Call, place: str, parent_model: Name | None, model_id: str
+        self,
+        rpc: str,
+        request: Any,
+        call: Call,
+        place: str,
+        parent_model: Name | None,
+        model_id: str,
+        *,
+        source: int | None = None,
     ) -> operations_pb2.Operation:
         """Begin the operation that makes a model with its first version, or a further version of one."""
+        begin = functools.partial(self._begin, rpc, request, source=source)
         target = parent_model.model if parent_model else model_id
         with self._looking(place, target), self._store.writing():
             if parent_model is not None:
-                return self._begin(rpc, request, call, parent_model, target=self._row(parent_model).key)
+                return begin(call, parent_model, target=self._row(parent_model).key)
             if not model_id:
                 model_id = self._free_id(lambda given: self._store.is_taken(place, given))
             if self._store.is_taken(place, model_id):
@@ -1191,8 +1201,8 @@ class Service:
                 if self._assume.id_taken == "call":
                     raise failure
                 call = call._replace(failing=call.failing or failure)
-                return self._begin(rpc, request, call, Name(place, model_id, None))
-            return self._begin(rpc, request, call, Name(place, model_id, None), creates=True)
+                return begin(call, Name(place, model_id, None))
+            return begin(call, Name(place, model_id, None), creates=True)
 
     def _upload(self, row: OperationRow, request: Any) -> Message:
         version = _Model()
@@ -1212,8 +1222,7 @@ class Service:
 
     def _copy(self, row: OperationRow, request: Any) -> Message:
         source = self._view(_parse_name("source_model", request.source_model))
-        begun = _METADATA[row.rpc].FromString(operations_pb2.Operation.FromString(row.body).metadata.value)
-        if source.version_create_time > begun.generic_metadata.create_time.ToMicroseconds():
+        if row.source not in (None, source.key):
             # The one that was there is deleted, and this is a later one of its name. A guess, as for the target.
             raise not_found(f"The Model version does not exist any more: {request.source_model}.")
         # Not copied, as the documentation says: the aliases, the id, the evaluations and the encryption. That both
@@ -1351,10 +1360,14 @@ class Service:
         name: Name,
         *,
         target: int | None = None,
+        source: int | None = None,
         creates: bool = False,
         metadata: Any = None,
     ) -> operations_pb2.Operation:
-        """Begin an operation of a model, the target if it is there; without polls it is done when this returns."""
+        """Begin an operation of a model, the target if it is there; without polls it is done when this returns.
+
+        The source is the key of the model that it copies.
+        """
         time = self._now()
         if metadata is None:
             metadata = _METADATA[rpc]()
@@ -1374,6 +1387,7 @@ class Service:
             request.SerializeToString(),
             call.failing.status.SerializeToString() if call.failing else b"",
             operation.SerializeToString(),
+            source,
         )
         if row.looks is None:
             row = self._finish(row, request)

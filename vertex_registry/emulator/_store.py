@@ -11,8 +11,8 @@ revisions, aliases, which version is the default one). The rules of the columns:
   of creation and needs no index of its own. The same is true of ``versions.number`` within a model.
 - ``models.last_version`` never falls: no version number of a model that is there is given twice, whichever is deleted.
 - ``models.base_model`` is the default version's, which is the one that lists show.
-- ``operations.target`` is the key of the model that an operation was begun for, if that was there: a later model of the
-  same id is another one.
+- ``operations.target`` is the key of the model that an operation was begun for, if that was there, and ``source`` that
+  of the model that it copies: a later model of the same id is another one.
 - ``aliases`` finds a version by its alias, ``versions.aliases`` lists them in the order they were given in.
 - ``listed_labels`` are the labels a model shows in a list: its default version's, merged with its own, and
   ``listing.label_wins`` is which of the two had the last word when they were written.
@@ -82,7 +82,7 @@ CREATE TABLE aliases (
     model INTEGER NOT NULL, alias TEXT NOT NULL, number INTEGER NOT NULL, PRIMARY KEY (model, alias)
 ) WITHOUT ROWID;
 CREATE TABLE operations (
-    parent TEXT NOT NULL, model TEXT NOT NULL, id TEXT NOT NULL, looks INTEGER, target INTEGER,
+    parent TEXT NOT NULL, model TEXT NOT NULL, id TEXT NOT NULL, looks INTEGER, target INTEGER, source INTEGER,
     creates INTEGER NOT NULL, rpc TEXT NOT NULL, api TEXT NOT NULL, request BLOB NOT NULL, failure BLOB NOT NULL,
     body BLOB NOT NULL,
     PRIMARY KEY (parent, model, id)
@@ -168,6 +168,7 @@ class OperationRow(NamedTuple):
     request: bytes
     failure: bytes
     body: bytes
+    source: int | None = None
 
 
 class Condition(NamedTuple):
@@ -560,9 +561,8 @@ class Store:
     def add_operation(self, row: OperationRow, *, creates: bool) -> None:
         """Keep an operation. ``creates`` tells that it has taken its model's id."""
         self._database.execute(
-            "INSERT INTO operations (parent, model, id, looks, target, creates, rpc, api, request, failure, body)"
-            " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-            (*row[:5], creates, *row[5:]),
+            f"INSERT INTO operations ({_OPERATION}, creates) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",  # noqa: S608 - names of ours
+            (*row, creates),
         )
         if row.looks is not None:
             self.under_way += 1
@@ -785,7 +785,7 @@ class Store:
         self._due.clear()
 
 
-_OPERATION: Final = "parent, model, id, looks, target, rpc, api, request, failure, body"
+_OPERATION: Final = "parent, model, id, looks, target, rpc, api, request, failure, body, source"
 
 
 def _open(path: str | None) -> sqlite3.Connection:
@@ -839,6 +839,9 @@ def _prepare(database: sqlite3.Connection, path: str | None) -> None:
                 database.execute(statement)
             database.execute(f"PRAGMA application_id = {APPLICATION_ID}")
             database.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
+        elif not database.execute("SELECT 1 FROM pragma_table_info('operations') WHERE name = 'source'").fetchall():
+            # The one column that files of this format may be without; who reads such files minds no column more.
+            database.execute("ALTER TABLE operations ADD COLUMN source INTEGER")
         # Also an emulator that only reads has the file to itself.
         database.execute("COMMIT")
     except sqlite3.OperationalError as error:
