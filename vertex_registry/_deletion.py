@@ -20,6 +20,7 @@ from vertex_registry.errors import (
     InvalidArgumentError,
     NotFoundError,
     OperationFailedError,
+    RegistryError,
     UnavailableError,
 )
 
@@ -28,7 +29,6 @@ if TYPE_CHECKING:
 
     from vertex_registry._records import ModelVersion
     from vertex_registry._resources import Model, Resources
-    from vertex_registry.errors import RegistryError
 
 _LOG: Final = logging.getLogger("vertex_registry")
 
@@ -58,9 +58,8 @@ def delete_version(resources: Resources, model: Model, reference: str) -> None:
         if resources.rpc.closed:
             raise  # nothing more can be asked for
         if moved:
-            with contextlib.suppress(NotFoundError):
-                request = _wire.merge_aliases(resource, add=[_names.DEFAULT_ALIAS])
-                resources.rpc.call("MergeVersionAliases", request, resource)
+            # Who types Ctrl-C does not wait for several tries.
+            _move_back(resources, model, current.version, once=not isinstance(refusal, Exception))
         if not isinstance(refusal, (ConflictError, InvalidArgumentError, OperationFailedError)):
             raise
         if not current.is_default or moved or _has_others(resources, model, current):
@@ -98,12 +97,28 @@ def _delete_model(resources: Resources, model: Model, is_there: Callable[[], boo
 def _move_default(resources: Resources, model: Model, version: str) -> bool:
     """Whether there was another version for ``default`` to move to."""
     for other in _others(resources, model, version):
-        resource = model.at(other)
-        request = _wire.merge_aliases(resource, add=[_names.DEFAULT_ALIAS])
         with contextlib.suppress(NotFoundError):  # a list that lags shows versions that are gone
-            resources.rpc.call("MergeVersionAliases", request, resource)
+            resources.merge_aliases(model, other, add=[_names.DEFAULT_ALIAS])
             return True
     return False
+
+
+def _move_back(resources: Resources, model: Model, version: str, *, once: bool) -> None:
+    """Let ``default`` be where it was, if it can be: why nothing was deleted is what the caller is told."""
+    try:
+        resources.merge_aliases(model, version, add=[_names.DEFAULT_ALIAS], once=once)
+    except NotFoundError:
+        pass  # it was deleted after all
+    except RegistryError as error:
+        _LOG.warning(
+            "default was moved away from version %s of %r, and could not be moved back: %s "
+            "set_default(%r, %s) does it.",
+            version,
+            model.name,
+            error,
+            model.name,
+            version,
+        )
 
 
 def _others(resources: Resources, model: Model, version: str) -> list[str]:

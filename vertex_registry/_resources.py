@@ -319,9 +319,15 @@ class Resources:
         return _wire.read_model(self.rpc.call("UpdateModel", request, model.resource))
 
     def merge_aliases(
-        self, model: Model, reference: str, *, add: Collection[str] = (), remove: Collection[str] = ()
+        self,
+        model: Model,
+        reference: str,
+        *,
+        add: Collection[str] = (),
+        remove: Collection[str] = (),
+        once: bool = False,
     ) -> ModelVersion:
-        """The version of that number or alias, with some aliases and without others."""
+        """The version of that number or alias, with some aliases and without others; with ``once`` it is tried once."""
         # "The version ID must be explicit" in the name, so that an alias is resolved first.
         number = _names.version_id(reference) or self.read(model, reference).version
         if not add and not remove:
@@ -329,7 +335,7 @@ class Resources:
         resource = model.at(number)
         request = _wire.merge_aliases(resource, add=add, remove=remove)
         try:
-            return _wire.read_version(self.rpc.call("MergeVersionAliases", request, resource))
+            return _wire.read_version(self.rpc.call("MergeVersionAliases", request, resource, once=once))
         except NotFoundError:
             self.read(model, number)  # says it in better words
             raise

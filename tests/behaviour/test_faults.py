@@ -725,6 +725,52 @@ def test_default_stays_where_nothing_was_deleted(
     assert registry.get_version(churn).version == "2"
 
 
+def test_default_that_cannot_move_back(
+    connect: Callable[..., RegistryClient],
+    clock: Clock,
+    emulator: Emulator,
+    name: Text,
+    source: Text,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """A deletion that is refused says why, whatever becomes of the way back; that is logged."""
+    churn, registry = name(), connect(retry=patient(clock, calls=1))
+    for _ in range(2):
+        registry.register_version(churn, source())
+    emulator.fail("DeleteModelVersion", "FAILED_PRECONDITION", message="The version is deployed")
+    emulator.fail("MergeVersionAliases", delay=0.0001)
+    emulator.fail("MergeVersionAliases", "UNAVAILABLE", times=1000)
+    with pytest.raises(ConflictError, match="is deployed"):
+        registry.delete_version(churn, 2)
+
+    emulator.forget_faults()
+    assert f"set_default({churn!r}, 2)" in caplog.text
+    assert registry.get_version(churn).version == "1"
+
+
+def test_ctrl_c_during_a_deletion(
+    connect: Callable[..., RegistryClient], emulator: Emulator, name: Text, source: Text
+) -> None:
+    """It is what comes out, after one try to move default back."""
+
+    def interrupt(_: float) -> None:
+        raise KeyboardInterrupt
+
+    churn, registry = name(), connect(retry=Retry(sleep=interrupt))
+    for _ in range(2):
+        registry.register_version(churn, source())
+    emulator.fail("DeleteModelVersion", "UNAVAILABLE", times=2)
+    with pytest.raises(KeyboardInterrupt):
+        registry.delete_version(churn, 2)
+    assert registry.get_version(churn).version == "2"
+
+    emulator.fail("MergeVersionAliases", delay=0.0001)
+    emulator.fail("MergeVersionAliases", "UNAVAILABLE")
+    with pytest.raises(KeyboardInterrupt):
+        registry.delete_version(churn, 2)
+    assert registry.get_version(churn).version == "1"
+
+
 def test_a_promotion_that_was_finished_long_ago(registry: RegistryClient, name: Text, source: Text) -> None:
     """Running a finished registration again changes nothing, whatever was promoted since."""
     churn, artifact = name(), source()
