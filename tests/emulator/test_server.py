@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import json
 import math
 import socket
@@ -26,6 +27,7 @@ from vertex_registry.emulator import DataFileError, Emulator, _service, _status
 from vertex_registry.emulator._dispatch import APIS, BY_NAME, MODEL_SERVICE, RPCS
 from vertex_registry.emulator._grpc import _LONGEST_DETAIL, _fit, _Worker
 from vertex_registry.emulator._rest import ROUTES
+from vertex_registry.emulator._store import View
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -434,6 +436,20 @@ def test_a_reset_forgets_everything(start: Start, connect: Connect, upload: Uplo
     with pytest.raises(exceptions.NotFound):
         client.get_operation({"name": begun.name})
     assert upload(client, model_id="mine") == f"{place}/models/mine@1"
+
+
+def test_a_reset_leaves_nothing_of_what_lists_have_shown(emulator: Emulator, client: Client, upload: Upload) -> None:
+    """Not in memory either, where lists keep what they may show again."""
+    place = upload(client, model_id="shown").rpartition("/models/")[0]
+    assert [model.display_name for model in client.list_models(parent=place)] == ["churn"]
+
+    def kept() -> list[str]:
+        return [view.id for view in gc.get_objects() if type(view) is View and view.id == "shown"]
+
+    assert kept() == ["shown"]
+    emulator.reset()
+
+    assert kept() == []
 
 
 # --- many at once ------------------------------------------------------------

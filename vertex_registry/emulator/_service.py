@@ -515,6 +515,9 @@ class Service:
         self._clock = now
         self._new_id = new_id
         self._look_up = look_up
+        # A view never changes, and who lists looks at the same ones again and again: those looked at lately need not be
+        # built. Long ones must be, so that what is kept stays small.
+        self._entry_again = functools.lru_cache(maxsize=_KEPT)(_entry)
         with store.reading():
             self._latest = store.latest_create_time()
         self._list_anew()
@@ -988,6 +991,7 @@ class Service:
     def reset(self) -> None:
         """Forget everything."""
         self._store.clear()
+        self._entry_again.cache_clear()
 
     def _list_anew(self) -> None:
         """Let lists find every model by what they show of it, where that was written under another assumption."""
@@ -1116,7 +1120,7 @@ class Service:
         """
         shown, label_wins = views[: query.limit], self._assume.label_wins
         parts = [
-            (_entry if len(view.body) + len(view.version_body) > _SHORT else _entry_again)(
+            (_entry if len(view.body) + len(view.version_body) > _SHORT else self._entry_again)(
                 view, versioned, label_wins, mask
             )
             for view in shown
@@ -1479,9 +1483,8 @@ def _entry(view: View, versioned: bool, label_wins: str, mask: tuple[str, ...]) 
     return serialised
 
 
-# A view never changes, and who lists looks at the same ones again and again: those looked at lately need not be built.
-# Long ones must be, so that what is kept stays small.
-_entry_again: Final = functools.lru_cache(maxsize=4096)(_entry)
+# The entries that are kept: so many, and none whose view is longer.
+_KEPT: Final = 4096
 _SHORT: Final = 4096
 
 
