@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from google.api_core import exceptions
 from google.cloud.aiplatform_v1 import types
-from google.protobuf import field_mask_pb2, struct_pb2
+from google.protobuf import field_mask_pb2
 from google.protobuf.json_format import ParseError
 
 from vertex_registry.emulator._service import LOCATIONS, SWITCHES, parse_assumptions, project_number
@@ -17,6 +17,8 @@ from vertex_registry.emulator._service import LOCATIONS, SWITCHES, parse_assumpt
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
+
+    from google.protobuf import struct_pb2
 
     from vertex_registry.emulator import Emulator
 
@@ -914,8 +916,8 @@ def test_a_copy_that_cannot_be_right_is_refused(client: Client, upload: Upload, 
     assert violations(caught.value) == ["model_id", "encryption_spec.kms_key_name"]
 
 
-def test_the_examples_of_an_explanation_are_replaced(client: Client, upload: Upload) -> None:
-    """Where the version was uploaded with examples; any other has none to update."""
+def test_the_examples_of_an_explanation_are_updated(client: Client, upload: Upload) -> None:
+    """What is given is replaced and the rest stays, where there are examples; any other version has none to update."""
     examples = {"example_gcs_source": {"gcs_source": {"uris": ["gs://bucket/old"]}}, "neighbor_count": 3}
     name = upload(client, explanation_spec={"parameters": {"examples": examples}, "metadata": {"inputs": {}}})
     bare = name.partition("@")[0]
@@ -925,7 +927,9 @@ def test_the_examples_of_an_explanation_are_replaced(client: Client, upload: Upl
 
     kept = client.get_model(name=name).explanation_spec.parameters.examples
     assert list(kept.example_gcs_source.gcs_source.uris) == ["gs://bucket/new"]
-    assert kept.neighbor_count == 0
+    assert kept.neighbor_count == 3
+    client.update_explanation_dataset(request={"model": bare}).result()
+    assert client.get_model(name=name).explanation_spec.parameters.examples == kept
     with pytest.raises(exceptions.FailedPrecondition):
         client.update_explanation_dataset(model=upload(client))
     with pytest.raises(exceptions.InvalidArgument):
@@ -934,17 +938,19 @@ def test_the_examples_of_an_explanation_are_replaced(client: Client, upload: Upl
         )
 
 
+@pytest.mark.parametrize("kind", ["lists", "objects"])
 @pytest.mark.parametrize("transport", ["grpc", "rest"])
 def test_what_was_taken_can_be_read_again(
-    start: Start, connect: Connect, upload: Upload, place: str, transport: str
+    start: Start, connect: Connect, upload: Upload, place: str, transport: str, kind: str
 ) -> None:
     """However deep a value lies: what would lie too deep in a list of models is refused."""
     client = connect(start(), transport)
     bare = upload(client, explanation_spec={"parameters": {"examples": {"neighbor_count": 3}}}).partition("@")[0]
     request = types.UpdateExplanationDatasetRequest.pb()
     refused = 0
-    for depth in range(35, 50):
-        asked = request(model=bare, examples={"nearest_neighbor_search_config": nested(depth)})
+    for depth in range(28, 50):
+        asked = request(model=bare)
+        nest(asked.examples.nearest_neighbor_search_config, depth, kind)
         try:
             client.update_explanation_dataset(types.UpdateExplanationDatasetRequest.wrap(asked)).result()
         except (exceptions.BadRequest, ParseError):  # over REST the client itself may refuse to read it
@@ -952,19 +958,103 @@ def test_what_was_taken_can_be_read_again(
 
         assert [found.name for found in client.list_models(parent=place)] == [bare]
         client.get_model(name=f"{bare}@1")
-    assert 0 < refused < 15
+    assert 0 < refused < 22
 
 
-def nested(depth: int) -> struct_pb2.Value:
-    """A value that lies so many lists deep."""
-    value = struct_pb2.Value(string_value="x")
+def test_a_version_has_the_key_of_its_model(client: Client, upload: Upload, place: str) -> None:
+    """Another one is refused, for an upload and for a copy; the same one, and none, is right."""
+    key, other = (f"projects/p/locations/us-central1/keyRings/r/cryptoKeys/{name}" for name in ("k", "l"))
+    bare = upload(client, encryption_spec={"kms_key_name": key}).partition("@")[0]
+    model = client.get_model(name=bare)
+    kept = {"display_name": "m", "container_spec": model.container_spec, "artifact_uri": model.artifact_uri}
+
+    for given in ({"kms_key_name": key}, None):
+        request: Any = {"parent": place, "parent_model": bare, "model": kept | {"encryption_spec": given}}
+        client.upload_model(request).result()
+        client.copy_model(
+            request={"parent": place, "source_model": bare, "parent_model": bare, "encryption_spec": given}
+        ).result()
+    request["model"]["encryption_spec"] = {"kms_key_name": other}
+    with pytest.raises(exceptions.InvalidArgument) as caught:
+        client.upload_model(request)
+    assert violations(caught.value) == ["model.encryption_spec"]
+    request = {"parent": place, "source_model": bare, "parent_model": bare, "encryption_spec": {"kms_key_name": other}}
+    with pytest.raises(exceptions.InvalidArgument) as caught:
+        client.copy_model(request)
+    assert violations(caught.value) == ["encryption_spec"]
+    assert client.get_model(name=f"{bare}@5").encryption_spec.kms_key_name == key
+
+
+@pytest.mark.parametrize(
+    ("given", "field"),
+    [
+        ({"base_model_source": {}, "container_spec": None}, "model.container_spec.image_uri"),
+        (
+            {"base_model_source": {"model_garden_source": {}}},
+            "model.base_model_source.model_garden_source.public_model_name",
+        ),
+        ({"base_model_source": {"genie_source": {}}}, "model.base_model_source.genie_source.base_model_uri"),
+        ({"explanation_spec": {"metadata": {"inputs": {}}}}, "model.explanation_spec.parameters"),
+        (
+            {"explanation_spec": {"parameters": {"sampled_shapley_attribution": {"path_count": 51}}}},
+            "model.explanation_spec.parameters.sampled_shapley_attribution.path_count",
+        ),
+        (
+            {"explanation_spec": {"parameters": {"xrai_attribution": {}}}},
+            "model.explanation_spec.parameters.xrai_attribution.step_count",
+        ),
+    ],
+)
+def test_what_a_part_of_a_model_requires(client: Client, upload: Upload, given: dict[str, Any], field: str) -> None:
+    """A part that is given has what its own message says is required, and within its range."""
+    with pytest.raises(exceptions.InvalidArgument) as caught:
+        upload(client, **given)
+    assert field in violations(caught.value)
+
+
+def test_a_model_of_genie_says_so(client: Client, upload: Upload) -> None:
+    """As one of the garden does."""
+    source = types.ModelSourceInfo.ModelSourceType
+    genie = upload(client, base_model_source={"genie_source": {"base_model_uri": "genie/1"}}, container_spec=None)
+    garden = upload(client, base_model_source={"model_garden_source": {"public_model_name": "text-bison"}})
+
+    assert client.get_model(name=genie).model_source_info.source_type == source.GENIE
+    assert client.get_model(name=garden).model_source_info.source_type == source.MODEL_GARDEN
+
+
+@pytest.mark.parametrize("uri", ["not a uri !!", "docker.io/acme/serve:1", "us-docker.pkg.dev/acme", "gcr.io/acme"])
+def test_an_image_is_exported_to_a_registry_of_google_s(client: Client, upload: Upload, uri: str) -> None:
+    """Anything else is refused."""
+    name = upload(client)
+    with pytest.raises(exceptions.InvalidArgument) as caught:
+        client.export_model(name=name, output_config={"image_destination": {"output_uri": uri}})
+    assert violations(caught.value) == ["output_config.image_destination.output_uri"]
+
+
+def test_a_version_that_loses_an_alias_to_an_upload_is_updated(client: Client, upload: Upload, place: str) -> None:
+    """As by a merge of aliases; the others are left alone."""
+    bare = upload(client).partition("@")[0]
+    model = {"display_name": "m", "container_spec": {"image_uri": "gcr.io/acme/serve"}}
+    client.upload_model(request={"parent": place, "parent_model": bare, "model": model}).result()
+    before = [client.get_model(name=f"{bare}@{number}").version_update_time for number in (1, 2)]
+    taking = model | {"version_aliases": ["default"]}
+    client.upload_model(request={"parent": place, "parent_model": bare, "model": taking}).result()
+
+    after = [client.get_model(name=f"{bare}@{number}").version_update_time for number in (1, 2)]
+    assert after[0] > before[0]
+    assert after[1] == before[1]
+
+
+def nest(value: struct_pb2.Value, depth: int, kind: str) -> None:
+    """Let a value lie so many lists or objects deep. It is made in its place: to copy it would be to read it."""
     for _ in range(depth):
-        value = struct_pb2.Value(list_value=struct_pb2.ListValue(values=[value]))
-    return value
+        value = value.list_value.values.add() if kind == "lists" else value.struct_value.fields["a"]
+    value.string_value = "x"
 
 
+@pytest.mark.parametrize("kind", ["lists", "objects"])
 def test_what_was_taken_over_grpc_can_be_read_over_rest(
-    start: Start, connect: Connect, upload: Upload, place: str
+    start: Start, connect: Connect, upload: Upload, place: str, kind: str
 ) -> None:
     """A reader of JSON goes less deep than one of bytes: what it could not read of a list is refused as well."""
     emulator = start()
@@ -974,15 +1064,15 @@ def test_what_was_taken_over_grpc_can_be_read_over_rest(
     upload_request, import_request = types.UploadModelRequest.pb(), types.ImportModelEvaluationRequest.pb()
     slices_request = types.BatchImportModelEvaluationSlicesRequest.pb()
     refused = 0
-    for depth in range(35, 50):
-        value = nested(depth)
+    for depth in range(28, 50):
         asked = upload_request(parent=place, parent_model=bare)
-        asked.model.MergeFrom(
-            types.Model.pb()(display_name="m", metadata=value, metadata_schema_uri="gs://bucket/schema.yaml")
-        )
+        asked.model.MergeFrom(types.Model.pb()(display_name="m", metadata_schema_uri="gs://bucket/schema.yaml"))
         asked.model.container_spec.image_uri = "a/b"
-        evaluated = import_request(parent=bare, model_evaluation={"metrics": value})
-        sliced = slices_request(parent=evaluation, model_evaluation_slices=[{"metrics": value}])
+        nest(asked.model.metadata, depth, kind)
+        evaluated = import_request(parent=bare)
+        nest(evaluated.model_evaluation.metrics, depth, kind)
+        sliced = slices_request(parent=evaluation)
+        nest(sliced.model_evaluation_slices.add().metrics, depth, kind)
         for call, request in (
             (client.upload_model, types.UploadModelRequest.wrap(asked)),
             (client.import_model_evaluation, types.ImportModelEvaluationRequest.wrap(evaluated)),
@@ -999,7 +1089,7 @@ def test_what_was_taken_over_grpc_can_be_read_over_rest(
         list(reader.list_model_versions(name=bare))
         list(reader.list_model_evaluations(parent=bare))
         list(reader.list_model_evaluation_slices(parent=evaluation))
-    assert 0 < refused < 45
+    assert 0 < refused < 66
 
 
 # --- evaluations -------------------------------------------------------------
@@ -1329,7 +1419,7 @@ def test_time_and_ids_are_parameters(start: Start, connect: Connect, upload: Upl
     assert client.delete_model(name=f"{place}/models/12").operation.name == f"{place}/models/12/operations/93"
     assert (
         client.export_model(
-            name=f"{place}/models/11", output_config={"image_destination": {"output_uri": "x"}}
+            name=f"{place}/models/11", output_config={"image_destination": {"output_uri": "gcr.io/acme/serve"}}
         ).operation.name
         == f"{place}/models/11/operations/94"
     )

@@ -38,6 +38,7 @@ from google.cloud.aiplatform_v1 import types
 from google.cloud.location import locations_pb2
 from google.longrunning import operations_pb2
 from google.protobuf import empty_pb2, json_format
+from google.protobuf.message import Error as ProtobufError
 
 from vertex_registry.emulator._query import (
     Operator,
@@ -204,7 +205,8 @@ _REQUIRED: Final = "Required field is not set"
 # --- names -------------------------------------------------------------------
 
 _PROJECT: Final = r"projects/(?P<project>[^/@]+)"
-_PLACE: Final = _PROJECT + r"/locations/(?P<location>[a-z0-9-]+)"
+# A location begins with a letter; "-" is how other services name all of them at once.
+_PLACE: Final = _PROJECT + r"/locations/(?P<location>[a-z][a-z0-9-]*)"
 _MODEL_NAME: Final = _PLACE + r"/models/(?P<model>[A-Za-z0-9_-]+)(?:@(?P<version>[^/@]+))?"
 _PROJECT_RE: Final = re.compile(_PROJECT)
 _PLACE_RE: Final = re.compile(_PLACE)
@@ -229,6 +231,9 @@ _NUMBER_RE: Final = re.compile(r"[1-9][0-9]{0,17}")
 
 # GcsDestination and Model.artifact_uri: a bucket, and for a model "the path to the directory".
 _GCS_RE: Final = re.compile(r"gs://(?P<bucket>[a-z0-9][a-z0-9._-]{1,220}[a-z0-9])(?:/(?P<path>[^\x00-\x1f\x7f]*))?")
+
+# Of an image that is exported: "Only Google Container Registry and Artifact Registry are supported now."
+_REGISTRY_RE: Final = re.compile(r"(?:(?:[a-z]+\.)?gcr\.io/[^\s/]+|[a-z0-9-]+-docker\.pkg\.dev/[^\s/]+/[^\s/]+)/\S+")
 
 _KMS_RE: Final = re.compile(r"projects/[^/]+/locations/(?P<location>[^/]+)/keyRings/[^/]+/cryptoKeys/[^/]+")
 
@@ -296,6 +301,11 @@ _LABEL_CHARACTERS: Final = 64
 _LABEL_BYTES: Final = 128
 _MAXIMUM_DEPLOYMENT_TIMEOUT: Final = 7200
 _MAXIMUM_PORT: Final = 65535
+_ATTRIBUTIONS: Final = (
+    ("sampled_shapley_attribution", "path_count", 50),
+    ("integrated_gradients_attribution", "step_count", 100),
+    ("xrai_attribution", "step_count", 100),
+)
 _PROBES: Final = ("startup_probe", "health_probe", "liveness_probe")
 _PROBE_FIELDS: Final = (
     "period_seconds",
@@ -391,13 +401,37 @@ def _check_image(model: Any) -> Violations:
     if not image.strip():
         # ModelContainerSpec.image_uri: "Required." That an upload without any container is refused is second-hand; a
         # model that only names its base model needs none (a guess).
-        if model.HasField("container_spec") or not model.HasField("base_model_source"):
+        if model.HasField("container_spec") or not _base_model(model):
             return [("model.container_spec.image_uri", _REQUIRED)]
         return []
     if PREBUILT_RE.fullmatch(image) and not model.artifact_uri:
         # The import page: a prebuilt container needs the artifact.
         return [("model.artifact_uri", _REQUIRED)]
     return []
+
+
+def _check_base_model(source: Any) -> Violations:
+    # ModelGardenSource.public_model_name and GenieSource.base_model_uri: "Required."
+    return [
+        (f"model.base_model_source.{kind}.{field}", _REQUIRED)
+        for kind, field in (("model_garden_source", "public_model_name"), ("genie_source", "base_model_uri"))
+        if source.HasField(kind) and not getattr(getattr(source, kind), field)
+    ]
+
+
+def _check_explanation(model: Any) -> Violations:
+    if not model.HasField("explanation_spec"):
+        return []
+    parameters = model.explanation_spec.parameters
+    # Of the parameters of an ExplanationSpec: "Required."
+    if not model.explanation_spec.HasField("parameters"):
+        return [("model.explanation_spec.parameters", _REQUIRED)]
+    # Of path_count: "Valid range of its value is [1, 50], inclusively." Of step_count: "[1, 100], inclusively."
+    return [
+        (f"model.explanation_spec.parameters.{method}.{field}", f"The value must be between 1 and {most}")
+        for method, field, most in _ATTRIBUTIONS
+        if parameters.HasField(method) and not 1 <= getattr(getattr(parameters, method), field) <= most
+    ]
 
 
 def _check_container(spec: Any) -> Violations:
@@ -547,6 +581,8 @@ class Service:
         violations += _check_aliases("model.version_aliases", model.version_aliases)
         violations += _check_labels(model.labels)
         violations += _check_image(model)
+        violations += _check_base_model(model.base_model_source)
+        violations += _check_explanation(model)
         violations += _check_container(model.container_spec)
         violations += _check_artifact(model.artifact_uri)
         violations += _check_encryption("model.encryption_spec", model.encryption_spec, location)
@@ -934,9 +970,9 @@ class Service:
         del call
         with self._store.writing():
             row = self._operation(request.name)
-            # "It does not cancel the operation." That one which is under way is not let go is a guess.
             if row.looks is not None:
-                raise failed_precondition(f"The operation {request.name} is not done. Cancel it first.")
+                # "It does not cancel the operation." Nobody can look at it any more: it is done now.
+                row = self._look_at(row._replace(looks=1))
             self._store.delete_operation(row)
         return empty_pb2.Empty()
 
@@ -1073,7 +1109,7 @@ class Service:
                 yield
             return
         with self._store.writing():
-            for row in self._store.count_look(place, model):
+            for row in self._store.operations_under_way(place, model):
                 self._look_at(row)
         with self._store.reading():
             yield
@@ -1197,7 +1233,9 @@ class Service:
         target = parent_model.model if parent_model else model_id
         with self._looking(place, target), self._store.writing():
             if parent_model is not None:
-                return begin(call, parent_model, target=self._row(parent_model).key)
+                row = self._row(parent_model)
+                _check_same_key(rpc, request, row)
+                return begin(call, parent_model, target=row.key)
             if not model_id:
                 model_id = self._free_id(lambda given: self._store.is_taken(place, given))
             if self._store.is_taken(place, model_id):
@@ -1288,8 +1326,9 @@ class Service:
         wanted = list(dict.fromkeys(aliases))
         if number == 1 and DEFAULT not in wanted:
             wanted.append(DEFAULT)
-        # Adding a version does not touch its siblings' update times, as Google's system test shows.
-        self._store.set_aliases(key, number, wanted, time=None)
+        # Adding a version does not touch its siblings' update times, as Google's system test shows, but for one that
+        # loses an alias by it: that is a change of it, as by MergeVersionAliases. A guess.
+        self._store.set_aliases(key, number, wanted, time=time)
         if on_model or DEFAULT in wanted:
             self._relist(name)
         return number
@@ -1525,9 +1564,8 @@ def _describe(version: Any) -> None:
     All of it is a guess, from memory of custom models: no source lists the values.
     """
     source = types.ModelSourceInfo.ModelSourceType
-    version.model_source_info.source_type = (
-        source.MODEL_GARDEN if version.base_model_source.HasField("model_garden_source") else source.CUSTOM
-    )
+    kinds = {"model_garden_source": source.MODEL_GARDEN, "genie_source": source.GENIE}
+    version.model_source_info.source_type = kinds.get(version.base_model_source.WhichOneof("source"), source.CUSTOM)
     if not version.HasField("container_spec"):
         return
     resources = types.Model.DeploymentResourcesType
@@ -1543,12 +1581,35 @@ def _describe(version: Any) -> None:
 
 
 def _with_examples(view: View, examples: Any) -> Any:
-    """The version with other examples, which lie deeper in a model than in the request."""
+    """The version with the examples as they are after an update, which lie deeper in a model than in the request.
+
+    "Incrementally update the dataset": what the request does not set stays, and what it sets is replaced. A guess.
+    """
     version = _Model.FromString(view.version_body)
-    version.explanation_spec.parameters.examples.CopyFrom(examples)
-    if _check_values("examples", version):
+    updated = version.explanation_spec.parameters.examples
+    for field, _ in examples.ListFields():
+        updated.ClearField(field.name)
+    try:
+        updated.MergeFrom(examples)
+        listed = types.ListModelsResponse.pb()(models=[version])
+        type(listed).FromString(listed.SerializeToString())  # as a client will
+        fits = not _check_values("examples", version)
+    except ProtobufError:
+        fits = False
+    if not fits:
         raise invalid_argument(("examples", "The value is nested too deeply"))
     return version
+
+
+def _check_same_key(rpc: str, request: Any, row: ModelRow) -> None:
+    """Refuse a further version with another encryption key than its model's.
+
+    Model.encryption_spec: "this Model and all sub-resources of this Model will be secured by this key." A guess.
+    """
+    within, field = (request.model, "model.") if rpc == "UploadModel" else (request, "")
+    given = within.encryption_spec.kms_key_name
+    if given and given != _Model.FromString(row.body).encryption_spec.kms_key_name:
+        raise invalid_argument((f"{field}encryption_spec", "A version is encrypted with the key of its model"))
 
 
 def _meant(request: Any, field: str, view: View) -> Any:
@@ -1613,6 +1674,9 @@ def _plan_export(planned: Any, config: Any, model: Any, contents: set[int], time
     if artifact and not _GCS_RE.fullmatch(artifact):
         field = "output_config.artifact_destination.output_uri_prefix"
         violations.append((field, "The destination must be a Cloud Storage directory, gs://bucket/directory"))
+    if image and not _REGISTRY_RE.fullmatch(image):
+        field = "output_config.image_destination.output_uri"
+        violations.append((field, "The destination must be an image in Artifact Registry or Container Registry"))
     if violations:
         raise invalid_argument(*violations)
     if artifact:
