@@ -2,7 +2,8 @@
 
 **An upload happens once.** It carries the alias of its request. When its answer is lost, the version that bears the
 alias is looked for by a point read before anything is sent again, and so is an operation that is still running. A new
-model is protected by its id as well, which a second upload would find taken. What cannot be known is said.
+model is protected by its id as well, which a second upload would find taken. What cannot be known is said: whatever a
+look fails for once something was sent, the error tells the request id that finds what was made.
 
 **A version is complete when its labels name its request.** Whose layer the labels of an upload go to is not documented,
 so an upload carries ``managed_by`` alone, and one update of the version, which is answered with the whole of it, writes
@@ -34,7 +35,7 @@ from vertex_registry.errors import (
 
 if TYPE_CHECKING:
     import datetime as dt
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Iterator
 
     from vertex_registry._promotion import Promoter
     from vertex_registry._records import ModelVersion, ServingContainer
@@ -162,14 +163,17 @@ class Registrar:
             except (AlreadyExistsError, OperationFailedError) as taken:
                 if taken.code != "ALREADY_EXISTS" or model is not None:
                     raise
-                bearer = self._await_model(resource, race, waits)
+                with _looking(registration, resource, taken):
+                    bearer = self._await_model(registration, resource, race, waits)
+                    same = bearer is not None and bearer.name == registration.name
+                    ours = self.resources.look(resource, registration.alias) if same else None
                 waits += _LOOKS
                 if bearer is None:
                     continue  # perhaps the upload that had taken the id has failed, and the id is free
                 if bearer.name != registration.name:
                     number += 1  # the id belongs to a model that was given another name since
                     continue
-                if (ours := self.resources.look(resource, registration.alias)) is not None:
+                if ours is not None:
                     return self._finish(bearer, ours, registration)
                 model = self.resources.remember(registration.name, bearer)
             except NotFoundError:
@@ -185,18 +189,10 @@ class Registrar:
             except UnavailableError as lost:
                 if lost.code == "UNIMPLEMENTED":
                     raise
-                began = calls.spent()
-                ours = self._find_lost(registration, model, resource, lost)
+                ours = self._find_lost(registration, model, resource, lost, calls=calls, tries=tries)
                 if ours is not None:
                     return self._finish(model or Model(resource, registration.name), ours, registration)
-                calls.seconds += calls.spent() - began  # waiting for what is running is no call
-                if not rpc.pause(calls, tries, max(_ARRIVAL, lost.retry_after)):
-                    if lost.code == "RESOURCE_EXHAUSTED":
-                        raise  # it was refused, and nothing of it is to be found
-                    raise unknown(registration, resource, str(lost)) from lost
                 tries += 1
-                if model is not None and (ours := self.resources.look(resource, registration.alias)) is not None:
-                    return self._finish(model, ours, registration)
             else:
                 self.resources.remember(registration.name, made_in)
                 return self._complete(made_in, version, registration)
@@ -222,51 +218,72 @@ class Registrar:
             _, version = _wire.read_upload(rpc.wait(operation, _wire.operation, rpc.operation_budget()))
         except OperationTimeoutError as late:
             raise _late(registration, late) from late.__cause__
-        except (UnavailableError, NotFoundError) as lost:
+        except OperationFailedError:
+            raise
+        except RegistryError as lost:
             # How the operation ended is not known; the version that it makes may be there to tell.
             version = ""
             cause: RegistryError | None = lost
         else:
             cause = None
         if not version:
-            with contextlib.suppress(UnavailableError):
+            with contextlib.suppress(RegistryError):
                 if (ours := self.resources.look(resource, registration.alias)) is not None:
                     return made_in, ours.version
             raise unknown(registration, operation.name, str(cause or "It does not name its version.")) from cause
         return made_in, version
 
-    def _await_model(self, resource: str, race: Budget, waits: int) -> Model | None:
+    def _await_model(self, registration: Registration, resource: str, race: Budget, waits: int) -> Model | None:
         """The model that has taken an id, once its first upload is done; None when it is time to try the id again."""
         if (bearer := self.resources.peek(resource)) is not None:
             return bearer
         for look in range(_LOOKS):
             if not self.resources.rpc.pause(race, waits + look):
-                raise OperationTimeoutError(
+                late = OperationTimeoutError(
                     f"The id of {resource} is taken by an upload that is not done after {race.seconds:g} s. "
-                    "Nothing was registered; Retry(operations=...) sets how long to wait.",
+                    "Retry(operations=...) sets how long to wait.",
                     resource=resource,
                 )
+                raise _late(registration, late)
             if (bearer := self.resources.peek(resource)) is not None:
                 return bearer
         return None
 
     def _find_lost(
-        self, registration: Registration, model: Model | None, resource: str, lost: UnavailableError
+        self,
+        registration: Registration,
+        model: Model | None,
+        resource: str,
+        lost: UnavailableError,
+        *,
+        calls: Budget,
+        tries: int,
     ) -> ModelVersion | None:
         """The version that a lost upload made; None where it can be sent again.
 
         A request that was cut off on its way may still arrive. What can be done is to look, to wait, and to look again
-        before it is sent a second time; where its deadline passed, nobody knows how long that would take.
+        before it is sent a second time; where its deadline passed, nobody knows how long that would take. The id of a
+        new model lets no second upload through.
         """
-        if model is None:
-            return self.resources.look(resource, registration.alias)  # its id lets no second upload through
-        try:
-            found = self._find_made(resource, registration)
-        except RegistryError as error:
-            raise unknown(registration, resource, f"{lost} Looking for it failed too: {error}") from error
-        if found is None and lost.code == "DEADLINE_EXCEEDED":
+        began = calls.spent()
+        with _looking(registration, resource, lost):
+            if model is None:
+                found = self.resources.look(resource, registration.alias)
+            else:
+                found = self._find_made(resource, registration)
+        if found is not None:
+            return found
+        if model is not None and lost.code == "DEADLINE_EXCEEDED":
             raise unknown(registration, resource, f"{lost} It may still be on its way.") from lost
-        return found
+        calls.seconds += calls.spent() - began  # waiting for what is running is no call
+        if not self.resources.rpc.pause(calls, tries, max(_ARRIVAL, lost.retry_after)):
+            if lost.code == "RESOURCE_EXHAUSTED":
+                raise lost  # it was refused, and nothing of it is to be found
+            raise unknown(registration, resource, str(lost)) from lost
+        if model is None:
+            return None
+        with _looking(registration, resource, lost):
+            return self.resources.look(resource, registration.alias)
 
     def _complete(
         self, model: Model, version: str, registration: Registration, current: ModelVersion | None = None
@@ -384,6 +401,17 @@ def _doubtful(version: ModelVersion, registration: Registration) -> set[str]:
         for key in _labels.layered_keys(version.labels) & registration.metadata.keys() & version.metadata.keys()
         if not _labels.same(version.metadata[key], registration.metadata[key])
     }
+
+
+@contextlib.contextmanager
+def _looking(registration: Registration, resource: str, sent: RegistryError) -> Iterator[None]:
+    """Let what is looked for be unknown where the look fails: it was sent, and that ended in this error."""
+    try:
+        yield
+    except OperationTimeoutError:
+        raise  # it tells the request id
+    except RegistryError as error:
+        raise unknown(registration, resource, f"{sent} Looking for it failed too: {error}") from error
 
 
 def _late(registration: Registration, late: OperationTimeoutError) -> OperationTimeoutError:

@@ -91,6 +91,7 @@ def test_an_upload_happens_once(
         registry.get_version(name)
     for fault in schedule:
         plan(emulator, fault)
+    asked = len(emulator.requests())
     arguments: dict[str, Any] = {"metadata": {"n": 1}, "stage": "Staging", "request_id": "run" if own else None}
     made, request_id = None, arguments["request_id"]
     try:
@@ -100,7 +101,8 @@ def test_an_upload_happens_once(
         request_id = unknown.request_id
     except UnavailableError as error:
         # Nothing was uploaded: it ended in a look before, or was refused for its quota.
-        assert error.code == "RESOURCE_EXHAUSTED" or "UploadModel" not in str(error)
+        sent = {request.rpc for request in emulator.requests()[asked:]}
+        assert error.code == "RESOURCE_EXHAUSTED" or "UploadModel" not in sent
     emulator.forget_faults()
 
     onlooker.latest_version(name)
@@ -161,6 +163,66 @@ def test_an_upload_that_may_be_on_its_way(
     made = registry.register_version(churn, artifact, request_id=caught.value.request_id)
     assert made.version == "2"
     assert registry.register_version(churn, artifact, request_id=caught.value.request_id) == made
+
+
+@pytest.mark.parametrize("code", ["UNAVAILABLE", "PERMISSION_DENIED", "UNAUTHENTICATED"])
+@pytest.mark.parametrize(("lost", "known"), [("UNAVAILABLE", False), ("UNAVAILABLE", True), ("ALREADY_EXISTS", False)])
+def test_a_look_for_an_upload_that_fails(
+    connect: Callable[..., RegistryClient],
+    clock: Clock,
+    emulator: Emulator,
+    name: Text,
+    source: Text,
+    known: bool,
+    code: str,
+    lost: str,
+) -> None:
+    """Once an upload was sent, whatever a look for it fails for, the error tells the id that finishes the version."""
+    churn, artifact, registry = name(), source(), connect(retry=patient(clock, calls=3))
+    if known:
+        registry.register_version(churn, source())
+    emulator.fail("UploadModel", lost, when="after")
+    emulator.fail("GetModel", code, times=1000)
+    with pytest.raises(StateUnknownError) as caught:
+        registry.register_version(churn, artifact, stage="Staging")
+
+    emulator.forget_faults()
+    made = registry.register_version(churn, artifact, stage="Staging", request_id=caught.value.request_id)
+    assert (made.version, made.stage) == ("2" if known else "1", Stage.STAGING)
+    assert len(list(registry.list_versions(churn))) == int(made.version)
+
+
+def test_a_second_look_for_an_upload_that_fails(
+    connect: Callable[..., RegistryClient], clock: Clock, emulator: Emulator, name: Text, source: Text
+) -> None:
+    """The same where the look fails that comes after a second, before the upload is sent again."""
+
+    def sleep(seconds: float) -> None:
+        if seconds == 1:
+            emulator.fail("GetModel", "PERMISSION_DENIED")
+        clock.sleep(seconds)
+
+    churn, registry = name(), connect(retry=Retry(sleep=sleep, clock=clock))
+    registry.register_version(churn, source())
+    emulator.fail("UploadModel", "UNAVAILABLE")
+    with pytest.raises(StateUnknownError, match="not allowed"):
+        registry.register_version(churn, source())
+
+
+@pytest.mark.looks(3)
+@pytest.mark.parametrize("code", ["UNAVAILABLE", "PERMISSION_DENIED", "UNAUTHENTICATED"])
+def test_an_upload_whose_operation_cannot_be_looked_at(
+    connect: Callable[..., RegistryClient], clock: Clock, emulator: Emulator, name: Text, source: Text, code: str
+) -> None:
+    """The error tells the request id that finishes the version, which has neither stage nor metadata."""
+    churn, artifact, registry = name(), source(), connect(retry=patient(clock, calls=3))
+    emulator.fail("GetOperation", code, times=1000)
+    with pytest.raises(StateUnknownError, match="with request_id=") as caught:
+        registry.register_version(churn, artifact, stage="Staging")
+
+    emulator.forget_faults()
+    made = registry.register_version(churn, artifact, stage="Staging", request_id=caught.value.request_id)
+    assert (made.version, made.stage) == ("1", Stage.STAGING)
 
 
 def test_an_upload_that_stays_lost(
