@@ -110,6 +110,28 @@ def test_a_list_that_names_the_model_is_a_look(start: Start, connect: Connect, p
     assert [listed(""), listed("model=mine")] == [0, 1]
 
 
+def test_a_look_costs_the_same_however_much_is_under_way(
+    start: Start, connect: Connect, place: str, model: MakeModel
+) -> None:
+    """In statements: what the look does not end is counted down at once."""
+    emulator = start(polls_until_done=100)
+    client = connect(emulator)
+    finish(client, begin(client, place, model(), model_id="mine"))
+    name = f"{place}/models/mine"
+    database = emulator._dispatcher._service._store._database
+
+    def statements(under_way: int) -> int:
+        for _ in range(under_way):
+            begin(client, place, model(), parent_model=name)
+        traced: list[str] = []
+        database.set_trace_callback(traced.append)
+        client.get_model(name=name)
+        database.set_trace_callback(None)
+        return len(traced)
+
+    assert statements(1) == statements(30)
+
+
 def test_an_operation_that_fails_frees_the_id(start: Start, connect: Connect, place: str, model: MakeModel) -> None:
     """Nothing is made, and the next upload of the id makes it."""
     emulator = start(polls_until_done=2)

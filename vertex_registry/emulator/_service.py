@@ -1109,7 +1109,7 @@ class Service:
                 yield
             return
         with self._store.writing():
-            for row in self._store.operations_under_way(place, model):
+            for row in self._store.count_look(place, model):
                 self._look_at(row)
         with self._store.reading():
             yield

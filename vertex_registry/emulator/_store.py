@@ -578,13 +578,18 @@ class Store:
         )
         return row and OperationRow(*row)
 
-    def operations_under_way(self, parent: str, model: str) -> list[OperationRow]:
-        """The model's operations that are not done, the oldest first."""
+    def count_look(self, parent: str, model: str) -> list[OperationRow]:
+        """Count a look at the model's operations under way, and give those that it is to end, the oldest first."""
         rows = self._all(
-            f"SELECT {_OPERATION} FROM operations WHERE parent = ? AND model = ? AND looks IS NOT NULL"  # noqa: S608 - names of ours
-            " ORDER BY rowid",
+            f"SELECT {_OPERATION} FROM operations INDEXED BY operations_under_way"  # noqa: S608 - names of ours
+            " WHERE parent = ? AND model = ? AND looks = 1 ORDER BY rowid",
             parent,
             model,
+        )
+        self._database.execute(
+            "UPDATE operations INDEXED BY operations_under_way SET looks = looks - 1"
+            " WHERE parent = ? AND model = ? AND looks > 1",
+            (parent, model),
         )
         return [OperationRow(*row) for row in rows]
 
