@@ -8,8 +8,11 @@ import socket
 import struct
 from typing import TYPE_CHECKING, Any
 
+import grpc
 import pytest
 import requests
+from google.cloud.aiplatform_v1 import ModelServiceClient
+from google.cloud.aiplatform_v1.services.model_service.transports.grpc import ModelServiceGrpcTransport
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -65,6 +68,49 @@ def test_a_client_that_goes_in_the_middle_of_its_body_is_no_mistake(
     assert requests.get(f"{emulator.rest}/emulator/health", timeout=10).ok
     emulator.close()  # the connection's thread has ended
     assert caplog.messages == []
+
+
+def nested(depth: int, kind: str) -> object:
+    """A value that lies so deep in lists, in objects, or in both in turn."""
+    value: object = 1
+    for level in range(depth):
+        value = {"a": value} if kind == "objects" or (kind == "both" and level % 2) else [value]
+    return value
+
+
+@pytest.mark.parametrize("polls", [0, 2])
+@pytest.mark.parametrize("kind", ["lists", "objects", "both"])
+def test_what_lies_too_deep_is_refused(start: Start, place: str, kind: str, polls: int) -> None:
+    """And what is taken can be read, by itself, in lists and in what is told of requests: nobody is shut out by it."""
+    emulator = start(polls_until_done=polls)
+    upload(emulator, place, modelId="m", model=MODEL | {"explanationSpec": {"parameters": {"examples": {}}}})
+    at = f"{emulator.rest}/v1/{place}/models"
+    model = {"displayName": "m", "containerSpec": {"imageUri": "gcr.io/acme/serve"}, "metadataSchemaUri": "gs://bkt/s"}
+    while not requests.get(f"{at}/m", timeout=10).ok:
+        pass  # each is a look
+    explained = {"parameters": {"xraiAttribution": {"stepCount": 1}}}
+    taken: list[bool] = []
+    for depth in range(29, 52):
+        value = nested(depth, kind)
+        with_baseline = explained | {"metadata": {"inputs": {"f": {"inputBaselines": [value]}}}}
+        for path, body in (
+            (":upload", {"model": model | {"metadata": value}}),
+            (":upload", {"model": model | {"explanationSpec": with_baseline}}),
+            ("/m:updateExplanationDataset", {"examples": {"nearestNeighborSearchConfig": value}}),
+            ("/m/evaluations:import", {"modelEvaluation": {"metrics": value}}),
+        ):
+            answer = requests.post(f"{at}{path}", json=body, timeout=10)
+            assert answer.status_code in {200, 400}, answer.text
+            taken.append(answer.ok)
+        for path in ("models?pageSize=1", "models/m", "models/m/evaluations?pageSize=1000", "operations?pageSize=1000"):
+            assert requests.get(f"{emulator.rest}/v1/{place}/{path}", timeout=10).ok
+    assert True in taken
+    assert False in taken
+    assert requests.get(f"{at}?pageSize=1000", timeout=10).ok
+    assert requests.get(f"{emulator.rest}/emulator/requests", timeout=10).ok
+    with grpc.insecure_channel(str(emulator.grpc)) as channel:
+        stock = ModelServiceClient(transport=ModelServiceGrpcTransport(channel=channel))
+        assert len(list(stock.list_models(parent=place))) > 1
 
 
 # --- JSON --------------------------------------------------------------------

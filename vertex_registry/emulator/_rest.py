@@ -32,6 +32,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Final, NamedTuple
 from google.longrunning import operations_pb2
 from google.protobuf import descriptor_pb2, json_format, message_factory
 from google.protobuf.descriptor import FieldDescriptor
+from google.protobuf.message import Error as ProtobufError
 
 from vertex_registry.emulator._dispatch import APIS, MODEL_SERVICE, RPCS, Dropped, Fault, message_class, v1beta1
 from vertex_registry.emulator._status import (
@@ -177,7 +178,11 @@ def _parse(route: Route, match: re.Match[str], query: str, body: bytes) -> tuple
         for name in within:
             target = getattr(target, name)
         setattr(target, last, value)
-    return (message if type(message) is rpc.request else rpc.request.FromString(message.SerializeToString())), numbers
+    try:
+        # Also where it is of v1 as it is: what could not be read from bytes could not be kept and answered.
+        return rpc.request.FromString(message.SerializeToString()), numbers
+    except ProtobufError:
+        raise _too_deep() from None
 
 
 def _parse_body(body: bytes, target: Any, within: str) -> None:
@@ -189,7 +194,11 @@ def _parse_body(body: bytes, target: Any, within: str) -> None:
             raise _refusal(*mistakes)
         json_format.ParseDict(given, target)
     except (json_format.ParseError, RecursionError):
-        raise bad_request("Invalid JSON payload received. It is nested too deeply.") from None
+        raise _too_deep() from None
+
+
+def _too_deep() -> Failure:
+    return bad_request("Invalid JSON payload received. It is nested too deeply.")
 
 
 def _read_json(body: bytes) -> Any:
