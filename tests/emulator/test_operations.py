@@ -110,6 +110,31 @@ def test_a_list_that_names_the_model_is_a_look(start: Start, connect: Connect, p
     assert [listed(""), listed("model=mine")] == [0, 1]
 
 
+def test_no_other_request_is_a_look(start: Start, connect: Connect, place: str, model: MakeModel) -> None:
+    """Not one that changes, exports, copies or deletes what it names, nor a copy that goes where a model is made."""
+    client = connect(start(polls_until_done=2, assume={"id-taken": "operation"}))
+    name = f"{place}/models/mine"
+    explained = model(explanation_spec={"parameters": {"examples": {"neighbor_count": 3}}})
+    finish(client, begin(client, place, explained, model_id="mine"))
+    finish(client, begin(client, place, model(), parent_model=name))
+    begun = [begin(client, place, model(), parent_model=name), begin(client, place, model(), model_id="made")]
+    destination = {"artifact_destination": {"output_uri_prefix": "gs://bucket/exports"}}
+
+    client.export_model(name=name, output_config=destination)
+    client.copy_model({"parent": place, "source_model": name})
+    client.copy_model({"parent": place, "source_model": name, "parent_model": name})
+    client.copy_model({"parent": place, "source_model": name, "model_id": "made"})
+    client.update_explanation_dataset({"model": name, "examples": {"neighbor_count": 4}})
+    client.update_model(model={"name": name, "description": "x"}, update_mask={"paths": ["description"]})
+    client.merge_version_aliases(name=f"{name}@1", version_aliases=["gold"])
+    client.import_model_evaluation(parent=name, model_evaluation={"display_name": "e"})
+    client.delete_model_version(name=f"{name}@2")
+    client.delete_model(name=name)
+
+    for done in (False, True):
+        assert [client.get_operation({"name": operation.name}).done for operation in begun] == [done] * 2
+
+
 def test_a_look_costs_the_same_however_much_is_under_way(
     start: Start, connect: Connect, place: str, model: MakeModel
 ) -> None:

@@ -15,8 +15,8 @@ Two things are worth knowing before reading on.
 the model's own (``_MODEL_FIELDS``) is stored with the model, all else with the version, and a view is both merged.
 
 **Nothing happens by itself.** An operation is done when it is begun, or after so many looks at it: a look is a read of
-the operation, or a Get, List or Upload that names its model. What the operation does is done at that moment, so that a
-model that is being made is not there, while its id is taken.
+the operation, or a Get, List or Upload that names its model, and no other request is one. What the operation does is
+done at that moment, so that a model that is being made is not there, while its id is taken.
 """
 
 from __future__ import annotations
@@ -592,7 +592,8 @@ class Service:
         if violations:
             raise invalid_argument(*violations)
         self._check_files(model)
-        return self._begin_version("UploadModel", request, call, place, parent_model, request.model_id)
+        with self._looking(place, parent_model.model if parent_model else request.model_id):
+            return self._begin_version("UploadModel", request, call, place, parent_model, request.model_id)
 
     def get_model(self, request: Any, call: Call) -> Any:
         """Gets a Model."""
@@ -716,7 +717,7 @@ class Service:
         name = _parse_name("model", request.model)
         if violations := _check_values("examples", request.examples):
             raise invalid_argument(*violations)
-        with self._looking(name.place, name.model), self._store.writing():
+        with self._store.writing():
             view = self._view(name)
             # A guess: an examples model is one that was uploaded as such.
             if not _Model.FromString(view.version_body).explanation_spec.parameters.HasField("examples"):
@@ -791,7 +792,7 @@ class Service:
         # specified, the default version will be exported."
         name = _parse_name("name", request.name)
         config = request.output_config
-        with self._looking(name.place, name.model), self._store.writing():
+        with self._store.writing():
             view = self._view(name)
             model = self._message(view, versioned=True)
             formats = {supported.id: supported for supported in model.supported_export_formats}
@@ -821,11 +822,11 @@ class Service:
         parent_model = self._parent_model(request.parent_model, place, violations)
         if violations:
             raise invalid_argument(*violations)
-        with self._looking(source.place, source.model):
+        with self._store.reading():
             # Which version a name without one means is not said here: the default one, as everywhere else (a guess).
             view = self._view(source)
-        meant = _meant(request, "source_model", view)
-        return self._begin_version("CopyModel", meant, call, place, parent_model, request.model_id, source=view.key)
+            meant = _meant(request, "source_model", view)
+            return self._begin_version("CopyModel", meant, call, place, parent_model, request.model_id, source=view.key)
 
     def import_model_evaluation(self, request: Any, call: Call) -> Any:
         """Imports an externally generated ModelEvaluation."""
@@ -1230,8 +1231,7 @@ class Service:
     ) -> operations_pb2.Operation:
         """Begin the operation that makes a model with its first version, or a further version of one."""
         begin = functools.partial(self._begin, rpc, request, source=source)
-        target = parent_model.model if parent_model else model_id
-        with self._looking(place, target), self._store.writing():
+        with self._store.writing():
             if parent_model is not None:
                 row = self._row(parent_model)
                 _check_same_key(rpc, request, row)
