@@ -211,6 +211,37 @@ def test_what_is_due_outlives_a_reset_that_fails() -> None:
     store.close()
 
 
+def test_a_write_that_cannot_be_shown_is_shown_later() -> None:
+    """Until it can be, lists show what they showed before, and nothing that is neither."""
+    store = Store(None, list_lag=1)
+
+    def shown() -> list[Any]:
+        return [(view.number, len(view.body)) for view in store.list_models(PLACE, [], [], NEWEST)]
+
+    with store.writing():
+        key = store.add_model(PLACE, "m", display_name="", base_model="", time=0, body=b"x")
+        store.add_version(key, 1, time=0, labels={}, body=b"")
+        store.set_aliases(key, 1, ["default"], time=None)
+    store.count_list()
+    store.count_list()
+    with store.writing():
+        store.add_version(key, 2, time=0, labels={}, body=b"")
+        store.set_aliases(key, 2, ["default"], time=None)
+    with store.writing():
+        store.change_model(key, display_name="", time=0, body=b"x" * 100_000)
+    store.count_list()
+    (pages,) = store._database.execute("PRAGMA lagging.page_count").fetchone()
+    store._database.execute(f"PRAGMA lagging.max_page_count = {pages}")
+    with pytest.raises(DataFileError, match="full"), store.reading():
+        store.count_list()
+    assert shown() == [(1, 1)]
+    store._database.execute("PRAGMA lagging.max_page_count = 1000000")
+    store.count_list()
+
+    assert shown() == [(2, 100_000)]
+    store.close()
+
+
 def test_a_lag_costs_nothing_until_somebody_lists() -> None:
     """However many writes there are before the next list, no image of them is kept; the list that is due shows all."""
     store = Store(None, list_lag=2)

@@ -31,6 +31,7 @@ from __future__ import annotations
 
 import collections
 import contextlib
+import itertools
 import json
 import sqlite3
 import threading
@@ -276,7 +277,7 @@ class Store:
 
     @contextlib.contextmanager
     def reading(self) -> Iterator[None]:
-        """Nothing changes while it lasts."""
+        """Nobody else changes anything while it lasts."""
         with self._lock, self._telling("read"):
             yield
 
@@ -760,24 +761,33 @@ class Store:
     # --- lists that lag ------------------------------------------------------
 
     def count_list(self) -> None:
-        """A list is about to be answered: show it the writes that are due."""
+        """A list is about to be answered: show it the writes that are due, all of them or, where that fails, none."""
         if not self._lag:
             return
-        for model in sorted(self._written):
-            image = {
-                table: self._all(f"SELECT * FROM main.{table} WHERE {column} = ?", model)  # noqa: S608 - names of ours
-                for table, column in _LISTED.items()
-            }
-            self._due.append((self._lists_answered + self._lag, model, image))
+        self._due += [(self._lists_answered + self._lag, model, self._image(model)) for model in sorted(self._written)]
         self._written.clear()
         self._lists_answered += 1
-        while self._due and self._due[0][0] < self._lists_answered:
-            _, model, image = self._due.popleft()
-            for table, column in _LISTED.items():
-                self._database.execute(f"DELETE FROM lagging.{table} WHERE {column} = ?", (model,))  # noqa: S608 - names of ours
-                for row in image[table]:
-                    marks = ", ".join("?" * len(row))
-                    self._database.execute(f"INSERT INTO lagging.{table} VALUES ({marks})", row)  # noqa: S608 - names of ours
+        due = list(itertools.takewhile(lambda image: image[0] < self._lists_answered, self._due))
+        if not due:
+            return
+        with self.writing():
+            for _, model, image in due:
+                self._show(model, image)
+        for _ in due:
+            self._due.popleft()
+
+    def _image(self, model: int) -> dict[str, list[tuple[Any, ...]]]:
+        return {
+            table: self._all(f"SELECT * FROM main.{table} WHERE {column} = ?", model)  # noqa: S608 - names of ours
+            for table, column in _LISTED.items()
+        }
+
+    def _show(self, model: int, image: dict[str, list[tuple[Any, ...]]]) -> None:
+        for table, column in _LISTED.items():
+            self._database.execute(f"DELETE FROM lagging.{table} WHERE {column} = ?", (model,))  # noqa: S608 - names of ours
+            for row in image[table]:
+                marks = ", ".join("?" * len(row))
+                self._database.execute(f"INSERT INTO lagging.{table} VALUES ({marks})", row)  # noqa: S608 - names of ours
 
     def show_in_lists(self) -> None:
         """Let lists show everything as it is now: nothing of it is due later."""
