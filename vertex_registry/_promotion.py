@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Final
 import attrs
 
 from vertex_registry import _labels, _names, _stages
-from vertex_registry._resources import Change
+from vertex_registry._resources import Change, overtaken
 from vertex_registry._stages import Stage
 from vertex_registry.errors import ConflictError, InvalidArgumentError, NotFoundError
 
@@ -120,9 +120,13 @@ class Promoter:
                     if loser is not winner:
                         seen = [version.stage_changed_at for version in holders]
                         notes = self.notes(Stage.ARCHIVED, loser, seen=seen)
-                        self.resources.write(model, *self._archived(model, loser, notes))
-            except (ConflictError, NotFoundError) as conflict:
-                if conflict.code is None or not self.resources.rpc.pause(budget, tries):
+                        with contextlib.suppress(NotFoundError):  # what is gone has left the stage
+                            self.resources.write(model, *self._archived(model, loser, notes))
+            except ConflictError as conflict:
+                if conflict.code is None:
+                    raise
+                now = self.resources.look(model.resource, loser.version)
+                if not overtaken(conflict, loser, now) or not self.resources.rpc.pause(budget, tries):
                     raise
                 tries += 1
                 continue

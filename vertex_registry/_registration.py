@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Final
 import attrs
 
 from vertex_registry import _labels, _names, _stages, _wire
-from vertex_registry._resources import Change, Model, as_written, without
+from vertex_registry._resources import Change, Model, as_written, overtaken, without
 from vertex_registry._stages import Stage
 from vertex_registry.errors import (
     AlreadyExistsError,
@@ -338,7 +338,8 @@ class Registrar:
                     # It was written, and somebody has changed it since, or the model hides it.
                     left = {key: registration.metadata[key] for key in doubtful}
                     registration = attrs.evolve(registration, metadata=left)
-                if not rpc.pause(budget, tries, getattr(failure, "retry_after", 0.0)):
+                final = isinstance(failure, ConflictError) and not overtaken(failure, current, again)
+                if final or not rpc.pause(budget, tries, getattr(failure, "retry_after", 0.0)):
                     raise
                 current = again
                 tries += 1

@@ -3,7 +3,9 @@
 **A name is looked up once.** What it was found to mean is remembered until it is not there any more. It is looked for
 in the list of models first and then, because a list may lag, under the ids of the name's series (see ``_names``).
 
-**A change is read, made, and written under the etag of the read**, and begun anew where somebody else was faster.
+**A change is read, made, and written under the etag of the read**, and begun anew where somebody else was faster. How
+a stale etag is refused is not documented. ABORTED asks for another try from the read on (AIP-154, google.rpc.Code), and
+is given it. FAILED_PRECONDITION may mean something that no try mends, unless another etag shows that it was a change.
 
 **Labels lie in two layers,** the model's and the version's, and every read shows both in one. What is to be written on
 a version is worked out from all of them; only where that does not fit is it found out which are the version's own. What
@@ -293,7 +295,7 @@ class Resources:
                 if conflict.code is None:
                     raise  # it is ours: another try would be hidden as well
                 fresh = self.read(model, reference)
-                if fresh.etag == version.etag or not self.rpc.pause(budget, tries):
+                if not overtaken(conflict, version, fresh) or not self.rpc.pause(budget, tries):
                     raise
                 version = fresh
                 tries += 1
@@ -388,6 +390,17 @@ class Resources:
         shown = _labels.read({key: written.labels[key] for key in keys & written.labels.keys()}).metadata
         theirs = {key for key, value in shown.items() if _labels.same(value, version.metadata[key])}
         return attrs.evolve(without(version, theirs), etag=written.etag)
+
+
+def overtaken(conflict: ConflictError, before: ModelVersion | None, now: ModelVersion | None) -> bool:
+    """Whether a conflict at Vertex says that somebody else was faster, so that there is sense in beginning anew.
+
+    Args:
+        conflict: What a write of the version was refused with.
+        before: The version that the write began with; None where it was not read.
+        now: The version as it was read after that; None where it is gone.
+    """
+    return conflict.code == "ABORTED" or before is None or now is None or now.etag != before.etag
 
 
 def as_written(

@@ -557,6 +557,55 @@ def test_a_stale_etag(registry: RegistryClient, emulator: Emulator, name: Text, 
     assert registry.update_version(churn, 1, metadata={"b": 2}).metadata == {"a": 1, "b": 2}
 
 
+CHANGES: dict[str, Callable[[RegistryClient, str, str], ModelVersion]] = {
+    "update": lambda registry, name, _: registry.update_version(name, 2, stage="Production"),
+    "stage": lambda registry, name, _: registry.set_stage(name, 2, "Production"),
+    "promote": lambda registry, name, _: registry.set_stage(name, 2, "Production", archive_existing=True),
+    "register": lambda registry, name, source: registry.register_version(name, source, stage="Production"),
+    "replace": lambda registry, name, source: registry.register_version(
+        name, source, stage="Production", archive_existing=True
+    ),
+}
+
+
+WRITES = [*((change, 0) for change in CHANGES), ("promote", 1), ("replace", 1)]
+
+
+@pytest.mark.parametrize(("change", "well"), WRITES)
+def test_a_change_that_was_aborted(
+    registry: RegistryClient, emulator: Emulator, name: Text, source: Text, change: str, well: int
+) -> None:
+    """ABORTED asks for another try, also where nothing has changed since, and whichever of the writes it is."""
+    churn = name()
+    for stage in ("Production", "Staging"):
+        registry.register_version(churn, source(), stage=stage)
+    for _ in range(well):
+        emulator.fail("UpdateModel", delay=0.0001)
+    emulator.fail("UpdateModel", stale_etag=True)
+
+    assert CHANGES[change](registry, churn, source()).stage is Stage.PRODUCTION
+
+
+@pytest.mark.parametrize(("change", "well"), WRITES)
+def test_a_change_that_is_forbidden(
+    registry: RegistryClient, emulator: Emulator, name: Text, source: Text, change: str, well: int
+) -> None:
+    """FAILED_PRECONDITION is final where nothing has changed since: it is of no stale etag."""
+    churn = name()
+    for stage in ("Production", "Staging"):
+        registry.register_version(churn, source(), stage=stage)
+    before = len(emulator.requests())
+    for _ in range(well):
+        emulator.fail("UpdateModel", delay=0.0001)
+    emulator.fail("UpdateModel", "FAILED_PRECONDITION", times=1000)
+    with pytest.raises(ConflictError):
+        CHANGES[change](registry, churn, source())
+
+    emulator.forget_faults()
+    sent = sum(request.rpc == "UpdateModel" for request in emulator.requests()[before:])
+    assert sent <= well + 2  # a version that was just made is written without having been read
+
+
 @pytest.mark.parametrize("rpc", ["UploadModel", "ListModels", "UpdateModel"])
 def test_permissions(registry: RegistryClient, emulator: Emulator, name: Text, source: Text, rpc: str) -> None:
     """A permission that is missing is named, with the role that grants it."""

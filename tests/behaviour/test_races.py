@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from vertex_registry import RegistryClient, Stage
+from vertex_registry import RegistryClient, Retry, Stage
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -128,6 +128,35 @@ def test_half_of_them_are_killed(registry: RegistryClient, emulator: Emulator, n
         (number, version.version) for number, version in enumerate(again)
     }
     check(registry, emulator, churn)
+
+
+@pytest.mark.parametrize("change", ["update", "promote", "register"])
+def test_a_change_in_between(
+    connect: Callable[..., RegistryClient], emulator: Emulator, name: Text, source: Text, change: str
+) -> None:
+    """However a stale etag is refused, what was meant is done on top of what somebody else was faster with."""
+    churn, somebody = name(), connect()
+    number = 3 if change == "register" else 2
+    met: list[float] = []
+
+    def meanwhile(seconds: float) -> None:
+        if not emulator.faults() and not met:
+            met.append(seconds)
+            somebody.update_version(churn, number, metadata={"theirs": 1})
+
+    registry = connect(retry=Retry(sleep=meanwhile))
+    for _ in range(2):
+        somebody.register_version(churn, source())
+    emulator.fail("UpdateModel", "UNAVAILABLE")
+    if change == "update":
+        made = registry.update_version(churn, 2, stage=Stage.PRODUCTION, metadata={"ours": 1})
+    elif change == "promote":
+        made = registry.set_stage(churn, 2, Stage.PRODUCTION, archive_existing=True)
+    else:
+        made = registry.register_version(churn, source(), stage=Stage.PRODUCTION, metadata={"ours": 1})
+
+    assert made.stage is Stage.PRODUCTION
+    assert made.metadata == ({"theirs": 1} if change == "promote" else {"theirs": 1, "ours": 1})
 
 
 def test_concurrent_promotions(
