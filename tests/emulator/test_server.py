@@ -408,7 +408,7 @@ def test_a_mistake_of_ours_is_seen(
 def test_a_mistake_in_the_transport_is_seen(start: Start, caplog: pytest.LogCaptureFixture) -> None:
     """Also where no RPC is concerned."""
     emulator = start()
-    emulator._closers[0]()
+    emulator._dispatcher._service._store.close()
 
     answer = requests.post(f"{emulator.rest}/emulator/reset", timeout=10)
 

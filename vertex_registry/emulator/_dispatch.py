@@ -19,6 +19,7 @@ from google.cloud.aiplatform_v1 import types
 from google.cloud.location import locations_pb2
 from google.longrunning import operations_pb2
 from google.protobuf import empty_pb2
+from google.protobuf.message import DecodeError
 
 from vertex_registry.emulator._service import Call
 from vertex_registry.emulator._status import Code, Failure, internal, retry_info, writable
@@ -231,7 +232,8 @@ class Fault:
         code: The canonical code of the failure, such as "UNAVAILABLE"; None if the request is only delayed or dropped.
         times: How many more requests meet it.
         when: "before" the request is carried out (it never is), "after" (it was, and the answer is lost), or
-            "operation" (the request is answered, and the operation that it begins fails).
+            "operation" (the request is answered, and the operation that it begins fails). A request that is refused
+            anyway meets neither of the latter.
         delay: The seconds the answer takes longer.
         drop: Whether the connection ends without an answer.
         retry_after: The seconds the caller is asked to wait before it tries again.
@@ -398,7 +400,9 @@ class Dispatcher:
         self._faults: list[Fault] = []
         self._requests: collections.deque[_Kept] = collections.deque()
         self._bytes = 0
-        self._closing = threading.Event()
+        self._closed = False
+        # Ends the waits of those that came since the last reset.
+        self._over = threading.Event()
 
     def call(
         self,
@@ -425,16 +429,20 @@ class Dispatcher:
             kept = _Kept(rpc, api, transport, message.SerializeToString(), veiled)
             with self._lock:
                 self._remember(kept)
-                fault = self._take(rpc.name)
+                fault, over = self._take(rpc.name), self._over
             if fault is None:
                 return self._methods[rpc.name](message, call)
             if fault.delay:
                 step_aside()
-            return self._call_faultily(fault, rpc, message, call)
+            return self._call_faultily(fault, over, rpc, message, call)
         except (Failure, Dropped):
             raise
         except DataFileError as error:
             raise internal(str(error)) from error
+        except DecodeError as error:
+            raise internal(
+                f"What is kept cannot be read, since the data file is damaged: {rpc.name} failed."
+            ) from error
         except Exception as error:
             # A bug of ours: it must be seen, and the client must not hang.
             _log.exception("%s failed", rpc.name)
@@ -446,14 +454,21 @@ class Dispatcher:
         while len(self._requests) > _REMEMBERED or (self._bytes > _REMEMBERED_BYTES and len(self._requests) > 1):
             self._bytes -= self._requests.popleft().size
 
-    def _call_faultily(self, fault: Fault, rpc: Rpc, message: Any, call: Call) -> Any:
+    def _call_faultily(self, fault: Fault, over: threading.Event, rpc: Rpc, message: Any, call: Call) -> Any:
         call = call._replace(failing=fault.failure if fault.when == "operation" else None, stale=fault.stale_etag)
         if fault.when == "before":
-            self._closing.wait(fault.delay)
+            over.wait(fault.delay)
+            if over.is_set() and not self._closed:
+                raise Dropped  # it is of before a reset, and nothing of it may be there after that
             self._fail(fault)
-        response = self._methods[rpc.name](message, call)
+        try:
+            response = self._methods[rpc.name](message, call)
+        except Failure:
+            if fault.when != "before":
+                self._give_back(fault)  # there was nothing for it to go wrong with
+            raise
         if fault.when != "before":
-            self._closing.wait(fault.delay)
+            over.wait(fault.delay)
         if fault.when == "after":
             self._fail(fault)
         return response
@@ -474,6 +489,14 @@ class Dispatcher:
                     del self._faults[at]
                 return fault
         return None
+
+    def _give_back(self, fault: Fault) -> None:
+        with self._lock:
+            for at, left in enumerate(self._faults):
+                if replace(left, times=1) == replace(fault, times=1):
+                    self._faults[at] = replace(left, times=left.times + 1)
+                    return
+            self._faults.insert(0, replace(fault, times=1))
 
     def plan(self, fault: Fault) -> None:
         """Let the next requests of an RPC meet a fault, after those that are planned already."""
@@ -497,13 +520,17 @@ class Dispatcher:
         return tuple(kept.request() for kept in remembered)
 
     def reset(self) -> None:
-        """Forget every model, operation, fault and request."""
+        """Forget every model, operation, fault and request; those that wait are carried out no more."""
         with self._lock:
             self._faults.clear()
             self._requests.clear()
             self._bytes = 0
+            over, self._over = self._over, threading.Event()
+        over.set()
         self._service.reset()
 
     def close(self) -> None:
         """Let nobody wait any longer."""
-        self._closing.set()
+        with self._lock:
+            self._closed = True
+        self._over.set()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime as dt
 import errno
 import json
@@ -130,9 +131,9 @@ class Emulator:
             _check_data(Path(path))
         self.grpc = ""
         self.rest = ""
-        self._closers: list[Callable[[], None]] = []
+        self._closers = contextlib.ExitStack()
         store = Store(path, list_lag=assumptions.list_lag)
-        self._closers.append(store.close)
+        self._closers.callback(store.close)
         try:
             service = Service(
                 store,
@@ -145,23 +146,22 @@ class Emulator:
             self._dispatcher = Dispatcher(service)
             if grpc_port is not None:
                 grpc_server = GrpcServer(self._dispatcher, host, grpc_port, tls and tls.pair)
-                self._closers.append(grpc_server.close)
+                self._closers.callback(grpc_server.close)
                 self.grpc = grpc_server.address
             if rest_port is not None:
                 rest_server = RestServer(
                     self._dispatcher, host, rest_port, tls=tls and tls.context, allowed_hosts=names
                 )
-                self._closers.append(rest_server.close)
+                self._closers.callback(rest_server.close)
                 self.rest = rest_server.address
-            self._closers.append(self._dispatcher.close)
+            self._closers.callback(self._dispatcher.close)
         except BaseException:
             self.close()
             raise
 
     def close(self) -> None:
         """Stop serving and give the data file back. Closing twice is fine."""
-        while self._closers:
-            self._closers.pop()()
+        self._closers.close()
 
     def __enter__(self) -> Self:
         return self
@@ -198,7 +198,8 @@ class Emulator:
             code: The canonical code of the failure, such as "UNAVAILABLE".
             times: How many requests meet it.
             when: "before" (the request is not carried out), "after" (it is, and the answer is lost) or "operation" (it
-                is answered, and the operation that it begins fails).
+                is answered, and the operation that it begins fails). A request that is refused anyway meets neither of
+                the latter.
             delay: The seconds that the answer takes longer.
             drop: Whether the connection ends without an answer. Over gRPC that is UNAVAILABLE, which is how a client
                 sees a connection end.
