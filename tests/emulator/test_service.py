@@ -413,6 +413,34 @@ def test_lists_are_filtered_by_what_they_show(client: Client, upload: Upload, pl
     assert found("base_model_name=x") == []
 
 
+@pytest.mark.parametrize(
+    ("text", "matches"),
+    [
+        ("", True),
+        ("model=m1", True),
+        ("model!=m1", False),
+        ("model!=m2", True),
+        ("display_name=churn", False),
+        ("labels.team=growth", True),
+        ("labels.team=Growth", False),
+        ("labels.other=growth", False),
+        ('labels.other=""', False),
+        ('labels.empty=""', True),
+        ("labels:empty", True),
+        ("labels.other:*", False),
+        ("base_model_name=x", False),
+        ('base_model_name=""', False),
+        ("model=m1 AND labels.team=growth", True),
+        ("model=m1 AND labels.team=sales", False),
+    ],
+)
+def test_a_filter_matches_what_it_says(client: Client, upload: Upload, place: str, text: str, *, matches: bool) -> None:
+    """Values are compared whole and case counts; a label that is not there equals nothing, not even empty."""
+    upload(client, model_id="m1", display_name="Churn", labels={"team": "growth", "empty": ""})
+
+    assert bool(list(client.list_models(request={"parent": place, "filter": text}))) is matches
+
+
 def test_lists_are_ordered_as_asked(client: Client, upload: Upload, place: str) -> None:
     """By display name, by age, by the last update; ties go by age."""
     a = upload(client, model_id="a", display_name="2").partition("@")[0]

@@ -170,14 +170,6 @@ class Term:
     operator: Operator
     value: str = ""
 
-    def matches(self, fields: Mapping[str, str], labels: Mapping[str, str]) -> bool:
-        """Whether the term holds; a field that is not there is empty, and a label that is not there equals nothing."""
-        if self.key is None:
-            return (fields.get(self.field, "") == self.value) is (self.operator is Operator.EQUALS)
-        if self.operator is Operator.HAS:
-            return self.key in labels
-        return labels.get(self.key) == self.value
-
 
 @dataclass(frozen=True, slots=True)
 class Filter:
@@ -189,14 +181,10 @@ class Filter:
 
     terms: tuple[Term, ...] = ()
 
-    def matches(self, fields: Mapping[str, str], labels: Mapping[str, str]) -> bool:
-        """Whether every term holds for a row with these fields, named as in ``LISTINGS``, and these labels."""
-        return all(term.matches(fields, labels) for term in self.terms)
-
-    def equal(self, field: str, key: str | None = None) -> str | None:
-        """The value that the field, or the map's key, has in every row that matches, for an index to look it up by."""
+    def equal(self, field: str) -> str | None:
+        """The value that the field, which is no map, has in every row that matches."""
         for term in self.terms:
-            if (term.field, term.key, term.operator) == (field, key, Operator.EQUALS):
+            if (term.field, term.key, term.operator) == (field, None, Operator.EQUALS):
                 return term.value
         return None
 
