@@ -1188,6 +1188,10 @@ def test_slices_are_kept_under_an_evaluation(client: Client, upload: Upload) -> 
     assert counted.imported_evaluated_annotations_count == 2
     with pytest.raises(exceptions.NotFound):
         client.get_model_evaluation_slice(name=f"{evaluation}/slices/7")
+    with pytest.raises(exceptions.NotFound):
+        client.batch_import_evaluated_annotations(
+            parent=f"{evaluation}/slices/7", evaluated_annotations=[{"type_": "TRUE_POSITIVE"}]
+        )
 
 
 def test_evaluations_that_cannot_be_right_are_refused(client: Client, upload: Upload) -> None:

@@ -882,11 +882,10 @@ class Service:
         match = _parse(_SLICE_RE, "parent", request.parent, "ModelEvaluationSlice")
         if not request.evaluated_annotations:
             raise invalid_argument(("evaluated_annotations", _REQUIRED))
+        with self._store.reading():
+            self._slice(match)
+        # No method reads annotations: how many there are is all that anybody can know.
         count = len(request.evaluated_annotations)
-        with self._store.writing():
-            model, _ = self._slice(match)
-            # No method reads annotations: how many there were is all that anybody could know.
-            self._store.add_annotations(model, match["evaluation"], match["slice"], count)
         return types.BatchImportEvaluatedAnnotationsResponse.pb()(imported_evaluated_annotations_count=count)
 
     def get_model_evaluation(self, request: Any, call: Call) -> Any:
@@ -917,7 +916,7 @@ class Service:
         del call
         match = _parse(_SLICE_RE, "name", request.name, "ModelEvaluationSlice")
         with self._looking(_place_of(match), match["model"]):
-            return _Slice.FromString(self._slice(match)[1])
+            return _Slice.FromString(self._slice(match))
 
     def list_model_evaluation_slices(self, request: Any, call: Call) -> Any:
         """Lists ModelEvaluationSlices in a ModelEvaluation."""
@@ -1176,13 +1175,12 @@ class Service:
             raise not_found(f"The ModelEvaluation does not exist: {name.bare}/evaluations/{match['evaluation']}.")
         return view.key, found[1]
 
-    def _slice(self, match: re.Match[str]) -> tuple[int, bytes]:
-        """The key of the model, and the slice of its evaluation."""
+    def _slice(self, match: re.Match[str]) -> bytes:
         model, _ = self._evaluation(match)
         body = self._store.slice(model, match["evaluation"], match["slice"])
         if body is None:
             raise not_found(f"The ModelEvaluationSlice does not exist: {match[0]}.")
-        return model, body
+        return body
 
     # --- uploads and copies --------------------------------------------------
 

@@ -17,6 +17,7 @@ revisions, aliases, which version is the default one). The rules of the columns:
 - ``listed_labels`` are the labels a model shows in a list: its default version's, merged with its own, and
   ``listing.label_wins`` is which of the two had the last word when they were written.
 - ``version_labels`` are a version's own.
+- ``slices.annotations`` is always 0, and only there because files of this format have it.
 
 There is one connection, and one thread at a time in it: everything that a request does happens under one lock, and what
 it writes in one transaction, which is on the disk before the request is answered (``synchronous=FULL`` with a
@@ -661,13 +662,6 @@ class Store:
             "SELECT body FROM slices WHERE model = ? AND evaluation = ? AND id = ?", model, evaluation_id, slice_id
         )
         return row and row[0]
-
-    def add_annotations(self, model: int, evaluation_id: str, slice_id: str, count: int) -> None:
-        """Count annotations that were imported into a slice."""
-        self._database.execute(
-            "UPDATE slices SET annotations = annotations + ? WHERE model = ? AND evaluation = ? AND id = ?",
-            (count, model, evaluation_id, slice_id),
-        )
 
     def list_slices(self, model: int, evaluation_id: str, dimension: str | None, page: Page) -> list[tuple[str, bytes]]:
         """The slices of an evaluation, each with its id; with a dimension, those along it."""
