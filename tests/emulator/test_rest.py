@@ -70,6 +70,14 @@ def test_a_client_that_goes_in_the_middle_of_its_body_is_no_mistake(
     assert caplog.messages == []
 
 
+def test_blanks_around_a_header_are_none_of_it(emulator: Emulator, place: str) -> None:
+    """Of the value of a Host and of a Content-Length too."""
+    host = str(emulator.rest).removeprefix("http://")
+    head = f"POST /v1/{place}/models:upload HTTP/1.1\r\nHost: \t{host} \r\nContent-Length:  2\t\r\n\r\n{{}}"
+
+    assert b"List of found errors" in exchange(emulator, head.encode())
+
+
 def nested(depth: int, kind: str) -> object:
     """A value that lies so deep in lists, in objects, or in both in turn."""
     value: object = 1

@@ -24,7 +24,7 @@ from google.protobuf import struct_pb2
 from google.rpc import error_details_pb2, status_pb2
 
 from vertex_registry.emulator import DataFileError, Emulator, _service, _status
-from vertex_registry.emulator._dispatch import APIS, BY_NAME, MODEL_SERVICE, RPCS
+from vertex_registry.emulator._dispatch import APIS, BY_NAME, LONGEST_REQUEST, MODEL_SERVICE, RPCS
 from vertex_registry.emulator._grpc import _LONGEST_DETAIL, _fit, _Worker
 from vertex_registry.emulator._rest import ROUTES
 from vertex_registry.emulator._store import View
@@ -317,7 +317,38 @@ def test_clients_that_send_nothing_hold_nobody_up(emulator: Emulator, place: str
         hung.set()
 
 
+def test_a_system_that_has_no_thread_left_is_outlived(emulator: Emulator, place: str) -> None:
+    """Who works goes on; a connection that nobody can serve ends; and later all is as before."""
+    request = BY_NAME["ListModels"].request(parent=place).SerializeToString()
+    emulator.fail("ListModels", delay=0.01)  # another is to take over meanwhile
+    before = threading.stack_size(2**46)  # which no thread can be started with
+    try:
+        assert call(emulator, f"{METHOD}ListModels", request) == b""
+        with pytest.raises(requests.ConnectionError):
+            requests.get(f"{emulator.rest}/v1/{place}/models", timeout=10)
+    finally:
+        threading.stack_size(before)
+
+    assert call(emulator, f"{METHOD}ListModels", request) == b""
+    assert requests.get(f"{emulator.rest}/v1/{place}/models", timeout=10).ok
+    emulator.close()
+
+
+def test_a_request_has_a_longest_length(emulator: Emulator) -> None:
+    """Also one that is short on the wire, and takes much room when it is read."""
+    request = BY_NAME["GetModel"].request(name="x" * LONGEST_REQUEST).SerializeToString()
+    with grpc.insecure_channel(str(emulator.grpc), compression=grpc.Compression.Gzip) as channel:
+        stub: Any = channel.unary_unary(f"{METHOD}GetModel")
+        with pytest.raises(grpc.RpcError) as caught:
+            stub(request, timeout=30)
+
+    error: Any = caught.value
+    assert error.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+    assert emulator.requests() == ()
+
+
 def test_a_worker_ends_while_others_take_over() -> None:
+    """Whichever of them has the work when it is to end."""
     interval = sys.getswitchinterval()
     sys.setswitchinterval(1e-6)
     try:

@@ -199,6 +199,9 @@ RPCS: Final = (
     ),
 )
 
+#: The most bytes of one request, over either transport.
+LONGEST_REQUEST: Final = 32 * 1024 * 1024
+
 BY_NAME: Final[Mapping[str, Rpc]] = {rpc.name: rpc for rpc in RPCS}
 
 

@@ -16,7 +16,7 @@ import grpc
 from google.protobuf.message import DecodeError
 from google.rpc import error_details_pb2
 
-from vertex_registry.emulator._dispatch import APIS, RPCS, Dropped, message_class
+from vertex_registry.emulator._dispatch import APIS, LONGEST_REQUEST, RPCS, Dropped, message_class
 from vertex_registry.emulator._status import Failure, bad_request
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ _LONGEST_METADATA: Final = 1024 * 1024
 _OPTIONS: Final = (
     # A port that somebody has is an error, and not a port to share.
     ("grpc.so_reuseport", 0),
-    ("grpc.max_receive_message_length", -1),
+    ("grpc.max_receive_message_length", LONGEST_REQUEST),
     ("grpc.max_send_message_length", -1),
     # Google's clients repeat the name of a request in its metadata; of a long one too it is the service that judges.
     ("grpc.max_metadata_size", _LONGEST_METADATA),
@@ -61,17 +61,26 @@ class _Worker(futures.Executor):
         self._closed = threading.Event()
         self._done = 0
         self._lock = threading.Lock()
+        self._thread: threading.Thread | None = None
         self.take_over()
         self._watcher = threading.Thread(target=self._watch, name="vertex-emulator-grpc-watch", daemon=True)
         self._watcher.start()
 
     def take_over(self) -> None:
-        """Let another thread go on with what there is to do."""
+        """Let another thread go on with what there is to do, if the system has one left."""
+        thread = threading.Thread(target=self._work, name="vertex-emulator-grpc", daemon=True)
         with self._lock:
-            self._thread = threading.Thread(target=self._work, name="vertex-emulator-grpc", daemon=True)
-            self._thread.start()
+            try:
+                thread.start()
+            except RuntimeError:
+                if self._thread is None:
+                    raise
+            else:
+                self._thread = thread
 
     def _work(self) -> None:
+        with self._lock:
+            pass  # only then has it taken over
         while self._thread is threading.current_thread():
             task = self._todo.get()
             if task is None:
@@ -111,7 +120,7 @@ class _Worker(futures.Executor):
         self._todo.put(None)
         with self._lock:
             last = self._thread  # it is started, and so it can be joined
-        if wait:
+        if wait and last is not None:
             last.join()
 
 

@@ -34,7 +34,16 @@ from google.protobuf import descriptor_pb2, json_format, message_factory
 from google.protobuf.descriptor import FieldDescriptor
 from google.protobuf.message import Error as ProtobufError
 
-from vertex_registry.emulator._dispatch import APIS, MODEL_SERVICE, RPCS, Dropped, Fault, message_class, v1beta1
+from vertex_registry.emulator._dispatch import (
+    APIS,
+    LONGEST_REQUEST,
+    MODEL_SERVICE,
+    RPCS,
+    Dropped,
+    Fault,
+    message_class,
+    v1beta1,
+)
 from vertex_registry.emulator._status import (
     Code,
     Failure,
@@ -54,7 +63,8 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger(__name__)
 
-_LONGEST_BODY: Final = 32 * 1024 * 1024
+# RFC 9110: "A field value does not include leading or trailing whitespace."
+_BLANKS: Final = " \t"
 _IDLE: Final = 60.0
 # What a refused client still sends is read until so many seconds go by without a byte, in pieces of so many bytes.
 _LINGER: Final = 1.0
@@ -611,13 +621,13 @@ class _Handler(BaseHTTPRequestHandler):
             raise Failure(
                 Code.INVALID_ARGUMENT, "Send the body with a Content-Length.", http=HTTPStatus.LENGTH_REQUIRED
             )
-        length = self.headers.get("Content-Length", "0")
+        length = self.headers.get("Content-Length", "0").strip(_BLANKS)
         if len(self.headers.get_all("Content-Length", [])) > 1 or not re.fullmatch(r"[0-9]{1,18}", length):
             raise bad_request("The Content-Length is not a number.")
-        if int(length) > _LONGEST_BODY:
+        if int(length) > LONGEST_REQUEST:
             raise Failure(
                 Code.INVALID_ARGUMENT,
-                f"The body is longer than {_LONGEST_BODY} bytes.",
+                f"The body is longer than {LONGEST_REQUEST} bytes.",
                 http=HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
             )
         try:
@@ -662,7 +672,7 @@ class _Handler(BaseHTTPRequestHandler):
         """
         absolute = _ABSOLUTE.match(self.path)
         if absolute is None:
-            return self.headers.get("Host", ""), self.path
+            return self.headers.get("Host", "").strip(_BLANKS), self.path
         return absolute[1], self.path[absolute.end() :]
 
     def _route(self, body: bytes) -> Answer:
@@ -706,7 +716,7 @@ class _Handler(BaseHTTPRequestHandler):
         with contextlib.suppress(OSError):
             self.connection.shutdown(socket.SHUT_WR)
             self.connection.settimeout(_LINGER)
-            left = _LONGEST_BODY
+            left = LONGEST_REQUEST
             while left > 0 and (part := self.rfile.read1(_PART)):
                 left -= len(part)
 
@@ -809,7 +819,12 @@ class RestServer(ThreadingHTTPServer):
         )
         with self._connections_lock:
             self._connections[thread] = request
-        thread.start()
+        try:
+            thread.start()
+        except RuntimeError:  # the system has no thread left: the connection ends
+            with self._connections_lock:
+                del self._connections[thread]
+            raise
 
     def finish_request(self, request: Any, client_address: Any) -> None:
         """Serve a connection, in its own thread; that is where TLS is agreed on, which may take a slow client long."""
