@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import shutil
 import sqlite3
+import subprocess
+import sys
 import tracemalloc
 from typing import TYPE_CHECKING, Any
 
@@ -300,17 +303,18 @@ def test_a_list_between_two_writes_tells_them_apart() -> None:
 # --- whose files -------------------------------------------------------------
 
 
-def test_a_file_that_is_no_database_is_refused(tmp_path: Path) -> None:
+@pytest.mark.parametrize("text", ["My notes.\n" * 500, "\n"])
+def test_a_file_that_is_no_database_is_refused(tmp_path: Path, text: str) -> None:
     """With a sentence that names it, and it is not touched."""
     data = tmp_path / "notes.txt"
-    data.write_text("My notes.\n" * 500)
+    data.write_text(text)
 
     with pytest.raises(DataFileError, match=r"notes.txt is not an SQLite database\. Name another file\.") as caught:
         Emulator(data)
 
     assert caught.value.path == str(data)
     assert not caught.value.in_use
-    assert data.read_text() == "My notes.\n" * 500
+    assert data.read_text() == text
     assert list(tmp_path.iterdir()) == [data]
 
 
@@ -426,6 +430,18 @@ def test_one_emulator_at_a_time_has_a_file(tmp_path: Path) -> None:
     first.close()
     with Emulator(data), pytest.raises(DataFileError, match="is open in another emulator"):
         Emulator(data)
+
+
+def test_a_file_that_was_copied_is_still_held(tmp_path: Path) -> None:
+    """A process loses SQLite's own lock as soon as it closes the file anywhere else."""
+    data = tmp_path / "data"
+    code = "import sys; from vertex_registry.emulator._store import Store; Store(sys.argv[1]).close()"
+    with Emulator(data):
+        shutil.copy(data, tmp_path / "copy")
+        run = subprocess.run([sys.executable, "-c", code, data], check=False, capture_output=True, text=True)
+
+    assert "is open in another emulator" in run.stderr
+    subprocess.run([sys.executable, "-c", code, data], check=True)
 
 
 def test_a_file_is_one_file_when_it_is_closed(tmp_path: Path) -> None:

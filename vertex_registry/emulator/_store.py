@@ -37,7 +37,12 @@ import json
 import sqlite3
 import threading
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, BinaryIO, Final, NamedTuple
+
+try:
+    import fcntl
+except ImportError:  # pragma: no cover - Windows has none, and its locks are not lost
+    fcntl = None  # type: ignore[assignment]
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -45,6 +50,8 @@ if TYPE_CHECKING:
 # "VxRg": tells a file of ours from any other SQLite database.
 APPLICATION_ID: Final = 0x56785267
 SCHEMA_VERSION: Final = 3
+# The bytes of SQLite's smallest page.
+_LEAST_DATABASE: Final = 512
 
 # The tables that lists read; each has the key of its model in the column named.
 _LISTED: Final = {"models": "key", "versions": "model", "version_labels": "model", "listed_labels": "model"}
@@ -250,7 +257,7 @@ class Store:
     def __init__(self, path: str | None, *, list_lag: int = 0) -> None:
         self._lock = threading.RLock()
         self._path = path
-        self._database = _open(path)
+        self._database, self._claim = _open(path)
         self._lag = list_lag
         self._lists_answered = 0
         # The models that were written: in the transaction that goes on, and since the last list.
@@ -268,13 +275,15 @@ class Store:
             with self.reading():
                 (self.under_way,) = self._one("SELECT count(*) FROM operations WHERE looks IS NOT NULL")
         except BaseException:
-            self._database.close()
+            self.close()
             raise
 
     def close(self) -> None:
         """Give the file back. Closing twice is fine."""
         with self._lock:
             self._database.close()
+            if self._claim is not None:
+                self._claim.close()
 
     @contextlib.contextmanager
     def reading(self) -> Iterator[None]:
@@ -797,30 +806,68 @@ class Store:
 _OPERATION: Final = "parent, model, id, looks, target, rpc, api, request, failure, body, source"
 
 
-def _open(path: str | None) -> sqlite3.Connection:
-    """A connection to the file, which is made if it is not there, and to nobody else's file."""
+def _open(path: str | None) -> tuple[sqlite3.Connection, BinaryIO | None]:
+    """A connection to the file, which is made if it is not there, and to nobody else's file; and the claim to it."""
     if path == "":
         # SQLite would take a file that is gone when it is closed.
         raise DataFileError(
             "The data file has no name. Name one, or none at all to keep everything in memory.", path=""
         )
-    # Whoever holds the file holds it for long: there is nothing to wait for. Only a name that begins with a folder is
-    # always the name of a file: SQLite knows others, such as ":memory:" and "file:x?mode=memory".
-    try:
-        database = sqlite3.connect(
-            ":memory:" if path is None else Path(path).absolute(),
-            timeout=0,
-            isolation_level=None,
-            check_same_thread=False,
-        )
-    except sqlite3.Error as error:
-        raise DataFileError(f"The data file {path} cannot be opened: {error}.", path=str(path)) from error
-    try:
+    if path is not None and Path(path).is_file() and 0 < Path(path).stat().st_size < _LEAST_DATABASE:
+        # SQLite would take it for an empty one, and write over it.
+        raise _no_database(path)
+    claim = _claim(path)
+    with contextlib.ExitStack() as failed:
+        if claim is not None:
+            failed.callback(claim.close)
+        # Whoever holds the file holds it for long: there is nothing to wait for. Only a name that begins with a folder
+        # is always the name of a file: SQLite knows others, such as ":memory:" and "file:x?mode=memory".
+        try:
+            database = sqlite3.connect(
+                ":memory:" if path is None else Path(path).absolute(),
+                timeout=0,
+                isolation_level=None,
+                check_same_thread=False,
+            )
+        except sqlite3.Error as error:
+            raise DataFileError(f"The data file {path} cannot be opened: {error}.", path=str(path)) from error
+        failed.callback(database.close)
         _prepare(database, path)
-    except BaseException:
-        database.close()
-        raise
-    return database
+        claim = claim or _claim(path)  # of a file that was made just now
+        failed.pop_all()
+    return database, claim
+
+
+def _claim(path: str | None) -> BinaryIO | None:
+    """The file, locked until it is closed; None where there is none yet, or its system has no such lock.
+
+    SQLite's own lock is of a kind that a process loses as soon as it closes the file anywhere else, as who copies it
+    does. What is wrong with the file otherwise SQLite will tell.
+    """
+    if fcntl is None or path is None or not Path(path).is_file():
+        return None
+    with contextlib.ExitStack() as failed:
+        try:
+            file = failed.enter_context(Path(path).open("rb"))
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise _in_use(path) from error
+        except OSError:
+            return None
+        failed.pop_all()
+    return file
+
+
+def _no_database(path: str) -> DataFileError:
+    return DataFileError(f"The data file {path} is not an SQLite database. Name another file.", path=path)
+
+
+def _in_use(path: str) -> DataFileError:
+    return DataFileError(
+        f"The data file {path} is open in another emulator. Stop that one, or name another file.",
+        path=path,
+        in_use=True,
+    )
 
 
 def _prepare(database: sqlite3.Connection, path: str | None) -> None:
@@ -855,18 +902,12 @@ def _prepare(database: sqlite3.Connection, path: str | None) -> None:
         database.execute("COMMIT")
     except sqlite3.OperationalError as error:
         if error.sqlite_errorcode & 0xFF in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
-            raise DataFileError(
-                f"The data file {shown} is open in another emulator. Stop that one, or name another file.",
-                path=shown,
-                in_use=True,
-            ) from error
+            raise _in_use(shown) from error
         raise DataFileError(f"The data file {shown} cannot be opened: {error}.", path=shown) from error
     except sqlite3.DatabaseError as error:
         if _is_damage(error):
             raise _damaged(shown, error) from error
-        raise DataFileError(
-            f"The data file {shown} is not an SQLite database. Name another file.", path=shown
-        ) from error
+        raise _no_database(shown) from error
 
 
 def _is_damage(error: sqlite3.DatabaseError) -> bool:
