@@ -88,12 +88,7 @@ def begin(work: Callable[[], T], outcomes: SimpleQueue[Callable[[], T]], name: s
     """
 
     def do() -> None:
-        try:
-            result = work()
-        except BaseException as error:  # noqa: BLE001  # it is raised where the outcome is asked for
-            outcomes.put(functools.partial(_raise, error))
-        else:
-            outcomes.put(lambda: result)
+        outcomes.put(_outcome(work))
 
     threading.Thread(target=do, name=name, daemon=True).start()
 
@@ -113,26 +108,27 @@ def ahead(work: Callable[[S], T], items: Iterable[S], window: int) -> Generator[
         yield get(pending.popleft())()
 
 
-def apart(action: Callable[[], None], stop: Callable[[], None]) -> None:
-    """Do something in a thread of its own and wait; what interrupts the wait stops it, and is raised when it has ended.
+def apart(action: Callable[[], T], stop: Callable[[], None]) -> T:
+    """What an action gives, or raises, that is done in a thread of its own and waited for.
 
-    The caller takes no lock here until it was interrupted.
+    What interrupts the wait stops it, and is raised when it has ended. The caller takes no lock here until it was
+    interrupted.
     """
     turn = deque([None])  # who takes it decides: the thread begins, or it never will
-    ended: SimpleQueue[None] = SimpleQueue()
+    ended: SimpleQueue[Callable[[], T]] = SimpleQueue()
 
     def do() -> None:
-        with contextlib.suppress(IndexError):
+        try:
             turn.pop()
-            try:
-                action()
-            finally:
-                ended.put(None)
-                ended.put(None)  # the first one may be got and lost when Ctrl-C comes
+        except IndexError:
+            return
+        outcome = _outcome(action)
+        ended.put(outcome)
+        ended.put(outcome)  # the first one may be got and lost when Ctrl-C comes
 
     try:
         _thread.start_new_thread(do, ())
-        get(ended)
+        outcome = get(ended)
     except BaseException:
         stop()
         try:
@@ -140,6 +136,16 @@ def apart(action: Callable[[], None], stop: Callable[[], None]) -> None:
         except IndexError:
             get(ended)
         raise
+    return outcome()
+
+
+def _outcome(work: Callable[[], T]) -> Callable[[], T]:
+    """What gives the result of some work that is done now, or raises its error."""
+    try:
+        result = work()
+    except BaseException as error:  # noqa: BLE001  # it is raised where the outcome is asked for
+        return functools.partial(_raise, error)
+    return lambda: result
 
 
 def _raise(error: BaseException) -> NoReturn:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from vertex_registry import RegistryClient
+from vertex_registry import RegistryClient, _waiting
 from vertex_registry.emulator import Emulator
 
 if TYPE_CHECKING:
@@ -119,3 +119,16 @@ def test_while_threads_ask_for_it(emulator: Emulator, transport: str, rpc: str, 
 
     said = interrupt(emulator.grpc if transport == "grpc" else emulator.rest, "sent again in", call)
     assert "interrupted" in said
+
+
+@pytest.mark.parametrize("error", [IndexError("a"), ValueError("b"), SystemExit("c")])
+def test_what_is_done_apart_fails_where_it_is_waited_for(error: BaseException) -> None:
+    """What is done in a thread so that Ctrl-C stops it well raises what it would have raised here."""
+
+    def fail() -> None:
+        raise error
+
+    with pytest.raises(type(error)) as caught:
+        _waiting.apart(fail, lambda: None)
+    assert caught.value is error
+    assert _waiting.apart(lambda: 1, lambda: None) == 1
