@@ -305,10 +305,10 @@ def test_what_is_typed(monkeypatch: pytest.MonkeyPatch, typed: str, agreed: bool
 
 def test_an_artifact_is_put_and_no_more(storage_server: StorageServer, proxy: StorageProxy) -> None:
     """Google's package asks for no bucket meanwhile, from a thread of its own, while a conversation is recorded."""
-    storage_server.make_bucket("models-4")
-    service = Service("acme-prod-1", "models-4", "us-central1", "http://127.0.0.1:9", "vr-live-0")
+    storage_server.make_bucket("models-9")
+    service = Service("acme-prod-1", "models-9", "us-central1", "http://127.0.0.1:9", "vr-live-0")
 
-    assert service.put("churn") == "gs://models-4/vr-live-0/churn"
+    assert service.put("churn") == "gs://models-9/vr-live-0/churn"
     assert [seen.method for seen in proxy.seen] == ["POST"]
 
 
