@@ -281,7 +281,7 @@ def test_metadata_without_a_schema_is_dropped(client: Client, upload: Upload) ->
 
 
 def test_a_model_that_names_its_base_model_needs_no_container(client: Client, upload: Upload, place: str) -> None:
-    """It is found by the base model's name, and cannot be deployed or exported."""
+    """It is found by the base model's name, or the last part of it, and cannot be deployed or exported."""
     name = upload(
         client,
         container_spec=None,
@@ -289,8 +289,9 @@ def test_a_model_that_names_its_base_model_needs_no_container(client: Client, up
         base_model_source={"model_garden_source": {"public_model_name": "publishers/google/models/gemma"}},
     )
 
-    request = {"parent": place, "filter": 'base_model_name="publishers/google/models/gemma"'}
-    (found,) = client.list_models(request=request)
+    (found,) = client.list_models(request={"parent": place, "filter": 'baseModelName="publishers/google/models/gemma"'})
+    assert [found] == list(client.list_models(request={"parent": place, "filter": 'baseModelName="gemma"'}))
+    assert list(client.list_models(request={"parent": place, "filter": 'baseModelName="google"'})) == []
 
     assert f"{found.name}@1" == name
     assert found.model_source_info.source_type == types.ModelSourceInfo.ModelSourceType.MODEL_GARDEN

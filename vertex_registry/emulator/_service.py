@@ -615,7 +615,7 @@ class Service:
                 # A guess: the labels that the list itself shows, those of the default version merged with the model's.
                 labels.append(LabelCondition(term.key, None if term.operator is Operator.HAS else term.value))
             elif term.field == "base_model_name":
-                conditions.append(Condition("m.base_model <> '' AND m.base_model = ?", (term.value,)))
+                conditions.append(Condition("m.base_model <> '' AND m.base_model = ?", (_last_part(term.value),)))
             else:
                 column = {"model": "m.id", "display_name": "m.display_name"}[term.field]
                 sign = "=" if term.operator is Operator.EQUALS else "<>"
@@ -1552,8 +1552,17 @@ def _pack(packed: Any, message: Message, api: str) -> None:
 
 
 def _base_model(version: Any) -> str:
+    """The name that a filter finds it by.
+
+    Of the garden's it is a resource name, "publishers/google/models/text-bison", and the example of a filter that the
+    proto gives is baseModelName="text-bison": that it is the last part, and the whole is as good, is a guess.
+    """
     source = version.base_model_source
-    return str(source.model_garden_source.public_model_name or source.genie_source.base_model_uri)
+    return _last_part(source.model_garden_source.public_model_name) or str(source.genie_source.base_model_uri)
+
+
+def _last_part(name: str) -> str:
+    return name.rpartition("/")[2] if name.startswith("publishers/") else name
 
 
 def _describe(version: Any) -> None:
