@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Final
 import attrs
 
 from vertex_registry import _labels, _names, _stages, _wire
-from vertex_registry._resources import Change, Model, as_written, overtaken, without
+from vertex_registry._resources import Change, Model, overtaken, without
 from vertex_registry._stages import Stage
 from vertex_registry.errors import (
     AlreadyExistsError,
@@ -122,15 +122,14 @@ class Registrar:
             return version
         budget = rpc.operation_budget()
         running = False
-        for operation in self.resources.operations(resource):
-            if not operation.done:
-                running = True
-                try:
-                    rpc.wait(operation, _wire.operation, budget)
-                except (OperationFailedError, NotFoundError):
-                    continue
-                except OperationTimeoutError as late:
-                    raise _late(registration, late) from late.__cause__
+        for operation in self.resources.running(resource):
+            running = True
+            try:
+                rpc.wait(operation, _wire.operation, budget)
+            except (OperationFailedError, NotFoundError):
+                continue
+            except OperationTimeoutError as late:
+                raise _late(registration, late) from late.__cause__
         return self.resources.look(resource, registration.alias) if running else None
 
     def _finish(self, model: Model, version: ModelVersion, registration: Registration) -> ModelVersion:
@@ -295,7 +294,7 @@ class Registrar:
         """
         resource = model.at(version)
         try:
-            whole = self._write_whole(model, resource, registration, current)
+            whole = self._write_whole(model, version, registration, current)
             return self.promoter.archive_others(model, whole) if registration.archive_existing else whole
         except UnavailableError as lost:
             raise unknown(
@@ -309,7 +308,7 @@ class Registrar:
             raise
 
     def _write_whole(
-        self, model: Model, resource: str, registration: Registration, current: ModelVersion | None
+        self, model: Model, version: str, registration: Registration, current: ModelVersion | None
     ) -> ModelVersion:
         rpc = self.resources.rpc
         budget, tries = rpc.budget(), 0
@@ -318,16 +317,13 @@ class Registrar:
             if registration.archive_existing
             else []
         )
-        version = resource.rpartition("@")[2]
         while True:
             try:
                 if current is None:
-                    labels = self._labels_of(registration, seen)
-                else:
-                    current, labels = self._labels_beside(model, registration, seen, current)
-                request = _wire.update_version(resource, labels=labels, etag="" if current is None else current.etag)
-                written = _wire.read_version(rpc.call("UpdateModel", request, resource, once=True))
-                return as_written(written, labels, {} if current is None else current.labels, model)
+                    change = Change(labels=self._labels_of(registration, seen))
+                    return self.resources.write_unread(model, version, change)
+                current, change = self._change_beside(model, registration, seen, current)
+                return self.resources.write(model, current, change, once=True)
             except (UnavailableError, ConflictError) as failure:
                 if failure.code is None:
                     raise
@@ -366,10 +362,10 @@ class Registrar:
         metadata = {key: value for key, value in registration.metadata.items() if key not in there}
         return _labels.write({} if current is None else current.labels, metadata=metadata, notes=notes)
 
-    def _labels_beside(
+    def _change_beside(
         self, model: Model, registration: Registration, seen: Iterable[dt.datetime | None], current: ModelVersion
-    ) -> tuple[ModelVersion, dict[str, str]]:
-        """The version as somebody may have changed it, and all the labels that it is complete with.
+    ) -> tuple[ModelVersion, Change]:
+        """The version as somebody may have changed it, and the change to all the labels that it is complete with.
 
         What others have written on the version stands; what the model says under a key that is registered does not
         count for it. Where it cannot be found out which of the two it is, because it does not fit into a pack, what is
@@ -385,8 +381,7 @@ class Registrar:
         def change(version: ModelVersion) -> Change:
             return Change(labels=self._labels_of(registration, seen, version))
 
-        current, complete = self.resources.fit(model, current, change)
-        return current, complete.labels or {}
+        return self.resources.fit(model, current, change)
 
 
 def _is_whole(version: ModelVersion, registration: Registration) -> bool:

@@ -256,9 +256,9 @@ class Resources:
 
         yield from _waiting.ahead(versions, self.models(), _WINDOW)
 
-    def operations(self, resource: str) -> Iterator[Any]:
-        """The operations of a model, page by page."""
-        return self._pages("ListOperations", resource, _wire.operations, _wire.read_operations)
+    def running(self, resource: str) -> Iterator[Any]:
+        """The operations of a model that are still running, page by page."""
+        return self._pages("ListOperations", resource, _wire.operations, _wire.read_running)
 
     def to_aiplatform(self, version: ModelVersion) -> Any:
         """The version as a ``Model`` of Google's SDK."""
@@ -300,18 +300,29 @@ class Resources:
                 version = fresh
                 tries += 1
 
-    def write(self, model: Model, version: ModelVersion, change: Change) -> ModelVersion:
-        """The version as it was written, if it still was as it had been read.
+    def write(self, model: Model, version: ModelVersion, change: Change, *, once: bool = False) -> ModelVersion:
+        """The version as it was written, if it still was as it had been read; with ``once`` it is tried once.
 
         Raises:
             ConflictError: It was not, or the model's own labels hide what was written.
         """
-        resource = model.at(version.version)
-        request = _wire.update_version(
-            resource, labels=change.labels, description=change.description, etag=version.etag
-        )
-        written = _wire.read_version(self.rpc.call("UpdateModel", request, resource))
-        return written if change.labels is None else as_written(written, change.labels, version.labels, model)
+        return self._write(model, version.version, change, version.labels, version.etag, once=once)
+
+    def write_unread(self, model: Model, number: str, change: Change) -> ModelVersion:
+        """The same of a version that was just made, and is written once without having been read.
+
+        Raises:
+            ConflictError: The model's own labels hide what was written.
+        """
+        return self._write(model, number, change, {}, "", once=True)
+
+    def _write(
+        self, model: Model, number: str, change: Change, before: Mapping[str, str], etag: str, *, once: bool
+    ) -> ModelVersion:
+        resource = model.at(number)
+        request = _wire.update_version(resource, labels=change.labels, description=change.description, etag=etag)
+        written = _wire.read_version(self.rpc.call("UpdateModel", request, resource, once=once))
+        return written if change.labels is None else _as_written(written, change.labels, before, model)
 
     def update_model(
         self, model: Model, *, labels: Mapping[str, str] | None, description: str | None
@@ -403,7 +414,7 @@ def overtaken(conflict: ConflictError, before: ModelVersion | None, now: ModelVe
     return conflict.code == "ABORTED" or before is None or now is None or now.etag != before.etag
 
 
-def as_written(
+def _as_written(
     written: ModelVersion, labels: Mapping[str, str], before: Mapping[str, str], model: Model
 ) -> ModelVersion:
     """The version as it was written.

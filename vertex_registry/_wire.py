@@ -1,7 +1,8 @@
 """Records to protos and back.
 
-The only module that reads a field of one of Google's messages. It does no I/O: requests come out of it, and answers go
-into it. Answers are read beneath proto-plus, from the protobuf message itself, because that takes a sixth of the time.
+The only module that reads a field of one of Google's messages, but for the operations that are waited for. It does no
+I/O: requests come out of it, and answers go into it. Answers are read beneath proto-plus, from the protobuf message
+itself, because that takes a sixth of the time.
 """
 
 from __future__ import annotations
@@ -167,9 +168,9 @@ def read_upload(finished: operations_pb2.Operation) -> tuple[str, str]:
     return model, answer.model_version_id or version
 
 
-def read_operations(response: operations_pb2.ListOperationsResponse) -> tuple[list[operations_pb2.Operation], str]:
-    """The operations on a page, and the token of the next page, empty on the last."""
-    return list(response.operations), response.next_page_token
+def read_running(response: operations_pb2.ListOperationsResponse) -> tuple[list[operations_pb2.Operation], str]:
+    """The operations on a page that are still running, and the token of the next page, empty on the last."""
+    return [operation for operation in response.operations if not operation.done], response.next_page_token
 
 
 def _update(name: str, fields: Mapping[str, Any], etag: str) -> model_service.UpdateModelRequest:
