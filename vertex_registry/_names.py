@@ -61,11 +61,6 @@ class ModelName:
     def __str__(self) -> str:
         return f"projects/{self.project}/locations/{self.location}/models/{self.model_id}"
 
-    @property
-    def parent(self) -> str:
-        """The location that the model is in, as Vertex names it."""
-        return f"projects/{self.project}/locations/{self.location}"
-
 
 def check_name(name: str) -> str:
     """The name of a model, as it came.
