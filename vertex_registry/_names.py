@@ -58,9 +58,6 @@ class ModelName:
     location: str
     model_id: str
 
-    def __str__(self) -> str:
-        return f"projects/{self.project}/locations/{self.location}/models/{self.model_id}"
-
 
 def check_name(name: str) -> str:
     """The name of a model, as it came.
