@@ -353,6 +353,22 @@ def test_operations_are_listed_and_deleted(
     assert client.list_operations({"name": f"{place}/models/m0"}).operations == []
 
 
+@TRANSPORTS
+def test_an_evaluation_has_no_operations(
+    start: Start, connect: Connect, place: str, model: MakeModel, transport: str
+) -> None:
+    """Google's clients can ask for them: there are none, of an evaluation that is there."""
+    client = connect(start(), transport)
+    operation = begin(client, place, model(), model_id="m")
+    evaluation = client.import_model_evaluation(parent=f"{place}/models/m", model_evaluation={"display_name": "e"}).name
+
+    assert client.list_operations({"name": evaluation}).operations == []
+    with pytest.raises(exceptions.NotFound):
+        client.list_operations({"name": f"{place}/models/m/evaluations/nobody"})
+    with pytest.raises(exceptions.NotFound):
+        client.get_operation({"name": f"{evaluation}/operations/{operation.name.rpartition('/')[2]}"})
+
+
 @pytest.mark.parametrize("name", ["", "x", "projects/p/locations/l/operations/", "projects/p/operations/1"])
 def test_the_name_of_an_operation_must_be_right(client: Client, name: str) -> None:
     """A malformed one is INVALID_ARGUMENT, any other that is not there NOT_FOUND."""

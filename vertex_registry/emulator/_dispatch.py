@@ -78,9 +78,9 @@ def _model_rpc(  # noqa: PLR0917 - it is a row of the table below
 
 
 def _operation_rpc(name: str, method: str, response: Any, verb: str, suffix: str = "") -> Rpc:
-    """A row of the operations, which stand under a location or under a model."""
+    """A row of the operations, which stand under a location, under a model, or under one of its evaluations."""
     many = name == "ListOperations"
-    paths = ("projects/*/locations/*", _MODEL)
+    paths = ("projects/*/locations/*", _MODEL, f"{_MODEL}/evaluations/*")
     http = tuple(
         Http(
             verb,

@@ -213,8 +213,10 @@ _PLACE_RE: Final = re.compile(_PLACE)
 _MODEL_RE: Final = re.compile(_MODEL_NAME)
 _EVALUATION_RE: Final = re.compile(_MODEL_NAME + r"/evaluations/(?P<evaluation>[^/]+)")
 _SLICE_RE: Final = re.compile(_EVALUATION_RE.pattern + r"/slices/(?P<slice>[^/]+)")
-_OPERATION_RE: Final = re.compile(_PLACE + r"(?:/models/(?P<model>[A-Za-z0-9_-]+))?/operations/(?P<operation>[^/]+)")
-_OPERATIONS_OF_RE: Final = re.compile(_PLACE + r"(?:/models/(?P<model>[A-Za-z0-9_-]+))?")
+_OPERATIONS_OF_RE: Final = re.compile(
+    _PLACE + r"(?:/models/(?P<model>[A-Za-z0-9_-]+)(?:/evaluations/(?P<evaluation>[^/]+))?)?"
+)
+_OPERATION_RE: Final = re.compile(_OPERATIONS_OF_RE.pattern + r"/operations/(?P<operation>[^/]+)")
 
 # UploadModelRequest.model_id: "This value may be up to 63 characters, and valid characters are [a-z0-9_-]. The first
 # character cannot be a number or hyphen."
@@ -946,6 +948,11 @@ class Service:
         del call
         match = _parse(_OPERATIONS_OF_RE, "name", request.name, "Location or Model")
         place = _place_of(match)
+        if match["evaluation"] is not None:
+            # No operation is about an evaluation: those that import them are none.
+            with self._store.reading():
+                self._evaluation(_parse(_EVALUATION_RE, "name", request.name, "ModelEvaluation"))
+            return operations_pb2.ListOperationsResponse()
         query = self._query("ListOperations", f"{place}/models/{match['model'] or ''}", request)
         page = Page((("model", False), ("id", False)), query.after, query.limit + 1)
         with self._store.writing():
@@ -1457,7 +1464,7 @@ class Service:
         place = _place_of(match)
         # A guess: each is also found by its id alone, which is what gcloud asks for.
         row = self._store.operation(place, match["model"], match["operation"])
-        if row is None:
+        if row is None or match["evaluation"] is not None:
             raise not_found(f"The Operation does not exist: {name}.")
         return row
 
