@@ -7,8 +7,8 @@ time does no harm: updates carry an etag or say the same thing twice, aliases ar
 delete are never sent again from here: whether one that was not answered well has happened is for the caller of this
 module to find out.
 
-Whatever Google's libraries raise is translated here, and nowhere else. What the messages hold is not looked at here, but
-for operations, which are waited for.
+Whatever Google's libraries raise is translated here, and nowhere else. What the messages hold is not looked at here,
+but for operations, which are waited for.
 """
 
 from __future__ import annotations
