@@ -381,7 +381,6 @@ def test_no_proxy_in_plain_text(emulator: Emulator, monkeypatch: pytest.MonkeyPa
         (200, b'{"models": [{"createTime": "x"}]}', UnavailableError, "not one that Vertex gives"),
         (302, b"moved", UnavailableError, "not one that Vertex gives"),
         (400, b'{"error": "invalid_request"}', UnavailableError, "not one that Vertex gives"),
-        (400, b'["no"]', InvalidArgumentError, "was refused"),
         (403, b"<html>No</html>", PermissionDeniedError, "is not allowed"),
         (403, b'{"error": {"code": 403, "message": null}}', PermissionDeniedError, "is not allowed"),
         (403, b'{"error": {"code": 403, "details": null}}', UnavailableError, "not one that Vertex gives"),
