@@ -7,6 +7,7 @@ like, and when the emulator answers the next request.
 
 from __future__ import annotations
 
+import errno
 import json
 import socket
 import urllib.parse
@@ -27,7 +28,7 @@ from vertex_registry.emulator._query import parse_query
 from vertex_registry.emulator._service import project_number
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from google.protobuf.message import Message
 
@@ -40,6 +41,7 @@ BROKEN: Final = {
     grpc.StatusCode.UNAVAILABLE,
     grpc.StatusCode.DEADLINE_EXCEEDED,
 }
+HUNG_UP: Final = {errno.ECONNRESET, errno.ECONNABORTED, errno.EPIPE, errno.ENOTCONN}
 #: Seconds after which something hangs.
 PATIENCE: Final = 20.0
 
@@ -91,8 +93,13 @@ def alive(emulator: Emulator) -> None:
     with urllib.request.urlopen(f"{emulator.rest}/v1/{PLACE}/models", timeout=PATIENCE) as answer:  # noqa: S310 - http
         assert isinstance(json.load(answer), dict)
     with grpc.insecure_channel(str(emulator.grpc)) as channel:
-        send: Any = channel.unary_unary(f"{SERVICE}/ListModels", request_serializer=None, response_deserializer=None)
-        send(aiplatform_v1.ListModelsRequest.serialize(aiplatform_v1.ListModelsRequest(parent=PLACE)), timeout=PATIENCE)
+        serves(channel)
+
+
+def serves(channel: grpc.Channel) -> None:
+    """See that an honest request is answered."""
+    send: Any = channel.unary_unary(f"{SERVICE}/ListModels", request_serializer=None, response_deserializer=None)
+    send(aiplatform_v1.ListModelsRequest.serialize(aiplatform_v1.ListModelsRequest(parent=PLACE)), timeout=PATIENCE)
 
 
 # --- messages ----------------------------------------------------------------
@@ -469,17 +476,20 @@ _queries: Final = st.lists(
 ).map(urllib.parse.urlencode)
 
 
-def exchange(address: tuple[str, int], sent: bytes) -> bytes:
-    """Send bytes, say that no more come, and read until the other side has nothing more to say."""
+def exchange(address: tuple[str, int], sent: bytes, until: Callable[[bytes], bool] = lambda _: True) -> bytes:
+    """Send bytes, await an answer, say that no more come, and read until the other side has nothing more to say."""
     with socket.create_connection(address, timeout=PATIENCE) as connection:
         received = b""
         try:
             connection.sendall(sent)
+            while not until(received) and (some := connection.recv(65536)):
+                received += some
             connection.shutdown(socket.SHUT_WR)
             while some := connection.recv(65536):
                 received += some
-        except (ConnectionError, OSError) as error:
-            assert not isinstance(error, TimeoutError), "it hangs"
+        except OSError as error:
+            # Who is hung up on while sending is reset; it need not hear what was said before.
+            assert error.errno in HUNG_UP, f"it hangs: {error!r}"
         return received
 
 
@@ -648,12 +658,150 @@ def test_bytes_on_the_rest_port_end(emulator: Emulator, noise: bytes) -> None:
     assert status_of(exchange(address_of(emulator), noise)) not in range(500, 505)
 
 
-@given(_noise)
+# HTTP/2, as far as it takes to lie in it.
+_DATA, _HEADERS, _RESET, _SETTINGS, _PING, _GO_AWAY, _WINDOW, _CONTINUATION = 0, 1, 3, 4, 6, 7, 8, 9
+_END_STREAM, _END_HEADERS, _PADDED, _PRIORITY = 1, 4, 8, 32
+
+
+def frame(kind: int, flags: int, stream: int, payload: bytes, lie: int = 0) -> bytes:
+    """A frame, which may lie about its length."""
+    return (len(payload) + lie).to_bytes(3) + bytes([kind, flags]) + stream.to_bytes(4) + payload
+
+
+def frames_of(received: bytes) -> Iterator[tuple[int, int, int]]:
+    """The kind, the flags and the stream of each frame."""
+    while len(received) >= 9:
+        yield received[3], received[4], int.from_bytes(received[5:9])
+        received = received[9 + int.from_bytes(received[:3]) :]
+
+
+def headers(**changes: str) -> bytes:
+    """The headers of a request, some of them other ones, or left out."""
+    honest = {
+        ":method": "POST",
+        ":scheme": "http",
+        ":path": f"{SERVICE}/ListModels",
+        ":authority": "localhost",
+        "te": "trailers",
+        "content-type": "application/grpc",
+    }
+    fields = [(name.encode(), value.encode()) for name, value in (honest | changes).items() if value]
+    return b"".join(b"\0" + len(name).to_bytes(1) + name + len(value).to_bytes(1) + value for name, value in fields)
+
+
+def prefixed(message: bytes, compressed: int = 0, lie: int = 0) -> bytes:
+    """A message as gRPC sends it, which may lie about being compressed, and about its length."""
+    return bytes([compressed]) + max(len(message) + lie, 0).to_bytes(4) + message
+
+
+_LIST: Final = aiplatform_v1.ListModelsRequest.serialize(aiplatform_v1.ListModelsRequest(parent=PLACE))
+_HELLO: Final = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + frame(_SETTINGS, 0, 0, b"")
+# It comes last, and so it has the highest number.
+_LAST: Final = 99
+_HONEST: Final = frame(_HEADERS, _END_HEADERS, _LAST, headers()) + frame(_DATA, _END_STREAM, _LAST, prefixed(_LIST))
+
+_heads: Final = st.sampled_from(
+    [{}] * 10
+    + [
+        {":path": "/x/y"},
+        {":path": f"{SERVICE}/Nothing"},
+        {":path": ""},
+        {":path": "x"},
+        {":method": "GET"},
+        {"te": ""},
+        {"content-type": "text/html"},
+        {"grpc-encoding": "gzip"},
+        {"grpc-encoding": "nonsense"},
+        {"grpc-timeout": "1n"},
+        {"grpc-timeout": "soon"},
+        {"x-bin": "***"},
+        {"UPPER": "x"},
+        {"": "x"},
+    ]
+).map(lambda changes: headers(**changes))
+_messages: Final = st.builds(
+    lambda payload, cut: payload[:cut],
+    st.builds(
+        prefixed,
+        st.sampled_from([_LIST, _LIST[:-3], b"\xff" * 9, b""]),
+        st.sampled_from([0, 0, 0, 1, 255]),
+        st.sampled_from([0, 0, 0, 1, 5, -1, -5, 2**25, 2**31]),
+    ),
+    st.sampled_from([None, None, None, 20, 5, 3]),
+)
+_others: Final = st.sampled_from(
+    [
+        frame(_RESET, 0, 1, b"\0"),
+        frame(_SETTINGS, 0, 0, b"\0\5\0\0\0\0"),
+        frame(_SETTINGS, 0, 0, b"\0"),
+        frame(_PING, 0, 0, bytes(8)),
+        frame(_PING, 0, 1, b""),
+        frame(_GO_AWAY, 0, 0, bytes(8)),
+        frame(_WINDOW, 0, 0, bytes(4)),
+        frame(_WINDOW, 0, 1, b"\x7f\xff\xff\xff"),
+        frame(_CONTINUATION, _END_HEADERS, 1, headers()),
+        frame(_DATA, 0, 0, b"x"),
+        frame(_HEADERS, _END_HEADERS, 0, headers()),
+        frame(_HEADERS, _END_HEADERS, 2, headers()),
+        frame(_HEADERS, _END_HEADERS, 1, b"\xff" * 20),
+        frame(0x42, 0xFF, 1, b"x"),
+    ]
+)
+
+
+def _calls(stream: int) -> st.SearchStrategy[bytes]:
+    """A request that begins, mostly says something, and may say more, be reset or be followed by nonsense."""
+    begun = [_END_HEADERS] * 8 + [_END_HEADERS | _END_STREAM, 0, _END_HEADERS | _PADDED, _END_HEADERS | _PRIORITY]
+    said = st.builds(
+        frame, st.just(_DATA), st.sampled_from([_END_STREAM, _END_STREAM, 0, _PADDED]), st.just(stream), _messages
+    )
+    reset = st.builds(frame, st.just(_RESET), st.just(0), st.just(stream), st.binary(min_size=4, max_size=4))
+    nothing = st.just(b"")
+    return st.tuples(
+        st.builds(frame, st.just(_HEADERS), st.sampled_from(begun), st.just(stream), _heads),
+        said | said | nothing,
+        nothing | said | reset | _others,
+    ).map(b"".join)
+
+
+_frames: Final = st.tuples(*(st.just(b"") | _calls(stream) for stream in (1, 3, 5))).map(b"".join)
+# The end comes too early, or it is not known where it is.
+_broken: Final = st.builds(
+    lambda frames, lie, cut: _HELLO + frames + frame(_HEADERS, _END_HEADERS, 7, headers(), lie) + _HONEST[:cut],
+    _frames,
+    st.sampled_from([0, 1, 7, -1, -7, 10_000]),
+    st.integers(0, len(_HONEST) - 1),
+)
+
+
+def is_answered(received: bytes) -> bool:
+    """Whether it was said all that there is to say to the last request."""
+    return any(stream == _LAST and flags & _END_STREAM for _, flags, stream in frames_of(received))
+
+
+@given(_noise | _broken)
 @many
-def test_bytes_on_the_grpc_port_end(emulator: Emulator, noise: bytes) -> None:
-    """Whatever arrives at the gRPC port is hung up on in the end."""
+def test_bytes_on_the_grpc_port_end(emulator: Emulator, channel: grpc.Channel, noise: bytes) -> None:
+    """Whatever arrives at the gRPC port is hung up on in the end, and others are served as before."""
     host, _, port = str(emulator.grpc).rpartition(":")
-    exchange((host, int(port)), noise)
+    assert b"Exception" not in exchange((host, int(port)), noise)
+    serves(channel)
+
+
+@given(_frames)
+@settings(many, max_examples=25)
+@example(b"")
+def test_frames_that_lie_spoil_no_other_request(emulator: Emulator, channel: grpc.Channel, frames: bytes) -> None:
+    """An honest request on the same connection is answered, or the connection is ended; others are served as before."""
+    host, _, port = str(emulator.grpc).rpartition(":")
+    received = exchange((host, int(port)), _HELLO + frames + _HONEST, is_answered)
+
+    assert b"Exception" not in received  # as gRPC says where a method of ours breaks
+    if is_answered(received):
+        assert any(kind == _DATA and stream == _LAST for kind, _, stream in frames_of(received)), received
+    else:
+        assert frames, "an honest request alone is answered"
+    serves(channel)
 
 
 def test_it_is_alive_after_all_that(emulator: Emulator) -> None:
