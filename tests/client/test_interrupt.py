@@ -24,12 +24,13 @@ WAITS = ("/vertex_registry/", "/grpc/")
 # Shells start what runs in the background with Ctrl-C ignored, and every process below inherits that. A signal that
 # another thread is given interrupts no wait of the main one, nor does one that comes just before it.
 SCRIPT = """
-import logging, signal, sys, threading
+import gc, logging, signal, sys, threading
 from vertex_registry import RegistryClient, Retry
 
 def interrupt():
     main = threading.main_thread().ident
     if sys.stdin.readline():
+        gc.disable()  # a collection while the frames are asked for can lock everybody out (CPython gh-106883)
         while not any(package in sys._current_frames()[main].f_code.co_filename for package in {waits}):
             pass  # it is still writing the line
         signal.raise_signal(signal.SIGINT)
