@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import contextlib
+import gc
 import json
 import re
 import string
@@ -137,6 +138,7 @@ def test_the_deepest_metadata() -> None:
         _labels.write({}, metadata=nested(101))
 
 
+@pytest.mark.no_cover  # neither the counting nor a collection has room at the end of the stack
 def test_a_read_from_a_deep_stack() -> None:
     """A stack that has no room left for a read is an error of the stack, and never another content."""
     labels = _labels.write({}, metadata=nested(100))
@@ -147,7 +149,11 @@ def test_a_read_from_a_deep_stack() -> None:
             contents.append(_labels.read(labels).metadata)
             read(depth + 1)
 
-    read(0)
+    gc.disable()
+    try:
+        read(0)
+    finally:
+        gc.enable()
     assert len(contents) > 100
     assert all(content == nested(100) for content in contents)
 
