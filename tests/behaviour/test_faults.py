@@ -571,16 +571,21 @@ CHANGES: dict[str, Callable[[RegistryClient, str, str], ModelVersion]] = {
 WRITES = [*((change, 0) for change in CHANGES), ("promote", 1), ("replace", 1)]
 
 
+def stage_two(registry: RegistryClient, emulator: Emulator, name: str, source: Text, well: int) -> None:
+    """Register a version in Production and one in Staging, and let so many of the next updates go well."""
+    for stage in ("Production", "Staging"):
+        registry.register_version(name, source(), stage=stage)
+    for _ in range(well):
+        emulator.fail("UpdateModel", delay=0.0001)
+
+
 @pytest.mark.parametrize(("change", "well"), WRITES)
 def test_a_change_that_was_aborted(
     registry: RegistryClient, emulator: Emulator, name: Text, source: Text, change: str, well: int
 ) -> None:
     """ABORTED asks for another try, also where nothing has changed since, and whichever of the writes it is."""
     churn = name()
-    for stage in ("Production", "Staging"):
-        registry.register_version(churn, source(), stage=stage)
-    for _ in range(well):
-        emulator.fail("UpdateModel", delay=0.0001)
+    stage_two(registry, emulator, churn, source, well)
     emulator.fail("UpdateModel", stale_etag=True)
 
     assert CHANGES[change](registry, churn, source()).stage is Stage.PRODUCTION
@@ -592,11 +597,8 @@ def test_a_change_that_is_forbidden(
 ) -> None:
     """FAILED_PRECONDITION is final where nothing has changed since: it is of no stale etag."""
     churn = name()
-    for stage in ("Production", "Staging"):
-        registry.register_version(churn, source(), stage=stage)
+    stage_two(registry, emulator, churn, source, well)
     before = len(emulator.requests())
-    for _ in range(well):
-        emulator.fail("UpdateModel", delay=0.0001)
     emulator.fail("UpdateModel", "FAILED_PRECONDITION", times=1000)
     with pytest.raises(ConflictError):
         CHANGES[change](registry, churn, source())
