@@ -244,15 +244,13 @@ class RegistryClient:
         """
         self._check_model(name)
         identity = self._new_id() if request_id is None else _names.check_text("request_id", request_id, 512)
-        hidden = [_names.hidden_alias("request", identity), _names.NEWEST_ALIAS]
         if version_name is not None:
-            hidden.append(_names.hidden_alias("name", _names.check_text("version_name", version_name, 128)))
+            _names.check_text("version_name", version_name, 128)
         given = [_names.check_alias(alias) for alias in _strings("aliases", aliases)]
         if _names.DEFAULT_ALIAS in given and not make_default:
             raise InvalidArgumentError(
                 "aliases has 'default', which make_default=False leaves where it is. Take one of the two out."
             )
-        default = [_names.DEFAULT_ALIAS] if make_default else []
         chosen = _stages.check_stage(stage)
         _stages.check_exclusive(chosen, archive_existing=archive_existing)
         staging = self._staging(staging_bucket)
@@ -261,7 +259,8 @@ class RegistryClient:
             name=name,
             source=_names.check_source(_text_of(source)) if local is None else local.source,
             container=self._container(container, local, gpu=gpu),
-            aliases=tuple(dict.fromkeys([*given, *hidden, *default])),
+            aliases=tuple(alias for alias in dict.fromkeys(given) if alias != _names.DEFAULT_ALIAS),
+            make_default=make_default,
             description=None if description is None else _names.check_text("description", description),
             model_description=(
                 None if model_description is None else _names.check_text("model_description", model_description)
@@ -272,6 +271,7 @@ class RegistryClient:
             archive_existing=archive_existing,
             managed_by=self._managed_by,
             request_id=identity,
+            shared=request_id is not None,
         )
         room = _promotion.room(self._managed_by, self._actor, version_name)
         _labels.check_room(_labels.write({}, metadata=registration.metadata), room)
@@ -286,7 +286,7 @@ class RegistryClient:
         try:
             if request_id is None:
                 check()
-            registrar = _registration.Registrar(self._vertex, self._promoter)
+            registrar = _registration.Registrar(self._vertex, self._promoter, self._new_id)
             return registrar.register(registration, None if request_id is None else check)
         except InvalidArgumentError as closed:
             if not self._closed or closed.code is not None:

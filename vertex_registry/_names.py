@@ -16,11 +16,14 @@ from __future__ import annotations
 import base64
 import hashlib
 import re
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import attrs
 
 from vertex_registry.errors import InvalidArgumentError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
 
 #: "The name can be up to 128 characters long and can consist of any UTF-8 characters." (Model.display_name)
 MAX_NAME: Final = 128
@@ -31,6 +34,15 @@ _HIDDEN_ALIAS: Final = "vr-"
 
 #: The alias of the version that was uploaded last, which a list that lags does not show yet.
 NEWEST_ALIAS: Final = "vr-newest"
+
+#: Every upload carries this alias; who deletes a model's last version takes it onto that version.
+LIVE_ALIAS: Final = "vr-live"
+
+#: The mark on a model's last version while its model is being deleted with it.
+DELETING_ALIAS: Final = "vr-deleting"
+
+# The mark on a version of a request whose second upload, named by its number, is being removed.
+_REMOVING: Final = "vr-remove-"
 
 _RESOURCE: Final = re.compile(r"projects/([^/@\s]+)/locations/([^/@\s]+)/models/([A-Za-z0-9_-]+)", re.ASCII)
 _VERSION_ID: Final = re.compile(r"[1-9][0-9]{0,17}", re.ASCII)
@@ -118,6 +130,51 @@ def model_id(name: str, number: int = 0) -> str:
 def hidden_alias(kind: str, text: str) -> str:
     """The alias that carries a request id or a version name out of sight."""
     return f"{_HIDDEN_ALIAS}{kind}-{_digest(kind, text)}"
+
+
+def upload_alias(request_alias: str, base: int, nonce: str) -> str:
+    """Return the alias of one upload of a request, which never moves.
+
+    Args:
+        request_alias: The alias of the request, which moves to its latest upload.
+        base: A version number: when that was the newest version, or a later one, the request had no version yet.
+        nonce: What no other upload has.
+    """
+    return f"{request_alias}-{base}-{_digest('upload', nonce)}"
+
+
+def find_upload_alias(aliases: Iterable[str], request_alias: str) -> tuple[str, int] | None:
+    """Return the alias of the upload that made a version, and its base; None if another request made the version."""
+    for alias in aliases:
+        base, _, nonce = alias.removeprefix(f"{request_alias}-").partition("-")
+        if alias.startswith(f"{request_alias}-") and nonce and base.isdecimal():
+            return alias, int(base)
+    return None
+
+
+def pending_alias(upload: str) -> str:
+    """Return the alias that an upload carries until the aliases that its caller gave are on the version."""
+    return hidden_alias("pending", upload)
+
+
+def removing_alias(number: str) -> str:
+    """Return the alias of a version while a second upload of its request, the version of that number, is removed."""
+    return f"{_REMOVING}{number}"
+
+
+def removing(aliases: Iterable[str]) -> list[str]:
+    """Return the numbers of the versions that are being removed in favor of the version with these aliases."""
+    return [alias.removeprefix(_REMOVING) for alias in aliases if alias.startswith(_REMOVING)]
+
+
+def inherited_aliases(aliases: Iterable[str], request_alias: str) -> list[str]:
+    """Return the aliases that a second upload of a request leaves to the first one."""
+    kept = {request_alias, NEWEST_ALIAS}
+    return [
+        alias
+        for alias in aliases
+        if alias in kept or alias.startswith(f"{_HIDDEN_ALIAS}name-") or not alias.startswith(_HIDDEN_ALIAS)
+    ]
 
 
 def visible_aliases(aliases: tuple[str, ...]) -> tuple[str, ...]:

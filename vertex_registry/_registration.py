@@ -1,24 +1,31 @@
 """Registering: an upload happens once, and the version that it makes is completed.
 
-**An upload happens once.** It carries the alias of its request. When its answer is lost, the version that bears the
-alias is looked for by a point read before anything is sent again, and so is an operation that is still running. A new
-model is protected by its id as well, which a second upload would find taken. What cannot be known is said: whatever a
-look fails for once something was sent, the error tells the request id that finds what was made.
+**A request makes one version.** Each upload carries two hidden aliases: that of its request, which moves to the
+request's latest upload, and one of its own, which never moves and by which the version is known to be this upload's.
+After a lost answer the request's alias is looked for before anything is sent again. Where a request has several
+uploads, because two calls share its id or because a request that was given up arrives late, the lowest version stays:
+whoever finds a lower one hands over its aliases and removes the higher one. That is the only direction, or two clients
+could remove each other's.
 
 **A version is complete when its labels name its request.** Whose layer the labels of an upload go to is not documented,
-so an upload carries ``managed_by`` alone, and one update of the version, which is answered with the whole of it, writes
-the rest. A registration that was cut off in between is found by the alias of its request, and finished.
+so an upload carries ``managed_by`` alone. The version is read by its own alias, and one update under the etag of that
+read writes the rest: what others have written since the upload stands, and an update that arrives late is refused. The
+caller's aliases are given after that, so that whoever finds the version by one finds it complete.
+
+**A model may go with its last version.** Who deletes that version marks it, and looks for further versions once more
+before the model goes; a registration looks for the mark after its upload. One of the two always sees the other.
 """
 
 from __future__ import annotations
 
 import contextlib
+import logging
 from typing import TYPE_CHECKING, Any, Final
 
 import attrs
 
-from vertex_registry import _labels, _names, _stages, _wire
-from vertex_registry._resources import Change, Model, overtaken, without
+from vertex_registry import _labels, _names, _stages, _waiting, _wire
+from vertex_registry._resources import Change, Found, Model, overtaken, without
 from vertex_registry._stages import Stage
 from vertex_registry.errors import (
     AlreadyExistsError,
@@ -35,12 +42,14 @@ from vertex_registry.errors import (
 
 if TYPE_CHECKING:
     import datetime as dt
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator, Mapping
 
     from vertex_registry._promotion import Promoter
     from vertex_registry._records import ModelVersion, ServingContainer
     from vertex_registry._resources import Resources
     from vertex_registry._waiting import Budget
+
+_LOG: Final = logging.getLogger("vertex_registry")
 
 #: The seconds after which an upload that was lost is looked for once more, and then sent again.
 _ARRIVAL: Final = 1.0
@@ -48,15 +57,27 @@ _ARRIVAL: Final = 1.0
 #: How often a model is looked for before its id, taken by an upload that is not done, is tried again.
 _LOOKS: Final = 4
 
+#: How many versions between two numbers are read one by one; of more, those that the list shows are not.
+_READS: Final = 32
+
+#: How many of them are read at once.
+_WINDOW: Final = 8
+
 
 @attrs.frozen(kw_only=True)
 class Registration:
-    """What is to be registered, checked and ready to be sent, as often as it takes."""
+    """What is to be registered, checked and ready to be sent, as often as it takes.
+
+    Attributes:
+        aliases: The aliases that the caller gives the version, without ``default``.
+        shared: Whether another call may be sending the same request.
+    """
 
     name: str
     source: str
     container: ServingContainer
     aliases: tuple[str, ...]
+    make_default: bool
     description: str | None
     model_description: str | None
     metadata: dict[str, Any]
@@ -65,11 +86,46 @@ class Registration:
     archive_existing: bool
     managed_by: str
     request_id: str
+    shared: bool
 
     @property
     def alias(self) -> str:
-        """The alias that the version is found again by."""
+        """The alias of the request, which moves to its latest upload."""
         return _names.hidden_alias("request", self.request_id)
+
+    def upload_aliases(self, own: str) -> list[str]:
+        """Return the aliases that an upload carries, its own among them."""
+        aliases = [self.alias, own, _names.NEWEST_ALIAS, _names.LIVE_ALIAS]
+        if self.version_name is not None:
+            aliases.append(_names.hidden_alias("name", self.version_name))
+        if self.aliases:
+            aliases.append(_names.pending_alias(own))
+        if self.make_default:
+            aliases.append(_names.DEFAULT_ALIAS)
+        return aliases
+
+    def own_alias(self, found: Found) -> str:
+        """Return the alias that only the upload of this version carries."""
+        own = _names.find_upload_alias(found.aliases, self.alias)
+        return self.alias if own is None else own[0]
+
+
+@attrs.frozen
+class _Upload:
+    """An upload that is done: the model and the version that it made, and its own alias."""
+
+    model: Model
+    version: str
+    alias: str
+    base: int
+
+
+class _SweptAwayError(Exception):
+    """The version went with its model, which somebody deleted with the version that was the last one before."""
+
+
+class _GoneError(Exception):
+    """The version is not there any more."""
 
 
 @attrs.frozen
@@ -79,13 +135,15 @@ class Registrar:
     Attributes:
         resources: The models and versions.
         promoter: Who puts them in their stages.
+        new_id: What makes an id that no other upload has.
     """
 
     resources: Resources
     promoter: Promoter
+    new_id: Callable[[], str]
 
     def register(self, registration: Registration, check_source: Callable[[], None] | None) -> ModelVersion:
-        """The version that the request has made before, or makes now.
+        """Return the version that the request has made before, or makes now.
 
         Args:
             registration: What is to be registered.
@@ -93,33 +151,84 @@ class Registrar:
                 for what was registered before is given, whatever has become of its artifact. None where it is new.
         """
         self._labels_of(registration, seen=())  # they fit, with all that is ours, or nothing is uploaded
-        model = self.resources.known(registration.name) or self.resources.listed(registration.name)
+        model, base = self._locate(registration, unlisted=check_source is not None)
         if check_source is not None:
-            # Somebody may have made it before us, even a model that no list shows yet.
-            place = model or self.resources.by_id(registration.name)
-            if place is not None:
+            if model is not None:
                 try:
-                    version = self._find_made(place.resource, registration)
+                    found = self._find_made(model.resource, registration)
                 except (PermissionDeniedError, UnavailableError) as error:
                     if error.code not in {"PERMISSION_DENIED", "UNIMPLEMENTED"}:
                         raise
-                    version = None  # who may not see what is running has looked at what is there
-                if version is not None:
-                    return self._finish(place, version, registration)
+                    found = None  # who may not see what is running has looked at what is there
+                if found is not None:
+                    try:
+                        return self._finish(model, found, registration)
+                    except _SweptAwayError:
+                        self.resources.forget(registration.name)
+                        model, base = self._locate(registration)
             check_source()
         if registration.archive_existing and model is not None:
             with contextlib.suppress(NotFoundError):  # a model that is gone is found out by the upload
                 self.promoter.check_archivable(model, self.resources.versions(model), registration.stage)
-        return self._upload(registration, model)
+        return self._upload(registration, model, base)
 
-    def _find_made(self, resource: str, registration: Registration) -> ModelVersion | None:
-        """The version that the request made or is making: what is running now is waited for.
+    # --- before the upload --------------------------------------------------------------------------------------------
+
+    def _locate(self, registration: Registration, *, unlisted: bool = False) -> tuple[Model | None, int]:
+        """Return the model that the name means, if there is one, and the number that a new version is later than.
+
+        What was remembered or listed is read before anything is uploaded to it: it may have been deleted or renamed.
+        """
+        budget, tries = self.resources.rpc.budget(), 0
+        model = self.resources.known(registration.name) or self.resources.listed(registration.name)
+        while True:
+            if model is None and unlisted:
+                model = self.resources.by_id(registration.name)
+            if model is None:
+                return None, 0
+            try:
+                return model, self._base(model, registration)
+            except NotFoundError:
+                self.resources.forget(registration.name)
+                found = self.resources.listed(registration.name)
+                if found == model and not self.resources.rpc.pause(budget, tries):
+                    raise
+                tries += 1
+                model = found
+
+    def _base(self, model: Model, registration: Registration) -> int:
+        """Return the number of a version that is there before the request is looked for; a lower one does no harm.
+
+        Raises:
+            NotFoundError: The model is gone, or has another name by now.
+        """
+        newest = self.resources.look(model.resource, _names.NEWEST_ALIAS)
+        name = self.resources.read_model(model).name if newest is None else newest.name
+        if name != registration.name and _names.parse_model_name(registration.name) is None:
+            raise NotFoundError(
+                f"The model that was called {registration.name!r} is called {name!r} by now, and no other one has the "
+                "name yet. Try again later.",
+                resource=model.resource,
+            )
+        if newest is not None:
+            return int(newest.version)
+        # Only other tools have uploaded to the model, or the version that was uploaded last was deleted.
+        return max((int(version.version) for version in self.resources.versions(model)), default=0)
+
+    def _find_made(self, resource: str, registration: Registration) -> Found | None:
+        """Return the version that the request made or is making: what is running now is waited for."""
+        if (found := self.resources.find(resource, registration.alias)) is not None:
+            return found
+        if not self._wait_for_running(resource, registration):
+            return None
+        return self.resources.find(resource, registration.alias)
+
+    def _wait_for_running(self, resource: str, registration: Registration) -> bool:
+        """Wait for the operations of a model that are running, and return whether there were any.
 
         Which upload an operation belongs to is not to be seen, so that those of others are waited for as well.
         """
         rpc = self.resources.rpc
-        if (version := self.resources.look(resource, registration.alias)) is not None:
-            return version
         budget = rpc.operation_budget()
         running = False
         for operation in self.resources.running(resource):
@@ -130,26 +239,12 @@ class Registrar:
                 continue
             except OperationTimeoutError as late:
                 raise _late(registration, late) from late.__cause__
-        return self.resources.look(resource, registration.alias) if running else None
+        return running
 
-    def _finish(self, model: Model, version: ModelVersion, registration: Registration) -> ModelVersion:
-        """The version that the request made before, completed where that was cut off."""
-        self.resources.remember(registration.name, model)
-        if version.artifact_uri.rstrip("/") != registration.source.rstrip("/"):
-            raise ConflictError(
-                f"The request id {registration.request_id!r} has registered version {version.version} of "
-                f"{registration.name!r} with another source, {version.artifact_uri}. "
-                "Give each source its own request id.",
-                resource=version.resource_name,
-            )
-        if not _is_whole(version, registration):
-            return self._complete(model, version.version, registration, version)
-        if registration.archive_existing and version.stage is registration.stage:
-            return self.promoter.archive_others(model, version, yielding=True)
-        return version
+    # --- the upload ---------------------------------------------------------------------------------------------------
 
     def _upload(  # noqa: C901, PLR0912  # the ways that an upload can end stand side by side
-        self, registration: Registration, model: Model | None
+        self, registration: Registration, model: Model | None, base: int
     ) -> ModelVersion:
         """Upload until there is a version, and only one."""
         rpc = self.resources.rpc
@@ -158,53 +253,62 @@ class Registrar:
         while True:
             resource = self.resources.resource_of(registration.name, number) if model is None else model.resource
             try:
-                made_in, version = self._upload_once(registration, model, resource)
-            except (AlreadyExistsError, OperationFailedError) as taken:
-                if taken.code != "ALREADY_EXISTS" or model is not None:
+                made: _Upload | Found | None = self._upload_once(registration, model, resource, base)
+            except (AlreadyExistsError, OperationFailedError, NotFoundError) as refused:
+                if model is not None and refused.code == "NOT_FOUND":
+                    # The model was deleted since its name was looked up.
+                    self.resources.forget(registration.name)
+                    found, base = self._locate(registration)
+                    if found == model and not rpc.pause(calls, tries):
+                        raise
+                    tries += 1
+                    model = found
+                    continue
+                if refused.code != "ALREADY_EXISTS" or model is not None:
                     raise
-                with _looking(registration, resource, taken):
+                with _looking(registration, resource, refused):
                     bearer = self._await_model(registration, resource, race, waits)
                     same = bearer is not None and bearer.name == registration.name
-                    ours = self.resources.look(resource, registration.alias) if same else None
+                    base = self._known_base(bearer, registration) if bearer is not None and same else 0
+                    made = self.resources.find(resource, registration.alias) if same else None
                 waits += _LOOKS
                 if bearer is None:
                     continue  # perhaps the upload that had taken the id has failed, and the id is free
                 if bearer.name != registration.name:
                     number += 1  # the id belongs to a model that was given another name since
                     continue
-                if ours is not None:
-                    return self._finish(bearer, ours, registration)
                 model = self.resources.remember(registration.name, bearer)
-            except NotFoundError:
-                if model is None:
-                    raise
-                # The model was deleted since its name was looked up.
-                self.resources.forget(registration.name)
-                found = self.resources.listed(registration.name)
-                if found == model and not rpc.pause(calls, tries):
-                    raise
-                tries += 1
-                model = found
             except UnavailableError as lost:
                 if lost.code == "UNIMPLEMENTED":
                     raise
-                ours = self._find_lost(registration, model, resource, lost, calls=calls, tries=tries)
-                if ours is not None:
-                    return self._finish(model or Model(resource, registration.name), ours, registration)
+                made, base = self._find_lost(registration, model, resource, lost, calls=calls, tries=tries)
+                # What was lost may still arrive, and is a second upload of the request if it is sent again.
+                registration = attrs.evolve(registration, shared=True)
                 tries += 1
-            else:
-                self.resources.remember(registration.name, made_in)
-                return self._complete(made_in, version, registration)
+            if made is None:
+                continue
+            try:
+                if isinstance(made, Found):
+                    return self._finish(model or Model(resource, registration.name), made, registration)
+                self.resources.remember(registration.name, made.model)
+                return self._settle(made, registration, created=model is None)
+            except _SweptAwayError as swept:
+                self.resources.forget(registration.name)
+                if not rpc.pause(calls, tries):
+                    raise self._gone(registration, resource, registration.name) from swept.__cause__
+                tries += 1
+                model, base = self._locate(registration)
 
-    def _upload_once(self, registration: Registration, model: Model | None, resource: str) -> tuple[Model, str]:
-        """The model and the version that one upload made."""
+    def _upload_once(self, registration: Registration, model: Model | None, resource: str, base: int) -> _Upload:
+        """Upload once, and return what was made."""
         rpc = self.resources.rpc
+        own = _names.upload_alias(registration.alias, base, self.new_id())
         request = _wire.upload(
             self.resources.parent,
             name=registration.name if model is None else model.name,
             source=registration.source,
             container=registration.container,
-            aliases=registration.aliases,
+            aliases=registration.upload_aliases(own),
             labels={_labels.MANAGED_BY: registration.managed_by},
             description=registration.description,
             model_description=registration.model_description if model is None else None,
@@ -227,13 +331,13 @@ class Registrar:
             cause = None
         if not version:
             with contextlib.suppress(RegistryError):
-                if (ours := self.resources.look(resource, registration.alias)) is not None:
-                    return made_in, ours.version
+                if (ours := self.resources.look(resource, own)) is not None:
+                    return _Upload(made_in, ours.version, own, base)
             raise unknown(registration, operation.name, str(cause or "It does not name its version.")) from cause
-        return made_in, version
+        return _Upload(made_in, version, own, base)
 
     def _await_model(self, registration: Registration, resource: str, race: Budget, waits: int) -> Model | None:
-        """The model that has taken an id, once its first upload is done; None when it is time to try the id again."""
+        """Return the model that has taken an id, once its first upload is done; None to try the id again."""
         if (bearer := self.resources.peek(resource)) is not None:
             return bearer
         for look in range(_LOOKS):
@@ -248,6 +352,13 @@ class Registrar:
                 return bearer
         return None
 
+    def _known_base(self, model: Model, registration: Registration) -> int:
+        """Return the number of a version that is there, or 0, which is lower than any."""
+        try:
+            return self._base(model, registration)
+        except NotFoundError:
+            return 0
+
     def _find_lost(
         self,
         registration: Registration,
@@ -257,8 +368,8 @@ class Registrar:
         *,
         calls: Budget,
         tries: int,
-    ) -> ModelVersion | None:
-        """The version that a lost upload made; None where it can be sent again.
+    ) -> tuple[Found | None, int]:
+        """Return the version that a lost upload made, or None if it can be sent again, and the base for that.
 
         A request that was cut off on its way may still arrive. What can be done is to look, to wait, and to look again
         before it is sent a second time; where its deadline passed, nobody knows how long that would take. The id of a
@@ -267,11 +378,11 @@ class Registrar:
         began = calls.spent()
         with _looking(registration, resource, lost):
             if model is None:
-                found = self.resources.look(resource, registration.alias)
+                found = self.resources.find(resource, registration.alias)
             else:
                 found = self._find_made(resource, registration)
         if found is not None:
-            return found
+            return found, 0
         if model is not None and lost.code == "DEADLINE_EXCEEDED":
             raise unknown(registration, resource, f"{lost} It may still be on its way.") from lost
         calls.seconds += calls.spent() - began  # waiting for what is running is no call
@@ -280,65 +391,357 @@ class Registrar:
                 raise lost  # it was refused, and nothing of it is to be found
             raise unknown(registration, resource, str(lost)) from lost
         if model is None:
-            return None
+            return None, 0
         with _looking(registration, resource, lost):
-            return self.resources.look(resource, registration.alias)
+            base = self._known_base(model, registration)
+            return self.resources.find(resource, registration.alias), base
 
-    def _complete(
-        self, model: Model, version: str, registration: Registration, current: ModelVersion | None = None
+    # --- one version for each request ---------------------------------------------------------------------------------
+
+    def _settle(self, made: _Upload, registration: Registration, *, created: bool) -> ModelVersion:
+        """Return the complete version of the request, which is a lower one if there is one."""
+        resource = made.model.at(made.version)
+        if registration.shared and int(made.version) != made.base + 1:
+            # Nobody can have uploaded between the base and the number that follows it.
+            if (found := self.resources.find(made.model.resource, made.alias)) is None:
+                return self._replaced(made.model, made.version, registration, swept=False)
+            return self._finish(made.model, found, registration, resource=resource)
+        swept = not created and self._wait_for_deletion(made.model, made.alias, registration)
+        found = self._read_own(made.model, made.alias, made.version, registration)
+        if found is None:
+            return self._replaced(made.model, made.version, registration, swept=swept)
+        return self._complete(made.model, found, registration)
+
+    def _finish(
+        self, model: Model, found: Found, registration: Registration, *, resource: str | None = None
     ) -> ModelVersion:
-        """Write everything that belongs to the version; the call that makes it whole.
+        """Return the version that the request made before, completed where that was cut off."""
+        self.resources.remember(registration.name, model)
+        uploaded = found.version
+        with _settling(registration, resource or model.at(uploaded.version)):
+            found, denied = self._lowest(model, found, registration)
+        version = found.version
+        if version.artifact_uri.rstrip("/") != registration.source.rstrip("/"):
+            raise ConflictError(
+                f"The request id {registration.request_id!r} has registered version {version.version} of "
+                f"{registration.name!r} with another source, {version.artifact_uri}. "
+                "Give each source its own request id.",
+                resource=version.resource_name,
+            )
+        if not _is_whole(version, registration):
+            own = registration.own_alias(found)
+            swept = self._wait_for_deletion(model, own, registration)
+            fresh = self._read_own(model, own, version.version, registration)
+            if fresh is None:
+                return self._replaced(model, version.version, registration, swept=swept)
+            found = fresh
+        whole = self._complete(model, found, registration)
+        if denied is not None:
+            raise denied
+        return whole
 
-        A version that was just made is written without being read first. As soon as somebody else may have been there,
-        it is read, and what they have written stands.
+    def _replaced(self, model: Model, number: str, registration: Registration, *, swept: bool) -> ModelVersion:
+        """Return the version that somebody kept in place of the upload that is gone.
+
+        Raises:
+            _SweptAwayError: The upload went with its model, and can be made once more.
+            NotFoundError: Somebody has deleted it.
         """
-        resource = model.at(version)
+        found = self.resources.find(model.resource, registration.alias)
+        if found is not None and int(found.version.version) < int(number):
+            return self._finish(model, found, registration)
+        if swept:
+            raise _SweptAwayError
+        raise self._gone(registration, model.resource, f"Version {number} of {registration.name!r}")
+
+    def _gone(self, registration: Registration, resource: str, what: str) -> NotFoundError:
+        self.resources.forget(registration.name)
+        again = (
+            "if the model is still there"
+            if _names.parse_model_name(registration.name) is not None
+            else "as a new version"
+        )
+        return NotFoundError(
+            f"{what} was uploaded, and was deleted by somebody, or with its model, before its registration was done. "
+            f"register_version with request_id={registration.request_id!r} uploads it once more, {again}.",
+            resource=resource,
+        )
+
+    def _lowest(
+        self, model: Model, found: Found, registration: Registration
+    ) -> tuple[Found, PermissionDeniedError | None]:
+        """Return the lowest version of the request, after the others were removed or that was not allowed."""
+        denied: PermissionDeniedError | None = None
+        budget, tries = self.resources.rpc.budget(), 0
+        while not _is_whole(found.version, registration):  # a complete version was the lowest one
+            others = self._find_lower(model, found, registration)
+            if not others:
+                break
+            lower, *second = others
+            try:
+                self._hand_over(model, lower, [*second, found], registration)
+            except NotFoundError:  # somebody has deleted the lower one
+                if not self.resources.rpc.pause(budget, tries):
+                    raise
+                tries += 1
+                continue
+            fresh = self.resources.find(model.resource, registration.own_alias(lower))
+            found = lower if fresh is None else fresh
+        for number in _names.removing(found.aliases):
+            try:
+                self._remove(model, number, found.version.version, registration)
+            except PermissionDeniedError as error:
+                denied = PermissionDeniedError(
+                    f"Version {number} of {registration.name!r} is a second upload of the request "
+                    f"{registration.request_id!r}, whose version is {found.version.version}. It could not be removed: "
+                    f"{error} Delete version {number}, or register again with that permission.",
+                    resource=model.at(number),
+                    code=error.code,
+                )
+                denied.__cause__ = error.__cause__
+        return found, denied
+
+    def _find_lower(self, model: Model, found: Found, registration: Registration) -> list[Found]:
+        """Return the versions of the request that are lower than one of its versions, the lowest first.
+
+        The alias of an upload tells how far to look: a version that was there before that upload's request was looked
+        for is none of its request. No list has to be complete for this.
+        """
+        own = _names.find_upload_alias(found.aliases, registration.alias)
+        number = int(found.version.version)
+        base = 0 if own is None or own[1] >= number else own[1]
+        between = list(range(base + 1, number))
+        if len(between) > _READS:
+            listed = self.resources.listed_aliases(model)
+            between = [
+                other
+                for other in between
+                if other not in listed or _names.find_upload_alias(listed[other], registration.alias)
+            ]
+        there = self._read_each(model, between)
+        missing = [other for other in between if other not in there]
+        if missing:
+            # They were deleted, or their uploads have a number and are not done yet.
+            with contextlib.suppress(PermissionDeniedError):
+                if self._wait_for_running(model.resource, registration):
+                    there |= self._read_each(model, missing)
+        return [
+            there[other]
+            for other in sorted(there)
+            if _names.find_upload_alias(there[other].aliases, registration.alias) is not None
+        ]
+
+    def _read_each(self, model: Model, numbers: list[int]) -> dict[int, Found]:
+        """Return those of the versions that are there, by their numbers."""
+
+        def read(number: int) -> Found | None:
+            return self.resources.find(model.resource, str(number))
+
+        if len(numbers) == 1:
+            found: Iterable[Found | None] = [read(numbers[0])]
+        else:
+            found = _waiting.ahead(read, numbers, _WINDOW)
+        return {number: one for number, one in zip(numbers, found, strict=True) if one is not None}
+
+    def _hand_over(self, model: Model, lower: Found, others: list[Found], registration: Registration) -> None:
+        """Give a version the aliases of the other uploads of its request, and mark it until they are removed.
+
+        Raises:
+            NotFoundError: The lower version is gone.
+        """
+        aliases: list[str] = []
+        for other in others:
+            # What others have moved since it was read stays where it is.
+            fresh = self.resources.find(model.resource, registration.own_alias(other))
+            if fresh is not None:
+                aliases += _names.inherited_aliases(fresh.aliases, registration.alias)
+                aliases.append(_names.removing_alias(fresh.version.version))
+        if aliases:
+            self.resources.merge_aliases(model, lower.version.version, add=aliases)
+
+    def _remove(self, model: Model, number: str, kept: str, registration: Registration) -> None:
+        """Remove a second upload of the request, and the mark of that on the version that is kept."""
+        rpc = self.resources.rpc
+        resource = model.at(number)
+        budget, tries = rpc.budget(), 0
+        while True:
+            second = self.resources.find(model.resource, number)
+            own = None if second is None else _names.find_upload_alias(second.aliases, registration.alias)
+            if second is None or own is None or int(number) <= int(kept):
+                break
+            if second.version.is_default:  # an upload that arrived late took it once more
+                self.resources.merge_aliases(model, kept, add=[_names.DEFAULT_ALIAS])
+            try:
+                operation = rpc.call("DeleteModelVersion", _wire.delete_version(resource), resource)
+                rpc.wait(operation, _wire.operation, rpc.operation_budget())
+            except NotFoundError:
+                break
+            except (UnavailableError, OperationFailedError) as failure:
+                if failure.code == "UNIMPLEMENTED" or not rpc.pause(budget, tries, getattr(failure, "retry_after", 0)):
+                    raise
+                tries += 1
+            else:
+                break
+        self.resources.merge_aliases(model, kept, remove=[_names.removing_alias(number)])
+
+    # --- completing ---------------------------------------------------------------------------------------------------
+
+    def _wait_for_deletion(self, model: Model, own: str, registration: Registration) -> bool:
+        """Wait while somebody deletes the model with the version that was its last one, and return whether that was.
+
+        A mark that stays for longer than any call is of somebody who was killed, and is taken off.
+        """
+        rpc = self.resources.rpc
+        budget, tries = rpc.budget(), 0
+        with _settling(registration, model.resource):
+            while True:
+                marked = self.resources.find(model.resource, _names.DELETING_ALIAS)
+                if marked is None or own in marked.aliases:
+                    return tries > 0
+                if not rpc.pause(budget, tries):
+                    break
+                tries += 1
+            _LOG.warning(
+                "version %s of %r has been marked as being deleted with its model for %g s; the mark is taken off",
+                marked.version.version,
+                model.name,
+                budget.seconds,
+            )
+            with contextlib.suppress(NotFoundError):
+                self.resources.merge_aliases(model, marked.version.version, remove=[_names.DELETING_ALIAS])
+        return True
+
+    def _read_own(self, model: Model, own: str, number: str, registration: Registration) -> Found | None:
+        """Return the version that an upload made, if it is still there."""
+        with _settling(registration, model.at(number)):
+            return self.resources.find(model.resource, own)
+
+    def _complete(self, model: Model, found: Found, registration: Registration) -> ModelVersion:
+        """Write everything that belongs to the version, which was read by the alias of its upload."""
+        version = found.version
+        resource = model.at(version.version)
+        own = registration.own_alias(found)
         try:
-            whole = self._write_whole(model, version, registration, current)
-            return self.promoter.archive_others(model, whole) if registration.archive_existing else whole
+            whole, claimed = self._write_whole(model, found, registration)
+            if _names.pending_alias(own) in found.aliases:
+                whole = self._give_aliases(model, whole, own, registration)
+            if registration.archive_existing and whole.stage is registration.stage:
+                whole = self._archive_others(model, whole, claimed=claimed)
+        except _GoneError as gone:
+            return self._after_loss(model, version.version, registration, gone)
+        except NotFoundError as missing:
+            if self._read_own(model, own, version.version, registration) is None:
+                return self._after_loss(model, version.version, registration, missing)
+            raise self._unfinished(registration, resource, missing) from missing.__cause__
         except UnavailableError as lost:
             raise unknown(
                 registration, resource, f"The version {resource} was uploaded, and could not be completed: {lost}"
             ) from lost
         except RegistryError as error:
-            finish = (
-                f"register_version with request_id={registration.request_id!r} gives it, and writes what is missing."
-            )
-            error.args = (f"{error} The version {resource} was uploaded; {finish}",)
-            raise
+            raise self._unfinished(registration, resource, error) from error.__cause__
+        return whole
 
-    def _write_whole(
-        self, model: Model, version: str, registration: Registration, current: ModelVersion | None
-    ) -> ModelVersion:
+    def _archive_others(self, model: Model, version: ModelVersion, *, claimed: bool) -> ModelVersion:
+        """Archive the others in the version's stage, but for later claims where the stage was not given just now.
+
+        Raises:
+            _GoneError: Another version has the number by now.
+        """
+        promoted = self.promoter.archive_others(model, version, yielding=not claimed)
+        if promoted.created_at != version.created_at:
+            raise _GoneError
+        return promoted
+
+    def _after_loss(self, model: Model, number: str, registration: Registration, cause: Exception) -> ModelVersion:
+        try:
+            return self._replaced(model, number, registration, swept=False)
+        except NotFoundError as gone:
+            raise gone from cause.__cause__
+
+    @staticmethod
+    def _unfinished(registration: Registration, resource: str, error: RegistryError) -> RegistryError:
+        finish = f"register_version with request_id={registration.request_id!r} gives it, and writes what is missing."
+        error.args = (f"{error} The version {resource} was uploaded; {finish}",)
+        return error
+
+    def _write_whole(  # noqa: C901  # the ways that the write can end stand side by side
+        self, model: Model, found: Found, registration: Registration
+    ) -> tuple[ModelVersion, bool]:
+        """Complete the version, and return it and whether its stage was given by this call.
+
+        Raises:
+            _GoneError: The version is gone.
+        """
         rpc = self.resources.rpc
+        own = registration.own_alias(found)
+        current = found.version
+        if _is_whole(current, registration):
+            return current, False
         budget, tries = rpc.budget(), 0
         seen = (
             [other.stage_changed_at for other in self.resources.versions(model)]
             if registration.archive_existing
             else []
         )
+        # Until somebody changes the version, the labels that it shows are its model's, and what we uploaded with it.
+        models = current.labels if current.updated_at == current.created_at else {}
+        claims: set[dt.datetime | None] = set()
         while True:
             try:
-                if current is None:
-                    change = Change(labels=self._labels_of(registration, seen))
-                    return self.resources.write_unread(model, version, change)
-                current, change = self._change_beside(model, registration, seen, current)
-                return self.resources.write(model, current, change, once=True)
+                mine, change = self._change_beside(model, registration, seen, _without_labels(current, models))
+                stamp = _labels.read(change.labels or {}).notes.get(_stages.CHANGED_AT_LABEL)
+                if stamp != _labels.read(mine.labels).notes.get(_stages.CHANGED_AT_LABEL):
+                    claims.add(_stages.moment_of(stamp))
+                written = self.resources.write(model, mine, change, once=True)
             except (UnavailableError, ConflictError) as failure:
                 if failure.code is None:
                     raise
-                again = self.resources.read(model, version)
-                if _is_whole(again, registration):
-                    if not (doubtful := _doubtful(again, registration)):
-                        return again
+                again = self.resources.find(model.resource, own)
+                if again is None:
+                    raise _GoneError from failure.__cause__
+                if _is_whole(again.version, registration):
+                    if not (doubtful := _doubtful(again.version, registration)):
+                        return again.version, again.version.stage_changed_at in claims
                     # It was written, and somebody has changed it since, or the model hides it.
                     left = {key: registration.metadata[key] for key in doubtful}
                     registration = attrs.evolve(registration, metadata=left)
-                final = isinstance(failure, ConflictError) and not overtaken(failure, current, again)
+                final = isinstance(failure, ConflictError) and not overtaken(failure, current, again.version)
                 if final or not rpc.pause(budget, tries, getattr(failure, "retry_after", 0.0)):
                     raise
-                current = again
+                current = again.version
                 tries += 1
+            else:
+                return written, written.stage_changed_at in claims
+
+    def _give_aliases(self, model: Model, version: ModelVersion, own: str, registration: Registration) -> ModelVersion:
+        """Give the version the aliases of its registration, and take off the alias that says that they are missing.
+
+        Both happen in one step, so that aliases that were given are not given once more by a later run.
+
+        Raises:
+            _GoneError: The version is gone.
+        """
+        rpc = self.resources.rpc
+        pending = _names.pending_alias(own)
+        budget, tries = rpc.budget(), 0
+        while True:
+            try:
+                given = self.resources.merge_aliases(
+                    model, version.version, add=registration.aliases, remove=[pending], once=True
+                )
+            except UnavailableError as lost:
+                found = self.resources.find(model.resource, own)
+                if found is None:
+                    raise _GoneError from lost.__cause__
+                if pending not in found.aliases:
+                    return found.version
+                if lost.code == "UNIMPLEMENTED" or not rpc.pause(budget, tries, lost.retry_after):
+                    raise
+                tries += 1
+            else:
+                if given.created_at != version.created_at:
+                    raise _GoneError
+                return given
 
     def _labels_of(
         self,
@@ -346,21 +749,23 @@ class Registrar:
         seen: Iterable[dt.datetime | None],
         current: ModelVersion | None = None,
     ) -> dict[str, str]:
-        """All the labels that the version is complete with; what is there already stands."""
+        """Return all the labels that the version is complete with; what is there already stands."""
         notes: dict[str, str | None] = {
             _labels.MANAGED_BY: registration.managed_by,
             _labels.REQUEST: _names.fingerprint(registration.request_id),
             _labels.VERSION_NAME: registration.version_name,
         }
-        if current is not None and current.stage_changed_at is not None:
-            pass  # somebody has put it in a stage since
+        there = {} if current is None else current.labels
+        staged = _stages.stage_of(_labels.read(there).notes) is not Stage.NONE
+        if staged or (current is not None and current.stage_changed_at is not None):
+            pass  # somebody has put it in a stage since, or taken it out of one
         elif registration.stage is Stage.NONE:
             notes[_stages.STAGE_LABEL] = Stage.NONE.label
         else:
             notes |= self.promoter.notes(registration.stage, None, seen=seen)
-        there = () if current is None else current.metadata
-        metadata = {key: value for key, value in registration.metadata.items() if key not in there}
-        return _labels.write({} if current is None else current.labels, metadata=metadata, notes=notes)
+        written = () if current is None else current.metadata
+        metadata = {key: value for key, value in registration.metadata.items() if key not in written}
+        return _labels.write(there, metadata=metadata, notes=notes)
 
     def _change_beside(
         self, model: Model, registration: Registration, seen: Iterable[dt.datetime | None], current: ModelVersion
@@ -382,6 +787,14 @@ class Registrar:
             return Change(labels=self._labels_of(registration, seen, version))
 
         return self.resources.fit(model, current, change)
+
+
+def _without_labels(version: ModelVersion, labels: Mapping[str, str]) -> ModelVersion:
+    """Return the version without these labels, as far as they are what they were."""
+    left = {key: value for key, value in version.labels.items() if labels.get(key) != value}
+    content = _labels.read(left)
+    changed_at = _stages.moment_of(content.notes.get(_stages.CHANGED_AT_LABEL))
+    return attrs.evolve(version, labels=left, metadata=content.metadata, stage_changed_at=changed_at)
 
 
 def _is_whole(version: ModelVersion, registration: Registration) -> bool:
@@ -408,6 +821,19 @@ def _looking(registration: Registration, resource: str, sent: RegistryError) -> 
         raise  # it tells the request id
     except RegistryError as error:
         raise unknown(registration, resource, f"{sent} Looking for it failed too: {error}") from error
+
+
+@contextlib.contextmanager
+def _settling(registration: Registration, resource: str) -> Iterator[None]:
+    """Turn what fails after an upload into the error that names its request id."""
+    try:
+        yield
+    except (OperationTimeoutError, ConflictError):
+        raise
+    except RegistryError as error:
+        raise unknown(
+            registration, resource, f"The version {resource} was uploaded, and could not be completed: {error}"
+        ) from error
 
 
 def _late(registration: Registration, late: OperationTimeoutError) -> OperationTimeoutError:

@@ -47,6 +47,14 @@ class Model:
 
 
 @attrs.frozen
+class Found:
+    """A version, and all its aliases, those that `ModelVersion.aliases` does not show included."""
+
+    version: ModelVersion
+    aliases: tuple[str, ...]
+
+
+@attrs.frozen
 class Change:
     """What is to be written on a version; None leaves as it is."""
 
@@ -207,6 +215,19 @@ class Resources:
         except NotFoundError:
             return None
 
+    def find(self, resource: str, reference: str) -> Found | None:
+        """Return the version of a model by its number or alias with all its aliases, or None; a point read as well."""
+        name = f"{resource}@{reference}"
+        try:
+            message = self.rpc.call("GetModel", _wire.get(name), name)
+        except NotFoundError:
+            return None
+        return Found(_wire.read_version(message), _wire.read_aliases(message))
+
+    def listed_aliases(self, model: Model) -> dict[int, tuple[str, ...]]:
+        """Return all aliases of each version that the list shows, by its number."""
+        return dict(self._pages("ListModelVersions", model.resource, _wire.versions, _wire.read_listed_aliases))
+
     def read_named(self, model: Model, version_name: str) -> ModelVersion:
         """The newest version that was registered under that version name.
 
@@ -306,23 +327,12 @@ class Resources:
         Raises:
             ConflictError: It was not, or the model's own labels hide what was written.
         """
-        return self._write(model, version.version, change, version.labels, version.etag, once=once)
-
-    def write_unread(self, model: Model, number: str, change: Change) -> ModelVersion:
-        """The same of a version that was just made, and is written once without having been read.
-
-        Raises:
-            ConflictError: The model's own labels hide what was written.
-        """
-        return self._write(model, number, change, {}, "", once=True)
-
-    def _write(
-        self, model: Model, number: str, change: Change, before: Mapping[str, str], etag: str, *, once: bool
-    ) -> ModelVersion:
-        resource = model.at(number)
-        request = _wire.update_version(resource, labels=change.labels, description=change.description, etag=etag)
+        resource = model.at(version.version)
+        request = _wire.update_version(
+            resource, labels=change.labels, description=change.description, etag=version.etag
+        )
         written = _wire.read_version(self.rpc.call("UpdateModel", request, resource, once=once))
-        return written if change.labels is None else _as_written(written, change.labels, before, model)
+        return written if change.labels is None else _as_written(written, change.labels, version.labels, model)
 
     def update_model(
         self, model: Model, *, labels: Mapping[str, str] | None, description: str | None

@@ -141,6 +141,20 @@ def read_version(message: model_types.Model) -> ModelVersion:
     return _version(model_types.Model.pb(message))
 
 
+def read_aliases(message: model_types.Model) -> tuple[str, ...]:
+    """Return all aliases of the version, those that `ModelVersion.aliases` does not show included."""
+    return tuple(model_types.Model.pb(message).version_aliases)
+
+
+def read_listed_aliases(
+    response: model_service.ListModelVersionsResponse,
+) -> tuple[list[tuple[int, tuple[str, ...]]], str]:
+    """Return the numbers of the versions on a page with all their aliases, and the token of the next page."""
+    page = model_service.ListModelVersionsResponse.pb(response)
+    found = [(int(message.version_id), tuple(message.version_aliases)) for message in page.models]
+    return found, page.next_page_token
+
+
 def read_model(message: model_types.Model) -> RegisteredModel:
     """The model that a Model tells of, whichever of its versions came with it."""
     return _model(model_types.Model.pb(message))
