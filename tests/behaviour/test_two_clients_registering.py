@@ -1,0 +1,752 @@
+"""Two clients at once: what others do between the steps of a registration is kept, and one request makes one version.
+
+Nothing is left to chance here. What somebody else does in between is done by a function of the client's: by its clock,
+which it reads between the read of its version and the write that completes it, or by its sleep, after a planned fault.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import threading
+import uuid
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING, Any
+
+import attrs
+import pytest
+from google.cloud.aiplatform_v1.types import Model, UploadModelRequest
+from google.protobuf.field_mask_pb2 import FieldMask
+
+from vertex_registry import (
+    ConflictError,
+    NotFoundError,
+    PermissionDeniedError,
+    Retry,
+    Stage,
+    StateUnknownError,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from google.cloud.aiplatform_v1.services.model_service import ModelServiceClient
+
+    from vertex_registry import RegistryClient
+    from vertex_registry.emulator import Emulator
+
+    Text = Callable[..., str]
+    Connect = Callable[..., RegistryClient]
+
+pytestmark = pytest.mark.local("Vertex does nothing wrong on demand")
+
+DELETING = "vr-deleting"
+
+
+def between(emulator: Emulator, act: Callable[[], object], after: str = "UploadModel") -> Callable[[], dt.datetime]:
+    """Return a clock that lets somebody act once, the first time it is read after a request of an RPC."""
+    waiting = [act]
+    before = len(emulator.requests())
+
+    def now() -> dt.datetime:
+        if waiting and any(request.rpc == after for request in emulator.requests()[before:]):
+            waiting.pop()()
+        return dt.datetime.now(dt.UTC)
+
+    return now
+
+
+def once(act: Callable[[], object]) -> Callable[[float], None]:
+    """Return a sleep that takes no time, and lets somebody act the first time."""
+    waiting = [act]
+
+    def sleep(_: float) -> None:
+        if waiting:
+            waiting.pop()()
+
+    return sleep
+
+
+def once_before(act: Callable[[], object], emulator: Emulator) -> Callable[[], str]:
+    """Return a maker of ids that lets somebody act before the first upload that follows a failed one."""
+    waiting = [act]
+    before = sum(request.rpc == "UploadModel" for request in emulator.requests())
+
+    def new_id() -> str:
+        if waiting and sum(request.rpc == "UploadModel" for request in emulator.requests()) > before:
+            waiting.pop()()
+        return uuid.uuid4().hex
+
+    return new_id
+
+
+def numbers(registry: RegistryClient, name: str, settle: Callable[[], None]) -> list[str]:
+    settle()
+    return [version.version for version in registry.list_versions(name)]
+
+
+# --- what others write before the completion ---------------------------------------------------------------------------
+
+
+def test_a_promotion_before_the_completion(
+    connect: Connect, emulator: Emulator, name: Text, source: Text, settle: Callable[[], None]
+) -> None:
+    """Metadata and a promotion of the version that somebody writes before it is complete stay."""
+    churn, somebody = name(), connect()
+    somebody.register_version(churn, source(), stage="Production")
+
+    def promote() -> None:
+        settle()
+        somebody.update_version(churn, 2, metadata={"reviewed": True, "b": "theirs"})
+        somebody.set_stage(churn, 2, "Production", archive_existing=True)
+
+    registry = connect(now=between(emulator, promote))
+    made = registry.register_version(churn, source(), stage="Staging", metadata={"a": 1, "b": "ours"})
+
+    assert made.metadata == {"reviewed": True, "a": 1, "b": "theirs"}
+    assert made.stage is Stage.PRODUCTION
+    assert made == somebody.get_version(churn, 2)
+    assert somebody.get_version(churn, 1).stage is Stage.ARCHIVED
+
+
+def test_a_stage_without_a_stamp_before_the_completion(
+    connect: Connect, vertex: ModelServiceClient, emulator: Emulator, name: Text, source: Text
+) -> None:
+    """A stage that another tool has written on the version stays, though it has no stamp."""
+    churn = name()
+    first = connect().register_version(churn, source())
+
+    def write() -> None:
+        labels = {"stage": "production", "team": "growth"}
+        version = Model(name=f"{first.model_resource_name}@2", labels=labels)
+        vertex.update_model(model=version, update_mask=FieldMask(paths=["labels"]))
+
+    registry = connect(now=between(emulator, write))
+    made = registry.register_version(churn, source(), stage="Staging", metadata={"a": 1})
+
+    assert (made.stage, made.metadata) == (Stage.PRODUCTION, {"a": 1, "team": "growth"})
+
+
+@pytest.mark.parametrize("labels", [{"stage": "production"}, {"team": "growth", "stage": "nonsense"}])
+def test_a_stage_of_the_model_itself(
+    connect: Connect, vertex: ModelServiceClient, name: Text, source: Text, labels: dict[str, str]
+) -> None:
+    """A stage that the model itself is labeled with isn't the version's, and its labels aren't copied to the version."""
+    churn, registry = name(), connect()
+    first = registry.register_version(churn, source())
+    model = Model(name=first.model_resource_name, labels=labels)
+    vertex.update_model(model=model, update_mask=FieldMask(paths=["labels"]))
+
+    try:
+        made = registry.register_version(churn, source(), stage="Staging")
+    except ConflictError as hidden:
+        assert "stand before" in str(hidden)
+    else:
+        assert made.stage is Stage.STAGING
+    vertex.update_model(model=Model(name=first.model_resource_name), update_mask=FieldMask(paths=["labels"]))
+    made = registry.get_version(churn, 2)
+    assert (made.stage, made.metadata) == (Stage.STAGING, {})
+
+
+def test_a_completion_that_arrives_late(
+    connect: Connect, vertex: ModelServiceClient, emulator: Emulator, name: Text, source: Text
+) -> None:
+    """A completing write that arrives after its client has given it up overwrites nothing."""
+    churn, artifact, somebody = name(), source(), connect()
+    emulator.fail("UpdateModel", "PERMISSION_DENIED")
+    with pytest.raises(PermissionDeniedError):
+        connect().register_version(churn, artifact, stage="Staging", request_id="run")
+    late = [request.message for request in emulator.requests() if request.rpc == "UpdateModel"][-1]
+    somebody.update_version(churn, 1, metadata={"theirs": 1}, stage="Production")
+    with pytest.raises(Exception, match="stale"):
+        vertex.update_model(model=Model.deserialize(late.model.SerializeToString()), update_mask=late.update_mask)
+
+    assert somebody.get_version(churn, 1).metadata == {"theirs": 1}
+    made = connect().register_version(churn, artifact, stage="Staging", request_id="run")
+    assert (made.stage, made.metadata) == (Stage.PRODUCTION, {"theirs": 1})
+
+
+# --- another version under the number ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("versions", [0, 1, 2])
+@pytest.mark.parametrize("anew", [False, True])
+def test_a_model_that_is_deleted_before_the_completion(
+    connect: Connect,
+    emulator: Emulator,
+    name: Text,
+    source: Text,
+    settle: Callable[[], None],
+    versions: int,
+    anew: bool,
+) -> None:
+    """The error says that the version is gone; a version that somebody has registered since under its number stays."""
+    churn, artifact, somebody = name(), source(), connect()
+    for _ in range(versions):
+        somebody.register_version(churn, source())
+    theirs = []
+
+    def replace() -> None:
+        somebody.delete_model(churn)
+        for _ in range((versions + 1) if anew else 0):
+            theirs.append(somebody.register_version(churn, source(), stage="Production", metadata={"theirs": 1}))
+
+    registry = connect(now=between(emulator, replace))
+    with pytest.raises(NotFoundError, match=r"deleted.* request_id='run' uploads it once more, as a new version"):
+        registry.register_version(churn, artifact, stage="Staging", metadata={"ours": 1}, request_id="run")
+
+    settle()
+    for version in theirs:
+        assert somebody.get_version(churn, version.version).metadata == {"theirs": 1}
+        assert somebody.get_version(churn, version.version).stage is Stage.PRODUCTION
+    again = registry.register_version(churn, artifact, stage="Staging", metadata={"ours": 1}, request_id="run")
+    assert (again.version, again.metadata) == (str(len(theirs) + 1), {"ours": 1})
+    assert again.artifact_uri == artifact
+
+
+@pytest.mark.parametrize("aliases", [[], ["candidate"]])
+def test_a_version_that_is_deleted_before_the_completion(
+    connect: Connect, emulator: Emulator, name: Text, source: Text, aliases: list[str]
+) -> None:
+    """The same where only the version was deleted; another version of the model is never returned for it."""
+    churn, artifact, somebody = name(), source(), connect()
+    somebody.register_version(churn, source())
+    registry = connect(now=between(emulator, lambda: somebody.delete_version(churn, 2)))
+    with pytest.raises(NotFoundError, match="as a new version"):
+        registry.register_version(churn, artifact, stage="Staging", aliases=aliases, request_id="run")
+
+    made = registry.register_version(churn, artifact, stage="Staging", aliases=aliases, request_id="run")
+    assert (made.version, set(made.aliases)) == ("3", {"default", *aliases})
+
+
+def test_a_model_named_in_full_that_is_deleted_before_the_completion(
+    connect: Connect, emulator: Emulator, name: Text, source: Text
+) -> None:
+    """A re-run can't create a model by its resource name, and the error doesn't promise it."""
+    churn, somebody = name(), connect()
+    model = somebody.register_version(churn, source()).model_resource_name
+    registry = connect(now=between(emulator, lambda: somebody.delete_model(churn)))
+    with pytest.raises(NotFoundError, match="if the model is still there"):
+        registry.register_version(model, source(), stage="Staging")
+
+
+def test_a_model_that_was_renamed_before_the_upload(
+    connect: Connect, vertex: ModelServiceClient, name: Text, source: Text, settle: Callable[[], None]
+) -> None:
+    """A client that remembers a name notices before it uploads that another model has the name by now."""
+    churn, renamed, registry, somebody = name(), name(), connect(), connect()
+    old = registry.register_version(churn, source())
+    vertex.update_model(
+        model=Model(name=old.model_resource_name, display_name=renamed), update_mask=FieldMask(paths=["display_name"])
+    )
+    settle()
+    new = somebody.register_version(churn, source())
+
+    assert registry.register_version(churn, source()).resource_name == f"{new.model_resource_name}@2"
+    settle()
+    assert [version.version for version in somebody.list_versions(renamed)] == ["1"]
+
+
+# --- archiving -------------------------------------------------------------------------------------------------------------
+
+
+def test_a_re_run_archives_in_its_own_stage_only(
+    connect: Connect, emulator: Emulator, name: Text, source: Text, settle: Callable[[], None]
+) -> None:
+    """A re-run that would archive what is in Staging archives nothing in the stage that somebody chose since."""
+    churn, artifact, registry = name(), source(), connect()
+    for stage in ("Production", "Production", "Staging"):
+        registry.register_version(churn, source(), stage=stage)
+    settle()
+    arguments: dict[str, Any] = {"stage": "Staging", "archive_existing": True, "request_id": "run"}
+    emulator.fail("UpdateModel", "PERMISSION_DENIED")
+    with pytest.raises(PermissionDeniedError):
+        registry.register_version(churn, artifact, **arguments)
+    registry.set_stage(churn, 4, "Production")
+    settle()
+
+    made = registry.register_version(churn, artifact, **arguments)
+    assert made.stage is Stage.PRODUCTION
+    stages = [registry.get_version(churn, number).stage for number in (1, 2, 3)]
+    assert stages == [Stage.PRODUCTION, Stage.PRODUCTION, Stage.STAGING]
+
+
+def test_a_version_that_left_the_stage_before_it_was_complete(
+    connect: Connect, emulator: Emulator, name: Text, source: Text, settle: Callable[[], None]
+) -> None:
+    """The same in the first run, where somebody moves the version before it is complete."""
+    churn, somebody = name(), connect()
+    for stage in ("Production", "Production", "Staging"):
+        somebody.register_version(churn, source(), stage=stage)
+    settle()
+    registry = connect(now=between(emulator, lambda: somebody.set_stage(churn, 4, "Production")))
+
+    assert registry.register_version(churn, source(), stage="Staging", archive_existing=True).stage is Stage.PRODUCTION
+    stages = [somebody.get_version(churn, number).stage for number in (1, 2, 3)]
+    assert stages == [Stage.PRODUCTION, Stage.PRODUCTION, Stage.STAGING]
+
+
+# --- one request ------------------------------------------------------------------------------------------------------------
+
+
+def crossing(
+    connect: Connect, emulator: Emulator, name: str, act: Callable[[], object], versions: int = 1
+) -> RegistryClient:
+    """Return a client that somebody acts before after it has looked for its request, and before it uploads."""
+    somebody = connect()
+    for _ in range(versions):
+        somebody.register_version(name, "gs://models/first/1")
+    emulator.fail("ListOperations", "UNAVAILABLE")
+    return connect(retry=Retry(sleep=once(act)))
+
+
+def test_one_request_id_in_two_calls(
+    connect: Connect, emulator: Emulator, name: Text, source: Text, settle: Callable[[], None]
+) -> None:
+    """Of two uploads of one request the lower stays, with the aliases, and both calls return it."""
+    churn, artifact, somebody = name(), source(), connect()
+    arguments: dict[str, Any] = {
+        "request_id": "run", "stage": "Staging", "metadata": {"a": 1}, "aliases": ["candidate"], "version_name": "1.0",
+    }  # fmt: skip
+    made = []
+    registry = crossing(
+        connect, emulator, churn, lambda: made.append(somebody.register_version(churn, artifact, **arguments))
+    )
+    again = registry.register_version(churn, artifact, **arguments)
+
+    assert [version.version for version in made] == ["2"] == [again.version]
+    assert (again.stage, again.metadata) == (Stage.STAGING, {"a": 1})
+    assert set(again.aliases) == {"default", "candidate"}
+    assert numbers(registry, churn, settle) == ["2", "1"]
+    assert registry.get_version(churn, version_name="1.0") == again == registry.get_version(churn)
+    assert somebody.register_version(churn, artifact, **arguments) == again
+    assert somebody.register_version(churn, source()).version == "4"
+
+
+def test_one_request_id_with_two_sources(
+    connect: Connect, emulator: Emulator, name: Text, source: Text, settle: Callable[[], None]
+) -> None:
+    """The later one of two calls with one request id and different sources is a conflict, and leaves nothing behind."""
+    churn, artifact, somebody = name(), source(), connect()
+    registry = crossing(connect, emulator, churn, lambda: somebody.register_version(churn, artifact, request_id="run"))
+    with pytest.raises(ConflictError, match="another source"):
+        registry.register_version(churn, source(), request_id="run")
+
+    assert numbers(registry, churn, settle) == ["2", "1"]
+    assert registry.get_version(churn).artifact_uri == artifact
+
+
+def test_other_uploads_between_those_of_a_request(
+    connect: Connect, emulator: Emulator, name: Text, source: Text, settle: Callable[[], None]
+) -> None:
+    """The other upload of a request is found among those of others, and beside numbers that are deleted."""
+    churn, artifact, somebody = name(), source(), connect()
+
+    def meanwhile() -> None:
+        somebody.register_version(churn, source())
+        somebody.register_version(churn, source(), request_id="another run")
+        somebody.register_version(churn, artifact, request_id="run")
+        somebody.register_version(churn, source())
+        somebody.register_version(churn, source())
+        somebody.delete_version(churn, 2)
+        somebody.delete_version(churn, 6)
+
+    registry = crossing(connect, emulator, churn, meanwhile)
+    assert registry.register_version(churn, artifact, request_id="run").version == "4"
+    assert numbers(registry, churn, settle) == ["5", "4", "3", "1"]
+
+
+@pytest.mark.once
+def test_many_uploads_between_those_of_a_request(
+    connect: Connect, emulator: Emulator, name: Text, source: Text, settle: Callable[[], None]
+) -> None:
+    """The same however many there are."""
+    churn, artifact, somebody = name(), source(), connect()
+
+    def meanwhile() -> None:
+        for number in range(40):
+            somebody.register_version(churn, artifact, request_id="run" if number == 20 else f"run {number}")
+
+    registry = crossing(connect, emulator, churn, meanwhile)
+    assert registry.register_version(churn, artifact, request_id="run").version == "22"
+    assert numbers(registry, churn, settle) == [str(number) for number in range(41, 0, -1)]
+
+
+def test_a_request_without_an_upload_of_ours_before(
+    connect: Connect, vertex: ModelServiceClient, parent: str, emulator: Emulator, name: Text, source: Text
+) -> None:
+    """The same in a model that only other tools have uploaded to."""
+    churn, artifact, somebody = name(), source(), connect()
+    model = Model(
+        display_name=churn,
+        artifact_uri=source(),
+        container_spec={"image_uri": "us-docker.pkg.dev/acme/serving/any:1"},
+    )
+    operation = vertex.upload_model(UploadModelRequest(parent=parent, model=model))
+    resource = str(operation.result().model)  # type: ignore[no-untyped-call]  # untyped upstream
+    registry = crossing(
+        connect,
+        emulator,
+        churn,
+        lambda: somebody.register_version(resource, artifact, request_id="run"),
+        versions=0,
+    )
+
+    assert registry.register_version(resource, artifact, request_id="run").version == "2"
+
+
+KILLED = {
+    "before it saw the lower one": [{"rpc": "GetModel", "code": "UNAUTHENTICATED"}],
+    "before it handed over": [{"rpc": "MergeVersionAliases", "code": "UNAUTHENTICATED"}],
+    "after it handed over": [{"rpc": "DeleteModelVersion", "code": "UNAUTHENTICATED"}],
+    "after it was removed": [
+        {"rpc": "MergeVersionAliases", "delay": 0.0001},
+        {"rpc": "MergeVersionAliases", "code": "UNAUTHENTICATED"},
+    ],
+}
+
+
+@pytest.mark.parametrize("when", KILLED)
+@pytest.mark.parametrize("complete", [True, False])
+def test_a_second_upload_that_was_killed(
+    connect: Connect,
+    emulator: Emulator,
+    name: Text,
+    source: Text,
+    settle: Callable[[], None],
+    when: str,
+    complete: bool,
+) -> None:
+    """Wherever the call with the second upload dies, a re-run removes what is left of it."""
+    churn, artifact, somebody = name(), source(), connect()
+    arguments: dict[str, Any] = {"request_id": "run", "stage": "Staging", "version_name": "1.0"}
+
+    def meanwhile() -> None:
+        if complete:
+            somebody.register_version(churn, artifact, **arguments)
+        else:
+            emulator.fail("UpdateModel", "PERMISSION_DENIED")
+            with pytest.raises(PermissionDeniedError):
+                somebody.register_version(churn, artifact, **arguments)
+        for fault in KILLED[when]:
+            emulator.fail(**fault)
+
+    registry = crossing(connect, emulator, churn, meanwhile)
+    with pytest.raises(StateUnknownError):
+        registry.register_version(churn, artifact, **arguments)
+
+    made = connect().register_version(churn, artifact, **arguments)
+    assert (made.version, made.stage) == ("2", Stage.STAGING)
+    assert numbers(registry, churn, settle) == ["2", "1"]
+    assert registry.get_version(churn) == registry.get_version(churn, version_name="1.0") == made
+
+
+def test_a_lower_upload_that_was_killed(
+    connect: Connect, emulator: Emulator, name: Text, source: Text, settle: Callable[[], None]
+) -> None:
+    """The lower version stays also where its own call died before it was complete."""
+    churn, artifact, somebody = name(), source(), connect()
+    arguments: dict[str, Any] = {"request_id": "run", "stage": "Staging", "aliases": ["candidate"]}
+
+    def meanwhile() -> None:
+        emulator.fail("UpdateModel", "PERMISSION_DENIED")
+        with pytest.raises(PermissionDeniedError):
+            somebody.register_version(churn, artifact, **arguments)
+
+    made = crossing(connect, emulator, churn, meanwhile).register_version(churn, artifact, **arguments)
+    assert (made.version, made.stage, set(made.aliases)) == ("2", Stage.STAGING, {"default", "candidate"})
+    assert numbers(somebody, churn, settle) == ["2", "1"]
+
+
+def test_three_uploads_of_a_request(
+    connect: Connect, emulator: Emulator, name: Text, source: Text, settle: Callable[[], None]
+) -> None:
+    """Every upload but the lowest is removed, also one between whose call has died."""
+    churn, artifact, first = name(), source(), connect()
+
+    def die() -> None:
+        first.register_version(churn, artifact, request_id="run")
+        emulator.fail("GetModel", "UNAUTHENTICATED")
+
+    second = crossing(connect, emulator, churn, die)
+
+    def meanwhile() -> None:
+        emulator.fail("ListOperations", "UNAVAILABLE")
+        with pytest.raises(StateUnknownError):
+            second.register_version(churn, artifact, request_id="run")
+
+    emulator.forget_faults()
+    third = crossing(connect, emulator, churn, meanwhile, versions=0)
+    assert third.register_version(churn, artifact, request_id="run").version == "2"
+    assert numbers(third, churn, settle) == ["2", "1"]
+
+
+def test_a_second_upload_that_may_not_be_removed(
+    connect: Connect, emulator: Emulator, name: Text, source: Text, settle: Callable[[], None]
+) -> None:
+    """The error names both versions and the permission; the one that stays is complete."""
+    churn, artifact, somebody = name(), source(), connect()
+
+    def meanwhile() -> None:
+        emulator.fail("UpdateModel", "PERMISSION_DENIED")
+        with pytest.raises(PermissionDeniedError):
+            somebody.register_version(churn, artifact, stage="Staging", request_id="run")
+        emulator.fail("DeleteModelVersion", "PERMISSION_DENIED")
+
+    registry = crossing(connect, emulator, churn, meanwhile)
+    with pytest.raises(PermissionDeniedError, match="Version 3 .* whose version is 2.*aiplatform.models.delete"):
+        registry.register_version(churn, artifact, stage="Staging", request_id="run")
+    assert registry.get_version(churn).version == "2"
+    assert registry.get_version(churn).stage is Stage.STAGING
+
+    assert connect().register_version(churn, artifact, stage="Staging", request_id="run").version == "2"
+    assert numbers(registry, churn, settle) == ["2", "1"]
+
+
+@pytest.mark.parametrize("code", ["UNAVAILABLE", "DEADLINE_EXCEEDED", "INTERNAL"])
+@pytest.mark.parametrize("when", ["before", "after"])
+def test_a_removal_whose_answer_is_lost(
+    connect: Connect, emulator: Emulator, name: Text, source: Text, settle: Callable[[], None], code: str, when: str
+) -> None:
+    """It is looked into, and done again if nothing of it has happened."""
+    churn, artifact, somebody = name(), source(), connect()
+
+    def meanwhile() -> None:
+        somebody.register_version(churn, artifact, request_id="run")
+        emulator.fail("DeleteModelVersion", code, when=when)
+
+    registry = crossing(connect, emulator, churn, meanwhile)
+    assert registry.register_version(churn, artifact, request_id="run").version == "2"
+    assert numbers(registry, churn, settle) == ["2", "1"]
+
+
+@pytest.mark.parametrize("own", [True, False])
+def test_an_upload_that_arrives_late(
+    connect: Connect,
+    vertex: ModelServiceClient,
+    emulator: Emulator,
+    name: Text,
+    source: Text,
+    settle: Callable[[], None],
+    own: bool,
+) -> None:
+    """A re-run removes an upload that arrives when it has been sent again long ago."""
+    churn, artifact, registry = name(), source(), connect()
+    registry.register_version(churn, source())
+    emulator.fail("UploadModel", "DEADLINE_EXCEEDED")
+    with pytest.raises(StateUnknownError) as caught:
+        registry.register_version(
+            churn, artifact, stage="Staging", version_name="1.0", request_id="run" if own else None
+        )
+    late = [request.message for request in emulator.requests() if request.rpc == "UploadModel"][-1]
+    arguments: dict[str, Any] = {"stage": "Staging", "version_name": "1.0", "request_id": caught.value.request_id}
+    made = registry.register_version(churn, artifact, **arguments)
+    vertex.upload_model(UploadModelRequest.deserialize(late.SerializeToString()))
+    assert registry.get_version(churn).version == "3"
+
+    again = connect().register_version(churn, artifact, **arguments)
+    assert again == attrs.evolve(made, etag=again.etag, updated_at=again.updated_at)
+    assert numbers(registry, churn, settle) == ["2", "1"]
+    assert registry.get_version(churn) == registry.get_version(churn, version_name="1.0") == again
+
+
+def test_an_upload_that_arrives_while_it_is_sent_again(
+    connect: Connect,
+    vertex: ModelServiceClient,
+    emulator: Emulator,
+    name: Text,
+    source: Text,
+    settle: Callable[[], None],
+) -> None:
+    """One that was given up, and arrives before the next one, is the version, in the same call."""
+    churn, artifact = name(), source()
+
+    def arrive() -> None:
+        late = [request.message for request in emulator.requests() if request.rpc == "UploadModel"][-1]
+        vertex.upload_model(UploadModelRequest.deserialize(late.SerializeToString()))
+
+    connect().register_version(churn, source())
+    registry = connect(new_id=once_before(arrive, emulator))
+    registry.get_version(churn)
+    emulator.fail("UploadModel", "UNAVAILABLE")
+    made = registry.register_version(churn, artifact)
+
+    assert made.version == "2"
+    assert numbers(registry, churn, settle) == ["2", "1"]
+
+
+@pytest.mark.once
+@pytest.mark.looks(4)
+@pytest.mark.parametrize("known", [True, False])
+def test_one_request_id_in_many_threads(
+    connect: Connect, name: Text, source: Text, settle: Callable[[], None], known: bool
+) -> None:
+    """However many calls there are at once, they all return the same version, and there is no other."""
+    churn, artifact = name(), source()
+    clients = [connect() for _ in range(8)]
+    if known:
+        clients[0].register_version(churn, source())
+    barrier = threading.Barrier(len(clients))
+
+    def run(registry: RegistryClient) -> str:
+        barrier.wait()
+        return registry.register_version(churn, artifact, request_id="run", stage="Staging", metadata={"a": 1}).version
+
+    with ThreadPoolExecutor(len(clients)) as pool:
+        made = set(pool.map(run, clients))
+    settle()
+
+    assert len(made) == 1
+    assert numbers(clients[0], churn, settle) == [*made, *(["1"] if known else [])]
+    whole = clients[0].get_version(churn)
+    assert (whole.version, whole.stage, whole.metadata) == (*made, Stage.STAGING, {"a": 1})
+
+
+# --- the caller's aliases -----------------------------------------------------------------------------------------------------
+
+
+def test_an_alias_finds_a_complete_version(connect: Connect, emulator: Emulator, name: Text, source: Text) -> None:
+    """Until a version is complete, its alias finds what it found before."""
+    churn, somebody, found = name(), connect(), []
+    somebody.register_version(churn, source(), aliases=["candidate"])
+    registry = connect(now=between(emulator, lambda: found.append(somebody.get_version(churn, "candidate").version)))
+    made = registry.register_version(churn, source(), stage="Staging", aliases=["candidate"])
+
+    assert found == ["1"]
+    assert made == somebody.get_version(churn, "candidate")
+    assert (made.version, made.stage, set(made.aliases)) == ("2", Stage.STAGING, {"candidate", "default"})
+
+
+def test_aliases_that_were_not_given(connect: Connect, emulator: Emulator, name: Text, source: Text) -> None:
+    """A re-run gives the aliases if the first run died before; what somebody has done with them since stays."""
+    churn, artifact, somebody = name(), source(), connect()
+    arguments: dict[str, Any] = {"aliases": ["candidate", "blue"], "request_id": "run"}
+    somebody.register_version(churn, source())
+    emulator.fail("MergeVersionAliases", "PERMISSION_DENIED")
+    with pytest.raises(PermissionDeniedError, match="writes what is missing"):
+        connect().register_version(churn, artifact, **arguments)
+    with pytest.raises(NotFoundError):
+        somebody.get_version(churn, "candidate")
+
+    made = connect().register_version(churn, artifact, **arguments)
+    assert set(made.aliases) == {"candidate", "blue", "default"}
+    somebody.add_aliases(churn, 1, ["candidate"])
+    somebody.remove_aliases(churn, 2, ["blue"])
+    assert connect().register_version(churn, artifact, **arguments).aliases == ("default",)
+    assert somebody.get_version(churn, "candidate").version == "1"
+
+
+@pytest.mark.parametrize("when", ["before", "after"])
+def test_aliases_whose_answer_is_lost(
+    connect: Connect, emulator: Emulator, name: Text, source: Text, when: str
+) -> None:
+    """Aliases that were given are not given once more, so that nobody loses what was moved since."""
+    churn, somebody = name(), connect()
+    somebody.register_version(churn, source())
+    moved: list[str] = []
+
+    def move() -> None:
+        moved.append("candidate")
+        somebody.add_aliases(churn, 1, moved)
+
+    registry = connect(retry=Retry(sleep=once(move)))
+    registry.get_version(churn)
+    emulator.fail("MergeVersionAliases", "UNAVAILABLE", when=when)
+    made = registry.register_version(churn, source(), aliases=["candidate"])
+
+    assert "candidate" in made.aliases
+    assert bool(moved) == (when == "before")
+
+
+def test_a_default_among_the_aliases(registry: RegistryClient, name: Text, source: Text) -> None:
+    """The alias default goes with the upload, also where it is named."""
+    churn = name()
+    registry.register_version(churn, source())
+    made = registry.register_version(churn, source(), aliases=["default"])
+
+    assert made.is_default
+    assert registry.get_version(churn) == made
+
+
+# --- a model that goes with its last version ------------------------------------------------------------------------------------
+
+
+def mark(vertex: ModelServiceClient, resource: str, *aliases: str) -> None:
+    """Change the aliases of a version, as the client does that deletes it with its model."""
+    vertex.merge_version_aliases(name=resource, version_aliases=list(aliases))
+
+
+@pytest.mark.parametrize("cut_off", [False, True])
+def test_a_model_that_goes_with_its_last_version(
+    connect: Connect,
+    vertex: ModelServiceClient,
+    emulator: Emulator,
+    name: Text,
+    source: Text,
+    settle: Callable[[], None],
+    cut_off: bool,
+) -> None:
+    """A version that is uploaded while its model goes is uploaded once more, to the model's successor."""
+    churn, artifact = name(), source()
+    arguments: dict[str, Any] = {"stage": "Staging", "metadata": {"a": 1}, "request_id": "run"}
+    last = connect().register_version(churn, source())
+    if cut_off:
+        emulator.fail("UpdateModel", "PERMISSION_DENIED")
+        with pytest.raises(PermissionDeniedError):
+            connect().register_version(churn, artifact, **arguments)
+    mark(vertex, last.resource_name, DELETING, "vr-live")
+
+    def delete() -> None:
+        vertex.delete_model(name=last.model_resource_name).result()  # type: ignore[no-untyped-call]  # untyped upstream
+
+    registry = connect(retry=Retry(sleep=once(delete)))
+    made = registry.register_version(churn, artifact, **arguments)
+
+    assert (made.version, made.stage, made.metadata) == ("1", Stage.STAGING, {"a": 1})
+    assert made == registry.get_version(churn, 1)
+    assert numbers(registry, churn, settle) == ["1"]
+
+
+def test_a_last_version_that_stays(
+    connect: Connect, vertex: ModelServiceClient, name: Text, source: Text, settle: Callable[[], None]
+) -> None:
+    """Where the model stays, because the new version was seen in time, the registration goes on."""
+    churn = name()
+    last = connect().register_version(churn, source())
+    mark(vertex, last.resource_name, DELETING, "vr-live")
+    stay = once(lambda: mark(vertex, last.resource_name, f"-{DELETING}"))
+
+    registry = connect(retry=Retry(sleep=stay))
+    assert registry.register_version(churn, source(), stage="Staging").version == "2"
+    assert numbers(registry, churn, settle) == ["2", "1"]
+
+
+def test_a_mark_that_nobody_takes_off(
+    connect: Connect, vertex: ModelServiceClient, name: Text, source: Text, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A deletion that died leaves its mark: it holds up one registration, within its budget, and is taken off."""
+    churn = name()
+    last = connect().register_version(churn, source())
+    mark(vertex, last.resource_name, DELETING, "vr-live")
+
+    assert connect().register_version(churn, source()).version == "2"
+    assert "is taken off" in caplog.text
+    caplog.clear()
+    assert connect().register_version(churn, source()).version == "3"
+    assert not caplog.text
+
+
+def test_a_version_that_is_being_deleted_itself(
+    connect: Connect, vertex: ModelServiceClient, emulator: Emulator, name: Text, source: Text
+) -> None:
+    """A mark on the version itself holds nobody up."""
+    churn, artifact = name(), source()
+    connect().register_version(churn, source())
+    emulator.fail("UpdateModel", "PERMISSION_DENIED")
+    with pytest.raises(PermissionDeniedError) as caught:
+        connect().register_version(churn, artifact, request_id="run")
+    mark(vertex, str(caught.value.resource), DELETING, "vr-live")
+
+    def wait(_: float) -> None:
+        raise AssertionError("nothing is to be waited for")
+
+    assert connect(retry=Retry(sleep=wait)).register_version(churn, artifact, request_id="run").version == "2"
