@@ -403,7 +403,7 @@ class Registrar:
         resource = made.model.at(made.version)
         if registration.shared and int(made.version) != made.base + 1:
             # Nobody can have uploaded between the base and the number that follows it.
-            if (found := self.resources.find(made.model.resource, made.alias)) is None:
+            if (found := self._read_own(made.model, made.alias, made.version, registration)) is None:
                 return self._replaced(made.model, made.version, registration, swept=False)
             return self._finish(made.model, found, registration, resource=resource)
         swept = not created and self._wait_for_deletion(made.model, made.alias, registration)
@@ -447,7 +447,7 @@ class Registrar:
             _SweptAwayError: The upload went with its model, and can be made once more.
             NotFoundError: Somebody has deleted it.
         """
-        found = self.resources.find(model.resource, registration.alias)
+        found = self._read_own(model, registration.alias, number, registration)
         if found is not None and int(found.version.version) < int(number):
             return self._finish(model, found, registration)
         if swept:
@@ -489,7 +489,9 @@ class Registrar:
             found = lower if fresh is None else fresh
         for number in _names.removing(found.aliases):
             try:
-                self._remove(model, number, found.version.version, registration)
+                version = self._remove(model, number, found.version.version, registration)
+                left = tuple(alias for alias in found.aliases if alias != _names.removing_alias(number))
+                found = Found(version, left)
             except PermissionDeniedError as error:
                 denied = PermissionDeniedError(
                     f"Version {number} of {registration.name!r} is a second upload of the request "
@@ -559,8 +561,8 @@ class Registrar:
         if aliases:
             self.resources.merge_aliases(model, lower.version.version, add=aliases)
 
-    def _remove(self, model: Model, number: str, kept: str, registration: Registration) -> None:
-        """Remove a second upload of the request, and the mark of that on the version that is kept."""
+    def _remove(self, model: Model, number: str, kept: str, registration: Registration) -> ModelVersion:
+        """Remove a second upload of the request, and return the version that is kept, without the mark of that."""
         rpc = self.resources.rpc
         resource = model.at(number)
         budget, tries = rpc.budget(), 0
@@ -582,7 +584,7 @@ class Registrar:
                 tries += 1
             else:
                 break
-        self.resources.merge_aliases(model, kept, remove=[_names.removing_alias(number)])
+        return self.resources.merge_aliases(model, kept, remove=[_names.removing_alias(number)])
 
     # --- completing ---------------------------------------------------------------------------------------------------
 
@@ -611,10 +613,10 @@ class Registrar:
                 self.resources.merge_aliases(model, marked.version.version, remove=[_names.DELETING_ALIAS])
         return True
 
-    def _read_own(self, model: Model, own: str, number: str, registration: Registration) -> Found | None:
-        """Return the version that an upload made, if it is still there."""
+    def _read_own(self, model: Model, alias: str, number: str, registration: Registration) -> Found | None:
+        """Return the version that an alias of ours is on, if there is one, after the upload that made this number."""
         with _settling(registration, model.at(number)):
-            return self.resources.find(model.resource, own)
+            return self.resources.find(model.resource, alias)
 
     def _complete(self, model: Model, found: Found, registration: Registration) -> ModelVersion:
         """Write everything that belongs to the version, which was read by the alias of its upload."""

@@ -84,7 +84,7 @@ def numbers(registry: RegistryClient, name: str, settle: Callable[[], None]) -> 
     return [version.version for version in registry.list_versions(name)]
 
 
-# --- what others write before the completion ---------------------------------------------------------------------------
+# --- what others write before the completion --------------------------------------------------------------------------
 
 
 def test_a_promotion_before_the_completion(
@@ -130,7 +130,7 @@ def test_a_stage_without_a_stamp_before_the_completion(
 def test_a_stage_of_the_model_itself(
     connect: Connect, vertex: ModelServiceClient, name: Text, source: Text, labels: dict[str, str]
 ) -> None:
-    """A stage that the model itself is labeled with isn't the version's, and its labels aren't copied to the version."""
+    """A stage that the model itself is labeled with isn't the version's, and its labels aren't copied."""
     churn, registry = name(), connect()
     first = registry.register_version(churn, source())
     model = Model(name=first.model_resource_name, labels=labels)
@@ -165,7 +165,7 @@ def test_a_completion_that_arrives_late(
     assert (made.stage, made.metadata) == (Stage.PRODUCTION, {"theirs": 1})
 
 
-# --- another version under the number ------------------------------------------------------------------------------------
+# --- another version under the number ---------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("versions", [0, 1, 2])
@@ -187,8 +187,10 @@ def test_a_model_that_is_deleted_before_the_completion(
 
     def replace() -> None:
         somebody.delete_model(churn)
-        for _ in range((versions + 1) if anew else 0):
-            theirs.append(somebody.register_version(churn, source(), stage="Production", metadata={"theirs": 1}))
+        theirs.extend(
+            somebody.register_version(churn, source(), stage="Production", metadata={"theirs": 1})
+            for _ in range((versions + 1) if anew else 0)
+        )
 
     registry = connect(now=between(emulator, replace))
     with pytest.raises(NotFoundError, match=r"deleted.* request_id='run' uploads it once more, as a new version"):
@@ -246,7 +248,7 @@ def test_a_model_that_was_renamed_before_the_upload(
     assert [version.version for version in somebody.list_versions(renamed)] == ["1"]
 
 
-# --- archiving -------------------------------------------------------------------------------------------------------------
+# --- archiving --------------------------------------------------------------------------------------------------------
 
 
 def test_a_re_run_archives_in_its_own_stage_only(
@@ -285,7 +287,7 @@ def test_a_version_that_left_the_stage_before_it_was_complete(
     assert stages == [Stage.PRODUCTION, Stage.PRODUCTION, Stage.STAGING]
 
 
-# --- one request ------------------------------------------------------------------------------------------------------------
+# --- one request ------------------------------------------------------------------------------------------------------
 
 
 def crossing(
@@ -601,7 +603,7 @@ def test_one_request_id_in_many_threads(
     assert (whole.version, whole.stage, whole.metadata) == (*made, Stage.STAGING, {"a": 1})
 
 
-# --- the caller's aliases -----------------------------------------------------------------------------------------------------
+# --- the caller's aliases ---------------------------------------------------------------------------------------------
 
 
 def test_an_alias_finds_a_complete_version(connect: Connect, emulator: Emulator, name: Text, source: Text) -> None:
@@ -667,7 +669,7 @@ def test_a_default_among_the_aliases(registry: RegistryClient, name: Text, sourc
     assert registry.get_version(churn) == made
 
 
-# --- a model that goes with its last version ------------------------------------------------------------------------------------
+# --- a model that goes with its last version --------------------------------------------------------------------------
 
 
 def mark(vertex: ModelServiceClient, resource: str, *aliases: str) -> None:
