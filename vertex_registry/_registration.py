@@ -60,6 +60,9 @@ _LOOKS: Final = 4
 #: How many versions between two numbers are read one by one; of more, those that the list shows are not.
 _READS: Final = 32
 
+#: The seconds after which a deletion of a model, which is marked just before it is sent, is done or was never sent.
+_DELETION: Final = 120.0
+
 #: How many of them are read at once.
 _WINDOW: Final = 8
 
@@ -591,10 +594,10 @@ class Registrar:
     def _wait_for_deletion(self, model: Model, own: str, registration: Registration) -> bool:
         """Wait while somebody deletes the model with the version that was its last one, and return whether that was.
 
-        A mark that stays for longer than any call is of somebody who was killed, and is taken off.
+        A mark that stays for longer than a deletion takes is of somebody who was killed, and is taken off.
         """
         rpc = self.resources.rpc
-        budget, tries = rpc.budget(), 0
+        budget, tries = rpc.budget(min(_DELETION, rpc.operation_budget().seconds)), 0
         with _settling(registration, model.resource):
             while True:
                 marked = self.resources.find(model.resource, _names.DELETING_ALIAS)
