@@ -220,11 +220,11 @@ class Registrar:
 
     def _find_made(self, resource: str, registration: Registration) -> Found | None:
         """Return the version that the request made or is making: what is running now is waited for."""
-        if (found := self.resources.find(resource, registration.alias)) is not None:
+        if (found := self.resources.find_version(resource, registration.alias)) is not None:
             return found
         if not self._wait_for_running(resource, registration):
             return None
-        return self.resources.find(resource, registration.alias)
+        return self.resources.find_version(resource, registration.alias)
 
     def _wait_for_running(self, resource: str, registration: Registration) -> bool:
         """Wait for the operations of a model that are running, and return whether there were any.
@@ -273,7 +273,7 @@ class Registrar:
                     bearer = self._await_model(registration, resource, race, waits)
                     same = bearer is not None and bearer.name == registration.name
                     base = self._known_base(bearer, registration) if bearer is not None and same else 0
-                    made = self.resources.find(resource, registration.alias) if same else None
+                    made = self.resources.find_version(resource, registration.alias) if same else None
                 waits += _LOOKS
                 if bearer is None:
                     continue  # perhaps the upload that had taken the id has failed, and the id is free
@@ -381,7 +381,7 @@ class Registrar:
         began = calls.spent()
         with _looking(registration, resource, lost):
             if model is None:
-                found = self.resources.find(resource, registration.alias)
+                found = self.resources.find_version(resource, registration.alias)
             else:
                 found = self._find_made(resource, registration)
         if found is not None:
@@ -397,7 +397,7 @@ class Registrar:
             return None, 0
         with _looking(registration, resource, lost):
             base = self._known_base(model, registration)
-            return self.resources.find(resource, registration.alias), base
+            return self.resources.find_version(resource, registration.alias), base
 
     # --- one version for each request ---------------------------------------------------------------------------------
 
@@ -488,7 +488,7 @@ class Registrar:
                     raise
                 tries += 1
                 continue
-            fresh = self.resources.find(model.resource, registration.own_alias(lower))
+            fresh = self.resources.find_version(model.resource, registration.own_alias(lower))
             found = lower if fresh is None else fresh
         for number in _names.removing(found.aliases):
             try:
@@ -540,7 +540,7 @@ class Registrar:
         """Return those of the versions that are there, by their numbers."""
 
         def read(number: int) -> Found | None:
-            return self.resources.find(model.resource, str(number))
+            return self.resources.find_version(model.resource, str(number))
 
         if len(numbers) == 1:
             found: Iterable[Found | None] = [read(numbers[0])]
@@ -557,7 +557,7 @@ class Registrar:
         aliases: list[str] = []
         for other in others:
             # What others have moved since it was read stays where it is.
-            fresh = self.resources.find(model.resource, registration.own_alias(other))
+            fresh = self.resources.find_version(model.resource, registration.own_alias(other))
             if fresh is not None:
                 aliases += _names.inherited_aliases(fresh.aliases, registration.alias)
                 aliases.append(_names.removing_alias(fresh.version.version))
@@ -570,7 +570,7 @@ class Registrar:
         resource = model.at(number)
         budget, tries = rpc.budget(), 0
         while True:
-            second = self.resources.find(model.resource, number)
+            second = self.resources.find_version(model.resource, number)
             own = None if second is None else _names.find_upload_alias(second.aliases, registration.alias)
             if second is None or own is None or int(number) <= int(kept):
                 break
@@ -600,7 +600,7 @@ class Registrar:
         budget, tries = rpc.budget(min(_DELETION, rpc.operation_budget().seconds)), 0
         with _settling(registration, model.resource):
             while True:
-                marked = self.resources.find(model.resource, _names.DELETING_ALIAS)
+                marked = self.resources.find_version(model.resource, _names.DELETING_ALIAS)
                 if marked is None or own in marked.aliases:
                     return tries > 0
                 if not rpc.pause(budget, tries):
@@ -619,7 +619,7 @@ class Registrar:
     def _read_own(self, model: Model, alias: str, number: str, registration: Registration) -> Found | None:
         """Return the version that an alias of ours is on, if there is one, after the upload that made this number."""
         with _settling(registration, model.at(number)):
-            return self.resources.find(model.resource, alias)
+            return self.resources.find_version(model.resource, alias)
 
     def _complete(self, model: Model, found: Found, registration: Registration) -> ModelVersion:
         """Write everything that belongs to the version, which was read by the alias of its upload."""
@@ -701,7 +701,7 @@ class Registrar:
             except (UnavailableError, ConflictError) as failure:
                 if failure.code is None:
                     raise
-                again = self.resources.find(model.resource, own)
+                again = self.resources.find_version(model.resource, own)
                 if again is None:
                     raise _GoneError from failure.__cause__
                 if _is_whole(again.version, registration):
@@ -735,7 +735,7 @@ class Registrar:
                     model, version.version, add=registration.aliases, remove=[pending], once=True
                 )
             except UnavailableError as lost:
-                found = self.resources.find(model.resource, own)
+                found = self.resources.find_version(model.resource, own)
                 if found is None:
                     raise _GoneError from lost.__cause__
                 if pending not in found.aliases:

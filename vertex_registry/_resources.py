@@ -215,7 +215,7 @@ class Resources:
         except NotFoundError:
             return None
 
-    def find(self, resource: str, reference: str) -> Found | None:
+    def find_version(self, resource: str, reference: str) -> Found | None:
         """Return the version of a model by its number or alias with all its aliases, or None; a point read as well."""
         name = f"{resource}@{reference}"
         try:

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
     from google.cloud.aiplatform_v1.services.model_service import ModelServiceClient
 
-    from vertex_registry import RegistryClient
+    from vertex_registry import ModelVersion, RegistryClient
     from vertex_registry.emulator import Emulator
 
     Text = Callable[..., str]
@@ -183,7 +183,7 @@ def test_a_model_that_is_deleted_before_the_completion(
     churn, artifact, somebody = name(), source(), connect()
     for _ in range(versions):
         somebody.register_version(churn, source())
-    theirs = []
+    theirs: list[ModelVersion] = []
 
     def replace() -> None:
         somebody.delete_model(churn)
@@ -309,7 +309,7 @@ def test_one_request_id_in_two_calls(
     arguments: dict[str, Any] = {
         "request_id": "run", "stage": "Staging", "metadata": {"a": 1}, "aliases": ["candidate"], "version_name": "1.0",
     }  # fmt: skip
-    made = []
+    made: list[ModelVersion] = []
     registry = crossing(
         connect, emulator, churn, lambda: made.append(somebody.register_version(churn, artifact, **arguments))
     )
@@ -396,7 +396,7 @@ def test_a_request_without_an_upload_of_ours_before(
     assert registry.register_version(resource, artifact, request_id="run").version == "2"
 
 
-KILLED = {
+KILLED: dict[str, list[dict[str, Any]]] = {
     "before it saw the lower one": [{"rpc": "GetModel", "code": "UNAUTHENTICATED"}],
     "before it handed over": [{"rpc": "MergeVersionAliases", "code": "UNAUTHENTICATED"}],
     "after it handed over": [{"rpc": "DeleteModelVersion", "code": "UNAUTHENTICATED"}],
