@@ -107,7 +107,7 @@ class RegistryClient:
         retry: How long to go on trying.
         user_agent: What the user agent begins with.
         now: What tells the time (aware, UTC) that changes are stamped with.
-        new_id: What makes the id of a registration that was given none; no two may be the same.
+        new_id: What makes the ids of uploads, and of registrations that were given none; no two may be the same.
 
     Raises:
         InvalidArgumentError: A setting cannot be right.
@@ -206,6 +206,8 @@ class RegistryClient:
         The model is created with its first version. A name means one model: where several processes register a new
         name at once, one of them creates it and the others add versions.
 
+        What others write on the version before its registration is done stays: their metadata, and their stage.
+
         Args:
             name: The model's display name, of 1 to 128 characters, or the full resource name of a model that is there.
             source: The artifact's directory, ``gs://bucket/directory``; or, with a staging bucket, a folder or file on
@@ -215,9 +217,11 @@ class RegistryClient:
             metadata: Any JSON object, nested 100 deep at most, that fits into the labels of the version, beside a stage
                 that it may be given later; it comes back equal.
             stage: The stage the version begins in.
-            archive_existing: Archive the other versions in that stage.
-            aliases: Aliases for the version; one that another version holds moves here.
-            make_default: Make this the default version, as Google's SDK does. A model's first version is it anyway.
+            archive_existing: Archive the other versions in that stage, unless somebody has moved this one since.
+            aliases: Aliases for the version, given once it has its stage and metadata; one that another version has
+                moves here.
+            make_default: Make this the default version, as Google's SDK does. It's the default from its upload on, so
+                that of several uploads at once the latest is. A model's first version is the default anyway.
             container: What serves the version: a container, an image's URI, or the name of a framework that Vertex has
                 images for, with or without its version (``"sklearn"``, ``"xgboost:2.1"``). Else the client's
                 default image.
@@ -229,13 +233,16 @@ class RegistryClient:
                 refuses what it does not. None looks where the bucket can be read, and nowhere where Vertex is an
                 emulator and no storage emulator is named.
             request_id: The caller's own id of this registration. Registering with it again, today or tomorrow, from
-                this process or another, gives the version that it made, and finishes it where it was cut off.
+                this process or another, gives the version that it made, and finishes it where it was cut off. Several
+                calls with one id make one version, also at once: the lowest stays, and the others are removed.
 
         Raises:
             InvalidArgumentError: An argument cannot be right, or the image cannot serve the source; nothing was sent.
             AmbiguousNameError: Several models bear the name.
-            NotFoundError: ``name`` is a resource name, and that model is not there; or there is no such bucket.
-            PermissionDeniedError: The credentials may not do it, or may not write to the staging bucket.
+            NotFoundError: ``name`` is a resource name, and that model is not there; or there is no such bucket; or the
+                version was deleted before its registration was done, and the error says what a second run does.
+            PermissionDeniedError: The credentials may not do it, or may not write to the staging bucket; or may not
+                delete a second upload of the request, which the error names.
             ConflictError: ``request_id`` has registered another source; a file changed while it was uploaded; or a
                 label on the model itself hides what was written on the version.
             StateUnknownError: It cannot be known whether the version was made. The error's ``request_id`` is safe to

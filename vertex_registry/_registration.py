@@ -156,19 +156,16 @@ class Registrar:
         self._labels_of(registration, seen=())  # they fit, with all that is ours, or nothing is uploaded
         model, base = self._locate(registration, unlisted=check_source is not None)
         if check_source is not None:
+            found: Found | None = None
             if model is not None:
-                try:
+                with _unless_forbidden():
                     found = self._find_made(model.resource, registration)
-                except (PermissionDeniedError, UnavailableError) as error:
-                    if error.code not in {"PERMISSION_DENIED", "UNIMPLEMENTED"}:
-                        raise
-                    found = None  # who may not see what is running has looked at what is there
-                if found is not None:
-                    try:
-                        return self._finish(model, found, registration)
-                    except _SweptAwayError:
-                        self.resources.forget(registration.name)
-                        model, base = self._locate(registration)
+            if model is not None and found is not None:
+                try:
+                    return self._finish(model, found, registration)
+                except _SweptAwayError:
+                    self.resources.forget(registration.name)
+                    model, base = self._locate(registration)
             check_source()
         if registration.archive_existing and model is not None:
             with contextlib.suppress(NotFoundError):  # a model that is gone is found out by the upload
@@ -527,7 +524,7 @@ class Registrar:
         missing = [other for other in between if other not in there]
         if missing:
             # They were deleted, or their uploads have a number and are not done yet.
-            with contextlib.suppress(PermissionDeniedError):
+            with _unless_forbidden():
                 if self._wait_for_running(model.resource, registration):
                     there |= self._read_each(model, missing)
         return [
@@ -826,6 +823,16 @@ def _looking(registration: Registration, resource: str, sent: RegistryError) -> 
         raise  # it tells the request id
     except RegistryError as error:
         raise unknown(registration, resource, f"{sent} Looking for it failed too: {error}") from error
+
+
+@contextlib.contextmanager
+def _unless_forbidden() -> Iterator[None]:
+    """Do without what is running if it may not be seen, or nobody can tell: what is done has been looked at."""
+    try:
+        yield
+    except (PermissionDeniedError, UnavailableError) as error:
+        if error.code not in {"PERMISSION_DENIED", "UNIMPLEMENTED"}:
+            raise
 
 
 @contextlib.contextmanager

@@ -37,6 +37,34 @@ def test_hidden_aliases(kind: str, text: str) -> None:
     assert _names.visible_aliases((alias, "candidate")) == ("candidate",)
 
 
+@given(NAMES, st.integers(0, 10**17), NAMES)
+def test_upload_aliases(request: str, base: int, nonce: str) -> None:
+    """The alias of an upload is one that Vertex allows, isn't shown, and tells its request and its base."""
+    alias = _names.hidden_alias("request", request)
+    own = _names.upload_alias(alias, base, nonce)
+
+    assert all(
+        re.fullmatch(r"[a-z][a-z0-9-]{0,126}[a-z0-9]", hidden)
+        for hidden in (own, _names.pending_alias(own), _names.removing_alias(str(base)))
+    )
+    assert _names.visible_aliases((own, "candidate")) == ("candidate",)
+    assert _names.find_upload_alias(("candidate", alias, own), alias) == (own, base)
+    assert _names.find_upload_alias((alias, own), _names.hidden_alias("request", f"{request}x")) is None
+    assert _names.upload_alias(alias, base, f"{nonce}x") != own
+    assert _names.removing((own, _names.removing_alias(str(base)))) == [str(base)]
+
+
+def test_what_a_second_upload_leaves() -> None:
+    """The aliases that find a request's version go to the first upload; what was only the second one's doesn't."""
+    alias = _names.hidden_alias("request", "run")
+    own = _names.upload_alias(alias, 1, "nonce")
+    name = _names.hidden_alias("name", "1.0")
+    left = ["default", "candidate", alias, name, _names.NEWEST_ALIAS]
+    kept = [own, _names.pending_alias(own), _names.LIVE_ALIAS, _names.DELETING_ALIAS, _names.removing_alias("3")]
+
+    assert _names.inherited_aliases([*kept, *left], alias) == left
+
+
 @given(st.integers(1, 10**17))
 def test_version_ids(number: int) -> None:
     """A version's number is taken as text or int, and nothing else is taken for one."""
