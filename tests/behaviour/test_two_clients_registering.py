@@ -205,6 +205,24 @@ def test_a_model_that_is_deleted_before_the_completion(
     assert again.artifact_uri == artifact
 
 
+def test_a_model_that_is_created_again_by_a_call_that_dies(
+    connect: Connect, emulator: Emulator, name: Text, source: Text
+) -> None:
+    """A version that nobody has completed yet isn't taken for the one that had its number."""
+    churn, artifact, somebody = name(), source(), connect()
+
+    def replace() -> None:
+        somebody.delete_model(churn)
+        emulator.fail("UpdateModel", "PERMISSION_DENIED")
+        with pytest.raises(PermissionDeniedError):
+            somebody.register_version(churn, artifact, request_id="theirs")
+
+    registry = connect(now=between(emulator, replace))
+    with pytest.raises(NotFoundError, match="as a new version"):
+        registry.register_version(churn, source(), stage="Staging", metadata={"ours": 1}, request_id="run")
+    assert somebody.register_version(churn, artifact, request_id="theirs").metadata == {}
+
+
 @pytest.mark.parametrize("aliases", [[], ["candidate"]])
 def test_a_version_that_is_deleted_before_the_completion(
     connect: Connect, emulator: Emulator, name: Text, source: Text, aliases: list[str]
