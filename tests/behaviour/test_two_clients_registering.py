@@ -590,6 +590,8 @@ def test_an_upload_that_arrives_while_it_is_sent_again(
     emulator.fail("UploadModel", "UNAVAILABLE")
     made = registry.register_version(churn, artifact)
 
+    # The first version, the upload that was lost, the same when it arrived, and the one that was sent again.
+    assert sum(request.rpc == "UploadModel" for request in emulator.requests()) == 4
     assert made.version == "2"
     assert numbers(registry, churn, settle) == ["2", "1"]
 
