@@ -60,6 +60,9 @@ _LOOKS: Final = 4
 #: How many versions between two numbers are read one by one; of more, those that the list shows are not.
 _READS: Final = 32
 
+#: How often a second upload is removed once more after a refusal: somebody may just have made it the default version.
+_REFUSALS: Final = 3
+
 #: The seconds after which a deletion of a model, which is marked just before it is sent, is done or was never sent.
 _DELETION: Final = 120.0
 
@@ -400,25 +403,21 @@ class Registrar:
 
     def _settle(self, made: _Upload, registration: Registration, *, created: bool) -> ModelVersion:
         """Return the complete version of the request, which is a lower one if there is one."""
-        resource = made.model.at(made.version)
         if registration.shared and int(made.version) != made.base + 1:
             # Nobody can have uploaded between the base and the number that follows it.
             if (found := self._read_own(made.model, made.alias, made.version, registration)) is None:
                 return self._replaced(made.model, made.version, registration, swept=False)
-            return self._finish(made.model, found, registration, resource=resource)
+            return self._finish(made.model, found, registration)
         swept = not created and self._wait_for_deletion(made.model, made.alias, registration)
         found = self._read_own(made.model, made.alias, made.version, registration)
         if found is None:
             return self._replaced(made.model, made.version, registration, swept=swept)
         return self._complete(made.model, found, registration)
 
-    def _finish(
-        self, model: Model, found: Found, registration: Registration, *, resource: str | None = None
-    ) -> ModelVersion:
+    def _finish(self, model: Model, found: Found, registration: Registration) -> ModelVersion:
         """Return the version that the request made before, completed where that was cut off."""
         self.resources.remember(registration.name, model)
-        uploaded = found.version
-        with _settling(registration, resource or model.at(uploaded.version)):
+        with _settling(registration, model.at(found.version.version)):
             found, denied = self._lowest(model, found, registration)
         version = found.version
         if version.artifact_uri.rstrip("/") != registration.source.rstrip("/"):
@@ -571,15 +570,16 @@ class Registrar:
             own = None if second is None else _names.find_upload_alias(second.aliases, registration.alias)
             if second is None or own is None or int(number) <= int(kept):
                 break
-            if second.version.is_default:  # an upload that arrived late took it once more
+            if second.version.is_default:  # somebody has moved it there since it was handed over
                 self.resources.merge_aliases(model, kept, add=[_names.DEFAULT_ALIAS])
             try:
                 operation = rpc.call("DeleteModelVersion", _wire.delete_version(resource), resource)
                 rpc.wait(operation, _wire.operation, rpc.operation_budget())
             except NotFoundError:
                 break
-            except (UnavailableError, OperationFailedError) as failure:
-                if failure.code == "UNIMPLEMENTED" or not rpc.pause(budget, tries, getattr(failure, "retry_after", 0)):
+            except (UnavailableError, OperationFailedError, ConflictError) as failure:
+                final = failure.code == "UNIMPLEMENTED" or (isinstance(failure, ConflictError) and tries >= _REFUSALS)
+                if final or not rpc.pause(budget, tries, getattr(failure, "retry_after", 0.0)):
                     raise
                 tries += 1
             else:

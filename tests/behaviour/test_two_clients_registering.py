@@ -425,6 +425,7 @@ KILLED: dict[str, list[dict[str, Any]]] = {
 }
 
 
+@pytest.mark.once
 @pytest.mark.parametrize("when", KILLED)
 @pytest.mark.parametrize("complete", [True, False])
 def test_a_second_upload_that_was_killed(
@@ -522,6 +523,30 @@ def test_a_second_upload_that_may_not_be_removed(
     assert numbers(registry, churn, settle) == ["2", "1"]
 
 
+@pytest.mark.once
+@pytest.mark.parametrize("times", [1, 1000])
+def test_a_second_upload_whose_removal_is_refused(
+    connect: Connect, emulator: Emulator, name: Text, source: Text, settle: Callable[[], None], times: int
+) -> None:
+    """A refusal that passes is gone past, and one that lasts is the error; then the next run removes it."""
+    churn, artifact, somebody = name(), source(), connect()
+
+    def meanwhile() -> None:
+        somebody.register_version(churn, artifact, request_id="run")
+        emulator.fail("DeleteModelVersion", "FAILED_PRECONDITION", times=times)
+
+    registry = crossing(connect, emulator, churn, meanwhile)
+    if times == 1:
+        registry.register_version(churn, artifact, request_id="run")
+    else:
+        with pytest.raises(ConflictError, match="planned fault"):
+            registry.register_version(churn, artifact, request_id="run")
+        emulator.forget_faults()
+        registry.register_version(churn, artifact, request_id="run")
+    assert numbers(registry, churn, settle) == ["2", "1"]
+
+
+@pytest.mark.once
 @pytest.mark.parametrize("code", ["UNAVAILABLE", "DEADLINE_EXCEEDED", "INTERNAL"])
 @pytest.mark.parametrize("when", ["before", "after"])
 def test_a_removal_whose_answer_is_lost(
