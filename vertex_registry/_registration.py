@@ -42,7 +42,7 @@ from vertex_registry.errors import (
 
 if TYPE_CHECKING:
     import datetime as dt
-    from collections.abc import Callable, Iterable, Iterator, Mapping
+    from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 
     from vertex_registry._promotion import Promoter
     from vertex_registry._records import ModelVersion, ServingContainer
@@ -488,7 +488,7 @@ class Registrar:
             found = lower if fresh is None else fresh
         for number in _names.removing(found.aliases):
             try:
-                version = self._remove(model, number, found.version.version, registration)
+                version = self._remove(model, number, found, registration)
                 left = tuple(alias for alias in found.aliases if alias != _names.removing_alias(number))
                 found = Found(version, left)
             except PermissionDeniedError as error:
@@ -558,20 +558,23 @@ class Registrar:
                 aliases += _names.inherited_aliases(fresh.aliases, registration.alias)
                 aliases.append(_names.removing_alias(fresh.version.version))
         if aliases:
-            self.resources.merge_aliases(model, lower.version.version, add=aliases)
+            own, mark = registration.own_alias(lower), aliases[-1]  # the mark comes in the same step as the others
+            self._change_aliases(model, lower.version, own, add=aliases, done=lambda there: mark in there)
 
-    def _remove(self, model: Model, number: str, kept: str, registration: Registration) -> ModelVersion:
+    def _remove(self, model: Model, number: str, kept: Found, registration: Registration) -> ModelVersion:
         """Remove a second upload of the request, and return the version that is kept, without the mark of that."""
         rpc = self.resources.rpc
-        resource = model.at(number)
+        resource, own_of_kept, default = model.at(number), registration.own_alias(kept), _names.DEFAULT_ALIAS
         budget, tries = rpc.budget(), 0
         while True:
             second = self.resources.find_version(model.resource, number)
             own = None if second is None else _names.find_upload_alias(second.aliases, registration.alias)
-            if second is None or own is None or int(number) <= int(kept):
+            if second is None or own is None or int(number) <= int(kept.version.version):
                 break
             if second.version.is_default:  # somebody has moved it there since it was handed over
-                self.resources.merge_aliases(model, kept, add=[_names.DEFAULT_ALIAS])
+                self._change_aliases(
+                    model, kept.version, own_of_kept, add=[default], done=lambda there: default in there
+                )
             try:
                 operation = rpc.call("DeleteModelVersion", _wire.delete_version(resource), resource)
                 rpc.wait(operation, _wire.operation, rpc.operation_budget())
@@ -584,7 +587,50 @@ class Registrar:
                 tries += 1
             else:
                 break
-        return self.resources.merge_aliases(model, kept, remove=[_names.removing_alias(number)])
+        mark = _names.removing_alias(number)
+        return self._change_aliases(
+            model, kept.version, own_of_kept, remove=[mark], done=lambda there: mark not in there
+        )
+
+    def _change_aliases(
+        self,
+        model: Model,
+        version: ModelVersion,
+        own: str,
+        *,
+        add: Collection[str] = (),
+        remove: Collection[str] = (),
+        done: Callable[[Collection[str]], bool],
+    ) -> ModelVersion:
+        """Give aliases to a version and take others from it, once, and return it.
+
+        Args:
+            model: The model.
+            version: The version.
+            own: The alias of its upload, or its number, by which it is read after a lost answer.
+            add: The aliases to add.
+            remove: The aliases to remove.
+            done: Whether that has happened, given the aliases that are there.
+
+        Raises:
+            NotFoundError: The version is gone.
+        """
+        rpc = self.resources.rpc
+        budget, tries = rpc.budget(), 0
+        while True:
+            try:
+                return self.resources.merge_aliases(model, version.version, add=add, remove=remove, once=True)
+            except UnavailableError as lost:
+                found = self.resources.find_version(model.resource, own)
+                if found is None:
+                    raise NotFoundError(
+                        f"{model.at(version.version)} was deleted.", resource=model.at(version.version)
+                    ) from lost.__cause__
+                if done(found.aliases):
+                    return found.version
+                if lost.code == "UNIMPLEMENTED" or not rpc.pause(budget, tries, lost.retry_after):
+                    raise
+                tries += 1
 
     # --- completing ---------------------------------------------------------------------------------------------------
 
@@ -609,8 +655,9 @@ class Registrar:
                 model.name,
                 budget.seconds,
             )
+            mark, number = _names.DELETING_ALIAS, marked.version.version
             with contextlib.suppress(NotFoundError):
-                self.resources.merge_aliases(model, marked.version.version, remove=[_names.DELETING_ALIAS])
+                self._change_aliases(model, marked.version, number, remove=[mark], done=lambda there: mark not in there)
         return True
 
     def _read_own(self, model: Model, alias: str, number: str, registration: Registration) -> Found | None:
@@ -723,27 +770,13 @@ class Registrar:
         Raises:
             _GoneError: The version is gone.
         """
-        rpc = self.resources.rpc
         pending = _names.pending_alias(own)
-        budget, tries = rpc.budget(), 0
-        while True:
-            try:
-                given = self.resources.merge_aliases(
-                    model, version.version, add=registration.aliases, remove=[pending], once=True
-                )
-            except UnavailableError as lost:
-                found = self.resources.find_version(model.resource, own)
-                if found is None:
-                    raise _GoneError from lost.__cause__
-                if pending not in found.aliases:
-                    return found.version
-                if lost.code == "UNIMPLEMENTED" or not rpc.pause(budget, tries, lost.retry_after):
-                    raise
-                tries += 1
-            else:
-                if given.created_at != version.created_at:
-                    raise _GoneError
-                return given
+        given = self._change_aliases(
+            model, version, own, add=registration.aliases, remove=[pending], done=lambda there: pending not in there
+        )
+        if given.created_at != version.created_at:
+            raise _GoneError
+        return given
 
     def _labels_of(
         self,

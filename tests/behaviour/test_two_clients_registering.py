@@ -564,6 +564,27 @@ def test_a_removal_whose_answer_is_lost(
     assert numbers(registry, churn, settle) == ["2", "1"]
 
 
+@pytest.mark.once
+@pytest.mark.parametrize("well", [0, 1])
+@pytest.mark.parametrize("when", ["before", "after"])
+def test_a_hand_over_whose_answer_is_lost(
+    connect: Connect, emulator: Emulator, name: Text, source: Text, settle: Callable[[], None], when: str, well: int
+) -> None:
+    """It is looked into, and done again if nothing of it has happened; so is the removal of its mark."""
+    churn, artifact, somebody = name(), source(), connect()
+
+    def meanwhile() -> None:
+        somebody.register_version(churn, artifact, version_name="1.0", request_id="run")
+        for _ in range(well):
+            emulator.fail("MergeVersionAliases", delay=0.0001)
+        emulator.fail("MergeVersionAliases", "UNAVAILABLE", when=when)
+
+    registry = crossing(connect, emulator, churn, meanwhile)
+    made = registry.register_version(churn, artifact, version_name="1.0", request_id="run")
+    assert made == registry.get_version(churn) == registry.get_version(churn, version_name="1.0")
+    assert numbers(registry, churn, settle) == ["2", "1"]
+
+
 @pytest.mark.parametrize("own", [True, False])
 def test_an_upload_that_arrives_late(
     connect: Connect,
