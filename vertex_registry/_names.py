@@ -32,6 +32,15 @@ _HIDDEN_ALIAS: Final = "vr-"
 #: The alias of the version that was uploaded last, which a list that lags does not show yet.
 NEWEST_ALIAS: Final = "vr-newest"
 
+#: The alias that every upload of ours takes: who takes it from a version knows of each upload that comes after.
+LIVE_ALIAS: Final = "vr-live"
+
+#: The alias of a version that is about to be deleted with its model, for those that register meanwhile.
+DELETING_ALIAS: Final = "vr-deleting"
+
+#: How many ids a name's series has.
+SERIES: Final = 1000
+
 _RESOURCE: Final = re.compile(r"projects/([^/@\s]+)/locations/([^/@\s]+)/models/([A-Za-z0-9_-]+)", re.ASCII)
 _VERSION_ID: Final = re.compile(r"[1-9][0-9]{0,17}", re.ASCII)
 
@@ -122,7 +131,12 @@ def hidden_alias(kind: str, text: str) -> str:
 
 def visible_aliases(aliases: tuple[str, ...]) -> tuple[str, ...]:
     """The aliases without those that carry something of ours."""
-    return tuple(alias for alias in aliases if not alias.startswith(_HIDDEN_ALIAS))
+    return tuple(filter(is_visible, aliases))
+
+
+def is_visible(alias: str) -> bool:
+    """Whether an alias is one that callers gave, and carries nothing of ours."""
+    return not alias.startswith(_HIDDEN_ALIAS)
 
 
 def fingerprint(text: str) -> str:

@@ -93,19 +93,18 @@ class Registrar:
                 for what was registered before is given, whatever has become of its artifact. None where it is new.
         """
         self._labels_of(registration, seen=())  # they fit, with all that is ours, or nothing is uploaded
-        model = self.resources.known(registration.name) or self.resources.listed(registration.name)
+        model = self.resources.verified(registration.name)
         if check_source is not None:
-            # Somebody may have made it before us, even a model that no list shows yet.
-            place = model or self.resources.by_id(registration.name)
-            if place is not None:
+            # Somebody may have made it before us.
+            if model is not None:
                 try:
-                    version = self._find_made(place.resource, registration)
+                    version = self._find_made(model.resource, registration)
                 except (PermissionDeniedError, UnavailableError) as error:
                     if error.code not in {"PERMISSION_DENIED", "UNIMPLEMENTED"}:
                         raise
                     version = None  # who may not see what is running has looked at what is there
                 if version is not None:
-                    return self._finish(place, version, registration)
+                    return self._finish(model, version, registration)
             check_source()
         if registration.archive_existing and model is not None:
             with contextlib.suppress(NotFoundError):  # a model that is gone is found out by the upload
@@ -180,7 +179,7 @@ class Registrar:
                     raise
                 # The model was deleted since its name was looked up.
                 self.resources.forget(registration.name)
-                found = self.resources.listed(registration.name)
+                found = self.resources.verified(registration.name)
                 if found == model and not rpc.pause(calls, tries):
                     raise
                 tries += 1
