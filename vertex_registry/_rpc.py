@@ -341,12 +341,16 @@ class Connection:
         return _waiting.Budget(self._retry, self._retry.operations)
 
     def pause(self, budget: _waiting.Budget, tries: int, at_least: float = 0.0) -> bool:
-        """Wait before the next of several tries, longer after each; False, at once, where the budget has no room."""
+        """Wait before the next of several tries, longer after each; return False, at once, if the budget has no room.
+
+        What waits out of another budget than the verb's, for an operation, doesn't count for the verb.
+        """
         seconds = max(at_least, _waiting.longest(self._retry, tries + 1) * self._retry.random())
         if seconds >= budget.left():
             return False
         _LOG.info("another try in %.2f s", seconds)
-        self._sleep(seconds)
+        with contextlib.nullcontext() if budget is self._verb_budget() else self.uncounted():
+            self._sleep(seconds)
         return True
 
     def call(

@@ -72,6 +72,7 @@ def test_what_others_changed_before_the_loss_was_noticed(
     registry = connect(retry=Retry(sleep=meanwhile))
     registry.get_version(churn)
     emulator.fail("UpdateModel", "UNAVAILABLE", when="after")
+    emulator.fail("GetModel", delay=0.0001)  # what proves the name
     emulator.fail("GetModel", "UNAVAILABLE")
     made = registry.register_version(churn, source(), metadata=metadata)
 
