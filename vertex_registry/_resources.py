@@ -50,6 +50,9 @@ _WINDOW: Final = 32
 #: How many pages of a list in a row may show nothing new.
 _EMPTY_PAGES: Final = 1000
 
+#: How many models a name is found to mean in a row before it's given up.
+_MOVES: Final = 10
+
 #: How many ids of a name's series in a row are free before no later one is looked at: a model may keep a later id when
 #: those before it were renamed and deleted.
 _FREE: Final = 3
@@ -138,6 +141,12 @@ class Resources:
                     return model if model is remembered else self.remember(name, model), found
             self.forget(name)
             gone.add(model.resource)
+            if len(gone) >= _MOVES:
+                raise UnavailableError(
+                    f"The name {name!r} was found to mean {_MOVES} models in a row that didn't exist or had other names "
+                    "when they were read. Call it again.",
+                    resource=name,
+                )
 
     def verified(self, name: str) -> Model | None:
         """Return the model that a name means, proved by a read just now; None if there is none.

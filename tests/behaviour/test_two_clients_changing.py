@@ -57,9 +57,7 @@ def lose(emulator: Emulator, rpc: str, after: int, when: str = "before") -> None
 
 
 def rename(vertex: ModelServiceClient, resource: str, name: str) -> None:
-    vertex.update_model(
-        model=Model(name=resource, display_name=name), update_mask=FieldMask(paths=["display_name"])
-    )
+    vertex.update_model(model=Model(name=resource, display_name=name), update_mask=FieldMask(paths=["display_name"]))
 
 
 def bare(resource: str) -> str:
@@ -200,7 +198,9 @@ def test_an_id_that_is_free_again(
     assert churn not in connect().duplicates()
 
 
-def test_a_name_that_comes_back(connect: Connect, vertex: ModelServiceClient, name: Text, source: Text) -> None:
+def test_a_name_that_comes_back(
+    connect: Connect, vertex: ModelServiceClient, name: Text, source: Text, settle: Callable[[], None]
+) -> None:
     """Models that trade their names are told apart by every client that knew them before."""
     one, other, registry = name("-one"), name("-other"), connect()
     first = registry.register_version(one, source()).model_resource_name
@@ -208,15 +208,14 @@ def test_a_name_that_comes_back(connect: Connect, vertex: ModelServiceClient, na
     rename(vertex, first, name("-aside"))
     rename(vertex, second, one)
     rename(vertex, first, other)
+    settle()
 
     registry.update_model(one, description="was the other")
     assert vertex.get_model(name=second).description == "was the other"
     assert vertex.get_model(name=first).description == ""
 
 
-def test_a_model_that_was_created_again(
-    connect: Connect, vertex: ModelServiceClient, name: Text, source: Text
-) -> None:
+def test_a_model_that_was_created_again(connect: Connect, vertex: ModelServiceClient, name: Text, source: Text) -> None:
     """A model that another tool deleted and created again is found, under its old id and under one of Vertex's."""
     churn, registry = name(), connect()
     first = registry.register_version(churn, source()).model_resource_name
@@ -388,7 +387,7 @@ def test_an_alias_that_somebody_has_given_again(
 
 @pytest.mark.parametrize("when", ["before", "after"])
 def test_a_model_that_somebody_has_described_since(
-    connect: Connect, emulator: Emulator, name: Text, source: Text, when: str
+    connect: Connect, door: Door, emulator: Emulator, name: Text, source: Text, when: str
 ) -> None:
     """A model's update whose answer was lost takes nothing back that somebody has written since."""
     churn, somebody = name(), connect()
@@ -404,6 +403,8 @@ def test_a_model_that_somebody_has_described_since(
     assert connect().update_model(churn, description="ours", labels={"team": "growth"}).description == "ours"
     sent = sum(request.rpc == "UpdateModel" for request in emulator.requests()[before:])
     assert sent == (1 if when == "after" else 2)
+    if "failed-precondition" in door.assume.values():
+        return  # that may mean something else, which no other try mends
     emulator.fail("UpdateModel", stale_etag=True)
     assert connect().update_model(churn, description="at last").description == "at last"
 
@@ -440,6 +441,7 @@ def test_a_default_that_somebody_chooses_while_a_deletion_is_refused(
     for _ in range(3):
         somebody.register_version(churn, source())
     registry = connect(retry=Retry(sleep=(once := Once(lambda: somebody.set_default(churn, 1)))))
+    registry.get_version(churn)
     refused(emulator)
     if moment == 1:  # before the version is read again
         lose(emulator, "GetModel", 1)
@@ -513,6 +515,7 @@ def test_a_model_that_is_created_again_while_its_last_version_is_deleted(
         somebody.register_version(churn, source(), metadata={"second": 1})
 
     registry = connect(retry=Retry(sleep=(once := Once(meanwhile))))
+    registry.get_version(churn)
     lose(emulator, "GetModel", moment)
     with contextlib.suppress(ConflictError):
         registry.delete_version(churn, 1)
@@ -557,6 +560,7 @@ def test_a_version_that_appears_while_the_last_one_is_deleted(
         upload(vertex, parent, resource, churn, source(), *aliases)
 
     registry = connect(retry=Retry(sleep=Once(meanwhile)))
+    registry.get_version(churn)
     if moment == "refused":
         lose(emulator, "ListModelVersions", 0)
     elif moment == "marked":
@@ -693,6 +697,7 @@ def test_two_deletions_of_the_two_last_versions(
         somebody.register_version(churn, source())
     somebody.set_default(churn, default)
     registry = connect(retry=Retry(sleep=(once := Once(lambda: somebody.delete_version(churn, 1)))))
+    registry.get_version(churn)
     refused(emulator)
     lose(emulator, "GetModel", 1)
     registry.delete_version(churn, 2)
@@ -709,6 +714,7 @@ def test_a_version_that_is_no_longer_the_only_one(
     churn, somebody = name(), connect()
     somebody.register_version(churn, source())
     registry = connect(retry=Retry(sleep=Once(lambda: somebody.register_version(churn, source()))))
+    registry.get_version(churn)
     lose(emulator, "GetModel", 1)
     registry.delete_version(churn, 1)
 
