@@ -343,7 +343,9 @@ def _delete(  # noqa: C901  # the ways that it can end
             if lost.code == "UNIMPLEMENTED":
                 raise
             again = connection.pause(budget, tries, lost.retry_after)
-            if not _after(connection, lost, is_there):  # read last, so that nothing comes between it and another try
+            if not _after(
+                connection, lost, is_there, late=not again
+            ):  # read last, so that nothing comes between it and another try
                 return
             if not again:
                 if operation is not None:
@@ -354,10 +356,10 @@ def _delete(  # noqa: C901  # the ways that it can end
             return
 
 
-def _after(connection: Connection, lost: UnavailableError, is_there: Callable[[], bool]) -> bool:
+def _after(connection: Connection, lost: UnavailableError, is_there: Callable[[], bool], *, late: bool) -> bool:
     """Return what a read shows after a lost answer; if that isn't answered either, the lost answer is the error."""
     try:
-        with connection.tidying():
+        with connection.tidying() if late else contextlib.nullcontext():
             return is_there()
     except UnavailableError:
         raise lost from lost.__cause__

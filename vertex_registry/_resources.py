@@ -21,6 +21,7 @@ the model's labels hide of what was written is an error, for a read would never 
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
@@ -345,7 +346,13 @@ class Resources:
             except NotFoundError:
                 return []  # it was deleted since it was listed
 
-        yield from _waiting.ahead(versions, self.models(), _WINDOW)
+        most = self.rpc.operation_budget()  # a list of models may have no end
+        for listed in _waiting.ahead(versions, self.models(), _WINDOW):
+            if most.left() <= 0:
+                raise _endless("ListModelVersions", self.parent)
+            start = self.rpc.now()
+            yield listed
+            most.leave_out(self.rpc.now() - start)
 
     def running(self, resource: str) -> Iterator[Any]:
         """The operations of a model that are still running, page by page."""
@@ -374,7 +381,7 @@ class Resources:
         """
         token = ""
         tokens, seen = {token}, set[str]()
-        empty, pages, most, spent = 0, 0, self.rpc.operation_budget().seconds, 0.0
+        empty, most, spent = 0, self.rpc.operation_budget().seconds, 0.0
         budget = self.rpc.budget()
         while True:
             start = self.rpc.now()
@@ -383,7 +390,6 @@ class Resources:
             new = [entry for entry in page if key(entry) not in seen]
             seen.update(map(key, new))
             spent += took
-            pages += 1
             empty = 0 if new else empty + 1
             if token and new:
                 budget.leave_out(took)
@@ -391,7 +397,7 @@ class Resources:
             if not token:
                 return
             if token in tokens or empty >= _EMPTY_PAGES or spent >= most:
-                raise _endless(rpc, resource, pages)
+                raise _endless(rpc, resource)
             tokens.add(token)
             if new:
                 budget = self.rpc.budget()  # another one, unless a verb shares its own
@@ -485,7 +491,7 @@ class Resources:
                 if lost.code == "UNIMPLEMENTED":
                     raise
                 again = self.rpc.pause(budget, tries, lost.retry_after)
-                now = self._after(lost, lambda: self.read_model(model))
+                now = self._after(lost, lambda: self.read_model(model), late=not again)
                 if now.etag != current.etag:
                     if description in {None, now.description} and (labels or {}).items() <= now.labels.items():
                         return now
@@ -549,8 +555,12 @@ class Resources:
                 if lost.code in {"UNIMPLEMENTED", "RESOURCE_EXHAUSTED"}:
                     raise  # it was refused
                 again = self.rpc.pause(budget, tries, lost.retry_after)
-                target = self._after(lost, lambda: self.read(model, number))
-                now = self._after(lost, lambda: self._holders(model, target, [*add, *remove]))  # noqa: B023  # at once
+
+                def look() -> tuple[ModelVersion, dict[str, ModelVersion | None]]:
+                    target = self.read(model, number)
+                    return target, self._holders(model, target, [*add, *remove])
+
+                target, now = self._after(lost, look, late=not again)
                 where = {alias: holder and holder.version for alias, holder in now.items()}
                 if all(where[alias] == number for alias in add) and all(where[alias] != number for alias in remove):
                     return target
@@ -565,10 +575,13 @@ class Resources:
         """Return which version of a model has each of the aliases, given one of the versions as it was just read."""
         return {alias: version if alias in version.aliases else self.look(model.resource, alias) for alias in aliases}
 
-    def _after(self, lost: UnavailableError, look: Callable[[], T]) -> T:
-        """Return what a look finds after a lost answer; if there's no answer to that either, the first is the error."""
+    def _after(self, lost: UnavailableError, look: Callable[[], T], *, late: bool) -> T:
+        """Return what a look finds after a lost answer; if there's no answer to that either, the first is the error.
+
+        One that comes late, when there is no time for another try, has a small budget of its own.
+        """
         try:
-            with self.rpc.tidying():
+            with self.rpc.tidying() if late else contextlib.nullcontext():
                 return look()
         except UnavailableError:
             raise lost from lost.__cause__
@@ -648,10 +661,10 @@ def _changed_since(resource: str, rpc: str, what: str) -> ConflictError:
     )
 
 
-def _endless(rpc: str, resource: str, pages: int) -> UnavailableError:
+def _endless(rpc: str, resource: str) -> UnavailableError:
     return UnavailableError(
-        f"{rpc} on {resource} doesn't end: after {pages} pages there was nothing new, a page came again, or the budget "
-        "of an operation was used up. Ask whoever runs the service; Retry(operations=...) sets the limit.",
+        f"{rpc} on {resource} doesn't end: a page came again, many pages in a row had nothing new, or the time for a "
+        "whole list was used up. Ask whoever runs the service; Retry(operations=...) sets that time.",
         resource=resource,
     )
 

@@ -70,6 +70,7 @@ class Hostile:
 
         class Request(http.server.BaseHTTPRequestHandler):
             protocol_version = "HTTP/1.1"
+            wbufsize = 65536  # an answer in parts would wait for the client to acknowledge the first
 
             def do(self) -> None:
                 _answer_http(hostile, self)
