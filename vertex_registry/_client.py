@@ -667,8 +667,8 @@ class RegistryClient:
 
         If Vertex refuses to delete the default version, ``default`` moves to the newest other version first. It moves
         back if Vertex still refuses and nobody has moved it since. Before a model is deleted with its last version,
-        that version is marked, and `register_version` waits for the outcome. Other tools don't know the mark, and Vertex
-        has no conditional delete: what they upload in the moment before the model is deleted goes with it.
+        that version is marked, and `register_version` waits for the outcome. Other tools don't know the mark, and
+        Vertex has no conditional delete: what they upload in the moment before the model is deleted goes with it.
 
         Raises:
             NotFoundError: There is no such model or version.

@@ -289,10 +289,10 @@ def _others(resources: Resources, model: Model, version: str) -> list[str]:
     number = int(version)
     listed: set[int] = set()
     with contextlib.suppress(NotFoundError):  # the model is gone
-        listed = {int(other.version) for other in resources.versions(model)}
+        listed = {int(_names.version_id(other.version) or 0) for other in resources.versions(model)} - {0}
     for alias in (_names.NEWEST_ALIAS, _names.LIVE_ALIAS):
         if (newest := resources.look(model.resource, alias)) is not None:
-            listed.add(int(newest.version))
+            listed |= {int(_names.version_id(newest.version) or 0)} - {0}
     top = max(listed | {number})
     near = {*range(number - _NEIGHBOURS, number + _NEIGHBOURS + 1), *range(top, top + _NEIGHBOURS + 1)}
 

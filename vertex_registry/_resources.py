@@ -144,8 +144,8 @@ class Resources:
             gone.add(model.resource)
             if len(gone) >= _MOVES:
                 raise UnavailableError(
-                    f"The name {name!r} was found to mean {_MOVES} models in a row that didn't exist or had other names "
-                    "when they were read. Call it again.",
+                    f"The name {name!r} was found to mean {_MOVES} models in a row that didn't exist or had other "
+                    "names when they were read. Call it again.",
                     resource=name,
                 )
 
@@ -325,7 +325,7 @@ class Resources:
     def versions(self, model: Model) -> list[ModelVersion]:
         """All versions, the newest first, whatever order they came in."""
         found = self._pages("ListModelVersions", model.resource, _wire.versions, _wire.read_versions, _resource_of)
-        return sorted(found, key=lambda version: int(version.version), reverse=True)
+        return sorted(found, key=_number_of, reverse=True)
 
     def models(self) -> Iterator[RegisteredModel]:
         """All models, the newest first, page by page."""
@@ -639,6 +639,11 @@ class Resources:
 def _resource_of(record: ModelVersion | RegisteredModel) -> str:
     """Return what tells the entries of a list apart."""
     return record.resource_name
+
+
+def _number_of(version: ModelVersion) -> int:
+    """Return a version's number to sort by; 0 if a server gave it none."""
+    return int(_names.version_id(version.version) or 0)
 
 
 def _shows(found: Any, model: Model) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import http.server
+import json
 import re
 import threading
 from concurrent.futures import ThreadPoolExecutor
@@ -98,7 +99,7 @@ class Hostile:
     def answer(self, rpc: str, request: Any) -> Any:
         self.calls += 1
         if (answer := self.answers.get(rpc)) is None:
-            raise google_exceptions.MethodNotImplemented(rpc)
+            raise google_exceptions.MethodNotImplemented(rpc)  # type: ignore[no-untyped-call]  # untyped upstream
         made = answer(request)
         return made if not hasattr(type(made), "pb") else type(made).pb(made)
 
@@ -114,7 +115,7 @@ class _Handler(grpc.GenericRpcHandler):
             try:
                 made = self._hostile.answer(rpc, REQUESTS[rpc].FromString(request))
             except google_exceptions.GoogleAPICallError as error:
-                context.abort(error.grpc_status_code, error.message)
+                context.abort(error.grpc_status_code or grpc.StatusCode.UNKNOWN, error.message)
             serialised: bytes = made.SerializeToString()
             return serialised
 
@@ -125,13 +126,14 @@ def _answer_http(hostile: Hostile, asked: Any) -> None:
     url = urlsplit(asked.path)
     path, query = unquote(url.path).removeprefix("/v1/"), parse_qs(url.query)
     body = asked.rfile.read(int(asked.headers.get("Content-Length", 0)))
-    for verb, pattern, rpc, field in ROUTES:
-        if asked.command == verb and (match := re.fullmatch(pattern, path)):
-            break
+    routes = (
+        (re.fullmatch(pattern, path), rpc, field) for verb, pattern, rpc, field in ROUTES if verb == asked.command
+    )
+    match, rpc, field = next((match, rpc, field) for match, rpc, field in routes if match)
     request = REQUESTS[rpc]()
     if body:
         into = request.model if rpc == "UpdateModel" else request
-        json_format.ParseDict(json_format.json.loads(body), into, ignore_unknown_fields=True)
+        json_format.ParseDict(json.loads(body), into, ignore_unknown_fields=True)
     target = request.model if field == "model.name" else request
     setattr(target, field.rpartition(".")[2], match[1])
     if "pageToken" in query:
@@ -139,8 +141,8 @@ def _answer_http(hostile: Hostile, asked: Any) -> None:
     try:
         status, said = 200, json_format.MessageToJson(hostile.answer(rpc, request))
     except google_exceptions.GoogleAPICallError as error:
-        name = error.grpc_status_code.name
-        status, said = error.code, json_format.json.dumps({"error": {"status": name, "message": error.message}})
+        name = (error.grpc_status_code or grpc.StatusCode.UNKNOWN).name
+        status, said = error.code or 500, json.dumps({"error": {"status": name, "message": error.message}})
     asked.send_response(status)
     asked.send_header("Content-Type", "application/json")
     asked.send_header("Content-Length", str(len(said.encode())))

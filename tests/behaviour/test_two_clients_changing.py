@@ -1,12 +1,11 @@
 """Two clients that change one registry at once: names, aliases and deletions.
 
-The second client acts at a moment that is chosen: an answer is lost there, and the first client waits before it goes on.
+The second client acts at a chosen moment: an answer is lost there, and the first client waits before it goes on.
 """
 
 from __future__ import annotations
 
 import contextlib
-import itertools
 import threading
 from typing import TYPE_CHECKING, Any
 
@@ -190,7 +189,7 @@ def test_an_id_that_is_free_again(
     if known:
         registry.get_version(churn)
     for old in olds:
-        vertex.delete_model(name=old).result()
+        vertex.delete_model(name=old).result()  # type: ignore[no-untyped-call]  # untyped upstream
 
     assert bare(registry.get_version(churn, 1).model_resource_name) == bare(there)
     assert bare(connect().register_version(churn, source()).resource_name) == f"{bare(there)}@2"
@@ -219,10 +218,10 @@ def test_a_model_that_was_created_again(connect: Connect, vertex: ModelServiceCl
     """A model that another tool deleted and created again is found, under its old id and under one of Vertex's."""
     churn, registry = name(), connect()
     first = registry.register_version(churn, source()).model_resource_name
-    vertex.delete_model(name=first).result()
+    vertex.delete_model(name=first).result()  # type: ignore[no-untyped-call]  # untyped upstream
     connect().register_version(churn, source(), metadata={"second": 1})
     assert registry.update_version(churn, 1, description="d").metadata == {"second": 1}
-    vertex.delete_model(name=first).result()
+    vertex.delete_model(name=first).result()  # type: ignore[no-untyped-call]  # untyped upstream
     with pytest.raises(NotFoundError, match="no model"):
         registry.set_stage(churn, 1, "Staging")
 
@@ -348,7 +347,7 @@ def test_a_lost_move(
 def test_a_lost_move_that_cannot_be_looked_into(
     connect: Connect, clock: Clock, emulator: Emulator, name: Text, source: Text
 ) -> None:
-    """If the reads after a lost move fail too, the lost move is the error; a move that stays lost ends in its budget."""
+    """If the reads after a lost move fail too, the lost move is the error. One that stays lost ends in its budget."""
     churn = name()
     connect().register_version(churn, source())
     registry = connect(retry=Retry(calls=5, sleep=clock.sleep, clock=clock, random=lambda: 1.0))
@@ -534,7 +533,7 @@ def upload(vertex: ModelServiceClient, parent: str, resource: str, name: str, so
         version_aliases=aliases,
         container_spec={"image_uri": "us-docker.pkg.dev/vertex-ai/prediction/sklearn-cpu.1-5:latest"},
     )
-    vertex.upload_model(request={"parent": parent, "parent_model": resource, "model": model}).result()
+    vertex.upload_model(request={"parent": parent, "parent_model": resource, "model": model}).result()  # type: ignore[no-untyped-call]  # untyped upstream
 
 
 @pytest.mark.parametrize("ours", [True, False])
