@@ -51,6 +51,9 @@ _WINDOW: Final = 32
 #: How many pages of a list in a row may show nothing new.
 _EMPTY_PAGES: Final = 1000
 
+#: How many of the models that share a name an error names.
+_SHOWN: Final = 10
+
 #: How many models a name is found to mean in a row before it's given up.
 _MOVES: Final = 10
 
@@ -202,20 +205,20 @@ class Resources:
             return _wire.models_named(parent, name, token)
 
         found = self._pages("ListModels", self.parent, request, _wire.read_models, _resource_of)
-        models = [self._model_of(model) for model in found if model.name == name]
-        models = [model for model in models if model.resource not in gone]
-        if len(models) > 1:
+        pairs = [(model, self._model_of(model)) for model in found if model.name == name]
+        pairs = [(record, model) for record, model in pairs if model.resource not in gone]
+        if len(pairs) > 1:
             # A list that lags shows models under names that they no longer have.
-            models = [model for model in models if self._is_called(name, model)]
-        if len(models) > 1:
-            candidates = tuple(model.resource for model in models)
+            pairs = [(record, model) for record, model in pairs if self._is_called(name, model)]
+        if len(pairs) > 1:
+            candidates = tuple(record.resource_name for record, _ in pairs)
+            shown = ", ".join(candidates[:_SHOWN]) + (", ..." if len(candidates) > _SHOWN else "")
             raise AmbiguousNameError(
-                f"{len(models)} models have the name {name!r}: {', '.join(candidates)}. "
-                "Name one by its full resource name.",
+                f"{len(pairs)} models have the name {name!r}: {shown}. Name one by its full resource name.",
                 resource=name,
                 candidates=candidates,
             )
-        return models[0] if models else None
+        return pairs[0][1] if pairs else None
 
     def _named_in_full(self, name: str, given: _names.ModelName) -> Model:
         own = f"{self.parent}/models/{given.model_id}"

@@ -15,6 +15,7 @@ from google.cloud.aiplatform_v1.types import Model
 from google.protobuf.field_mask_pb2 import FieldMask
 
 from vertex_registry import ConflictError, NotFoundError, PermissionDeniedError, Retry, Stage, UnavailableError
+from vertex_registry.emulator._service import SWITCHES
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -427,8 +428,8 @@ def test_default_is_moved_only_if_vertex_refuses_otherwise(
 
     assert registry.get_version(churn).version == "2"
     sent = {request.rpc for request in emulator.requests()[before:]}
-    assert ("MergeVersionAliases" in sent) == (registry_refuses := "refuse" in door.assume.values())
-    assert ("ListModelVersions" in sent) == registry_refuses
+    refuses = door.assume.get("default-delete", SWITCHES["default-delete"].values[0]) == "refuse"
+    assert ("MergeVersionAliases" in sent, "ListModelVersions" in sent) == (refuses, refuses)
 
 
 @pytest.mark.parametrize("moment", [1, 2, 3])
@@ -488,12 +489,11 @@ def test_a_deletion_that_is_on_its_way_while_the_model_is_created_again(
     deleting.join()
 
     assert somebody.get_version(churn, 1).created_at == made.created_at
-    assert holder_of_mark(somebody, emulator, churn) is None
+    assert marked_version(somebody, churn) is None
 
 
-def holder_of_mark(registry: RegistryClient, emulator: Emulator, name: str) -> str | None:
+def marked_version(registry: RegistryClient, name: str) -> str | None:
     """Return the version that is marked as about to be deleted."""
-    del emulator
     try:
         return registry._vertex.find(name, lambda model: registry._vertex.read(model, MARK))[1].version
     except NotFoundError:
@@ -522,7 +522,7 @@ def test_a_model_that_is_created_again_while_its_last_version_is_deleted(
     assert once.done
     there = somebody.get_version(churn, 1)
     assert there.created_at > old.created_at
-    assert holder_of_mark(somebody, emulator, churn) is None
+    assert marked_version(somebody, churn) is None
 
 
 def upload(vertex: ModelServiceClient, parent: str, resource: str, name: str, source: str, *aliases: str) -> None:
@@ -665,7 +665,7 @@ def test_a_mark_that_cannot_be_taken_away(
         registry.delete_version(churn, 1)
     emulator.forget_faults()
     assert f"delete_version({churn!r}, 1)" in caplog.text
-    assert holder_of_mark(registry, emulator, churn) == "1"
+    assert marked_version(registry, churn) == "1"
 
     registry.delete_version(churn, 1)
     with pytest.raises(NotFoundError):
