@@ -288,13 +288,15 @@ class RegistryClient:
             check_source = False
 
         def check() -> None:
-            self._check_directory(registration.source, registration.container.image, asked=check_source)
+            with self._vertex.rpc.uncounted():
+                self._check_directory(registration.source, registration.container.image, asked=check_source)
 
         try:
             if request_id is None:
                 check()
-            registrar = _registration.Registrar(self._vertex, self._promoter, self._new_id)
-            return registrar.register(registration, None if request_id is None else check)
+            with self._verb() as vertex:
+                registrar = _registration.Registrar(vertex, self._promoter, self._new_id)
+                return registrar.register(registration, None if request_id is None else check)
         except InvalidArgumentError as closed:
             if not self._closed or closed.code is not None:
                 raise
@@ -418,8 +420,9 @@ class RegistryClient:
         Raises:
             NotFoundError: There is no such model or version.
         """
-        found = self.get_version(name, version, version_name=version_name)
-        return self._vertex.to_aiplatform(found)
+        self._check_model(name)
+        with self._verb() as vertex:
+            return vertex.to_aiplatform(self.get_version(name, version, version_name=version_name))
 
     def get_version(
         self, name: str, version: str | int = _names.DEFAULT_ALIAS, *, version_name: str | None = None
@@ -442,11 +445,13 @@ class RegistryClient:
                     f"{name!r} has no version {version!r}, nor could it have: a version is its number (3 or '3') or an "
                     "alias (lower-case letters, digits and dashes). A version's name is asked for with version_name=."
                 )
-            return self._vertex.on_model(name, lambda model: self._vertex.read(model, reference))
+            with self._verb() as vertex:
+                return vertex.find(name, lambda model: vertex.read(model, reference))[1]
         if version != _names.DEFAULT_ALIAS:
             raise InvalidArgumentError("Give version or version_name, not both.")
         wanted = _names.check_text("version_name", version_name, 128)
-        return self._vertex.on_model(name, lambda model: self._vertex.read_named(model, wanted))
+        with self._verb() as vertex:
+            return vertex.find(name, lambda model: vertex.read_named(model, wanted))[1]
 
     def list_versions(
         self,
@@ -564,8 +569,9 @@ class RegistryClient:
                 _labels.check_room(labels, _promotion.room(self._managed_by, self._actor))
             return _resources.Change(labels=labels, description=description)
 
-        vertex = self._vertex
-        return vertex.on_model(name, lambda model: vertex.change(model, reference, change, adds=bool(added)))
+        with self._verb() as vertex:
+            model, current = vertex.find(name, lambda model: vertex.read(model, reference))
+            return vertex.change(model, current, change, adds=bool(added))
 
     def set_stage(
         self, name: str, version: str | int, stage: Stage | str, *, archive_existing: bool = False
@@ -594,8 +600,9 @@ class RegistryClient:
             return self.update_version(name, version, stage=chosen)
         self._check_model(name)
         reference = _names.check_reference(version)
-
-        return self._vertex.on_model(name, lambda model: self._promoter.promote(model, reference, chosen))
+        with self._verb() as vertex:
+            model, current = vertex.find(name, lambda model: vertex.read(model, reference))
+            return self._promoter.promote(model, current.version, chosen)
 
     def stage_history(self, name: str) -> list[StageChange]:
         """The changes of stage that can be known from the versions, the newest first.
@@ -658,15 +665,17 @@ class RegistryClient:
     ) -> ModelVersion:
         self._check_model(name)
         reference = _names.check_reference(version)
-        vertex = self._vertex
-        return vertex.on_model(name, lambda model: vertex.merge_aliases(model, reference, add=add, remove=remove))
+        with self._verb() as vertex:
+            model, current = vertex.find(name, lambda model: vertex.read(model, reference))
+            return vertex.merge_aliases(model, current, add=add, remove=remove)
 
     def delete_version(self, name: str, version: str | int) -> None:
         """Delete a version; the last version of a model goes with its model, and that is logged as a warning.
 
-        Where it is the default version, ``default`` moves to the newest other version first, and back if Vertex then
-        refuses to delete it. Vertex has no conditional delete: a version that is uploaded in the moment between the
-        refusal to delete the last version and the deletion of its model goes with the model.
+        If Vertex refuses to delete the default version, ``default`` moves to the newest other version first. It moves
+        back if Vertex still refuses and nobody has moved it since. Before a model is deleted with its last version,
+        that version is marked, and `register_version` waits for the outcome. Other tools don't know the mark, and
+        Vertex has no conditional delete: what they upload in the moment before the model is deleted goes with it.
 
         Raises:
             NotFoundError: There is no such model or version.
@@ -674,8 +683,9 @@ class RegistryClient:
         """
         self._check_model(name)
         reference = _names.check_reference(version)
-        vertex = self._vertex
-        vertex.on_model(name, lambda model: _deletion.delete_version(vertex, model, reference))
+        with self._verb() as vertex:
+            model, current = vertex.find(name, lambda model: vertex.read(model, reference))
+            _deletion.delete_version(vertex, model, current)
 
     # --- models -------------------------------------------------------------------------------------------------------
 
@@ -687,8 +697,8 @@ class RegistryClient:
             ConflictError: Vertex refuses, because a version is deployed.
         """
         self._check_model(name)
-        vertex = self._vertex
-        vertex.on_model(name, lambda model: _deletion.delete_model(vertex, model))
+        with self._verb() as vertex:
+            _deletion.delete_model(vertex, *vertex.find(name, vertex.read_model))
 
     def get_model(self, name: str) -> RegisteredModel:
         """The model of that name.
@@ -698,7 +708,8 @@ class RegistryClient:
             AmbiguousNameError: There are several.
         """
         self._check_model(name)
-        return self._vertex.on_model(name, self._vertex.read_model)
+        with self._verb() as vertex:
+            return vertex.find(name, vertex.read_model)[1]
 
     def list_models(
         self, *, labels: Mapping[str, str] | None = None, limit: int | None = None
@@ -755,8 +766,9 @@ class RegistryClient:
         if description is None and own is None:
             return self.get_model(name)
 
-        vertex = self._vertex
-        return vertex.on_model(name, lambda model: vertex.update_model(model, labels=own, description=description))
+        with self._verb() as vertex:
+            model, current = vertex.find(name, vertex.read_model)
+            return vertex.update_model(model, current, labels=own, description=description)
 
     def duplicates(self) -> dict[str, tuple[str, ...]]:
         """The names that several models bear, each with the resource names of its models, the newest first."""
@@ -780,6 +792,13 @@ class RegistryClient:
             raise InvalidArgumentError(
                 f"{name} is in {given.location}, and this client is for {self._location}. Make one for that location."
             )
+
+    @contextlib.contextmanager
+    def _verb(self) -> Generator[_resources.Resources, None, None]:
+        """Give the models and versions to a verb, whose calls share one budget."""
+        vertex = self._vertex
+        with vertex.rpc.verb():
+            yield vertex
 
     @property
     def _vertex(self) -> _resources.Resources:

@@ -1,11 +1,15 @@
 """Deleting does what is meant, and never more.
 
-``DeleteModelVersion`` is tried first, and a default version's ``default`` moved before, and back if Vertex refuses. A
-model goes with a version only where that was refused and no other version can be found: in the list, by the alias of
-ours that the version uploaded last bears, or by point reads around it, for a list may lag.
+``DeleteModelVersion`` is tried first, and everything else only after Vertex refused it: moving ``default`` to another
+version, or deleting the model with its last version. Both are decided by what is read after the refusal.
 
-A deletion whose answer was lost is verified by a read. What bears the name by then need not be what was meant: the id
-of a model is a function of its name, and somebody may have registered the name anew. It is told by when it was made.
+A model goes with its last version in three steps. One write marks the version with an alias, for those that register
+meanwhile: they wait until the model or the mark is gone. Then the model is searched for other versions once more. Then
+it's deleted. A registration that comes before the search is found by it; one that comes later finds the mark.
+
+A deletion whose answer was lost is verified by a read. What has the name by then need not be what was meant: the id of
+a model is a function of its name, and somebody may have registered the name anew. It's recognized by when it was
+created.
 """
 
 from __future__ import annotations
@@ -13,6 +17,8 @@ from __future__ import annotations
 import contextlib
 import logging
 from typing import TYPE_CHECKING, Any, Final
+
+import attrs
 
 from vertex_registry import _names, _waiting, _wire
 from vertex_registry.errors import (
@@ -25,61 +31,127 @@ from vertex_registry.errors import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Collection, Iterable
 
-    from vertex_registry._records import ModelVersion
+    from vertex_registry._records import ModelVersion, RegisteredModel
     from vertex_registry._resources import Model, Resources
+    from vertex_registry._rpc import Connection
 
 _LOG: Final = logging.getLogger("vertex_registry")
+
+#: The statuses of a refusal that has to do with the state of what is to be deleted.
+_STATE: Final = frozenset({"FAILED_PRECONDITION", "INVALID_ARGUMENT"})
 
 #: How far around a version the last one is looked for, by point reads, before its model is deleted with it.
 _NEIGHBOURS: Final = 8
 
 
-def delete_version(resources: Resources, model: Model, reference: str) -> None:
-    """Delete a version, and its model where it is the last one.
+def delete_version(resources: Resources, model: Model, version: ModelVersion) -> None:
+    """Delete a version, and its model if it's the last one.
+
+    Args:
+        resources: The models and versions.
+        model: The model.
+        version: The version as it was just read.
 
     Raises:
         NotFoundError: There is no such version.
         ConflictError: Vertex refuses.
     """
-    current = resources.read(model, reference)
-    resource = model.at(current.version)
-    moved = current.is_default and _move_default(resources, model, current.version)
+    deletion = _Deletion(resources, model, version)
     try:
-        _delete(
-            resources,
-            "DeleteModelVersion",
-            _wire.delete_version(resource),
-            resource,
-            lambda: _is_there(resources, model, current),
-        )
-    except BaseException as refusal:
-        if resources.rpc.closed:
-            raise  # nothing more can be asked for
-        if moved:
+        deletion.run()
+    except BaseException as error:
+        if deletion.moved_to and not resources.rpc.closed:
             # Who types Ctrl-C does not wait for several tries.
-            _move_back(resources, model, current.version, once=not isinstance(refusal, Exception))
-        if not isinstance(refusal, (ConflictError, InvalidArgumentError, OperationFailedError)):
-            raise
-        if not current.is_default or moved or _has_others(resources, model, current):
-            raise _refused(refusal, resource) from refusal.__cause__
-        _LOG.warning("%s is the last version of its model, which is deleted with it", resource)
-        _delete_model(resources, model, lambda: _is_last(resources, model, current))
+            _move_back(resources, model, version, deletion.moved_to, once=not isinstance(error, Exception))
+        raise
 
 
-def delete_model(resources: Resources, model: Model) -> None:
+@attrs.define
+class _Deletion:
+    """The deletion of one version.
+
+    Attributes:
+        resources: The models and versions.
+        model: The model.
+        version: The version as it was read first.
+        moved_to: The version that ``default`` was moved to.
+    """
+
+    resources: Resources
+    model: Model
+    version: ModelVersion
+    moved_to: str = ""
+
+    def run(self) -> None:
+        """Delete the version, and after a refusal do what it needs: what that is, is read each time."""
+        connection, number = self.resources.rpc, self.version.version
+        budget, tries = connection.budget(), 0
+        known_to_be_free = False  # neither the default version nor the only one, before the last try
+        while (refusal := self._try()) is not None:
+            now = self.resources.look(self.model.resource, number)
+            if now is None or now.created_at != self.version.created_at:
+                return  # somebody else has deleted it
+            others = _others(self.resources, self.model, number)
+            heir = _first_there(self.resources, self.model, others)
+            if heir is None:
+                if _delete_with_model(self.resources, self.model, self.version):
+                    return
+            elif now.is_default:
+                if not self.moved_to:
+                    self.moved_to = _move_default(self.resources, self.model, heir)
+                    known_to_be_free = True
+                    continue
+                self.moved_to = (
+                    ""  # somebody has moved it back, perhaps to delete the other version: wait, and try again
+                )
+            elif known_to_be_free or self._was_free(others):
+                _unmark_if_left(self.resources, self.model, self.version)
+                raise _refused(refusal, self.model.at(number)) from refusal.__cause__
+            else:
+                known_to_be_free = True
+            if not connection.pause(budget, tries):
+                raise _refused(refusal, self.model.at(number)) from refusal.__cause__
+            tries += 1
+
+    def _try(self) -> RegistryError | None:
+        """Delete the version; return what Vertex refused it with because of the state that it's in."""
+        resource = self.model.at(self.version.version)
+
+        def is_there() -> bool:
+            return _is_there(self.resources, self.model, self.version)
+
+        try:
+            _delete(self.resources, "DeleteModelVersion", _wire.delete_version(resource), resource, is_there)
+        except (ConflictError, InvalidArgumentError, OperationFailedError) as refusal:
+            if self.resources.rpc.closed or refusal.code not in _STATE:
+                raise
+            return refusal
+        return None
+
+    def _was_free(self, others: list[str]) -> bool:
+        """Whether it wasn't the default version when it was read first, and an older version exists."""
+        older = [other for other in others if int(other) < int(self.version.version)]
+        return not self.version.is_default and _first_there(self.resources, self.model, older) is not None
+
+
+def delete_model(resources: Resources, model: Model, current: RegisteredModel) -> None:
     """Delete a model with all its versions.
 
+    Args:
+        resources: The models and versions.
+        model: The model.
+        current: The model as it was just read.
+
     Raises:
-        NotFoundError: It is not there.
+        NotFoundError: There is no such model.
         ConflictError: Vertex refuses.
     """
-    meant = resources.read_model(model).created_at
 
     def is_there() -> bool:
         try:
-            return resources.read_model(model).created_at == meant
+            return resources.read_model(model).created_at == current.created_at
         except NotFoundError:
             return False
 
@@ -94,44 +166,133 @@ def _delete_model(resources: Resources, model: Model, is_there: Callable[[], boo
     resources.forget_model(model)
 
 
-def _move_default(resources: Resources, model: Model, version: str) -> bool:
-    """Whether there was another version for ``default`` to move to."""
-    for other in _others(resources, model, version):
-        with contextlib.suppress(NotFoundError):  # a list that lags shows versions that are gone
-            resources.merge_aliases(model, other, add=[_names.DEFAULT_ALIAS])
-            return True
-    return False
+def _delete_with_model(resources: Resources, model: Model, version: ModelVersion) -> bool:
+    """Delete the model with its last version; return False if there is another version, and nothing was deleted."""
+    appeared = False
 
+    def is_last() -> bool:
+        nonlocal appeared
+        others = _others(resources, model, version.version)
+        appeared = _first_there(resources, model, others) is not None
+        # Read last, because the model may have been deleted and created again since.
+        return not appeared and _is_there(resources, model, version)
 
-def _move_back(resources: Resources, model: Model, version: str, *, once: bool) -> None:
-    """Let ``default`` be where it was, if it can be: why nothing was deleted is what the caller is told."""
     try:
-        resources.merge_aliases(model, version, add=[_names.DEFAULT_ALIAS], once=once)
+        _mark(resources, model, version)
+        if is_last():
+            _LOG.warning("%s is the last version of its model, which is deleted with it", model.at(version.version))
+            _delete_model(resources, model, is_last)
+    except BaseException as error:
+        if isinstance(error, NotFoundError):
+            return True  # somebody else has deleted it
+        if not resources.rpc.closed:
+            _unmark(resources, model, version, once=not isinstance(error, Exception))
+        raise
+    # The mark is on a version that stays, or that is another one by now.
+    if appeared or resources.look(model.resource, version.version) is not None:
+        _unmark(resources, model, version, once=False)
+    return not appeared
+
+
+def _mark(resources: Resources, model: Model, version: ModelVersion) -> None:
+    """Let those that register see that a version, and its model, are about to be deleted."""
+    aliases = [_names.DELETING_ALIAS, _names.LIVE_ALIAS]
+    _merge_surely(resources, model, version, add=aliases)
+
+
+def _unmark(resources: Resources, model: Model, version: ModelVersion, *, once: bool) -> None:
+    """Take the mark away; why nothing was deleted is what the caller is told."""
+    try:
+        with resources.rpc.tidying():
+            _merge_surely(resources, model, version, remove=[_names.DELETING_ALIAS], once=once)
+    except NotFoundError:
+        pass  # it was deleted after all
+    except RegistryError as error:
+        _LOG.warning(
+            "%s is still marked as about to be deleted, which makes register_version(%r, ...) wait: %s "
+            "delete_version(%r, %s) deletes the version or takes the mark away.",
+            model.at(version.version),
+            model.name,
+            error,
+            model.name,
+            version.version,
+        )
+
+
+def _unmark_if_left(resources: Resources, model: Model, version: ModelVersion) -> None:
+    """Take away the mark that somebody left on a version who was killed."""
+    with contextlib.suppress(UnavailableError):
+        marked = resources.look(model.resource, _names.DELETING_ALIAS)
+        if marked is not None and marked.version == version.version:
+            _unmark(resources, model, version, once=False)
+
+
+def _merge_surely(
+    resources: Resources,
+    model: Model,
+    version: ModelVersion,
+    *,
+    add: Collection[str] = (),
+    remove: Collection[str] = (),
+    once: bool = False,
+) -> None:
+    """Change aliases that only deletions use, and send it again after a lost answer, as a second time does no harm."""
+    connection = resources.rpc
+    budget, tries = connection.budget(), 0
+    while True:
+        try:
+            resources.merge_aliases(model, version.version, add=add, remove=remove, once=True)
+        except UnavailableError as lost:
+            if once or lost.code == "UNIMPLEMENTED" or not connection.pause(budget, tries, lost.retry_after):
+                raise
+            tries += 1
+        else:
+            return
+
+
+def _move_default(resources: Resources, model: Model, heir: ModelVersion) -> str:
+    """Move ``default`` to another version, and return its number; nothing if that was deleted since."""
+    try:
+        resources.merge_aliases(model, heir, add=[_names.DEFAULT_ALIAS])
+    except NotFoundError:
+        return ""
+    return heir.version
+
+
+def _move_back(resources: Resources, model: Model, version: ModelVersion, moved_to: str, *, once: bool) -> None:
+    """Move ``default`` back from where it was moved to, unless somebody has chosen another default version since."""
+    try:
+        with resources.rpc.tidying():
+            default = resources.look(model.resource, _names.DEFAULT_ALIAS)
+            if default is not None and default.version == moved_to:
+                resources.merge_aliases(model, version.version, add=[_names.DEFAULT_ALIAS], once=once)
     except NotFoundError:
         pass  # it was deleted after all
     except RegistryError as error:
         _LOG.warning(
             "default was moved away from version %s of %r, and could not be moved back: %s "
             "set_default(%r, %s) does it.",
-            version,
+            version.version,
             model.name,
             error,
             model.name,
-            version,
+            version.version,
         )
 
 
 def _others(resources: Resources, model: Model, version: str) -> list[str]:
-    """The numbers of the other versions, the newest first.
+    """Return the numbers of the other versions, the newest first, and of some that a list that lags still shows.
 
-    A list may lag, and a version that it does not show yet must not be deleted with its model: the version that was
-    uploaded last bears an alias of ours, and the neighbourhood of the version and of the last one is looked at
-    version by version.
+    A version that no list shows yet must not be deleted with its model: the version that was uploaded last has aliases
+    of ours, and the numbers around the version and after the last one are read one by one.
     """
     number = int(version)
-    listed = {int(other.version) for other in resources.versions(model)}
-    with contextlib.suppress(NotFoundError):
-        listed.add(int(resources.read(model, _names.NEWEST_ALIAS).version))
+    listed: set[int] = set()
+    with contextlib.suppress(NotFoundError):  # the model is gone
+        listed = {int(_names.version_id(other.version) or 0) for other in resources.versions(model)} - {0}
+    for alias in (_names.NEWEST_ALIAS, _names.LIVE_ALIAS):
+        if (newest := resources.look(model.resource, alias)) is not None:
+            listed |= {int(_names.version_id(newest.version) or 0)} - {0}
     top = max(listed | {number})
     near = {*range(number - _NEIGHBOURS, number + _NEIGHBOURS + 1), *range(top, top + _NEIGHBOURS + 1)}
 
@@ -141,33 +302,16 @@ def _others(resources: Resources, model: Model, version: str) -> list[str]:
     return [str(other) for other in sorted((listed | found) - {number}, reverse=True)]
 
 
-def _has_others(resources: Resources, model: Model, current: ModelVersion) -> bool:
-    """Whether there is another version: one that can be read, for a list that lags shows versions that are gone."""
-    others = _others(resources, model, current.version)
-    return any(resources.look(model.resource, other) is not None for other in others)
+def _first_there(resources: Resources, model: Model, numbers: Iterable[str]) -> ModelVersion | None:
+    """Return the first of some versions that can be read."""
+    looked = (resources.look(model.resource, number) for number in numbers)
+    return next((version for version in looked if version is not None), None)
 
 
 def _is_there(resources: Resources, model: Model, meant: ModelVersion) -> bool:
     """Whether the version that is meant is there still."""
     found = resources.look(model.resource, meant.version)
     return found is not None and found.created_at == meant.created_at
-
-
-def _is_last(resources: Resources, model: Model, meant: ModelVersion) -> bool:
-    """Whether the version that is meant is there still, and its model may go with it.
-
-    Raises:
-        ConflictError: The model has got another version since.
-    """
-    if not _is_there(resources, model, meant):
-        return False
-    if _has_others(resources, model, meant):
-        raise ConflictError(
-            f"{model.at(meant.version)} was not deleted: it was the last version of its model, which was to go with "
-            "it, and has got another one since. Delete it again.",
-            resource=model.at(meant.version),
-        ) from None
-    return True
 
 
 def _delete(  # noqa: C901  # the ways that it can end
@@ -199,7 +343,9 @@ def _delete(  # noqa: C901  # the ways that it can end
             if lost.code == "UNIMPLEMENTED":
                 raise
             again = connection.pause(budget, tries, lost.retry_after)
-            if not is_there():  # looked at last, so that nothing comes between that and another try
+            if not _after(
+                connection, lost, is_there, late=not again
+            ):  # read last, so that nothing comes between it and another try
                 return
             if not again:
                 if operation is not None:
@@ -210,9 +356,18 @@ def _delete(  # noqa: C901  # the ways that it can end
             return
 
 
+def _after(connection: Connection, lost: UnavailableError, is_there: Callable[[], bool], *, late: bool) -> bool:
+    """Return what a read shows after a lost answer; if that isn't answered either, the lost answer is the error."""
+    try:
+        with connection.tidying() if late else contextlib.nullcontext():
+            return is_there()
+    except UnavailableError:
+        raise lost from lost.__cause__
+
+
 def _refused(refusal: RegistryError, resource: str) -> RegistryError:
     """A refusal to delete, in words; what failed for another reason is left as it is."""
-    if refusal.code not in {"FAILED_PRECONDITION", "INVALID_ARGUMENT"}:
+    if refusal.code not in _STATE:
         return refusal
     return ConflictError(
         f"{resource} was not deleted: {refusal} "

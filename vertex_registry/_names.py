@@ -44,6 +44,9 @@ DELETING_ALIAS: Final = "vr-deleting"
 # The mark on a version of a request whose second upload, named by its number, is being removed.
 _REMOVING: Final = "vr-remove-"
 
+#: How many ids a name's series has.
+SERIES: Final = 1000
+
 _RESOURCE: Final = re.compile(r"projects/([^/@\s]+)/locations/([^/@\s]+)/models/([A-Za-z0-9_-]+)", re.ASCII)
 _VERSION_ID: Final = re.compile(r"[1-9][0-9]{0,17}", re.ASCII)
 
@@ -179,7 +182,12 @@ def inherited_aliases(aliases: Iterable[str], request_alias: str) -> list[str]:
 
 def visible_aliases(aliases: tuple[str, ...]) -> tuple[str, ...]:
     """The aliases without those that carry something of ours."""
-    return tuple(alias for alias in aliases if not alias.startswith(_HIDDEN_ALIAS))
+    return tuple(filter(is_visible, aliases))
+
+
+def is_visible(alias: str) -> bool:
+    """Whether an alias is one that callers gave, and carries nothing of ours."""
+    return not alias.startswith(_HIDDEN_ALIAS)
 
 
 def fingerprint(text: str) -> str:

@@ -130,6 +130,7 @@ class RegisteredModel:
         default_version: The number of the version that holds the alias ``default``.
         created_at: When the model was created (UTC).
         updated_at: When the model was last changed (UTC).
+        etag: Vertex's mark of this state of the model.
     """
 
     name: str
@@ -140,6 +141,7 @@ class RegisteredModel:
     default_version: str
     created_at: dt.datetime
     updated_at: dt.datetime
+    etag: str = ""
 
 
 @attrs.frozen(kw_only=True)

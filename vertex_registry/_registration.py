@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING, Any, Final
 import attrs
 
 from vertex_registry import _labels, _names, _stages, _waiting, _wire
+from vertex_registry._records import ModelVersion
 from vertex_registry._resources import Change, Found, Model, overtaken, without
 from vertex_registry._stages import Stage
 from vertex_registry.errors import (
@@ -45,7 +46,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 
     from vertex_registry._promotion import Promoter
-    from vertex_registry._records import ModelVersion, ServingContainer
+    from vertex_registry._records import RegisteredModel, ServingContainer
     from vertex_registry._resources import Resources
     from vertex_registry._waiting import Budget
 
@@ -157,7 +158,7 @@ class Registrar:
                 for what was registered before is given, whatever has become of its artifact. None where it is new.
         """
         self._labels_of(registration, seen=())  # they fit, with all that is ours, or nothing is uploaded
-        model, base = self._locate(registration, unlisted=check_source is not None)
+        model, base = self._locate(registration)
         if check_source is not None:
             found: Found | None = None
             if model is not None:
@@ -177,43 +178,26 @@ class Registrar:
 
     # --- before the upload --------------------------------------------------------------------------------------------
 
-    def _locate(self, registration: Registration, *, unlisted: bool = False) -> tuple[Model | None, int]:
+    def _locate(self, registration: Registration) -> tuple[Model | None, int]:
         """Return the model that the name means, if there is one, and the number that a new version is later than.
 
         What was remembered or listed is read before anything is uploaded to it: it may have been deleted or renamed.
         """
-        budget, tries = self.resources.rpc.budget(), 0
-        model = self.resources.known(registration.name) or self.resources.listed(registration.name)
-        while True:
-            if model is None and unlisted:
-                model = self.resources.by_id(registration.name)
-            if model is None:
-                return None, 0
-            try:
-                return model, self._base(model, registration)
-            except NotFoundError:
-                self.resources.forget(registration.name)
-                found = self.resources.listed(registration.name)
-                if found == model and not self.resources.rpc.pause(budget, tries):
-                    raise
-                tries += 1
-                model = found
+        try:
+            model, newest = self.resources.find(registration.name, self._newest)
+        except NotFoundError:
+            if _names.parse_model_name(registration.name) is not None:
+                raise
+            return None, 0
+        return model, self._base_of(model, newest)
 
-    def _base(self, model: Model, registration: Registration) -> int:
-        """Return the number of a version that is there before the request is looked for; a lower one does no harm.
+    def _newest(self, model: Model) -> ModelVersion | RegisteredModel:
+        """Return the version of a model that was uploaded last, or the model if only other tools have uploaded."""
+        return self.resources.look(model.resource, _names.NEWEST_ALIAS) or self.resources.read_model(model)
 
-        Raises:
-            NotFoundError: The model is gone, or has another name by now.
-        """
-        newest = self.resources.look(model.resource, _names.NEWEST_ALIAS)
-        name = self.resources.read_model(model).name if newest is None else newest.name
-        if name != registration.name and _names.parse_model_name(registration.name) is None:
-            raise NotFoundError(
-                f"The model that was called {registration.name!r} is called {name!r} by now, and no other one has the "
-                "name yet. Try again later.",
-                resource=model.resource,
-            )
-        if newest is not None:
+    def _base_of(self, model: Model, newest: ModelVersion | RegisteredModel) -> int:
+        """Return the number of a version that is there before the request is looked for; a lower one does no harm."""
+        if isinstance(newest, ModelVersion):
             return int(newest.version)
         # Only other tools have uploaded to the model, or the version that was uploaded last was deleted.
         return max((int(version.version) for version in self.resources.versions(model)), default=0)
@@ -272,7 +256,7 @@ class Registrar:
                 with _looking(registration, resource, refused):
                     bearer = self._await_model(registration, resource, race, waits)
                     same = bearer is not None and bearer.name == registration.name
-                    base = self._known_base(bearer, registration) if bearer is not None and same else 0
+                    base = self._known_base(bearer) if bearer is not None and same else 0
                     made = self.resources.find_version(resource, registration.alias) if same else None
                 waits += _LOOKS
                 if bearer is None:
@@ -355,10 +339,10 @@ class Registrar:
                 return bearer
         return None
 
-    def _known_base(self, model: Model, registration: Registration) -> int:
+    def _known_base(self, model: Model) -> int:
         """Return the number of a version that is there, or 0, which is lower than any."""
         try:
-            return self._base(model, registration)
+            return self._base_of(model, self._newest(model))
         except NotFoundError:
             return 0
 
@@ -396,7 +380,7 @@ class Registrar:
         if model is None:
             return None, 0
         with _looking(registration, resource, lost):
-            base = self._known_base(model, registration)
+            base = self._known_base(model)
             return self.resources.find_version(resource, registration.alias), base
 
     # --- one version for each request ---------------------------------------------------------------------------------

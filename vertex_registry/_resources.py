@@ -1,11 +1,18 @@
 """The models and versions at Vertex: found by their names, read, and changed.
 
-**A name is looked up once.** What it was found to mean is remembered until it is not there any more. It is looked for
-in the list of models first and then, because a list may lag, under the ids of the name's series (see ``_names``).
+**A name is proved before anything is changed.** What it was found to mean is remembered, but every read shows the
+display name: if it's another one, or the model is gone, the name is looked up again (`Resources.find`). It's looked for
+in the list of models first and then, because a list may lag, under the ids of the name's series (see ``_names``). What
+a list shows is proved by a read as well. A full resource name means that very model, whatever it's called.
+
+**A list ends.** A repeated page token is an error, and so are many pages in a row without anything new on them.
 
 **A change is read, made, and written under the etag of the read**, and begun anew where somebody else was faster. How
 a stale etag is refused is not documented. ABORTED asks for another try from the read on (AIP-154, google.rpc.Code), and
 is given it. FAILED_PRECONDITION may mean something that no try mends, unless another etag shows that it was a change.
+
+**A lost change of aliases is looked into.** Aliases have no etag. After a lost answer the change is sent again only if
+the versions concerned are unchanged since before the first try; what somebody has moved since stays where it is.
 
 **Labels lie in two layers,** the model's and the version's, and every read shows both in one. What is to be written on
 a version is worked out from all of them; only where that does not fit is it found out which are the version's own. What
@@ -14,16 +21,23 @@ the model's labels hide of what was written is an error, for a read would never 
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import attrs
 
 from vertex_registry import _labels, _names, _waiting, _wire
-from vertex_registry.errors import AmbiguousNameError, ConflictError, InvalidArgumentError, NotFoundError
+from vertex_registry.errors import (
+    AmbiguousNameError,
+    ConflictError,
+    InvalidArgumentError,
+    NotFoundError,
+    UnavailableError,
+)
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Generator, Iterator, Mapping
+    from collections.abc import Callable, Collection, Generator, Iterable, Iterator, Mapping
 
     from vertex_registry._records import ModelVersion, RegisteredModel
     from vertex_registry._rpc import Connection
@@ -34,12 +48,33 @@ T = TypeVar("T")
 _WINDOW: Final = 32
 
 
+#: How many pages of a list in a row may show nothing new.
+_EMPTY_PAGES: Final = 1000
+
+#: How many of the models that share a name an error names.
+_SHOWN: Final = 10
+
+#: How many models a name is found to mean in a row before it's given up.
+_MOVES: Final = 10
+
+#: How many ids of a name's series in a row are free before no later one is looked at: a model may keep a later id when
+#: those before it were renamed and deleted.
+_FREE: Final = 3
+
+
 @attrs.frozen
 class Model:
-    """A model that a name was found to mean."""
+    """A model that a name was found to mean.
+
+    Attributes:
+        resource: Its resource name.
+        name: Its display name.
+        given: Whether the caller named it by its resource name, and not by its display name.
+    """
 
     resource: str
     name: str
+    given: bool = False
 
     def at(self, reference: str) -> str:
         """The resource name of its version of that number or alias."""
@@ -84,23 +119,64 @@ class Resources:
 
     # --- finding a model ----------------------------------------------------------------------------------------------
 
-    def on_model(self, name: str, act: Callable[[Model], T]) -> T:
-        """What an action on the model of that name gives; a name that was remembered wrongly is looked up once more."""
-        remembered = self.known(name)
-        if remembered is None:
-            return act(self._find(name))
-        try:
-            return act(remembered)
-        except NotFoundError:
-            self.forget(name)
-            found = self._find(name)
-            if found.resource == remembered.resource:
-                raise
-            return act(found)
+    def find(self, name: str, read: Callable[[Model], T]) -> tuple[Model, T]:
+        """Return the model that a name means, and what a read of it returns, which proves it.
 
-    def known(self, name: str) -> Model | None:
-        """The model that the name was found to mean before."""
-        return self._known.get(name)
+        A model that was renamed or deleted since the name was looked up isn't the one that's meant: the name is looked
+        up again. Nothing may be changed by the read, because it may be done on several models.
+
+        Args:
+            name: The display name of the model, or its resource name.
+            read: What reads the model, its versions, or one of them.
+
+        Raises:
+            NotFoundError: There is no such model, or the read finds nothing in it.
+        """
+        gone: set[str] = set()
+        while True:
+            remembered = self._known.get(name)
+            if remembered is not None and remembered.resource in gone:
+                remembered = None
+            model = remembered or self._look_up(name, gone)
+            try:
+                found = read(model)
+            except NotFoundError:
+                if model.given:
+                    self.forget(name)
+                    if remembered is not None:
+                        self._look_up(name, gone)  # says it, if the model is gone
+                    raise
+                if self._is_called(name, model):
+                    raise
+            else:
+                if _shows(found, model) or self._is_called(name, model):
+                    return model if model is remembered else self.remember(name, model), found
+            self.forget(name)
+            gone.add(model.resource)
+            if len(gone) >= _MOVES:
+                raise UnavailableError(
+                    f"The name {name!r} was found to mean {_MOVES} models in a row that didn't exist or had other "
+                    "names when they were read. Call it again.",
+                    resource=name,
+                )
+
+    def verified(self, name: str) -> Model | None:
+        """Return the model that a name means, proved by a read just now; None if there is none.
+
+        Raises:
+            NotFoundError: A resource name was given, and there is no such model.
+        """
+        try:
+            return self.find(name, self.read_model)[0]
+        except NotFoundError:
+            if _names.parse_model_name(name) is not None:
+                raise
+            return None
+
+    def _is_called(self, name: str, model: Model) -> bool:
+        """Whether a model exists and has that name now."""
+        now = self.peek(model.resource)
+        return now is not None and now.name == name
 
     def remember(self, name: str, model: Model) -> Model:
         """The model, which the name means from now on."""
@@ -118,35 +194,39 @@ class Resources:
         with self._lock:
             self._known = {name: known for name, known in self._known.items() if known.resource != model.resource}
 
-    def _find(self, name: str) -> Model:
-        """The model that the name means, found by its name, or by its id where lists lag behind."""
-        if (model := self.listed(name) or self.by_id(name)) is None:
+    def _look_up(self, name: str, gone: Collection[str]) -> Model:
+        """Return the model that the name means, by a list or by its id, but none of those that are known to be gone."""
+        if (given := _names.parse_model_name(name)) is not None:
+            return self._named_in_full(name, given)
+        if (model := self._listed(name, gone) or self._by_id(name, gone)) is None:
             raise NotFoundError(
-                f"There is no model {name!r} in {self.parent}. register_version({name!r}, ...) makes one; "
-                "list_models() shows those that are there.",
+                f"There is no model {name!r} in {self.parent}. register_version({name!r}, ...) creates one; "
+                "list_models() shows those that exist.",
                 resource=name,
             )
-        return self.remember(name, model)
+        return model
 
-    def listed(self, name: str) -> Model | None:
-        """The model that the name means as far as a list tells; a resource name is looked at."""
-        if (given := _names.parse_model_name(name)) is not None:
-            return self.remember(name, self._named_in_full(name, given))
+    def _listed(self, name: str, gone: Collection[str]) -> Model | None:
+        """Return the model that the name means as far as a list tells."""
 
         def request(parent: str, token: str) -> Any:
             return _wire.models_named(parent, name, token)
 
-        found = self._pages("ListModels", self.parent, request, _wire.read_models)
-        bearers = [model for model in found if model.name == name]
-        if len(bearers) > 1:
-            candidates = tuple(model.resource_name for model in bearers)
+        found = self._pages("ListModels", self.parent, request, _wire.read_models, _resource_of)
+        pairs = [(model, self._model_of(model)) for model in found if model.name == name]
+        pairs = [(record, model) for record, model in pairs if model.resource not in gone]
+        if len(pairs) > 1:
+            # A list that lags shows models under names that they no longer have.
+            pairs = [(record, model) for record, model in pairs if self._is_called(name, model)]
+        if len(pairs) > 1:
+            candidates = tuple(record.resource_name for record, _ in pairs)
+            shown = ", ".join(candidates[:_SHOWN]) + (", ..." if len(candidates) > _SHOWN else "")
             raise AmbiguousNameError(
-                f"{len(bearers)} models bear the name {name!r}: {', '.join(candidates)}. "
-                "Name one by its full resource name.",
+                f"{len(pairs)} models have the name {name!r}: {shown}. Name one by its full resource name.",
                 resource=name,
                 candidates=candidates,
             )
-        return self._model_of(bearers[0]) if bearers else None
+        return pairs[0][1] if pairs else None
 
     def _named_in_full(self, name: str, given: _names.ModelName) -> Model:
         own = f"{self.parent}/models/{given.model_id}"
@@ -156,24 +236,36 @@ class Resources:
         answered = _names.parse_model_name(model.resource_name)
         if given.project != self.project and (answered is None or answered.project != given.project):
             raise self._another_project(name)
-        return self._model_of(model)
+        return attrs.evolve(self._model_of(model), given=True)
 
     def _another_project(self, name: str) -> InvalidArgumentError:
         return InvalidArgumentError(
             f"{name} is in another project, and this client is for {self.project}. Make one for that project."
         )
 
-    def by_id(self, name: str) -> Model | None:
-        """The model of that name that has an id of the name's series, if there is one."""
-        if _names.parse_model_name(name) is not None:
-            return None
-        number = 0
-        while (model := self.peek(self.resource_of(name, number))) is not None and model.name != name:
-            number += 1  # a model that was given another name keeps its id
-        return model
+    def _by_id(self, name: str, gone: Collection[str]) -> Model | None:
+        """Return the model of that name that has an id of the name's series, if there is one."""
+        number = free = 0
+        while free < _FREE:
+            model = self.peek(self.resource_of(name, number))
+            if model is not None and model.name == name and model.resource not in gone:
+                return model
+            free = free + 1 if model is None else 0  # a model that was renamed keeps its id
+            number += 1
+        return None
 
     def resource_of(self, name: str, number: int) -> str:
-        """The resource name that a new model of that name is given: the first of its series, or a later one."""
+        """Return the resource name that a new model of that name is given: the first of its series, or a later one.
+
+        Raises:
+            UnavailableError: The series ends before that number.
+        """
+        if number >= _names.SERIES:
+            raise UnavailableError(
+                f"The first {number} ids that a model named {name!r} may have all belong to models with other names. "
+                "Delete some of those, or choose another name.",
+                resource=name,
+            )
         return f"{self.parent}/models/{_names.model_id(name, number)}"
 
     def peek(self, resource: str) -> Model | None:
@@ -226,7 +318,11 @@ class Resources:
 
     def listed_aliases(self, model: Model) -> dict[int, tuple[str, ...]]:
         """Return all aliases of each version that the list shows, by its number."""
-        return dict(self._pages("ListModelVersions", model.resource, _wire.versions, _wire.read_listed_aliases))
+        return dict(
+            self._pages(
+                "ListModelVersions", model.resource, _wire.versions, _wire.read_listed_aliases, lambda one: str(one[0])
+            )
+        )
 
     def read_named(self, model: Model, version_name: str) -> ModelVersion:
         """The newest version that was registered under that version name.
@@ -256,30 +352,39 @@ class Resources:
 
     def versions(self, model: Model) -> list[ModelVersion]:
         """All versions, the newest first, whatever order they came in."""
-        found = self._pages("ListModelVersions", model.resource, _wire.versions, _wire.read_versions)
-        return sorted(found, key=lambda version: int(version.version), reverse=True)
+        found = self._pages("ListModelVersions", model.resource, _wire.versions, _wire.read_versions, _resource_of)
+        return sorted(found, key=_number_of, reverse=True)
 
     def models(self) -> Iterator[RegisteredModel]:
         """All models, the newest first, page by page."""
-        return self._pages("ListModels", self.parent, _wire.models, _wire.read_models)
+        return self._pages("ListModels", self.parent, _wire.models, _wire.read_models, _resource_of)
 
     def every_version(self, name: str | None) -> Generator[list[ModelVersion], None, None]:
         """The versions of a model; or of every model, in order, over a window of calls under way at once."""
         if name is not None:
-            yield self.on_model(name, self.versions)
+            with self.rpc.verb():
+                _, listed = self.find(name, self.versions)
+            yield listed
             return
 
         def versions(model: RegisteredModel) -> list[ModelVersion]:
             try:
-                return self.versions(self._model_of(model))
+                with self.rpc.verb():
+                    return self.versions(self._model_of(model))
             except NotFoundError:
                 return []  # it was deleted since it was listed
 
-        yield from _waiting.ahead(versions, self.models(), _WINDOW)
+        most = self.rpc.operation_budget()  # a list of models may have no end
+        for listed in _waiting.ahead(versions, self.models(), _WINDOW):
+            if most.left() <= 0:
+                raise _endless("ListModelVersions", self.parent)
+            start = self.rpc.now()
+            yield listed
+            most.leave_out(self.rpc.now() - start)
 
     def running(self, resource: str) -> Iterator[Any]:
         """The operations of a model that are still running, page by page."""
-        return self._pages("ListOperations", resource, _wire.operations, _wire.read_running)
+        return self._pages("ListOperations", resource, _wire.operations, _wire.read_running, lambda one: str(one.name))
 
     def to_aiplatform(self, version: ModelVersion) -> Any:
         """The version as a ``Model`` of Google's SDK."""
@@ -291,23 +396,63 @@ class Resources:
         resource: str,
         request: Callable[[str, str], Any],
         read: Callable[[Any], tuple[list[T], str]],
+        key: Callable[[T], str],
     ) -> Iterator[T]:
-        """What a list holds, page by page, each asked for when it is needed and with a budget of its own."""
+        """Yield what a list holds, each entry once, page by page as it's needed.
+
+        A page takes its time from the verb that runs, or else has a budget of a call. What a page took that showed
+        something new and isn't the last one doesn't count for the verb, up to the budget of an operation in all: a long
+        list takes long.
+
+        Raises:
+            UnavailableError: The list doesn't end, or a page wasn't answered in time.
+        """
         token = ""
+        tokens, seen = {token}, set[str]()
+        empty, most, spent = 0, self.rpc.operation_budget().seconds, 0.0
+        budget = self.rpc.budget()
         while True:
-            page, token = read(self.rpc.call(rpc, request(resource, token), resource))
-            yield from page
+            start = self.rpc.now()
+            page, token = read(self.rpc.call(rpc, request(resource, token), resource, budget))
+            took = self.rpc.now() - start
+            new = [entry for entry in page if key(entry) not in seen]
+            seen.update(map(key, new))
+            spent += took
+            empty = 0 if new else empty + 1
+            if token and new:
+                budget.leave_out(took)
+            yield from new
             if not token:
                 return
+            if token in tokens or empty >= _EMPTY_PAGES or spent >= most:
+                raise _endless(rpc, resource)
+            tokens.add(token)
+            if new:
+                budget = self.rpc.budget()  # another one, unless a verb shares its own
 
     # --- changing -----------------------------------------------------------------------------------------------------
 
     def change(
-        self, model: Model, reference: str, change: Callable[[ModelVersion], Change], *, adds: bool = False
+        self,
+        model: Model,
+        reference: str | ModelVersion,
+        change: Callable[[ModelVersion], Change],
+        *,
+        adds: bool = False,
     ) -> ModelVersion:
-        """Read, change, write with the etag; from the beginning where somebody else was faster."""
+        """Read, change, write with the etag; start over if somebody else was faster.
+
+        An alias is read once: the version that has it then is the one that is changed, wherever the alias goes.
+
+        Args:
+            model: The model.
+            reference: The number or alias of the version, or the version as it was just read.
+            change: What to write, given the version as it is.
+            adds: Whether the change adds metadata.
+        """
         budget = self.rpc.budget()
-        version = self.read(model, reference)
+        version = self.read(model, reference) if isinstance(reference, str) else reference
+        number = version.version
         tries = 0
         while True:
             try:
@@ -315,7 +460,7 @@ class Resources:
             except ConflictError as conflict:
                 if conflict.code is None:
                     raise  # it is ours: another try would be hidden as well
-                fresh = self.read(model, reference)
+                fresh = self.read(model, number)
                 if not overtaken(conflict, version, fresh) or not self.rpc.pause(budget, tries):
                     raise
                 version = fresh
@@ -335,33 +480,128 @@ class Resources:
         return written if change.labels is None else _as_written(written, change.labels, version.labels, model)
 
     def update_model(
-        self, model: Model, *, labels: Mapping[str, str] | None, description: str | None
+        self, model: Model, current: RegisteredModel, *, labels: Mapping[str, str] | None, description: str | None
     ) -> RegisteredModel:
-        """The model, with these labels of its own and this description; None leaves as it is."""
-        request = _wire.update_model(model.resource, labels=labels, description=description)
-        return _wire.read_model(self.rpc.call("UpdateModel", request, model.resource))
+        """Replace the labels of a model itself and its description, and return it; None leaves as it is.
+
+        Args:
+            model: The model.
+            current: The model as it was just read.
+            labels: Its own labels.
+            description: Its description.
+
+        Raises:
+            ConflictError: Somebody else changed it, and whether this change happened before can't be known.
+        """
+        budget = self.rpc.budget()
+        tries = 0
+        while True:
+            request = _wire.update_model(model.resource, labels=labels, description=description, etag=current.etag)
+            try:
+                return _wire.read_model(self.rpc.call("UpdateModel", request, model.resource, once=True))
+            except ConflictError as conflict:
+                again = self.rpc.pause(budget, tries)
+                now = self.read_model(model)
+                if not again or not (conflict.code == "ABORTED" or now.etag != current.etag):
+                    raise
+            except UnavailableError as lost:
+                if lost.code == "UNIMPLEMENTED":
+                    raise
+                again = self.rpc.pause(budget, tries, lost.retry_after)
+                now = self._after(lost, lambda: self.read_model(model), late=not again)
+                if now.etag != current.etag:
+                    if description in {None, now.description} and (labels or {}).items() <= now.labels.items():
+                        return now
+                    raise _changed_since(model.resource, "UpdateModel", "it") from lost
+                if not again:
+                    raise
+            current = now
+            tries += 1
 
     def merge_aliases(
         self,
         model: Model,
-        reference: str,
+        reference: str | ModelVersion,
         *,
         add: Collection[str] = (),
         remove: Collection[str] = (),
         once: bool = False,
     ) -> ModelVersion:
-        """The version of that number or alias, with some aliases and without others; with ``once`` it is tried once."""
+        """Give aliases to a version and take others from it, and return it.
+
+        After a lost answer it's sent again only if nothing has changed since before the first try on the versions that
+        had the aliases then. An alias that somebody has moved since stays where it is.
+
+        Args:
+            model: The model.
+            reference: The number or alias of the version, or the version as it was just read.
+            add: The aliases to add; one that another version has moves here.
+            remove: The aliases to remove.
+            once: Send it once, whatever the answer, and without the reads that sending it again needs.
+
+        Raises:
+            NotFoundError: There is no such version.
+            ConflictError: The answer was lost, and somebody has changed one of the aliases since.
+        """
         # "The version ID must be explicit" in the name, so that an alias is resolved first.
-        number = _names.version_id(reference) or self.read(model, reference).version
-        if not add and not remove:
-            return self.read(model, number)
+        if isinstance(reference, str) and (not once or _names.version_id(reference) is None):
+            reference = self.read(model, reference)
+        number = reference if isinstance(reference, str) else reference.version
         resource = model.at(number)
         request = _wire.merge_aliases(resource, add=add, remove=remove)
+        if isinstance(reference, str) or once:
+            return _wire.read_version(self.rpc.call("MergeVersionAliases", request, resource, once=True))
+        if not add and not remove:
+            return reference
+        return self._merge_aliases(model, reference, request, add=add, remove=remove)
+
+    def _merge_aliases(
+        self, model: Model, version: ModelVersion, request: Any, *, add: Collection[str], remove: Collection[str]
+    ) -> ModelVersion:
+        number, resource = version.version, model.at(version.version)
+        before = self._holders(model, version, [*add, *remove])
+        budget = self.rpc.budget()
+        tries = 0
+        while True:
+            try:
+                return _wire.read_version(self.rpc.call("MergeVersionAliases", request, resource))
+            except NotFoundError:
+                self.read(model, number)  # says it in better words
+                raise
+            except UnavailableError as lost:
+                if lost.code in {"UNIMPLEMENTED", "RESOURCE_EXHAUSTED"}:
+                    raise  # it was refused
+                again = self.rpc.pause(budget, tries, lost.retry_after)
+
+                def look() -> tuple[ModelVersion, dict[str, ModelVersion | None]]:
+                    target = self.read(model, number)
+                    return target, self._holders(model, target, [*add, *remove])
+
+                target, now = self._after(lost, look, late=not again)
+                where = {alias: holder and holder.version for alias, holder in now.items()}
+                if all(where[alias] == number for alias in add) and all(where[alias] != number for alias in remove):
+                    return target
+                if target.etag != version.etag or any(_mark(now[alias]) != _mark(before[alias]) for alias in now):
+                    names = ", ".join(repr(alias) for alias in now if _names.is_visible(alias)) or "an alias"
+                    raise _changed_since(resource, "MergeVersionAliases", names) from lost
+                if not again:
+                    raise
+                tries += 1
+
+    def _holders(self, model: Model, version: ModelVersion, aliases: Iterable[str]) -> dict[str, ModelVersion | None]:
+        """Return which version of a model has each of the aliases, given one of the versions as it was just read."""
+        return {alias: version if alias in version.aliases else self.look(model.resource, alias) for alias in aliases}
+
+    def _after(self, lost: UnavailableError, look: Callable[[], T], *, late: bool) -> T:
+        """Return what a look finds after a lost answer; if there's no answer to that either, the first is the error.
+
+        One that comes late, when there is no time for another try, has a small budget of its own.
+        """
         try:
-            return _wire.read_version(self.rpc.call("MergeVersionAliases", request, resource, once=once))
-        except NotFoundError:
-            self.read(model, number)  # says it in better words
-            raise
+            with self.rpc.tidying() if late else contextlib.nullcontext():
+                return look()
+        except UnavailableError:
+            raise lost from lost.__cause__
 
     # --- the two layers of labels -------------------------------------------------------------------------------------
 
@@ -411,6 +651,44 @@ class Resources:
         shown = _labels.read({key: written.labels[key] for key in keys & written.labels.keys()}).metadata
         theirs = {key for key, value in shown.items() if _labels.same(value, version.metadata[key])}
         return attrs.evolve(without(version, theirs), etag=written.etag)
+
+
+def _resource_of(record: ModelVersion | RegisteredModel) -> str:
+    """Return what tells the entries of a list apart."""
+    return record.resource_name
+
+
+def _number_of(version: ModelVersion) -> int:
+    """Return a version's number to sort by; 0 if a server gave it none."""
+    return int(_names.version_id(version.version) or 0)
+
+
+def _shows(found: Any, model: Model) -> bool:
+    """Whether everything that was read of a model shows the name that it was found by."""
+    records = found if isinstance(found, list) else [found]
+    return model.given or (bool(records) and all(record.name == model.name for record in records))
+
+
+def _mark(version: ModelVersion | None) -> tuple[str, str] | None:
+    """Return what changes with each change of a version."""
+    return None if version is None else (version.version, version.etag)
+
+
+def _changed_since(resource: str, rpc: str, what: str) -> ConflictError:
+    return ConflictError(
+        f"The answer of {rpc} on {resource} was lost, and somebody else has changed {what} since, so that it can't be "
+        "known whether the change was made. Nothing was sent again: read it, and repeat the change if need be.",
+        resource=resource,
+        code="ABORTED",
+    )
+
+
+def _endless(rpc: str, resource: str) -> UnavailableError:
+    return UnavailableError(
+        f"{rpc} on {resource} doesn't end: a page came again, many pages in a row had nothing new, or the time for a "
+        "whole list was used up. Ask whoever runs the service; Retry(operations=...) sets that time.",
+        resource=resource,
+    )
 
 
 def overtaken(conflict: ConflictError, before: ModelVersion | None, now: ModelVersion | None) -> bool:

@@ -1,11 +1,12 @@
 """The only network code: connect, call, wait.
 
 Google's client sets neither a deadline nor a retry on any of these methods. Both are set here, from one table: every
-try has a deadline, every call a budget that its tries and the waits between them share, and what is sent again on
-which answer stands beside it. A read is sent again whatever went wrong on the way. A write is sent again when a second
-time does no harm: updates carry an etag or say the same thing twice, aliases are set and not added up. An upload and a
-delete are never sent again from here: whether one that was not answered well has happened is for the caller of this
-module to find out.
+try has a deadline, and what is sent again on which answer stands beside it. A read is sent again whatever went wrong on
+the way, an update too, because it carries an etag. Aliases have no etag: whether a lost move happened is for the caller
+of this module to find out, as with an upload and a delete.
+
+All calls of a verb share one budget with the waits between them (`Connection.verb`). A call isn't started once the
+budget is used up, so that a verb ends at most a second later. What waits for an operation has a budget of its own.
 
 Whatever Google's libraries raise is translated here, and nowhere else. What the messages hold is not looked at here,
 but for operations, which are waited for.
@@ -16,8 +17,10 @@ from __future__ import annotations
 import contextlib
 import json
 import logging
+import math
 import os
 import time
+from contextvars import ContextVar
 from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, Any, Final, NoReturn
 
@@ -74,6 +77,15 @@ _NEVER: Final[frozenset[str]] = frozenset()
 #: The seconds that an answer from far away is given, however little is left of what a call or a wait may take.
 _MOMENT: Final = 1.0
 
+#: The seconds after its timeout in which Google's transport has said what went wrong with a request.
+_LEEWAY: Final = 0.1
+
+#: The seconds that tidying up may take after a verb has failed, so that nothing is left half done for want of time.
+_TIDYING: Final = 10.0
+
+#: The connection and the budget of the verb that runs in this thread, or that this thread works for.
+_VERB: Final[ContextVar[tuple[Connection, _waiting.Budget] | None]] = ContextVar("verb", default=None)
+
 
 @attrs.frozen
 class Method:
@@ -100,7 +112,7 @@ METHODS: Final[Mapping[str, Method]] = {
     "ListModels": Method("list_models", _LOST | _REFUSED, 30.0, "aiplatform.models.list"),
     "ListModelVersions": Method("list_model_versions", _LOST | _REFUSED, 30.0, "aiplatform.models.list"),
     "UpdateModel": Method("update_model", _LOST | _REFUSED, 30.0, "aiplatform.models.update"),
-    "MergeVersionAliases": Method("merge_version_aliases", _LOST | _REFUSED, 30.0, "aiplatform.models.update"),
+    "MergeVersionAliases": Method("merge_version_aliases", _REFUSED, 30.0, "aiplatform.models.update"),
     "DeleteModel": Method("delete_model", _NEVER, 60.0, "aiplatform.models.delete"),
     "DeleteModelVersion": Method("delete_model_version", _NEVER, 60.0, "aiplatform.models.delete"),
     "GetOperation": Method("get_operation", _LOST | _REFUSED, 20.0, "aiplatform.models.get"),
@@ -273,8 +285,55 @@ class Connection:
         """The account that it acts as, where the credentials know it; those of a machine do after the first call."""
         return principal(self._credentials)
 
+    @contextlib.contextmanager
+    def verb(self) -> Iterator[None]:
+        """Let all calls inside share one budget; inside another verb of this connection, that verb's budget."""
+        if self._verb_budget() is not None:
+            yield
+            return
+        with self._sharing(_waiting.Budget(self._retry, self._retry.calls)):
+            yield
+
+    @contextlib.contextmanager
+    def tidying(self) -> Iterator[None]:
+        """Let the calls inside share a small budget of their own, even after that of the verb is used up."""
+        with self._sharing(_waiting.Budget(self._retry, min(self._retry.calls, _TIDYING))):
+            yield
+
+    @contextlib.contextmanager
+    def uncounted(self) -> Iterator[None]:
+        """Don't count the time that passes inside: what happens there has a budget of its own."""
+        start = self._retry.clock()
+        try:
+            yield
+        finally:
+            self.leave_out(self._retry.clock() - start)
+
+    def leave_out(self, seconds: float) -> None:
+        """Don't count these seconds, which have just passed, for the verb that runs."""
+        if (shared := self._verb_budget()) is not None:
+            shared.leave_out(seconds)
+
+    def now(self) -> float:
+        """Return the time on the clock that budgets are measured with."""
+        return self._retry.clock()
+
+    @contextlib.contextmanager
+    def _sharing(self, budget: _waiting.Budget) -> Iterator[None]:
+        token = _VERB.set((self, budget))
+        try:
+            yield
+        finally:
+            _VERB.reset(token)
+
+    def _verb_budget(self) -> _waiting.Budget | None:
+        current = _VERB.get()
+        return None if current is None or current[0] is not self else current[1]
+
     def budget(self, seconds: float | None = None) -> _waiting.Budget:
-        """A fresh budget: that many seconds, or those of a call."""
+        """Return a fresh budget of that many seconds; without a number that of the verb, or else that of a call."""
+        if seconds is None and (shared := self._verb_budget()) is not None:
+            return shared
         return _waiting.Budget(self._retry, self._retry.calls if seconds is None else seconds)
 
     def operation_budget(self) -> _waiting.Budget:
@@ -282,12 +341,16 @@ class Connection:
         return _waiting.Budget(self._retry, self._retry.operations)
 
     def pause(self, budget: _waiting.Budget, tries: int, at_least: float = 0.0) -> bool:
-        """Wait before the next of several tries, longer after each; False, at once, where the budget has no room."""
+        """Wait before the next of several tries, longer after each; return False, at once, if the budget has no room.
+
+        What waits out of another budget than the verb's, for an operation, doesn't count for the verb.
+        """
         seconds = max(at_least, _waiting.longest(self._retry, tries + 1) * self._retry.random())
         if seconds >= budget.left():
             return False
         _LOG.info("another try in %.2f s", seconds)
-        self._sleep(seconds)
+        with contextlib.nullcontext() if budget is self._verb_budget() else self.uncounted():
+            self._sleep(seconds)
         return True
 
     def call(
@@ -299,7 +362,7 @@ class Connection:
             rpc: A key of ``METHODS``.
             request: The request.
             resource: What it is about, for the log and for errors.
-            budget: What its tries and waits come out of; a fresh one where none is given.
+            budget: What its tries and waits come out of. Defaults to that of the verb that runs, or else a fresh one.
             once: Send it once, whatever the answer.
 
         Raises:
@@ -307,6 +370,12 @@ class Connection:
         """
         method = METHODS[rpc]
         budget = budget or self.budget()
+        if budget.left() <= 0:
+            raise UnavailableError(
+                f"{rpc} on {resource} was not sent: the {budget.seconds:g} s for all calls of this verb are used up. "
+                "What was done before stays. Call it again to finish it; Retry(calls=...) sets the limit.",
+                resource=resource,
+            )
 
         def again(failure: BaseException) -> bool:
             if once or self._closed or not isinstance(failure, _CallError):
@@ -361,7 +430,8 @@ class Connection:
     def wait(self, operation: operations_pb2.Operation, look: Callable[[str], Any], budget: _waiting.Budget) -> Any:
         """The operation when it is done.
 
-        It is looked at at once, and then after each further fifth of the time that it has taken.
+        It's polled at once, and then after each further fifth of the time that it has taken. The time that this takes
+        doesn't count for the verb that waits.
 
         Args:
             operation: The operation as it was last seen.
@@ -375,7 +445,9 @@ class Connection:
         name = operation.name
         while not operation.done:
             within = self.budget(min(self._retry.calls, max(_MOMENT, budget.left())))
+            start = self._retry.clock()
             operation = self.call("GetOperation", look(name), name, within)
+            self.leave_out(self._retry.clock() - start)  # not of one that fails: who looks again does so in a loop
             if operation.done:
                 break
             seconds = min(max(0.05, budget.spent() / 5), self._retry.most, budget.left())
@@ -385,7 +457,8 @@ class Connection:
                     "makes will be there when it is done. Retry(operations=...) sets how long to wait.",
                     resource=name,
                 )
-            self._sleep(seconds)
+            with self.uncounted():
+                self._sleep(seconds)
         if operation.HasField("error"):
             code = _OF_NUMBER.get(operation.error.code, "UNKNOWN")
             ended = "was cancelled" if code == "CANCELLED" else f"failed with {code}"
@@ -406,7 +479,9 @@ class Connection:
             send = getattr(self._client, method.call)
             with _translated():
                 metadata = self._metadata(rpc)
-                answer = self._ask(lambda: send(request=request, retry=None, timeout=timeout, metadata=metadata))
+                answer = self._ask(
+                    lambda: send(request=request, retry=None, timeout=timeout, metadata=metadata), timeout
+                )
         except _CallError as failure:
             outcome = failure.code
             raise
@@ -419,14 +494,20 @@ class Connection:
             return next(answer.pages)  # Google's pager would ask for the further pages out of our sight
         return getattr(answer, "operation", answer)
 
-    def _ask(self, send: Callable[[], Any]) -> Any:
-        """The answer. A channel that is closed ends its calls; of requests over HTTP it is the waiting that ends."""
+    def _ask(self, send: Callable[[], Any], timeout: float) -> Any:
+        """Return the answer. Closing a channel ends its calls; of requests over HTTP it's the waiting that ends.
+
+        Over HTTP the timeout is for each part of the answer. The wait for the whole of it ends then as well.
+        """
         if not self._endpoint.rest:
             return send()
         outcomes: SimpleQueue[Callable[[], Any]] = SimpleQueue()
         with self._waking(outcomes):
             _waiting.begin(send, outcomes, "vertex-registry-rest")
-            outcome = _waiting.get(outcomes)
+            try:
+                outcome = _waiting.get(outcomes, timeout + _LEEWAY)
+            except Empty:
+                raise _CallError("DEADLINE_EXCEEDED", "The answer was not complete in time") from None
         return outcome()
 
     def _sleep(self, seconds: float) -> None:
@@ -586,14 +667,21 @@ def _of_google(error: google_exceptions.GoogleAPICallError) -> _CallError:
             details = list(body.get("details") or ())
     hint = max((_delay(detail) for detail in details), default=0.0)
     with contextlib.suppress(Exception):  # a call over gRPC has no headers, and a header may hold a date
-        hint = max(hint, float(error.response.headers.get("Retry-After", 0)))
+        hint = max(hint, _seconds(error.response.headers.get("Retry-After", 0)))
     return _CallError(code, message, hint=hint)
 
 
 def _delay(detail: Any) -> float:
     if isinstance(detail, error_details_pb2.RetryInfo):
-        return float(detail.retry_delay.ToTimedelta().total_seconds())
+        return _seconds(detail.retry_delay.seconds + detail.retry_delay.nanos / 1e9)
     if isinstance(detail, dict) and str(detail.get("@type", "")).endswith("google.rpc.RetryInfo"):
-        with contextlib.suppress(ValueError):
-            return float(str(detail.get("retryDelay", "0s")).removesuffix("s"))
+        return _seconds(str(detail.get("retryDelay", "0s")).removesuffix("s"))
+    return 0.0
+
+
+def _seconds(told: Any) -> float:
+    """Return a number of seconds that a server told, or 0 if it isn't one: a header may hold a date."""
+    with contextlib.suppress(ValueError, TypeError, OverflowError):
+        seconds = float(told)
+        return 0.0 if math.isnan(seconds) else max(0.0, seconds)
     return 0.0

@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import _thread
 import contextlib
+import contextvars
 import functools
 import math
 import threading
@@ -39,7 +40,7 @@ _LOOK_UP: Final = 0.1
 
 
 class Budget:
-    """What is left of a number of seconds."""
+    """A number of seconds that several calls share."""
 
     def __init__(self, retry: Retry, seconds: float) -> None:
         self.seconds = seconds
@@ -47,8 +48,12 @@ class Budget:
         self._start = retry.clock()
 
     def spent(self) -> float:
-        """The seconds since it began."""
+        """Return the seconds since it began, without those that don't count."""
         return self._clock() - self._start
+
+    def leave_out(self, seconds: float) -> None:
+        """Don't count these seconds, which have passed since it began."""
+        self._start += seconds
 
     def left(self) -> float:
         """The seconds that are left; never less than none."""
@@ -84,11 +89,13 @@ def sleep(seconds: float) -> None:
 def begin(work: Callable[[], T], outcomes: SimpleQueue[Callable[[], T]], name: str) -> None:
     """Do something in a thread of that name, which then puts into the queue what gives its result, or raises its error.
 
-    After Ctrl-C nobody waits for it any more.
+    The thread has a copy of the caller's context variables, and with it the budget of the caller's verb. After Ctrl-C
+    nobody waits for it any more.
     """
+    context = contextvars.copy_context()
 
     def do() -> None:
-        outcomes.put(_outcome(work))
+        outcomes.put(_outcome(functools.partial(context.run, work)))
 
     threading.Thread(target=do, name=name, daemon=True).start()
 

@@ -97,7 +97,7 @@ def update_version(
 
 
 def update_model(
-    name: str, *, labels: Mapping[str, str] | None = None, description: str | None = None
+    name: str, *, labels: Mapping[str, str] | None = None, description: str | None = None, etag: str = ""
 ) -> model_service.UpdateModelRequest:
     """Replace the model's own labels or its description."""
     fields: dict[str, Any] = {}
@@ -105,7 +105,7 @@ def update_model(
         fields["labels"] = dict(labels)
     if description is not None:
         fields["description"] = description
-    return _update(name, fields, "")
+    return _update(name, fields, etag)
 
 
 def merge_aliases(
@@ -234,6 +234,7 @@ def _model(message: Any) -> RegisteredModel:
         default_version=message.version_id,
         created_at=_moment(message.create_time),
         updated_at=_moment(message.update_time),
+        etag=message.etag,
     )
 
 

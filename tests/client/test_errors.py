@@ -43,6 +43,7 @@ def test_the_docs_show_what_is_sent_again(rpc: str) -> None:
     method = _rpc.METHODS[rpc]
     again = {
         _rpc._LOST | _rpc._REFUSED: "any lost answer, RESOURCE_EXHAUSTED",
+        _rpc._REFUSED: "RESOURCE_EXHAUSTED, a lost answer only if nothing has changed since",
         _rpc._NEVER: "nothing, before it was looked for",
     }[method.again]
 

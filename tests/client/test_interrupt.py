@@ -115,7 +115,8 @@ def test_while_threads_ask_for_it(emulator: Emulator, transport: str, rpc: str, 
             registry.register_version("churn", "gs://models/churn/1")
         registry.register_version("fraud", "gs://models/fraud/1")
     if rpc == "GetModel":
-        emulator.fail(rpc, delay=0.0001, times=2)  # the version and the newest one
+        emulator.fail("DeleteModelVersion", "FAILED_PRECONDITION")  # after which the other versions are looked for
+        emulator.fail(rpc, delay=0.0001, times=4)  # the version before and after that, and the newest ones
     emulator.fail(rpc, "UNAVAILABLE", times=100)
 
     said = interrupt(emulator.grpc if transport == "grpc" else emulator.rest, "sent again in", call)
