@@ -274,7 +274,7 @@ class RegistryClient:
             request_id=identity,
         )
         room = _promotion.room(self._managed_by, self._actor, version_name)
-        _labels.check_room(_labels.write({}, metadata=registration.metadata), room)
+        _labels.check_room(_labels.write({}, metadata=registration.metadata, room=room), room)
         if local is not None:
             uri = self._send(local, name, staging, registration.container.image)
             registration = attrs.evolve(registration, source=uri)
@@ -552,9 +552,10 @@ class RegistryClient:
             if not added and not removed and chosen is None:
                 return _resources.Change(labels=None, description=description)
             notes = {} if chosen is None else self._promoter.notes(chosen, current)
-            labels = _labels.write(current.labels, metadata=added, remove=removed, notes=notes)
+            room = self._promoter.room() if added else {}
+            labels = _labels.write(current.labels, metadata=added, remove=removed, notes=notes, room=room)
             if added:
-                _labels.check_room(labels, _promotion.room(self._managed_by, self._actor))
+                _labels.check_room(labels, room)
             return _resources.Change(labels=labels, description=description)
 
         vertex = self._vertex

@@ -360,7 +360,12 @@ class Registrar:
             notes |= self.promoter.notes(registration.stage, None, seen=seen)
         there = () if current is None else current.metadata
         metadata = {key: value for key, value in registration.metadata.items() if key not in there}
-        return _labels.write({} if current is None else current.labels, metadata=metadata, notes=notes)
+        return _labels.write(
+            {} if current is None else current.labels,
+            metadata=metadata,
+            notes=notes,
+            room=self.promoter.room(registration.version_name),
+        )
 
     def _change_beside(
         self, model: Model, registration: Registration, seen: Iterable[dt.datetime | None], current: ModelVersion

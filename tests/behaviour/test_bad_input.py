@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import attrs
 import pytest
 
+from tests.behaviour.noise import noise
 from vertex_registry import (
     AuthenticationError,
     InvalidArgumentError,
@@ -293,8 +294,8 @@ MISTAKES = (
         InvalidArgumentError,
         "Vertex allows 64",
         (
-            lambda r, n, s: r.register_version(n, s, metadata={f"key-{number}": "x" for number in range(64)}),
-            lambda r, n, s: r.register_version(n, s, metadata={f"key-{number}": "x" for number in range(60)}),
+            lambda r, n, s: r.register_version(n, s, metadata=noise(64)),
+            lambda r, n, s: r.register_version(n, s, metadata=noise(60)),
         ),
     ),
     Mistake(
