@@ -453,13 +453,13 @@ def _depth(document: str) -> int:
     """Return how deep lists and dicts are nested in a JSON text, without going so deep."""
     deepest = depth = 0
     inside = False
-    for token in _TOKEN.findall(document):
-        if token == '"':
+    for mark in _TOKEN.findall(document):
+        if mark == '"':
             inside = not inside
-        elif not inside and token in "[{":
+        elif not inside and mark in "[{":
             depth += 1
             deepest = max(deepest, depth)
-        elif not inside and token in "]}":
+        elif not inside and mark in "]}":
             depth -= 1
     return deepest
 

@@ -20,7 +20,13 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 import attrs
 
 from vertex_registry import _labels, _names, _waiting, _wire
-from vertex_registry.errors import AmbiguousNameError, ConflictError, InvalidArgumentError, NotFoundError
+from vertex_registry.errors import (
+    AmbiguousNameError,
+    ConflictError,
+    InvalidArgumentError,
+    NotFoundError,
+    RegistryError,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Generator, Iterator, Mapping
@@ -113,12 +119,47 @@ class Resources:
     def _find(self, name: str) -> Model:
         """The model that the name means, found by its name, or by its id where lists lag behind."""
         if (model := self.listed(name) or self.by_id(name)) is None:
-            raise NotFoundError(
-                f"There is no model {name!r} in {self.parent}. register_version({name!r}, ...) makes one; "
-                "list_models() shows those that are there.",
-                resource=name,
-            )
+            raise self._no_model(name)
         return self.remember(name, model)
+
+    def _no_model(self, name: str) -> NotFoundError:
+        """Return the error of a name that no model has, with the names that may have been meant."""
+        missing = f"There is no model {name!r} in {self.parent}."
+        try:
+            if (meant := self._of_id(name)) is not None:
+                return NotFoundError(
+                    f"{missing} The model with that id is called {meant.name!r}; its full resource name is "
+                    f"{meant.resource!r}. Give one of the two.",
+                    resource=name,
+                )
+            page = self.rpc.call("ListModels", _wire.models(self.parent, ""), self.parent, once=True)
+            close = _names.close_names(name, (model.name for model in _wire.read_models(page)[0]))
+        except RegistryError:  # that there is no such model is known, and is what the caller asked
+            close = []
+        hint = (
+            f"Did you mean {' or '.join(map(repr, close))}? list_models() shows all models."
+            if close
+            else f"register_version({name!r}, ...) creates one; list_models() shows those that exist."
+        )
+        return NotFoundError(f"{missing} {hint}", resource=name)
+
+    def _of_id(self, name: str) -> Model | None:
+        """Return the model that has the name as its id, if there is one and the name looks like an id."""
+        return self.peek(f"{self.parent}/models/{name}") if _names.looks_like_id(name) else None
+
+    def refuse_id(self, name: str) -> None:
+        """Refuse the id of a model in place of its name, before a second model is created under it.
+
+        Raises:
+            InvalidArgumentError: No model has that name, and one has that id.
+        """
+        if self.known(name) is not None or self.listed(name) is not None:
+            return
+        if (meant := self._of_id(name)) is not None and meant.name != name:
+            raise InvalidArgumentError(
+                f"{name!r} is the id of the model {meant.name!r}, and not the name of a model. To register a version "
+                f"of it, give {meant.name!r} or its full resource name, {meant.resource!r}."
+            )
 
     def listed(self, name: str) -> Model | None:
         """The model that the name means as far as a list tells; a resource name is looked at."""

@@ -16,6 +16,7 @@ from __future__ import annotations
 import contextlib
 import json
 import logging
+import math
 import os
 import time
 from queue import Empty, SimpleQueue
@@ -36,7 +37,6 @@ from google.api_core.gapic_v1.client_info import ClientInfo
 from google.cloud.aiplatform_v1.services.model_service import ModelServiceClient
 from google.cloud.aiplatform_v1.services.model_service.transports.grpc import ModelServiceGrpcTransport
 from google.cloud.aiplatform_v1.services.model_service.transports.rest import ModelServiceRestTransport
-from google.protobuf import json_format
 from google.rpc import error_details_pb2
 
 from vertex_registry import _waiting
@@ -519,8 +519,13 @@ def _remedy(endpoint: Endpoint, failure: _CallError) -> str:
     return "Retry(calls=...) sets how long to go on trying."
 
 
+#: How much of a server's message an error repeats.
+_LONGEST: Final = 2000
+
+
 def _sentence(message: str) -> str:
-    text = " ".join(message.split()) or "no reason was given"
+    text = "".join(letter if letter.isprintable() else " " for letter in message[:_LONGEST])
+    text = " ".join(text.split()) or "no reason was given"
     return text if text.endswith((".", "!", "?")) else f"{text}."
 
 
@@ -561,7 +566,9 @@ def _translated() -> Iterator[None]:
         raise _CallError("UNAVAILABLE", reason(error)) from error
     except (google_exceptions.GoogleAPIError, grpc.RpcError) as error:
         raise _CallError("UNKNOWN", str(error)) from error
-    except (ValueError, TypeError, AttributeError, json_format.Error) as error:
+    except (MemoryError, _CallError):
+        raise
+    except Exception as error:
         # What Google's client trips over when something on the way answers in Google's place.
         raise _CallError("UNKNOWN", f"The answer is not one that Vertex gives: {type(error).__name__}") from error
 
@@ -586,14 +593,20 @@ def _of_google(error: google_exceptions.GoogleAPICallError) -> _CallError:
             details = list(body.get("details") or ())
     hint = max((_delay(detail) for detail in details), default=0.0)
     with contextlib.suppress(Exception):  # a call over gRPC has no headers, and a header may hold a date
-        hint = max(hint, float(error.response.headers.get("Retry-After", 0)))
+        hint = max(hint, _seconds(error.response.headers.get("Retry-After", 0)))
     return _CallError(code, message, hint=hint)
+
+
+def _seconds(told: Any) -> float:
+    """Return the seconds that a server asks to wait; what isn't a number of seconds is none."""
+    seconds = float(told)
+    return seconds if math.isfinite(seconds) and seconds > 0 else 0.0
 
 
 def _delay(detail: Any) -> float:
     if isinstance(detail, error_details_pb2.RetryInfo):
-        return float(detail.retry_delay.ToTimedelta().total_seconds())
+        return _seconds(detail.retry_delay.seconds + detail.retry_delay.nanos / 1e9)
     if isinstance(detail, dict) and str(detail.get("@type", "")).endswith("google.rpc.RetryInfo"):
         with contextlib.suppress(ValueError):
-            return float(str(detail.get("retryDelay", "0s")).removesuffix("s"))
+            return _seconds(str(detail.get("retryDelay", "0s")).removesuffix("s"))
     return 0.0

@@ -119,7 +119,8 @@ def test_latest(registry: RegistryClient, churn: str, name: Text) -> None:
     """The latest version is the newest, or the newest in a stage; where there is none it is None."""
     assert numbers([registry.latest_version(churn), registry.latest_version(churn, stage="Staging")]) == [12, 12]
     assert registry.latest_version(churn, stage=Stage.PRODUCTION) is None
-    assert registry.latest_version(name()) is None
+    with pytest.raises(NotFoundError, match="There is no model"):
+        registry.latest_version(name())
     for verb in (registry.latest_version, registry.stage_history):
         with pytest.raises(InvalidArgumentError, match="not NoneType"):
             verb(None)  # type: ignore[arg-type]  # every model's is no model's

@@ -167,9 +167,7 @@ def test_texts_stay_labels_where_there_is_room() -> None:
     assert texts.items() <= many.items()
 
 
-@given(
-    st.integers(0, 90), st.dictionaries(LABEL_TEXT.filter(bool) | TEXT, VALUES, max_size=90), st.data()
-)
+@given(st.integers(0, 90), st.dictionaries(LABEL_TEXT.filter(bool) | TEXT, VALUES, max_size=90), st.data())
 def test_what_fits_nested_fits_flat(count: int, metadata: dict[str, Any], data: st.DataObject) -> None:
     """Whatever fits packed under one key fits under keys of its own, with the room for a stage."""
     metadata |= {f"k{number}": data.draw(VALUES) for number in range(count)} if count % 3 == 0 else {}
@@ -189,7 +187,7 @@ def test_what_fits_nested_fits_flat(count: int, metadata: dict[str, Any], data: 
 def test_what_others_wrote_is_not_packed(
     labels: dict[str, str], metadata: dict[str, Any], notes: dict[str, str]
 ) -> None:
-    """A label that an update doesn't name, and that isn't escaped by us, stays letter for letter, however full it is."""
+    """A label that an update doesn't name, and that we didn't escape, stays letter for letter, however full it is."""
     labels = {key: label for key, label in labels.items() if not key.startswith("vr-pack")}
     try:
         changed = _labels.write(labels, metadata=metadata, notes=notes, room=ROOM)
