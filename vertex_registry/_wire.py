@@ -200,12 +200,14 @@ def _update(name: str, fields: Mapping[str, Any], etag: str) -> model_service.Up
 
 def _readable(read: Callable[[Any], T], messages: Iterable[Any]) -> list[T]:
     """Return a record of each message, without those that can't be one: the others aren't lost for them."""
-    records = []
+    records, odd = [], []
     for message in messages:
         try:
             records.append(read(message))
         except UnavailableError as error:
-            _LOG.warning("An entry of a list is left out. %s", error)
+            odd.append(error)
+    if odd:
+        _LOG.warning("%d entries of a list can't be read, and are left out. The first: %s", len(odd), odd[0])
     return records
 
 
