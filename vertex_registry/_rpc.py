@@ -597,16 +597,17 @@ def _of_google(error: google_exceptions.GoogleAPICallError) -> _CallError:
     return _CallError(code, message, hint=hint)
 
 
-def _seconds(told: Any) -> float:
-    """Return the seconds that a server asks to wait; what isn't a number of seconds is none."""
-    seconds = float(told)
-    return seconds if math.isfinite(seconds) and seconds > 0 else 0.0
-
-
 def _delay(detail: Any) -> float:
     if isinstance(detail, error_details_pb2.RetryInfo):
         return _seconds(detail.retry_delay.seconds + detail.retry_delay.nanos / 1e9)
     if isinstance(detail, dict) and str(detail.get("@type", "")).endswith("google.rpc.RetryInfo"):
-        with contextlib.suppress(ValueError):
-            return _seconds(str(detail.get("retryDelay", "0s")).removesuffix("s"))
+        return _seconds(str(detail.get("retryDelay", "0s")).removesuffix("s"))
+    return 0.0
+
+
+def _seconds(told: Any) -> float:
+    """Return a number of seconds that a server told, or 0 if it isn't one: a header may hold a date."""
+    with contextlib.suppress(ValueError, TypeError, OverflowError):
+        seconds = float(told)
+        return 0.0 if math.isnan(seconds) else max(0.0, seconds)
     return 0.0

@@ -38,8 +38,8 @@ BUCKET = "gs://vr-test-artifacts"
 
 UNSEEN = (
     "tab\there", "line\nbreak", "zero\u200bwidth", "join\u200der", "\ufeffmark", "right\u202eleft", "soft\u00ad",
-    " before", "after ", "\u3000wide", "no\u00a0break", "\u3164", "bell\x07", "delete\x7f", "next\x85line", "line\u2028",
-    "tag\U000e0041", "selected\ufe0f",
+    " before", "after ", "\u3000wide", "no\u00a0break", "\u3164", "bell\x07", "delete\x7f", "next\x85line",
+    "line\u2028", "tag\U000e0041", "selected\ufe0f",
 )  # fmt: skip
 
 ELSEWHERE = (
