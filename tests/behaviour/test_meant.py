@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from google.cloud.aiplatform_v1.types import Model
@@ -26,7 +26,8 @@ pytestmark = pytest.mark.local("Nothing but the test's own models may be suggest
 def uploaded(vertex: ModelServiceClient, parent: str, name: str, source: str) -> str:
     """Upload a model with Google's own client, and return its full resource name."""
     model = Model(display_name=name, artifact_uri=source, container_spec={"image_uri": "us-docker.pkg.dev/a/b/c"})
-    return str(vertex.upload_model(parent=parent, model=model).result().model).partition("@")[0]
+    operation: Any = vertex.upload_model(parent=parent, model=model)
+    return str(operation.result().model).partition("@")[0]
 
 
 @pytest.mark.parametrize(
