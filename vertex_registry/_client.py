@@ -250,6 +250,7 @@ class RegistryClient:
             OperationFailedError, OperationTimeoutError: Vertex could not make the version, or is still at it.
         """
         self._check_model(name)
+        _names.check_new_name(name)
         identity = self._new_id() if request_id is None else _names.check_text("request_id", request_id, 512)
         if version_name is not None:
             _names.check_text("version_name", version_name, 128)
@@ -281,7 +282,10 @@ class RegistryClient:
             shared=request_id is not None,
         )
         room = _promotion.room(self._managed_by, self._actor, version_name)
-        _labels.check_room(_labels.write({}, metadata=registration.metadata), room)
+        _labels.check_room(_labels.write({}, metadata=registration.metadata, room=room), room)
+        if _names.looks_like_id(name):
+            with self._verb() as vertex:
+                vertex.refuse_id(name)
         if local is not None:
             uri = self._send(local, name, staging, registration.container.image)
             registration = attrs.evolve(registration, source=uri)
@@ -328,6 +332,7 @@ class RegistryClient:
             UnavailableError: There was no usable answer within the time budget.
         """
         self._check_model(name)
+        _names.check_new_name(name)
         staging = self._staging(staging_bucket)
         if (local := _local(source, staging)) is None:
             _names.check_source(_text_of(source))
@@ -350,7 +355,7 @@ class RegistryClient:
             UnavailableError: There was no usable answer within the time budget.
         """
         self._check_open()
-        if isinstance(uri, str) and uri and "://" not in uri:
+        if isinstance(uri, str) and uri and "://" not in uri and _names.meant_uri(uri) is None:
             raise InvalidArgumentError(f"{uri!r} is not in Cloud Storage: 'gs://bucket/directory' is.")
         return self._files.download(_names.check_source(uri), destination)
 
@@ -443,7 +448,7 @@ class RegistryClient:
             if (reference := _names.version_reference(version)) is None:
                 raise NotFoundError(
                     f"{name!r} has no version {version!r}, nor could it have: a version is its number (3 or '3') or an "
-                    "alias (lower-case letters, digits and dashes). A version's name is asked for with version_name=."
+                    "alias (letters, digits and dashes). A version's name is asked for with version_name=."
                 )
             with self._verb() as vertex:
                 return vertex.find(name, lambda model: vertex.read(model, reference))[1]
@@ -511,16 +516,21 @@ class RegistryClient:
         return _first(most, found())
 
     def latest_version(self, name: str, *, stage: Stage | str | None = None) -> ModelVersion | None:
-        """The newest version of a model, or the newest in a stage; None where there is no such version or model.
+        """Return the newest version of a model, or the newest in a stage.
+
+        Args:
+            name: The model's name.
+            stage: Only versions in that stage. Defaults to every version.
+
+        Returns:
+            The version, or None if the model has no such version.
 
         Raises:
-            InvalidArgumentError: The name can be no model's, or there is no such stage; nothing was sent.
+            InvalidArgumentError: No model can have that name, or there is no such stage; nothing was sent.
+            NotFoundError: There is no such model. The message suggests names that are close.
         """
         self._check_model(name)
-        try:
-            return next(self.list_versions(name, stage=stage, limit=1), None)
-        except NotFoundError:
-            return None
+        return next(self.list_versions(name, stage=stage, limit=1), None)
 
     def update_version(
         self,
@@ -564,9 +574,10 @@ class RegistryClient:
             if not added and not removed and chosen is None:
                 return _resources.Change(labels=None, description=description)
             notes = {} if chosen is None else self._promoter.notes(chosen, current)
-            labels = _labels.write(current.labels, metadata=added, remove=removed, notes=notes)
+            room = self._promoter.room() if added else {}
+            labels = _labels.write(current.labels, metadata=added, remove=removed, notes=notes, room=room)
             if added:
-                _labels.check_room(labels, _promotion.room(self._managed_by, self._actor))
+                _labels.check_room(labels, room)
             return _resources.Change(labels=labels, description=description)
 
         with self._verb() as vertex:
@@ -644,7 +655,7 @@ class RegistryClient:
             InvalidArgumentError: An alias could be none, or is ``default``, which some version always holds.
             NotFoundError: There is no such model or version.
         """
-        removed = [_names.check_alias(alias) for alias in _strings("aliases", aliases)]
+        removed = [_names.check_alias_to_remove(alias) for alias in _strings("aliases", aliases)]
         if _names.DEFAULT_ALIAS in removed:
             raise InvalidArgumentError(
                 "The alias 'default' cannot be taken away, for a model always has a default version. "
@@ -943,6 +954,8 @@ def _version() -> str:
 
 def _local(source: str | os.PathLike[str], staging: str | None) -> _storage.LocalDirectory | None:
     """The folder that is to be uploaded, or None where the source is in Cloud Storage, or cannot be uploaded."""
+    if isinstance(source, str) and _names.meant_uri(source) is not None and not os.path.exists(source):  # noqa: PTH110
+        return None  # `check_source` says how to write it
     if isinstance(source, os.PathLike) or (isinstance(source, str) and source and "://" not in source):
         return None if staging is None else _storage.scan(source)
     return None

@@ -12,6 +12,12 @@ digits, dashes and underscores. Metadata is any JSON object. It goes into labels
   ``vr-pack-N-(N-1)``. Each part begins with a digest of the whole. Vertex merges a model's labels into its versions',
   and a part that was left there by something else is noticed, because its digest is another.
 
+Each value has a label of its own as long as there's room for all of them. When there isn't, as many as necessary are
+packed, numbers and other escaped values first.
+
+Anybody can write labels, so reading is linear in what it reads, and a pack of more than ``MAX_PACKED`` bytes is neither
+written nor read: its parts are plain labels then.
+
 Labels that others wrote are metadata as well, and read back as what they are. An update leaves the label of every key
 that it does not name as it stands, letter for letter. Our own texts (*notes*: the stage, a version's name) lie beside
 the metadata under keys that metadata cannot take, and are escaped and packed in the same way.
@@ -31,7 +37,9 @@ import math
 import re
 import zlib
 from collections.abc import Mapping
+from operator import itemgetter
 from typing import TYPE_CHECKING, Any, Final
+from urllib.parse import unquote_to_bytes
 
 import attrs
 
@@ -49,6 +57,9 @@ MAX_CHARACTERS: Final = 63
 #: How deep lists and dicts may lie in each other, the metadata itself included.
 MAX_DEPTH: Final = 100
 
+#: How many bytes of JSON a pack holds. Deflate can make 2 MB of 60 labels, and Python 50 MB of that.
+MAX_PACKED: Final = 64 * 1024
+
 MANAGED_BY: Final = "managed_by"
 VERSION_NAME: Final = "vr-version-name"
 REQUEST: Final = "vr-request"
@@ -63,9 +74,10 @@ _KEY: Final = re.compile(r"[a-z][a-z0-9_-]{0,62}", re.ASCII)
 _VALUE: Final = re.compile(r"[a-z0-9_-]{0,63}", re.ASCII)
 _PLAIN: Final = frozenset("abcdefghijklmnopqrstuvwxyz0123456789-")
 _ESCAPED: Final = re.compile(r"(?:[a-z0-9-]|_[0-9a-f]{2})*", re.ASCII)
+_PACK: Final = "vr-pack-"
 _PART_KEY: Final = re.compile(r"vr-pack-([1-9][0-9]?)-(0|[1-9][0-9]?)", re.ASCII)
-_STRING: Final = re.compile(r'"(?:[^"\\]|\\.)*"')
-_BRACKET: Final = re.compile(r"[\[\]{}]")
+# What decides how deep a JSON text is. No match can fail halfway, so a search is linear.
+_TOKEN: Final = re.compile(r'\\.|["\[\]{}]', re.DOTALL)
 _DIGEST: Final = 8
 _PART: Final = MAX_CHARACTERS - _DIGEST
 
@@ -84,18 +96,20 @@ class Content:
 
 
 def read(labels: Mapping[str, str]) -> Content:
-    """What the labels say; there are no labels that it fails on."""
+    """Return what the labels say, with the keys in order. There are no labels that this fails on."""
     packed = _unpack(labels)
-    content = Content(metadata={}, notes={})
-    for key, value in labels.items():
+    metadata: dict[str, Any] = {}
+    notes: dict[str, str] = {}
+    for key, value in sorted(labels.items()):
         if key in NOTES:
             text = _unescape(value)
-            content.notes[key] = text if isinstance(text, str) else value
+            notes[key] = text if isinstance(text, str) else value
         elif not packed.parts or not _PART_KEY.fullmatch(key):
-            content.metadata[key] = _unescape(value) if value.startswith(_MARK) else value
-    content.metadata.update(packed.metadata)
-    content.notes.update(packed.notes)
-    return content
+            metadata[key] = _unescape(value) if value.startswith(_MARK) else value
+    notes.update(packed.notes)
+    if packed.metadata:
+        metadata = dict(sorted({**metadata, **packed.metadata}.items(), key=itemgetter(0)))
+    return Content(metadata=metadata, notes=notes)
 
 
 def write(
@@ -105,10 +119,18 @@ def write(
     remove: Iterable[str] = (),
     notes: Mapping[str, str | None] | None = None,
     free: Collection[str] = (),
+    room: Mapping[str, str | None] | None = None,
 ) -> dict[str, str]:
-    """The labels, changed: metadata and notes merged in, the keys to remove taken out, all else as it stands.
+    """Return the labels with a change merged in; everything that the change doesn't name stays as it is.
 
-    A note that is None is taken out. Metadata under the keys that are to be free is packed, whatever it is.
+    Args:
+        labels: The labels as they are.
+        metadata: Metadata to set.
+        remove: Keys of metadata to take out.
+        notes: Notes to set; None takes a note out.
+        free: Keys whose metadata is packed, whatever it is.
+        room: Notes that have to fit later. Metadata is packed to keep that room if that's possible. `check_room` says
+            whether it was.
 
     Raises:
         InvalidArgumentError: The metadata is not a JSON object, or is larger than Vertex's labels.
@@ -131,12 +153,15 @@ def write(
             large_notes[key] = text
         else:
             kept[key] = label
+    flat = set()
     for key, value in metadata.items():
         if (label := _label(value)) is None or not is_free_key(key) or key in free:
             large[key] = value
         else:
             kept[key] = label
+            flat.add(key)
 
+    kept, large = _spread(kept, large, large_notes, flat, room or {})
     parts = _pack(large, large_notes)
     _check_budget(kept, parts, large)
     return {**kept, **parts}
@@ -279,26 +304,40 @@ def _label(value: object) -> str | None:
 
 
 def _json(value: object) -> bytes:
-    return json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "surrogatepass")
+    return _ENCODER.encode(value).encode("utf-8", "surrogatepass")
 
 
 def _escape(value: object) -> str:
-    return _MARK + "".join(
-        chr(byte) if chr(byte) in _PLAIN else f"_{byte:02x}" for byte in _json(value)
-    )  # fmt: skip
+    return _MARK + "".join(map(_LETTERS.__getitem__, _json(value)))
 
 
 def _unescape(label: str) -> Any:
-    """The value that was escaped, or the label itself where it was not written by us."""
+    """Return the value that was escaped, or the label itself if it isn't one of ours."""
     body = label.removeprefix(_MARK)
     if len(label) > MAX_CHARACTERS or not label.startswith(_MARK) or not _ESCAPED.fullmatch(body):
         return label
     try:
-        raw = bytes.fromhex(re.sub(r"[a-z0-9-]|_(..)", lambda m: m[1] or f"{ord(m[0]):02x}", body))
-        value = json.loads(raw.decode("utf-8", "surrogatepass"))
+        raw = unquote_to_bytes(body.replace("_", "%"))
+        value = _DECODER.decode(raw.decode("utf-8", "surrogatepass"))
         return value if _escape(value) == label else label
     except ValueError:
         return label
+
+
+def _finite(number: str) -> float:
+    if not math.isfinite(value := float(number)):
+        raise ValueError(number)
+    return value
+
+
+def _refuse(constant: str) -> float:
+    """Refuse NaN and Infinity, which Python reads and JSON doesn't have."""
+    raise ValueError(constant)
+
+
+_LETTERS: Final = tuple(chr(byte) if chr(byte) in _PLAIN else f"_{byte:02x}" for byte in range(256))
+_ENCODER: Final = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"))
+_DECODER: Final = json.JSONDecoder(parse_float=_finite, parse_constant=_refuse)
 
 
 @attrs.frozen
@@ -311,35 +350,81 @@ class _Packed:
 _NOTHING: Final = _Packed({}, {}, frozenset())
 
 
+def _spread(
+    kept: dict[str, str],
+    large: dict[str, Any],
+    large_notes: Mapping[str, str],
+    named: Collection[str],
+    room: Mapping[str, str | None],
+) -> tuple[dict[str, str], dict[str, Any]]:
+    """Move as few values as necessary from labels of their own into the pack.
+
+    Labels that aren't named in this write may be somebody else's, which other tools look for. Of these, only escaped
+    ones are moved, which must be ours, and they are moved last.
+    """
+    if _fits(kept, large, large_notes, room):
+        return kept, large
+    escaped = [key for key in kept if key not in NOTES and is_free_key(key) and _unescape(kept[key]) != kept[key]]
+    movable = sorted({*named, *escaped}, key=lambda key: (len(key) + len(kept[key]), key))
+    # Plain texts stay readable for as long as possible; if that isn't enough, the smallest values go first, because a
+    # value of many random letters takes more room in a pack than by itself.
+    by_kind = sorted(movable, key=lambda key: (key not in named, key not in escaped))
+    fewest = len(kept) + 1 - MAX_LABELS
+    for order in (by_kind, movable):
+        for count in range(max(1, fewest), len(order) + 1):
+            moved = {key: _unescape(kept[key]) for key in order[:count]}
+            rest = {key: label for key, label in kept.items() if key not in moved}
+            if _fits(rest, large | moved, large_notes, room):
+                return rest, large | moved
+    return _spread(kept, large, large_notes, named, {}) if room else (kept, large)
+
+
+def _fits(
+    kept: Mapping[str, str], large: Mapping[str, Any], large_notes: Mapping[str, str], room: Mapping[str, str | None]
+) -> bool:
+    """Whether all of it fits, and goes on fitting when the notes that there has to be room for are written."""
+    later = {key: (text, _label(text)) for key, text in room.items() if text is not None}
+    own = {key for key, (_, label) in later.items() if label is not None}
+    packed = {key: text for key, (text, label) in later.items() if label is None}
+    notes = {key: text for key, text in large_notes.items() if key not in own} | packed
+    try:
+        return len(kept.keys() - packed.keys() | own) + len(_pack(large, notes)) <= MAX_LABELS
+    except InvalidArgumentError:
+        return False
+
+
 def _pack(metadata: Mapping[str, Any], notes: Mapping[str, str]) -> dict[str, str]:
     if not metadata and not notes:
         return {}
     deflate = zlib.compressobj(9, zlib.DEFLATED, -15)
     document = _json([metadata, notes])
+    if len(document) > MAX_PACKED:
+        raise InvalidArgumentError(
+            f"The metadata that doesn't fit into labels of its own is {len(document):,} bytes of JSON; at most "
+            f"{MAX_PACKED:,} are kept. Keep large metadata in a file beside the artifact."
+        )
     blob = deflate.compress(document) + deflate.flush()
     text = base64.b32encode(blob).decode().rstrip("=").lower()
     chunks = [text[start : start + _PART] for start in range(0, len(text), _PART)]
     digest = _pack_digest(blob)
-    return {f"vr-pack-{len(chunks)}-{index}": digest + chunk for index, chunk in enumerate(chunks)}
+    return {f"{_PACK}{len(chunks)}-{index}": digest + chunk for index, chunk in enumerate(chunks)}
 
 
 def _unpack(labels: Mapping[str, str]) -> _Packed:
-    """What was packed; nothing where the parts at hand make no whole."""
-    sizes = {int(match[1]) for key in labels if (match := _PART_KEY.fullmatch(key))}
-    for size in sorted(sizes, reverse=True):
-        keys = [f"vr-pack-{size}-{index}" for index in range(size)]
-        values = [labels.get(key, "") for key in keys]
+    """Return what was packed; nothing if the parts don't make a whole."""
+    found = [match[1] for key in labels if key.startswith(_PACK) and (match := _PART_KEY.fullmatch(key))]
+    for size in sorted({int(number) for number in found}, reverse=True):
+        keys = [f"{_PACK}{size}-{index}" for index in range(size)]
+        values = [labels[key] for key in keys if key in labels]
+        if len(values) < size or any(len(value) > MAX_CHARACTERS for value in values):
+            continue
         text = "".join(value[_DIGEST:] for value in values).upper()
         try:
             blob = base64.b32decode(text + "=" * (-len(text) % 8))
             digest = _pack_digest(blob)
             if any(value[:_DIGEST] != digest for value in values):
                 continue
-            inflate = zlib.decompressobj(-15)
-            document = (inflate.decompress(blob) + inflate.flush()).decode("utf-8", "surrogatepass")
-            if _depth(document) > MAX_DEPTH + 1:
-                continue  # we write none so deep
-            metadata, notes = json.loads(document)
+            metadata, notes = _DECODER.decode(_inflate(blob))
             if not all(key in NOTES and isinstance(text, str) for key, text in notes.items()):
                 continue  # we write no such notes
             return _Packed(dict(metadata), dict(notes), frozenset(keys))
@@ -348,12 +433,34 @@ def _unpack(labels: Mapping[str, str]) -> _Packed:
     return _NOTHING
 
 
+def _inflate(blob: bytes) -> str:
+    """Return the JSON text in a pack.
+
+    Raises:
+        ValueError: It isn't one that this package writes: it is too long, too deep, or not the whole of it.
+    """
+    inflate = zlib.decompressobj(-15)
+    raw = inflate.decompress(blob, MAX_PACKED + 1)
+    if len(raw) > MAX_PACKED or not inflate.eof:
+        raise ValueError("a pack is too long, or isn't whole")
+    document = raw.decode("utf-8", "surrogatepass")
+    if _depth(document) > MAX_DEPTH + 1:
+        raise ValueError("a pack is too deep")
+    return document
+
+
 def _depth(document: str) -> int:
-    """How deep lists and dicts lie in each other in a JSON text, found without going so deep."""
+    """Return how deep lists and dicts are nested in a JSON text, without going so deep."""
     deepest = depth = 0
-    for bracket in _BRACKET.findall(_STRING.sub("", document)):
-        depth += 1 if bracket in "[{" else -1
-        deepest = max(deepest, depth)
+    inside = False
+    for mark in _TOKEN.findall(document):
+        if mark == '"':
+            inside = not inside
+        elif not inside and mark in "[{":
+            depth += 1
+            deepest = max(deepest, depth)
+        elif not inside and mark in "]}":
+            depth -= 1
     return deepest
 
 

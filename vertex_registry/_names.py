@@ -14,9 +14,12 @@ under a prefix of our own, and shown to nobody.
 from __future__ import annotations
 
 import base64
+import difflib
 import hashlib
 import re
+import unicodedata
 from typing import TYPE_CHECKING, Final
+from urllib.parse import unquote
 
 import attrs
 
@@ -50,10 +53,19 @@ SERIES: Final = 1000
 _RESOURCE: Final = re.compile(r"projects/([^/@\s]+)/locations/([^/@\s]+)/models/([A-Za-z0-9_-]+)", re.ASCII)
 _VERSION_ID: Final = re.compile(r"[1-9][0-9]{0,17}", re.ASCII)
 
-# Vertex documents the grammar three times, each time another. What all three allow is what we write;
-# what any of them allows may be there to be read.
-_ALIAS: Final = re.compile(r"[a-z][a-z0-9-]{0,126}[a-z0-9]", re.ASCII)
-_ANY_ALIAS: Final = re.compile(r"[a-z][a-zA-Z0-9-]{0,126}[a-z0-9-]", re.ASCII)
+# Vertex documents the grammar three times, each time another. What the field itself says is what we write;
+# what any of them allows may exist already, and can be read and removed.
+_ALIAS: Final = re.compile(r"[a-z][a-zA-Z0-9-]{0,126}[a-z0-9]", re.ASCII)
+_ANY_ALIAS: Final = re.compile(r"[a-z][a-zA-Z0-9-]{0,126}[a-zA-Z0-9-]", re.ASCII)
+
+# An id that Vertex gave out, or one of ours (see `model_id`).
+_MODEL_ID: Final = re.compile(r"[0-9]{1,63}|[a-z][a-z0-9-]{0,30}-[a-z2-7]{32}", re.ASCII)
+
+# What isn't seen, although Unicode counts it as a letter, a mark or a symbol: fillers, joiners, variation selectors.
+_UNSEEN: Final = re.compile(
+    "[\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180f\u2800\u3164\ufe00-\ufe0f\uffa0\U000e0000-\U000e0fff]"
+)
+_SPACES: Final = frozenset(" \u3000")  # which nobody takes for each other, or for nothing
 
 # "The bucket name ... can only contain lowercase letters, numeric characters, dashes, underscores, and dots",
 # 3 to 63 characters, up to 222 with dots, each part at most 63. https://cloud.google.com/storage/docs/buckets#naming
@@ -91,6 +103,60 @@ def check_name(name: str) -> str:
     return name
 
 
+def check_new_name(name: str) -> str:
+    """Return the name that a model is created under.
+
+    Two names that look the same would be two models. Models that other tools created can have such names, and can be
+    read by them.
+
+    Raises:
+        InvalidArgumentError: It holds characters that can't be seen.
+    """
+    if parse_model_name(name) is not None:
+        return name
+    if name != name.strip():
+        raise InvalidArgumentError(
+            f"The model's name {_escaped(name)} begins or ends with a space. {_TAKE_OUT.format('it')}"
+        )
+    if unseen := [letter for letter in name if not _is_seen(letter)]:
+        shown = ", ".join(f"U+{ord(letter):04X}" for letter in dict.fromkeys(unseen))
+        raise InvalidArgumentError(
+            f"The model's name {_escaped(name)} has characters that can't be seen ({shown}). {_TAKE_OUT.format('them')}"
+        )
+    return name
+
+
+_TAKE_OUT: Final = "Take {} out, or give the full resource name of a model that already has this name."
+
+
+def _is_seen(letter: str) -> bool:
+    kind = unicodedata.category(letter)
+    return kind not in {"Cc", "Cf", "Zl", "Zp"} and (kind != "Zs" or letter in _SPACES) and not _UNSEEN.match(letter)
+
+
+def _escaped(name: str) -> str:
+    """Return a name in quotes, with an escape in place of whatever can't be seen."""
+    seen = (
+        letter if letter.isprintable() and _is_seen(letter) else letter.encode("unicode_escape").decode()
+        for letter in name.replace("\\", "\\\\")
+    )
+    return f"'{''.join(seen)}'"
+
+
+def looks_like_id(name: str) -> bool:
+    """Whether a name may be meant as the id of a model: a number, or an id that this package made."""
+    return _MODEL_ID.fullmatch(name) is not None
+
+
+def close_names(name: str, names: Iterable[str]) -> list[str]:
+    """Return up to three names that are close to a name that doesn't exist, the closest first."""
+    folded: dict[str, str] = {}
+    for other in names:
+        if len(other) <= MAX_NAME:
+            folded.setdefault(other.casefold(), other)
+    return [folded[close] for close in difflib.get_close_matches(name.casefold(), folded, n=3, cutoff=0.7)]
+
+
 def parse_model_name(name: str) -> ModelName | None:
     """The parts of a full resource name, or None where the name is a display name.
 
@@ -110,6 +176,11 @@ def parse_model_name(name: str) -> ModelName | None:
             f"{name!r} names a version. Give the model and the version separately: {resource!r}, {version!r}."
         )
     return ModelName(*match.groups())
+
+
+def is_model_resource(name: str) -> bool:
+    """Whether a name that a server gave is the full resource name of a model."""
+    return _RESOURCE.fullmatch(name) is not None
 
 
 def split_version(resource_name: str) -> tuple[str, str]:
@@ -219,7 +290,7 @@ def check_reference(version: str | int) -> str:
     if (reference := version_reference(version)) is None:
         raise InvalidArgumentError(
             f"{version!r} can be no version: a version is its number (3 or '3') or an alias "
-            "(lower-case letters, digits and dashes). A version name goes through get_version(version_name=...)."
+            "(letters, digits and dashes). A version name goes through get_version(version_name=...)."
         )
     return reference
 
@@ -234,12 +305,23 @@ def check_alias(alias: str) -> str:
     """
     if not isinstance(alias, str) or not _ALIAS.fullmatch(alias):
         raise InvalidArgumentError(
-            f"{alias!r} can be no alias: an alias has 2 to 128 lower-case letters, digits and dashes, "
-            "begins with a letter and does not end in a dash. A name such as 'v1.0' goes into version_name."
+            f"{alias!r} isn't an alias: an alias has 2 to 128 letters, digits and dashes, begins with a lower-case "
+            "letter, and ends with a lower-case letter or a digit. A name such as 'v1.0' goes into version_name."
         )
     if alias.startswith(_HIDDEN_ALIAS):
         raise InvalidArgumentError(f"The alias {alias!r} is not free: aliases that begin with 'vr-' are kept for us.")
     return alias
+
+
+def check_alias_to_remove(alias: str) -> str:
+    """Return an alias that may exist, whichever of Vertex's grammars it follows.
+
+    Raises:
+        InvalidArgumentError: No version can have it, or it is one of those that this package keeps for itself.
+    """
+    if isinstance(alias, str) and _ANY_ALIAS.fullmatch(alias) and not alias.startswith(_HIDDEN_ALIAS):
+        return alias
+    return check_alias(alias)
 
 
 def check_text(what: str, text: str, most: int | None = None) -> str:
@@ -257,7 +339,7 @@ def check_text(what: str, text: str, most: int | None = None) -> str:
     return text
 
 
-def check_source(source: str) -> str:
+def check_source(source: str) -> str:  # noqa: C901  # the mistakes stand side by side
     """The Cloud Storage directory of an artifact, as it came.
 
     "The path to the directory containing the Model artifact" (Model.artifact_uri)
@@ -274,6 +356,8 @@ def check_source(source: str) -> str:
     scheme, separator, rest = source.partition("://")
     if scheme == "file" and separator:
         raise InvalidArgumentError(f"{source!r} is a folder on this machine. Give its path, without 'file://'.")
+    if (meant := meant_uri(source)) is not None:
+        raise InvalidArgumentError(f"The source isn't in the form that Vertex reads. Give {meant!r}.")
     if not separator:
         raise InvalidArgumentError(
             f"{source!r} is a local path, and Vertex reads artifacts from Cloud Storage only. Give staging_bucket="
@@ -308,6 +392,8 @@ def check_staging_bucket(staging: str) -> str:
     Raises:
         InvalidArgumentError: It is none.
     """
+    if isinstance(staging, str) and (meant := meant_uri(staging)) is not None:
+        raise InvalidArgumentError(f"staging_bucket isn't in the form that uploads take. Give {meant!r}.")
     scheme, _, rest = staging.partition("://") if isinstance(staging, str) else ("", "", "")
     bucket, _, path = rest.partition("/")
     if scheme != "gs" or not _is_text(path) or any(ord(letter) < 32 for letter in path):  # noqa: PLR2004  # likewise
@@ -317,6 +403,42 @@ def check_staging_bucket(staging: str) -> str:
     if path.startswith("/") or "//" in path:
         raise InvalidArgumentError(f"staging_bucket={staging!r} has an empty part between two slashes. Leave it out.")
     return f"gs://{bucket}/{path}".rstrip("/")
+
+
+def meant_uri(source: str) -> str | None:
+    """Return the ``gs://`` form of a path in Cloud Storage that is written in another way, or None if it isn't one.
+
+    The address itself is shown nowhere: one that is signed holds a secret.
+    """
+    text = source.strip()
+    match = _ELSEWHERE.match(text)
+    if match is None:
+        return None
+    bucket = match["host"] or match["bucket"] or match["mounted"]
+    path = match["path"] or ""
+    if text.lower().startswith("http"):
+        path = unquote(re.split(r"[?#;]", path)[0])
+        path = path.removeprefix("/o") if match["api"] and (path == "/o" or path.startswith("/o/")) else path
+    path = path.strip("/")
+    return f"gs://{bucket}/{path}" if path else f"gs://{bucket}"
+
+
+#: The other ways to write ``gs://bucket/path``: the addresses of the console, of downloads and of the API, and the
+#: folder that Vertex mounts buckets at.
+_ELSEWHERE: Final = re.compile(
+    r"""
+    (?: https?://
+        (?: storage\.(?:googleapis|cloud\.google)\.com/(?P<api>(?:(?:download|upload)/)?storage/v1/b/)?
+          | console\.(?:cloud\.google|developers\.google)\.com/storage/browser/(?:_details/)?
+        )
+        (?P<bucket>[a-z0-9][a-z0-9_.-]+[a-z0-9])
+      | https?://(?P<host>[a-z0-9][a-z0-9_.-]+[a-z0-9])\.storage\.(?:googleapis|cloud\.google)\.com
+      | (?:/gcs/|gcs://|gs:/(?!/))(?P<mounted>[a-z0-9][a-z0-9_.-]+[a-z0-9])
+    )
+    (?P<path>[/?\#;].*)?$
+    """,
+    re.VERBOSE | re.IGNORECASE | re.DOTALL | re.ASCII,
+)
 
 
 def check_bucket(bucket: str, source: str) -> str:

@@ -62,6 +62,10 @@ class Promoter:
     actor: str | None
     now: Callable[[], dt.datetime]
 
+    def room(self, version_name: str | None = None) -> dict[str, str | None]:
+        """Return the notes that this promoter may have to write on a version, at their longest."""
+        return room(self.managed_by, self.actor, version_name)
+
     def promote(self, model: Model, reference: str, stage: Stage) -> ModelVersion:
         """The version, in that stage, which the others have left; or archived, where another one claims it later."""
         others = self.resources.versions(model)

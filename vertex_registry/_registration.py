@@ -183,12 +183,9 @@ class Registrar:
 
         What was remembered or listed is read before anything is uploaded to it: it may have been deleted or renamed.
         """
-        try:
-            model, newest = self.resources.find(registration.name, self._newest)
-        except NotFoundError:
-            if _names.parse_model_name(registration.name) is not None:
-                raise
+        if (found := self.resources.find_existing(registration.name, self._newest)) is None:
             return None, 0
+        model, newest = found
         return model, self._base_of(model, newest)
 
     def _newest(self, model: Model) -> ModelVersion | RegisteredModel:
@@ -784,7 +781,8 @@ class Registrar:
             notes |= self.promoter.notes(registration.stage, None, seen=seen)
         written = () if current is None else current.metadata
         metadata = {key: value for key, value in registration.metadata.items() if key not in written}
-        return _labels.write(there, metadata=metadata, notes=notes)
+        room = self.promoter.room(registration.version_name)
+        return _labels.write(there, metadata=metadata, notes=notes, room=room)
 
     def _change_beside(
         self, model: Model, registration: Registration, seen: Iterable[dt.datetime | None], current: ModelVersion

@@ -33,6 +33,7 @@ from vertex_registry.errors import (
     ConflictError,
     InvalidArgumentError,
     NotFoundError,
+    RegistryError,
     UnavailableError,
 )
 
@@ -132,12 +133,25 @@ class Resources:
         Raises:
             NotFoundError: There is no such model, or the read finds nothing in it.
         """
+        if (found := self.find_existing(name, read)) is None:
+            raise self._no_model(name)
+        return found
+
+    def find_existing(  # noqa: C901  # the ways that a name can move stand side by side
+        self, name: str, read: Callable[[Model], T]
+    ) -> tuple[Model, T] | None:
+        """Return the same as `find`, or None if no model has the name.
+
+        Raises:
+            NotFoundError: A resource name was given and there is no such model, or the read finds nothing in it.
+        """
         gone: set[str] = set()
         while True:
             remembered = self._known.get(name)
             if remembered is not None and remembered.resource in gone:
                 remembered = None
-            model = remembered or self._look_up(name, gone)
+            if (model := remembered or self._look_up(name, gone)) is None:
+                return None
             try:
                 found = read(model)
             except NotFoundError:
@@ -166,12 +180,8 @@ class Resources:
         Raises:
             NotFoundError: A resource name was given, and there is no such model.
         """
-        try:
-            return self.find(name, self.read_model)[0]
-        except NotFoundError:
-            if _names.parse_model_name(name) is not None:
-                raise
-            return None
+        found = self.find_existing(name, self.read_model)
+        return None if found is None else found[0]
 
     def _is_called(self, name: str, model: Model) -> bool:
         """Whether a model exists and has that name now."""
@@ -194,17 +204,50 @@ class Resources:
         with self._lock:
             self._known = {name: known for name, known in self._known.items() if known.resource != model.resource}
 
-    def _look_up(self, name: str, gone: Collection[str]) -> Model:
+    def _look_up(self, name: str, gone: Collection[str]) -> Model | None:
         """Return the model that the name means, by a list or by its id, but none of those that are known to be gone."""
         if (given := _names.parse_model_name(name)) is not None:
             return self._named_in_full(name, given)
-        if (model := self._listed(name, gone) or self._by_id(name, gone)) is None:
-            raise NotFoundError(
-                f"There is no model {name!r} in {self.parent}. register_version({name!r}, ...) creates one; "
-                "list_models() shows those that exist.",
-                resource=name,
+        return self._listed(name, gone) or self._by_id(name, gone)
+
+    def _no_model(self, name: str) -> NotFoundError:
+        """Return the error of a name that no model has, with the names that may have been meant."""
+        missing = f"There is no model {name!r} in {self.parent}."
+        try:
+            if (meant := self._of_id(name)) is not None:
+                return NotFoundError(
+                    f"{missing} The model with that id is called {meant.name!r}; its full resource name is "
+                    f"{meant.resource!r}. Give one of the two.",
+                    resource=name,
+                )
+            page = self.rpc.call("ListModels", _wire.models(self.parent, ""), self.parent, once=True)
+            close = _names.close_names(name, (model.name for model in _wire.read_models(page)[0]))
+        except RegistryError:  # that there is no such model is known, and is what the caller asked
+            close = []
+        hint = (
+            f"Did you mean {' or '.join(map(repr, close))}? list_models() shows all models."
+            if close
+            else f"register_version({name!r}, ...) creates one; list_models() shows those that exist."
+        )
+        return NotFoundError(f"{missing} {hint}", resource=name)
+
+    def _of_id(self, name: str) -> Model | None:
+        """Return the model that has the name as its id, if there is one and the name looks like an id."""
+        return self.peek(f"{self.parent}/models/{name}") if _names.looks_like_id(name) else None
+
+    def refuse_id(self, name: str) -> None:
+        """Refuse the id of a model in place of its name, before a second model is created under it.
+
+        Raises:
+            InvalidArgumentError: No model has that name, and one has that id.
+        """
+        if self.verified(name) is not None:
+            return
+        if (meant := self._of_id(name)) is not None and meant.name != name:
+            raise InvalidArgumentError(
+                f"{name!r} is the id of the model {meant.name!r}, and not the name of a model. To register a version "
+                f"of it, give {meant.name!r} or its full resource name, {meant.resource!r}."
             )
-        return model
 
     def _listed(self, name: str, gone: Collection[str]) -> Model | None:
         """Return the model that the name means as far as a list tells."""

@@ -40,6 +40,7 @@ from google.cloud.aiplatform_v1.services.model_service import ModelServiceClient
 from google.cloud.aiplatform_v1.services.model_service.transports.grpc import ModelServiceGrpcTransport
 from google.cloud.aiplatform_v1.services.model_service.transports.rest import ModelServiceRestTransport
 from google.protobuf import json_format
+from google.protobuf import message as protobuf_message
 from google.rpc import error_details_pb2
 
 from vertex_registry import _waiting
@@ -600,8 +601,13 @@ def _remedy(endpoint: Endpoint, failure: _CallError) -> str:
     return "Retry(calls=...) sets how long to go on trying."
 
 
+#: How much of a server's message an error repeats.
+_LONGEST: Final = 2000
+
+
 def _sentence(message: str) -> str:
-    text = " ".join(message.split()) or "no reason was given"
+    text = "".join(letter if letter.isprintable() else " " for letter in message[:_LONGEST])
+    text = " ".join(text.split()) or "no reason was given"
     return text if text.endswith((".", "!", "?")) else f"{text}."
 
 
@@ -625,6 +631,19 @@ class _CallError(Exception):
         self.final = final
 
 
+#: What Google's client can raise for an answer that isn't Vertex's, and doesn't translate itself.
+_FOREIGN: Final = (
+    ValueError,
+    TypeError,
+    AttributeError,
+    LookupError,
+    ArithmeticError,
+    RecursionError,
+    json_format.Error,
+    protobuf_message.Error,
+)
+
+
 @contextlib.contextmanager
 def _translated() -> Iterator[None]:
     """Turn whatever Google's libraries raise into a `_CallError`."""
@@ -642,7 +661,7 @@ def _translated() -> Iterator[None]:
         raise _CallError("UNAVAILABLE", reason(error)) from error
     except (google_exceptions.GoogleAPIError, grpc.RpcError) as error:
         raise _CallError("UNKNOWN", str(error)) from error
-    except (ValueError, TypeError, AttributeError, json_format.Error) as error:
+    except _FOREIGN as error:
         # What Google's client trips over when something on the way answers in Google's place.
         raise _CallError("UNKNOWN", f"The answer is not one that Vertex gives: {type(error).__name__}") from error
 

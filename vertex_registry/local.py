@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING, Any
 
 from vertex_registry._client import RegistryClient
 from vertex_registry.errors import ConflictError, InvalidArgumentError
 
 if TYPE_CHECKING:
-    import os
     from types import TracebackType
 
     from vertex_registry.emulator import Emulator
@@ -55,6 +55,7 @@ def local_registry(path: str | os.PathLike[str] | None = None, **settings: Any) 
         ConflictError: The file is open in another registry or emulator.
         InvalidArgumentError: The file is not one that a registry was kept in.
     """
+    _check_path(path)
     from vertex_registry.emulator import DataFileError, Emulator  # noqa: PLC0415  # Google's libraries take a second
 
     try:
@@ -66,3 +67,11 @@ def local_registry(path: str | os.PathLike[str] | None = None, **settings: Any) 
     except BaseException:
         emulator.close()
         raise
+
+
+def _check_path(path: Any) -> None:
+    if path is None:
+        return
+    text = os.fspath(path) if isinstance(path, (str, os.PathLike)) else None
+    if not isinstance(text, str) or not text or "\0" in text:
+        raise InvalidArgumentError(f"path={path!r} isn't the path of a file. Leave it out to keep all in memory.")

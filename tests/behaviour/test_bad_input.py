@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import attrs
 import pytest
 
+from tests.behaviour.noise import noise
 from vertex_registry import (
     AuthenticationError,
     InvalidArgumentError,
@@ -33,6 +34,25 @@ if TYPE_CHECKING:
     Text = Callable[..., str]
 
 BUCKET = "gs://vr-test-artifacts"
+
+
+UNSEEN = (
+    "tab\there", "line\nbreak", "zero\u200bwidth", "join\u200der", "\ufeffmark", "right\u202eleft", "soft\u00ad",
+    " before", "after ", "\u3000wide", "no\u00a0break", "\u3164", "bell\x07", "delete\x7f", "next\x85line",
+    "line\u2028", "tag\U000e0041", "selected\ufe0f",
+)  # fmt: skip
+
+ELSEWHERE = (
+    "https://storage.googleapis.com/bucket/dir",
+    "https://storage.cloud.google.com/bucket/dir/",
+    "https://storage.cloud.google.com/bucket/dir?authuser=1",
+    "https://bucket.storage.googleapis.com/dir",
+    "https://console.cloud.google.com/storage/browser/bucket/dir;tab=objects?project=acme",
+    "https://storage.googleapis.com/storage/v1/b/bucket/o/dir",
+    "http://storage.googleapis.com/bucket/dir",
+    "/gcs/bucket/dir",
+    "gcs://bucket/dir",
+)
 
 
 @attrs.frozen
@@ -112,6 +132,35 @@ MISTAKES = (
         (
             lambda r, n, s: r.register_version(n, "./no-such-model"),
             lambda r, n, s: r.register_version(n, "/no/such/model"),
+        ),
+    ),
+    Mistake(
+        "a new model's name with characters that can't be seen, or spaces around it",
+        InvalidArgumentError,
+        "(can't be seen|begins or ends with a space).*full resource name",
+        tuple(
+            verb
+            for name in UNSEEN
+            for verb in (
+                lambda r, n, s, name=name: r.register_version(name, s),
+                lambda r, n, s, name=name: r.upload(s, name=name, staging_bucket=BUCKET),
+            )
+        ),
+    ),
+    Mistake(
+        "a folder in Cloud Storage in another form than `gs://`",
+        InvalidArgumentError,
+        "Give 'gs://bucket/dir'",
+        tuple(
+            verb
+            for there in ELSEWHERE
+            for verb in (
+                lambda r, n, s, there=there: r.register_version(n, there),
+                lambda r, n, s, there=there: r.register_version(n, there, staging_bucket=BUCKET),
+                lambda r, n, s, there=there: r.register_version(n, s, staging_bucket=there),
+                lambda r, n, s, there=there: r.upload(there, name=n, staging_bucket=BUCKET),
+                lambda r, n, s, there=there: r.download(there),
+            )
         ),
     ),
     Mistake(
@@ -293,8 +342,8 @@ MISTAKES = (
         InvalidArgumentError,
         "Vertex allows 64",
         (
-            lambda r, n, s: r.register_version(n, s, metadata={f"key-{number}": "x" for number in range(64)}),
-            lambda r, n, s: r.register_version(n, s, metadata={f"key-{number}": "x" for number in range(60)}),
+            lambda r, n, s: r.register_version(n, s, metadata=noise(64)),
+            lambda r, n, s: r.register_version(n, s, metadata=noise(60)),
         ),
     ),
     Mistake(

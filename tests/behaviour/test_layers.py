@@ -10,6 +10,7 @@ import pytest
 from google.cloud.aiplatform_v1.types import Model
 from google.protobuf.field_mask_pb2 import FieldMask
 
+from tests.behaviour.noise import noise
 from vertex_registry import ConflictError, InvalidArgumentError, PermissionDeniedError, Retry, Stage
 
 if TYPE_CHECKING:
@@ -203,10 +204,10 @@ def test_a_finish_beside_labels_that_do_not_fit_into_a_pack(
 def test_a_version_that_is_full_itself(registry: RegistryClient, name: Text, source: Text) -> None:
     """Where a change does not fit on the version, it is refused, and nothing is written."""
     churn = name()
-    metadata = {f"key-{number}": "x" for number in range(30)}
+    metadata = noise(30)
     registry.register_version(churn, source(), metadata=metadata, stage="Staging")
     before = registry.get_version(churn, 1)
-    more = {f"more-{number}": "x" for number in range(30)}
+    more = noise(30, "more")
     with pytest.raises(InvalidArgumentError, match="Vertex allows 64"):
         registry.update_version(churn, 1, metadata=more)
 
@@ -221,7 +222,7 @@ def test_a_version_that_is_full_itself(registry: RegistryClient, name: Text, sou
 
 def test_there_is_room_for_a_stage(connect: Callable[..., RegistryClient], name: Text, source: Text) -> None:
     """What can be registered or updated can be promoted and archived, by whomever."""
-    churn, many = name(), [{f"key-{number}": "x" for number in range(count)} for count in range(40, 64)]
+    churn, many = name(), [noise(count) for count in range(40, 64)]
     registry = connect(actor="ann@example.com")
     other = connect(actor="".join(chr(33 + number * 37 % 94) for number in range(128)))
     for metadata in reversed(many):
@@ -236,7 +237,7 @@ def test_there_is_room_for_a_stage(connect: Callable[..., RegistryClient], name:
     for stage in ("Production", "Archived", "Staging"):
         assert other.set_stage(churn, 1, stage).metadata == metadata
     with pytest.raises(InvalidArgumentError, match="Vertex allows 64"):
-        registry.update_version(churn, 1, metadata={"one": 1, "two": 2})
+        registry.update_version(churn, 1, metadata=noise(2, "more"))
     assert registry.update_version(churn, 1, metadata={"key-1": "y"}).metadata == metadata | {"key-1": "y"}
 
 

@@ -163,7 +163,7 @@ def test_what_carries_the_names_is_out_of_sight(registry: RegistryClient, name: 
 
 @pytest.mark.parametrize(
     "text",
-    ['"quoted"', "back\\slash", "смешанный 名前 😀", "ends with \\", "a AND b = 'c'", "x" * 90, "tab\tbed", "%40@"],
+    ['"quoted"', "back\\slash", "смешанный 名前 😀", "ends with \\", "a AND b = 'c'", "x" * 90, "%40@"],
 )
 def test_names_in_any_script(registry: RegistryClient, name: Text, source: Text, text: str) -> None:
     """A name of any characters is found again exactly, and one that differs in a letter is another model."""

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import re
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vertex_registry import _names
+from vertex_registry import InvalidArgumentError, _names
 
 NAMES = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=128)
 
@@ -72,3 +73,82 @@ def test_version_ids(number: int) -> None:
     assert _names.version_id(f"0{number}") is None
     assert _names.version_id(f"{number}.0") is None
     assert _names.version_id(-number) is None
+
+
+@pytest.mark.parametrize(
+    ("address", "meant"),
+    [
+        ("https://storage.googleapis.com/bucket/dir/sub/", "gs://bucket/dir/sub"),
+        ("HTTPS://storage.cloud.google.com/bucket/a%20b?authuser=1#x", "gs://bucket/a b"),
+        ("https://storage.googleapis.com/bucket/o/x", "gs://bucket/o/x"),
+        ("https://storage.googleapis.com/storage/v1/b/bucket/o/dir%2Fmodel?alt=media", "gs://bucket/dir/model"),
+        ("https://bucket.storage.googleapis.com/dir", "gs://bucket/dir"),
+        ("https://console.cloud.google.com/storage/browser/bucket;tab=objects?project=acme", "gs://bucket"),
+        ("/gcs/bucket/dir", "gs://bucket/dir"),
+        ("gcs://bucket/dir", "gs://bucket/dir"),
+        ("gs:/bucket/dir", "gs://bucket/dir"),
+        ("gs://bucket/dir", None),
+        ("https://storage.googleapis.com.example.com/bucket/dir", None),
+        ("https://example.com/storage.googleapis.com/bucket/dir", None),
+        ("/gcsfuse/bucket/dir", None),
+        ("/gcs", None),
+        ("./gcs/bucket", None),
+    ],
+)
+def test_other_forms_of_a_source(address: str, meant: str | None) -> None:
+    """Every other way to write a folder in Cloud Storage is known, and nothing else is taken for one."""
+    assert _names.meant_uri(address) == meant
+
+
+def test_a_signed_address_is_not_repeated() -> None:
+    """An address can hold a signature, which no error shows."""
+    with pytest.raises(InvalidArgumentError) as caught:
+        _names.check_source("https://storage.googleapis.com/bucket/dir?X-Goog-Signature=5ec2e7")
+    assert "5ec2e7" not in str(caught.value)
+    assert "gs://bucket/dir" in str(caught.value)
+
+
+@given(NAMES)
+def test_no_new_name_has_what_cannot_be_seen(name: str) -> None:
+    """A name is taken as it is, or refused with an error in which every character can be seen."""
+    try:
+        assert _names.check_new_name(name) == name
+    except InvalidArgumentError as error:
+        assert str(error).isprintable()
+    else:
+        assert name == name.strip()
+        assert not any(letter in name for letter in "\t\n\x00\x7f\x85\u200b\u200d\u2060\ufeff\u202e\u2066\u2028")
+
+
+@pytest.mark.parametrize("name", ["Ünï 😀", "モデル　A", "it's 1.2 (final)!", "a\\b", "עברית", "நிகழ்"])
+def test_new_names_in_any_script(name: str) -> None:
+    """Letters of every script, spaces between them and symbols are allowed."""
+    assert _names.check_new_name(name) == name
+
+
+@pytest.mark.parametrize(
+    ("alias", "writable", "removable"),
+    [
+        ("candidate", True, True), ("rc-Final", True, True), ("aZ9", True, True), ("a" + "Z" * 126 + "z", True, True),
+        ("a" + "Z" * 127 + "z", False, False), ("endsInCapitaL", False, True), ("dash-", False, True),
+        ("vr-mine", False, False), ("Upper", False, False), ("3a", False, False), ("a_b", False, False),
+        ("a\u0301b", False, False), ("x", False, False), ("", False, False),
+    ],
+)  # fmt: skip
+def test_aliases(alias: str, writable: bool, removable: bool) -> None:
+    """What the proto's grammar allows can be written; what any of Vertex's grammars allows can be removed."""
+    for check, allowed in ((_names.check_alias, writable), (_names.check_alias_to_remove, removable)):
+        try:
+            assert check(alias) == alias
+        except InvalidArgumentError:
+            assert not allowed
+        else:
+            assert allowed
+
+
+def test_close_names() -> None:
+    """Names are close by their letters, whatever their case; the closest comes first."""
+    names = ["fraud", "Churn", "churn-eu", "x" * 1_000_000, ""]
+    assert _names.close_names("chrun", names) == ["Churn"]
+    assert _names.close_names("CHURN-EU", names) == ["churn-eu", "Churn"]
+    assert _names.close_names("pricing", names) == []

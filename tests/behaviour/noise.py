@@ -1,0 +1,16 @@
+"""Metadata that can't be packed into less room than it takes by itself."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+
+
+def noise(count: int, prefix: str = "key") -> dict[str, str]:
+    """Return that many texts. Each fits into one label, and takes more than one in a pack."""
+
+    def text(number: int) -> str:
+        digest = hashlib.sha512(f"{prefix}-{number}".encode()).digest()
+        return base64.b32encode(digest).decode().lower()[:63]
+
+    return {f"{prefix}-{number}": text(number) for number in range(count)}

@@ -1,0 +1,153 @@
+"""What people mean: names with a typo, ids in place of names, aliases and metadata as Vertex allows them."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from google.cloud.aiplatform_v1.types import Model
+
+from vertex_registry import InvalidArgumentError, NotFoundError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from google.cloud.aiplatform_v1.services.model_service import ModelServiceClient
+
+    from vertex_registry import RegistryClient
+    from vertex_registry.emulator import Emulator
+
+    Text = Callable[..., str]
+
+pytestmark = pytest.mark.local("Nothing but the test's own models may be suggested")
+
+
+def uploaded(vertex: ModelServiceClient, parent: str, name: str, source: str) -> str:
+    """Upload a model with Google's own client, and return its full resource name."""
+    model = Model(display_name=name, artifact_uri=source, container_spec={"image_uri": "us-docker.pkg.dev/a/b/c"})
+    operation: Any = vertex.upload_model(parent=parent, model=model)
+    return str(operation.result().model).partition("@")[0]
+
+
+@pytest.mark.parametrize(
+    "verb",
+    [
+        lambda r, n: r.latest_version(n),
+        lambda r, n: r.latest_version(n, stage="Production"),
+        lambda r, n: r.get_version(n),
+        lambda r, n: list(r.list_versions(n)),
+        lambda r, n: r.get_model(n),
+        lambda r, n: r.set_stage(n, 1, "Production"),
+        lambda r, n: r.delete_model(n),
+    ],
+)
+@pytest.mark.only("grpc")
+@pytest.mark.parametrize("typo", ["chrun", "Churn", "churn ", "ch\u200burn", "churns"])
+def test_a_typo(
+    registry: RegistryClient, emulator: Emulator, source: Text, verb: Callable[[RegistryClient, str], object], typo: str
+) -> None:
+    """A name that no model has is an error that names the models that may be meant, and costs one list more."""
+    registry.register_version("churn", source())
+    registry.register_version("fraud", source())
+    registry.get_version("churn")
+    before = len(emulator.requests())
+
+    with pytest.raises(NotFoundError, match=r"There is no model .* Did you mean 'churn'\?"):
+        verb(registry, typo)
+    assert Counter(request.rpc for request in emulator.requests()[before:]) == {"ListModels": 2, "GetModel": 1}
+    before = len(emulator.requests())
+    assert registry.latest_version("churn", stage="Production") is None
+    assert not any(request.rpc == "ListModels" for request in emulator.requests()[before:])
+
+
+@pytest.mark.plain
+def test_a_name_that_is_close_to_none(registry: RegistryClient, source: Text) -> None:
+    """Where no name is close, nothing is suggested that isn't meant."""
+    registry.register_version("churn", source())
+    with pytest.raises(NotFoundError, match=r"register_version\('pricing', \.\.\.\) creates one"):
+        registry.latest_version("pricing")
+
+
+def test_suggestions_are_no_condition(registry: RegistryClient, emulator: Emulator, name: Text) -> None:
+    """If models can't be listed a second time, the error is still that there's no such model."""
+    emulator.fail("ListModels", delay=0.01)
+    emulator.fail("ListModels", "PERMISSION_DENIED")
+    with pytest.raises(NotFoundError, match=r"list_models\(\) shows those that exist"):
+        registry.get_version(name())
+
+
+def test_the_id_of_a_model_in_place_of_its_name(
+    registry: RegistryClient, vertex: ModelServiceClient, parent: str, name: Text, source: Text
+) -> None:
+    """The id of a model, given as a name, is refused with the name to give; no second model is created."""
+    churn = name()
+    resource = uploaded(vertex, parent, churn, source())
+    ours = registry.register_version(name("-ours"), source())
+
+    for full, called in ((resource, churn), (ours.model_resource_name, ours.name)):
+        number = full.rpartition("/")[2]
+        with pytest.raises(InvalidArgumentError, match=f"'{number}' is the id of the model '{called}'"):
+            registry.register_version(number, source())
+        for verb in (registry.get_version, registry.latest_version, registry.get_model, registry.delete_model):
+            with pytest.raises(NotFoundError, match=f"The model with that id is called '{called}'"):
+                verb(number)
+    assert sorted(model.name for model in registry.list_models()) == sorted([churn, ours.name])
+
+
+@pytest.mark.plain
+def test_a_number_as_a_name(registry: RegistryClient, source: Text) -> None:
+    """A number that is no model's id is a name like any other."""
+    assert [registry.register_version("20261128", source()).version for _ in range(2)] == ["1", "2"]
+    assert registry.get_version("20261128").name == "20261128"
+
+
+@pytest.mark.plain
+@pytest.mark.parametrize("odd", ["tab\there", "zero\u200bwidth", " spaces ", "\ufeffmark"])
+def test_names_of_others_that_cannot_be_seen(
+    registry: RegistryClient, vertex: ModelServiceClient, parent: str, name: Text, source: Text, odd: str
+) -> None:
+    """A model that another tool gave such a name is read by it, and gets versions by its full resource name."""
+    called = name() + odd if odd[0] != " " else f" {name()} "
+    resource = uploaded(vertex, parent, called, source())
+
+    assert registry.get_version(called).name == called
+    assert registry.latest_version(called) == registry.get_version(called, 1)
+    assert registry.update_version(called, 1, metadata={"a": 1}).metadata == {"a": 1}
+    with pytest.raises(InvalidArgumentError, match="full resource name"):
+        registry.register_version(called, source())
+    assert registry.register_version(resource, source()).version == "2"
+    registry.delete_model(called)
+
+
+@pytest.mark.plain
+def test_aliases_with_capitals(registry: RegistryClient, name: Text, source: Text) -> None:
+    """Aliases have the letters that Vertex allows, in every verb that takes one."""
+    churn = name()
+    registry.register_version(churn, source(), aliases=["rc-Final"])
+    registry.register_version(churn, source())
+
+    assert registry.get_version(churn, "rc-Final").version == "1"
+    assert "bestOne" in registry.add_aliases(churn, "rc-Final", ["bestOne"]).aliases
+    assert registry.update_version(churn, "bestOne", metadata={"a": 1}).version == "1"
+    assert registry.set_stage(churn, "bestOne", "Production").version == "1"
+    assert set(registry.add_aliases(churn, 2, ["bestOne"]).aliases) == {"bestOne", "default"}
+    assert "rc-Final" not in registry.remove_aliases(churn, 1, ["rc-Final", "never-There"]).aliases
+    registry.delete_version(churn, "bestOne")
+    for alias in ("vr-Mine", "Upper", "endsInDash-", "endsInCapitaL"):
+        with pytest.raises(InvalidArgumentError, match="alias"):
+            registry.add_aliases(churn, 1, [alias])
+
+
+def test_flat_metadata(registry: RegistryClient, name: Text, source: Text) -> None:
+    """Sixty numbers fit under sixty keys, come back in order, and leave room for a stage and for more."""
+    churn, metadata = name(), {f"metric-{number:02}": number / 7 for number in reversed(range(60))}
+    made = registry.register_version(churn, source(), metadata=metadata)
+
+    assert made.metadata == metadata
+    assert list(made.metadata) == list(registry.get_version(churn, 1).metadata) == sorted(metadata)
+    for stage in ("Staging", "Production", "Archived"):
+        assert registry.set_stage(churn, 1, stage).metadata == metadata
+    more = {f"more-{number}": number for number in range(60)}
+    assert registry.update_version(churn, 1, metadata=more).metadata == metadata | more
+    assert registry.set_stage(churn, 1, "Production").metadata == metadata | more
