@@ -29,7 +29,7 @@ from vertex_registry import (
     StateUnknownError,
     UnavailableError,
     _endpoint,
-    _rpc,
+    _credentials,
     local_registry,
 )
 from vertex_registry.emulator import Emulator
@@ -143,9 +143,9 @@ def test_credentials_as_json(emulator: Emulator, key: dict[str, str], tmp_path: 
     path = tmp_path / "key.json"
     path.write_text(json.dumps(key))
     for given in (key, path, str(path)):
-        credentials, project = _rpc.load_credentials(given)
+        credentials, project = _credentials.load(given)
         assert project == "key-project"
-        assert _rpc.principal(credentials) == "registry@key-project.iam.gserviceaccount.com"
+        assert _credentials.principal(credentials) == "registry@key-project.iam.gserviceaccount.com"
     with (
         RegistryClient(endpoint=emulator.grpc, credentials=key, retry=Retry(calls=0.001)) as registry,
         pytest.raises(UnavailableError, match="token") as caught,
@@ -161,7 +161,7 @@ def test_credentials_that_are_none(tmp_path: Path) -> None:
     nothing: tuple[Any, ...] = (path, tmp_path / "missing.json", {"type": "service_account"}, {"type": "?"}, [TOKEN])
     for given in nothing:
         with pytest.raises(AuthenticationError) as caught:
-            _rpc.load_credentials(given)
+            _credentials.load(given)
         assert TOKEN not in str(caught.value)
 
 
@@ -356,9 +356,9 @@ def test_a_file_that_is_no_registry(tmp_path: Path) -> None:
 
 def test_a_key_in_the_wrong_place(key: dict[str, str]) -> None:
     """A key given as text is taken; an error about credentials or an address never shows what was given."""
-    assert _rpc.load_credentials(json.dumps(key))[1] == "key-project"
+    assert _credentials.load(json.dumps(key))[1] == "key-project"
     with pytest.raises(AuthenticationError) as caught:
-        _rpc.load_credentials("x" + json.dumps(key))
+        _credentials.load("x" + json.dumps(key))
     assert "PRIVATE KEY" not in str(caught.value)
     with pytest.raises(InvalidArgumentError) as wrong:
         RegistryClient(endpoint="https://ann:open-sesame@vertex.example.com")
@@ -407,9 +407,9 @@ def test_an_account_that_is_known_later() -> None:
         service_account_email = "default"
 
     credentials = OfAMachine()
-    assert _rpc.principal(credentials) is None
+    assert _credentials.principal(credentials) is None
     credentials.service_account_email = "vm@acme.iam.gserviceaccount.com"
-    assert _rpc.principal(credentials) == "vm@acme.iam.gserviceaccount.com"
+    assert _credentials.principal(credentials) == "vm@acme.iam.gserviceaccount.com"
 
 
 def test_waits_leave_the_random_numbers_of_an_experiment_alone() -> None:
