@@ -11,7 +11,7 @@ import os
 import threading
 import time
 import weakref
-from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
+from typing import TYPE_CHECKING, Final, Generic, TypeVar
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -22,8 +22,7 @@ T = TypeVar("T")
 _PATIENCE: Final = 2.0
 _POLL: Final = 0.001
 
-_renewed: weakref.WeakSet[Lock] = weakref.WeakSet()
-_abandoned: list[Any] = []
+_renewed: weakref.WeakSet[Lock | Inherited] = weakref.WeakSet()
 _native: set[object] = set()
 _forking = False
 
@@ -76,7 +75,35 @@ class Owned(Lock, Generic[T]):
         super().renew()
         value, self._value = self._value, None
         if value is not None:
-            _abandoned.append(value)
+            _leave_alone(value)
+
+
+class Inherited:
+    """A value that belongs to the process that created it, and that no forked process may end.
+
+    Attributes:
+        mine: Whether this is that process.
+    """
+
+    def __init__(self, value: object) -> None:
+        self._value = value
+        self.mine = True
+        _renewed.add(self)
+
+    def renew(self) -> None:
+        """Leave the parent's value alone."""
+        self.mine = False
+        _leave_alone(self._value)
+
+
+def _leave_alone(value: object) -> None:
+    """Let a value never be destroyed in this process, not even when Python ends.
+
+    gRPC's finalizers would shut down sockets that the parent still uses.
+    """
+    import ctypes  # noqa: PLC0415  # only for a forked process
+
+    ctypes.pythonapi.Py_IncRef(ctypes.py_object(value))
 
 
 @contextlib.contextmanager

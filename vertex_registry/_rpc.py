@@ -230,7 +230,7 @@ class Connection:
         return False
 
     def principal(self) -> str | None:
-        """Return the account that it acts as, if the credentials know it; those of a machine do after the first call."""
+        """Return the account that it acts as, if the credentials know it. A machine's do after the first call."""
         return _credentials.principal(self._credentials)
 
     def budget(self, seconds: float | None = None) -> _waiting.Budget:
@@ -463,7 +463,8 @@ class Connection:
         said = _sentence(failure.message)
         if failure.unsent:
             where = f" Tried for {budget.spent():.1f} s." if kind is UnavailableError and not failure.final else ""
-            text = f"{rpc} on {resource} wasn't sent: {said}{where} {_LOG_IN if kind is AuthenticationError else ''}".rstrip()
+            text = f"{rpc} on {resource} wasn't sent: {said}{where}"
+            text += f" {_LOG_IN}" if kind is AuthenticationError else ""
         elif kind is AuthenticationError:
             text = f"{self._endpoint} did not accept the credentials: {said} {_LOG_IN}"
         elif rpc == "UploadModel" and failure.code == "FAILED_PRECONDITION" and "storage.objects." in failure.message:
@@ -508,6 +509,8 @@ def _remedy(endpoint: Endpoint, failure: _CallError) -> str:
         return failure.remedy
     if failure.hint:
         return f"{_when(failure)}. Retry(calls=...) sets how long to go on trying."
+    if endpoint.plain and re.search(r"without an answer|reset by peer|socket closed", failure.message.lower()):
+        return "Is it the right port? If the server speaks TLS there, use https://."
     if endpoint.plain and failure.code == "UNAVAILABLE":
         return "Is the emulator running? Start one: python -m vertex_registry.emulator"
     return "Retry(calls=...) sets how long to go on trying."
@@ -558,22 +561,14 @@ def _translated(endpoint: Endpoint) -> Iterator[None]:
     try:
         yield
     except google_exceptions.GoogleAPICallError as error:
-        raise _of_google(error, endpoint) from error
+        raise _of_google(error) from error
     except google.auth.exceptions.GoogleAuthError as error:
         # The token was good when it was fetched; it ended meanwhile, and Google's transport fetched another.
         if _credentials.is_outage(error):
             raise _CallError("UNAVAILABLE", f"No token could be fetched: {reason(error)}", unsent=True) from error
         raise _CallError("UNAUTHENTICATED", "The credentials could not be refreshed", final=True) from error
-    except requests.exceptions.ProxyError as error:
-        raise _of_proxy(error, endpoint) from error
-    except requests.exceptions.SSLError as error:
-        if untrusted(error):
-            raise _distrusted(_REST_TRUST, error) from error
-        raise _CallError("UNAVAILABLE", f"TLS failed: {reason(error)}", final=True, remedy=_NO_TLS) from error
-    except requests.Timeout as error:
-        raise _CallError("DEADLINE_EXCEEDED", "The answer did not come in time") from error
     except requests.RequestException as error:
-        raise _of_requests(error) from error
+        raise _of_requests(error, endpoint) from error
     except OSError as error:
         # requests raises it for a CA bundle that isn't there.
         raise _CallError("UNAVAILABLE", _sentence(str(error)), final=True, remedy=f"Check {_REST_TRUST}.") from error
@@ -584,8 +579,9 @@ def _translated(endpoint: Endpoint) -> Iterator[None]:
         raise _CallError("UNKNOWN", f"The answer is not one that Vertex gives: {type(error).__name__}") from error
 
 
-_NO_TLS: Final = "Does the server speak TLS on that port? Use http:// if it doesn't."
-_TLS: Final = "Use https:// if the server speaks TLS on that port."
+_NO_TLS: Final = (
+    "If it's an emulator that serves plain text, use http:// for REST, or name a loopback address without a scheme."
+)
 _NO_REST: Final = (
     "Is it the port for gRPC? The emulator has one port for each: pass endpoint='host:port' for gRPC and "
     "endpoint='http://host:port' for REST."
@@ -626,15 +622,25 @@ def _of_proxy(error: requests.exceptions.ProxyError, endpoint: Endpoint) -> _Cal
 _PROXY: Final = "Check HTTPS_PROXY, or add the host to NO_PROXY."
 
 
-def _of_requests(error: requests.RequestException) -> _CallError:
+def _of_requests(error: requests.RequestException, endpoint: Endpoint) -> _CallError:
     """Say what went wrong on the way, and whether something else than HTTP answered."""
-    said, chain = reason(error), repr(error)
-    if "BadStatusLine" in chain or "RemoteDisconnected" in chain:
-        return _CallError("UNAVAILABLE", f"What answers there doesn't speak HTTP ({said})", remedy=_NO_REST)
-    return _CallError("UNAVAILABLE", said)
+    if isinstance(error, requests.exceptions.ProxyError):
+        return _of_proxy(error, endpoint)
+    if untrusted(error):
+        return _distrusted(_REST_TRUST, error)
+    if isinstance(error, requests.exceptions.SSLError):
+        return _CallError("UNAVAILABLE", f"TLS failed: {reason(error)}", final=True, remedy=_NO_TLS)
+    if isinstance(error, requests.Timeout):
+        return _CallError("DEADLINE_EXCEEDED", "The answer did not come in time")
+    chain = repr(error)
+    if "RemoteDisconnected" in chain:
+        return _CallError("UNAVAILABLE", "The server closed the connection without an answer")
+    if "BadStatusLine" in chain:
+        return _CallError("UNAVAILABLE", "What answers there doesn't speak HTTP", final=True, remedy=_NO_REST)
+    return _CallError("UNAVAILABLE", reason(error))
 
 
-def _of_channel(message: str, endpoint: Endpoint) -> _CallError | None:
+def _of_channel(message: str) -> _CallError | None:
     """Return what gRPC's own words mean, if they aren't Vertex's: the connection never came about."""
     low = message.lower()
     if "certificate_verify_failed" in low:
@@ -645,12 +651,14 @@ def _of_channel(message: str, endpoint: Endpoint) -> _CallError | None:
         return _CallError("UNAVAILABLE", f"The proxy answered {status}", final=status.startswith("4"), remedy=_PROXY)
     if "http1.x server" in low or "http/1" in low:
         return _CallError("UNAVAILABLE", "What answers there speaks HTTP/1, not gRPC", final=True, remedy=_NO_GRPC)
+    if "failed parsing http/2" in low:
+        return _CallError("UNAVAILABLE", "What answers there isn't gRPC", final=True, remedy=_NO_GRPC)
     if re.search(r"received http2 header with status|content-type", low):
         said = re.search(r"status:? ([0-9]{3})", low)
         shown = f" (HTTP {said[1]})" if said else ""
         return _CallError("UNAVAILABLE", f"What answers there isn't gRPC{shown}", remedy=_NO_GRPC)
-    if "ssl" in low and "wrong_version_number" in low:
-        return _CallError("UNAVAILABLE", "The server doesn't speak TLS on that port", final=True)
+    if "wrong_version_number" in low:
+        return _CallError("UNAVAILABLE", "The server doesn't speak TLS on that port", final=True, remedy=_NO_TLS)
     return None
 
 
@@ -660,7 +668,7 @@ _NO_GRPC: Final = (
 )
 
 
-def _of_google(error: google_exceptions.GoogleAPICallError, endpoint: Endpoint) -> _CallError:
+def _of_google(error: google_exceptions.GoogleAPICallError) -> _CallError:
     message = error.message or ""
     if not isinstance(error.response, requests.Response):
         if error.grpc_status_code is None:
@@ -670,7 +678,7 @@ def _of_google(error: google_exceptions.GoogleAPICallError, endpoint: Endpoint) 
         # gRPC's own words for a token that couldn't be fetched; one was good a moment ago.
         if "metadata from plugin failed" in message:
             return _CallError("UNAVAILABLE", "The token has expired and could not be fetched again", unsent=True)
-        if (channel := _of_channel(message, endpoint)) is not None:
+        if (channel := _of_channel(message)) is not None:
             return channel
     else:
         code = _OF_HTTP.get(error.code or 500, "UNKNOWN")

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from typing import TYPE_CHECKING, Any
 
+from vertex_registry import _process
 from vertex_registry._client import RegistryClient
 from vertex_registry.errors import ConflictError, InvalidArgumentError
 
 if TYPE_CHECKING:
+    import os
     from collections.abc import Callable
     from types import TracebackType
 
@@ -25,7 +26,7 @@ class LocalRegistry(RegistryClient):
 
     def __init__(self, emulator: Emulator, **settings: Any) -> None:
         self.emulator = emulator
-        self._pid = os.getpid()
+        self._owner = _process.Inherited(emulator)
         super().__init__(
             **{"project": "local-project", "location": "us-central1"} | settings | {"endpoint": emulator.grpc}
         )
@@ -34,7 +35,7 @@ class LocalRegistry(RegistryClient):
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         super().__exit__(kind, error, trace)
-        if self._pid == os.getpid():
+        if self._owner.mine:
             # It minds that a planned fault is left.
             self.emulator.__exit__(kind, error, trace)
 
@@ -45,13 +46,13 @@ class LocalRegistry(RegistryClient):
         it.
         """
         super().close()
-        if self._pid == os.getpid():
+        if self._owner.mine:
             self.emulator.close()
 
     def __reduce__(self) -> tuple[Callable[[dict[str, Any]], RegistryClient], tuple[dict[str, Any]]]:
         """Pickle as a plain client of the same emulator, which has to be running when the client is used."""
         state = RegistryClient.__getstate__(self)
-        return _connected, ({name: value for name, value in state.items() if name not in {"emulator", "_pid"}},)
+        return _connected, ({name: value for name, value in state.items() if name not in {"emulator", "_owner"}},)
 
 
 def _connected(state: dict[str, Any]) -> RegistryClient:
