@@ -60,6 +60,9 @@ _T = TypeVar("_T")
 _LOG: Final = logging.getLogger("vertex_registry")
 _LOG.addHandler(logging.NullHandler())
 
+#: What a client has that isn't a setting, and that neither a pickle nor a copy takes along.
+_OF_THIS_PROCESS: Final = frozenset({"_lock", "_connected", "_opened", "emulator", "_owner"})
+
 _LOCAL_PROJECT: Final = "local-project"
 _LOCATION: Final = "us-central1"  # what Google's own SDK takes where nothing is said
 _RETRY: Final = Retry()
@@ -170,7 +173,7 @@ class RegistryClient:
         Raises:
             InvalidArgumentError: A setting can't be pickled.
         """
-        state = {name: value for name, value in vars(self).items() if name not in {"_lock", "_connected", "_opened"}}
+        state = {name: value for name, value in vars(self).items() if name not in _OF_THIS_PROCESS}
         settings = state | {"credentials": self._endpoint.credentials}
         settings["_endpoint"] = attrs.evolve(self._endpoint, credentials=None)
         for name, value in settings.items():

@@ -51,8 +51,7 @@ class LocalRegistry(RegistryClient):
 
     def __reduce__(self) -> tuple[Callable[[dict[str, Any]], RegistryClient], tuple[dict[str, Any]]]:
         """Pickle as a plain client of the same emulator, which has to be running when the client is used."""
-        state = RegistryClient.__getstate__(self)
-        return _connected, ({name: value for name, value in state.items() if name not in {"emulator", "_owner"}},)
+        return _connected, (self.__getstate__(),)
 
 
 def _connected(state: dict[str, Any]) -> RegistryClient:

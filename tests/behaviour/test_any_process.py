@@ -27,19 +27,37 @@ if TYPE_CHECKING:
 pytestmark = [pytest.mark.plain, pytest.mark.local("it starts processes")]
 
 
-@pytest.fixture(params=["", "artifacts"], ids=["names", "artifacts"])
+@pytest.fixture
+def artifacts(request: pytest.FixtureRequest) -> bool:
+    """Whether models have artifacts. A test that is parametrized by it runs with a real storage server as well."""
+    return bool(getattr(request, "param", False))
+
+
+with_and_without_artifacts = pytest.mark.parametrize(
+    "artifacts", [False, True], ids=["names", "artifacts"], indirect=True
+)
+
+
+@pytest.fixture
 def start(
-    request: pytest.FixtureRequest, emulator: Emulator, door: Door, name: Callable[[], str], tmp_path: Path
+    request: pytest.FixtureRequest,
+    emulator: Emulator,
+    door: Door,
+    name: Callable[[], str],
+    tmp_path: Path,
+    artifacts: bool,
 ) -> Callable[..., None]:
     """Return a function that runs a scenario of `processes` in a process of its own."""
     settings = {
         "endpoint": emulator.grpc if door.transport == "grpc" else emulator.rest,
-        "bucket": request.getfixturevalue("bucket") if request.param else "",
+        "bucket": request.getfixturevalue("bucket") if artifacts else "",
         "folder": str(tmp_path),
         "prefix": name(),
     }
-    storage: StorageServer = request.getfixturevalue("storage_server")
-    known = os.environ | {"STORAGE_EMULATOR_HOST": storage.url, "XDG_CACHE_HOME": str(tmp_path / "cache")}
+    known = os.environ | {"XDG_CACHE_HOME": str(tmp_path / "cache")}
+    if artifacts:
+        storage: StorageServer = request.getfixturevalue("storage_server")
+        known["STORAGE_EMULATOR_HOST"] = storage.url
 
     def start(scenario: str, *, without: tuple[str, ...] = (), **variables: str) -> None:
         environment = {name: value for name, value in known.items() if name not in without} | variables
@@ -58,6 +76,7 @@ def start(
     return start
 
 
+@with_and_without_artifacts
 def test_a_fork(start: Callable[..., None]) -> None:
     """A child has its own connections: it gets its own answers, at once, and its parent's go on."""
     start("fork")
@@ -83,11 +102,13 @@ def test_a_fork_with_an_object_of_the_sdk(start: Callable[..., None]) -> None:
     start("fork_with_the_sdk")
 
 
+@with_and_without_artifacts
 def test_workers(start: Callable[..., None]) -> None:
     """A client can be pickled to workers, and errors come back."""
     start("spawn")
 
 
+@with_and_without_artifacts
 def test_threads(start: Callable[..., None]) -> None:
     """Threads share a client."""
     start("threads")
@@ -98,16 +119,20 @@ def test_asyncio(start: Callable[..., None]) -> None:
     start("to_thread")
 
 
+@with_and_without_artifacts
 def test_no_home(start: Callable[..., None], tmp_path: Path) -> None:
     """A user without a home, whom the machine doesn't know, needs none: neither for calls nor for a destination."""
     tmp_path.chmod(0o777)
     start("stranger", without=("HOME", "XDG_CACHE_HOME", "USER", "LOGNAME"))
 
 
-@pytest.mark.parametrize("variables", [("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY"), ("http_proxy", "https_proxy")])
-def test_a_proxy(start: Callable[..., None], variables: tuple[str, ...]) -> None:
+@with_and_without_artifacts
+def test_a_proxy(start: Callable[..., None]) -> None:
     """An emulator on this machine isn't asked through a proxy."""
-    start("alone", without=("NO_PROXY", "no_proxy"), **dict.fromkeys(variables, "http://127.0.0.1:1"))
+    proxies = dict.fromkeys(
+        ("HTTP_PROXY", "http_proxy", "HTTPS_PROXY", "https_proxy", "ALL_PROXY"), "http://127.0.0.1:1"
+    )
+    start("alone", without=("NO_PROXY", "no_proxy"), **proxies)
 
 
 def test_a_copy(registry: RegistryClient, connect: Callable[..., RegistryClient], name: Callable[[], str]) -> None:
