@@ -236,7 +236,7 @@ def _as_it_is(request: requests.PreparedRequest) -> requests.PreparedRequest:
 
 def _keep_no_auth(session: requests.Session) -> Callable[[Any, Any], None]:
     def rebuild_auth(request: requests.PreparedRequest, response: requests.Response) -> None:
-        if session.should_strip_auth(str(response.request.url), str(request.url)):
+        if session.should_strip_auth(response.request.url, request.url):  # type: ignore[no-untyped-call]  # upstream
             request.headers.pop("Authorization", None)
 
     return rebuild_auth
@@ -258,7 +258,7 @@ class TokenRequest(google.auth.transport.requests.Request):
         """Send one request, and return its answer."""
         self.status = 0
         seconds = self.timeout if timeout is None else min(timeout, self.timeout)
-        answer = super().__call__(*args, timeout=seconds, **settings)  # type: ignore[no-untyped-call]  # upstream
+        answer = super().__call__(*args, **settings | {"timeout": seconds})  # type: ignore[no-untyped-call]  # upstream
         self.status = answer.status
         return answer
 

@@ -62,11 +62,13 @@ def _connected(state: dict[str, Any]) -> RegistryClient:
 
 def _check_threads() -> None:
     """Refuse to start an emulator where threads aren't threads: gRPC's server would wait for one that never runs."""
-    for library, module, patched in (
-        ("gevent", "gevent.monkey", lambda monkey: monkey.is_module_patched("threading")),
-        ("eventlet", "eventlet.patcher", lambda patcher: patcher.is_monkey_patched("thread")),
-    ):
-        if (loaded := sys.modules.get(module)) is not None and patched(loaded):
+    checks: tuple[tuple[str, str, str], ...] = (
+        ("gevent.monkey", "is_module_patched", "threading"),
+        ("eventlet.patcher", "is_monkey_patched", "thread"),
+    )
+    for module, check, what in checks:
+        library = module.partition(".")[0]
+        if module in sys.modules and getattr(sys.modules[module], check)(what):
             raise ConflictError(
                 f"An emulator can't run in a process whose threads {library} has patched. Start it in a process of its "
                 "own, with `python -m vertex_registry.emulator`, and set VERTEX_AI_EMULATOR_HOST to the address for "

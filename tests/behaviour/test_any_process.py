@@ -135,7 +135,7 @@ def test_a_proxy(start: Callable[..., None]) -> None:
     start("alone", without=("NO_PROXY", "no_proxy"), **proxies)
 
 
-def test_a_copy(registry: RegistryClient, connect: Callable[..., RegistryClient], name: Callable[[], str]) -> None:
+def test_a_copy(connect: Callable[..., RegistryClient], name: Callable[[], str]) -> None:
     """A copy of a client and one that was pickled have its settings, and connections of their own."""
     client = connect(actor="ann@example.com", retry=Retry(calls=30))
     given = name()

@@ -31,8 +31,8 @@ from vertex_registry import (
     Retry,
     StateUnknownError,
     UnavailableError,
-    _endpoint,
     _credentials,
+    _endpoint,
     local_registry,
 )
 from vertex_registry.emulator import Emulator
@@ -414,7 +414,14 @@ def test_where_this_machine_begins_and_ends() -> None:
         assert not _endpoint.resolve(address, None, "us-central1", None).loopback, address
     for address in (
         *("[::1]evil.com:80", "localhost:evil.com:80", "[::1", "::1]", "::1", "localhost:80:80", "localhost,evil:80"),
-        *("localhost\\evil", "localhost%2eevil.com", "ⓛocalhost", "localhost:８0", "localhost:+80", "localhost:8_0"),
+        *(
+            "localhost\\evil",
+            "localhost%2eevil.com",
+            "ⓛocalhost",
+            "localhost:\uff180",
+            "localhost:+80",
+            "localhost:8_0",
+        ),
         *(
             "localhost:0",
             "localhost:99999",
@@ -464,12 +471,12 @@ europe-southwest1 europe-west1 europe-west2 europe-west3 europe-west4 europe-wes
 europe-west10 europe-west12 me-central1 me-central2 me-west1 northamerica-northeast1 northamerica-northeast2
 northamerica-south1 southamerica-east1 southamerica-west1 us-central1 us-east1 us-east4 us-east5 us-south1 us-west1
 us-west2 us-west3 us-west4 u-france-east1
-""".split()
+"""
 
 
 def test_locations(monkeypatch: pytest.MonkeyPatch) -> None:
     """Every region is taken; what can't be one is refused when the client is created, with what to do."""
-    for region in REGIONS:
+    for region in REGIONS.split():
         RegistryClient(project="acme", location=region).close()
     refused = {
         "global": "models live in a region. Pass a region, such as location='us-central1'",
@@ -527,9 +534,10 @@ def stranger() -> Iterator[int]:
 def told(endpoint: str, seconds: float, **settings: Any) -> str:
     """Return the error of a call to the wrong place, which has to come in that time of a budget of minutes."""
     credentials = google.oauth2.credentials.Credentials(TOKEN)  # type: ignore[no-untyped-call]  # untyped upstream
-    settings = {"credentials": credentials, "project": "acme"} | settings
     budget = Retry(calls=600 if seconds < 600 else 1)  # one that is retried would take the ten minutes
-    with RegistryClient(endpoint=endpoint, retry=budget, **settings) as registry:
+    with RegistryClient(
+        endpoint=endpoint, retry=budget, credentials=credentials, project="acme", **settings
+    ) as registry:
         begun = time.monotonic()
         with pytest.raises(UnavailableError) as caught:
             list(registry.list_models())
