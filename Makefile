@@ -56,7 +56,8 @@ format: $(READY)   ## let ruff format the code and mend what it can
 	@$(BIN)/ruff check --fix-only --quiet
 	@$(BIN)/ruff format
 
-# Other versions spell `@` in a path in another way, so that no cassette fits, and look for a metadata server, which is blocked.
+# What others bring, such as protobuf and requests, is among our dependencies too if a lower bound of it matters: that is
+# how its lowest version is tested here. Other versions spell `@` in a path in another way, so that no cassette fits, and look for a metadata server, which is blocked.
 lowest:  ## run the tests with the lowest versions that pyproject.toml allows
 	@test -x .venv-lowest/bin/python || $(PYTHON) -m venv .venv-lowest
 	@.venv-lowest/bin/python -m pip install -qq --disable-pip-version-check uv

@@ -15,8 +15,8 @@ import importlib.metadata
 import itertools
 import logging
 import os
+import pickle
 import re
-import threading
 import uuid
 import warnings
 from collections.abc import Iterable
@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal, Self, TypeVar
 
 import attrs
 
-from vertex_registry import _endpoint, _labels, _loading, _names, _serving, _stages
+from vertex_registry import _endpoint, _labels, _loading, _names, _process, _serving, _stages
 from vertex_registry._records import Retry, ServingContainer, StageChange
 from vertex_registry._stages import Stage
 from vertex_registry.errors import InvalidArgumentError, NotFoundError, RegistryError
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from pathlib import Path
     from types import TracebackType
 
-    from vertex_registry import _deletion, _promotion, _registration, _resources, _rpc, _storage
+    from vertex_registry import _credentials, _deletion, _promotion, _registration, _resources, _rpc, _storage
     from vertex_registry._records import ModelVersion, RegisteredModel
 else:
 
@@ -47,6 +47,7 @@ else:
         def __getattr__(self, attribute: str) -> Any:
             return getattr(importlib.import_module(self._name), attribute)
 
+    _credentials = _Later("vertex_registry._credentials")
     _deletion = _Later("vertex_registry._deletion")
     _promotion = _Later("vertex_registry._promotion")
     _registration = _Later("vertex_registry._registration")
@@ -59,13 +60,15 @@ _T = TypeVar("_T")
 _LOG: Final = logging.getLogger("vertex_registry")
 _LOG.addHandler(logging.NullHandler())
 
+#: What a client has that isn't a setting, and that neither a pickle nor a copy takes along.
+_OF_THIS_PROCESS: Final = frozenset({"_lock", "_connected", "_opened", "emulator", "_owner"})
+
 _LOCAL_PROJECT: Final = "local-project"
 _LOCATION: Final = "us-central1"  # what Google's own SDK takes where nothing is said
 _RETRY: Final = Retry()
 
 # A project is named by its id, which a domain may stand before, or by its number.
 _PROJECTS: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9:._-]*", re.ASCII)
-_LOCATIONS: Final = re.compile(r"[a-z][a-z0-9-]*", re.ASCII)
 
 #: The seconds that a look into a bucket may take which nobody has asked for.
 _GLANCE: Final = 5.0
@@ -82,7 +85,9 @@ def _new_id() -> str:
 class RegistryClient:
     """A model registry on Vertex AI.
 
-    Making one sends nothing and imports nothing of Google's; the first call does. It can be shared by threads.
+    Creating one sends nothing and imports nothing of Google's; the first call does. Threads can share it. So can forked
+    processes: each opens its own connection. It can be pickled, unless its credentials can't; the copy connects by
+    itself.
 
     >>> from vertex_registry import local_registry
     >>> with local_registry() as registry:
@@ -132,9 +137,9 @@ class RegistryClient:
     ) -> None:
         self._location = location or os.environ.get("GOOGLE_CLOUD_LOCATION") or _LOCATION
         self._project = project or os.environ.get("GOOGLE_CLOUD_PROJECT") or None
-        for what, value, names in (("project", self._project, _PROJECTS), ("location", self._location, _LOCATIONS)):
-            if value is not None and not (isinstance(value, str) and names.fullmatch(value)):
-                raise InvalidArgumentError(f"{what}={value!r} is not the name of a {what}.")
+        _endpoint.check_location(self._location)
+        if self._project is not None and not (isinstance(self._project, str) and _PROJECTS.fullmatch(self._project)):
+            raise InvalidArgumentError(f"project={self._project!r} is not the name of a project.")
         if not isinstance(retry, Retry):
             raise InvalidArgumentError(f"retry is a Retry, such as Retry(calls=30), and not {retry!r}.")
         for what, made in (("now", now), ("new_id", new_id)):
@@ -149,15 +154,43 @@ class RegistryClient:
         self._user_agent = _user_agent(user_agent)
         self._now = now
         self._new_id = new_id
-        self._lock = threading.Lock()
-        self._connected: _resources.Resources | None = None
-        self._opened: _storage.Storage | None = None
         self._closed = False
+        self._begin()
+
+    def _begin(self) -> None:
+        self._lock = _process.Lock()
+        self._connected: _resources.Resources | None = None
+        self._opened = _process.Owned(self._open_storage)
 
     def __repr__(self) -> str:
         return (
             f"RegistryClient(project={self._project!r}, location={self._location!r}, endpoint={self._endpoint.host!r})"
         )
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Return the settings. Whoever unpickles them has a client that connects by itself.
+
+        Raises:
+            InvalidArgumentError: A setting can't be pickled.
+        """
+        state = {name: value for name, value in vars(self).items() if name not in _OF_THIS_PROCESS}
+        settings = state | {"credentials": self._endpoint.credentials}
+        settings["_endpoint"] = attrs.evolve(self._endpoint, credentials=None)
+        for name, value in settings.items():
+            if not _pickles(value):
+                raise InvalidArgumentError(
+                    f"This RegistryClient can't be pickled or copied, because its {name.removeprefix('_')} can't. "
+                    + (
+                        "Pass credentials as the path or the content of a file, or create a client in the worker."
+                        if name == "credentials"
+                        else "Pass a function of a module in place of a lambda or a method."
+                    )
+                )
+        return state
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state)
+        self._begin()
 
     def __enter__(self) -> Self:
         return self
@@ -175,7 +208,7 @@ class RegistryClient:
         """
         with self._lock:
             vertex, self._connected, self._closed = self._connected, None, True
-            files, self._opened = self._opened, None
+        files = self._opened.take()
         for open_one in (vertex, files):
             if open_one is not None:
                 open_one.close()
@@ -821,8 +854,8 @@ class RegistryClient:
 
     def _connect(self) -> _resources.Resources:
         at = self._endpoint
-        credentials, project = (None, None) if at.anonymous else _rpc.load_credentials(at.credentials)
-        self._project = self._project or project or (_LOCAL_PROJECT if at.plain else None)
+        credentials, project = (None, None) if at.anonymous else _credentials.load(at.credentials)
+        self._project = self._project or project or (_LOCAL_PROJECT if at.emulated else None)
         if self._project is None:
             raise InvalidArgumentError(
                 "No project is known. Give RegistryClient(project=...), or set GOOGLE_CLOUD_PROJECT."
@@ -838,12 +871,11 @@ class RegistryClient:
 
     @property
     def _files(self) -> _storage.Storage:
-        with self._lock:
-            self._check_open()
-            if self._opened is None:
-                credentials = self._storage_credentials()
-                self._opened = _storage.Storage(project=self._project, credentials=credentials, retry=self._retry)
-            return self._opened
+        return self._opened.get()
+
+    def _open_storage(self) -> _storage.Storage:
+        self._check_open()
+        return _storage.Storage(project=self._project, credentials=self._storage_credentials(), retry=self._retry)
 
     def _staging(self, staging_bucket: str | None) -> str | None:
         return self._staging_bucket if staging_bucket is None else _names.check_staging_bucket(staging_bucket)
@@ -865,7 +897,7 @@ class RegistryClient:
         """Look into the source where that was asked for, or is possible: would Vertex find a model there?"""
         if asked is False or not (asked or _serving.files_of(image)):
             return
-        if asked is None and self._endpoint.plain and not os.environ.get(_storage.EMULATOR):
+        if asked is None and self._endpoint.emulated and not os.environ.get(_storage.EMULATOR):
             return
         try:
             names = self._files.look(source) if asked else self._glance(source)
@@ -890,7 +922,7 @@ class RegistryClient:
     def _storage_credentials(self) -> Any:
         """What Cloud Storage is asked with; where none were given the default ones are found there."""
         given = self._endpoint.credentials
-        return None if given is None else _rpc.load_credentials(given)[0]
+        return None if given is None else _credentials.load(given)[0]
 
     def _container(
         self, container: ServingContainer | str | None, local: _storage.LocalDirectory | None, *, gpu: bool
@@ -928,6 +960,14 @@ class RegistryClient:
             f"Google has no serving image for scikit-learn {written_by}, which wrote the model; {newest} may not load "
             "it. Name an image of your own with container=, or write the model with an earlier version."
         )
+
+
+def _pickles(value: Any) -> bool:
+    try:
+        pickle.dumps(value)
+    except Exception:  # noqa: BLE001  # whatever a class of somebody else's raises when it's asked
+        return False
+    return True
 
 
 def _default_image(image: str, location: str) -> str:

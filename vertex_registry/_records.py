@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 import time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import attrs
 
@@ -163,6 +163,14 @@ class StageChange:
     changed_by: str | None
 
 
+_SYSTEM: Final = random.SystemRandom()
+
+
+def _random() -> float:
+    """Return a number from 0 up to 1. A function of a module can be pickled; a method of SystemRandom can't."""
+    return _SYSTEM.random()
+
+
 def _positive(_instance: object, attribute: attrs.Attribute[float], value: float) -> None:
     if not isinstance(value, (int, float)) or not value > 0:
         raise InvalidArgumentError(f"Retry({attribute.name}={value!r}) is not a positive number of seconds.")
@@ -188,5 +196,5 @@ class Retry:
     first: float = attrs.field(default=0.2, validator=_positive)
     most: float = attrs.field(default=10.0, validator=_positive)
     sleep: Callable[[float], None] = attrs.field(default=time.sleep, repr=False)
-    random: Callable[[], float] = attrs.field(default=random.SystemRandom().random, repr=False)
+    random: Callable[[], float] = attrs.field(default=_random, repr=False)
     clock: Callable[[], float] = attrs.field(default=time.monotonic, repr=False)

@@ -22,12 +22,11 @@ the model's labels hide of what was written is an error, for a read would never 
 from __future__ import annotations
 
 import contextlib
-import threading
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import attrs
 
-from vertex_registry import _labels, _names, _waiting, _wire
+from vertex_registry import _labels, _names, _process, _waiting, _wire
 from vertex_registry.errors import (
     AmbiguousNameError,
     ConflictError,
@@ -111,7 +110,7 @@ class Resources:
         self.rpc = rpc
         self.project = project
         self.parent = f"projects/{project}/locations/{location}"
-        self._lock = threading.Lock()
+        self._lock = _process.Lock()
         self._known: dict[str, Model] = {}
 
     def close(self) -> None:

@@ -15,26 +15,26 @@ but for operations, which are waited for.
 from __future__ import annotations
 
 import contextlib
-import json
+import functools
 import logging
 import math
 import os
+import re
 import time
+import urllib.parse
 from contextvars import ContextVar
 from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 import attrs
-import google.auth
 import google.auth.credentials
 import google.auth.exceptions
-import google.auth.transport.requests
-import google.oauth2.credentials
-import google.oauth2.service_account
+import google.auth.transport.grpc
 import grpc
 import requests
 import tenacity
 from google.api_core import exceptions as google_exceptions
+from google.api_core.client_options import ClientOptions
 from google.api_core.gapic_v1.client_info import ClientInfo
 from google.cloud.aiplatform_v1.services.model_service import ModelServiceClient
 from google.cloud.aiplatform_v1.services.model_service.transports.grpc import ModelServiceGrpcTransport
@@ -43,7 +43,7 @@ from google.protobuf import json_format
 from google.protobuf import message as protobuf_message
 from google.rpc import error_details_pb2
 
-from vertex_registry import _waiting
+from vertex_registry import _credentials, _process, _waiting
 from vertex_registry.errors import (
     AlreadyExistsError,
     AuthenticationError,
@@ -55,6 +55,7 @@ from vertex_registry.errors import (
     PermissionDeniedError,
     UnavailableError,
     reason,
+    untrusted,
 )
 
 if TYPE_CHECKING:
@@ -67,8 +68,6 @@ if TYPE_CHECKING:
     from vertex_registry.errors import RegistryError
 
 _LOG: Final = logging.getLogger("vertex_registry")
-
-_SCOPES: Final = ("https://www.googleapis.com/auth/cloud-platform",)
 
 # An answer of one of these says nothing of whether the call has happened.
 _LOST: Final = frozenset({"UNAVAILABLE", "DEADLINE_EXCEEDED", "INTERNAL", "UNKNOWN", "CANCELLED", "DATA_LOSS"})
@@ -161,64 +160,10 @@ _OF_HTTP: Final[Mapping[int, str]] = {
 
 _OF_NUMBER: Final[Mapping[int, str]] = {code.value[0]: code.name for code in grpc.StatusCode}
 
-_LOG_IN: Final = (
-    "Type `gcloud auth application-default login`, or set GOOGLE_APPLICATION_CREDENTIALS to the file of a service "
-    "account's key. Without a cloud, local_registry() needs none, nor does an emulator: set VERTEX_AI_EMULATOR_HOST."
-)
+_LOG_IN: Final = _credentials.LOG_IN
 
-
-def load_credentials(given: Any) -> tuple[Any, str | None]:
-    """The credentials, and the project that they name, if they name one; application default ones where none are given.
-
-    Raises:
-        AuthenticationError: There are none, or what was given holds none.
-    """
-    try:
-        if given is None:
-            found = google.auth.default(scopes=_SCOPES)
-            return found[0], found[1]
-        if isinstance(given, google.auth.credentials.Credentials):
-            scoped = google.auth.credentials.with_scopes_if_required(given, _SCOPES)  # type: ignore[no-untyped-call]  # likewise
-            return scoped, getattr(given, "project_id", None)
-        if isinstance(given, str) and given.lstrip().startswith("{"):
-            given = json.loads(given)
-        if isinstance(given, (str, os.PathLike)):
-            with open(given, encoding="utf-8") as file:  # noqa: PTH123  # a path of either kind
-                given = json.load(file)
-        if not isinstance(given, dict):
-            raise AuthenticationError(f"The credentials are a {type(given).__name__}, which holds none. {_LOG_IN}")
-        return _credentials_of(given)
-    except google.auth.exceptions.DefaultCredentialsError as error:
-        raise AuthenticationError(f"There are no usable credentials for Google Cloud. {_LOG_IN}") from error
-    except (google.auth.exceptions.GoogleAuthError, ValueError) as error:
-        raise AuthenticationError(f"The credentials that were given cannot be used. {_LOG_IN}") from error
-    except OSError as error:
-        raise AuthenticationError(f"The file of the credentials cannot be read: {error.strerror}. {_LOG_IN}") from None
-
-
-def _credentials_of(info: dict[str, Any]) -> tuple[Any, str | None]:
-    kind = info.get("type")
-    if kind == "service_account":
-        from_key = google.oauth2.service_account.Credentials.from_service_account_info
-        return from_key(info, scopes=_SCOPES), info.get("project_id")  # type: ignore[no-untyped-call]  # untyped upstream
-    if kind == "authorized_user":
-        from_login = google.oauth2.credentials.Credentials.from_authorized_user_info
-        return from_login(info, scopes=_SCOPES), info.get("quota_project_id")  # type: ignore[no-untyped-call]  # likewise
-    raise AuthenticationError(
-        f"The credentials are of the type {kind!r}. What can be given as JSON is a service account's key or an "
-        "authorized user; set GOOGLE_APPLICATION_CREDENTIALS for the others, or give a google-auth object."
-    )
-
-
-def principal(credentials: Any) -> str | None:
-    """The account that the credentials act as, where they know it."""
-    for attribute in ("service_account_email", "signer_email", "account"):
-        # Credentials of a machine know their account only once they have asked for it, and say "default" till then.
-        with contextlib.suppress(Exception):
-            account = getattr(credentials, attribute, None)
-            if isinstance(account, str) and "@" in account:
-                return account
-    return None
+_REST_TRUST: Final = "REQUESTS_CA_BUNDLE"
+_GRPC_TRUST: Final = "GRPC_DEFAULT_SSL_ROOTS_FILE_PATH"
 
 
 class Connection:
@@ -235,43 +180,57 @@ class Connection:
         self._check_open = check_open
         self._closed = False
         self._waiting: set[SimpleQueue[Callable[[], Any]]] = set()
-        # The SDK would look for credentials of its own where it is given none.
-        self._credentials = credentials or google.auth.credentials.AnonymousCredentials()  # type: ignore[no-untyped-call]
-        self._token_of = credentials if endpoint.plain and not endpoint.anonymous else None
-        info = ClientInfo(user_agent=user_agent)  # type: ignore[no-untyped-call]  # untyped upstream
-        transport: ModelServiceGrpcTransport | ModelServiceRestTransport
-        if endpoint.plain or endpoint.anonymous:
-            # The token, if there is one, is sent by `_send`: Google's transports send none in plain text.
-            nobody = google.auth.credentials.AnonymousCredentials()  # type: ignore[no-untyped-call]  # untyped upstream
-            if endpoint.rest:
-                transport = ModelServiceRestTransport(
-                    host=endpoint.host,
-                    credentials=nobody,
-                    url_scheme="http" if endpoint.plain else "https",
-                    client_info=info,
+        self._credentials = credentials
+        self._user_agent = user_agent
+        self._google = _process.Owned(self._connect)
+
+    def _connect(self) -> ModelServiceClient:
+        """Create Google's client. Each process has its own.
+
+        Raises:
+            InvalidArgumentError: Google's libraries refuse a setting of the environment.
+        """
+        endpoint = self._endpoint
+        info = ClientInfo(user_agent=self._user_agent)  # type: ignore[no-untyped-call]  # untyped upstream
+        try:
+            with _process.outside_fork():
+                transport = _rest(endpoint, self._credentials, info) if endpoint.rest else self._grpc(info)
+                # The address is known already, and with it the domain: the environment isn't asked for it once more.
+                return ModelServiceClient(
+                    transport=transport, client_options=ClientOptions(universe_domain="googleapis.com")
                 )
-                # What goes in plain text goes to the address that was given, and to no proxy on the way.
-                transport._session.trust_env = not endpoint.plain  # noqa: SLF001  # Google's transport has no setting for it
-            else:
-                options = [("grpc.max_receive_message_length", -1), ("grpc.enable_http_proxy", 0)]
-                channel = (
-                    grpc.insecure_channel(endpoint.host, options)
-                    if endpoint.plain
-                    else grpc.secure_channel(endpoint.host, grpc.ssl_channel_credentials(), options)
-                )
-                transport = ModelServiceGrpcTransport(channel=channel, client_info=info)
-        elif endpoint.rest:
-            transport = ModelServiceRestTransport(host=endpoint.host, credentials=credentials, client_info=info)
+        except (google.auth.exceptions.GoogleAuthError, google_exceptions.GoogleAPIError, ValueError, OSError) as error:
+            raise InvalidArgumentError(
+                f"Google's client can't be created: {_sentence(str(error))} Check the environment variables "
+                "GOOGLE_API_USE_MTLS_ENDPOINT and GOOGLE_API_USE_CLIENT_CERTIFICATE."
+            ) from error
+
+    def _grpc(self, info: ClientInfo) -> ModelServiceGrpcTransport:
+        endpoint = self._endpoint
+        options: list[tuple[str, Any]] = [("grpc.max_send_message_length", -1), ("grpc.max_receive_message_length", -1)]
+        if endpoint.emulated or endpoint.loopback:
+            options.append(("grpc.enable_http_proxy", 0))
+        if endpoint.plain:
+            channel = grpc.insecure_channel(endpoint.host, options)
         else:
-            transport = ModelServiceGrpcTransport(host=endpoint.host, credentials=credentials, client_info=info)
-        self._client = ModelServiceClient(transport=transport)
+            secure = grpc.ssl_channel_credentials()
+            if self._credentials is not None and not endpoint.anonymous:
+                plugin = google.auth.transport.grpc.AuthMetadataPlugin(  # type: ignore[no-untyped-call]  # upstream
+                    self._credentials, _credentials.TokenRequest()
+                )
+                secure = grpc.composite_channel_credentials(secure, grpc.metadata_call_credentials(plugin))
+            host = endpoint.host if re.search(r":[0-9]+$", endpoint.host) else f"{endpoint.host}:443"
+            channel = grpc.secure_channel(host, secure, options)
+        return ModelServiceGrpcTransport(channel=channel, client_info=info)
 
     def close(self) -> None:
         """End the connection."""
         self._closed = True
         for one in tuple(self._waiting):
             one.put(_cut_off)
-        self._client.transport.close()  # type: ignore[no-untyped-call]  # untyped upstream
+        if (client := self._google.take()) is not None:
+            with contextlib.suppress(google_exceptions.GoogleAPIError, google.auth.exceptions.GoogleAuthError):
+                client.transport.close()  # type: ignore[no-untyped-call]  # untyped upstream
 
     @property
     def closed(self) -> bool:
@@ -283,8 +242,8 @@ class Connection:
         return False
 
     def principal(self) -> str | None:
-        """The account that it acts as, where the credentials know it; those of a machine do after the first call."""
-        return principal(self._credentials)
+        """Return the account that it acts as, if the credentials know it. A machine's do after the first call."""
+        return _credentials.principal(self._credentials)
 
     @contextlib.contextmanager
     def verb(self) -> Iterator[None]:
@@ -379,9 +338,9 @@ class Connection:
             )
 
         def again(failure: BaseException) -> bool:
-            if once or self._closed or not isinstance(failure, _CallError):
+            if self._closed or not isinstance(failure, _CallError):
                 return False
-            return failure.code in method.again and not failure.final
+            return (failure.unsent or (failure.code in method.again and not once)) and not failure.final
 
         def wait(state: tenacity.RetryCallState) -> float:
             longest = _waiting.longest(self._retry, state.attempt_number)
@@ -420,12 +379,23 @@ class Connection:
 
         answer = self.call("GetModel", request, resource)
         location = ModelServiceClient.parse_model_path(resource.partition("@")[0])["location"]
-        model: Any = aiplatform.Model._construct_sdk_resource_from_gapic(  # noqa: SLF001  # as its own list() does
-            answer, project=project, location=location, credentials=self._credentials
-        )
-        model.project = project  # and not its number, which the answer has
-        if self._endpoint.host != f"{location}-aiplatform.googleapis.com":
-            model.api_client = model._registry.client = self._client  # noqa: SLF001  # there is no other way
+        # The SDK would look for credentials of its own where it is given none.
+        credentials = self._credentials or google.auth.credentials.AnonymousCredentials()  # type: ignore[no-untyped-call]
+        construct = aiplatform.Model._construct_sdk_resource_from_gapic  # noqa: SLF001  # as its own list() does
+        try:
+            model: Any = construct(answer, project=project, location=location, credentials=credentials)
+            model.project = project  # and not its number, which the answer has
+            if self._endpoint.host == f"{location}-aiplatform.googleapis.com":
+                create = functools.partial(model._instantiate_client, location=location, credentials=credentials)  # noqa: SLF001  # likewise
+                client: Any = _SdkClient(_process.Owned(create))
+            else:
+                client = _SdkClient(self._google)
+            model.api_client = model._registry.client = client  # noqa: SLF001  # there is no other way
+        except (google.auth.exceptions.GoogleAuthError, google_exceptions.GoogleAPIError, ValueError) as error:
+            raise InvalidArgumentError(
+                f"Google's SDK can't create its Model: {_sentence(str(error))} Check what aiplatform.init() and the "
+                "environment variables GOOGLE_API_USE_MTLS_ENDPOINT and GOOGLE_CLOUD_UNIVERSE_DOMAIN say."
+            ) from error
         return model
 
     def wait(self, operation: operations_pb2.Operation, look: Callable[[str], Any], budget: _waiting.Budget) -> Any:
@@ -477,9 +447,9 @@ class Connection:
         try:
             # A budget that is used up still lets a try go out: one that is not answered in time is lost for nothing.
             timeout = max(0.05, min(method.deadline, max(budget.left(), min(_MOMENT, budget.seconds))))
-            send = getattr(self._client, method.call)
-            with _translated():
-                metadata = self._metadata(rpc)
+            send = getattr(self._google.get(), method.call)
+            metadata = self._metadata(rpc, timeout)
+            with _translated(self._endpoint):
                 answer = self._ask(
                     lambda: send(request=request, retry=None, timeout=timeout, metadata=metadata), timeout
                 )
@@ -501,14 +471,19 @@ class Connection:
         Over HTTP the timeout is for each part of the answer. The wait for the whole of it ends then as well.
         """
         if not self._endpoint.rest:
-            return send()
+            with _process.outside_fork():
+                return send()
+        try:
+            return self._in_a_thread(send, timeout + _LEEWAY)
+        except Empty:
+            raise _CallError("DEADLINE_EXCEEDED", "The answer was not complete in time") from None
+
+    def _in_a_thread(self, work: Callable[[], Any], seconds: float = math.inf) -> Any:
+        """Return the result of some work. Closing the connection ends the wait for it, and so does the time limit."""
         outcomes: SimpleQueue[Callable[[], Any]] = SimpleQueue()
         with self._waking(outcomes):
-            _waiting.begin(send, outcomes, "vertex-registry-rest")
-            try:
-                outcome = _waiting.get(outcomes, timeout + _LEEWAY)
-            except Empty:
-                raise _CallError("DEADLINE_EXCEEDED", "The answer was not complete in time") from None
+            _waiting.begin(work, outcomes, "vertex-registry-rest")
+            outcome = _waiting.get(outcomes, seconds)
         return outcome()
 
     def _sleep(self, seconds: float) -> None:
@@ -540,21 +515,38 @@ class Connection:
                 closed.args = (f"{closed} {rpc} on {resource} was under way, and may have been carried out.",)
             raise closed from failure.__cause__
 
-    def _metadata(self, rpc: str) -> tuple[tuple[str, str], ...]:
-        """The token that was given for a plain-text connection; `_endpoint` has seen to it that it goes to loopback."""
-        if self._token_of is None:
+    def _metadata(self, rpc: str, timeout: float) -> tuple[tuple[str, str], ...]:
+        """Return the token to send in plain text, which Google's transports don't; `_endpoint` keeps it on loopback.
+
+        Over TLS Google's transports send the token. It is fetched here all the same, so that a fault of the token
+        endpoint is told apart from a refusal, over both transports alike.
+        """
+        credentials = self._credentials
+        if credentials is None or self._endpoint.anonymous:
             return ()
-        headers: dict[str, str] = {}
-        ask = google.auth.transport.requests.Request()
-        self._token_of.before_request(ask, "POST", f"http://{self._endpoint.host}/{rpc}", headers)
-        return tuple((name.lower(), value) for name, value in headers.items())
+        url = f"{'http' if self._endpoint.plain else 'https'}://{self._endpoint.host}/{rpc}"
+        fetch = functools.partial(_credentials.authorize, credentials, url, timeout)
+        try:
+            # A token that is good needs no network; to fetch one may take as long as its server likes.
+            headers = fetch() if getattr(credentials, "valid", False) is True else self._in_a_thread(fetch, timeout)
+        except _credentials.TokenError as error:
+            code = "UNAVAILABLE" if error.transient else "UNAUTHENTICATED"
+            raise _CallError(code, str(error), final=error.final, unsent=True) from error.__cause__
+        except Empty:
+            message = f"No token could be fetched in {timeout:.1f} s."
+            raise _CallError("UNAVAILABLE", message, unsent=True) from None
+        return tuple((name.lower(), value) for name, value in headers.items()) if self._endpoint.plain else ()
 
     def _error(
         self, failure: _CallError, rpc: str, method: Method, resource: str, budget: _waiting.Budget
     ) -> RegistryError:
         kind = ERRORS.get(failure.code, UnavailableError)
         said = _sentence(failure.message)
-        if kind is AuthenticationError:
+        if failure.unsent:
+            where = f" Tried for {budget.spent():.1f} s." if kind is UnavailableError and not failure.final else ""
+            text = f"{rpc} on {resource} wasn't sent: {said}{where}"
+            text += f" {_LOG_IN}" if kind is AuthenticationError else ""
+        elif kind is AuthenticationError:
             text = f"{self._endpoint} did not accept the credentials: {said} {_LOG_IN}"
         elif rpc == "UploadModel" and failure.code == "FAILED_PRECONDITION" and "storage.objects." in failure.message:
             # Vertex looks into the artifact's directory before it begins, as its own service agent. That it says which
@@ -594,8 +586,12 @@ def _when(failure: _CallError) -> str:
 
 
 def _remedy(endpoint: Endpoint, failure: _CallError) -> str:
+    if failure.remedy:
+        return failure.remedy
     if failure.hint:
         return f"{_when(failure)}. Retry(calls=...) sets how long to go on trying."
+    if endpoint.plain and re.search(r"without an answer|reset by peer|socket closed", failure.message.lower()):
+        return "Is it the right port? If the server speaks TLS there, use https://."
     if endpoint.plain and failure.code == "UNAVAILABLE":
         return "Is the emulator running? Start one: python -m vertex_registry.emulator"
     return "Retry(calls=...) sets how long to go on trying."
@@ -621,14 +617,28 @@ def _cut_off() -> NoReturn:
 
 
 class _CallError(Exception):
-    """A try that failed: Google's status, its message, the seconds it asks to wait, and whether that is final."""
+    """A try that failed: Google's status, its message, the seconds it asks to wait, and what is known of it.
 
-    def __init__(self, code: str, message: str, *, hint: float = 0.0, final: bool = False) -> None:
+    It's final if another try can't help, and unsent if Vertex can't have seen it.
+    """
+
+    def __init__(
+        self,
+        code: str,
+        message: str,
+        *,
+        hint: float = 0.0,
+        final: bool = False,
+        unsent: bool = False,
+        remedy: str = "",
+    ) -> None:
         super().__init__(f"{code}: {message}")
         self.code = code
         self.message = message
         self.hint = hint
         self.final = final
+        self.unsent = unsent
+        self.remedy = remedy
 
 
 #: What Google's client can raise for an answer that isn't Vertex's, and doesn't translate itself.
@@ -645,25 +655,116 @@ _FOREIGN: Final = (
 
 
 @contextlib.contextmanager
-def _translated() -> Iterator[None]:
+def _translated(endpoint: Endpoint) -> Iterator[None]:
     """Turn whatever Google's libraries raise into a `_CallError`."""
     try:
         yield
     except google_exceptions.GoogleAPICallError as error:
         raise _of_google(error) from error
-    except google.auth.exceptions.TransportError as error:
-        raise _CallError("UNAVAILABLE", f"The token could not be fetched: {error}") from error
     except google.auth.exceptions.GoogleAuthError as error:
+        # The token was good when it was fetched; it ended meanwhile, and Google's transport fetched another.
+        if _credentials.is_outage(error):
+            raise _CallError("UNAVAILABLE", f"No token could be fetched: {reason(error)}", unsent=True) from error
         raise _CallError("UNAUTHENTICATED", "The credentials could not be refreshed", final=True) from error
-    except requests.Timeout as error:
-        raise _CallError("DEADLINE_EXCEEDED", "The answer did not come in time") from error
     except requests.RequestException as error:
-        raise _CallError("UNAVAILABLE", reason(error)) from error
+        raise _of_requests(error, endpoint) from error
+    except OSError as error:
+        # requests raises it for a CA bundle that isn't there.
+        raise _CallError("UNAVAILABLE", _sentence(str(error)), final=True, remedy=f"Check {_REST_TRUST}.") from error
     except (google_exceptions.GoogleAPIError, grpc.RpcError) as error:
         raise _CallError("UNKNOWN", str(error)) from error
     except _FOREIGN as error:
         # What Google's client trips over when something on the way answers in Google's place.
         raise _CallError("UNKNOWN", f"The answer is not one that Vertex gives: {type(error).__name__}") from error
+
+
+_NO_TLS: Final = (
+    "If it's an emulator that serves plain text, use http:// for REST, or name a loopback address without a scheme."
+)
+_NO_REST: Final = (
+    "Is it the port for gRPC? The emulator has one port for each: pass endpoint='host:port' for gRPC and "
+    "endpoint='http://host:port' for REST."
+)
+
+
+def _distrusted(variable: str, error: BaseException | None = None) -> _CallError:
+    why = ""
+    for inner in (error, *(error.args if error else ())):
+        if found := re.search(r"certificate verify failed: ([\w' .,-]{1,120})", str(inner)):
+            why = f" ({found[1].strip()})"
+    return _CallError(
+        "UNAVAILABLE",
+        f"The server's certificate isn't trusted{why}",
+        final=True,
+        remedy=f"Set {variable} to the file of the certificate authority that signed it.",
+    )
+
+
+def _of_proxy(error: requests.exceptions.ProxyError, endpoint: Endpoint) -> _CallError:
+    """Say which proxy failed, without the user and password that its URL may hold."""
+    url = f"{'http' if endpoint.plain else 'https'}://{endpoint.host}"
+    shown = "The proxy"
+    with contextlib.suppress(ValueError):
+        proxies = requests.utils.get_environ_proxies(url)
+        parts = urllib.parse.urlsplit(requests.utils.select_proxy(url, proxies) or "")
+        if parts.hostname:
+            shown = f"The proxy {parts.hostname}" + (f":{parts.port}" if parts.port else "")
+    said = reason(error)
+    return _CallError(
+        "UNAVAILABLE",
+        f"{shown} failed: {said}",
+        final=re.search(r"failed: 4[0-9][0-9]", said) is not None,
+        remedy=_PROXY,
+    )
+
+
+_PROXY: Final = "Check HTTPS_PROXY, or add the host to NO_PROXY."
+
+
+def _of_requests(error: requests.RequestException, endpoint: Endpoint) -> _CallError:
+    """Say what went wrong on the way, and whether something else than HTTP answered."""
+    if isinstance(error, requests.exceptions.ProxyError):
+        return _of_proxy(error, endpoint)
+    if untrusted(error):
+        return _distrusted(_REST_TRUST, error)
+    if isinstance(error, requests.exceptions.SSLError):
+        return _CallError("UNAVAILABLE", f"TLS failed: {reason(error)}", final=True, remedy=_NO_TLS)
+    if isinstance(error, requests.Timeout):
+        return _CallError("DEADLINE_EXCEEDED", "The answer did not come in time")
+    chain = repr(error)
+    if "RemoteDisconnected" in chain:
+        return _CallError("UNAVAILABLE", "The server closed the connection without an answer")
+    if "BadStatusLine" in chain:
+        return _CallError("UNAVAILABLE", "What answers there doesn't speak HTTP", final=True, remedy=_NO_REST)
+    return _CallError("UNAVAILABLE", reason(error))
+
+
+def _of_channel(message: str) -> _CallError | None:
+    """Return what gRPC's own words mean, if they aren't Vertex's: the connection never came about."""
+    low = message.lower()
+    if "certificate_verify_failed" in low:
+        return _distrusted(_GRPC_TRUST)
+    if "http proxy returned response code" in low:
+        code = re.search(r"response code ([0-9]{3})", low)
+        status = code[1] if code else "an error"
+        return _CallError("UNAVAILABLE", f"The proxy answered {status}", final=status.startswith("4"), remedy=_PROXY)
+    if "http1.x server" in low or "http/1" in low:
+        return _CallError("UNAVAILABLE", "What answers there speaks HTTP/1, not gRPC", final=True, remedy=_NO_GRPC)
+    if "failed parsing http/2" in low:
+        return _CallError("UNAVAILABLE", "What answers there isn't gRPC", final=True, remedy=_NO_GRPC)
+    if re.search(r"received http2 header with status|content-type", low):
+        said = re.search(r"status:? ([0-9]{3})", low)
+        shown = f" (HTTP {said[1]})" if said else ""
+        return _CallError("UNAVAILABLE", f"What answers there isn't gRPC{shown}", remedy=_NO_GRPC)
+    if "wrong_version_number" in low:
+        return _CallError("UNAVAILABLE", "The server doesn't speak TLS on that port", final=True, remedy=_NO_TLS)
+    return None
+
+
+_NO_GRPC: Final = (
+    "Is it the port for REST? The emulator has one port for each: pass endpoint='http://host:port' for REST and "
+    "endpoint='host:port' for gRPC."
+)
 
 
 def _of_google(error: google_exceptions.GoogleAPICallError) -> _CallError:
@@ -673,21 +774,65 @@ def _of_google(error: google_exceptions.GoogleAPICallError) -> _CallError:
             return _CallError("UNKNOWN", message)
         code = error.grpc_status_code.name
         details = error.details
-        # gRPC's own words for credentials that failed while the token was fetched, which another try would not mend.
+        # gRPC's own words for a token that couldn't be fetched; one was good a moment ago.
         if "metadata from plugin failed" in message:
-            return _CallError("UNAUTHENTICATED", "The credentials could not be refreshed", final=True)
+            return _CallError("UNAVAILABLE", "The token has expired and could not be fetched again", unsent=True)
+        if (channel := _of_channel(message)) is not None:
+            return channel
     else:
         code = _OF_HTTP.get(error.code or 500, "UNKNOWN")
         details = []
+        vertex = False
         with contextlib.suppress(Exception):  # an answer of a proxy on the way need not be Google's JSON
             body = error.response.json()["error"]
             code = body["status"] if body.get("status") in ERRORS else code
             message = str(body.get("message") or message)
+            vertex = True
             details = list(body.get("details") or ())
+        if not vertex and code == "NOT_FOUND":
+            # That a model is missing only Vertex can say.
+            kind = str(error.response.headers.get("Content-Type", "")).partition(";")[0][:60]
+            what = f"HTTP 404 with {kind or 'no content type'}, which isn't how Vertex answers"
+            return _CallError("UNAVAILABLE", f"The server answers {what}", final=True, remedy=_NOT_VERTEX)
     hint = max((_delay(detail) for detail in details), default=0.0)
     with contextlib.suppress(Exception):  # a call over gRPC has no headers, and a header may hold a date
         hint = max(hint, _seconds(error.response.headers.get("Retry-After", 0)))
     return _CallError(code, message, hint=hint)
+
+
+_NOT_VERTEX: Final = "Is that the address of Vertex, or of an emulator of it?"
+
+
+def _rest(endpoint: Endpoint, credentials: Any, info: ClientInfo) -> ModelServiceRestTransport:
+    nobody = google.auth.credentials.AnonymousCredentials()  # type: ignore[no-untyped-call]  # untyped upstream
+    # In plain text the token is sent by `_metadata`: Google's transport sends none.
+    transport = ModelServiceRestTransport(
+        host=endpoint.host,
+        credentials=nobody if endpoint.plain or endpoint.anonymous else credentials,
+        url_scheme="http" if endpoint.plain else "https",
+        client_info=info,
+    )
+    session: Any = transport._session  # noqa: SLF001  # Google's transport has no setting for any of this
+    _credentials.quiet(session)
+    if session._auth_request_session is not None:  # noqa: SLF001  # likewise
+        _credentials.quiet(session._auth_request_session)  # noqa: SLF001  # likewise
+    if endpoint.emulated or endpoint.loopback:
+        # What goes to this machine or to an emulator goes there, and to no proxy on the way.
+        session.trust_env = False
+        session.verify = os.environ.get(_REST_TRUST) or os.environ.get("CURL_CA_BUNDLE") or True
+    return transport
+
+
+class _SdkClient:
+    """A client for an object of Google's SDK, which may be carried over a fork: each process gets its own."""
+
+    def __init__(self, owned: _process.Owned[Any]) -> None:
+        self._owned = owned
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("__"):  # it's asked for by whoever copies or pickles, and not by a caller of Vertex
+            raise AttributeError(name)
+        return getattr(self._owned.get(), name)
 
 
 def _delay(detail: Any) -> float:

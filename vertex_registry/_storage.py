@@ -946,10 +946,13 @@ class _Google:
             from google.api_core import exceptions  # noqa: PLC0415
             from google.auth.transport.requests import AuthorizedSession  # noqa: PLC0415
             from google.cloud.storage import Client  # noqa: PLC0415
+
+            from vertex_registry._credentials import is_outage  # noqa: PLC0415
         except ImportError as error:
             raise RegistryError(_NOT_INSTALLED) from error
         self._api_error = exceptions.GoogleAPICallError
         self._auth_error = google.auth.exceptions.GoogleAuthError
+        self._is_outage = is_outage
         self._lost = (
             google.auth.exceptions.TransportError,
             requests.RequestException,
@@ -1025,6 +1028,8 @@ class _Google:
         if isinstance(error, self._lost):
             return _FailedError(0, _ODD if isinstance(error, self._no_json) else reason(error))
         if isinstance(error, self._auth_error):
+            if self._is_outage(error):
+                return _FailedError(0, f"no token could be fetched: {reason(error)}")
             return _FailedError(401, "the credentials could not be refreshed")
         if isinstance(error, _SHAPE):
             return _FailedError(0, _ODD)

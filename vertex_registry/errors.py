@@ -19,6 +19,13 @@ Each message says what happened, to which resource, and what to do next. The exc
 error, where there is one, is its ``__cause__``; none of Google's own ever reaches a caller.
 """
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
 __all__ = [
     "AlreadyExistsError",
     "AmbiguousNameError",
@@ -127,12 +134,28 @@ class StateUnknownError(RegistryError):
 
 
 def reason(error: BaseException) -> str:
-    """What the innermost of the exceptions behind one says: the connection was refused, reset, not resolved."""
+    """Return what the innermost of the exceptions behind one says: the connection was refused, reset, not resolved."""
+    for inner in _behind(error):
+        error = inner
+    said = getattr(error, "strerror", None)
+    if not said and type(error) is OSError:  # a proxy's refusal, for one; what it says is one short line
+        said = " ".join(str(error).split())[:200].rstrip(".")
+    return said or type(error).__name__
+
+
+def untrusted(error: BaseException) -> bool:
+    """Whether a server's certificate wasn't accepted."""
+    import ssl  # noqa: PLC0415  # importing this module is to cost nothing
+
+    return any(isinstance(inner, ssl.SSLCertVerificationError) for inner in _behind(error))
+
+
+def _behind(error: BaseException) -> Iterator[BaseException]:
+    """Yield an exception and those it comes from, the innermost last."""
     seen: set[int] = set()
     while id(error) not in seen:
         seen.add(id(error))
-        inner = getattr(error, "reason", None) or error.__cause__ or error.__context__
-        if not isinstance(inner, BaseException):
-            break
-        error = inner
-    return getattr(error, "strerror", None) or type(error).__name__
+        yield error
+        # requests and google-auth also wrap what they caught.
+        inner = (getattr(error, "reason", None), error.__cause__, error.__context__, *error.args)
+        error = next((one for one in inner if isinstance(one, BaseException)), error)

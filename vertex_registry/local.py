@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import os
+import sys
 from typing import TYPE_CHECKING, Any
 
+from vertex_registry import _process
 from vertex_registry._client import RegistryClient
 from vertex_registry.errors import ConflictError, InvalidArgumentError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from types import TracebackType
 
     from vertex_registry.emulator import Emulator
@@ -23,6 +26,7 @@ class LocalRegistry(RegistryClient):
 
     def __init__(self, emulator: Emulator, **settings: Any) -> None:
         self.emulator = emulator
+        self._owner = _process.Inherited(emulator)
         super().__init__(
             **{"project": "local-project", "location": "us-central1"} | settings | {"endpoint": emulator.grpc}
         )
@@ -31,13 +35,45 @@ class LocalRegistry(RegistryClient):
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         super().__exit__(kind, error, trace)
-        # It minds that a planned fault is left.
-        self.emulator.__exit__(kind, error, trace)
+        if self._owner.mine:
+            # It minds that a planned fault is left.
+            self.emulator.__exit__(kind, error, trace)
 
     def close(self) -> None:
-        """End the connection and the emulator; a second time does nothing."""
+        """Close the connection and the emulator. Closing twice is fine.
+
+        In a forked process only that process's connection is closed: the emulator belongs to the process that created
+        it.
+        """
         super().close()
-        self.emulator.close()
+        if self._owner.mine:
+            self.emulator.close()
+
+    def __reduce__(self) -> tuple[Callable[[dict[str, Any]], RegistryClient], tuple[dict[str, Any]]]:
+        """Pickle as a plain client of the same emulator, which has to be running when the client is used."""
+        return _connected, (self.__getstate__(),)
+
+
+def _connected(state: dict[str, Any]) -> RegistryClient:
+    client = RegistryClient.__new__(RegistryClient)
+    client.__setstate__(state)
+    return client
+
+
+def _check_threads() -> None:
+    """Refuse to start an emulator where threads aren't threads: gRPC's server would wait for one that never runs."""
+    checks: tuple[tuple[str, str, str], ...] = (
+        ("gevent.monkey", "is_module_patched", "threading"),
+        ("eventlet.patcher", "is_monkey_patched", "thread"),
+    )
+    for module, check, what in checks:
+        library = module.partition(".")[0]
+        if module in sys.modules and getattr(sys.modules[module], check)(what):
+            raise ConflictError(
+                f"An emulator can't run in a process whose threads {library} has patched. Start it in a process of its "
+                "own, with `python -m vertex_registry.emulator`, and set VERTEX_AI_EMULATOR_HOST to the address for "
+                "REST that it prints."
+            )
 
 
 def local_registry(path: str | os.PathLike[str] | None = None, **settings: Any) -> LocalRegistry:
@@ -52,10 +88,12 @@ def local_registry(path: str | os.PathLike[str] | None = None, **settings: Any) 
         **settings: Settings of `RegistryClient`, such as ``actor`` or ``retry``.
 
     Raises:
-        ConflictError: The file is open in another registry or emulator.
+        ConflictError: The file is open in another registry or emulator; or gevent or eventlet has patched this
+            process's threads, so that no emulator can run in it.
         InvalidArgumentError: The file is not one that a registry was kept in.
     """
     _check_path(path)
+    _check_threads()
     from vertex_registry.emulator import DataFileError, Emulator  # noqa: PLC0415  # Google's libraries take a second
 
     try:

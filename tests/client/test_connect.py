@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import hashlib
+import http.server
 import json
 import logging
 import random
 import subprocess
 import sys
 import threading
+import time
 from concurrent.futures import Future
 from typing import TYPE_CHECKING, Any
 
 import google.oauth2.credentials
 import pytest
+import trustme
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
 
@@ -28,8 +31,8 @@ from vertex_registry import (
     Retry,
     StateUnknownError,
     UnavailableError,
+    _credentials,
     _endpoint,
-    _rpc,
     local_registry,
 )
 from vertex_registry.emulator import Emulator
@@ -143,9 +146,9 @@ def test_credentials_as_json(emulator: Emulator, key: dict[str, str], tmp_path: 
     path = tmp_path / "key.json"
     path.write_text(json.dumps(key))
     for given in (key, path, str(path)):
-        credentials, project = _rpc.load_credentials(given)
+        credentials, project = _credentials.load(given)
         assert project == "key-project"
-        assert _rpc.principal(credentials) == "registry@key-project.iam.gserviceaccount.com"
+        assert _credentials.principal(credentials) == "registry@key-project.iam.gserviceaccount.com"
     with (
         RegistryClient(endpoint=emulator.grpc, credentials=key, retry=Retry(calls=0.001)) as registry,
         pytest.raises(UnavailableError, match="token") as caught,
@@ -161,7 +164,7 @@ def test_credentials_that_are_none(tmp_path: Path) -> None:
     nothing: tuple[Any, ...] = (path, tmp_path / "missing.json", {"type": "service_account"}, {"type": "?"}, [TOKEN])
     for given in nothing:
         with pytest.raises(AuthenticationError) as caught:
-            _rpc.load_credentials(given)
+            _credentials.load(given)
         assert TOKEN not in str(caught.value)
 
 
@@ -356,9 +359,9 @@ def test_a_file_that_is_no_registry(tmp_path: Path) -> None:
 
 def test_a_key_in_the_wrong_place(key: dict[str, str]) -> None:
     """A key given as text is taken; an error about credentials or an address never shows what was given."""
-    assert _rpc.load_credentials(json.dumps(key))[1] == "key-project"
+    assert _credentials.load(json.dumps(key))[1] == "key-project"
     with pytest.raises(AuthenticationError) as caught:
-        _rpc.load_credentials("x" + json.dumps(key))
+        _credentials.load("x" + json.dumps(key))
     assert "PRIVATE KEY" not in str(caught.value)
     with pytest.raises(InvalidArgumentError) as wrong:
         RegistryClient(endpoint="https://ann:open-sesame@vertex.example.com")
@@ -400,6 +403,210 @@ def test_what_a_proxy_on_the_way_answers(
         list(registry.list_models())
 
 
+def test_where_this_machine_begins_and_ends() -> None:
+    """Only an address that is this machine's counts as such; what is none is refused, and not half of it used."""
+    for address in ("localhost:1", "LOCALHOST", "127.0.0.1", "127.9.9.9:1", "[::1]", "[::1]:1", "http://[::1]:1/"):
+        assert _endpoint.resolve(address, None, "us-central1", None).loopback, address
+    for address in (
+        *("localhost.example.com:1", "127.0.0.1.example.com", "notlocalhost", "127.1", "2130706433", "0x7f000001:1"),
+        *("128.0.0.1:1", "10.0.0.1", "[::2]:1", "[::ffff:10.0.0.1]", "0.0.0.0:1", "https://localhost.:1", "my_host:1"),
+    ):
+        assert not _endpoint.resolve(address, None, "us-central1", None).loopback, address
+    for address in (
+        *("[::1]evil.com:80", "localhost:evil.com:80", "[::1", "::1]", "::1", "localhost:80:80", "localhost,evil:80"),
+        *(
+            "localhost\\evil",
+            "localhost%2eevil.com",
+            "ⓛocalhost",
+            "localhost:\uff180",
+            "localhost:+80",
+            "localhost:8_0",
+        ),
+        *(
+            "localhost:0",
+            "localhost:99999",
+            "unix:/x",
+            "ipv4:127.0.0.1:80",
+            "http://http://x",
+            "a://b",
+            "//",
+            "http://",
+        ),
+        *("localhost\t:80", "localhost:80\n", " localhost", "evil.com/.localhost", "-x", "a..b", "[127.0.0.1"),
+    ):
+        with pytest.raises(InvalidArgumentError, match="isn't an address|endpoint"):
+            _endpoint.resolve(address, None, "us-central1", None)
+
+
+@pytest.mark.parametrize("setting", ["endpoint", "VERTEX_AI_EMULATOR_HOST"])
+@pytest.mark.parametrize(
+    "address",
+    [
+        "https://ann:sesame@vertex.example.com",
+        "https://sesame@vertex.example.com",
+        "https://ann:ses@ame-sesame@vertex.example.com",
+        "https://ann:pa?sesame@vertex.example.com",
+        "https://vertex.example.com?token=sesame",
+        "https://vertex.example.com/?token=sesame@x",
+        "https://vertex.example.com/sesame/v1",
+        "vertex.example.com#sesame",
+        "localhost:1?sesame",
+        "ftp://vertex.example.com/?sesame",
+    ],
+)
+def test_an_address_with_a_secret_in_it(monkeypatch: pytest.MonkeyPatch, setting: str, address: str) -> None:
+    """An address with a user, a path or a query is refused; the error names the setting, and none of them."""
+    if setting != "endpoint":
+        monkeypatch.setenv(setting, address)
+    with pytest.raises(InvalidArgumentError, match=setting) as caught:
+        RegistryClient(endpoint=address if setting == "endpoint" else None)
+    assert "sesame" not in str(caught.value)
+    assert caught.value.__context__ is None
+
+
+REGIONS = """
+africa-south1 asia-east1 asia-east2 asia-northeast1 asia-northeast2 asia-northeast3 asia-south1 asia-south2
+asia-southeast1 asia-southeast2 australia-southeast1 australia-southeast2 europe-central2 europe-north1 europe-north2
+europe-southwest1 europe-west1 europe-west2 europe-west3 europe-west4 europe-west6 europe-west8 europe-west9
+europe-west10 europe-west12 me-central1 me-central2 me-west1 northamerica-northeast1 northamerica-northeast2
+northamerica-south1 southamerica-east1 southamerica-west1 us-central1 us-east1 us-east4 us-east5 us-south1 us-west1
+us-west2 us-west3 us-west4 u-france-east1
+"""
+
+
+def test_locations(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every region is taken; what can't be one is refused when the client is created, with what to do."""
+    for region in REGIONS.split():
+        RegistryClient(project="acme", location=region).close()
+    refused = {
+        "global": "models live in a region. Pass a region, such as location='us-central1'",
+        "us": "models live in a region",
+        "eu": "models live in a region",
+        "us-central1-a": "is a zone. Use its region: location='us-central1'",
+        "europe-west12-c": "is a zone. Use its region: location='europe-west12'",
+        **dict.fromkeys(
+            ("us-central-1", "us-central", "uscentral1", "US-CENTRAL1", "us-central01", "us_central1", "us-central1 "),
+            "isn't the name of a region",
+        ),
+    }
+    for location, told in refused.items():
+        with pytest.raises(InvalidArgumentError, match=told):
+            RegistryClient(project="acme", location=location)
+        monkeypatch.setenv("GOOGLE_CLOUD_LOCATION", location)
+        with pytest.raises(InvalidArgumentError, match=told):
+            RegistryClient(project="acme")
+
+
+@pytest.fixture
+def tls(tmp_path: Path) -> Iterator[Emulator]:
+    """An emulator with a certificate that nobody here trusts."""
+    authority = trustme.CA()
+    certificate = authority.issue_cert("127.0.0.1")
+    certificate.private_key_pem.write_to_path(tmp_path / "key.pem")
+    for blob in certificate.cert_chain_pems:
+        blob.write_to_path(tmp_path / "cert.pem", append=True)
+    authority.cert_pem.write_to_path(tmp_path / "ca.pem")
+    with Emulator(tls_cert=tmp_path / "cert.pem", tls_key=tmp_path / "key.pem") as emulator:
+        yield emulator
+
+
+@pytest.fixture
+def stranger() -> Iterator[int]:
+    """The port of an HTTP server that is neither Vertex nor a proxy that lets anybody through."""
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_error(404)
+
+        def do_CONNECT(self) -> None:
+            self.send_error(407)
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
+    yield server.server_port
+    server.shutdown()
+    server.server_close()
+
+
+def told(endpoint: str, seconds: float, **settings: Any) -> str:
+    """Return the error of a call to the wrong place, which has to come in that time of a budget of minutes."""
+    credentials = google.oauth2.credentials.Credentials(TOKEN)  # type: ignore[no-untyped-call]  # untyped upstream
+    budget = Retry(calls=600 if seconds < 600 else 1)  # one that is retried would take the ten minutes
+    with RegistryClient(
+        endpoint=endpoint, retry=budget, credentials=credentials, project="acme", **settings
+    ) as registry:
+        begun = time.monotonic()
+        with pytest.raises(UnavailableError) as caught:
+            list(registry.list_models())
+        assert time.monotonic() - begun < seconds
+    assert TOKEN not in str(caught.value)
+    return str(caught.value)
+
+
+AT_ONCE = 60.0  # of a machine that is busy; ten minutes is the budget
+LATER = 600.0
+
+
+def test_the_wrong_port(emulator: Emulator, stranger: int) -> None:
+    """A client on the wrong port is told what answers there, and isn't asked whether the emulator is running."""
+    rest = emulator.rest.removeprefix("http://")
+    grpc_there = told(rest, AT_ONCE)
+    assert "speaks HTTP/1, not gRPC. Is it the port for REST?" in grpc_there
+    assert "isn't gRPC. Is it the port for REST?" in told(f"127.0.0.1:{stranger}", AT_ONCE)
+    assert "doesn't speak HTTP. Is it the port for gRPC?" in told(f"http://{emulator.grpc}", AT_ONCE)
+    not_vertex = told(f"http://127.0.0.1:{stranger}", AT_ONCE)
+    assert "answers HTTP 404 with text/html, which isn't how Vertex answers. Is that the address" in not_vertex
+    assert "Does" not in grpc_there
+    assert "emulator running" not in grpc_there + not_vertex
+
+
+@pytest.mark.parametrize("transport", ["grpc", "rest"])
+def test_nobody_listens(transport: str) -> None:
+    """If nobody listens on the port, the error asks whether the emulator is running."""
+    address = "127.0.0.1:1" if transport == "grpc" else "http://127.0.0.1:1"
+    assert "Is the emulator running? Start one: python -m vertex_registry.emulator" in told(address, LATER)
+
+
+@pytest.mark.parametrize("transport", ["grpc", "rest"])
+def test_a_certificate_that_is_not_trusted(
+    emulator: Emulator, tls: Emulator, transport: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """It's said at once, with the variable to set; for REST a file that isn't there is said as well."""
+    address = f"https://{tls.grpc}" if transport == "grpc" else tls.rest
+    variable = "GRPC_DEFAULT_SSL_ROOTS_FILE_PATH" if transport == "grpc" else "REQUESTS_CA_BUNDLE"
+    untrusted = told(address, AT_ONCE, transport=transport)
+    assert "certificate isn't trusted" in untrusted
+    assert f"Set {variable} to the file of the certificate authority" in untrusted
+    plain = f"https://{emulator.grpc if transport == 'grpc' else emulator.rest.removeprefix('http://')}"
+    assert "TLS" in told(plain, AT_ONCE, transport=transport)
+    if transport == "rest":
+        monkeypatch.setenv(variable, str(tmp_path / "missing.pem"))
+        assert "missing.pem. Check REQUESTS_CA_BUNDLE" in told(address, AT_ONCE, transport=transport)
+        monkeypatch.setenv(variable, str(tmp_path / "ca.pem"))
+        with RegistryClient(endpoint=address, transport="rest", project="acme") as registry:
+            registry.list_models()
+
+
+@pytest.mark.parametrize("transport", ["grpc", "rest"])
+def test_a_proxy_that_refuses(transport: str, stranger: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The error says what the proxy answered, at once, and nothing of the user and password in its URL."""
+    for variable in ("HTTPS_PROXY", "https_proxy"):
+        monkeypatch.setenv(variable, f"http://ann:sesame@127.0.0.1:{stranger}")
+    said = told("https://vertex.example.com", AT_ONCE, transport=transport)
+    assert "407" in said
+    assert "The proxy" in said
+    assert "Check HTTPS_PROXY" in said
+    assert "sesame" not in said
+    assert "ann" not in said.replace("channel", "")
+    for variable in ("HTTPS_PROXY", "https_proxy"):
+        monkeypatch.setenv(variable, "http://ann:sesame@127.0.0.1:1")
+    assert "refused" in (said := told("https://vertex.example.com", LATER, transport=transport))
+    assert "sesame" not in said
+
+
 def test_an_account_that_is_known_later() -> None:
     """Credentials of a machine know their account only after the first call; a change of stage asks them then."""
 
@@ -407,9 +614,9 @@ def test_an_account_that_is_known_later() -> None:
         service_account_email = "default"
 
     credentials = OfAMachine()
-    assert _rpc.principal(credentials) is None
+    assert _credentials.principal(credentials) is None
     credentials.service_account_email = "vm@acme.iam.gserviceaccount.com"
-    assert _rpc.principal(credentials) == "vm@acme.iam.gserviceaccount.com"
+    assert _credentials.principal(credentials) == "vm@acme.iam.gserviceaccount.com"
 
 
 def test_waits_leave_the_random_numbers_of_an_experiment_alone() -> None:

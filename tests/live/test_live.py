@@ -26,7 +26,7 @@ from tests.live.__main__ import Outcome, _ask, _report, main
 from tests.live.probes import PROBES, Bench
 from tests.live.proxy import Proxy
 from tests.live.service import Refused, Service, _somebody
-from vertex_registry import RegistryClient, _rpc
+from vertex_registry import RegistryClient, _credentials
 from vertex_registry.emulator import Emulator
 from vertex_registry.emulator._service import SWITCHES
 
@@ -258,12 +258,12 @@ def test_nobody_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Non
         about = {"type": "service_account", "client_email": "ann@acme.example", "token_uri": f"{emulator.rest}/token"}
         file.write_text(json.dumps(about | {"private_key": pem.decode()}), encoding="utf-8")
         monkeypatch.setenv("GOOGLE_APPLICATION_CREDENTIALS", str(file))
-        assert _rpc.principal(google.auth.default()[0]) == "ann@acme.example"
+        assert _credentials.principal(google.auth.default()[0]) == "ann@acme.example"
         credentials = _somebody()
         credentials.refresh(google.auth.transport.requests.Request())
 
     assert credentials.token.startswith("emulator-")
-    assert _rpc.principal(credentials) is None
+    assert _credentials.principal(credentials) is None
 
 
 def test_no_project(capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,0 +1,317 @@
+"""Credentials: loaded from what the caller gave, and asked for a token.
+
+Nothing of what was given is in an error, nor in what an error was raised from: a key that is malformed is still a key.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import re
+from typing import TYPE_CHECKING, Any, Final
+
+import google.auth
+import google.auth.credentials
+import google.auth.exceptions
+import google.auth.transport.requests
+import requests
+
+from vertex_registry.errors import AuthenticationError, UnavailableError, reason, untrusted
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+SCOPES: Final = ("https://www.googleapis.com/auth/cloud-platform",)
+
+LOG_IN: Final = (
+    "Type `gcloud auth application-default login`, or set GOOGLE_APPLICATION_CREDENTIALS to the file of a service "
+    "account's key. Without a cloud, local_registry() needs none, nor does an emulator: set VERTEX_AI_EMULATOR_HOST."
+)
+
+_FILE: Final = "GOOGLE_APPLICATION_CREDENTIALS"
+_AWS: Final = "urn:ietf:params:aws:token-type:aws4_request"
+
+# What a token endpoint answers to say that it's its own fault. RFC 6749, and those that google-auth adds.
+_TOO_MANY: Final = frozenset({408, 429})
+_SERVER_ERROR: Final = 500
+_REFUSED: Final = 400
+
+_SECRET: Final = re.compile(r"[\w.+/=~-]{40,}")
+
+
+class TokenError(Exception):
+    """There is no token. Nothing was sent.
+
+    Attributes:
+        transient: Whether the fault was on the way, and not with the credentials.
+    """
+
+    def __init__(self, message: str, *, transient: bool, final: bool = False) -> None:
+        super().__init__(message)
+        self.transient = transient
+        self.final = final or not transient
+
+
+# --- loading ----------------------------------------------------------------------------------------------------------
+
+
+def load(given: Any) -> tuple[Any, str | None]:
+    """Return credentials, and the project that they name, if they name one. Defaults to the application default ones.
+
+    Raises:
+        AuthenticationError: There are none, or what was given holds none.
+        UnavailableError: They are looked for on a server, and it doesn't answer.
+    """
+    if given is None:
+        return _default()
+    if isinstance(given, google.auth.credentials.Credentials):
+        scoped = google.auth.credentials.with_scopes_if_required(given, SCOPES)  # type: ignore[no-untyped-call]  # upstream
+        return scoped, getattr(given, "project_id", None)
+    if hasattr(given, "before_request"):
+        return given, getattr(given, "project_id", None)
+    found, problem = _loaded(given)
+    if found is None:
+        # Outside of every `except`: what was caught there holds the text that was given.
+        raise AuthenticationError(f"{problem} {LOG_IN}")
+    return found
+
+
+def _default() -> tuple[Any, str | None]:
+    file = os.environ.get(_FILE)
+    problem, transient = "There are no usable credentials for Google Cloud.", False
+    try:
+        credentials, project = google.auth.default(scopes=SCOPES)
+    except google.auth.exceptions.DefaultCredentialsError:
+        if file:
+            problem = f"{_FILE}: {_loaded(file, named=True)[1] or problem}"
+    except google.auth.exceptions.GoogleAuthError as error:
+        transient = is_outage(error)
+        problem = f"Looking for credentials for Google Cloud failed: {reason(error)}."
+    except Exception as error:  # noqa: BLE001  # whatever a library of somebody else's raises while it looks around
+        problem = f"Looking for credentials for Google Cloud failed: {type(error).__name__}."
+    else:
+        return credentials, project
+    if transient:
+        raise UnavailableError(f"{problem} Try again.")
+    raise AuthenticationError(f"{problem} {LOG_IN}")
+
+
+def _loaded(given: Any, *, named: bool = False) -> tuple[tuple[Any, str | None] | None, str]:
+    """Return the credentials and their project, or None and what is wrong with what was given."""
+    if isinstance(given, dict):
+        return _of_info(given, "The credentials")
+    where, text = "The credentials", given
+    if isinstance(given, os.PathLike) or (isinstance(given, str) and not given.lstrip().startswith("{")):
+        where = f"The credentials file {os.fspath(given)!r}" if named or _is_path(given) else "The credentials file"
+        text, problem = _read(given)
+        if problem:
+            return None, f"{where} can't be read: {problem}."
+    if not isinstance(text, str):
+        return None, f"The credentials can't be a {type(given).__name__}."
+    info = None
+    with contextlib.suppress(ValueError, RecursionError):
+        info = json.loads(text)
+    if not isinstance(info, dict):
+        return None, f"{where} can't be used: the content isn't a JSON object."
+    return _of_info(info, where)
+
+
+def _is_path(given: Any) -> bool:
+    """Whether a text is surely a path, and not a key or a token in the wrong place."""
+    return isinstance(given, os.PathLike) or (given.endswith(".json") and "{" not in given and "\n" not in given)
+
+
+def _read(path: Any) -> tuple[str, str]:
+    """Return the text of a file, and what is wrong where there is none."""
+    try:
+        with open(path, encoding="utf-8") as file:  # noqa: PTH123  # a path of either kind
+            return file.read(), ""
+    except OSError as error:
+        return "", error.strerror or type(error).__name__
+    except ValueError:
+        return "", "it isn't text"
+
+
+def _of_info(info: dict[str, Any], where: str) -> tuple[tuple[Any, str | None] | None, str]:
+    kind = info.get("type")
+    load_kind = _KINDS.get(kind) if isinstance(kind, str) else None
+    if load_kind is None:
+        shown = f"type {kind!r} is" if isinstance(kind, str) and re.fullmatch(r"\w{1,60}", kind) else "their type is"
+        return None, f"{where} can't be used: {shown} none of {', '.join(_KINDS)}."
+    problem = "the content is malformed"
+    try:
+        return load_kind(info), ""
+    except google.auth.exceptions.GoogleAuthError as error:
+        if found := re.search(r"missing fields? ([a-z_, ]{1,200})", str(error)):
+            problem = f"these fields are missing: {found[1].strip(' ,')}"
+    except Exception:  # noqa: BLE001, S110  # from any library that reads a key; its text may hold the key
+        pass
+    return None, f"{where} of the type {kind} can't be used: {problem}."
+
+
+def _service_account(info: dict[str, Any]) -> tuple[Any, str | None]:
+    from google.oauth2 import service_account  # noqa: PLC0415  # each kind brings modules of its own
+
+    made = service_account.Credentials.from_service_account_info(info, scopes=SCOPES)  # type: ignore[no-untyped-call]  # upstream
+    return made, info.get("project_id")
+
+
+def _authorized_user(info: dict[str, Any]) -> tuple[Any, str | None]:
+    from google.oauth2 import credentials  # noqa: PLC0415  # likewise
+
+    made = credentials.Credentials.from_authorized_user_info(info, scopes=SCOPES)  # type: ignore[no-untyped-call]  # upstream
+    return made, info.get("quota_project_id")
+
+
+def _external_account(info: dict[str, Any]) -> tuple[Any, str | None]:
+    from google.auth import aws, identity_pool, pluggable  # noqa: PLC0415  # likewise
+
+    kind: Any = identity_pool.Credentials
+    if info.get("subject_token_type") == _AWS:
+        kind = aws.Credentials
+    elif (info.get("credential_source") or {}).get("executable") is not None:
+        kind = pluggable.Credentials
+    return kind.from_info(info, scopes=SCOPES), info.get("quota_project_id")
+
+
+def _external_account_user(info: dict[str, Any]) -> tuple[Any, str | None]:
+    from google.auth import external_account_authorized_user  # noqa: PLC0415  # likewise
+
+    made = external_account_authorized_user.Credentials.from_info(info)  # type: ignore[no-untyped-call]  # upstream
+    return made, info.get("quota_project_id")
+
+
+def _impersonated(info: dict[str, Any]) -> tuple[Any, str | None]:
+    from google.auth import impersonated_credentials  # noqa: PLC0415  # likewise
+
+    from_info = impersonated_credentials.Credentials.from_impersonated_service_account_info
+    return from_info(info, scopes=SCOPES), info.get("quota_project_id")  # type: ignore[no-untyped-call]  # upstream
+
+
+def _gdch(info: dict[str, Any]) -> tuple[Any, str | None]:
+    from google.oauth2 import gdch_credentials  # noqa: PLC0415  # likewise
+
+    from_info = gdch_credentials.ServiceAccountCredentials.from_service_account_info
+    return from_info(info), info.get("project")  # type: ignore[no-untyped-call]  # upstream
+
+
+_KINDS: Final[Mapping[str, Callable[[dict[str, Any]], tuple[Any, str | None]]]] = {
+    "service_account": _service_account,
+    "authorized_user": _authorized_user,
+    "external_account": _external_account,
+    "external_account_authorized_user": _external_account_user,
+    "impersonated_service_account": _impersonated,
+    "gdch_service_account": _gdch,
+}
+
+
+def principal(credentials: Any) -> str | None:
+    """Return the account that the credentials act as, if they know it."""
+    for attribute in ("service_account_email", "signer_email", "account"):
+        # Credentials of a machine know their account only once they have asked for it, and say "default" till then.
+        with contextlib.suppress(Exception):
+            account = getattr(credentials, attribute, None)
+            if isinstance(account, str) and "@" in account:
+                return account
+    return None
+
+
+# --- tokens -----------------------------------------------------------------------------------------------------------
+
+
+def quiet(session: requests.Session) -> requests.Session:
+    """Let a session send nothing that wasn't chosen: ``.netrc`` isn't read, neither at first nor after a redirect.
+
+    `trust_env` would do that too, and would take away proxies and CA bundles with it.
+    """
+    session.auth = _as_it_is
+    session.rebuild_auth = _keep_no_auth(session)  # type: ignore[method-assign]  # there is no setting for it
+    return session
+
+
+def _as_it_is(request: requests.PreparedRequest) -> requests.PreparedRequest:
+    return request
+
+
+def _keep_no_auth(session: requests.Session) -> Callable[[Any, Any], None]:
+    def rebuild_auth(request: requests.PreparedRequest, response: requests.Response) -> None:
+        if session.should_strip_auth(response.request.url, request.url):  # type: ignore[no-untyped-call]  # upstream
+            request.headers.pop("Authorization", None)
+
+    return rebuild_auth
+
+
+class TokenRequest(google.auth.transport.requests.Request):
+    """What google-auth sends its requests with. It remembers the status of the last answer.
+
+    Args:
+        timeout: The longest that one request may take, in seconds.
+    """
+
+    def __init__(self, timeout: float = 60.0) -> None:
+        super().__init__(quiet(requests.Session()))
+        self.timeout = timeout
+        self.status = 0
+
+    def __call__(self, *args: Any, timeout: float | None = None, **settings: Any) -> Any:
+        """Send one request, and return its answer."""
+        self.status = 0
+        seconds = self.timeout if timeout is None else min(timeout, self.timeout)
+        answer = super().__call__(*args, **settings | {"timeout": seconds})  # type: ignore[no-untyped-call]  # upstream
+        self.status = answer.status
+        return answer
+
+
+def authorize(credentials: Any, url: str, timeout: float) -> dict[str, str]:
+    """Return the headers that authorize a request. A token that has expired is fetched first.
+
+    Raises:
+        TokenError: There is none.
+    """
+    request = TokenRequest(timeout)
+    headers: dict[str, str] = {}
+    try:
+        credentials.before_request(request, "POST", url, headers)
+    except Exception as error:
+        raise _token_error(error, request.status) from error
+    return headers
+
+
+def is_outage(error: BaseException, status: int = 0) -> bool:
+    """Whether there is no token because of a fault on the way, and not because the credentials were refused.
+
+    Args:
+        error: What google-auth raised.
+        status: The status of the last answer of the token endpoint or metadata server, if it's known; 0 if there was
+            no answer.
+    """
+    if status in _TOO_MANY or status >= _SERVER_ERROR:
+        return True
+    if getattr(error, "retryable", False):
+        return True
+    if status >= _REFUSED:
+        return False
+    seen: BaseException | None = error
+    while seen is not None:
+        if isinstance(seen, (google.auth.exceptions.TransportError, requests.RequestException)):
+            return True
+        seen = seen.__cause__
+    return False
+
+
+def _token_error(error: Exception, status: int) -> TokenError:
+    if untrusted(error):
+        return TokenError(
+            "No token could be fetched: the certificate of the token endpoint isn't trusted. Set REQUESTS_CA_BUNDLE "
+            "to the file of the certificate authority that signed it.",
+            transient=True,
+            final=True,
+        )
+    if is_outage(error, status):
+        why = f"the token endpoint answered {status}" if status >= _REFUSED else reason(error)
+        return TokenError(f"No token could be fetched: {why}.", transient=True)
+    said = ""
+    if isinstance(error, google.auth.exceptions.GoogleAuthError) and error.args and isinstance(error.args[0], str):
+        said = _SECRET.sub("...", " ".join(error.args[0].split()))[:200].rstrip(".")
+    return TokenError(f"The credentials got no token: {said or type(error).__name__}.", transient=False)
