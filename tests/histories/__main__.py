@@ -1,0 +1,78 @@
+"""Play several processes against an emulator, and check afterwards what they saw: python -m tests.histories."""
+
+from __future__ import annotations
+
+import argparse
+import collections
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from tests.histories.checker import WINDOWS, excerpt
+from tests.histories.plan import rounds
+from tests.histories.run import Report, clear, run_round
+
+
+def main() -> int:
+    """Run, print a summary, and return the exit status: 1 if a promise was broken."""
+    parser = argparse.ArgumentParser(prog="python -m tests.histories", description=__doc__)
+    parser.add_argument("--seconds", type=float, default=60.0, help="how long to play, without the checks (%(default)s)")
+    parser.add_argument("--seed", type=int, default=1, help="what decides about the plan (%(default)s)")
+    parser.add_argument("--processes", type=int, default=4, help="clients, beside a foreign one (%(default)s)")
+    parser.add_argument("--round", type=float, default=10.0, help="the seconds of one round (%(default)s)")
+    parser.add_argument("--transport", choices=("both", "grpc", "rest"), default="both")
+    parser.add_argument("--show", type=int, default=2, help="how many cases of each promise to print (%(default)s)")
+    parser.add_argument("--folder", type=Path, help="where the histories go; those without violations are removed")
+    options = parser.parse_args()
+    folder = options.folder or Path(tempfile.mkdtemp(prefix="histories-"))
+    total, printed = Report(), collections.Counter[str]()
+    broken: collections.Counter[str] = collections.Counter()
+    began = time.monotonic()
+    for plan in rounds(options.seed, options.seconds, options.processes, length=options.round):
+        place = folder / str(plan.number)
+        place.mkdir(parents=True)
+        report = run_round(plan, place, transport=options.transport)
+        _tell(f"round {plan.number}: {len(report.operations)} operations, {len(report.violations)} violations, "
+              f"switches {' '.join(plan.switches) or 'none'}")  # fmt: skip
+        for violation in report.violations:
+            broken[violation.promise] += 1
+            if printed[violation.promise] < options.show:
+                printed[violation.promise] += 1
+                _tell(excerpt(violation, report.operations) + "\n")
+        if not report.violations:
+            clear(place)
+        total.operations += report.operations
+        total.events += report.events
+        total.excused += report.excused
+    _summary(total, broken, time.monotonic() - began)
+    if broken:
+        _tell(f"The histories with violations are in {folder}.")
+    return 1 if broken else 0
+
+
+def _summary(total: Report, broken: collections.Counter[str], seconds: float) -> None:
+    _tell(f"{len(total.operations)} operations in {seconds:.0f} s, "
+          + ", ".join(f"{count} x {event}" for event, count in sorted(total.events.items()) if event != "quiet"))  # fmt: skip
+    outcomes: dict[str, collections.Counter[str]] = collections.defaultdict(collections.Counter)
+    longest: dict[str, float] = {}
+    for operation in total.operations:
+        outcomes[operation.verb][operation.error or "ok"] += 1
+        if operation.error != "killed" and operation.verb != "snapshot":
+            longest[operation.verb] = max(longest.get(operation.verb, 0.0), operation.returned - operation.began)
+    for verb, counts in sorted(outcomes.items()):
+        told = ", ".join(f"{count} {outcome}" for outcome, count in counts.most_common())
+        _tell(f"  {verb:22} longest {longest.get(verb, 0.0):5.1f} s   {told}")
+    for window, count in sorted(total.excused.items()):
+        _tell(f"  excused {count} x {window}: {WINDOWS[window]}")
+    told = ", ".join(f"{count} x {promise}" for promise, count in broken.most_common())
+    _tell(f"Violations: {told or 'none'}")
+
+
+def _tell(text: str) -> None:
+    sys.stdout.write(text + "\n")
+    sys.stdout.flush()
+
+
+if __name__ == "__main__":
+    sys.exit(main())
