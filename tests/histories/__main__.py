@@ -11,7 +11,7 @@ from pathlib import Path
 
 from tests.histories.checker import WINDOWS, excerpt
 from tests.histories.plan import rounds
-from tests.histories.run import Report, clear, run_round
+from tests.histories.run import Report, check, clear, run_round
 
 
 def main() -> int:
@@ -24,7 +24,13 @@ def main() -> int:
     parser.add_argument("--transport", choices=("both", "grpc", "rest"), default="both")
     parser.add_argument("--show", type=int, default=2, help="how many cases of each promise to print (%(default)s)")
     parser.add_argument("--folder", type=Path, help="where the histories go; those without violations are removed")
+    parser.add_argument("--check", type=Path, metavar="FOLDER", help="play nothing: check the history of a round again")
     options = parser.parse_args()
+    if options.check:
+        report = check(options.check)
+        for violation in report.violations:
+            _tell(excerpt(violation, report.operations) + "\n")
+        return 1 if report.violations else 0
     folder = options.folder or Path(tempfile.mkdtemp(prefix="histories-"))
     total, printed = Report(), collections.Counter[str]()
     broken: collections.Counter[str] = collections.Counter()
@@ -53,7 +59,7 @@ def main() -> int:
 
 def _summary(total: Report, broken: collections.Counter[str], seconds: float) -> None:
     _tell(f"{len(total.operations)} operations in {seconds:.0f} s, "
-          + ", ".join(f"{count} x {event}" for event, count in sorted(total.events.items()) if event != "quiet"))  # fmt: skip
+          + ", ".join(f"{count} x {event}" for event, count in sorted(total.events.items()) if event not in {"plan", "quiet"}))  # fmt: skip
     outcomes: dict[str, collections.Counter[str]] = collections.defaultdict(collections.Counter)
     longest: dict[str, float] = {}
     for operation in total.operations:

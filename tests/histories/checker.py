@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 from vertex_registry import errors
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Iterable, Iterator
 
     from tests.histories.history import Operation
 
@@ -92,6 +92,7 @@ class Version:
         model: The resource name of its model.
         number: Its number.
         source: Its source; every registration has its own.
+        created: When it was uploaded; a request whose version was deleted makes another one.
         names: The display names that its model had.
         began: When its registration began.
         acknowledged: When a registration returned it.
@@ -102,6 +103,7 @@ class Version:
     model: str
     number: str
     source: str
+    created: str
     names: set[str] = field(default_factory=set)
     began: float = -math.inf
     acknowledged: float = math.inf
@@ -166,13 +168,13 @@ class Checker:
         for operation in self.operations:
             if operation.verb in REGISTRATIONS:
                 self.registrations[operation.args["source"]].append(operation)
-        self.versions: dict[tuple[str, str, str], Version] = {}
+        self.versions: dict[tuple[str, ...], Version] = {}
         for operation in self.operations:
             for seen in _versions_in(operation):
                 self._sight(operation, seen)
 
     def _sight(self, operation: Operation, seen: dict[str, Any]) -> None:
-        key = seen["model"], seen["number"], seen["source"]
+        key = _identity(seen)
         if (version := self.versions.get(key)) is None:
             version = self.versions[key] = Version(*key)
             version.attempts = self.registrations.get(seen["source"], [])
@@ -226,6 +228,8 @@ class Checker:
 
     def meant(self, operation: Operation, version: Version) -> bool:
         """Return whether an operation may be about a version: by its result, or else by its name and number."""
+        if operation.ok and isinstance(operation.result, dict) and "of" in operation.result:
+            return tuple(operation.result["of"]) == (version.model, version.number, version.source, version.created)
         results = list(_versions_in(operation))
         if operation.ok and operation.verb in STAGED | {"add_aliases", "remove_aliases", "set_default"} and results:
             return _is(results[0], version)
@@ -421,9 +425,10 @@ class Checker:
                 ]
                 for read in impossible_reads([initial, *written], reads):
                     wrote = [change for change in changes if key in change.args.get("metadata", {})]
+                    wrote = [change for change in wrote if self.meant(change, version)]
                     what = "lost" if read.value == ABSENT else f"{read.value!r}, which was overwritten before"
                     message = f"The metadata {key!r} is {what}."
-                    evidence = (*_shown(version), *filter(lambda one: self.meant(one, version), wrote), read.operation)
+                    evidence = (*_shown(version), *_latest(wrote, read), read.operation)
                     yield Violation("metadata-kept", str(version), message, evidence)
                     break
 
@@ -473,12 +478,7 @@ class Checker:
             for read in impossible_reads(writes, reads):
                 expected = sorted({write.value for write in possible(writes, read.began, read.ended)})
                 message = f"It is in {read.value}, where only {' or '.join(expected)} can be."
-                around = [
-                    operation
-                    for operation in self.operations
-                    if operation.args.get("archive_existing") and operation.name in version.names
-                ]
-                evidence = (*_shown(version), *givers, *around, read.operation)
+                evidence = (*_shown(version), *_latest([*givers, *promotions], read), read.operation)
                 yield Violation("stage-kept", str(version), message, evidence)
                 break
 
@@ -526,7 +526,8 @@ class Checker:
                     others = [one for one in before if one not in promotions and _disturbs(one, stage)]
                     # After the end the harness promotes once more, alone.
                     alone = bool(promotions) and promotions[-1].process == "main"
-                    if not promotions or not promotions[-1].ok:
+                    renamed = any(rename.name == name for rename in self.renames)
+                    if not promotions or not promotions[-1].ok or renamed:
                         continue
                     if not alone and not all(one.ended < last for one in others):
                         continue
@@ -561,7 +562,7 @@ class Checker:
                     message = (
                         f"The alias {alias!r} is at {read.value}, where only {' or '.join(sorted(expected))} can be."
                     )
-                    evidence = (*[one for one in movers if one.began < read.ended][-12:], read.operation)
+                    evidence = (*_latest(movers, read), read.operation)
                     yield Violation("aliases-kept", f"{model} {alias}", message, evidence)
                     break
 
@@ -640,8 +641,12 @@ def _versions_in(operation: Operation) -> Iterator[dict[str, Any]]:
             yield seen
 
 
+def _identity(seen: dict[str, Any]) -> tuple[str, str, str, str]:
+    return seen["model"], seen["number"], seen["source"], seen["created"]
+
+
 def _is(seen: dict[str, Any], version: Version) -> bool:
-    return (seen["model"], seen["number"], seen["source"]) == (version.model, version.number, version.source)
+    return _identity(seen) == (version.model, version.number, version.source, version.created)
 
 
 def _registered(version: Version, argument: str) -> Any:
@@ -678,12 +683,18 @@ def _overlap(operations: list[Operation]) -> bool:
     return any(second.began < first.ended for first, second in zip(ordered, ordered[1:], strict=False))
 
 
+def _latest(operations: Iterable[Operation], read: Read) -> list[Operation]:
+    """Return the last operations before a read, as evidence."""
+    before = [operation for operation in operations if operation.began < read.ended]
+    return sorted(before, key=lambda operation: operation.began)[-8:]
+
+
 def _shown(*versions: Version) -> tuple[Operation, ...]:
     """Return the registrations of versions, as evidence."""
     return tuple(attempt for version in versions for attempt in version.attempts[-3:])
 
 
-def excerpt(violation: Violation, operations: Iterable[Operation], *, most: int = 24) -> str:
+def excerpt(violation: Violation, operations: Iterable[Operation], *, most: int = 18) -> str:
     """Return a violation with the operations around it, as lines for people."""
     shown = {operation.key: operation for operation in violation.evidence}
     names = {operation.name for operation in violation.evidence}
@@ -707,17 +718,19 @@ def excerpt(violation: Violation, operations: Iterable[Operation], *, most: int 
 
 def _line(operation: Operation, origin: float) -> str:
     until = "..." if operation.returned == math.inf else f"{operation.returned - origin:.3f}"
-    answer: Callable[[dict[str, Any]], str] = lambda seen: (  # noqa: E731  # it is used twice, in one expression
-        f"{seen['number']} in {seen['stage']} {','.join(seen['aliases'])}"
-    )
-    if operation.error:
-        told = operation.error
-    elif operation.verb == "snapshot":
-        told = "snapshot"
-    else:
-        told = "; ".join(answer(seen) for seen in _versions_in(operation)) or "done"
-    arguments = ", ".join(f"{key}={value!r}" for key, value in operation.args.items() if value not in (None, [], {}))
+    seen = [f"{one['number']} in {one['stage']} {','.join(one['aliases'])}" for one in _versions_in(operation)]
+    told = operation.error or ("snapshot" if operation.verb == "snapshot" else "; ".join(seen) or "done")
+    left_out = {"request_id", "metadata"} if operation.verb == "register_version" else set()
+    arguments = [
+        f"{key}={value.rpartition('models/')[2] if key == 'model' else value!r}"
+        for key, value in operation.args.items()
+        if key not in left_out and value not in (None, [], {}, _USUAL.get(key))
+    ]
     return (
-        f"{operation.began - origin:8.3f}-{until:<8} {operation.key:8} {operation.verb}({operation.name}, {arguments})"
-        f" -> {told}"
-    )[:260]
+        f"{operation.began - origin:8.3f} to {until:<8} {operation.key:11} {operation.verb}"
+        f"({', '.join([operation.name, *arguments])}) -> {told}"
+    )[:220]
+
+
+#: What an excerpt leaves out.
+_USUAL: Final = {"archive_existing": False, "make_default": True, "stage": "None"}

@@ -144,7 +144,7 @@ def run_round(plan: Round, folder: Path, *, transport: str = "both") -> Report:
     """Run a round in an empty folder and check its history."""
     server = Server(folder, plan.switches, plan.polls)
     recorder = history.Recorder(folder / "main.jsonl", "main")
-    events: collections.Counter[str] = collections.Counter()
+    recorder.note("plan", switches=plan.switches)
     try:
         crew = Crew(plan, server, folder, transport)
         for mishap in plan.mishaps():
@@ -159,13 +159,19 @@ def run_round(plan: Round, folder: Path, *, transport: str = "both") -> Report:
         _settle(plan, server, recorder, folder)
     finally:
         server.kill()
+    report = check(folder)
+    report.violations += [Violation("ends", name, "A process didn't end, or failed.", ()) for name in hung]
+    report.violations += [Violation("emulator", "emulator.log", line, ()) for line in _complaints(server.log)]
+    return report
+
+
+def check(folder: Path) -> Report:
+    """Check the history in a folder."""
     operations, noted = history.read_folder(folder)
-    events.update(entry.get("kind", entry["event"]) for entry in noted)
-    checker = Checker(operations, lagging=any(switch.startswith("list-lag") for switch in plan.switches))
-    violations = checker.check()
-    violations += [Violation("ends", name, "A process didn't end, or failed.", ()) for name in hung]
-    violations += [Violation("emulator", "emulator.log", line, ()) for line in _complaints(server.log)]
-    return Report(operations, events, violations, checker.excused)
+    events = collections.Counter(entry.get("kind", entry["event"]) for entry in noted)
+    switches = [switch for entry in noted if entry["event"] == "plan" for switch in entry["switches"]]
+    checker = Checker(operations, lagging=any(switch.startswith("list-lag") for switch in switches))
+    return Report(operations, events, checker.check(), checker.excused)
 
 
 def _settle(plan: Round, server: Server, recorder: history.Recorder, folder: Path) -> None:

@@ -86,6 +86,7 @@ def shown(version: ModelVersion) -> dict[str, Any]:
         "model": _bare(version.model_resource_name),
         "number": version.version,
         "source": version.artifact_uri,
+        "created": str(version.created_at.timestamp()),
         "stage": str(version.stage),
         "aliases": list(version.aliases),
         "metadata": version.metadata,
@@ -355,9 +356,10 @@ class Foreign:
         key = f"f{self._spec.life}-{self._count}"
         added = {"stage": step.stage.lower()} if step.chance < 0.3 else {key: "x"}
 
-        def action() -> None:
+        def action() -> dict[str, Any]:
             change = types.Model(name=version.name, etag=version.etag, labels={**version.labels, **added})
-            self._google.update_model(model=change, update_mask={"paths": ["labels"]}, timeout=CALL)
+            mask = {"paths": ["labels"]}
+            return _changed(model, self._google.update_model(model=change, update_mask=mask, timeout=CALL))
 
         if "stage" in added:
             self._record(step, model, action, version=number, stage=step.stage)
@@ -367,9 +369,11 @@ class Foreign:
     def _alias(self, step: Step, model: str) -> None:
         number = self._number(step, model)
 
-        def action() -> None:
-            self._google.merge_version_aliases(
-                name=f"{model}@{number}", version_aliases=[step.alias], timeout=CALL
+        def action() -> dict[str, Any]:
+            name = f"{model}@{number}"
+            aliases = [step.alias]
+            return _changed(
+                model, self._google.merge_version_aliases(name=name, version_aliases=aliases, timeout=CALL)
             )
 
         self._record(step, model, action, version=number, aliases=[step.alias])
@@ -384,8 +388,10 @@ class Foreign:
                 parent=f"projects/{PROJECT}/locations/{LOCATION}", parent_model=model, model=upload
             )
             made = self._google.upload_model(request=request, timeout=CALL).result(timeout=CALL)
+            number = made.model_version_id
+            version = self._google.get_model(name=f"{model}@{number}", timeout=CALL)
             known = {"stage": "None", "aliases": [], "metadata": {}, "source": source, "name": step.name}
-            return {"model": _bare(made.model), "number": made.model_version_id, **known}
+            return {"model": model, "number": number, "created": _created(version), **known}
 
         self._record(step, model, action, source=source)
 
@@ -403,6 +409,15 @@ class Foreign:
         self._record(
             step, model, lambda: self._google.delete_model(name=model, timeout=CALL).result(timeout=CALL) and None
         )
+
+
+def _created(version: Any) -> str:
+    return str(version.version_create_time.timestamp())
+
+
+def _changed(model: str, version: Any) -> dict[str, Any]:
+    """Return which version Google's client changed."""
+    return {"of": [model, version.version_id, version.artifact_uri, _created(version)]}
 
 
 def unfinished(folder: Path, prefix: str = "") -> list[tuple[str, dict[str, Any]]]:
