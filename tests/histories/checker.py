@@ -150,6 +150,18 @@ def impossible_reads(writes: list[Write], reads: Iterable[Read]) -> list[Read]:
     return wrong
 
 
+def _moved_from(writes: list[Write], values: set[str], to: str, operation: Operation) -> Write | None:
+    """Return the write of an operation that changes only what has one of some values, if it can have one then.
+
+    In every order, it comes before whatever is sure to overwrite those values.
+    """
+    holders = [write for write in possible(writes, operation.began, operation.ended) if write.value in values]
+    if not holders:
+        return None
+    ended = min(operation.ended, max(holder.ended for holder in holders))
+    return Write(to, operation.began, ended, sure=False, repeats=True)
+
+
 class Checker:
     """The promises, each a method that yields violations.
 
@@ -157,6 +169,23 @@ class Checker:
         operations: The history, in the order of its beginnings.
         lagging: Whether lists lag: then they say nothing about what is there.
     """
+
+    PROMISES: Final = (
+        "own_errors",
+        "one_model",
+        "named_model",
+        "own_version",
+        "numbers_once",
+        "one_version",
+        "kept",
+        "deleted",
+        "metadata_kept",
+        "one_target",
+        "stage_kept",
+        "stage_filled",
+        "one_winner",
+        "aliases_kept",
+    )
 
     def __init__(self, operations: Iterable[Operation], *, lagging: bool = False) -> None:
         self.operations = list(operations)
@@ -188,25 +217,9 @@ class Checker:
 
     def check(self) -> list[Violation]:
         """Return every violation, each promise and version once."""
-        promises = (
-            self.own_errors,
-            self.one_model,
-            self.named_model,
-            self.own_version,
-            self.numbers_once,
-            self.one_version,
-            self.kept,
-            self.deleted,
-            self.metadata_kept,
-            self.one_target,
-            self.stage_kept,
-            self.stage_filled,
-            self.one_winner,
-            self.aliases_kept,
-        )
         found: dict[tuple[str, str], Violation] = {}
-        for promise in promises:
-            for violation in promise():
+        for promise in self.PROMISES:
+            for violation in getattr(self, promise)():
                 found.setdefault((violation.promise, violation.about), violation)
         return list(found.values())
 
@@ -466,14 +479,11 @@ class Checker:
             promotions = [
                 operation
                 for operation in self.operations
-                if operation.args.get("archive_existing")
-                and version.names & {operation.name}
-                and any(
-                    write.value == operation.args["stage"]
-                    for write in possible(explicit, operation.began, operation.ended)
-                )
+                if operation.args.get("archive_existing") and operation.name in version.names
             ]
-            writes += [Write("Archived", one.began, one.ended, sure=False, repeats=True) for one in promotions]
+            for promotion in promotions:
+                archived = _moved_from(explicit, {promotion.args["stage"]}, "Archived", promotion)
+                writes += [] if archived is None else [archived]
             reads = [Read(seen.value["stage"], seen.began, seen.ended, seen.operation) for seen in version.sightings]
             for read in impossible_reads(writes, reads):
                 expected = sorted({write.value for write in possible(writes, read.began, read.ended)})
@@ -549,6 +559,8 @@ class Checker:
             models[version.model].append(version)
         for model, versions in models.items():
             aliases = {"default"}
+            for operation in self.operations:
+                aliases |= set(_alias_change(operation)[0])
             for version in versions:
                 for seen in version.sightings:
                     aliases |= set(seen.value["aliases"])
@@ -602,13 +614,16 @@ class Checker:
         """Add what deletions may have done to an alias: only one that names the alias's version touches it."""
         for deletion in self.deletions:
             named = {version.number for version in versions if self.meant(deletion, version)}
+            if not named:
+                continue
             if deletion.verb in MODEL_DELETIONS:
-                named = {version.number for version in versions} if named else set()
-            holders = {write.value for write in possible(writes, deletion.began, deletion.ended)}
-            if holders & {*named, ANY} and named:
-                value = ANY if alias == "default" or deletion.verb in MODEL_DELETIONS else ABSENT
+                gone: Write | None = Write(ANY, deletion.began, deletion.ended, sure=False, repeats=True)
+            else:
+                value = ANY if alias == "default" else ABSENT
+                gone = _moved_from(writes, {*named, ANY}, value, deletion)
+            if gone is not None:
                 movers.append(deletion)
-                writes.append(Write(value, deletion.began, deletion.ended, sure=False, repeats=True))
+                writes.append(gone)
 
     def _places(self, alias: str, model: str, versions: list[Version]) -> Iterator[Read]:
         for version in versions:

@@ -67,9 +67,6 @@ SWITCHES: Final[tuple[tuple[str, ...], ...]] = (
 ALIASES: Final = ("champion", "candidate")
 STAGES: Final = ("None", "Staging", "Production", "Archived")
 
-#: How many names a round has: few, so that there are many conflicts.
-TOGETHER: Final = 3
-
 #: The longest that a planned fault holds a request up, in seconds; it is longer than a client waits.
 LONGEST_DELAY: Final = 3.0
 
@@ -177,13 +174,16 @@ class Round:
         return sorted(kills, key=lambda kill: kill.at)
 
 
-def rounds(seed: int, seconds: float, processes: int, *, length: float) -> Iterator[Round]:
-    """Return the rounds of a run that takes so many seconds, each with the next few themes."""
+def rounds(seed: int, seconds: float, processes: int, *, length: float, together: int = 3) -> Iterator[Round]:
+    """Return the rounds of a run that takes so many seconds, each with the next few themes.
+
+    A round has few names, so that there are many conflicts.
+    """
     number = 0
     every = itertools.cycle(THEMES)
     while seconds > 0:
         part = min(length, seconds)
-        themes = {f"{theme}-{seed}-{number}": theme for theme in itertools.islice(every, TOGETHER)}
+        themes = {f"{theme}-{seed}-{number}": theme for theme in itertools.islice(every, together)}
         yield Round(seed, number, processes, part, themes)
         seconds -= part
         number += 1
