@@ -447,21 +447,22 @@ class Checker:
 
     def one_target(self) -> Iterator[Violation]:
         """One update changes one version, even if it names it by an alias that moves."""
-        setters: dict[str, list[Operation]] = collections.defaultdict(list)
-        holders: dict[str, dict[str, Read]] = collections.defaultdict(dict)
+        setters: dict[tuple[str, str], list[Operation]] = collections.defaultdict(list)
+        holders: dict[tuple[str, str], dict[str, Read]] = collections.defaultdict(dict)
         for operation in self.operations:
-            if operation.verb == "update_version":
-                for key in operation.args.get("metadata", {}):
-                    setters[key].append(operation)
+            if operation.verb in {"update_version", "register_version"}:
+                for key, value in operation.args.get("metadata", {}).items():
+                    setters[key, repr(value)].append(operation)
         for version in self.versions.values():
             for seen in version.sightings:
-                for key in seen.value["metadata"].keys() & setters.keys():
-                    holders[key].setdefault(str(version), seen)
-        for key, operations in setters.items():
-            if len(operations) == 1 and len(holders[key]) > 1:
-                message = f"It changed several versions: {', '.join(holders[key])}."
-                evidence = (*operations, *(seen.operation for seen in holders[key].values()))
-                yield Violation("one-target", operations[0].key, message, evidence)
+                for key, value in seen.value["metadata"].items():
+                    holders[key, repr(value)].setdefault(str(version), seen)
+        for pair, operations in setters.items():
+            (update, *others), there = operations, holders[pair]
+            if not others and update.verb == "update_version" and len(there) > 1:
+                message = f"It changed several versions: {', '.join(there)}."
+                evidence = (update, *(seen.operation for seen in there.values()))
+                yield Violation("one-target", update.key, message, evidence)
 
     def stage_kept(self) -> Iterator[Violation]:
         """A version is in the stage that it was given last, unless a promotion to that very stage archived it."""

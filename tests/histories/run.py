@@ -5,6 +5,7 @@ from __future__ import annotations
 import collections
 import contextlib
 import json
+import math
 import multiprocessing
 import os
 import subprocess
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
     from tests.histories.plan import Mishap, Round
 
 #: The seconds that a process may take to end after the deadline. A verb that takes longer is a violation.
-PATIENCE: Final = 20.0
+PATIENCE: Final = 60.0
 
 #: How often an emulator is started on its old ports, which somebody else may have got meanwhile.
 _STARTS: Final = 5
@@ -88,14 +89,14 @@ class Crew:
         self._context.set_forkserver_preload(
             ["vertex_registry._registration", "vertex_registry._deletion", "vertex_registry._promotion"]
         )
-        first = self._context.Process(target=time.monotonic, daemon=True)
-        first.start()  # it waits for the imports
-        first.join()
-        self.deadline = time.monotonic() + plan.seconds
+        self._begin = self._context.Barrier(plan.processes + 2)
         self._lives: collections.Counter[int | None] = collections.Counter()
         self._running: dict[int | None, Any] = {}
+        self.deadline = math.inf
         for process in (*range(plan.processes), None):
             self._start(process)
+        self._begin.wait(PATIENCE)
+        self.deadline = time.monotonic() + plan.seconds
 
     def _start(self, process: int | None) -> None:
         odd = (process or 0) % 2 == 1
@@ -110,7 +111,7 @@ class Crew:
             folder=str(self._folder),
             deadline=self.deadline,
         )
-        self._running[process] = self._context.Process(target=worker.run, args=(spec,), daemon=True)
+        self._running[process] = self._context.Process(target=worker.run, args=(spec, self._begin), daemon=True)
         self._running[process].start()
 
     def suffer(self, mishap: Mishap) -> None:

@@ -343,6 +343,11 @@ KEPT: dict[str, list[Operation]] = {
         get(1, 2, version()),
         get(3, 4, version(metadata={"a": 1})),
     ],
+    "an update of what other versions were registered with": [
+        register(0, 1, version(1), metadata={"a": 0}), register(0, 1, version(2, "s2"), metadata={"a": 0}),
+        update(2, 3, version(1), metadata={"a": 1}),
+        snapshot(4, version(1, metadata={"a": 1}), version(2, "s2", metadata={"a": 0})),
+    ],
     "updates at once": [
         update(0, 3, version(), metadata={"a": 1}), update(1, 2, version(), metadata={"a": 2}),
         get(4, 5, version(metadata={"a": 1})),

@@ -13,7 +13,7 @@ from tests.histories.run import run_round
 if TYPE_CHECKING:
     from pathlib import Path
 
-SHORT = list(rounds(seed=7, seconds=5, processes=4, length=2.5, together=4))
+SHORT = list(rounds(seed=7, seconds=4, processes=4, length=2, together=4))
 
 
 @pytest.mark.parametrize("plan", SHORT, ids=[" ".join(plan.themes.values()) for plan in SHORT])
@@ -23,8 +23,7 @@ def test_a_short_run(plan: Round, tmp_path: Path) -> None:
     found = "\n\n".join(excerpt(violation, report.operations) for violation in report.violations)
     assert not report.violations, f"\n\n{found}"
     assert report.events["client killed"]
-    assert report.events["fault"]
-    assert sum(operation.ok for operation in report.operations) > 50
+    assert sum(operation.ok for operation in report.operations) > 20
 
 
 def test_the_seed_decides() -> None:
@@ -36,4 +35,5 @@ def test_the_seed_decides() -> None:
         return [str(step) for step, _ in zip(plan.steps("0.0", foreign=False), range(50), strict=False)]
 
     assert steps(same) == steps(again) != steps(other)
+    assert any(step.fault for step, _ in zip(same.steps("0.0", foreign=False), range(50), strict=False))
     assert same.mishaps() == again.mishaps() != other.mishaps()

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import json
+import math
 import random
 import time
 import urllib.error
@@ -51,7 +53,7 @@ class Spec:
         grpc: The emulator's address for gRPC.
         rest: The emulator's URL.
         folder: Where the history goes.
-        deadline: When to stop, by the monotonic clock.
+        deadline: When to stop, by the monotonic clock; infinite for the first life, which begins with all others.
     """
 
     round: Round
@@ -453,12 +455,16 @@ def _google(spec: Spec) -> ModelServiceClient:
     return ModelServiceClient(transport=transport)
 
 
-def run(spec: Spec) -> None:
-    """Run a process from its start to the deadline."""
+def run(spec: Spec, start: Any) -> None:
+    """Run a process until the deadline. The first lives begin at the same time."""
     recorder = history.Recorder(Path(spec.folder) / f"{spec.name}.jsonl", spec.name)
-    with connect(spec.transport, spec.grpc, spec.rest) as registry:
+    with connect(spec.transport, spec.grpc, spec.rest) as registry, contextlib.ExitStack() as stack:
+        google = stack.enter_context(_google(spec)) if spec.process is None else None
+        if spec.deadline == math.inf:
+            start.wait()
+            spec = dataclasses.replace(spec, deadline=time.monotonic() + spec.round.seconds)
         caller = Caller(registry, recorder)
-        if spec.process is None:
-            Foreign(spec, caller, _google(spec)).run()
+        if google is not None:
+            Foreign(spec, caller, google).run()
         else:
             Client(spec, caller).run()
