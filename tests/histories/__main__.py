@@ -17,7 +17,7 @@ from tests.histories.run import Report, check, clear, run_round
 def main() -> int:
     """Run, print a summary, and return the exit status: 1 if a promise was broken."""
     parser = argparse.ArgumentParser(prog="python -m tests.histories", description=__doc__)
-    parser.add_argument("--seconds", type=float, default=60.0, help="how long to play, without the checks (%(default)s)")
+    parser.add_argument("--seconds", type=float, default=60.0, help="how long to play, checks aside (%(default)s)")
     parser.add_argument("--seed", type=int, default=1, help="what decides about the plan (%(default)s)")
     parser.add_argument("--processes", type=int, default=4, help="clients, beside a foreign one (%(default)s)")
     parser.add_argument("--round", type=float, default=10.0, help="the seconds of one round (%(default)s)")
@@ -58,8 +58,8 @@ def main() -> int:
 
 
 def _summary(total: Report, broken: collections.Counter[str], seconds: float) -> None:
-    _tell(f"{len(total.operations)} operations in {seconds:.0f} s, "
-          + ", ".join(f"{count} x {event}" for event, count in sorted(total.events.items()) if event not in {"plan", "quiet"}))  # fmt: skip
+    told = [f"{total.events[event]} x {event}" for event in ("fault", "client killed", "emulator killed")]
+    _tell(f"{len(total.operations)} operations in {seconds:.0f} s, {', '.join(told)}")
     outcomes: dict[str, collections.Counter[str]] = collections.defaultdict(collections.Counter)
     longest: dict[str, float] = {}
     for operation in total.operations:
@@ -67,12 +67,12 @@ def _summary(total: Report, broken: collections.Counter[str], seconds: float) ->
         if operation.error != "killed" and operation.verb != "snapshot":
             longest[operation.verb] = max(longest.get(operation.verb, 0.0), operation.returned - operation.began)
     for verb, counts in sorted(outcomes.items()):
-        told = ", ".join(f"{count} {outcome}" for outcome, count in counts.most_common())
-        _tell(f"  {verb:22} longest {longest.get(verb, 0.0):5.1f} s   {told}")
+        ends = ", ".join(f"{count} {outcome}" for outcome, count in counts.most_common())
+        _tell(f"  {verb:22} longest {longest.get(verb, 0.0):5.1f} s   {ends}")
     for window, count in sorted(total.excused.items()):
         _tell(f"  excused {count} x {window}: {WINDOWS[window]}")
-    told = ", ".join(f"{count} x {promise}" for promise, count in broken.most_common())
-    _tell(f"Violations: {told or 'none'}")
+    found = ", ".join(f"{count} x {promise}" for promise, count in broken.most_common())
+    _tell(f"Violations: {found or 'none'}")
 
 
 def _tell(text: str) -> None:

@@ -1,12 +1,13 @@
 """Checks a history against the promises. It is pure: operations in, violations out.
 
-The rule that matters: what can't be known excuses, so a violation is never a matter of timing. A change whose outcome is
+The rule that matters: what can't be known excuses, so no violation is a matter of timing. A change whose outcome is
 unknown may take effect at any later time, or never. An acknowledged change took effect once, while it was called.
 """
 
 from __future__ import annotations
 
 import collections
+import itertools
 import math
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
@@ -315,7 +316,7 @@ class Checker:
             holders[version.model, version.number].append(version)
         for (model, number), versions in holders.items():
             versions.sort(key=lambda version: min(seen.ended for seen in version.sightings or [_NEVER]))
-            for first, second in zip(versions, versions[1:], strict=False):
+            for first, second in itertools.pairwise(versions):
                 until = min(seen.ended for seen in second.sightings or [_NEVER])
                 names = {*first.names, *second.names, model}
                 if not any(
@@ -335,7 +336,7 @@ class Checker:
                 (version for version in versions if version.acknowledged < math.inf),
                 key=lambda version: version.acknowledged,
             )
-            for first, second in zip(known, known[1:], strict=False):
+            for first, second in itertools.pairwise(known):
                 if self.deletion_of(first, second.acknowledged) is None:
                     message = f"Its registrations returned version {first.number} and version {second.number}."
                     yield Violation("one-version", source, message, tuple(attempts))
@@ -374,9 +375,7 @@ class Checker:
 
     def _raced(self, version: Version) -> bool:
         return any(
-            deletion.name in version.names
-            and deletion.began < version.acknowledged
-            and deletion.ended > version.began
+            deletion.name in version.names and deletion.began < version.acknowledged and deletion.ended > version.began
             for deletion in self.deletions
         )
 
@@ -591,8 +590,7 @@ class Checker:
                 # Two calls with one request, or a run again, may hand the alias on from the version that yields.
                 if not all(attempt.ok for attempt in version.attempts) or _overlap(version.attempts):
                     writes += [
-                        Write(version.number, attempt.began, attempt.ended, sure=False)
-                        for attempt in version.attempts
+                        Write(version.number, attempt.began, attempt.ended, sure=False) for attempt in version.attempts
                     ]
             if not _registered(version, "make_default") and alias == "default":
                 # The first version of a model has it anyway.
@@ -696,7 +694,7 @@ def _alias_change(operation: Operation) -> tuple[list[str], list[str]]:
 
 def _overlap(operations: list[Operation]) -> bool:
     ordered = sorted(operations, key=lambda operation: operation.began)
-    return any(second.began < first.ended for first, second in zip(ordered, ordered[1:], strict=False))
+    return any(second.began < first.ended for first, second in itertools.pairwise(ordered))
 
 
 def _latest(operations: Iterable[Operation], read: Read) -> list[Operation]:

@@ -38,7 +38,7 @@ class Operation:
     Attributes:
         key: A key that is unique in the run.
         process: The process that called.
-        verb: The verb of `RegistryClient`; ``foreign_...`` is a change by Google's client, ``snapshot`` reads everything.
+        verb: The verb of `RegistryClient`; ``foreign_...`` is Google's client, and ``snapshot`` reads everything.
         name: The model's display name.
         args: The other arguments.
         began: When it was called.

@@ -139,7 +139,7 @@ class Round:
 
     def random(self, *parts: object) -> random.Random:
         """Return the dice of a part of the plan."""
-        return random.Random("/".join(map(str, (self.seed, self.number, *parts))))
+        return random.Random("/".join(map(str, (self.seed, self.number, *parts))))  # noqa: S311  # dice
 
     def steps(self, process: str, *, foreign: bool) -> Iterator[Step]:
         """Return the steps of one life of a process, without an end."""

@@ -7,7 +7,6 @@ import contextlib
 import json
 import math
 import multiprocessing
-import os
 import subprocess
 import sys
 import time
@@ -212,4 +211,4 @@ def clear(folder: Path) -> None:
     """Remove a round's files."""
     for path in folder.iterdir():
         path.unlink()
-    os.rmdir(folder)
+    folder.rmdir()

@@ -49,9 +49,7 @@ def update(began: float, ended: float, result: dict[str, Any], **args: Any) -> O
 
 
 def stage(began: float, ended: float, result: dict[str, Any], to: str, *, archive: bool = False) -> Operation:
-    return call(
-        "set_stage", began, ended, result, version=result["number"], stage=to, archive_existing=archive
-    )
+    return call("set_stage", began, ended, result, version=result["number"], stage=to, archive_existing=archive)
 
 
 def alias(began: float, ended: float, result: dict[str, Any], *aliases: str) -> Operation:
@@ -77,9 +75,9 @@ def snapshot(began: float, *versions: dict[str, Any], label: str = "end", models
     return call("snapshot", began, began + 1, result, name="", label=label)
 
 
-PRODUCTION = {"stage": "Production"}
-STAGING = {"stage": "Staging"}
-ARCHIVED = {"stage": "Archived"}
+PRODUCTION: dict[str, Any] = {"stage": "Production"}
+STAGING: dict[str, Any] = {"stage": "Staging"}
+ARCHIVED: dict[str, Any] = {"stage": "Archived"}
 BOTH = (register(0, 1, version(1)), register(2, 3, version(2, "s2")))
 RENAME = call("foreign_rename", 4, 5, model="m", to="churn-old")
 
@@ -344,8 +342,9 @@ KEPT: dict[str, list[Operation]] = {
         get(3, 4, version(metadata={"a": 1})),
     ],
     "an update of what other versions were registered with": [
-        register(0, 1, version(1), metadata={"a": 0}), register(0, 1, version(2, "s2"), metadata={"a": 0}),
-        update(2, 3, version(1), metadata={"a": 1}),
+        register(0, 1, version(1, metadata={"a": 0}), metadata={"a": 0}),
+        register(0, 1, version(2, "s2", metadata={"a": 0}), metadata={"a": 0}),
+        update(2, 3, version(1, metadata={"a": 1}), metadata={"a": 1}),
         snapshot(4, version(1, metadata={"a": 1}), version(2, "s2", metadata={"a": 0})),
     ],
     "updates at once": [

@@ -7,11 +7,13 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.histories.checker import excerpt
-from tests.histories.plan import Round, rounds
+from tests.histories.plan import rounds
 from tests.histories.run import run_round
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from tests.histories.plan import Round
 
 SHORT = list(rounds(seed=7, seconds=4, processes=4, length=2, together=4))
 

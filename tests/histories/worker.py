@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import json
 import math
 import random
 import time
-import urllib.error
-import urllib.request
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import grpc
+import requests
 from google.auth.credentials import AnonymousCredentials
 from google.cloud.aiplatform_v1 import types
 from google.cloud.aiplatform_v1.services.model_service import ModelServiceClient
@@ -106,9 +104,9 @@ def result_of(result: Any) -> Any:
     return [shown(version) for version in result] if isinstance(result, list) else result
 
 
-def registration(name: str, key: str, **settings: Any) -> dict[str, Any]:
+def registration(key: str, **settings: Any) -> dict[str, Any]:
     """Return the arguments of a registration. All who register with that key get the same."""
-    dice = random.Random(key)
+    dice = random.Random(key)  # noqa: S311  # dice
     return {
         "source": f"gs://histories/{key}",
         "metadata": {"r": key, "shared": 0},
@@ -229,7 +227,7 @@ class Client:
 
     def _register(self, step: Step, **settings: Any) -> None:
         stage = "None" if step.chance < 0.7 else step.stage
-        args = registration(step.name, self._key(), stage=stage) | settings
+        args = registration(self._key(), stage=stage) | settings
         self._learn(step.name, self._caller.register(step.name, args))
 
     def _register_aside(self, step: Step) -> None:
@@ -240,7 +238,7 @@ class Client:
 
     def _register_request(self, step: Step) -> None:
         request = f"{step.name}/r{int(time.monotonic() / SLOT)}"
-        args = registration(step.name, request, request_id=request)
+        args = registration(request, request_id=request)
         args["archive_existing"] = args["stage"] == "Staging"
         self._learn(step.name, self._caller.register(step.name, args))
 
@@ -374,9 +372,7 @@ class Foreign:
         def action() -> dict[str, Any]:
             name = f"{model}@{number}"
             aliases = [step.alias]
-            return _changed(
-                model, self._google.merge_version_aliases(name=name, version_aliases=aliases, timeout=CALL)
-            )
+            return _changed(model, self._google.merge_version_aliases(name=name, version_aliases=aliases, timeout=CALL))
 
         self._record(step, model, action, version=number, aliases=[step.alias])
 
@@ -425,7 +421,7 @@ def _changed(model: str, version: Any) -> dict[str, Any]:
 def unfinished(folder: Path, prefix: str = "") -> list[tuple[str, dict[str, Any]]]:
     """Return the registrations that can be run again, because their outcome isn't known."""
     operations, _ = history.read_folder(folder)
-    again = {}
+    again: dict[str, tuple[str, dict[str, Any]]] = {}
     for operation in operations:
         if operation.verb == "register_version" and operation.process.startswith(prefix):
             source = operation.args["source"]
@@ -439,9 +435,8 @@ def unfinished(folder: Path, prefix: str = "") -> list[tuple[str, dict[str, Any]
 
 def plan_fault(url: str, fault: dict[str, Any]) -> None:
     """Plan a fault in the emulator, unless it is down."""
-    request = urllib.request.Request(f"{url}/emulator/faults", json.dumps(fault).encode(), method="POST")
-    with contextlib.suppress(OSError), urllib.request.urlopen(request, timeout=CALL):
-        pass
+    with contextlib.suppress(OSError):
+        requests.post(f"{url}/emulator/faults", json=fault, timeout=CALL)
 
 
 def _google(spec: Spec) -> ModelServiceClient:
