@@ -529,19 +529,18 @@ class Checker:
             for name in {model["name"] for model in snapshot.result["models"]}:
                 before = [one for one in self.operations if one.name == name and one.began < snapshot.began]
                 for stage in ("Staging", "Production"):
-                    promotions = [one for one in before if one.args.get("archive_existing")]
-                    promotions = [one for one in promotions if _stage_given(one) == stage]
+                    attempts = [
+                        one for one in before if one.args.get("archive_existing") and _stage_given(one) == stage
+                    ]
+                    promotions = [one for one in attempts if not self._runs_again(one)]
+                    if not promotions or not promotions[-1].ok or any(one.name == name for one in self.renames):
+                        continue
                     # Whatever went before is archived by the last promotion, if nothing else goes on beside it.
-                    last = max((one.began for one in promotions), default=-math.inf)
-                    others = [one for one in before if one not in promotions and _disturbs(one, stage)]
+                    last = promotions[-1].began
+                    others = [one for one in before if one not in attempts and _disturbs(one, stage)]
+                    quiet = all(one.ended < last for one in others) and all(one.ok for one in attempts)
                     # After the end the harness promotes once more, alone.
-                    alone = bool(promotions) and promotions[-1].process == "main"
-                    renamed = any(rename.name == name for rename in self.renames)
-                    if not promotions or not promotions[-1].ok or renamed:
-                        continue
-                    if not alone and not all(one.ended < last for one in others):
-                        continue
-                    if not alone and not all(one.ok for one in promotions):
+                    if promotions[-1].process != "main" and not quiet:
                         continue
                     there = [
                         seen["number"]
@@ -551,6 +550,11 @@ class Checker:
                     if len(there) != 1:
                         message = f"{len(there)} versions are in {stage} in the end: {', '.join(there) or 'none'}."
                         yield Violation("one-winner", name, message, (*promotions[-6:], snapshot))
+
+    def _runs_again(self, operation: Operation) -> bool:
+        """Return whether a registration was tried before: then it may find that there's nothing left to do."""
+        attempts = self.registrations.get(operation.args.get("source", ""), [operation])
+        return operation is not attempts[0]
 
     def aliases_kept(self) -> Iterator[Violation]:
         """An alias is where one of the last moves put it."""
