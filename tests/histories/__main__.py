@@ -10,7 +10,7 @@ import time
 from pathlib import Path
 
 from tests.histories.checker import WINDOWS, excerpt
-from tests.histories.plan import rounds
+from tests.histories.plan import THEMES, rounds
 from tests.histories.run import Report, check, clear, run_round
 
 
@@ -22,6 +22,7 @@ def main() -> int:
     parser.add_argument("--processes", type=int, default=4, help="clients, beside a foreign one (%(default)s)")
     parser.add_argument("--round", type=float, default=10.0, help="the seconds of one round (%(default)s)")
     parser.add_argument("--transport", choices=("both", "grpc", "rest"), default="both")
+    parser.add_argument("--themes", nargs="+", choices=THEMES, default=list(THEMES), help="what is done with the names")
     parser.add_argument("--show", type=int, default=2, help="how many cases of each promise to print (%(default)s)")
     parser.add_argument("--folder", type=Path, help="where the histories go; those without violations are removed")
     parser.add_argument("--check", type=Path, metavar="FOLDER", help="play nothing: check the history of a round again")
@@ -35,7 +36,7 @@ def main() -> int:
     total, printed = Report(), collections.Counter[str]()
     broken: collections.Counter[str] = collections.Counter()
     began = time.monotonic()
-    for plan in rounds(options.seed, options.seconds, options.processes, length=options.round):
+    for plan in rounds(options.seed, options.seconds, options.processes, length=options.round, themes=options.themes):
         place = folder / str(plan.number)
         place.mkdir(parents=True)
         report = run_round(plan, place, transport=options.transport)

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
 #: What is done with a name, and how often. Each theme keeps out what would excuse the violation that it looks for.
 THEMES: Final[dict[str, dict[str, int]]] = {
@@ -174,17 +174,25 @@ class Round:
         return sorted(kills, key=lambda kill: kill.at)
 
 
-def rounds(seed: int, seconds: float, processes: int, *, length: float, together: int = 3) -> Iterator[Round]:
+def rounds(  # noqa: PLR0913  # the options of the command line
+    seed: int,
+    seconds: float,
+    processes: int,
+    *,
+    length: float,
+    together: int = 3,
+    themes: Iterable[str] = tuple(THEMES),
+) -> Iterator[Round]:
     """Return the rounds of a run that takes so many seconds, each with the next few themes.
 
     A round has few names, so that there are many conflicts.
     """
     number = 0
-    every = itertools.cycle(THEMES)
+    every = itertools.cycle(themes)
     while seconds > 0:
         part = min(length, seconds)
-        themes = {f"{theme}-{seed}-{number}": theme for theme in itertools.islice(every, together)}
-        yield Round(seed, number, processes, part, themes)
+        names = {f"{theme}-{seed}-{number}": theme for theme in itertools.islice(every, together)}
+        yield Round(seed, number, processes, part, names)
         seconds -= part
         number += 1
 
