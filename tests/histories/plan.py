@@ -174,7 +174,7 @@ class Round:
         return sorted(kills, key=lambda kill: kill.at)
 
 
-def rounds(  # noqa: PLR0913  # the options of the command line
+def rounds(
     seed: int,
     seconds: float,
     processes: int,
