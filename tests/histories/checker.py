@@ -23,8 +23,13 @@ if TYPE_CHECKING:
 WINDOWS: Final = {
     "foreign-upload": "Vertex has no conditional DeleteModel, and Google's client looks for no mark: its upload can go "
     "with the model when somebody deletes the last other version at the same time.",
+    "late-deletion": "DeleteModel has no precondition: one whose answer nobody waits for any more deletes whatever "
+    "has the model's id when it arrives.",
+    "request-renamed": "A request is looked up in the model that has the name. After a rename it's another request.",
     "rename-in-flight": "Vertex renames without a precondition, so a call that overlaps a foreign rename may still act "
     "on the model under its new name.",
+    "removed-early": "A key that is removed before the registration has written it isn't there yet, and the removal "
+    "leaves no trace.",
     "killed-without-id": "A registration that was killed and had no request id of its own can't be run again, so "
     "nobody can heal a late duplicate.",
 }
@@ -337,18 +342,27 @@ class Checker:
                 key=lambda version: version.acknowledged,
             )
             for first, second in itertools.pairwise(known):
-                if self.deletion_of(first, second.acknowledged) is None:
+                if first.model != second.model and self._renamed(first, second):
+                    self.excused["request-renamed"] += 1
+                elif self.deletion_of(first, second.acknowledged) is None:
                     message = f"Its registrations returned version {first.number} and version {second.number}."
                     yield Violation("one-version", source, message, tuple(attempts))
             for snapshot in self._snapshots("end"):
-                there = [seen["number"] for seen in snapshot.result["versions"] if seen["source"] == source]
+                seen = [one for one in snapshot.result["versions"] if one["source"] == source]
+                there = [f"{one['model'].rpartition('/')[2]}@{one['number']}" for one in seen]
                 if len(there) < 2:
+                    continue
+                if len({one["model"] for one in seen}) == len(seen) and self._renamed(*versions):
+                    self.excused["request-renamed"] += 1
                     continue
                 if not known and all(attempt.args.get("request_id") is None for attempt in attempts):
                     self.excused["killed-without-id"] += 1
                     continue
                 message = f"In the end {len(there)} versions have its source: {', '.join(there)}."
                 yield Violation("one-version", source, message, (*attempts, snapshot))
+
+    def _renamed(self, *versions: Version) -> bool:
+        return any(rename.args["model"] == version.model for rename in self.renames for version in versions)
 
     def kept(self) -> Iterator[Violation]:
         """An acknowledged version exists until a deletion that names it, or its model, takes it away."""
@@ -359,6 +373,9 @@ class Checker:
                 if operation.began <= version.acknowledged or not self._lacks(operation, version):
                     continue
                 if self.deletion_of(version, operation.returned) is not None:
+                    break
+                if self._deleted_late(version, operation.returned):
+                    self.excused["late-deletion"] += 1
                     break
                 if version.foreign and self._raced(version):
                     self.excused["foreign-upload"] += 1
@@ -372,6 +389,15 @@ class Checker:
                 evidence = (*_shown(version), *near[-6:], operation)
                 yield Violation("kept", str(version), message, evidence)
                 break
+
+    def _deleted_late(self, version: Version, before: float) -> bool:
+        return any(
+            deletion.late
+            and (deletion.name in version.names or deletion.args.get("model") == version.model)
+            and deletion.began < before
+            and deletion.ended > version.began
+            for deletion in self.deletions
+        )
 
     def _raced(self, version: Version) -> bool:
         return any(
@@ -405,7 +431,7 @@ class Checker:
                 if self.names_of(version, deletion.began, deletion.ended) != {deletion.name}:
                     continue
                 for seen in version.sightings:
-                    if seen.began > deletion.ended:
+                    if seen.began > deletion.returned:
                         message = "Its deletion was acknowledged, and it was read later."
                         yield Violation("deleted", str(version), message, (deletion, seen.operation))
                         break
@@ -428,7 +454,9 @@ class Checker:
                 for key, value in change.args.get("metadata", {}).items():
                     writes[key].append(Write(value, change.began, change.ended, sure=change.ok))
                 for key in change.args.get("remove_metadata", ()):
-                    writes[key].append(Write(ABSENT, change.began, change.ended, sure=change.ok))
+                    early = key in _registered(version, "metadata") and change.began < version.acknowledged
+                    self.excused["removed-early"] += early
+                    writes[key].append(Write(ABSENT, change.began, change.ended, sure=change.ok and not early))
             for key, written in writes.items():
                 initial = Write(ABSENT, -math.inf, -math.inf)
                 reads = [

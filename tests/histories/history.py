@@ -9,11 +9,16 @@ import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
+from tests.histories.plan import CALL, LONGEST_DELAY
+
 if TYPE_CHECKING:
     from collections.abc import Iterable
     from pathlib import Path
 
-#: Errors after which nothing of an operation is still on its way. Any other may take effect later.
+#: How long after its end a call whose outcome isn't known can still take effect, with much room for a slow machine.
+LATE: Final = LONGEST_DELAY + 3.0
+
+#: Errors after which nothing of a call is on its way, unless it waited for an answer in vain.
 SETTLED: Final = frozenset(
     {
         "AlreadyExistsError",
@@ -42,7 +47,7 @@ class Operation:
         name: The model's display name.
         args: The other arguments.
         began: When it was called.
-        ended: When it returned; infinite if it may still take effect, as after a kill or a lost answer.
+        ended: When it has taken effect at the latest. That's when it returned, or later if its outcome isn't known.
         ok: Whether it succeeded.
         result: The version, the versions, or what else the verb returned, as JSON; of an error its request id.
         error: The class of its error, or an empty string; ``killed`` if its process was.
@@ -62,6 +67,11 @@ class Operation:
     error: str = ""
     message: str = ""
     returned: float = math.inf
+
+    @property
+    def late(self) -> bool:
+        """Whether something of it may have been on its way when it was over."""
+        return self.error == "killed" or self.ended > self.returned
 
     @property
     def foreign(self) -> bool:
@@ -120,7 +130,8 @@ def read(lines: Iterable[str]) -> tuple[list[Operation], list[dict[str, Any]]]:
             events.append(entry)
     # The emulator was killed then: what had been on its way until then never arrives.
     quiet = min((event["at"] for event in events if event["event"] == "quiet"), default=math.inf)
-    operations = [_operation(entry, ends.get(key), quiet) for key, entry in begun.items()]
+    kills = {event["name"]: event["at"] for event in events if event["event"] == "kill"}
+    operations = [_operation(entry, ends.get(key), kills, quiet) for key, entry in begun.items()]
     return sorted(operations, key=lambda operation: operation.began), events
 
 
@@ -129,19 +140,21 @@ def read_folder(folder: Path) -> tuple[list[Operation], list[dict[str, Any]]]:
     return read(line for path in sorted(folder.glob("*.jsonl")) for line in path.read_text().splitlines())
 
 
-def _operation(entry: dict[str, Any], end: dict[str, Any] | None, quiet: float) -> Operation:
-    latest = quiet if entry["at"] < quiet else math.inf
+def _operation(
+    entry: dict[str, Any], end: dict[str, Any] | None, kills: dict[str | None, float], quiet: float
+) -> Operation:
     common = {name: entry[name] for name in ("key", "process", "verb", "name", "args")} | {"began": entry["at"]}
+    until = quiet if entry["at"] < quiet else math.inf
     if end is None:
-        return Operation(**common, ended=latest, error="killed")
+        killed = kills.get(entry["process"], math.inf)
+        return Operation(**common, ended=min(killed + LATE, until), error="killed")
+    at = end["at"]
+    waited = at - entry["at"] >= CALL
+    late = min(at + LATE, until)
     if end["event"] == "ok":
-        return Operation(**common, ended=end["at"], returned=end["at"], ok=True, result=end["result"])
-    ended = end["at"] if end["error"] in SETTLED else latest
-    return Operation(
-        **common,
-        ended=ended,
-        returned=end["at"],
-        result=end["request_id"] or None,
-        error=end["error"],
-        message=end["message"],
-    )
+        # What a deletion waited for may be on its way, even if somebody else deleted what was meant.
+        ended = late if waited and "delete" in entry["verb"] else at
+        return Operation(**common, ended=ended, returned=at, ok=True, result=end["result"])
+    ended = at if end["error"] in SETTLED and not waited else late
+    result = end["request_id"] or None
+    return Operation(**common, ended=ended, returned=at, result=result, error=end["error"], message=end["message"])

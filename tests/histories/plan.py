@@ -67,6 +67,9 @@ SWITCHES: Final[tuple[tuple[str, ...], ...]] = (
 ALIASES: Final = ("champion", "candidate")
 STAGES: Final = ("None", "Staging", "Production", "Archived")
 
+#: The seconds that a client waits for an answer.
+CALL: Final = 2.0
+
 #: The longest that a planned fault holds a request up, in seconds; it is longer than a client waits.
 LONGEST_DELAY: Final = 3.0
 

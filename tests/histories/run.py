@@ -113,16 +113,18 @@ class Crew:
         self._running[process] = self._context.Process(target=worker.run, args=(spec, self._begin), daemon=True)
         self._running[process].start()
 
-    def suffer(self, mishap: Mishap) -> None:
-        """Kill a client or the emulator, and start it again."""
+    def suffer(self, mishap: Mishap) -> str | None:
+        """Kill a client or the emulator, start it again, and return which life of which client has ended."""
         if mishap.process is None:
             self._server.kill()
             self._server.start()
-            return
+            return None
         self._running[mishap.process].kill()
         self._running[mishap.process].join()
+        ended = f"p{mishap.process}-{self._lives[mishap.process]}"
         self._lives[mishap.process] += 1
         self._start(mishap.process)
+        return ended
 
     def end(self) -> list[str]:
         """Wait for all, and return the names of those that hung."""
@@ -149,9 +151,10 @@ def run_round(plan: Round, folder: Path, *, transport: str = "both") -> Report:
         crew = Crew(plan, server, folder, transport)
         for mishap in plan.mishaps():
             time.sleep(max(0.0, crew.deadline - plan.seconds + mishap.at - time.monotonic()))
-            crew.suffer(mishap)
-            kind = "emulator killed" if mishap.process is None else "client killed"
-            recorder.note("kill", kind=kind, target=mishap.process)
+            if (name := crew.suffer(mishap)) is None:
+                recorder.note("kill", kind="emulator killed", name=None)
+            else:
+                recorder.note("kill", kind="client killed", name=name)
         hung = crew.end()
         server.kill()
         recorder.note("quiet")
@@ -190,15 +193,15 @@ def _settle(plan: Round, server: Server, recorder: history.Recorder, folder: Pat
 
 
 def _to_run_again(folder: Path) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Return the registrations whose outcome isn't known, or which several processes made at once."""
-    yield from worker.unfinished(folder)
+    """Return the registrations that failed, were cut off, or were made more than once: one of them may arrive late."""
     attempts: dict[str, list[Operation]] = collections.defaultdict(list)
     for operation in history.read_folder(folder)[0]:
-        if operation.verb == "register_version" and operation.args["request_id"]:
+        if operation.verb == "register_version":
             attempts[operation.args["source"]].append(operation)
     for made in attempts.values():
-        if len(made) > 1 and any(attempt.ok for attempt in made):
-            yield made[-1].name, made[-1].args
+        requests = [worker.request_of(attempt) for attempt in made]
+        if any(requests) and (len(made) > 1 or not made[0].ok):
+            yield made[0].name, made[0].args | {"request_id": max(filter(None, requests))}
 
 
 def _complaints(log: Path) -> list[str]:

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from tests.histories.checker import WINDOWS, Checker, excerpt
-from tests.histories.history import Operation, read
+from tests.histories.history import LATE, Operation, read
 
 
 def version(number: int = 1, source: str = "s1", **changed: Any) -> dict[str, Any]:
@@ -24,8 +24,9 @@ def call(verb: str, began: float, ended: float, result: Any = None, name: str = 
 
 
 def failed(verb: str, began: float, ended: float, error: str, name: str = "churn", **args: Any) -> Operation:
-    """Return a call that failed for sure."""
-    return Operation(f"{verb}-{began}", "p0", verb, name, args, began, ended, error=error, returned=ended)
+    """Return a call that failed. It had no effect later, unless it was late."""
+    late = args.pop("late", ended)
+    return Operation(f"{verb}-{began}", "p0", verb, name, args, began, late, error=error, returned=ended)
 
 
 def killed(verb: str, began: float, name: str = "churn", **args: Any) -> Operation:
@@ -347,6 +348,21 @@ KEPT: dict[str, list[Operation]] = {
         update(2, 3, version(1, metadata={"a": 1}), metadata={"a": 1}),
         snapshot(4, version(1, metadata={"a": 1}), version(2, "s2", metadata={"a": 0})),
     ],
+    "a key that is removed before it was registered": [
+        update(1, 2, version(), remove_metadata=["a"]),
+        register(0, 3, version(metadata={"a": 1}), metadata={"a": 1}), get(4, 5, version(metadata={"a": 1})),
+    ],
+    "a version that goes with its model, deleted by a late request": [
+        *BOTH, failed("delete_version", 4, 5, "UnavailableError", version="1", late=9), snapshot(6),
+    ],
+    "a request that is made again after a rename": [
+        register(0, 1, version(1)), RENAME, register(6, 7, version(1, model="n", created="later")),
+        snapshot(8, version(1, name="churn-old"), version(1, model="n", created="later")),
+    ],
+    "a request that is made again after a rename, and was acknowledged once": [
+        cut_off(0), RENAME, register(6, 7, version(1, model="n", created="later")),
+        snapshot(8, version(1, name="churn-old"), version(1, model="n", created="later")),
+    ],
     "updates at once": [
         update(0, 3, version(), metadata={"a": 1}), update(1, 2, version(), metadata={"a": 2}),
         get(4, 5, version(metadata={"a": 1})),
@@ -435,11 +451,20 @@ def test_a_history_is_read_back() -> None:
         '{"event": "error", "key": "c", "at": 6, "error": "UnavailableError", "message": "", "request_id": "r"}',
         '{"event": "invoke", "process": "p0", "key": "d", "at": 7, "verb": "set_default", "name": "n", "args": {}}',
         '{"event": "ok", "key": "d", "a',
-        '{"event": "quiet", "process": "main", "at": 9}',
+        '{"event": "invoke", "process": "p1", "key": "e", "at": 7, "verb": "set_default", "name": "n", "args": {}}',
+        '{"event": "error", "key": "e", "at": 9.5, "error": "ConflictError", "message": "", "request_id": ""}',
+        '{"event": "invoke", "process": "p2", "key": "f", "at": 1, "verb": "set_default", "name": "n", "args": {}}',
+        '{"event": "kill", "process": "main", "name": "p2", "at": 2}',
+        '{"event": "quiet", "process": "main", "at": 12}',
     ]
     operations, events = read(lines)
-    assert [(one.key, one.ended, one.error) for one in operations] == [
-        ("a", 2, ""), ("b", 4, "NotFoundError"), ("c", 9, "UnavailableError"), ("d", 9, "killed"),
-    ]  # fmt: skip
-    assert operations[2].result == "r"
-    assert [event["event"] for event in events] == ["quiet"]
+    assert {one.key: (one.ended, one.error) for one in operations} == {
+        "a": (2, ""),
+        "b": (4, "NotFoundError"),
+        "c": (12, "UnavailableError"),
+        "d": (12, "killed"),
+        "e": (12, "ConflictError"),
+        "f": (2 + LATE, "killed"),
+    }
+    assert [one.result for one in operations if one.key == "c"] == ["r"]
+    assert [event["event"] for event in events] == ["kill", "quiet"]

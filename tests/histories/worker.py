@@ -20,7 +20,7 @@ from google.cloud.aiplatform_v1.services.model_service.transports.grpc import Mo
 from google.cloud.aiplatform_v1.services.model_service.transports.rest import ModelServiceRestTransport
 
 from tests.histories import history
-from tests.histories.plan import ALIASES
+from tests.histories.plan import ALIASES, CALL
 from vertex_registry import ModelVersion, RegistryClient, Retry
 
 if TYPE_CHECKING:
@@ -31,9 +31,6 @@ if TYPE_CHECKING:
 PROJECT: Final = "histories"
 LOCATION: Final = "us-central1"
 IMAGE: Final = "us-docker.pkg.dev/histories/images/serve:1"
-
-#: The seconds of one call; shorter than the longest planned delay, so that some requests arrive after it.
-CALL: Final = 2.0
 
 #: The seconds in which several processes register with one request id.
 SLOT: Final = 0.3
@@ -418,18 +415,22 @@ def _changed(model: str, version: Any) -> dict[str, Any]:
     return {"of": [model, version.version_id, version.artifact_uri, _created(version)]}
 
 
-def unfinished(folder: Path, prefix: str = "") -> list[tuple[str, dict[str, Any]]]:
-    """Return the registrations that can be run again, because their outcome isn't known."""
-    operations, _ = history.read_folder(folder)
+def request_of(attempt: history.Operation) -> str | None:
+    """Return the request id of a registration: its own, or the one that its error told."""
+    told = attempt.result if attempt.error else None
+    request: str | None = attempt.args["request_id"] or told
+    return request
+
+
+def unfinished(folder: Path, process: str) -> list[tuple[str, dict[str, Any]]]:
+    """Return the registrations of a process that can be run again, because their outcome isn't known."""
     again: dict[str, tuple[str, dict[str, Any]]] = {}
-    for operation in operations:
-        if operation.verb == "register_version" and operation.process.startswith(prefix):
-            source = operation.args["source"]
-            told = operation.result if operation.error and operation.result else None
+    for operation in history.read_folder(folder)[0]:
+        if operation.verb == "register_version" and operation.process.startswith(process):
             if operation.ok:
-                again.pop(source, None)
-            elif request_id := operation.args["request_id"] or told:
-                again[source] = (operation.name, operation.args | {"request_id": request_id})
+                again.pop(operation.args["source"], None)
+            elif request := request_of(operation):
+                again[operation.args["source"]] = (operation.name, operation.args | {"request_id": request})
     return list(again.values())
 
 
