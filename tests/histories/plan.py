@@ -20,6 +20,8 @@ THEMES: Final[dict[str, dict[str, int]]] = {
         "stage": 3, "promote": 1, "alias": 4, "unalias": 1, "default": 2, "get": 3, "get_alias": 2, "list": 1,
         "rerun": 1,
     },
+    # Two aliases that everybody moves and reads.
+    "aliases": {"register_aside": 1, "alias": 6, "unalias": 1, "default": 3, "get_alias": 6},
     # The same requests from several processes at once, and again after kills.
     "requests": {"register_request": 6, "rerun": 3, "update": 1, "stage": 1, "get": 1, "list": 1},
     # One or two versions that come and go: the model goes with its last version only.

@@ -86,7 +86,13 @@ class Crew:
         self._plan, self._server, self._folder, self._transport = plan, server, folder, transport
         self._context = multiprocessing.get_context("forkserver")
         self._context.set_forkserver_preload(
-            ["vertex_registry._registration", "vertex_registry._deletion", "vertex_registry._promotion"]
+            [
+                "google.cloud.aiplatform_v1.services.model_service",
+                "requests",
+                "vertex_registry._deletion",
+                "vertex_registry._promotion",
+                "vertex_registry._registration",
+            ]
         )
         self._begin = self._context.Barrier(plan.processes + 2)
         self._lives: collections.Counter[int | None] = collections.Counter()

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from tests.histories.plan import Round
 
-SHORT = list(rounds(seed=7, seconds=4, processes=4, length=2, together=4))
+SHORT = list(rounds(seed=7, seconds=4, processes=4, length=2, together=5))
 
 
 @pytest.mark.parametrize("plan", SHORT, ids=[" ".join(plan.themes.values()) for plan in SHORT])
@@ -25,7 +25,7 @@ def test_a_short_run(plan: Round, tmp_path: Path) -> None:
     found = "\n\n".join(excerpt(violation, report.operations) for violation in report.violations)
     assert not report.violations, f"\n\n{found}"
     assert report.events["client killed"]
-    assert sum(operation.ok for operation in report.operations) > 20
+    assert any(operation.ok and operation.verb == "register_version" for operation in report.operations)
 
 
 def test_the_seed_decides() -> None:
