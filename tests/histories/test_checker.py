@@ -175,15 +175,6 @@ BROKEN: dict[str, tuple[str, list[Operation]]] = {
             snapshot(4, version(metadata={"a": 1})),
         ],
     ),
-    "metadata is written twice": (
-        "metadata-kept",
-        [
-            update(0, 9, version(), metadata={"a": 1}),
-            get(1, 2, version(metadata={"a": 1})),
-            update(3, 4, version(), metadata={"a": 2}),
-            get(10, 11, version(metadata={"a": 1})),
-        ],
-    ),
     "a label of another tool is lost": (
         "metadata-kept",
         [call("foreign_label", 0, 1, version="1", model="m", metadata={"f": "x"}), get(2, 3, version())],
@@ -362,6 +353,10 @@ KEPT: dict[str, list[Operation]] = {
     "a request that is made again after a rename, and was acknowledged once": [
         cut_off(0), RENAME, register(6, 7, version(1, model="n", created="later")),
         snapshot(8, version(1, name="churn-old"), version(1, model="n", created="later")),
+    ],
+    "an update whose answer is lost, and which is written again": [
+        update(0, 9, version(), metadata={"a": 1}), get(1, 2, version(metadata={"a": 1})),
+        update(3, 4, version(), metadata={"a": 2}), get(10, 11, version(metadata={"a": 1})),
     ],
     "updates at once": [
         update(0, 3, version(), metadata={"a": 1}), update(1, 2, version(), metadata={"a": 2}),
