@@ -28,7 +28,7 @@ WINDOWS: Final = {
     "request-renamed": "A request is looked up in the model that has the name. After a rename it's another request.",
     "rename-in-flight": "Vertex renames without a precondition, so a call that overlaps a foreign rename may still act "
     "on the model under its new name.",
-    "written-again": "When the answer of an update is lost and the next one meets another etag, nobody can tell whether "
+    "written-again": "When the answer of an update is lost and the next meets another etag, nobody can tell whether "
     "the first one was overwritten or refused. The client writes again while it's called.",
     "removed-early": "A key that is removed before the registration has written it isn't there yet, and the removal "
     "leaves no trace.",
