@@ -30,6 +30,8 @@ WINDOWS: Final = {
     "on the model under its new name.",
     "written-again": "When the answer of an update is lost and the next meets another etag, nobody can tell whether "
     "the first one was overwritten or refused. The client writes again while it's called.",
+    "default-moved": "If Vertex refuses to delete the default version, the client moves `default` away, and "
+    "MergeVersionAliases has no precondition: a move by somebody else in that moment is overridden.",
     "removed-early": "A key that is removed before the registration has written it isn't there yet, and the removal "
     "leaves no trace.",
     "killed-without-id": "A registration that was killed and had no request id of its own can't be run again, so "
@@ -177,6 +179,7 @@ class Checker:
     Args:
         operations: The history, in the order of its beginnings.
         lagging: Whether lists lag: then they say nothing about what is there.
+        refusing: Whether Vertex refuses to delete the default version, so that the client has to move `default`.
     """
 
     PROMISES: Final = (
@@ -196,9 +199,10 @@ class Checker:
         "aliases_kept",
     )
 
-    def __init__(self, operations: Iterable[Operation], *, lagging: bool = False) -> None:
+    def __init__(self, operations: Iterable[Operation], *, lagging: bool = False, refusing: bool = False) -> None:
         self.operations = list(operations)
         self.lagging = lagging
+        self.refusing = refusing
         self.excused: collections.Counter[str] = collections.Counter()
         self.deletions = [operation for operation in self.operations if operation.verb in DELETIONS]
         self.renames = [operation for operation in self.operations if operation.verb == "foreign_rename"]
@@ -610,9 +614,14 @@ class Checker:
                 for attempt in version.attempts:
                     aliases |= set(attempt.args.get("aliases", ()))
             for alias in sorted(aliases):
-                writes, movers = self._moves(alias, versions)
+                writes, movers = self._moves(alias, versions, strict=True)
                 reads = list(self._places(alias, model, versions))
-                for read in impossible_reads(writes, reads, once=True):
+                wrong = impossible_reads(writes, reads, once=True)
+                if wrong and alias == "default" and self.refusing:
+                    writes, movers = self._moves(alias, versions, strict=False)
+                    wrong = impossible_reads(writes, reads, once=True)
+                    self.excused["default-moved"] += not wrong
+                for read in wrong:
                     expected = {str(write.value) for write in possible(writes, read.began, read.ended)}
                     message = (
                         f"The alias {alias!r} is at {read.value}, where only {' or '.join(sorted(expected))} can be."
@@ -621,7 +630,7 @@ class Checker:
                     yield Violation("aliases-kept", f"{model} {alias}", message, evidence)
                     break
 
-    def _moves(self, alias: str, versions: list[Version]) -> tuple[list[Write], list[Operation]]:
+    def _moves(self, alias: str, versions: list[Version], *, strict: bool) -> tuple[list[Write], list[Operation]]:
         """Return what may have moved an alias of a model, given the model's versions."""
         writes, movers = [Write(ABSENT, -math.inf, -math.inf)], []
         for version in versions:
@@ -647,11 +656,11 @@ class Checker:
                     else:
                         gone = version.number if operation.ok else None
                         writes.append(Write(ABSENT, operation.began, operation.ended, sure=False, removes=gone))
-        self._deletion_moves(alias, versions, writes, movers)
+        self._deletion_moves(alias, versions, writes, movers, strict=strict)
         return writes, sorted(dict.fromkeys(movers), key=lambda operation: operation.began)
 
     def _deletion_moves(
-        self, alias: str, versions: list[Version], writes: list[Write], movers: list[Operation]
+        self, alias: str, versions: list[Version], writes: list[Write], movers: list[Operation], *, strict: bool
     ) -> None:
         """Add what deletions may have done to an alias: only one that names the alias's version touches it."""
         for deletion in self.deletions:
@@ -664,6 +673,8 @@ class Checker:
                 value = ANY if alias == "default" else ABSENT
                 gone = _moved_from(writes, {*named, ANY}, value, deletion)
             if gone is not None:
+                if not strict:
+                    gone.ended = gone.done = deletion.ended
                 movers.append(deletion)
                 writes.append(gone)
 

@@ -179,7 +179,8 @@ def check(folder: Path) -> Report:
     operations, noted = history.read_folder(folder)
     events = collections.Counter(entry.get("kind", entry["event"]) for entry in noted)
     switches = [switch for entry in noted if entry["event"] == "plan" for switch in entry["switches"]]
-    checker = Checker(operations, lagging=any(switch.startswith("list-lag") for switch in switches))
+    lagging = any(switch.startswith("list-lag") for switch in switches)
+    checker = Checker(operations, lagging=lagging, refusing="default-delete=refuse" in switches)
     return Report(operations, events, checker.check(), checker.excused)
 
 
