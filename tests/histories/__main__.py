@@ -7,11 +7,16 @@ import collections
 import sys
 import tempfile
 import time
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from tests.histories.checker import WINDOWS, excerpt
 from tests.histories.plan import THEMES, rounds
-from tests.histories.run import Report, check, clear, run_round
+from tests.histories.run import check, clear, run_round
+
+if TYPE_CHECKING:
+    from tests.histories.run import Report
 
 
 def main() -> int:
@@ -33,8 +38,7 @@ def main() -> int:
             _tell(excerpt(violation, report.operations) + "\n")
         return 1 if report.violations else 0
     folder = options.folder or Path(tempfile.mkdtemp(prefix="histories-"))
-    total, printed = Report(), collections.Counter[str]()
-    broken: collections.Counter[str] = collections.Counter()
+    summary, printed = Summary(), collections.Counter[str]()
     began = time.monotonic()
     for plan in rounds(options.seed, options.seconds, options.processes, length=options.round, themes=options.themes):
         place = folder / str(plan.number)
@@ -43,37 +47,54 @@ def main() -> int:
         _tell(f"round {plan.number}: {len(report.operations)} operations, {len(report.violations)} violations, "
               f"switches {' '.join(plan.switches) or 'none'}")  # fmt: skip
         for violation in report.violations:
-            broken[violation.promise] += 1
             if printed[violation.promise] < options.show:
                 printed[violation.promise] += 1
                 _tell(excerpt(violation, report.operations) + "\n")
         if not report.violations:
             clear(place)
-        total.operations += report.operations
-        total.events += report.events
-        total.excused += report.excused
-    _summary(total, broken, time.monotonic() - began)
-    if broken:
+        summary.add(report)
+    summary.tell(time.monotonic() - began)
+    if summary.broken:
         _tell(f"The histories with violations are in {folder}.")
-    return 1 if broken else 0
+    return 1 if summary.broken else 0
 
 
-def _summary(total: Report, broken: collections.Counter[str], seconds: float) -> None:
-    told = [f"{total.events[event]} x {event}" for event in ("fault", "client killed", "emulator killed")]
-    _tell(f"{len(total.operations)} operations in {seconds:.0f} s, {', '.join(told)}")
-    outcomes: dict[str, collections.Counter[str]] = collections.defaultdict(collections.Counter)
-    longest: dict[str, float] = {}
-    for operation in total.operations:
-        outcomes[operation.verb][operation.error or "ok"] += 1
-        if operation.error != "killed" and operation.verb != "snapshot":
-            longest[operation.verb] = max(longest.get(operation.verb, 0.0), operation.returned - operation.began)
-    for verb, counts in sorted(outcomes.items()):
-        ends = ", ".join(f"{count} {outcome}" for outcome, count in counts.most_common())
-        _tell(f"  {verb:22} longest {longest.get(verb, 0.0):5.1f} s   {ends}")
-    for window, count in sorted(total.excused.items()):
-        _tell(f"  excused {count} x {window}: {WINDOWS[window]}")
-    found = ", ".join(f"{count} x {promise}" for promise, count in broken.most_common())
-    _tell(f"Violations: {found or 'none'}")
+@dataclass
+class Summary:
+    """What the rounds of a run have in sum. The operations themselves are forgotten: there are many."""
+
+    operations: int = 0
+    events: collections.Counter[str] = field(default_factory=collections.Counter)
+    excused: collections.Counter[str] = field(default_factory=collections.Counter)
+    broken: collections.Counter[str] = field(default_factory=collections.Counter)
+    outcomes: dict[str, collections.Counter[str]] = field(default_factory=dict)
+    longest: collections.Counter[str] = field(default_factory=collections.Counter)
+
+    def add(self, report: Report) -> None:
+        """Add a round."""
+        self.operations += len(report.operations)
+        self.events += report.events
+        self.excused += report.excused
+        self.broken.update(violation.promise for violation in report.violations)
+        for operation in report.operations:
+            if operation.verb == "snapshot":
+                continue
+            self.outcomes.setdefault(operation.verb, collections.Counter())[operation.error or "ok"] += 1
+            if operation.error != "killed":
+                milliseconds = int(1000 * (operation.returned - operation.began))
+                self.longest[operation.verb] = max(self.longest[operation.verb], milliseconds)
+
+    def tell(self, seconds: float) -> None:
+        """Print the summary."""
+        told = [f"{self.events[event]} x {event}" for event in ("fault", "client killed", "emulator killed")]
+        _tell(f"{self.operations} operations in {seconds:.0f} s, {', '.join(told)}")
+        for verb, counts in sorted(self.outcomes.items()):
+            ends = ", ".join(f"{count} {outcome}" for outcome, count in counts.most_common())
+            _tell(f"  {verb:22} longest {self.longest[verb] / 1000:5.1f} s   {ends}")
+        for window, count in sorted(self.excused.items()):
+            _tell(f"  excused {count} x {window}: {WINDOWS[window]}")
+        found = ", ".join(f"{count} x {promise}" for promise, count in self.broken.most_common())
+        _tell(f"Violations: {found or 'none'}")
 
 
 def _tell(text: str) -> None:

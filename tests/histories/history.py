@@ -87,6 +87,10 @@ class Recorder:
         self._process = process
         self._count = 0
 
+    def close(self) -> None:
+        """Close the file."""
+        os.close(self._file)
+
     def _write(self, entry: dict[str, Any]) -> None:
         os.write(self._file, json.dumps(entry).encode() + b"\n")
 

@@ -168,6 +168,7 @@ def run_round(plan: Round, folder: Path, *, transport: str = "both") -> Report:
         _settle(plan, server, recorder, folder)
     finally:
         server.kill()
+        recorder.close()
     report = check(folder)
     report.violations += [Violation("ends", name, "A process didn't end, or failed.", ()) for name in hung]
     report.violations += [Violation("emulator", "emulator.log", line, ()) for line in _complaints(server.log)]
