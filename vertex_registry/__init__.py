@@ -1,13 +1,24 @@
 """A Python SDK for the Vertex AI Model Registry, with a local Vertex in the box."""
 
 from vertex_registry._client import RegistryClient
-from vertex_registry._records import ModelVersion, RegisteredModel, Retry, ServingContainer, StageChange
+from vertex_registry._records import (
+    ModelVersion,
+    Pruned,
+    RegisteredModel,
+    Retry,
+    Rollback,
+    ServingContainer,
+    StageChange,
+    StageHistory,
+    VersionDiff,
+)
 from vertex_registry._stages import Stage
 from vertex_registry.errors import (
     AlreadyExistsError,
     AmbiguousNameError,
     AuthenticationError,
     ConflictError,
+    HistoryUnknownError,
     InvalidArgumentError,
     NotFoundError,
     OperationFailedError,
@@ -24,6 +35,7 @@ __all__ = [
     "AmbiguousNameError",
     "AuthenticationError",
     "ConflictError",
+    "HistoryUnknownError",
     "InvalidArgumentError",
     "LocalRegistry",
     "ModelVersion",
@@ -31,14 +43,18 @@ __all__ = [
     "OperationFailedError",
     "OperationTimeoutError",
     "PermissionDeniedError",
+    "Pruned",
     "RegisteredModel",
     "RegistryClient",
     "RegistryError",
     "Retry",
+    "Rollback",
     "ServingContainer",
     "Stage",
     "StageChange",
+    "StageHistory",
     "StateUnknownError",
     "UnavailableError",
+    "VersionDiff",
     "local_registry",
 ]

@@ -14,7 +14,9 @@ import contextlib
 import logging
 from typing import TYPE_CHECKING, Any, Final
 
-from vertex_registry import _names, _waiting, _wire
+from vertex_registry import _names, _stages, _waiting, _wire
+from vertex_registry._records import Pruned
+from vertex_registry._stages import Stage
 from vertex_registry.errors import (
     ConflictError,
     InvalidArgumentError,
@@ -45,6 +47,8 @@ def delete_version(resources: Resources, model: Model, reference: str) -> None:
     """
     current = resources.read(model, reference)
     resource = model.at(current.version)
+    if current.stage is Stage.PRODUCTION:
+        _LOG.warning("deleting %s, which is in %s", resource, current.stage)
     moved = current.is_default and _move_default(resources, model, current.version)
     try:
         _delete(
@@ -66,6 +70,36 @@ def delete_version(resources: Resources, model: Model, reference: str) -> None:
             raise _refused(refusal, resource) from refusal.__cause__
         _LOG.warning("%s is the last version of its model, which is deleted with it", resource)
         _delete_model(resources, model, lambda: _is_last(resources, model, current))
+
+
+def prune(resources: Resources, model: Model, keep: int, *, dry_run: bool) -> Pruned:
+    """Delete the versions that are neither among the newest nor in use, oldest first."""
+    versions = resources.versions(model)
+    kept = {version.version: f"among the newest {keep}" for version in versions[:keep]}
+    deleted = []
+    for version in reversed(versions[keep:]):
+        # It may have been put to use since it was listed, and lists may lag.
+        current = version if dry_run else resources.look(model.resource, version.version)
+        if current is None:
+            continue
+        if (use := _use_of(current)) is not None:
+            kept[current.version] = use
+            continue
+        if not dry_run:
+            with contextlib.suppress(NotFoundError):  # somebody else deletes it too
+                delete_version(resources, model, current.version)
+        deleted.append(current)
+    newest_first = sorted(kept, key=int, reverse=True)
+    return Pruned(deleted=tuple(deleted), kept={number: kept[number] for number in newest_first}, dry_run=dry_run)
+
+
+def _use_of(version: ModelVersion) -> str | None:
+    """Return how a version is in use, or None."""
+    if version.stage in _stages.EXCLUSIVE:
+        return f"in {version.stage}"
+    if version.aliases:
+        return f"has the alias {version.aliases[0]!r}"
+    return f"deployed to {len(version.deployed_to)} endpoint(s)" if version.deployed_to else None
 
 
 def delete_model(resources: Resources, model: Model) -> None:
