@@ -172,6 +172,10 @@ class StageChange:
     changed_at: dt.datetime
     changed_by: str | None
 
+    def to_dict(self) -> dict[str, Any]:
+        """Return the record as a dict that JSON can hold: the time in ISO 8601 (UTC), the stage as text."""
+        return _to_dict(self)
+
 
 @attrs.frozen(kw_only=True)
 class StageHistory(Sequence[StageChange]):

@@ -352,8 +352,7 @@ class Played:
 
     def check(self, when: dt.datetime) -> None:
         """Check the answer for a time; of the versions that still exist, the one that entered last is right."""
-        none: tuple[dict[int, dt.datetime], set[int]] = ({}, set())
-        claims, leaving = next((then for moment, *then in reversed(self.past) if moment <= when), none)
+        _, claims, leaving = next((then for then in reversed(self.past) if then[0] <= when), (when, {}, set()))
         existing = {version for version in claims if version in self.versions}
         try:
             answer = self.registry.version_at("churn", when)
