@@ -11,7 +11,6 @@ from __future__ import annotations
 import contextlib
 import datetime as dt
 import importlib
-import importlib.metadata
 import itertools
 import logging
 import os
@@ -24,7 +23,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal, Self, TypeVar
 
 import attrs
 
-from vertex_registry import _endpoint, _history, _labels, _loading, _names, _serving, _stages
+from vertex_registry import __version__, _endpoint, _history, _labels, _loading, _names, _serving, _stages
 from vertex_registry._records import ModelVersion, Retry, Rollback, ServingContainer
 from vertex_registry._stages import Stage
 from vertex_registry.errors import ConflictError, InvalidArgumentError, NotFoundError, RegistryError
@@ -1082,14 +1081,7 @@ def _default_image(image: str, location: str) -> str:
 def _user_agent(first: str | None) -> str:
     if first is not None and not (isinstance(first, str) and first.isascii() and first.isprintable()):
         raise InvalidArgumentError(f"user_agent={first!r} cannot be sent: it is a line of plain ASCII characters.")
-    return " ".join(filter(None, [first, f"vertex-registry/{_version()}"]))
-
-
-def _version() -> str:
-    try:
-        return importlib.metadata.version("vertex-registry")
-    except importlib.metadata.PackageNotFoundError:
-        return "0"
+    return " ".join(filter(None, [first, f"vertex-registry/{__version__}"]))
 
 
 def _local(source: str | os.PathLike[str], staging: str | None) -> _storage.LocalDirectory | None:
