@@ -5,6 +5,8 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from vertex_registry._version import __version__
+
 if TYPE_CHECKING:
     from vertex_registry._client import RegistryClient
     from vertex_registry._records import (
@@ -35,8 +37,6 @@ if TYPE_CHECKING:
         UnavailableError,
     )
     from vertex_registry.local import LocalRegistry, local_registry
-
-__version__ = "0.1.0"
 
 __all__ = [
     "AlreadyExistsError",

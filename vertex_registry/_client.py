@@ -23,9 +23,10 @@ from typing import TYPE_CHECKING, Any, Final, Literal, Self, TypeVar
 
 import attrs
 
-from vertex_registry import __version__, _endpoint, _history, _labels, _loading, _names, _serving, _stages
+from vertex_registry import _endpoint, _history, _labels, _loading, _names, _serving, _stages
 from vertex_registry._records import ModelVersion, Retry, Rollback, ServingContainer
 from vertex_registry._stages import Stage
+from vertex_registry._version import __version__
 from vertex_registry.errors import ConflictError, InvalidArgumentError, NotFoundError, RegistryError
 
 if TYPE_CHECKING:

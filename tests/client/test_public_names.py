@@ -21,6 +21,7 @@ def test_every_public_name_is_what_its_module_defines() -> None:
         if isinstance(node, ast.ImportFrom) and node.module and node.module.startswith("vertex_registry.")
         for alias in node.names
     }
+    typed -= {("__version__", "_version")}
     assert typed == set(vertex_registry._DEFINED_IN.items())
     assert set(vertex_registry.__all__) == {"__version__", *vertex_registry._DEFINED_IN}
     for name in vertex_registry.__all__:
@@ -38,9 +39,9 @@ def test_importing_the_package_imports_nothing_it_does_not_need() -> None:
     """Importing the package imports none of its modules; a name imports the module that defines it."""
     script = (
         "import sys, vertex_registry\n"
-        "print(sorted(m for m in sys.modules if m.startswith('vertex_registry.')), 'attrs' in sys.modules)\n"
+        "print([m for m in sys.modules if m.startswith('vertex_registry.')], 'attrs' in sys.modules)\n"
         "vertex_registry.Stage\n"
         "print('vertex_registry._stages' in sys.modules, 'vertex_registry._client' in sys.modules)"
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
-    assert done.stdout == "[] False\nTrue False\n"
+    assert done.stdout == "['vertex_registry._version'] False\nTrue False\n"
