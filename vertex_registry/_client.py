@@ -11,7 +11,6 @@ from __future__ import annotations
 import contextlib
 import datetime as dt
 import importlib
-import importlib.metadata
 import itertools
 import logging
 import os
@@ -24,10 +23,11 @@ from typing import TYPE_CHECKING, Any, Final, Literal, Self, TypeVar
 
 import attrs
 
-from vertex_registry import _endpoint, _labels, _loading, _names, _process, _serving, _stages
-from vertex_registry._records import Retry, ServingContainer, StageChange
+from vertex_registry import _endpoint, _history, _labels, _loading, _names, _process, _serving, _stages
+from vertex_registry._records import ModelVersion, Retry, Rollback, ServingContainer
 from vertex_registry._stages import Stage
-from vertex_registry.errors import InvalidArgumentError, NotFoundError, RegistryError
+from vertex_registry._version import __version__
+from vertex_registry.errors import ConflictError, InvalidArgumentError, NotFoundError, RegistryError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Generator, Iterator, Mapping
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from vertex_registry import _credentials, _deletion, _promotion, _registration, _resources, _rpc, _storage
-    from vertex_registry._records import ModelVersion, RegisteredModel
+    from vertex_registry._records import Pruned, RegisteredModel, StageHistory, VersionDiff
 else:
 
     class _Later:
@@ -395,17 +395,19 @@ class RegistryClient:
     def load_version(
         self,
         name: str,
-        version: str | int = _names.DEFAULT_ALIAS,
+        version: str | int | ModelVersion = _names.DEFAULT_ALIAS,
         *,
         version_name: str | None = None,
+        stage: Stage | str | None = None,
         trusted: bool = False,
     ) -> Any:
         """The model object that was saved in a version's artifact.
 
         Args:
             name: The model's name.
-            version: Vertex's number of the version or an alias.
-            version_name: The name that the version was registered with, in place of ``version``.
+            version: The number of the version, an alias, or a `ModelVersion`. Defaults to the default version.
+            version_name: The name that the version was registered with, instead of ``version``.
+            stage: The stage the version is in, instead of ``version``.
             trusted: Whether whoever wrote the artifact may run code here: pickle, joblib, torch, SavedModel and
                 .keras files can when they are read, and are refused without it.
 
@@ -414,24 +416,26 @@ class RegistryClient:
             NotFoundError: There is no such version, or no model in its artifact.
             RegistryError: The library that reads it is missing, or cannot.
         """
-        found = self.get_version(name, version, version_name=version_name)
+        found = self.get_version(name, version, version_name=version_name, stage=stage)
         return _loading.load(self._artifact(found, None), trusted=trusted, where=found.artifact_uri)
 
     def download_version(
         self,
         name: str,
-        version: str | int = _names.DEFAULT_ALIAS,
+        version: str | int | ModelVersion = _names.DEFAULT_ALIAS,
         destination: str | os.PathLike[str] | None = None,
         *,
         version_name: str | None = None,
+        stage: Stage | str | None = None,
     ) -> Path:
         """The folder on this machine that a version's artifact was downloaded to, whole and verified.
 
         Args:
             name: The model's name.
-            version: Vertex's number of the version or an alias.
-            destination: The folder to make. None is one in the cache, which is fetched once and is then the same.
-            version_name: The name that the version was registered with, in place of ``version``.
+            version: The number of the version, an alias, or a `ModelVersion`. Defaults to the default version.
+            destination: The folder to create. Defaults to one in the cache, which is downloaded once and reused.
+            version_name: The name that the version was registered with, instead of ``version``.
+            stage: The stage the version is in, instead of ``version``.
 
         Raises:
             NotFoundError: There is no such version, it has no artifact, or the artifact is gone.
@@ -440,10 +444,16 @@ class RegistryClient:
             ConflictError: The artifact was replaced meanwhile.
             UnavailableError: There was no usable answer within the time budget.
         """
-        return self._artifact(self.get_version(name, version, version_name=version_name), destination)
+        found = self.get_version(name, version, version_name=version_name, stage=stage)
+        return self._artifact(found, destination)
 
     def to_aiplatform(
-        self, name: str, version: str | int = _names.DEFAULT_ALIAS, *, version_name: str | None = None
+        self,
+        name: str,
+        version: str | int | ModelVersion = _names.DEFAULT_ALIAS,
+        *,
+        version_name: str | None = None,
+        stage: Stage | str | None = None,
     ) -> Any:
         """That very version as a ``google.cloud.aiplatform.Model`` of Google's SDK, to deploy it, for example.
 
@@ -452,44 +462,67 @@ class RegistryClient:
 
         Args:
             name: The model's name.
-            version: Vertex's number of the version or an alias.
-            version_name: The name that the version was registered with, in place of ``version``.
+            version: The number of the version, an alias, or a `ModelVersion`. Defaults to the default version.
+            version_name: The name that the version was registered with, instead of ``version``.
+            stage: The stage the version is in, instead of ``version``.
 
         Raises:
             NotFoundError: There is no such model or version.
         """
         self._check_model(name)
         with self._verb() as vertex:
-            return vertex.to_aiplatform(self.get_version(name, version, version_name=version_name))
+            return vertex.to_aiplatform(self.get_version(name, version, version_name=version_name, stage=stage))
 
     def get_version(
-        self, name: str, version: str | int = _names.DEFAULT_ALIAS, *, version_name: str | None = None
+        self,
+        name: str,
+        version: str | int | ModelVersion = _names.DEFAULT_ALIAS,
+        *,
+        version_name: str | None = None,
+        stage: Stage | str | None = None,
     ) -> ModelVersion:
-        """One version of a model: the default one, that of an id or an alias, or that of a version name.
+        """Return one version of a model: the default one, or the one you name in one of three ways.
 
         Args:
             name: The model's name.
-            version: Vertex's number of the version (``3`` or ``"3"``) or an alias.
-            version_name: The name that the version was registered with, in place of ``version``; of several versions
-                of one name, the newest.
+            version: The number of the version (``3`` or ``"3"``), an alias, or a `ModelVersion`, which is read again.
+                Defaults to the default version.
+            version_name: The name that the version was registered with, instead of ``version``. If several versions
+                have it, the newest is returned.
+            stage: The stage the version is in, instead of ``version``. If several versions are in it, the one that
+                entered last is returned.
 
         Raises:
-            NotFoundError: There is no such model or version, or there could be none.
+            InvalidArgumentError: More than one of the three is given.
+            NotFoundError: No such model or version exists.
         """
         self._check_model(name)
-        if version_name is None:
-            if (reference := _names.version_reference(version)) is None:
-                raise NotFoundError(
-                    f"{name!r} has no version {version!r}, nor could it have: a version is its number (3 or '3') or an "
-                    "alias (letters, digits and dashes). A version's name is asked for with version_name=."
-                )
+        if (version != _names.DEFAULT_ALIAS) + (version_name is not None) + (stage is not None) > 1:
+            raise InvalidArgumentError("Give one of version, version_name and stage.")
+        if version_name is not None:
+            wanted = _names.check_text("version_name", version_name, 128)
             with self._verb() as vertex:
-                return vertex.find(name, lambda model: vertex.read(model, reference))[1]
-        if version != _names.DEFAULT_ALIAS:
-            raise InvalidArgumentError("Give version or version_name, not both.")
-        wanted = _names.check_text("version_name", version_name, 128)
+                return vertex.find(name, lambda model: vertex.read_named(model, wanted))[1]
+        if stage is not None:
+            return self._in_stage(name, _stages.check_stage(stage))
+        if (reference := _names.version_reference(_number_of(name, version))) is None:
+            raise NotFoundError(
+                f"{name!r} has no version {version!r}, nor could it have: a version is its number (3 or '3') or an "
+                "alias (letters, digits and dashes). A version's name is asked for with version_name=."
+            )
         with self._verb() as vertex:
-            return vertex.find(name, lambda model: vertex.read_named(model, wanted))[1]
+            return vertex.find(name, lambda model: vertex.read(model, reference))[1]
+
+    def _in_stage(self, name: str, stage: Stage) -> ModelVersion:
+        """Return the version that entered a stage last, of those that are in it."""
+        found = max(self.list_versions(name, stage=stage), key=_promotion.claim, default=None)
+        if found is None:
+            raise NotFoundError(
+                f"The model {name!r} has no version in {stage}. set_stage({name!r}, ..., Stage.{stage.name}) puts one "
+                "there.",
+                resource=name,
+            )
+        return found
 
     def list_versions(
         self,
@@ -568,7 +601,7 @@ class RegistryClient:
     def update_version(
         self,
         name: str,
-        version: str | int,
+        version: str | int | ModelVersion,
         *,
         description: str | None = None,
         metadata: Mapping[str, Any] | None = None,
@@ -592,7 +625,7 @@ class RegistryClient:
             ConflictError: A label on the model itself hides what was written on the version.
         """
         self._check_model(name)
-        reference = _names.check_reference(version)
+        reference = _names.check_reference(_number_of(name, version))
         if description is not None:
             _names.check_text("description", description)
         added = _labels.check_metadata({} if metadata is None else metadata)
@@ -618,60 +651,180 @@ class RegistryClient:
             return vertex.change(model, current, change, adds=bool(added))
 
     def set_stage(
-        self, name: str, version: str | int, stage: Stage | str, *, archive_existing: bool = False
+        self,
+        name: str,
+        version: str | int | ModelVersion,
+        stage: Stage | str,
+        *,
+        archive_existing: bool = False,
+        make_default: bool = False,
     ) -> ModelVersion:
-        """The version, in that stage.
+        """Put a version in a stage and return it.
 
-        With ``archive_existing`` the version is put in the stage before the others leave it, so that there is always
-        one in it. Of two that are promoted at once, the later stays and the other is archived; the version that comes
-        back tells. A run that was cut off is finished by running it again.
+        With ``archive_existing=True`` the version enters the stage before the others leave it, so the stage is never
+        empty. If two versions are promoted at once, the later one stays and the other is archived; the stage of the
+        version that's returned says which. If a call is cut off, call it again to finish it.
 
         Args:
             name: The model's name.
-            version: The version's id or alias.
+            version: The number of the version, an alias, or a `ModelVersion`.
             stage: A `Stage`, or its name in any case.
             archive_existing: Archive the other versions in that stage, which is Staging or Production.
+            make_default: Make it the default version too, so what Vertex serves by default is what's in the stage.
 
         Raises:
-            InvalidArgumentError: An argument cannot be right; nothing was sent.
-            NotFoundError: There is no such model or version.
-            ConflictError: A label ``stage`` on the model itself hides the version's; or a version in the stage is so
-                full of others' labels that it cannot be archived.
+            InvalidArgumentError: An argument isn't valid. Nothing was sent.
+            NotFoundError: No such model or version exists.
+            ConflictError: A label ``stage`` on the model itself hides the version's, or a version in the stage has so
+                many labels from others that it can't be archived.
         """
         chosen = _stages.check_stage(stage)
         _stages.check_exclusive(chosen, archive_existing=archive_existing)
         if not archive_existing:
-            return self.update_version(name, version, stage=chosen)
-        self._check_model(name)
-        reference = _names.check_reference(version)
-        with self._verb() as vertex:
-            model, current = vertex.find(name, lambda model: vertex.read(model, reference))
-            return self._promoter.promote(model, current.version, chosen)
+            changed = self.update_version(name, version, stage=chosen)
+        else:
+            self._check_model(name)
+            reference = _names.check_reference(_number_of(name, version))
+            with self._verb() as vertex:
+                model, current = vertex.find(name, lambda model: vertex.read(model, reference))
+                changed = self._promoter.promote(model, current.version, chosen)
+        if make_default and changed.stage is chosen and not changed.is_default:
+            return self.set_default(name, changed)
+        return changed
 
-    def stage_history(self, name: str) -> list[StageChange]:
-        """The changes of stage that can be known from the versions, the newest first.
+    def rollback(self, name: str, *, stage: Stage | str = Stage.PRODUCTION) -> Rollback:
+        """Put the version that was in a stage before back into it, and archive the one that's there now.
 
-        Each version tells its last change. What it was before, and what versions that are deleted were, is not kept.
+        The stage is never empty meanwhile, and if the call is cut off, calling it again finishes it. Rolling back
+        twice goes back two steps: a version that comes back takes what came after it off the history.
+
+        Args:
+            name: The model's name.
+            stage: Staging or Production.
+
+        Returns:
+            What was restored, and what it replaced.
 
         Raises:
-            InvalidArgumentError: The name can be no model's; nothing was sent.
-            NotFoundError: There is no such model.
+            InvalidArgumentError: An argument isn't valid. Nothing was sent.
+            NotFoundError: No such model exists, nothing is in the stage, or nothing was in it before.
+            HistoryUnknownError: The versions don't remember what was in the stage before, or it may have been a
+                version that is deleted. Choose a version and use `set_stage`.
+            ConflictError: Another promotion was faster.
         """
+        chosen = _stages.check_stage(stage)
+        _stages.check_exclusive(chosen, archive_existing=True)
         self._check_model(name)
-        changes = [
-            StageChange(
-                version=version.version,
-                version_name=version.version_name,
-                stage=version.stage,
-                changed_at=version.stage_changed_at,
-                changed_by=version.stage_changed_by,
-            )
-            for version in self.list_versions(name)
-            if version.stage_changed_at is not None
-        ]
-        return sorted(changes, key=lambda change: (change.changed_at, int(change.version)), reverse=True)
+        with self._verb() as vertex:
+            model, versions = vertex.find(name, vertex.versions)
+            listed = {version.version: version for version in versions}
+            while True:
+                current, previous = _history.before_current(listed.values(), chosen, name=name)
+                # Lists may lag: decide from what a point read of both says.
+                fresh = {version.version: vertex.read(model, version.version) for version in (current, previous)}
+                if all(listed[number].etag == version.etag for number, version in fresh.items()):
+                    break
+                listed |= fresh
+            restored = self._promoter.promote(model, previous.version, chosen, restored=True)
+            if restored.stage is not chosen:
+                raise ConflictError(
+                    f"Another version of {name!r} entered {chosen} while version {previous.version} was restored, so "
+                    f"that one stays. Look at get_version({name!r}, stage=...) before you roll back again.",
+                    resource=restored.resource_name,
+                )
+            return Rollback(stage=chosen, restored=restored, replaced=vertex.read(model, current.version))
 
-    def add_aliases(self, name: str, version: str | int, aliases: Iterable[str]) -> ModelVersion:
+    def stage_history(self, name: str, version: str | int | ModelVersion | None = None) -> StageHistory:
+        """Return the stage changes that a model's versions remember, newest first.
+
+        Each version remembers at least its latest 12 changes that were made through this package, and takes its
+        history with it when it's deleted.
+
+        Args:
+            name: The model's name.
+            version: The number of a version, an alias, or a `ModelVersion`. Defaults to all versions.
+
+        Returns:
+            The changes. ``complete`` says whether older ones were dropped or another tool changed a stage.
+
+        Raises:
+            InvalidArgumentError: The name isn't valid. Nothing was sent.
+            NotFoundError: No such model or version exists.
+        """
+        versions = self.list_versions(name) if version is None else [self.get_version(name, version)]
+        return _history.stage_history(versions)
+
+    def version_at(self, name: str, when: dt.datetime, *, stage: Stage | str = Stage.PRODUCTION) -> ModelVersion | None:
+        """Return the version that was in a stage at a time, or None if none was.
+
+        If several versions were in the stage, that's the one that entered last. The record shows the version as it is
+        now.
+
+        Args:
+            name: The model's name.
+            when: The time, with a time zone.
+            stage: The stage.
+
+        Raises:
+            InvalidArgumentError: ``when`` has no time zone or lies in the future, or there's no such stage.
+            NotFoundError: No such model exists.
+            HistoryUnknownError: The history doesn't prove an answer: changes were dropped, another tool changed a
+                stage, or a version that's deleted may have been in the stage. The message says which.
+        """
+        chosen = _stages.check_stage(stage)
+        moment = _aware("when", when)
+        if moment is None or moment > self._now():
+            raise InvalidArgumentError(f"when={when!r} isn't a time in the past. Give an aware datetime.")
+        return _history.version_at(self.list_versions(name), moment, chosen)
+
+    def best_version(
+        self,
+        name: str,
+        metric: str,
+        *,
+        direction: Literal["max", "min"] = "max",
+        stage: Stage | str | None = None,
+    ) -> ModelVersion:
+        """Return the version whose metric is best.
+
+        Args:
+            name: The model's name.
+            metric: The metadata key of the metric. Versions where it's missing or not a number are left out.
+            direction: ``"max"`` if higher is better, ``"min"`` if lower is. Of equal versions the newest is returned.
+            stage: Only consider versions in this stage.
+
+        Raises:
+            InvalidArgumentError: An argument isn't valid.
+            NotFoundError: No such model exists, or no version has the metric.
+        """
+        _names.check_text("metric", metric)
+        if direction not in {"max", "min"}:
+            raise InvalidArgumentError(f"direction={direction!r} is neither 'max' nor 'min'.")
+        sign = 1 if direction == "max" else -1
+        measured = [
+            version
+            for version in self.list_versions(name, stage=stage)
+            if isinstance(value := version.metadata.get(metric), (int, float)) and not isinstance(value, bool)
+        ]
+        if not measured:
+            where = "" if stage is None else f" in {_stages.check_stage(stage)}"
+            raise NotFoundError(f"No version of {name!r}{where} has a number under {metric!r}.", resource=name)
+        return max(measured, key=lambda version: (sign * version.metadata[metric], int(version.version)))
+
+    def diff(self, name: str, a: str | int | ModelVersion, b: str | int | ModelVersion) -> VersionDiff:
+        """Return what differs between two versions of a model.
+
+        Args:
+            name: The model's name.
+            a: The number of a version, an alias, or a `ModelVersion`.
+            b: The same for the other version.
+
+        Raises:
+            NotFoundError: No such model or version exists.
+        """
+        return _history.diff(self.get_version(name, a), self.get_version(name, b))
+
+    def add_aliases(self, name: str, version: str | int | ModelVersion, aliases: Iterable[str]) -> ModelVersion:
         """The version, with these aliases; one that another version holds moves here.
 
         Raises:
@@ -681,7 +834,7 @@ class RegistryClient:
         added = [_names.check_alias(alias) for alias in _strings("aliases", aliases)]
         return self._merge_aliases(name, version, add=added)
 
-    def remove_aliases(self, name: str, version: str | int, aliases: Iterable[str]) -> ModelVersion:
+    def remove_aliases(self, name: str, version: str | int | ModelVersion, aliases: Iterable[str]) -> ModelVersion:
         """The version, without these aliases; one that it does not hold is no error.
 
         Raises:
@@ -696,7 +849,7 @@ class RegistryClient:
             )
         return self._merge_aliases(name, version, remove=removed)
 
-    def set_default(self, name: str, version: str | int) -> ModelVersion:
+    def set_default(self, name: str, version: str | int | ModelVersion) -> ModelVersion:
         """The version, as the model's default one.
 
         Raises:
@@ -705,15 +858,15 @@ class RegistryClient:
         return self._merge_aliases(name, version, add=[_names.DEFAULT_ALIAS])
 
     def _merge_aliases(
-        self, name: str, version: str | int, *, add: Collection[str] = (), remove: Collection[str] = ()
+        self, name: str, version: str | int | ModelVersion, *, add: Collection[str] = (), remove: Collection[str] = ()
     ) -> ModelVersion:
         self._check_model(name)
-        reference = _names.check_reference(version)
+        reference = _names.check_reference(_number_of(name, version))
         with self._verb() as vertex:
             model, current = vertex.find(name, lambda model: vertex.read(model, reference))
             return vertex.merge_aliases(model, current, add=add, remove=remove)
 
-    def delete_version(self, name: str, version: str | int) -> None:
+    def delete_version(self, name: str, version: str | int | ModelVersion) -> None:
         """Delete a version; the last version of a model goes with its model, and that is logged as a warning.
 
         If Vertex refuses to delete the default version, ``default`` moves to the newest other version first. It moves
@@ -726,10 +879,33 @@ class RegistryClient:
             ConflictError: Vertex refuses, because the version is deployed.
         """
         self._check_model(name)
-        reference = _names.check_reference(version)
+        reference = _names.check_reference(_number_of(name, version))
         with self._verb() as vertex:
             model, current = vertex.find(name, lambda model: vertex.read(model, reference))
             _deletion.delete_version(vertex, model, current)
+
+    def prune(self, name: str, *, keep: int, dry_run: bool = False) -> Pruned:
+        """Delete old versions and return what was deleted and why the rest was kept.
+
+        A version stays if it's one of the newest ``keep``, is in Staging or Production, has an alias (``default``
+        among them), or is deployed.
+
+        Args:
+            name: The model's name.
+            keep: How many of the newest versions to keep; at least 1.
+            dry_run: Delete nothing, and return what would be deleted.
+
+        Raises:
+            InvalidArgumentError: ``keep`` isn't a positive number.
+            NotFoundError: No such model exists.
+            ConflictError: Vertex refuses to delete a version. Versions deleted before that are gone.
+        """
+        if isinstance(keep, bool) or not isinstance(keep, int) or keep < 1:
+            raise InvalidArgumentError(f"keep={keep!r} isn't a positive number of versions.")
+        self._check_model(name)
+        with self._verb() as vertex:
+            model, versions = vertex.find(name, vertex.versions)
+            return _deletion.prune(vertex, model, versions, keep, dry_run=dry_run)
 
     # --- models -------------------------------------------------------------------------------------------------------
 
@@ -982,14 +1158,7 @@ def _default_image(image: str, location: str) -> str:
 def _user_agent(first: str | None) -> str:
     if first is not None and not (isinstance(first, str) and first.isascii() and first.isprintable()):
         raise InvalidArgumentError(f"user_agent={first!r} cannot be sent: it is a line of plain ASCII characters.")
-    return " ".join(filter(None, [first, f"vertex-registry/{_version()}"]))
-
-
-def _version() -> str:
-    try:
-        return importlib.metadata.version("vertex-registry")
-    except importlib.metadata.PackageNotFoundError:
-        return "0"
+    return " ".join(filter(None, [first, f"vertex-registry/{__version__}"]))
 
 
 def _local(source: str | os.PathLike[str], staging: str | None) -> _storage.LocalDirectory | None:
@@ -999,6 +1168,21 @@ def _local(source: str | os.PathLike[str], staging: str | None) -> _storage.Loca
     if isinstance(source, os.PathLike) or (isinstance(source, str) and source and "://" not in source):
         return None if staging is None else _storage.scan(source)
     return None
+
+
+def _number_of(name: str, version: str | int | ModelVersion) -> str | int:
+    """Return what a version was named by, and the number of a record.
+
+    Raises:
+        InvalidArgumentError: The record is a version of another model.
+    """
+    if not isinstance(version, ModelVersion):
+        return version
+    given = _names.parse_model_name(name)
+    same = name == version.name if given is None else version.model_resource_name.endswith(f"/models/{given.model_id}")
+    if not same:
+        raise InvalidArgumentError(f"Version {version.version} is a version of {version.name!r}, not of {name!r}.")
+    return version.version
 
 
 def _text_of(source: str | os.PathLike[str]) -> str:

@@ -20,7 +20,9 @@ from typing import TYPE_CHECKING, Any, Final
 
 import attrs
 
-from vertex_registry import _names, _waiting, _wire
+from vertex_registry import _names, _stages, _waiting, _wire
+from vertex_registry._records import Pruned
+from vertex_registry._stages import Stage
 from vertex_registry.errors import (
     ConflictError,
     InvalidArgumentError,
@@ -58,6 +60,8 @@ def delete_version(resources: Resources, model: Model, version: ModelVersion) ->
         NotFoundError: There is no such version.
         ConflictError: Vertex refuses.
     """
+    if version.stage is Stage.PRODUCTION:
+        _LOG.warning("deleting version %s of %r, which is in %s", version.version, version.name, version.stage)
     deletion = _Deletion(resources, model, version)
     try:
         deletion.run()
@@ -134,6 +138,35 @@ class _Deletion:
         """Whether it wasn't the default version when it was read first, and an older version exists."""
         older = [other for other in others if int(other) < int(self.version.version)]
         return not self.version.is_default and _first_there(self.resources, self.model, older) is not None
+
+
+def prune(resources: Resources, model: Model, versions: list[ModelVersion], keep: int, *, dry_run: bool) -> Pruned:
+    """Delete the versions that are neither among the newest nor in use, oldest first."""
+    kept = {version.version: f"among the newest {keep}" for version in versions[:keep]}
+    deleted = []
+    for version in reversed(versions[keep:]):
+        # It may have been put to use since it was listed, and lists may lag.
+        current = version if dry_run else resources.look(model.resource, version.version)
+        if current is None:
+            continue
+        if (use := _use_of(current)) is not None:
+            kept[current.version] = use
+            continue
+        if not dry_run:
+            with contextlib.suppress(NotFoundError):  # somebody else deletes it too
+                delete_version(resources, model, current)
+        deleted.append(current)
+    newest_first = sorted(kept, key=int, reverse=True)
+    return Pruned(deleted=tuple(deleted), kept={number: kept[number] for number in newest_first}, dry_run=dry_run)
+
+
+def _use_of(version: ModelVersion) -> str | None:
+    """Return how a version is in use, or None."""
+    if version.stage in _stages.EXCLUSIVE:
+        return f"in {version.stage}"
+    if version.aliases:
+        return f"has the alias {version.aliases[0]!r}"
+    return f"deployed to {len(version.deployed_to)} endpoint(s)" if version.deployed_to else None
 
 
 def delete_model(resources: Resources, model: Model, current: RegisteredModel) -> None:

@@ -66,8 +66,17 @@ REQUEST: Final = "vr-request"
 
 #: The keys that belong to us; ``stage`` and its stamps are explained in ``_stages``.
 NOTES: Final = frozenset(
-    {MANAGED_BY, VERSION_NAME, REQUEST, "stage", "vr-stage-changed-at", "vr-stage-changed-by"}
-)  # fmt: skip
+    {
+        MANAGED_BY,
+        VERSION_NAME,
+        REQUEST,
+        "stage",
+        "vr-stage-changed-at",
+        "vr-stage-changed-by",
+        "vr-stage-history",
+        "vr-stage-history-more",
+    }
+)
 
 _MARK: Final = "_j_"
 _KEY: Final = re.compile(r"[a-z][a-z0-9_-]{0,62}", re.ASCII)

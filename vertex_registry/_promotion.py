@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Final
 
 import attrs
 
-from vertex_registry import _labels, _names, _stages
+from vertex_registry import _changes, _history, _labels, _names, _stages
 from vertex_registry._resources import Change, overtaken
 from vertex_registry._stages import Stage
 from vertex_registry.errors import ConflictError, InvalidArgumentError, NotFoundError
@@ -40,6 +40,7 @@ def room(managed_by: str, actor: str | None, version_name: str | None = None) ->
         _stages.STAGE_LABEL: Stage.PRODUCTION.label,
         _stages.CHANGED_AT_LABEL: _stages.stamp(dt.datetime.max.replace(tzinfo=dt.UTC)),
         _stages.CHANGED_BY_LABEL: max(_AUTHOR, actor or "", key=lambda text: len(text.encode())),
+        **_changes.longest_notes(),
     }
     if version_name is not None:
         notes[_labels.VERSION_NAME] = version_name
@@ -66,16 +67,25 @@ class Promoter:
         """Return the notes that this promoter may have to write on a version, at their longest."""
         return room(self.managed_by, self.actor, version_name)
 
-    def promote(self, model: Model, reference: str, stage: Stage) -> ModelVersion:
-        """The version, in that stage, which the others have left; or archived, where another one claims it later."""
+    def promote(self, model: Model, reference: str, stage: Stage, *, restored: bool = False) -> ModelVersion:
+        """Put a version in a stage, archive the others there, and return it.
+
+        If another version claims the stage later, that one stays, and this one comes back archived.
+
+        Args:
+            model: The model.
+            reference: The number or alias of the version.
+            stage: The stage.
+            restored: Whether the version was in the stage before, and a rollback puts it back.
+        """
         others = self.resources.versions(model)
         seen = [other.stage_changed_at for other in others]
         self.check_archivable(model, others, stage)
 
         def change(current: ModelVersion) -> Change:
             rivals = [other for other in others if other.stage is stage and other.version != current.version]
-            latest = not rivals or _claim(current) > max(map(_claim, rivals))
-            notes = self.notes(stage, current, seen=seen, renew=not latest)
+            latest = not rivals or claim(current) > max(map(claim, rivals))
+            notes = self.notes(stage, current, seen=seen, renew=not latest, restored=restored)
             return Change(labels=_labels.write(current.labels, notes=notes))
 
         return self.archive_others(model, self.resources.change(model, reference, change))
@@ -87,17 +97,28 @@ class Promoter:
         *,
         seen: Iterable[dt.datetime | None] = (),
         renew: bool = False,
+        restored: bool = False,
+        successor: ModelVersion | None = None,
     ) -> dict[str, str | None]:
-        """What puts a version in a stage; one that is in it keeps its stamp, unless it has to claim it anew."""
+        """Return the notes that put a version in a stage, its history among them.
+
+        A version that is in the stage already keeps its stamp, unless it has to claim the stage again.
+        """
         if current is not None and current.stage is stage and current.stage_changed_at is not None and not renew:
             return {_stages.STAGE_LABEL: stage.label}
         past = [*seen, None if current is None else current.stage_changed_at]
         moment = _stages.next_moment(self.now(), past)
-        return {
+        by = self.resources.rpc.principal() or self.actor
+        notes = {
             _stages.STAGE_LABEL: stage.label,
             _stages.CHANGED_AT_LABEL: _stages.stamp(moment),
-            _stages.CHANGED_BY_LABEL: self.resources.rpc.principal() or self.actor,
+            _stages.CHANGED_BY_LABEL: by,
         }
+        if current is None:
+            return notes | _changes.longest_notes()
+        successor_number = None if successor is None else int(successor.version)
+        change = _changes.Change(stage, moment, by, successor_number, restored=restored)
+        return notes | _changes.write(int(current.version), _history.changes_of(current), change)
 
     def archive_others(self, model: Model, promoted: ModelVersion, *, yielding: bool = False) -> ModelVersion:
         """Archive all in the stage of the promoted version but the one with the latest claim; give the promoted one.
@@ -116,14 +137,14 @@ class Promoter:
                 with contextlib.suppress(NotFoundError):
                     holders.append(self.resources.read(model, version))
             holders = [version for version in holders if version.stage is stage]
-            winner = max(holders, key=_claim, default=None)
+            winner = max(holders, key=claim, default=None)
             if yielding and (winner is None or winner.version != promoted.version):
                 return self.resources.read(model, promoted.version)
             try:
                 for loser in holders:
                     if loser is not winner:
                         seen = [version.stage_changed_at for version in holders]
-                        notes = self.notes(Stage.ARCHIVED, loser, seen=seen)
+                        notes = self.notes(Stage.ARCHIVED, loser, seen=seen, successor=winner)
                         with contextlib.suppress(NotFoundError):  # what is gone has left the stage
                             self.resources.write(model, *self._archived(model, loser, notes))
             except ConflictError as conflict:
@@ -172,6 +193,6 @@ class Promoter:
             ) from full
 
 
-def _claim(version: ModelVersion) -> tuple[dt.datetime, int]:
-    """How late a version claimed its stage; the latest claim wins."""
+def claim(version: ModelVersion) -> tuple[dt.datetime, int]:
+    """Return how late a version claimed its stage; the latest claim wins."""
     return version.stage_changed_at or dt.datetime.min.replace(tzinfo=dt.UTC), int(version.version)

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import random
 import time
-from typing import TYPE_CHECKING, Any, Final
+from collections.abc import Sequence
+from enum import StrEnum
+from typing import TYPE_CHECKING, Any, Final, overload
 
 import attrs
 
@@ -12,7 +15,6 @@ from vertex_registry._stages import Stage
 from vertex_registry.errors import InvalidArgumentError
 
 if TYPE_CHECKING:
-    import datetime as dt
     from collections.abc import Callable, Iterable, Mapping
 
 
@@ -91,6 +93,7 @@ class ModelVersion:
         managed_by: The value of the label ``managed_by``, or None.
         artifact_uri: The Cloud Storage directory of the artifact; empty where the version has none.
         container: The container that serves it, or None where Vertex did not say.
+        deployed_to: The resource names of the endpoints that the version is deployed to.
         created_at: When the version was uploaded (UTC).
         updated_at: When the version was last changed (UTC).
         etag: Vertex's mark of this state of the version.
@@ -112,9 +115,14 @@ class ModelVersion:
     managed_by: str | None = None
     artifact_uri: str = ""
     container: ServingContainer | None = None
+    deployed_to: tuple[str, ...] = ()
     created_at: dt.datetime
     updated_at: dt.datetime
     etag: str = ""
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the record as a dict that JSON can hold: times in ISO 8601 (UTC), the stage as text."""
+        return _to_dict(self)
 
 
 @attrs.frozen(kw_only=True)
@@ -143,17 +151,21 @@ class RegisteredModel:
     updated_at: dt.datetime
     etag: str = ""
 
+    def to_dict(self) -> dict[str, Any]:
+        """Return the record as a dict that JSON can hold, with times in ISO 8601 (UTC)."""
+        return _to_dict(self)
+
 
 @attrs.frozen(kw_only=True)
 class StageChange:
-    """The last change of one version's stage.
+    """One change of a version's stage.
 
     Attributes:
         version: The number of the version.
         version_name: Its name, or None.
-        stage: The stage it was given.
-        changed_at: When (UTC).
-        changed_by: By whom, or None where that is not known.
+        stage: The stage it was put in.
+        changed_at: When (UTC). Exact for changes in quick succession, cut to the second for older ones.
+        changed_by: Who changed it, or None if that isn't known.
     """
 
     version: str
@@ -161,6 +173,121 @@ class StageChange:
     stage: Stage
     changed_at: dt.datetime
     changed_by: str | None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the record as a dict that JSON can hold: the time in ISO 8601 (UTC), the stage as text."""
+        return _to_dict(self)
+
+
+@attrs.frozen(kw_only=True)
+class StageHistory(Sequence[StageChange]):
+    """The stage changes that a model's versions remember, newest first.
+
+    It's a sequence: iterate over it, take its length, index it.
+
+    Attributes:
+        changes: The changes.
+        complete: Whether the versions remember every change they went through. False if older changes were dropped, or
+            if another tool changed a stage.
+    """
+
+    changes: tuple[StageChange, ...] = ()
+    complete: bool = True
+
+    @overload
+    def __getitem__(self, index: int) -> StageChange: ...
+    @overload
+    def __getitem__(self, index: slice) -> tuple[StageChange, ...]: ...
+    def __getitem__(self, index: int | slice) -> StageChange | tuple[StageChange, ...]:
+        return self.changes[index]
+
+    def __len__(self) -> int:
+        return len(self.changes)
+
+
+@attrs.frozen(kw_only=True)
+class Rollback:
+    """What a rollback did.
+
+    Attributes:
+        stage: The stage that was rolled back.
+        restored: The version that was put back.
+        replaced: The version that was in the stage before, and is archived now.
+    """
+
+    stage: Stage
+    restored: ModelVersion
+    replaced: ModelVersion
+
+    def __str__(self) -> str:
+        return (
+            f"{self.restored.name}: version {self.restored.version} is back in {self.stage}, "
+            f"version {self.replaced.version} is archived"
+        )
+
+
+@attrs.frozen(kw_only=True)
+class Pruned:
+    """What pruning deleted, or would delete, and what it kept.
+
+    Attributes:
+        deleted: The versions that were deleted, oldest first. With ``dry_run=True``: those that would be.
+        kept: Why each other version was kept, by its number, newest first.
+        dry_run: Whether nothing was deleted yet.
+    """
+
+    deleted: tuple[ModelVersion, ...]
+    kept: dict[str, str] = attrs.field(factory=dict, hash=False)
+    dry_run: bool
+
+    def __str__(self) -> str:
+        numbers = ", ".join(version.version for version in self.deleted) or "none"
+        return f"{'would delete' if self.dry_run else 'deleted'}: {numbers}; kept: {len(self.kept)}"
+
+
+@attrs.frozen(kw_only=True)
+class VersionDiff:
+    """What differs between two versions.
+
+    Attributes:
+        a: The first version.
+        b: The second version.
+        changes: What differs: the name of the field, or ``metadata.KEY``, with the value in each version. A key that a
+            version doesn't have is None there.
+    """
+
+    a: ModelVersion
+    b: ModelVersion
+    changes: dict[str, tuple[Any, Any]] = attrs.field(factory=dict, hash=False)
+
+    def __bool__(self) -> bool:
+        return bool(self.changes)
+
+    def __str__(self) -> str:
+        lines = [f"{self.a.name}: version {self.a.version} -> version {self.b.version}"]
+        lines += [f"  {field}: {_shown(before)} -> {_shown(after)}" for field, (before, after) in self.changes.items()]
+        return "\n".join(lines if self.changes else [*lines, "  no difference"])
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, dt.datetime):
+        return value.isoformat(timespec="seconds")
+    return value if isinstance(value, StrEnum) else repr(value)
+
+
+def _jsonable(value: Any) -> Any:
+    """Return a value as JSON has it: times in ISO 8601 (UTC), stages as text, tuples as lists."""
+    if isinstance(value, dt.datetime):
+        return value.astimezone(dt.UTC).isoformat().replace("+00:00", "Z")
+    if isinstance(value, StrEnum):
+        return str(value)
+    if isinstance(value, tuple):
+        return [_jsonable(item) for item in value]
+    return value
+
+
+def _to_dict(record: attrs.AttrsInstance) -> dict[str, Any]:
+    return attrs.asdict(record, value_serializer=lambda _record, _attribute, value: _jsonable(value))
 
 
 _SYSTEM: Final = random.SystemRandom()

@@ -265,6 +265,7 @@ def _version(message: Any) -> ModelVersion:
         managed_by=content.notes.get(_labels.MANAGED_BY),
         artifact_uri=message.artifact_uri,
         container=_container(message.container_spec) if message.HasField("container_spec") else None,
+        deployed_to=tuple(deployed.endpoint for deployed in message.deployed_models),
         created_at=_moment(message.version_create_time),
         updated_at=_moment(message.version_update_time),
         etag=message.etag,

@@ -13,7 +13,8 @@
     ├── UnavailableError       (ConnectionError)  no answer within the time budget
     ├── OperationTimeoutError  (TimeoutError)     an operation is still running at the end of its budget
     ├── OperationFailedError                      an operation ended with an error, or was cancelled
-    └── StateUnknownError                         an upload may or may not have happened
+    ├── StateUnknownError                         an upload may or may not have happened
+    └── HistoryUnknownError                       what was in a stage then isn't remembered
 
 Each message says what happened, to which resource, and what to do next. The exception of Google's that caused an
 error, where there is one, is its ``__cause__``; none of Google's own ever reaches a caller.
@@ -31,6 +32,7 @@ __all__ = [
     "AmbiguousNameError",
     "AuthenticationError",
     "ConflictError",
+    "HistoryUnknownError",
     "InvalidArgumentError",
     "NotFoundError",
     "OperationFailedError",
@@ -131,6 +133,10 @@ class StateUnknownError(RegistryError):
     def __init__(self, message: str, *, resource: str | None = None, request_id: str = "") -> None:
         super().__init__(message, resource=resource)
         self.request_id = request_id
+
+
+class HistoryUnknownError(RegistryError):
+    """What was in a stage at that time isn't remembered. The message says which version is in doubt, and why."""
 
 
 def reason(error: BaseException) -> str:

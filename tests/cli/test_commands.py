@@ -1,0 +1,279 @@
+"""The command line, run as a person or a script runs it."""
+
+from __future__ import annotations
+
+import json
+import os
+import pty
+import signal
+import subprocess
+import sys
+from typing import TYPE_CHECKING
+
+import click
+import pytest
+
+from vertex_registry import Stage, local_registry
+from vertex_registry.cli._run import STATUSES, run
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    Run = Callable[..., tuple[int, str, str]]
+
+COMMAND = [sys.executable, "-m", "vertex_registry.cli"]
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> str:
+    """Keep a registry with three versions of churn in a file: 2 in Production, 3 the default."""
+    path = str(tmp_path / "registry.db")
+    with local_registry(path, actor="ann@example.com") as registry:
+        for number, accuracy in enumerate((0.9, 0.95, 0.85), start=1):
+            metadata = {"accuracy": accuracy, "team": "growth", "git": "1.2"}
+            registry.register_version("churn", f"gs://models/churn/{number}", metadata=metadata)
+        for number in (1, 2):
+            registry.set_stage("churn", number, Stage.PRODUCTION, archive_existing=True)
+    return path
+
+
+@pytest.fixture
+def vr(data: str, capsys: pytest.CaptureFixture[str]) -> Run:
+    """Run a command on that registry; return its status, and what it wrote to stdout and stderr."""
+
+    def command(*words: str) -> tuple[int, str, str]:
+        status = run([*words, "--local", data])
+        written = capsys.readouterr()
+        return status, written.out, written.err
+
+    return command
+
+
+def test_versions_in_a_table(vr: Run) -> None:
+    """A list is a table with the columns that matter, and the metadata that's asked for."""
+    status, out, err = vr("versions", "list", "churn", "--show", "accuracy", "--sort", "-accuracy")
+    assert (status, err) == (0, "")
+    header, *rows = out.splitlines()
+    assert header.split() == ["VERSION", "NAME", "STAGE", "ALIASES", "AGE", "ACCURACY"]
+    assert [(row.split()[0], row.split()[-1]) for row in rows] == [("2", "0.95"), ("1", "0.9"), ("3", "0.85")]
+
+
+def test_versions_as_json_and_ids(vr: Run) -> None:
+    """JSON has the whole record, with times in ISO 8601; ids are one number a line."""
+    _, out, _ = vr("versions", "list", "churn", "--format", "json")
+    records = json.loads(out)
+    assert [record["version"] for record in records] == ["3", "2", "1"]
+    assert records[1]["stage"] == "Production"
+    assert records[1]["metadata"] == {"accuracy": 0.95, "team": "growth", "git": "1.2"}
+    assert records[1]["created_at"].endswith("Z")
+    assert vr("versions", "list", "churn", "--format", "ids")[1] == "3\n2\n1\n"
+
+
+@pytest.mark.parametrize(
+    ("words", "numbers"),
+    [
+        (["--stage", "Production"], "2"),
+        (["--where", "accuracy>=0.9"], "2 1"),
+        (["--where", "accuracy > 0.9", "--where", "team=growth"], "2"),
+        (["--where", "git=1.2"], "3 2 1"),
+        (["--where", "team!=growth"], ""),
+        (["--where", "missing!=1"], "3 2 1"),
+        (["--where", "team>5"], ""),
+        (["--limit", "1"], "3"),
+        (["--where", "accuracy<0.95", "--limit", "1"], "3"),
+        (["--sort", "version"], "1 2 3"),
+        (["--sort", "missing"], "3 2 1"),
+    ],
+)
+def test_versions_are_filtered_and_sorted(vr: Run, words: list[str], numbers: str) -> None:
+    """Conditions on metadata compare numbers as numbers and text as text; the limit comes last."""
+    status, out, _ = vr("versions", "list", "churn", "--format", "ids", *words)
+    assert (status, out.split()) == (0, numbers.split())
+
+
+@pytest.mark.parametrize(
+    "words", [["--where", "accuracy"], ["--sort"], ["--limit", "0"], ["--stage", "live"], ["--formt", "json"]]
+)
+def test_a_usage_error_is_status_2(vr: Run, words: list[str]) -> None:
+    """What can't be understood is status 2, and nothing on stdout."""
+    status, out, err = vr("versions", "list", "churn", *words)
+    assert (status, out) == (2, "")
+    assert err.splitlines()[-1].startswith("error: ")
+
+
+def test_show_and_register(vr: Run) -> None:
+    """A version that is registered is shown; its metadata is read as JSON where it is JSON."""
+    metadata = ("-m", "accuracy=0.97", "-m", "note=a b")
+    given = (*metadata, "--alias", "candidate", "--version-name", "1.4")
+    status, out, _ = vr("versions", "register", "churn", "gs://models/churn/4", *given)
+    assert status == 0
+    assert "version            4" in out
+    record = json.loads(vr("versions", "show", "churn", "candidate", "--format", "json")[1])
+    assert (record["version_name"], record["metadata"]) == ("1.4", {"accuracy": 0.97, "note": "a b"})
+    assert vr("versions", "register", "churn", "gs://models/churn/5", "-m", "accuracy")[0] == 2
+
+
+def test_promote_roll_back_and_look_back(vr: Run) -> None:
+    """Promoting archives what was there, rolling back restores it, and the history has all of it."""
+    assert vr("promote", "churn", "3", "production", "--make-default")[0] == 0
+    assert vr("versions", "list", "churn", "--stage", "production", "--format", "ids")[1] == "3\n"
+    status, out, err = vr("rollback", "churn", "--format", "ids")
+    assert (status, out, err) == (0, "2\n", "churn: version 2 is back in Production, version 3 is archived\n")
+    _, out, _ = vr("history", "churn", "--format", "json")
+    changes = json.loads(out)
+    assert [(change["version"], change["stage"]) for change in changes[:2]] == [("3", "Archived"), ("2", "Production")]
+    assert vr("history", "churn", "--at", changes[-1]["changed_at"], "--format", "ids")[1] == "1\n"
+    assert vr("history", "churn", "--at", "2020-01-01")[0] == 3
+    assert vr("history", "churn", "--at", "yesterday")[0] == 2
+
+
+def test_deleting_asks(vr: Run, data: str) -> None:
+    """Without a terminal nothing is deleted unless --yes is given; on one, the answer counts."""
+    status, _, err = vr("versions", "delete", "churn", "1")
+    assert status == 2
+    assert "Add --yes." in err
+    for answer, left in (("n\n", 3), ("y\n", 2)):
+        _on_terminal([*COMMAND, "versions", "delete", "churn", "1", "--local", data], answer)
+        assert len(vr("versions", "list", "churn", "--format", "ids")[1].split()) == left
+    assert vr("versions", "prune", "churn", "--keep", "1", "--dry-run")[1:][1] == "would delete 0, kept 2\n"
+    assert vr("models", "delete", "churn", "--yes")[0] == 0
+    assert vr("models", "list", "--format", "json")[1] == "[]\n"
+
+
+def test_aliases_models_and_duplicates(vr: Run) -> None:
+    """Aliases are set and removed, models shown, duplicates listed."""
+    assert "champion" in vr("alias", "set", "churn", "1", "champion")[1]
+    assert "champion" not in vr("alias", "remove", "churn", "champion", "champion")[1]
+    assert json.loads(vr("models", "show", "churn", "--format", "json")[1])["default_version"] == "3"
+    assert vr("models", "list", "--format", "ids")[1] == "churn\n"
+    assert vr("duplicates", "--format", "json")[1] == "{}\n"
+    diff = json.loads(vr("versions", "diff", "churn", "1", "2", "--format", "json")[1])
+    assert diff["changes"]["metadata.accuracy"] == [0.9, 0.95]
+
+
+def test_an_error_is_a_sentence_with_a_status(vr: Run) -> None:
+    """What the registry refuses is one sentence, a hint, and a status that says what kind of error it is."""
+    status, out, err = vr("versions", "show", "chrun")
+    assert (status, out) == (STATUSES["NotFoundError"], "")
+    assert err.startswith("error: ")
+    assert err.splitlines()[-1] == "next:  vertex-registry models list"
+    assert vr("versions", "register", "churn", "no-bucket/here")[0] == 1
+
+
+def test_a_service_that_cannot_be_reached(capsys: pytest.CaptureFixture[str]) -> None:
+    """A project that isn't known is an error, not a traceback."""
+    assert run(["models", "list", "--location", "Nowhere!"]) == 1
+    assert capsys.readouterr().err.startswith("error: location=")
+
+
+def test_control_characters_do_not_reach_the_terminal(vr: Run, data: str) -> None:
+    """Metadata that others wrote can't send commands to a terminal."""
+    with local_registry(data) as registry:
+        registry.update_version("churn", 1, metadata={"note": "\x1b[2Jgone\x07"})
+    _, out, _ = vr("versions", "list", "churn", "--show", "note")
+    assert "\\x1b[2Jgone\\x07" in out
+    assert "\x1b" not in out
+
+
+def test_the_table_fits_the_terminal(data: str) -> None:
+    """On a terminal, long cells are cut to its width; NO_COLOR takes the colour away."""
+    with local_registry(data) as registry:
+        registry.update_version("churn", 1, metadata={"note": "x" * 300})
+    words = [*COMMAND, "versions", "list", "churn", "--show", "note", "--local", data]
+    shown = _on_terminal(words, "", {"COLUMNS": "60", "NO_COLOR": "1"})
+    assert max(len(line) for line in shown.splitlines()) <= 60
+    assert "…" in shown
+    assert "\x1b[1m" not in shown
+    assert "\x1b[1m" in _on_terminal(words, "", {"COLUMNS": "60", "NO_COLOR": ""})
+
+
+def test_head_is_no_error(data: str) -> None:
+    """A reader that stops early ends the command without a word."""
+    words = " ".join([*COMMAND, "versions", "list", "churn", "--format", "json", "--local", data])
+    done = subprocess.run(["bash", "-c", f"{words} | true"], capture_output=True, check=False)  # noqa: S607  # any bash
+    assert done.stderr == b""
+
+
+def test_an_emulator_for_one_command() -> None:
+    """`emulator exec` runs a command against an emulator of its own, and ends with its status."""
+    script = (
+        "import sys, vertex_registry as v\n"
+        "with v.RegistryClient() as r: print(r.register_version('churn', 'gs://models/churn/1').name)\n"
+        "sys.exit(7)"
+    )
+    words = ["emulator", "exec", "--", sys.executable, "-c", script]
+    done = execute(*words)
+    assert (done.returncode, done.stdout, done.stderr) == (7, "churn\n", "")
+    killed = execute("emulator", "exec", "--", sys.executable, "-c", "import os; os.kill(os.getpid(), 9)")
+    assert killed.returncode == 128 + signal.SIGKILL
+    missing = execute("emulator", "exec", "--", "no-such-program")
+    assert missing.returncode == 2
+    assert "'no-such-program' can't be run" in missing.stderr
+
+
+def test_the_emulator_runs_in_the_foreground() -> None:
+    """`emulator` takes the options of the emulator itself, prints its addresses, and ends with SIGTERM."""
+    words = [*COMMAND, "emulator", "--grpc-port", "0", "--rest-port", "0"]
+    with subprocess.Popen(words, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        addresses = json.loads(process.stdout.readline())
+        assert run(["models", "list", "--endpoint", addresses["rest"], "--format", "json"]) == 0
+        process.terminate()
+        assert process.wait() == 0
+
+
+def test_completion(data: str) -> None:
+    """Model names and versions are completed from the registry."""
+    for words, offered in (
+        (f"versions list --local {data} ch", "churn"),
+        (f"versions show --local {data} churn def", "default"),
+    ):
+        typed = f"vertex-registry {words}"
+        variables = {"COMP_WORDS": typed, "COMP_CWORD": str(len(typed.split()) - 1)}
+        done = execute(environment={"_VERTEX_REGISTRY_COMPLETE": "bash_complete", **variables})
+        assert f"plain,{offered}" in done.stdout.split()
+    for shell in ("bash", "zsh", "fish"):
+        assert "_VERTEX_REGISTRY_COMPLETE" in execute("completion", shell).stdout
+
+
+def test_every_command_has_help() -> None:
+    """Every command says what it does and what its options are."""
+    from vertex_registry.cli._commands import cli  # noqa: PLC0415  # it needs no registry
+
+    def walk(group: object, path: tuple[str, ...] = ()) -> None:
+        for name, command in getattr(group, "commands", {}).items():
+            assert command.help, path
+            for parameter in command.params:
+                assert isinstance(parameter, click.Argument) or parameter.help, (path, name, parameter.name)
+            walk(command, (*path, name))
+
+    walk(cli)
+
+
+def execute(*words: str, environment: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
+    """Run a command as a process."""
+    variables = {**os.environ, **(environment or {})}
+    return subprocess.run([*COMMAND, *words], env=variables, capture_output=True, text=True, check=False)
+
+
+def _on_terminal(words: list[str], typed: str, environment: dict[str, str] | None = None) -> str:
+    """Run a command on a terminal, type something, and return what the terminal shows."""
+    controller, terminal = pty.openpty()
+    variables = {**os.environ, **(environment or {})}
+    process = subprocess.Popen(words, stdin=terminal, stdout=terminal, stderr=terminal, env=variables)
+    os.close(terminal)
+    if typed:
+        os.write(controller, typed.encode())
+    shown = b""
+    while True:
+        try:
+            part = os.read(controller, 4096)
+        except OSError:  # the terminal is closed
+            break
+        if not part:
+            break
+        shown += part
+    process.wait()
+    os.close(controller)
+    return shown.decode().replace("\r\n", "\n")

@@ -1,0 +1,27 @@
+"""The command line: ``vertex-registry``. It uses public names only, and imports them when a command runs."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+__all__ = ["main"]
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the command line and exit with its status.
+
+    Args:
+        arguments: What was typed after ``vertex-registry``. Defaults to the arguments of the process.
+    """
+    try:
+        import click  # noqa: F401, PLC0415  # it's in an extra
+    except ImportError:
+        print("error: The command line needs Click. Install it: pip install 'vertex-registry[cli]'", file=sys.stderr)  # noqa: T201  # for a person
+        sys.exit(1)
+    from vertex_registry.cli._run import run  # noqa: PLC0415  # it needs Click
+
+    sys.exit(run(arguments))

@@ -1,0 +1,5 @@
+"""``python -m vertex_registry.cli``."""
+
+from vertex_registry.cli import main
+
+main()

@@ -1,0 +1,132 @@
+"""What a command prints: a table for people, JSON or ids for programs. Data goes to stdout, all else to stderr."""
+
+from __future__ import annotations
+
+import datetime as dt
+import json
+import os
+import shutil
+import sys
+import unicodedata
+from typing import TYPE_CHECKING, Any, Final
+
+import click
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Sequence
+
+FORMATS: Final = ("table", "json", "ids")
+
+_GAP: Final = "  "
+_NARROWEST: Final = 8
+_AGES: Final = ((365 * 86_400, "y"), (30 * 86_400, "mo"), (86_400, "d"), (3_600, "h"), (60, "min"))
+
+
+def show_list(
+    output: str, items: Iterable[Any], columns: dict[str, Callable[[Any], Any]], identify: Callable[[Any], str]
+) -> None:
+    """Print records: a table of these columns, a JSON array of whole records, or an id a line."""
+    if output == "json":
+        click.echo(json.dumps([as_json(item) for item in items], indent=2, ensure_ascii=False))
+    elif output == "ids":
+        for item in items:
+            click.echo(_printable(identify(item)))
+    else:
+        rows = [[_cell(value(item)) for value in columns.values()] for item in items]
+        _print_table(list(columns), rows)
+
+
+def show_one(output: str, item: Any, fields: dict[str, Any], identity: str) -> None:
+    """Print one record: a line for each field, a JSON object of the whole record, or its id."""
+    if output == "json":
+        click.echo(json.dumps(as_json(item), indent=2, ensure_ascii=False))
+    elif output == "ids":
+        click.echo(_printable(identity))
+    else:
+        width = max(map(len, fields))
+        for name, value in fields.items():
+            click.echo(f"{name:<{width}}{_GAP}{_cell(value)}".rstrip())
+
+
+def as_json(item: Any) -> Any:
+    """Return a record as JSON has it."""
+    return item.to_dict() if hasattr(item, "to_dict") else item
+
+
+def json_value(value: Any) -> Any:
+    """Return a field's value as JSON has it."""
+    if isinstance(value, dt.datetime):
+        return value.astimezone(dt.UTC).isoformat().replace("+00:00", "Z")
+    return list(value) if isinstance(value, tuple) else value if isinstance(value, (dict, list)) else _plain(value)
+
+
+def _plain(value: Any) -> Any:
+    return value if value is None or isinstance(value, (bool, int, float)) else str(value)
+
+
+def age(moment: dt.datetime, now: dt.datetime | None = None) -> str:
+    """Return how long ago a time was, in its largest unit."""
+    seconds = ((now or dt.datetime.now(dt.UTC)) - moment).total_seconds()
+    for size, unit in _AGES:
+        if seconds >= size:
+            return f"{int(seconds // size)}{unit}"
+    return "now"
+
+
+def note(text: str) -> None:
+    """Print a remark for a person, on stderr."""
+    click.echo(text, err=True)
+
+
+def uses_color() -> bool:
+    """Return whether stdout is a terminal that may be coloured (https://no-color.org)."""
+    return sys.stdout.isatty() and not os.environ.get("NO_COLOR")
+
+
+def _print_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    widths = [max(map(_width, column)) for column in zip(header, *rows, strict=True)]
+    if sys.stdout.isatty():
+        _narrow(widths, shutil.get_terminal_size().columns)
+    title = _line([name.upper() for name in header], widths)
+    click.echo(click.style(title, bold=True) if uses_color() else title)
+    for row in rows:
+        click.echo(_line(row, widths))
+
+
+def _narrow(widths: list[int], room: int) -> None:
+    """Take from the widest column until the table fits, or every column is as narrow as makes sense."""
+    room -= len(_GAP) * (len(widths) - 1)
+    while sum(widths) > room and max(widths) > _NARROWEST:
+        widest = widths.index(max(widths))
+        widths[widest] = max(_NARROWEST, widths[widest] - (sum(widths) - room))
+
+
+def _line(cells: Sequence[str], widths: Sequence[int]) -> str:
+    return _GAP.join(_fit(cell, width) for cell, width in zip(cells, widths, strict=True)).rstrip()
+
+
+def _fit(cell: str, width: int) -> str:
+    if _width(cell) > width:
+        while _width(cell) > width - 1:
+            cell = cell[:-1]
+        cell += "…"
+    return cell + " " * (width - _width(cell))
+
+
+def _width(text: str) -> int:
+    return sum(2 if unicodedata.east_asian_width(letter) in "WF" else 1 for letter in text)
+
+
+def _cell(value: Any) -> str:
+    if value is None:
+        return ""
+    if isinstance(value, dt.datetime):
+        return value.astimezone().isoformat(sep=" ", timespec="seconds")
+    if isinstance(value, (list, tuple)) and all(isinstance(item, str) for item in value):
+        return _printable(", ".join(value))
+    return _printable(value if isinstance(value, str) else json.dumps(value, ensure_ascii=False))
+
+
+def _printable(text: str) -> str:
+    """Return a text without characters that a terminal would obey; others wrote it."""
+    return "".join(letter if letter.isprintable() else letter.encode("unicode_escape").decode() for letter in text)

@@ -1,0 +1,105 @@
+"""Runs a command and turns every way it can end into an exit status and a sentence on stderr."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+import warnings
+from typing import TYPE_CHECKING, Any, Final
+
+import click
+
+from vertex_registry.cli._commands import cli
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from vertex_registry import RegistryError
+
+OK: Final = 0
+REFUSED: Final = 1
+INTERRUPTED: Final = 130
+
+#: The exit status of each error, by the name of its class, most specific first. Any other error of ours is 1.
+STATUSES: Final = {
+    "NotFoundError": 3,
+    "PermissionDeniedError": 4,
+    "AuthenticationError": 4,
+    "ConflictError": 5,
+    "AlreadyExistsError": 5,
+    "AmbiguousNameError": 5,
+    "UnavailableError": 6,
+    "OperationTimeoutError": 6,
+    "StateUnknownError": 6,
+}
+
+#: What to type next after an error.
+NEXT: Final = {
+    "NotFoundError": "vertex-registry models list",
+    "AuthenticationError": "gcloud auth application-default login",
+    "AmbiguousNameError": "vertex-registry duplicates",
+    "HistoryUnknownError": "vertex-registry history NAME",
+}
+
+
+def run(arguments: Sequence[str] | None = None) -> int:
+    """Run a command and return its exit status."""
+    _show_warnings()
+    try:
+        words = None if arguments is None else list(arguments)
+        status = cli.main(args=words, prog_name="vertex-registry", standalone_mode=False)
+        sys.stdout.flush()
+    except click.ClickException as error:
+        if isinstance(error, click.UsageError) and error.ctx is not None:
+            click.echo(error.ctx.get_usage(), err=True)
+        click.echo(f"error: {error.format_message()}", err=True)
+        return error.exit_code
+    except (KeyboardInterrupt, click.Abort):
+        click.echo("interrupted", err=True)
+        return INTERRUPTED
+    except BrokenPipeError:
+        # Whoever read the output has seen enough: `| head`.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return OK
+    except Exception as error:
+        if (known := _status_of(error)) is None:
+            raise
+        _explain(error)  # type: ignore[arg-type]  # it has a status, so it's one of ours
+        return known
+    return status if isinstance(status, int) else OK
+
+
+def _status_of(error: Exception) -> int | None:
+    from vertex_registry import RegistryError  # noqa: PLC0415  # a command that raised it has imported it
+
+    if not isinstance(error, RegistryError):
+        return None
+    return next((STATUSES[kind.__name__] for kind in type(error).__mro__ if kind.__name__ in STATUSES), REFUSED)
+
+
+def _explain(error: RegistryError) -> None:
+    click.echo(f"error: {error}", err=True)
+    following = next((NEXT[kind.__name__] for kind in type(error).__mro__ if kind.__name__ in NEXT), None)
+    if request_id := getattr(error, "request_id", ""):
+        following = f"the same command with --request-id {request_id}"
+    if following is not None:
+        click.echo(f"next:  {following}", err=True)
+
+
+def _show_warnings() -> None:
+    """Show the warnings of the package as one line each on stderr."""
+
+    class Handler(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            click.echo(f"{record.levelname.lower()}: {record.getMessage()}", err=True)
+
+    logger = logging.getLogger("vertex_registry")
+    if not any(type(handler).__name__ == "Handler" for handler in logger.handlers):
+        logger.addHandler(Handler(logging.WARNING))
+
+    def show(message: Warning | str, category: type[Warning], *_: Any, **__: Any) -> None:
+        if issubclass(category, UserWarning):
+            click.echo(f"warning: {message}", err=True)
+
+    warnings.showwarning = show
