@@ -62,6 +62,7 @@ def delete_version(resources: Resources, model: Model, version: ModelVersion) ->
     """
     if version.stage is Stage.PRODUCTION:
         _LOG.warning("deleting version %s of %r, which is in %s", version.version, version.name, version.stage)
+    _keep_number(resources, model, version)
     deletion = _Deletion(resources, model, version)
     try:
         deletion.run()
@@ -70,6 +71,19 @@ def delete_version(resources: Resources, model: Model, version: ModelVersion) ->
             # Who types Ctrl-C does not wait for several tries.
             _move_back(resources, model, version, deletion.moved_to, once=not isinstance(error, Exception))
         raise
+
+
+def _keep_number(resources: Resources, model: Model, version: ModelVersion) -> None:
+    """Let another version carry the highest number there was, if it's known from the one that's about to go.
+
+    Otherwise nothing would show that the version existed, and a stage that it was in could pass for empty.
+    """
+    aliases = version._hidden_aliases  # noqa: SLF001  # the package's own field
+    highest = max(int(version.version) if _names.NEWEST_ALIAS in aliases else 0, _names.highest_number(aliases))
+    others = [other for other in resources.versions(model) if other.version != version.version] if highest else []
+    if others:
+        with contextlib.suppress(NotFoundError):  # a list that lags shows versions that are gone
+            _merge_surely(resources, model, others[0], add=[_names.highest_alias(highest)])
 
 
 @attrs.define

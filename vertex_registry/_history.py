@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import attrs
 
-from vertex_registry import _changes, _labels
+from vertex_registry import _changes, _labels, _names
 from vertex_registry._records import StageChange, StageHistory, VersionDiff
 from vertex_registry.errors import HistoryUnknownError, NotFoundError
 
@@ -106,28 +106,23 @@ def stage_history(versions: Iterable[ModelVersion]) -> StageHistory:
     return StageHistory(changes=tuple(changes), complete=complete)
 
 
-def version_at(
-    versions: Iterable[ModelVersion], when: dt.datetime, stage: Stage, *, highest: int = 0
-) -> ModelVersion | None:
+def version_at(versions: Iterable[ModelVersion], when: dt.datetime, stage: Stage) -> ModelVersion | None:
     """Return the version that was in a stage at a time, or None if none was.
 
     Args:
         versions: All versions of the model that exist.
         when: The time.
         stage: The stage.
-        highest: The highest number that a version of the model is known to have had, if it may be deleted by now.
 
     Raises:
         HistoryUnknownError: The history doesn't prove an answer.
     """
     remembered = sorted(map(_remember, versions), key=lambda one: one.number)
-    found = _holder(remembered, _Time(when), stage, highest)
+    found = _holder(remembered, _Time(when), stage)
     return None if found is None else found.version
 
 
-def before_current(
-    versions: Iterable[ModelVersion], stage: Stage, *, name: str, highest: int = 0
-) -> tuple[ModelVersion, ModelVersion]:
+def before_current(versions: Iterable[ModelVersion], stage: Stage, *, name: str) -> tuple[ModelVersion, ModelVersion]:
     """Return the version that is in a stage, and the one that was in it before.
 
     The history of a stage is read as a stack: a version that comes back takes what came after it off again. So going
@@ -154,9 +149,9 @@ def before_current(
             resource=name,
         )
     entry = _first_entry(remembered, current, stage)
-    previous = _holder(remembered, entry, stage, highest, before=current)
+    previous = _holder(remembered, entry, stage, before=current)
     if previous is None:
-        previous = _last_that_left(remembered, current, entry, stage, highest)
+        previous = _last_that_left(remembered, current, entry, stage)
     if previous is None:
         raise NotFoundError(
             f"Nothing was in {stage} before version {current.number} of {name!r}, so there is nothing to go back to.",
@@ -192,7 +187,7 @@ def _is_complete(changes: Changes) -> bool:
 
 
 def _holder(
-    remembered: Sequence[_Remembered], time: _Time, stage: Stage, highest: int, *, before: _Remembered | None = None
+    remembered: Sequence[_Remembered], time: _Time, stage: Stage, *, before: _Remembered | None = None
 ) -> _Remembered | None:
     """Return who was in the stage at a time, and entered it last; or who was there just before a version entered."""
     present: list[tuple[_Remembered, Change]] = []
@@ -213,7 +208,7 @@ def _holder(
             resource=unknown[0].version.resource_name,
         )
     if not present:
-        _check_deleted(remembered, time, stage, highest)
+        _check_deleted(remembered, time, stage)
         return None
     winner, entered = present[0]
     for one, change in present[1:]:
@@ -249,11 +244,12 @@ def _state(one: _Remembered, time: _Time, stage: Stage, *, before: bool) -> Chan
     return _Absent.OUT
 
 
-def _check_deleted(remembered: Sequence[_Remembered], time: _Time, stage: Stage, highest: int) -> None:
+def _check_deleted(remembered: Sequence[_Remembered], time: _Time, stage: Stage) -> None:
     """Raise an error if a version that was deleted may have been in the stage at that time."""
-    numbers = {one.number for one in remembered}
-    named = {change.successor for one in remembered for change in one.changes if change.successor is not None}
-    top = max([highest, *numbers, *named], default=0)
+    known = {one.number for one in remembered}
+    known |= {change.successor for one in remembered for change in one.changes if change.successor is not None}
+    known |= {_names.highest_number(one.version._hidden_aliases) for one in remembered}  # noqa: SLF001  # the package's own field
+    top = max(known, default=0)
     older: _Remembered | None = None
     by_number = {one.number: one for one in remembered}
     for number in range(1, top + 1):
@@ -296,7 +292,7 @@ def _first_entry(remembered: Sequence[_Remembered], current: _Remembered, stage:
 
 
 def _last_that_left(
-    remembered: Sequence[_Remembered], current: _Remembered, entry: _Time, stage: Stage, highest: int
+    remembered: Sequence[_Remembered], current: _Remembered, entry: _Time, stage: Stage
 ) -> _Remembered | None:
     """Return who was in the stage last before an entry, if the stage was empty for a while."""
     others = [one for one in remembered if one is not current]
@@ -308,7 +304,7 @@ def _last_that_left(
     ]
     if not left:
         return None
-    return _holder(remembered, _Time(max(left)), stage, highest, before=current)
+    return _holder(remembered, _Time(max(left)), stage, before=current)
 
 
 def _time(change: Change) -> _Time:

@@ -47,6 +47,9 @@ DELETING_ALIAS: Final = "vr-deleting"
 # The mark on a version of a request whose second upload, named by its number, is being removed.
 _REMOVING: Final = "vr-remove-"
 
+# The highest number that a version of the model is known to have had, on another version once that one is deleted.
+_HIGHEST: Final = "vr-highest-"
+
 #: How many ids a name's series has.
 SERIES: Final = 1000
 
@@ -239,6 +242,17 @@ def removing_alias(number: str) -> str:
 def removing(aliases: Iterable[str]) -> list[str]:
     """Return the numbers of the versions that are being removed in favor of the version with these aliases."""
     return [alias.removeprefix(_REMOVING) for alias in aliases if alias.startswith(_REMOVING)]
+
+
+def highest_alias(number: int) -> str:
+    """Return the alias that says that a version of that number existed."""
+    return f"{_HIGHEST}{number}"
+
+
+def highest_number(aliases: Iterable[str]) -> int:
+    """Return the highest number that such aliases name, or 0."""
+    numbers = (alias.removeprefix(_HIGHEST) for alias in aliases if alias.startswith(_HIGHEST))
+    return max((int(number) for number in numbers if _VERSION_ID.fullmatch(number)), default=0)
 
 
 def inherited_aliases(aliases: Iterable[str], request_alias: str) -> list[str]:

@@ -119,6 +119,7 @@ class ModelVersion:
     created_at: dt.datetime
     updated_at: dt.datetime
     etag: str = ""
+    _hidden_aliases: tuple[str, ...] = attrs.field(default=(), repr=False, eq=False)
 
     def to_dict(self) -> dict[str, Any]:
         """Return the record as a dict that JSON can hold: times in ISO 8601 (UTC), the stage as text."""
@@ -287,7 +288,11 @@ def _jsonable(value: Any) -> Any:
 
 
 def _to_dict(record: attrs.AttrsInstance) -> dict[str, Any]:
-    return attrs.asdict(record, value_serializer=lambda _record, _attribute, value: _jsonable(value))
+    return attrs.asdict(
+        record,
+        filter=lambda attribute, _value: not attribute.name.startswith("_"),
+        value_serializer=lambda _record, _attribute, value: _jsonable(value),
+    )
 
 
 _SYSTEM: Final = random.SystemRandom()

@@ -778,7 +778,7 @@ class Registrar:
         elif registration.stage is Stage.NONE:
             notes[_stages.STAGE_LABEL] = Stage.NONE.label
         else:
-            notes |= self.promoter.notes(registration.stage, None, seen=seen)
+            notes |= self.promoter.notes(registration.stage, current, seen=seen)
         written = () if current is None else current.metadata
         metadata = {key: value for key, value in registration.metadata.items() if key not in written}
         room = self.promoter.room(registration.version_name)

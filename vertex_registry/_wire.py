@@ -247,7 +247,8 @@ def _version(message: Any) -> ModelVersion:
         raise _unusable(message, "its version has no number")
     labels = dict(sorted(message.labels.items()))
     content = _labels.read(labels)
-    aliases = _names.visible_aliases(tuple(message.version_aliases))
+    every_alias = tuple(message.version_aliases)
+    aliases = _names.visible_aliases(every_alias)
     return ModelVersion(
         name=message.display_name,
         version=number,
@@ -269,6 +270,7 @@ def _version(message: Any) -> ModelVersion:
         created_at=_moment(message.version_create_time),
         updated_at=_moment(message.version_update_time),
         etag=message.etag,
+        hidden_aliases=tuple(alias for alias in every_alias if not _names.is_visible(alias)),
     )
 
 
