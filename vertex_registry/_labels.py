@@ -88,6 +88,7 @@ _PART_KEY: Final = re.compile(r"vr-pack-([1-9][0-9]?)-(0|[1-9][0-9]?)", re.ASCII
 # What decides how deep a JSON text is. No match can fail halfway, so a search is linear.
 _TOKEN: Final = re.compile(r'\\.|["\[\]{}]', re.DOTALL)
 _DIGEST: Final = 8
+_MANY: Final = 256
 _PART: Final = MAX_CHARACTERS - _DIGEST
 
 
@@ -373,14 +374,20 @@ def _spread(
     """
     if _fits(kept, large, large_notes, room):
         return kept, large
-    escaped = [key for key in kept if key not in NOTES and is_free_key(key) and _unescape(kept[key]) != kept[key]]
+    escaped = {key for key in kept if key not in NOTES and is_free_key(key) and _unescape(kept[key]) != kept[key]}
     movable = sorted({*named, *escaped}, key=lambda key: (len(key) + len(kept[key]), key))
     # Plain texts stay readable for as long as possible; if that isn't enough, the smallest values go first, because a
     # value of many random letters takes more room in a pack than by itself.
     by_kind = sorted(movable, key=lambda key: (key not in named, key not in escaped))
-    fewest = len(kept) + 1 - MAX_LABELS
+    fewest = max(1, len(kept) + 1 - MAX_LABELS)
     for order in (by_kind, movable):
-        for count in range(max(1, fewest), len(order) + 1):
+        if sum(len(key) + len('"":0,') for key in order[:fewest]) > MAX_PACKED:
+            break
+        # Which few of several hundred values keep a label matters less than the time that it takes.
+        step = 1 if fewest <= _MANY else 16
+        for count in sorted({*range(fewest, len(order) + 1, step), len(order)}):
+            if count < fewest:
+                break
             moved = {key: _unescape(kept[key]) for key in order[:count]}
             rest = {key: label for key, label in kept.items() if key not in moved}
             if _fits(rest, large | moved, large_notes, room):

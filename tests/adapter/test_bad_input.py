@@ -83,7 +83,7 @@ def test_zenmls_register_version_fails(component: str, zenml: ZenML, emulator: E
         ({"metadata": {"when": object()}}, "which JSON does not have"),
         ({"metadata": ModelRegistryModelMetadata.model_validate({"x": float("nan")})}, "not a finite number"),
         ({"stage": "Shadow"}, "There is no stage 'Shadow'"),
-        ({"aliases": ["v1.0"]}, "can be no alias"),
+        ({"aliases": ["v1.0"]}, "isn't an alias"),
         ({"container": "caffe"}, "no prebuilt serving image 'caffe'"),
     ],
     ids=lambda value: "-".join(value) if isinstance(value, dict) else "",

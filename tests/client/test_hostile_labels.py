@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import time
 import tracemalloc
 import zlib
@@ -101,6 +102,18 @@ def test_more_parts_than_a_version_has_labels() -> None:
 
     assert time.process_time() - start < 0.5
     assert content.metadata == labels
+
+
+@pytest.mark.parametrize("count", [200, 5_000, 14_000, 100_000])
+def test_an_update_beside_labels_without_end(count: int) -> None:
+    """An update beside any number of labels fits or is refused, in no time."""
+    labels = {f"k{number}": f"_j_{number}" for number in range(count)}
+    start = time.process_time()
+    with contextlib.suppress(InvalidArgumentError):
+        changed = _labels.write(labels, metadata={"a": 1}, room=_promotion.room("zenml", None))
+        assert _labels.read(changed).metadata == _labels.read(labels).metadata | {"a": 1}
+
+    assert time.process_time() - start < 3
 
 
 def test_labels_of_an_earlier_release() -> None:
