@@ -751,6 +751,7 @@ class RegistryClient:
             InvalidArgumentError: The name isn't valid. Nothing was sent.
             NotFoundError: No such model or version exists.
         """
+        self._check_model(name)
         versions = self.list_versions(name) if version is None else [self.get_version(name, version)]
         return _history.stage_history(versions)
 
@@ -771,6 +772,7 @@ class RegistryClient:
             HistoryUnknownError: The history doesn't prove an answer: changes were dropped, another tool changed a
                 stage, or a version that's deleted may have been in the stage. The message says which.
         """
+        self._check_model(name)
         chosen = _stages.check_stage(stage)
         moment = _aware("when", when)
         if moment is None or moment > self._now():
@@ -797,6 +799,7 @@ class RegistryClient:
             InvalidArgumentError: An argument isn't valid.
             NotFoundError: No such model exists, or no version has the metric.
         """
+        self._check_model(name)
         _names.check_text("metric", metric)
         if direction not in {"max", "min"}:
             raise InvalidArgumentError(f"direction={direction!r} is neither 'max' nor 'min'.")

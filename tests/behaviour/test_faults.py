@@ -845,7 +845,7 @@ def test_default_that_cannot_move_back(
     for _ in range(2):
         registry.register_version(churn, source())
     emulator.fail("DeleteModelVersion", "FAILED_PRECONDITION", message="The version is deployed", times=2)
-    emulator.fail("MergeVersionAliases", delay=0.0001)
+    emulator.fail("MergeVersionAliases", delay=0.0001, times=2)  # the number is kept, and default moves away
     emulator.fail("MergeVersionAliases", "UNAVAILABLE", times=1000)
     with pytest.raises(ConflictError, match="is deployed"):
         registry.delete_version(churn, 2)
@@ -873,7 +873,7 @@ def test_ctrl_c_during_a_deletion(
         registry.delete_version(churn, 2)
     assert registry.get_version(churn).version == "2"
 
-    emulator.fail("MergeVersionAliases", delay=0.0001)
+    emulator.fail("MergeVersionAliases", delay=0.0001, times=2)  # the number is kept, and default moves away
     emulator.fail("MergeVersionAliases", "UNAVAILABLE")
     with pytest.raises(KeyboardInterrupt):
         registry.delete_version(churn, 2)
