@@ -21,6 +21,7 @@ import contextlib
 import contextvars
 import functools
 import math
+import os
 import threading
 import time
 from collections import deque
@@ -105,14 +106,21 @@ def ahead(work: Callable[[S], T], items: Iterable[S], window: int) -> Generator[
 
     Who stops early, or with Ctrl-C, waits for nobody.
     """
-    pending: deque[SimpleQueue[Callable[[], T]]] = deque()
+    pending: deque[tuple[int, S, SimpleQueue[Callable[[], T]]]] = deque()
+
+    def next_result() -> T:
+        process, item, outcomes = pending.popleft()
+        if process != os.getpid() and outcomes.empty():
+            return work(item)  # the thread that was at it stayed behind when this process was forked
+        return get(outcomes)()
+
     for item in items:
-        pending.append(SimpleQueue())
-        begin(functools.partial(work, item), pending[-1], "vertex-registry")
+        pending.append((os.getpid(), item, SimpleQueue()))
+        begin(functools.partial(work, item), pending[-1][2], "vertex-registry")
         if len(pending) >= window:
-            yield get(pending.popleft())()
+            yield next_result()
     while pending:
-        yield get(pending.popleft())()
+        yield next_result()
 
 
 def apart(action: Callable[[], T], stop: Callable[[], None]) -> T:

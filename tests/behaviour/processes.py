@@ -246,9 +246,12 @@ def alone(place: Place) -> None:
 
 
 def stranger(place: Place) -> None:
-    """Do the same as a user whom the machine doesn't know, if this process may become one."""
+    """Do the same as a user whom the machine doesn't know, if this process may become one.
+
+    Only the real user is changed, who has or hasn't a home: the effective one may still read Python's own files.
+    """
     with contextlib.suppress(PermissionError):
-        os.setuid(54321)
+        os.setreuid(54321, -1)
     alone(place)
 
 
