@@ -200,6 +200,7 @@ class RegistryClient:
         staging_bucket: str | None = None,
         check_source: bool | None = None,
         request_id: str | None = None,
+        follow_links: bool = False,
     ) -> ModelVersion:
         """Upload an artifact as the next version of the model of that name, and give the version.
 
@@ -230,6 +231,8 @@ class RegistryClient:
                 emulator and no storage emulator is named.
             request_id: The caller's own id of this registration. Registering with it again, today or tomorrow, from
                 this process or another, gives the version that it made, and finishes it where it was cut off.
+            follow_links: Upload what links lead to even if it's outside the folder. Defaults to refusing such links,
+                except those of a Hugging Face cache.
 
         Raises:
             InvalidArgumentError: An argument cannot be right, or the image cannot serve the source; nothing was sent.
@@ -256,7 +259,7 @@ class RegistryClient:
         chosen = _stages.check_stage(stage)
         _stages.check_exclusive(chosen, archive_existing=archive_existing)
         staging = self._staging(staging_bucket)
-        local = _local(source, staging)
+        local = _local(source, staging, follow_links=follow_links)
         registration = _registration.Registration(
             name=name,
             source=_names.check_source(_text_of(source)) if local is None else local.source,
@@ -300,6 +303,7 @@ class RegistryClient:
         name: str,
         staging_bucket: str | None = None,
         container: ServingContainer | str | None = None,
+        follow_links: bool = False,
     ) -> str:
         """The ``gs://`` directory that a folder on this machine was uploaded to: what `register_version` does first.
 
@@ -310,6 +314,7 @@ class RegistryClient:
             name: The name of the model that it is for.
             staging_bucket: Where to: ``gs://bucket``, or a directory in it. Else the client's.
             container: What is going to serve it, as in `register_version`.
+            follow_links: Upload what links lead to even if it's outside the folder, as in `register_version`.
 
         Raises:
             InvalidArgumentError: There is no such folder, no staging bucket, or the image could not serve it.
@@ -320,7 +325,7 @@ class RegistryClient:
         """
         self._check_model(name)
         staging = self._staging(staging_bucket)
-        if (local := _local(source, staging)) is None:
+        if (local := _local(source, staging, follow_links=follow_links)) is None:
             _names.check_source(_text_of(source))
             raise InvalidArgumentError(f"{source!r} is in Cloud Storage already.")
         return self._send(local, name, staging, self._container(container, local, gpu=False).image)
@@ -341,7 +346,7 @@ class RegistryClient:
             UnavailableError: There was no usable answer within the time budget.
         """
         self._check_open()
-        if isinstance(uri, str) and uri and "://" not in uri:
+        if isinstance(uri, str) and uri and ("://" not in uri or uri.lower().startswith("file://")):
             raise InvalidArgumentError(f"{uri!r} is not in Cloud Storage: 'gs://bucket/directory' is.")
         return self._files.download(_names.check_source(uri), destination)
 
@@ -359,11 +364,12 @@ class RegistryClient:
             name: The model's name.
             version: Vertex's number of the version or an alias.
             version_name: The name that the version was registered with, in place of ``version``.
-            trusted: Whether whoever wrote the artifact may run code here: pickle, joblib, torch, SavedModel and
-                .keras files can when they are read, and are refused without it.
+            trusted: Whether you trust everybody who can write to the artifact: pickle, joblib, torch, SavedModel and
+                .keras files run their writer's code when they're loaded, and a crafted XGBoost file can crash the
+                process. Nothing is loaded without it.
 
         Raises:
-            InvalidArgumentError: The format runs code, and ``trusted`` was not said.
+            InvalidArgumentError: ``trusted`` isn't True.
             NotFoundError: There is no such version, or no model in its artifact.
             RegistryError: The library that reads it is missing, or cannot.
         """
@@ -915,11 +921,14 @@ def _version() -> str:
         return "0"
 
 
-def _local(source: str | os.PathLike[str], staging: str | None) -> _storage.LocalDirectory | None:
-    """The folder that is to be uploaded, or None where the source is in Cloud Storage, or cannot be uploaded."""
-    if isinstance(source, os.PathLike) or (isinstance(source, str) and source and "://" not in source):
-        return None if staging is None else _storage.scan(source)
-    return None
+def _local(
+    source: str | os.PathLike[str], staging: str | None, *, follow_links: bool
+) -> _storage.LocalDirectory | None:
+    """Return the folder to upload, or None if the source is in Cloud Storage or can't be uploaded."""
+    if staging is None or not source or not isinstance(source, (str, os.PathLike)):
+        return None
+    path = _names.file_path(source) if isinstance(source, str) else source
+    return None if isinstance(path, str) and "://" in path else _storage.scan(path, follow_links=follow_links)
 
 
 def _text_of(source: str | os.PathLike[str]) -> str:

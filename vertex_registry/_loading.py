@@ -1,7 +1,7 @@
 """Load a model object from an artifact's folder. Nothing is loaded unless the caller trusts its writer.
 
-The first entry of ``FORMATS`` with a file in the folder decides. Most formats run code of the writer's choice while they
-are loaded. XGBoost's don't, but XGBoost 3.2 checks neither depth nor indexes, and a crafted file crashes the process.
+The first entry of ``FORMATS`` with a file in the folder decides. Most formats run code of the writer's choice when they
+are loaded. XGBoost's don't, but XGBoost 3.2 checks neither depth nor indexes: a crafted file crashes the process.
 No framework is a dependency: install the one that loads the file.
 """
 

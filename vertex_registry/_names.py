@@ -15,7 +15,9 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import os
 import re
+import urllib.parse
 from typing import Final
 
 import attrs
@@ -207,8 +209,11 @@ def check_source(source: str) -> str:
     if not source:
         raise InvalidArgumentError("The source is empty. Give the artifact's directory: 'gs://bucket/directory'.")
     scheme, separator, rest = source.partition("://")
-    if scheme == "file" and separator:
-        raise InvalidArgumentError(f"{source!r} is a folder on this machine. Give its path, without 'file://'.")
+    if scheme.lower() == "file" and separator:
+        raise InvalidArgumentError(
+            f"{source!r} is a folder on this machine, and Vertex reads artifacts from Cloud Storage only. Give "
+            "staging_bucket='gs://bucket' to upload it, or copy it there and give 'gs://bucket/directory'."
+        )
     if not separator:
         raise InvalidArgumentError(
             f"{source!r} is a local path, and Vertex reads artifacts from Cloud Storage only. Give staging_bucket="
@@ -235,6 +240,22 @@ def check_source(source: str) -> str:
             f"{source[: len(source) - len(last)].rstrip('/')!r}."
         )
     return source
+
+
+def file_path(source: str) -> str:
+    """Return the path that a ``file://`` URL names, or the source as it is if it isn't one.
+
+    >>> file_path("file:///models/churn%201")
+    '/models/churn 1'
+    """
+    scheme, separator, rest = source.partition("://")
+    if not separator or scheme.lower() != "file":
+        return source
+    host, slash, path = rest.partition("/")
+    if host not in {"", "localhost"} or not slash:
+        raise InvalidArgumentError(f"{source!r} isn't a folder on this machine. Write file:///path with three slashes.")
+    drive = os.name == "nt" and path[1:2] == ":"
+    return urllib.parse.unquote(path if drive else f"/{path}")
 
 
 def check_staging_bucket(staging: str) -> str:

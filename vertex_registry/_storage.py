@@ -27,9 +27,13 @@ from __future__ import annotations
 import base64
 import contextlib
 import errno
+import gzip
 import hashlib
 import importlib.metadata
+import ipaddress
+import itertools
 import json
+import logging
 import os
 import re
 import shutil
@@ -39,10 +43,12 @@ import tempfile
 import threading
 import time
 import unicodedata
+import urllib.parse
 import warnings
+import zlib
 from collections import deque
+from fnmatch import fnmatchcase
 from pathlib import Path, PurePosixPath
-from types import SimpleNamespace
 from typing import IO, TYPE_CHECKING, Any, Final, Self, TypeVar
 
 import attrs
@@ -69,14 +75,35 @@ T = TypeVar("T")
 
 EMULATOR: Final = "STORAGE_EMULATOR_HOST"
 
+_LOG: Final = logging.getLogger("vertex_registry")
+
 #: The most bytes of one request; a file of no more is one request. "The chunk size should be a multiple of 256 KiB",
 #: and "at least 8 MiB". https://cloud.google.com/storage/docs/performing-resumable-uploads#chunked-upload
 CHUNK: Final = 16 * 2**20
 _BLOCK: Final = 2**18
+#: The most bytes that are read of an error.
+_MAX_ERROR: Final = 2**16
 
 #: "Object names can contain any sequence of valid Unicode characters, of length 1-1024 bytes when UTF-8 encoded", and
 #: neither carriage return nor line feed. https://cloud.google.com/storage/docs/objects#naming
 MAX_OBJECT_NAME: Final = 1024
+
+#: What tools leave in a folder, by the tool. It isn't uploaded and doesn't count towards the digest. A pattern matches
+#: the name of a file or folder, or its whole path if the pattern has a slash; case doesn't matter.
+IGNORED: Final[Mapping[str, tuple[str, ...]]] = {
+    "version control": (".git", ".hg", ".svn", ".bzr"),
+    "Python": ("__pycache__", ".ipynb_checkpoints", ".mypy_cache", ".pytest_cache", ".ruff_cache"),
+    "editors": (".idea", ".vscode", "*~", ".*.sw[a-p]", "#*#", ".#*", ".~lock.*#"),
+    "macOS": (".DS_Store", "._*", "__MACOSX", ".Spotlight-V100", ".Trashes", ".fseventsd"),
+    "Windows": ("Thumbs.db", "ehthumbs.db", "desktop.ini", "$RECYCLE.BIN", "System Volume Information"),
+    "Linux": (".directory", ".Trash-*", ".nfs*", ".fuse_hidden*"),
+    "Hugging Face": (".cache/huggingface",),
+}
+
+#: The most files of a model, so that neither a folder nor a listing can take up all memory.
+MAX_FILES: Final = 100_000
+#: The most links of a folder that are followed. Links to folders of links multiply.
+MAX_LINKS: Final = 10_000
 
 #: What each kind of request needs, and the predefined role that grants it.
 PERMISSIONS: Final[Mapping[str, tuple[str, str]]] = {
@@ -105,19 +132,26 @@ _OVERLAP: Final = 100
 
 _BYTES: Final = "application/octet-stream"
 
+#: A host name or an IP address, perhaps with a port.
+_HOST: Final = re.compile(r"(?:[\w.-]+|\[[0-9A-Fa-f:.]+\])(?::\d+)?", re.ASCII)
+
 _FOREIGN: Final = frozenset("\\:\0") | {chr(code) for code in range(0xD800, 0xE000)}  # the latter are no characters
 _DEVICE: Final = re.compile(r"(?:con|prn|aux|nul|(?:com|lpt)[0-9¹²³]|conin\$|conout\$)\s*(?:\.|$)", re.IGNORECASE)
 
 _ALTERED: Final = "stored other bytes than were sent, for something on the way alters them"
 
 _ODD: Final = "the answer is not in Cloud Storage's form"
+_GZIP: Final = ("gzip", "x-gzip")
+
 #: What Google's package and we run into where an answer is JSON in another shape, or lacks what each answer has.
 _SHAPE: Final = (AttributeError, LookupError, TypeError, ValueError)
 
+_CONTENT: Final = (200, 206)
 _RESUME: Final = 308
 _FAILED: Final = 400
 _PRECONDITION: Final = 412
 _GONE: Final = (404, 410)
+_FORBIDDEN: Final = frozenset({errno.EACCES, errno.EPERM, errno.EROFS})
 _FULL: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 
 
@@ -171,15 +205,25 @@ class _Sum:
     size: int
 
 
-def scan(source: str | os.PathLike[str]) -> LocalDirectory:
-    """The files of a folder, links followed, or a folder of one file.
+def scan(source: str | os.PathLike[str], *, follow_links: bool = False) -> LocalDirectory:
+    """Return the files of a folder, or a folder of one file.
+
+    Files that match `IGNORED` are left out. A file or folder that the caller names is taken whatever its name is, and
+    even if it's a link.
+
+    Args:
+        source: The folder or file.
+        follow_links: Whether to follow links that lead out of the folder. Defaults to following only those that stay in
+            it, and those of a Hugging Face cache: from ``snapshots/REVISION`` to ``blobs`` of the same repository.
 
     Raises:
-        InvalidArgumentError: There is no such folder or file, it holds no file, or one that cannot be sent.
+        InvalidArgumentError: The folder or file doesn't exist, holds no file, or holds one that can't be uploaded.
     """
+    root = _path(source)
+    links = _Links(str(root), os.path.realpath(root), follow_links)
     files: dict[str, LocalFile] = {}
-    for given, path in _found(source):
-        # macOS hands out names in another normal form than everybody else; the digest must not depend on it.
+    for given, path in _found(root, links):
+        # macOS returns names in another normal form than other systems; the digest must not depend on it.
         name = unicodedata.normalize("NFC", given)
         try:
             length = len(name.encode())
@@ -202,20 +246,103 @@ def scan(source: str | os.PathLike[str]) -> LocalDirectory:
         raise InvalidArgumentError(
             f"There are no files in {str(source)!r}. Name the folder that the model was saved to."
         )
+    links.log()
     return LocalDirectory(os.fspath(source), tuple(files[name] for name in sorted(files)))
 
 
-def _found(source: str | os.PathLike[str]) -> list[tuple[str, Path]]:
-    root = _path(source)
+def is_ignored(name: str) -> bool:
+    """Return whether a path below a folder matches one of the patterns in `IGNORED`."""
+    path = name.lower()
+    last = path.rpartition("/")[2]
+    patterns = (pattern.lower() for group in IGNORED.values() for pattern in group)
+    return any(fnmatchcase(path if "/" in pattern else last, pattern) for pattern in patterns)
+
+
+@attrs.define
+class _Links:
+    """The links of a folder: which of them may be followed, and which were.
+
+    Attributes:
+        folder: The folder, as the caller named it.
+        root: The folder that this is, after all links.
+        follow: Whether to follow links that lead out of it.
+        within: How the paths begin that links may lead to in any case.
+        followed: The links that were followed, with what they lead to.
+        skipped: The paths that were left out.
+    """
+
+    folder: str
+    root: str
+    follow: bool
+    within: tuple[str, ...] = attrs.field(init=False)
+    followed: list[str] = attrs.field(factory=list)
+    skipped: list[str] = attrs.field(factory=list)
+
+    def __attrs_post_init__(self) -> None:
+        folders = (self.root, *filter(None, [_blobs_of(self.root)]))
+        self.within = tuple(os.path.join(folder, "") for folder in folders)  # noqa: PTH118  # with a slash at its end
+
+    def check(self, name: str, path: Path, link: str) -> str:
+        """Note a link, and return what it leads to.
+
+        Args:
+            name: Its name below the folder.
+            path: Its path, for messages.
+            link: Its path in a folder that has no link in its path.
+
+        Raises:
+            InvalidArgumentError: It leads out of the folder, and the caller didn't allow that.
+        """
+        target = os.path.realpath(link)
+        if not self.follow and not f"{target}{os.sep}".startswith(self.within):
+            raise InvalidArgumentError(
+                f"{str(path)!r} is a link that leads out of {self.folder!r}. Nothing was uploaded. Remove the link, or "
+                "pass follow_links=True to upload what it leads to."
+            )
+        self.followed.append(f"{name} -> {target}")
+        if len(self.followed) > MAX_LINKS:
+            raise InvalidArgumentError(
+                f"{self.folder!r} has more than {MAX_LINKS:,} links. Upload a copy without links."
+            )
+        return target
+
+    def log(self) -> None:
+        for what, paths in (("followed links", self.followed), ("left out", self.skipped)):
+            if paths:
+                more = f" and {len(paths) - _LOGGED} more" if len(paths) > _LOGGED else ""
+                _LOG.info("upload of %s: %s: %s%s", self.folder, what, ", ".join(paths[:_LOGGED]), more)
+
+
+#: The most paths in one line of the log.
+_LOGGED: Final = 20
+
+
+def _blobs_of(root: str) -> str | None:
+    """Return where a Hugging Face cache keeps the files of a snapshot, if the folder is in one.
+
+    The cache has ``REPOSITORY/blobs/HASH``, and links to these in ``REPOSITORY/snapshots/REVISION``.
+    """
+    for folder in (Path(root), *Path(root).parents):
+        if folder.parent.name == "snapshots":
+            return str(folder.parent.parent / "blobs")
+    return None
+
+
+def _found(root: Path, links: _Links) -> list[tuple[str, Path]]:
     try:
         if root.is_file():
             return [(root.name, root)]
         if root.is_dir():
-            return list(_walk(root, "", frozenset()))
+            found = list(itertools.islice(_walk(root, links.root, "", frozenset(), links), MAX_FILES + 1))
+            if len(found) > MAX_FILES:
+                raise InvalidArgumentError(
+                    f"{str(root)!r} holds more than {MAX_FILES:,} files. Name the folder of one model."
+                )
+            return found
         what = "is neither a file nor a folder" if root.exists() else "is not there"
     except OSError as error:
-        raise InvalidArgumentError(f"{str(source)!r} cannot be read: {error.strerror}.") from error
-    raise InvalidArgumentError(f"{str(source)!r} {what}. Name the folder that the model was saved to.")
+        raise InvalidArgumentError(f"{str(root)!r} cannot be read: {error.strerror}.") from error
+    raise InvalidArgumentError(f"{str(root)!r} {what}. Name the folder that the model was saved to.")
 
 
 def _path(given: str | os.PathLike[str]) -> Path:
@@ -229,20 +356,32 @@ def _path(given: str | os.PathLike[str]) -> Path:
     return path
 
 
-def _walk(folder: Path, prefix: str, above: frozenset[str]) -> Iterator[tuple[str, Path]]:
-    real = os.path.realpath(folder)
+def _walk(folder: Path, real: str, prefix: str, above: frozenset[str], links: _Links) -> Iterator[tuple[str, Path]]:
+    """Yield the names and paths of the files below a folder.
+
+    Args:
+        folder: The folder, by its path through links.
+        real: Its path without links, through which everything is read.
+        prefix: What the names begin with.
+        above: The real paths of the folders that it's in.
+        links: What decides about links.
+    """
     if real in above:
         raise InvalidArgumentError(f"{str(folder)!r} is a link to a folder that it lies in. Remove the link.")
     try:
-        entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
+        entries = sorted(os.scandir(real), key=lambda entry: entry.name)
     except OSError as error:
         raise InvalidArgumentError(f"{str(folder)!r} cannot be read: {error.strerror}.") from error
     for entry in entries:
-        name = f"{prefix}{entry.name}"
+        name, path = f"{prefix}{entry.name}", folder / entry.name
+        if is_ignored(name):
+            links.skipped.append(name)
+            continue
+        target = links.check(name, path, entry.path) if entry.is_symlink() else entry.path
         if entry.is_dir():
-            yield from _walk(Path(entry.path), f"{name}/", above | {real})
+            yield from _walk(path, target, f"{name}/", above | {real}, links)
         else:
-            yield name, Path(entry.path)
+            yield name, path
 
 
 def digest(files: Iterable[tuple[str, bytes]]) -> str:
@@ -290,7 +429,8 @@ class Storage:
         workers: How many files are under way at once.
         progress: Whether to draw a bar. None draws one where somebody sees it: on a terminal and in a notebook.
         chunk: The most bytes of one request; Cloud Storage asks for a multiple of 256 KiB.
-        cache: Where downloads without a destination go; ``$XDG_CACHE_HOME/vertex-registry`` where none is given.
+        cache: The folder for downloads without a destination, and for uploads that can be resumed. Defaults to
+            ``$XDG_CACHE_HOME/vertex-registry``.
     """
 
     def __init__(
@@ -310,8 +450,7 @@ class Storage:
         self._workers = workers
         self._progress = progress
         self._chunk = chunk
-        home = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
-        self._cache = Path(cache) if cache is not None else Path(home).expanduser() / "vertex-registry"
+        self._cache = None if cache is None else Path(cache)
         self._lock = threading.Lock()
         self._google: _Google | None = None
 
@@ -351,7 +490,8 @@ class Storage:
         uploads = []
         for file in local.files:
             blob = there.get(prefix + file.name)
-            if blob is None or (blob.size, blob.crc32c) != (file.size, _base64(sums[file].crc32c)):
+            expected = (file.size, _base64(sums[file].crc32c), "")
+            if blob is None or (blob.size, blob.crc32c, _encoding(blob)) != expected:
                 generation = 0 if blob is None else int(blob.generation)
                 uploads.append(_Upload(file, sums[file].crc32c, bucket, prefix + file.name, generation))
         uploads.sort(key=lambda upload: -upload.file.size)
@@ -380,11 +520,11 @@ class Storage:
         prefix = f"{directory}/" if directory else ""
 
         def ask() -> tuple[str, ...]:
-            pages = self._connected().client.list_blobs(
+            found = self._connected().client.list_blobs(
                 bucket, prefix=prefix, delimiter="/", retry=None, timeout=self._timeout()
             )
-            names = {blob.name for blob in pages}
-            return tuple(sorted(name.removeprefix(prefix) for name in names | set(pages.prefixes) if name != prefix))
+            names = {blob.name for blob in self._all_pages(found, uri)}
+            return tuple(sorted(name.removeprefix(prefix) for name in names | set(found.prefixes) if name != prefix))
 
         return self._tried("list", uri, ask)
 
@@ -417,19 +557,26 @@ class Storage:
                 blobs[_safe(name, uri)] = blob
         if not blobs:
             raise NotFoundError(f"There is nothing in {uri}.", resource=uri)
-        for path in blobs:
+        for path, blob in blobs.items():
+            if (encoding := _encoding(blob)) not in {"", *_GZIP}:
+                raise InvalidArgumentError(
+                    f"{uri} holds {path}, which is stored with 'Content-Encoding: {encoding}', and only gzip can be "
+                    "decoded. Nothing was downloaded. Upload the file without an encoding.",
+                    resource=uri,
+                )
             if (parent := next((parent for parent in path.parents if parent in blobs), None)) is not None:
                 raise InvalidArgumentError(f"{uri} holds {parent} and {path}, which no folder can.", resource=uri)
-        with _writing(uri):
-            if destination is not None:
+        if destination is not None:
+            with _writing(uri, "Name a destination that you can write to."):
                 return self._fetch_all(uri, blobs, _path(destination).absolute())
-            kept = self._cache / "models" / _key(uri, blobs)
-            if kept.is_dir():
+        with _writing(uri, f"Name a destination that you can write to, or {_SET_CACHE}"):
+            kept = self._private_folder("models") / _key(uri, blobs)
+            if os.path.lexists(kept):
                 if self._is_whole(kept, blobs):
                     return kept
-                shutil.rmtree(kept)
+                _remove(kept)
             with contextlib.suppress(AlreadyExistsError):  # another process was faster, with the same files
-                self._fetch_all(uri, blobs, kept)
+                self._fetch_all(uri, blobs, kept, record=_record_of(kept))
             return kept
 
     # --- up ---
@@ -479,10 +626,11 @@ class Storage:
     def _send_in_chunks(self, upload: _Upload, stopped: threading.Event, advance: Callable[[int], None]) -> _Stored:
         size = upload.file.size
         crc = summed = shown = furthest = idle = 0
-        with _Session(self._cache / "uploads", upload) as session, _opened(upload.file) as stream:
+        google = self._connected()
+        with _Session(self._sessions(), upload, google.endpoint) as session, _opened(upload.file) as stream:
             while not stopped.is_set():
                 if not session.url:
-                    session.begin(self._begin(upload))
+                    session.begin(google.own_address(self._begin(upload)))
                 before = session.confirmed
                 advance(session.confirmed - shown)
                 shown = session.confirmed
@@ -597,16 +745,38 @@ class Storage:
 
     def _list(self, bucket: str, prefix: str) -> list[Any]:
         def ask() -> list[Any]:
-            blobs = list(
-                self._connected().client.list_blobs(bucket, prefix=prefix, retry=None, timeout=self._timeout())
-            )
+            found = self._connected().client.list_blobs(bucket, prefix=prefix, retry=None, timeout=self._timeout())
+            blobs = list(self._all_pages(found, uri))
             for blob in blobs:
                 _Stored.of(blob)
             return blobs
 
-        return self._tried("list", f"gs://{bucket}/{prefix}".rstrip("/"), ask)
+        uri = f"gs://{bucket}/{prefix}".rstrip("/")
+        return self._tried("list", uri, ask)
 
-    def _fetch_all(self, uri: str, blobs: Mapping[PurePosixPath, Any], folder: Path) -> Path:
+    def _all_pages(self, found: Any, uri: str) -> Iterator[Any]:
+        """Yield the objects of a listing, and end even if the server always names another page."""
+        budget = _waiting.Budget(self._retry, self._retry.operations)
+        tokens = set()
+        count = 0
+        for page in found.pages:
+            for blob in page:
+                yield blob
+                count += 1
+            if (token := found.next_page_token) in tokens:
+                raise ValueError(token)  # the same page again: not in Cloud Storage's form
+            tokens.add(token)
+            if count + len(found.prefixes) > MAX_FILES or not budget.left():
+                raise RegistryError(
+                    f"{uri} holds more files than a model can have, or its listing doesn't end. Name the folder of one "
+                    "model.",
+                    resource=uri,
+                )
+
+    def _fetch_all(
+        self, uri: str, blobs: Mapping[PurePosixPath, Any], folder: Path, *, record: Path | None = None
+    ) -> Path:
+        """Download the files into a folder; with a record, into one that only this user can read."""
         if os.path.lexists(folder) and not (folder.is_dir() and not any(folder.iterdir())):
             raise AlreadyExistsError(
                 f"{folder} is there already, and is no empty folder. Name one that is new or empty.",
@@ -622,12 +792,19 @@ class Storage:
             _check_room(around, size, uri)
             with tempfile.TemporaryDirectory(prefix=f".{folder.name[:100]}.", dir=around) as hidden:
                 whole = Path(hidden) / "whole"
-                whole.mkdir()
+                whole.mkdir(mode=0o777 if record is None else 0o700)
                 ordered = sorted(blobs.items(), key=lambda item: -int(item[1].size))
                 with self._bar(f"Downloading {_files(blobs)}", size) as advance:
-                    self._in_parallel(
-                        ordered, lambda item, stopped: self._fetch(item[1], whole / item[0], stopped, advance)
+                    digests = self._in_parallel(
+                        ordered,
+                        lambda item, stopped: self._fetch(
+                            item[1], whole / item[0], stopped, advance, private=record is not None
+                        ),
                     )
+                if record is not None:
+                    names = [str(path) for path, _ in ordered]
+                    _write_record(Path(hidden) / "record", dict(zip(names, digests, strict=True)))
+                    (Path(hidden) / "record").replace(record)
                 (_fill if filled else _appear)(whole, folder)
         except BaseException:
             for parent in made:
@@ -636,14 +813,22 @@ class Storage:
             raise
         return folder
 
-    def _fetch(self, blob: Any, path: Path, stopped: threading.Event, advance: Callable[[int], None]) -> None:
+    def _fetch(
+        self, blob: Any, path: Path, stopped: threading.Event, advance: Callable[[int], None], *, private: bool
+    ) -> tuple[int, str]:
+        """Download one file, and return its size and, if it's private, its SHA-256."""
         uri = f"gs://{blob.bucket.name}/{blob.name}"
         path.parent.mkdir(parents=True, exist_ok=True)
+        encoded = _encoding(blob) in _GZIP
         for last in (False, True):
-            with path.open("wb" if last else "xb") as file:
-                crc = self._fetch_into(file, blob, uri, stopped, advance)
-            if _base64(crc) == blob.crc32c:
-                return
+            with contextlib.ExitStack() as opened:
+                file = opened.enter_context(_NewFile(path, replace=last, private=private))
+                received = opened.enter_context(tempfile.TemporaryFile(dir=path.parent)) if encoded else file
+                crc = self._fetch_into(received.write, blob, uri, stopped, advance)
+                if _base64(crc) == blob.crc32c:
+                    if encoded:
+                        _decode(received, file, uri, stopped)
+                    return file.size, file.sha256
             advance(-int(blob.size))
         raise UnavailableError(
             f"Other bytes of {uri} arrived than were stored: CRC32C {_base64(crc)}, not {blob.crc32c}, twice. "
@@ -652,53 +837,94 @@ class Storage:
         )
 
     def _fetch_into(
-        self, file: Any, blob: Any, uri: str, stopped: threading.Event, advance: Callable[[int], None]
+        self,
+        write: Callable[[bytes], object],
+        blob: Any,
+        uri: str,
+        stopped: threading.Event,
+        advance: Callable[[int], None],
     ) -> int:
         crc = done = 0
-        size, generation = int(blob.size), int(blob.generation)
-        # The address that a listed object names for its content is the server's own; ours is the one that was given.
-        fresh = self._connected().client.bucket(blob.bucket.name).blob(blob.name)
+        size = int(blob.size)
+        accept = "gzip" if _encoding(blob) else "identity"  # as it's stored: a range is one of the stored bytes
         while done < size:
             if stopped.is_set():
                 raise _StoppedError
 
             def get(start: int = done) -> bytes:
-                pieces: list[bytes] = []
-                fresh.download_to_file(
-                    SimpleNamespace(write=pieces.append),  # the bytes as they came, without a copy
-                    start=start,
-                    end=min(start + self._chunk, size) - 1,
-                    raw_download=True,
-                    single_shot_download=True,
-                    if_generation_match=generation,
-                    checksum=None,
-                    retry=None,
-                    timeout=self._timeout(),
-                )
-                if sum(map(len, pieces)) != min(self._chunk, size - start):
-                    raise ConnectionResetError(errno.ECONNRESET, "the answer ended early")
-                return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+                part = range(start, min(start + self._chunk, size))
+                return self._connected().get(blob, part, accept, self._timeout())
 
             try:
                 data = self._tried("get", uri, get, but=(_PRECONDITION,), stopped=stopped)
             except _FailedError as failure:
                 raise ConflictError(f"{uri} was replaced while it was fetched. Try again.", resource=uri) from failure
             crc = _crc32c(data, crc)
-            file.write(data)
+            write(data)
             done += len(data)
             advance(len(data))
         return crc
 
     def _is_whole(self, folder: Path, blobs: Mapping[PurePosixPath, Any]) -> bool:
-        def same(item: tuple[PurePosixPath, Any], stopped: threading.Event) -> bool:
+        """Return whether a folder in the cache holds what was downloaded to it, and nobody else wrote there."""
+
+        def same(item: tuple[str, tuple[int, str]], stopped: threading.Event) -> bool:
+            name, (size, sha256) = item
             try:
-                with (folder / item[0]).open("rb") as file:
-                    return _base64(_crc32c_of(file, stopped)) == str(item[1].crc32c)
+                with open_private(folder / name) as file:
+                    return os.fstat(file.fileno()).st_size == size and _sha256_of(file, stopped) == sha256
             except OSError:
                 return False
 
-        found = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if not path.is_dir()}
-        return found == set(map(str, blobs)) and all(self._in_parallel(list(blobs.items()), same))
+        try:
+            check_private_folder(folder)
+            record = _read_record(_record_of(folder))
+            found = set(_files_below(folder))
+        except (OSError, ValueError, LookupError, TypeError, AttributeError):
+            return False
+        return found == set(record) == set(map(str, blobs)) and all(self._in_parallel(list(record.items()), same))
+
+    # --- the cache ---
+
+    def _private_folder(self, name: str) -> Path:
+        """Return a folder of the cache, which is created if it doesn't exist.
+
+        Raises:
+            RegistryError: There's no home directory, or the folder isn't this user's alone.
+            OSError: The folder can't be created.
+        """
+        cache = self._cache
+        if cache is None:
+            try:
+                home = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser()
+            except RuntimeError as error:
+                raise RegistryError(
+                    "There is no folder for the cache: this user has no home directory. Name a destination, or "
+                    f"{_SET_CACHE}"
+                ) from error
+            cache = home / "vertex-registry"
+        cache.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            for folder in (cache, cache / name):
+                with contextlib.suppress(FileExistsError):
+                    folder.mkdir(mode=0o700)
+                check_private_folder(folder, link=folder == cache)
+        except PermissionError as error:
+            if error.errno != errno.EPERM:
+                raise
+            raise RegistryError(
+                f"The cache in {error.filename} isn't used: {error.strerror}. Remove the folder, or {_SET_CACHE}",
+                resource=str(error.filename),
+            ) from error
+        return cache / name
+
+    def _sessions(self) -> Path | None:
+        """Return the folder for uploads that can be resumed, or None if there can be none."""
+        try:
+            return self._private_folder("uploads")
+        except (RegistryError, OSError) as error:
+            _LOG.info("uploads can't be resumed by another process: %s", error)
+            return None
 
     # --- both ---
 
@@ -804,7 +1030,7 @@ class Storage:
 
     def _connected(self) -> _Google:
         with self._lock:
-            if self._google is None:
+            if self._google is None or self._google.process != os.getpid():  # no connection is used across a fork
                 self._google = _Google(self._project, self._credentials)
             return self._google
 
@@ -856,6 +1082,10 @@ class _Stored:
     crc32c: str
     generation: int
 
+    def __attrs_post_init__(self) -> None:
+        if self.size < 0 or self.generation < 0:
+            raise ValueError(self.size, self.generation)
+
     @classmethod
     def of(cls, blob: Any) -> _Stored:
         return cls(int(blob.size), blob.crc32c, int(blob.generation))
@@ -873,24 +1103,25 @@ class _Session:
     address of a session may write to it.
     """
 
-    def __init__(self, folder: Path, upload: _Upload) -> None:
+    def __init__(self, folder: Path | None, upload: _Upload, endpoint: str) -> None:
         told = json.dumps([_emulator(), upload.uri, upload.generation, upload.file.size, upload.crc32c])
-        self._path = folder / f"{hashlib.sha256(told.encode()).hexdigest()[:40]}.json"
-        self._file = _locked(self._path)
+        name = f"{hashlib.sha256(told.encode()).hexdigest()[:40]}.json"
+        self._path = None if folder is None else folder / name
+        self._file = None if self._path is None else _locked(self._path)
         self.url = ""
         self.confirmed = 0
         if self._file is not None:
             with contextlib.suppress(ValueError, KeyError, TypeError):  # it is new, or was torn
                 kept = json.load(self._file)
                 url, confirmed = str(kept["url"]), int(kept["confirmed"])
-                if 0 <= confirmed < upload.file.size:
+                if 0 <= confirmed < upload.file.size and _origin(url) == _origin(endpoint):
                     self.url, self.confirmed = url, confirmed
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
-        if self._file is not None:
+        if self._file is not None and self._path is not None:
             if not self.url:
                 self._path.unlink(missing_ok=True)
             self._file.close()
@@ -914,12 +1145,11 @@ class _Session:
 
 
 def _locked(path: Path) -> IO[str] | None:
-    """The file, made where it is not there, or None where another has it, or where it cannot be had."""
+    """Open the file of a session, or return None if another process has it or it can't be used."""
     try:
         import fcntl  # noqa: PLC0415  # not on Windows, where nothing is written down
 
-        path.parent.mkdir(parents=True, exist_ok=True)
-        file = os.fdopen(os.open(path, os.O_RDWR | os.O_CREAT, 0o600), "r+", encoding="utf-8")
+        file = open_private(path, os.O_RDWR | os.O_CREAT, "r+", encoding="utf-8")
     except (ImportError, OSError):
         return None
     try:
@@ -928,6 +1158,162 @@ def _locked(path: Path) -> IO[str] | None:
         file.close()
         return None
     return file
+
+
+class _NewFile:
+    """A file that is downloaded; a private one is readable by this user only, and its SHA-256 is taken."""
+
+    def __init__(self, path: Path, *, replace: bool, private: bool) -> None:
+        def create(name: str, flags: int) -> int:
+            return os.open(name, flags, 0o600 if private else 0o666)
+
+        self._file = open(path, "wb" if replace else "xb", opener=create)  # noqa: SIM115  # closed by __exit__
+        self._sum = hashlib.sha256() if private else None
+        self.size = 0
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._file.close()
+
+    @property
+    def sha256(self) -> str:
+        return "" if self._sum is None else self._sum.hexdigest()
+
+    def write(self, data: bytes) -> None:
+        self._file.write(data)
+        self.size += len(data)
+        if self._sum is not None:
+            self._sum.update(data)
+
+
+def _decode(received: Any, file: _NewFile, uri: str, stopped: threading.Event) -> None:
+    """Write what an object that is stored in gzip's encoding holds."""
+    received.seek(0)
+    with gzip.GzipFile(fileobj=received) as stream:
+        while True:
+            try:
+                data = stream.read(_BLOCK)
+            except (EOFError, gzip.BadGzipFile, zlib.error) as error:
+                raise RegistryError(
+                    f"{uri} is stored with 'Content-Encoding: gzip', and isn't a gzip stream. Nothing was kept. Upload "
+                    f"it again, or run `gcloud storage objects update {uri} --clear-content-encoding`.",
+                    resource=uri,
+                ) from error
+            if not data:
+                return
+            if stopped.is_set():
+                raise _StoppedError
+            file.write(data)
+
+
+# --- files that only this user can have written -----------------------------------------------------------------------
+
+
+_WRITABLE_BY_OTHERS: Final = stat.S_IWGRP | stat.S_IWOTH
+_SET_CACHE: Final = "set XDG_CACHE_HOME to a folder of your own."
+
+
+def check_private_folder(path: Path, *, link: bool = False) -> None:
+    """Check that a folder is one, that it belongs to this user, and that nobody else can write to it.
+
+    Args:
+        path: The folder.
+        link: Whether it may be a link, if that belongs to this user. Defaults to not.
+
+    Raises:
+        PermissionError: It isn't, with `errno.EPERM` and a reason.
+        OSError: It can't be read.
+    """
+    status = path.lstat()
+    if link and stat.S_ISLNK(status.st_mode) and _is_own(status):
+        path = Path(os.path.realpath(path))
+        status = path.lstat()
+    if not stat.S_ISDIR(status.st_mode):
+        raise PermissionError(errno.EPERM, "it is a link or a file", str(path))
+    _check_owner(status, path)
+
+
+def open_private(path: Path, flags: int = os.O_RDONLY, mode: str = "rb", encoding: str | None = None) -> IO[Any]:
+    """Open a regular file that belongs to this user, without following a link or waiting for a pipe.
+
+    Raises:
+        OSError: There's no such file, it's something else, or another user can write to it.
+    """
+    flags |= getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
+    descriptor = os.open(path, flags, 0o600)
+    try:
+        status = os.fstat(descriptor)
+        _check_own_file(status, path)
+        return os.fdopen(descriptor, mode, encoding=encoding)
+    except BaseException:
+        os.close(descriptor)
+        raise
+
+
+def _check_own_file(status: os.stat_result, path: Path) -> None:
+    if not stat.S_ISREG(status.st_mode):
+        raise PermissionError(errno.EPERM, "it isn't a regular file", str(path))
+    _check_owner(status, path)
+
+
+def _check_owner(status: os.stat_result, path: Path) -> None:
+    if not _is_own(status):
+        raise PermissionError(errno.EPERM, "it belongs to another user", str(path))
+    if os.name != "nt" and status.st_mode & _WRITABLE_BY_OTHERS:
+        raise PermissionError(errno.EPERM, "other users can write to it", str(path))
+
+
+def _record_of(folder: Path) -> Path:
+    """Return where the cache keeps the size and SHA-256 of each file of a folder."""
+    return folder.with_name(f"{folder.name}.json")
+
+
+def _write_record(path: Path, files: Mapping[str, tuple[int, str]]) -> None:
+    with open_private(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, "w", encoding="utf-8") as file:
+        json.dump(files, file)
+
+
+def _read_record(path: Path) -> dict[str, tuple[int, str]]:
+    with open_private(path, mode="r", encoding="utf-8") as file:
+        return {str(name): (int(size), str(sha256)) for name, (size, sha256) in json.load(file).items()}
+
+
+def _files_below(folder: Path, prefix: str = "") -> Iterator[str]:
+    """Yield the paths of all files below a folder.
+
+    Raises:
+        PermissionError: There's a link, a pipe or the like.
+    """
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            if entry.is_dir(follow_symlinks=False):
+                yield from _files_below(Path(entry.path), f"{prefix}{entry.name}/")
+            elif entry.is_file(follow_symlinks=False):
+                yield f"{prefix}{entry.name}"
+            else:
+                raise PermissionError(errno.EPERM, "it isn't a regular file", entry.path)
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink()
+
+
+def _sha256_of(file: IO[bytes], stopped: threading.Event) -> str:
+    total = hashlib.sha256()
+    while data := file.read(_BLOCK):
+        if stopped.is_set():
+            raise _StoppedError
+        total.update(data)
+    return total.hexdigest()
+
+
+def _is_own(status: os.stat_result) -> bool:
+    return os.name == "nt" or status.st_uid == os.geteuid()
 
 
 # --- Google's package -------------------------------------------------------------------------------------------------
@@ -944,8 +1330,10 @@ class _Google:
             import requests  # noqa: PLC0415
             import urllib3  # noqa: PLC0415
             from google.api_core import exceptions  # noqa: PLC0415
-            from google.auth.transport.requests import AuthorizedSession  # noqa: PLC0415
+            from google.auth.transport.requests import Request  # noqa: PLC0415
             from google.cloud.storage import Client  # noqa: PLC0415
+
+            from vertex_registry import _http  # noqa: PLC0415
         except ImportError as error:
             raise RegistryError(_NOT_INSTALLED) from error
         self._api_error = exceptions.GoogleAPICallError
@@ -960,20 +1348,34 @@ class _Google:
         self._http_error = requests.HTTPError
         self._no_json = requests.JSONDecodeError
         options: dict[str, Any] = {}
-        if emulator := _emulator():
-            credentials = google.auth.credentials.AnonymousCredentials()  # type: ignore[no-untyped-call]  # upstream
-            options["client_options"] = {"api_endpoint": emulator if "://" in emulator else f"http://{emulator}"}
+        emulator = _emulator()
+        # Requests reads proxies from the environment; an emulator on this machine can't be reached through one.
+        plain = _http.PlainSession(proxies=emulator is None or not _is_loopback(emulator))
+        self._plain = plain
         try:
-            if credentials is None:
-                credentials = google.auth.default(scopes=_SCOPES)[0]
-            credentials = google.auth.credentials.with_scopes_if_required(credentials, _SCOPES)  # type: ignore[no-untyped-call]  # upstream
-            self.client: Any = Client(project=project, credentials=credentials, **options)
+            if emulator:
+                credentials = google.auth.credentials.AnonymousCredentials()  # type: ignore[no-untyped-call]  # upstream
+                options["client_options"] = {"api_endpoint": emulator}
+                self._signed: requests.Session = plain
+            else:
+                if credentials is None:
+                    credentials = google.auth.default(scopes=_SCOPES)[0]
+                credentials = google.auth.credentials.with_scopes_if_required(credentials, _SCOPES)  # type: ignore[no-untyped-call]  # upstream
+                refresh = Request(_http.PlainSession())
+                self._signed = _http.SignedSession(credentials, auth_request=refresh)
+                self._signed.configure_mtls_channel()  # type: ignore[no-untyped-call]  # upstream
+            self.client: Any = Client(project=project, credentials=credentials, _http=self._signed, **options)
         except google.auth.exceptions.DefaultCredentialsError as error:
             raise AuthenticationError(f"There are no usable credentials for Cloud Storage. {_LOG_IN}") from error
+        except (google.auth.exceptions.GoogleAuthError, OSError, ValueError) as error:
+            raise RegistryError(
+                f"Google's client of Cloud Storage can't be created: {_first_line(error)} Check the variables that "
+                "begin with GOOGLE_, and the credentials."
+            ) from error
         # As of 3.17 it also asks for the bucket itself, from a thread that outlives every budget and the client.
         self.client._bucket_metadata_cache = None  # noqa: SLF001  # there is no public way for one client
-        self._plain = requests.Session()
-        self._signed = requests.Session() if emulator else AuthorizedSession(credentials)  # type: ignore[no-untyped-call]  # upstream
+        self.endpoint = str(self.client.api_endpoint)
+        self.process = os.getpid()
 
     def close(self) -> None:
         self.client.close()
@@ -987,13 +1389,42 @@ class _Google:
         https://cloud.google.com/storage/docs/uploading-objects#uploading-an-object
         """
         answer = self._signed.post(
-            f"{self.client.api_endpoint}/upload/storage/v1/b/{upload.bucket}/o",
+            f"{self.endpoint}/upload/storage/v1/b/{upload.bucket}/o",
             params={"uploadType": "media", "name": upload.name, "ifGenerationMatch": str(upload.generation)},
             data=data,
             headers={"Content-Type": _BYTES, "X-Goog-Hash": f"crc32c={_base64(upload.crc32c)}"},
             timeout=timeout,
+            allow_redirects=False,
         )
         return self._checked(answer).json()
+
+    def get(self, blob: Any, part: range, accept: str, timeout: float) -> bytes:
+        """Return a range of an object's stored bytes, and read no more of the answer than was requested.
+
+        Google's package reads the answer to its end, whatever its length.
+        https://cloud.google.com/storage/docs/downloading-objects#download-object-portion
+        """
+        with self._signed.get(
+            # The address that a listed object names for its content is the server's own; this one is the endpoint's.
+            f"{self.endpoint}/download/storage/v1/b/{blob.bucket.name}/o/{urllib.parse.quote(blob.name, safe='~')}",
+            params={"alt": "media", "ifGenerationMatch": str(blob.generation)},
+            headers={"Range": f"bytes={part.start}-{part.stop - 1}", "Accept-Encoding": accept},
+            timeout=timeout,
+            stream=True,
+            allow_redirects=False,
+        ) as answer:
+            if answer.status_code not in _CONTENT:
+                body = answer.raw.read(_MAX_ERROR, decode_content=True)
+                raise _FailedError(answer.status_code, _said_in(body, answer.status_code), _hint(answer))
+            data: bytes = answer.raw.read(len(part) + 1, decode_content=False)
+            if len(data) != len(part):
+                odd = "ended early" if len(data) < len(part) else "is longer than was requested"
+                raise ConnectionResetError(errno.ECONNRESET, f"the answer {odd}")
+            return data
+
+    def own_address(self, url: str) -> str:
+        """Return the address of a session at the endpoint in use, whatever host the server names."""
+        return urllib.parse.urlunsplit(urllib.parse.urlsplit(self.endpoint)[:2] + urllib.parse.urlsplit(url)[2:])
 
     def put(self, url: str, data: bytes, headers: Mapping[str, str], timeout: float) -> Any:
         """The answer to a chunk; 308, which asks for the next one, is no redirection here.
@@ -1025,7 +1456,10 @@ class _Google:
         if isinstance(error, self._lost):
             return _FailedError(0, _ODD if isinstance(error, self._no_json) else reason(error))
         if isinstance(error, self._auth_error):
-            return _FailedError(401, "the credentials could not be refreshed")
+            # What google-auth marks as retryable is a fault of the token server, not of the credentials.
+            return _FailedError(
+                0 if getattr(error, "retryable", False) else 401, "the credentials could not be refreshed"
+            )
         if isinstance(error, _SHAPE):
             return _FailedError(0, _ODD)
         return None
@@ -1084,10 +1518,18 @@ def _error(failure: _FailedError, verb: str, uri: str, spent: float) -> Registry
 
 
 def _said(answer: Any) -> str:
+    return _said_in(getattr(answer, "content", b""), getattr(answer, "status_code", 0))
+
+
+def _said_in(body: bytes, status: int) -> str:
+    """Return the message of an error."""
     with contextlib.suppress(Exception):  # the answer of a proxy on the way need not be Google's JSON
-        return str(answer.json()["error"]["message"])
-    status = getattr(answer, "status_code", None)
+        return str(json.loads(body)["error"]["message"])
     return f"HTTP {status}" if status else ""
+
+
+def _first_line(error: Exception) -> str:
+    return f"{(str(error).strip() or type(error).__name__).splitlines()[0].rstrip('.')}."
 
 
 def _hint(answer: Any) -> float:
@@ -1100,8 +1542,51 @@ def _hint(answer: Any) -> float:
 
 
 def _emulator() -> str | None:
-    """The address of the emulator that stands for Cloud Storage, without a slash at its end."""
-    return os.environ.get(EMULATOR, "").rstrip("/") or None
+    """Return the address of the emulator that stands for Cloud Storage: a URL without a slash at its end.
+
+    Raises:
+        InvalidArgumentError: The variable holds something else, or what must not be sent or shown.
+    """
+    given = os.environ.get(EMULATOR, "").strip().rstrip("/")
+    if not given:
+        return None
+    try:
+        url = urllib.parse.urlsplit(given if "://" in given else f"http://{given}")
+        valid = url.scheme in {"http", "https"} and _HOST.fullmatch(url.netloc) and (url.port or 0) >= 0
+    except ValueError:
+        valid = None
+    if not valid or url.query or url.fragment:
+        raise InvalidArgumentError(
+            f"{EMULATOR} isn't the address of a storage emulator. Set it to http://host:port, without a user, a "
+            "password or a query."
+        )
+    return url.geturl().rstrip("/")
+
+
+def _is_loopback(url: str) -> bool:
+    host = urllib.parse.urlsplit(url).hostname or ""
+    with contextlib.suppress(ValueError):
+        return ipaddress.ip_address(host).is_loopback
+    return host == "localhost"
+
+
+def _origin(url: str) -> tuple[str, str | None, int | None]:
+    """Return the scheme, host and port of an address.
+
+    Raises:
+        ValueError: It isn't an address.
+    """
+    parts = urllib.parse.urlsplit(url)
+    default = {"http": 80, "https": 443}.get(parts.scheme)
+    if "@" in parts.netloc:
+        raise ValueError("user")
+    return parts.scheme, parts.hostname, parts.port or default
+
+
+def _encoding(blob: Any) -> str:
+    """Return the encoding that an object is stored in, or an empty string if it's stored as it is."""
+    encoding = str(blob.content_encoding or "").strip().lower()
+    return "" if encoding == "identity" else encoding
 
 
 def _split(uri: str) -> tuple[str, str]:
@@ -1170,7 +1655,8 @@ def _check_room(folder: Path, size: int, uri: str) -> None:
 
 def _key(uri: str, blobs: Mapping[PurePosixPath, Any]) -> str:
     """What the cache knows a directory's content by. "Each generation of an object has one content", for good."""
-    told = json.dumps([_emulator(), uri.rstrip("/"), sorted((str(p), int(blobs[p].generation)) for p in blobs)])
+    found = sorted((str(path), int(blob.generation), _encoding(blob)) for path, blob in blobs.items())
+    told = json.dumps([_emulator(), uri.rstrip("/"), found])
     return hashlib.sha256(told.encode()).hexdigest()[:40]
 
 
@@ -1234,8 +1720,13 @@ def _changed(file: LocalFile) -> ConflictError:
 
 
 @contextlib.contextmanager
-def _writing(uri: str) -> Iterator[None]:
-    """Say of the file system's errors what they mean for the download."""
+def _writing(uri: str, remedy: str) -> Iterator[None]:
+    """Turn the file system's errors into one that says what they mean for the download.
+
+    Args:
+        uri: What is downloaded.
+        remedy: What to do if the folder can't be written.
+    """
     try:
         yield
     except OSError as error:
@@ -1243,7 +1734,8 @@ def _writing(uri: str) -> Iterator[None]:
             raise
         what = "there is no room" if error.errno in _FULL else (error.strerror or type(error).__name__).lower()
         where = f" in {error.filename}" if error.filename else ""
-        raise RegistryError(f"{uri} was not fetched: {what}{where}. Nothing was kept.", resource=uri) from error
+        advice = f" {remedy}" if error.errno in _FORBIDDEN else ""
+        raise RegistryError(f"{uri} was not fetched: {what}{where}. Nothing was kept.{advice}", resource=uri) from error
 
 
 def _files(items: Sized) -> str:

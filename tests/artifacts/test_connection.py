@@ -1,0 +1,383 @@
+"""What is sent to Cloud Storage and to emulators: the chosen credentials, and nothing else."""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import datetime as dt
+import os
+import socket
+import ssl
+import threading
+import traceback
+from typing import TYPE_CHECKING, Any
+
+import google.oauth2.credentials
+import pytest
+import trustme
+
+from tests.artifacts.tools import Clock, contents, error
+from vertex_registry._storage import scan
+from vertex_registry.errors import (
+    AuthenticationError,
+    InvalidArgumentError,
+    PermissionDeniedError,
+    RegistryError,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+    from tests.storage.server import Proxy, StorageServer
+    from vertex_registry._storage import Storage
+
+SECRET = "s3cret-of-somebody"  # noqa: S105  # nobody's
+
+
+@pytest.fixture
+def netrc(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A file with credentials for every host, as people have them for their package index."""
+    path = tmp_path / "netrc"
+    path.write_text(f"default login somebody password {SECRET}\n", encoding="utf-8")
+    path.chmod(0o600)
+    monkeypatch.setenv("NETRC", str(path))
+    return path
+
+
+def token(value: str = "chosen", *, expired: bool = False) -> Any:
+    """Return credentials with a token; expired ones ask Google's token server for another."""
+    expiry = dt.datetime.now(dt.UTC).replace(tzinfo=None) + dt.timedelta(hours=-1 if expired else 1)
+    return google.oauth2.credentials.Credentials(  # type: ignore[no-untyped-call]  # untyped upstream
+        value, "refresh", None, "https://oauth2.googleapis.com/token", "id", "of-the-client", expiry=expiry
+    )
+
+
+# --- emulators --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.usefixtures("netrc")
+@pytest.mark.parametrize("given", [None, token()])
+def test_an_emulator_gets_no_credentials(
+    make: Callable[..., Storage], proxy: Proxy, bucket: str, folder: Path, given: Any
+) -> None:
+    """Neither a token nor what's in .netrc goes to an emulator, by any request: list, upload, session, download."""
+    proxy.fail("PUT", cut="request", after=1)
+    storage = make(credentials=given, project="acme")
+    uri = storage.upload(scan(folder), f"gs://{bucket}/churn-1")
+    storage.look(uri)
+    storage.download(uri)
+
+    assert {seen.method for seen in proxy.seen} == {"GET", "POST", "PUT"}
+    assert not [seen for seen in proxy.seen if "authorization" in {name.lower() for name in seen.headers}]
+    encoded = base64.b64encode(f"somebody:{SECRET}".encode()).decode()
+    assert not [seen for seen in proxy.seen if SECRET in str(seen) or encoded in str(seen) or "chosen" in str(seen)]
+
+
+@pytest.mark.usefixtures("netrc")
+def test_a_redirection_of_an_emulators_adds_no_credentials(storage: Storage, proxy: Proxy, bucket: str) -> None:
+    """Nor does a redirection to another host look into .netrc."""
+    with contextlib.closing(Recorder()) as other:
+        proxy.fail("GET", "/o?", status=302, headers={"Location": f"http://localhost:{other.port}/"})
+        with contextlib.suppress(RegistryError):
+            storage.look(f"gs://{bucket}/m")
+
+    assert other.received
+    assert "authorization" not in other.received.lower()
+
+
+class Recorder:
+    """A server that keeps what it gets, and answers with an empty listing."""
+
+    def __init__(self) -> None:
+        self._socket = socket.create_server(("127.0.0.1", 0))
+        self.port = self._socket.getsockname()[1]
+        self.received = ""
+        threading.Thread(target=self._serve, daemon=True).start()
+
+    def _serve(self) -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                connection = self._socket.accept()[0]
+                with connection:
+                    self.received += connection.recv(65536).decode("latin-1")
+                    connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nConnection: close\r\n\r\n{}")
+
+    def close(self) -> None:
+        """End it."""
+        self._socket.close()
+
+
+PROXIES = ("HTTP_PROXY", "http_proxy", "HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy", "NO_PROXY", "no_proxy")
+
+
+@pytest.fixture
+def _no_proxies(monkeypatch: pytest.MonkeyPatch) -> None:
+    for variable in PROXIES:
+        monkeypatch.delenv(variable, raising=False)
+
+
+@pytest.mark.usefixtures("_no_proxies")
+@pytest.mark.parametrize("host", ["127.0.0.1", "localhost"])
+def test_an_emulator_on_this_machine_is_reached_without_a_proxy(
+    make: Callable[..., Storage],
+    storage_server: StorageServer,
+    bucket: str,
+    folder: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    host: str,
+) -> None:
+    """A company's proxy can't reach this machine."""
+    with contextlib.closing(Recorder()) as company:
+        for variable in PROXIES[:6]:
+            monkeypatch.setenv(variable, f"http://127.0.0.1:{company.port}")
+        monkeypatch.setenv("STORAGE_EMULATOR_HOST", storage_server.url.replace("127.0.0.1", host))
+        uri = make().upload(scan(folder), f"gs://{bucket}/churn-1")
+        assert contents(make().download(uri)) == contents(folder)
+
+    assert company.received == ""
+
+
+@pytest.mark.usefixtures("_no_proxies", "netrc")
+def test_an_emulator_elsewhere_is_reached_through_a_proxy(storage: Storage, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An emulator on another machine may be behind the proxy, which gets no credentials either."""
+    with contextlib.closing(Recorder()) as company:
+        monkeypatch.setenv("HTTP_PROXY", f"http://127.0.0.1:{company.port}")
+        monkeypatch.setenv("STORAGE_EMULATOR_HOST", "http://storage.example:4443")
+        assert storage.look("gs://bucket/m") == ()
+
+    assert company.received.startswith("GET http://storage.example:4443/storage/v1/b/bucket/o?")
+    assert "authorization" not in company.received.lower()
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        f"http://somebody:{SECRET}@127.0.0.1:9",
+        f"somebody:{SECRET}@127.0.0.1:9",
+        f"http://127.0.0.1:9/?token={SECRET}",
+        f"http://127.0.0.1:9#{SECRET}",
+        f"ftp://127.0.0.1/{SECRET}",
+        f"http://[::1]{SECRET}:9",
+        f"http://localhost:{SECRET}",
+        f"http:///{SECRET}",
+    ],
+)
+def test_an_emulators_address_is_checked(
+    storage: Storage, folder: Path, monkeypatch: pytest.MonkeyPatch, address: str
+) -> None:
+    """An address with a user, a password or a query is refused, and no error repeats them."""
+    monkeypatch.setenv("STORAGE_EMULATOR_HOST", address)
+    for action in (
+        lambda: storage.look("gs://bucket/m"),
+        lambda: storage.download("gs://bucket/m"),
+        lambda: storage.upload(scan(folder), "gs://bucket/m"),
+    ):
+        with pytest.raises(InvalidArgumentError, match="Set it to http://host:port") as caught:
+            action()
+        assert SECRET not in "".join(traceback.format_exception(caught.value))
+
+
+# --- Cloud Storage itself ---------------------------------------------------------------------------------------------
+
+
+class Cloud:
+    """What stands in for Cloud Storage and for Google's token server: an HTTPS proxy that answers in their place.
+
+    Attributes:
+        requests: The first line and the headers of each request, by host.
+        answers: What is answered next, by host: a status, a body, and perhaps a header. Else an empty object.
+    """
+
+    def __init__(self, authority: trustme.CA) -> None:
+        self.requests: list[tuple[str, str]] = []
+        self.answers: dict[str, list[tuple[int, bytes, str]]] = {}
+        self._authority = authority
+        self._socket = socket.create_server(("127.0.0.1", 0))
+        self.url = f"http://127.0.0.1:{self._socket.getsockname()[1]}"
+        threading.Thread(target=self._serve, daemon=True).start()
+
+    def _serve(self) -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                threading.Thread(target=self._answer, args=self._socket.accept()[:1], daemon=True).start()
+
+    def _answer(self, connection: socket.socket) -> None:
+        asked = connection.recv(65536).decode("latin-1")
+        host = asked.split()[1].partition(":")[0]
+        self.requests.append(("proxy", asked))
+        connection.sendall(b"HTTP/1.1 200 Connection established\r\n\r\n")
+        context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+        self._authority.issue_cert(host).configure_cert(context)
+        with (
+            contextlib.suppress(OSError),
+            context.wrap_socket(connection, server_side=True) as wrapped,
+            wrapped.makefile("rb") as stream,
+        ):
+            while line := stream.readline():
+                head = [line.decode("latin-1"), *map(bytes.decode, iter(stream.readline, b"\r\n"))]
+                sizes = [text.partition(":")[2] for text in head if text.lower().startswith("content-length:")]
+                stream.read(int(sizes[0]) if sizes else 0)
+                self.requests.append((host, "".join(head)))
+                queued = self.answers.get(host)
+                status, body, header = queued.pop(0) if queued else (200, b"{}", "")
+                answer = [f"HTTP/1.1 {status} X", "Content-Type: application/json", f"Content-Length: {len(body)}"]
+                wrapped.sendall("\r\n".join([*answer, *filter(None, [header]), "", ""]).encode() + body)
+
+    def sent_to(self, host: str) -> list[str]:
+        """The requests to a host."""
+        return [text for name, text in self.requests if name == host]
+
+    def close(self) -> None:
+        """End it."""
+        self._socket.close()
+
+
+@pytest.fixture
+def cloud(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, _no_proxies: None) -> Iterator[Cloud]:
+    """Cloud Storage behind the proxy that the environment names."""
+    authority = trustme.CA()
+    authority.cert_pem.write_to_path(tmp_path / "ca.pem")
+    made = Cloud(authority)
+    monkeypatch.setenv("HTTPS_PROXY", made.url)
+    monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(tmp_path / "ca.pem"))
+    monkeypatch.delenv("STORAGE_EMULATOR_HOST", raising=False)
+    yield made
+    made.close()
+
+
+@pytest.mark.usefixtures("netrc")
+def test_cloud_storage_gets_the_chosen_credentials(make: Callable[..., Storage], cloud: Cloud) -> None:
+    """Cloud Storage gets the token that the caller chose, through the proxy, and never what's in .netrc."""
+    assert make(credentials=token(), project="acme").look("gs://bucket/m") == ()
+
+    (asked,) = cloud.sent_to("storage.googleapis.com")
+    assert asked.lower().count("authorization:") == 1
+    assert "Bearer chosen" in asked
+    (connect,) = cloud.sent_to("proxy")
+    assert connect.startswith("CONNECT storage.googleapis.com:443")
+    assert "authorization" not in connect.lower()
+
+
+@pytest.mark.usefixtures("netrc")
+def test_a_token_server_gets_nothing_else(make: Callable[..., Storage], cloud: Cloud) -> None:
+    """Google's token server gets the credentials that were chosen, and not what's in .netrc."""
+    cloud.answers["oauth2.googleapis.com"] = [FRESH]
+    assert make(credentials=token(expired=True), project="acme").look("gs://bucket/m") == ()
+
+    (refresh,) = [text for text in cloud.sent_to("oauth2.googleapis.com") if text.startswith("POST")]
+    assert "authorization" not in refresh.lower()
+    assert "Bearer fresh" in cloud.sent_to("storage.googleapis.com")[0]
+
+
+@pytest.mark.usefixtures("netrc")
+def test_a_session_at_cloud_storage_gets_no_credentials(
+    make: Callable[..., Storage], cloud: Cloud, folder: Path
+) -> None:
+    """The address of a session is its permission: its chunks carry neither the token nor what's in .netrc."""
+    cloud.answers["storage.googleapis.com"] = [
+        (200, b"{}", ""),
+        (200, b"{}", "Location: https://storage.googleapis.com/upload?upload_id=1"),
+        (403, error("No."), ""),
+    ]
+    with pytest.raises(PermissionDeniedError):
+        make(credentials=token(), project="acme").upload(scan(folder / "model.joblib"), "gs://bucket/m")
+
+    listed, begun, put = cloud.sent_to("storage.googleapis.com")
+    assert put.startswith("PUT /upload?upload_id=1")
+    assert "authorization" not in put.lower()
+    for asked in (listed, begun):
+        assert "Bearer chosen" in asked
+        assert asked.lower().count("authorization:") == 1
+
+
+@pytest.mark.usefixtures("netrc")
+def test_a_redirection_takes_no_credentials_elsewhere(make: Callable[..., Storage], cloud: Cloud) -> None:
+    """A redirection to another host gets neither the token nor what's in .netrc."""
+    with contextlib.closing(Recorder()) as other:
+        cloud.answers["storage.googleapis.com"] = [(302, b"", f"Location: http://127.0.0.1:{other.port}/")]
+        assert make(credentials=token(), project="acme").look("gs://bucket/m") == ()
+
+    assert "Bearer chosen" in cloud.sent_to("storage.googleapis.com")[0]
+    assert other.received
+    assert "authorization" not in other.received.lower()
+
+
+FRESH = (200, b'{"access_token": "fresh", "expires_in": 3600}', "")
+
+
+def test_a_token_servers_outage_is_not_the_credentials_fault(
+    make: Callable[..., Storage], cloud: Cloud, clock: Clock
+) -> None:
+    """A token server that can't answer now is asked again; google-auth itself does so twice more."""
+    unavailable = (503, b'{"error": "internal_failure"}', "")
+    cloud.answers["oauth2.googleapis.com"] = [*[unavailable] * 3, FRESH]
+    assert make(credentials=token(expired=True), project="acme").look("gs://bucket/m") == ()
+
+    assert clock.slept == [0.2]
+
+
+def test_a_refusal_is_the_credentials_fault(make: Callable[..., Storage], cloud: Cloud, clock: Clock) -> None:
+    """Credentials that the token server refuses are an error at once."""
+    cloud.answers["oauth2.googleapis.com"] = [(400, b'{"error": "invalid_grant"}', "")] * 2
+    with pytest.raises(AuthenticationError, match="could not be refreshed"):
+        make(credentials=token(expired=True), project="acme").look("gs://bucket/m")
+
+    assert clock.slept == []
+
+
+@pytest.mark.parametrize(
+    ("variable", "value"),
+    [
+        ("GOOGLE_CLOUD_UNIVERSE_DOMAIN", "example.com"),
+        ("GOOGLE_CLOUD_UNIVERSE_DOMAIN", ""),
+        ("GOOGLE_API_USE_MTLS_ENDPOINT", "yes"),
+        ("GOOGLE_API_USE_CLIENT_CERTIFICATE", "true"),
+        ("GOOGLE_API_CERTIFICATE_CONFIG", "/nowhere"),
+        ("GOOGLE_APPLICATION_CREDENTIALS", "/nowhere"),
+    ],
+)
+@pytest.mark.usefixtures("cloud")
+@pytest.mark.parametrize("given", [True, False])
+def test_settings_of_googles_raise_no_error_of_theirs(
+    make: Callable[..., Storage], monkeypatch: pytest.MonkeyPatch, variable: str, value: str, *, given: bool
+) -> None:
+    """Whatever Google's variables hold, a caller gets an answer or one of our errors."""
+    monkeypatch.setenv("NO_GCE_CHECK", "true")
+    monkeypatch.setenv(variable, value)
+    storage = make(credentials=token() if given else None, project="acme", retry=Clock().once())
+    with contextlib.suppress(RegistryError):
+        storage.look("gs://bucket/m")
+    with contextlib.suppress(RegistryError):
+        storage.download("gs://bucket/m")
+
+
+@pytest.mark.usefixtures("cloud")
+def test_credentials_of_another_cloud_are_said(make: Callable[..., Storage]) -> None:
+    """Credentials that Google's client refuses to start with are an error of ours that says why."""
+    theirs = token().with_universe_domain("example.com")
+    with pytest.raises(RegistryError, match=r"can't be created: .*universe domain"):
+        make(credentials=theirs, project="acme").look("gs://bucket/m")
+
+
+# --- processes --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")  # Python 3.12 warns of threads
+def test_a_fork_has_connections_of_its_own(storage: Storage, proxy: Proxy, stored: str, folder: Path) -> None:
+    """A child that inherits a client opens its own connections, and gets its own answers."""
+    storage.look(stored)
+    before = storage._connected()
+    reader, writer = os.pipe()
+    child = os.fork()
+    if not child:
+        with contextlib.suppress(BaseException):
+            whole = contents(storage.download(stored)) == contents(folder)
+            os.write(writer, b"same" if storage._connected() is before else b"own" if whole else b"other")
+        os._exit(0)
+    os.close(writer)
+    os.waitpid(child, 0)
+    with os.fdopen(reader, "rb") as said:
+        assert said.read() == b"own"
+    assert storage._connected() is before
+    assert len(proxy.sent("GET", "alt=media")) == 6
