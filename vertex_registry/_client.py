@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal, Self, TypeVar
 
 import attrs
 
-from vertex_registry import _endpoint, _labels, _loading, _names, _serving, _stages
+from vertex_registry import _endpoint, _labels, _loading, _names, _servable, _serving, _stages
 from vertex_registry._records import Retry, ServingContainer, StageChange
 from vertex_registry._stages import Stage
 from vertex_registry.errors import InvalidArgumentError, NotFoundError, RegistryError
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from pathlib import Path
     from types import TracebackType
 
-    from vertex_registry import _deletion, _promotion, _registration, _resources, _rpc, _storage
+    from vertex_registry import _deletion, _promotion, _registration, _resources, _rpc, artifacts
     from vertex_registry._records import ModelVersion, RegisteredModel
 else:
 
@@ -52,7 +52,7 @@ else:
     _registration = _Later("vertex_registry._registration")
     _resources = _Later("vertex_registry._resources")
     _rpc = _Later("vertex_registry._rpc")
-    _storage = _Later("vertex_registry._storage")
+    artifacts = _Later("vertex_registry.artifacts")
 
 _T = TypeVar("_T")
 
@@ -67,8 +67,8 @@ _RETRY: Final = Retry()
 _PROJECTS: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9:._-]*", re.ASCII)
 _LOCATIONS: Final = re.compile(r"[a-z][a-z0-9-]*", re.ASCII)
 
-#: The seconds that a look into a bucket may take which nobody has asked for.
-_GLANCE: Final = 5.0
+#: The seconds that a pre-flight check may take which the caller didn't ask for.
+_PROBE_TIMEOUT: Final = 5.0
 
 
 def _now() -> dt.datetime:
@@ -151,7 +151,7 @@ class RegistryClient:
         self._new_id = new_id
         self._lock = threading.Lock()
         self._connected: _resources.Resources | None = None
-        self._opened: _storage.Storage | None = None
+        self._opened: artifacts.Storage | None = None
         self._closed = False
 
     def __repr__(self) -> str:
@@ -806,18 +806,18 @@ class RegistryClient:
     # --- artifacts, and what serves them ------------------------------------------------------------------------------
 
     @property
-    def _files(self) -> _storage.Storage:
+    def _files(self) -> artifacts.Storage:
         with self._lock:
             self._check_open()
             if self._opened is None:
                 credentials = self._storage_credentials()
-                self._opened = _storage.Storage(project=self._project, credentials=credentials, retry=self._retry)
+                self._opened = artifacts.Storage(project=self._project, credentials=credentials, retry=self._retry)
             return self._opened
 
     def _staging(self, staging_bucket: str | None) -> str | None:
         return self._staging_bucket if staging_bucket is None else _names.check_staging_bucket(staging_bucket)
 
-    def _send(self, local: _storage.LocalDirectory, name: str, staging: str | None, image: str) -> str:
+    def _send(self, local: artifacts.LocalDirectory, name: str, staging: str | None, image: str) -> str:
         _serving.check_directory(local.names, image, where=local.source)
         given = _names.parse_model_name(name)
         return self._files.upload(local, f"{staging}/{given.model_id if given else _names.model_id(name)}")
@@ -834,10 +834,10 @@ class RegistryClient:
         """Look into the source where that was asked for, or is possible: would Vertex find a model there?"""
         if asked is False or not (asked or _serving.files_of(image)):
             return
-        if asked is None and self._endpoint.plain and not os.environ.get(_storage.EMULATOR):
+        if asked is None and self._endpoint.plain and not os.environ.get(artifacts.EMULATOR):
             return
         try:
-            names = self._files.look(source) if asked else self._glance(source)
+            names = self._files.list_names(source) if asked else self._probe_source(source)
         except NotFoundError:
             raise
         except RegistryError as error:
@@ -849,12 +849,12 @@ class RegistryClient:
             raise InvalidArgumentError(f"There is nothing in {source}. Upload the model there first.", resource=source)
         _serving.check_directory(names, image, where=source)
 
-    def _glance(self, source: str) -> tuple[str, ...]:
-        """What is in a directory, if that can be had within a moment; nobody has asked for it."""
-        retry = attrs.evolve(self._retry, calls=min(self._retry.calls, _GLANCE))
-        files = _storage.Storage(project=self._project, credentials=self._storage_credentials(), retry=retry)
+    def _probe_source(self, source: str) -> tuple[str, ...]:
+        """Return what is in a directory, if that takes no longer than a moment; the caller didn't ask for it."""
+        retry = attrs.evolve(self._retry, calls=min(self._retry.calls, _PROBE_TIMEOUT))
+        files = artifacts.Storage(project=self._project, credentials=self._storage_credentials(), retry=retry)
         with contextlib.closing(files):
-            return files.look(source)
+            return files.list_names(source)
 
     def _storage_credentials(self) -> Any:
         """What Cloud Storage is asked with; where none were given the default ones are found there."""
@@ -862,7 +862,7 @@ class RegistryClient:
         return None if given is None else _rpc.load_credentials(given)[0]
 
     def _container(
-        self, container: ServingContainer | str | None, local: _storage.LocalDirectory | None, *, gpu: bool
+        self, container: ServingContainer | str | None, local: artifacts.LocalDirectory | None, *, gpu: bool
     ) -> ServingContainer:
         today = self._now().date()
         if not isinstance(container, (ServingContainer, str, type(None))):
@@ -885,10 +885,11 @@ class RegistryClient:
             _warn(f"{container.image} is not served by Google since {end}. Name a newer image with container=.")
         return container
 
-    def _image_for(self, local: _storage.LocalDirectory | None, today: dt.date) -> tuple[str, str | None]:
+    def _image_for(self, local: artifacts.LocalDirectory | None, today: dt.date) -> tuple[str, str | None]:
         """The image of the scikit-learn that wrote the model, or the newest one, and what to say of that."""
         newest = _serving.default_image(self._location)
-        written_by = None if local is None else _storage.written_by(local)
+        paths = {} if local is None else {file.name: file.path for file in local.files}
+        written_by = _servable.sklearn_version(paths)
         if written_by is None:
             return newest, None
         if (image := _serving.image_for_sklearn(written_by, self._location, today=today)) is not None:
@@ -923,12 +924,12 @@ def _version() -> str:
 
 def _local(
     source: str | os.PathLike[str], staging: str | None, *, follow_links: bool
-) -> _storage.LocalDirectory | None:
+) -> artifacts.LocalDirectory | None:
     """Return the folder to upload, or None if the source is in Cloud Storage or can't be uploaded."""
     if staging is None or not source or not isinstance(source, (str, os.PathLike)):
         return None
     path = _names.file_path(source) if isinstance(source, str) else source
-    return None if isinstance(path, str) and "://" in path else _storage.scan(path, follow_links=follow_links)
+    return None if isinstance(path, str) and "://" in path else artifacts.scan(path, follow_links=follow_links)
 
 
 def _text_of(source: str | os.PathLike[str]) -> str:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from tests.artifacts.tools import CHUNK, Clock, write
-from vertex_registry._storage import Storage, scan
+from vertex_registry.artifacts import Storage, scan
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from tests.artifacts.tools import CHUNK, Clock, contents
-from vertex_registry._storage import MAX_FILES, scan
+from vertex_registry.artifacts import MAX_FILES, scan
 from vertex_registry.errors import InvalidArgumentError, RegistryError, UnavailableError
 
 if TYPE_CHECKING:
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from tests.storage.server import Proxy, StorageServer
-    from vertex_registry._storage import Storage
+    from vertex_registry.artifacts import Storage
 
 # --- more than was requested ------------------------------------------------------------------------------------------
 
@@ -183,7 +183,7 @@ def test_a_page_that_comes_again_ends_the_listing(
     """A server that names the same next page for ever gets an error, from every call that lists."""
     asked = pages(lambda _: "again", items)
     storage = make(retry=Clock().once())
-    for action in (lambda: storage.look("gs://b/m"), lambda: storage.download("gs://b/m", tmp_path / "dest")):
+    for action in (lambda: storage.list_names("gs://b/m"), lambda: storage.download("gs://b/m", tmp_path / "dest")):
         asked.clear()
         with pytest.raises(UnavailableError, match="the answer is not in Cloud Storage's form"):
             action()
@@ -214,7 +214,7 @@ def test_pages_take_no_longer_than_an_operation(
     with pytest.raises(
         RegistryError, match="gs://b/m holds more files than a model can have, or its listing doesn't end"
     ):
-        make().look("gs://b/m")
+        make().list_names("gs://b/m")
 
     assert len(asked) == 30
 

@@ -16,14 +16,14 @@ import google_crc32c
 import pytest
 
 from tests.artifacts.tools import Clock, contents, error, python, write
-from vertex_registry._storage import scan
+from vertex_registry.artifacts import scan
 from vertex_registry.errors import RegistryError, UnavailableError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from tests.storage.server import Proxy, StorageServer
-    from vertex_registry._storage import Storage
+    from vertex_registry.artifacts import Storage
 
 ROOT = pytest.mark.skipif(os.getuid() != 0, reason="only root can give files away")
 NOBODY = 65534
@@ -58,18 +58,22 @@ def lax() -> Iterator[None]:
 
 
 @pytest.mark.usefixtures("lax")
-def test_the_cache_works_with_a_lax_umask(make: Callable[..., Storage], stored: str, proxy: Proxy) -> None:
+def test_the_cache_works_with_a_lax_umask(
+    make: Callable[..., Storage], stored: str, proxy: Proxy, tmp_path: Path
+) -> None:
     """With a umask of 0 the cache is private all the same, and is found again."""
-    kept = make(cache=Path(str(make()._cache), "another")).download(stored)
+    kept = make(cache=tmp_path / "another" / "cache").download(stored)
     assert make(cache=kept.parent.parent).download(stored) == kept
 
     assert len(proxy.sent("GET", "alt=media")) == 6
     assert all(path.stat().st_mode & 0o077 == 0 for path in kept.rglob("*") if path.is_file())
 
 
-def test_a_download_of_the_callers_own_follows_the_umask(make: Callable[..., Storage], stored: str) -> None:
+def test_a_download_of_the_callers_own_follows_the_umask(
+    make: Callable[..., Storage], stored: str, tmp_path: Path
+) -> None:
     """A destination that the caller names gets the permissions that every other file of theirs has."""
-    folder = make().download(stored, Path(str(make()._cache)).with_name("dest"))
+    folder = make().download(stored, tmp_path / "dest")
     umask = os.umask(0)
     os.umask(umask)
 
@@ -411,13 +415,13 @@ from pathlib import Path
 for variable in ("HOME", "XDG_CACHE_HOME"):
     os.environ.pop(variable, None)
 os.environ.update(arg.split("=") for arg in sys.argv[4:])
-import google.cloud.storage, tqdm.auto, vertex_registry._http  # while every file can still be read
-from vertex_registry._storage import Storage, scan
+import google.cloud.storage, tqdm.auto, vertex_registry.artifacts._http  # while every file can still be read
+from vertex_registry.artifacts import Storage, scan
 os.setuid(54321)
 storage = Storage(chunk=2**18)
 for action in (
     lambda: storage.upload(scan(sys.argv[1]), sys.argv[2]),
-    lambda: storage.look(sys.argv[2]),
+    lambda: storage.list_names(sys.argv[2]),
     lambda: storage.download(uri, sys.argv[3]),
     lambda: storage.download(uri),
 ):
@@ -488,7 +492,7 @@ READ_ONLY = """
 mount -t tmpfs -o ro none "$1" || exit 77
 exec "$2" -c '
 import sys
-from vertex_registry._storage import Storage
+from vertex_registry.artifacts import Storage
 for destination in (sys.argv[2], None):
     try:
         Storage(cache=sys.argv[2] + "/cache").download(sys.argv[1], destination)

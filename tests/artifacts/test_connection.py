@@ -17,7 +17,7 @@ import pytest
 import trustme
 
 from tests.artifacts.tools import Clock, contents, error
-from vertex_registry._storage import scan
+from vertex_registry.artifacts import scan
 from vertex_registry.errors import (
     AuthenticationError,
     InvalidArgumentError,
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from tests.storage.server import Proxy, StorageServer
-    from vertex_registry._storage import Storage
+    from vertex_registry.artifacts import Storage
 
 SECRET = "s3cret-of-somebody"  # noqa: S105  # nobody's
 
@@ -65,7 +65,7 @@ def test_an_emulator_gets_no_credentials(
     proxy.fail("PUT", cut="request", after=1)
     storage = make(credentials=given, project="acme")
     uri = storage.upload(scan(folder), f"gs://{bucket}/churn-1")
-    storage.look(uri)
+    storage.list_names(uri)
     storage.download(uri)
 
     assert {seen.method for seen in proxy.seen} == {"GET", "POST", "PUT"}
@@ -80,7 +80,7 @@ def test_a_redirection_of_an_emulators_adds_no_credentials(storage: Storage, pro
     with contextlib.closing(Recorder()) as other:
         proxy.fail("GET", "/o?", status=302, headers={"Location": f"http://localhost:{other.port}/"})
         with contextlib.suppress(RegistryError):
-            storage.look(f"gs://{bucket}/m")
+            storage.list_names(f"gs://{bucket}/m")
 
     assert other.received
     assert "authorization" not in other.received.lower()
@@ -144,7 +144,7 @@ def test_an_emulator_elsewhere_is_reached_through_a_proxy(storage: Storage, monk
     with contextlib.closing(Recorder()) as company:
         monkeypatch.setenv("HTTP_PROXY", f"http://127.0.0.1:{company.port}")
         monkeypatch.setenv("STORAGE_EMULATOR_HOST", "http://storage.example:4443")
-        assert storage.look("gs://bucket/m") == ()
+        assert storage.list_names("gs://bucket/m") == ()
 
     assert company.received.startswith("GET http://storage.example:4443/storage/v1/b/bucket/o?")
     assert "authorization" not in company.received.lower()
@@ -169,7 +169,7 @@ def test_an_emulators_address_is_checked(
     """An address with a user, a password or a query is refused, and no error repeats them."""
     monkeypatch.setenv("STORAGE_EMULATOR_HOST", address)
     for action in (
-        lambda: storage.look("gs://bucket/m"),
+        lambda: storage.list_names("gs://bucket/m"),
         lambda: storage.download("gs://bucket/m"),
         lambda: storage.upload(scan(folder), "gs://bucket/m"),
     ):
@@ -249,7 +249,7 @@ def cloud(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, _no_proxies: None) ->
 @pytest.mark.usefixtures("netrc")
 def test_cloud_storage_gets_the_chosen_credentials(make: Callable[..., Storage], cloud: Cloud) -> None:
     """Cloud Storage gets the token that the caller chose, through the proxy, and never what's in .netrc."""
-    assert make(credentials=token(), project="acme").look("gs://bucket/m") == ()
+    assert make(credentials=token(), project="acme").list_names("gs://bucket/m") == ()
 
     (asked,) = cloud.sent_to("storage.googleapis.com")
     assert asked.lower().count("authorization:") == 1
@@ -263,7 +263,7 @@ def test_cloud_storage_gets_the_chosen_credentials(make: Callable[..., Storage],
 def test_a_token_server_gets_nothing_else(make: Callable[..., Storage], cloud: Cloud) -> None:
     """Google's token server gets the credentials that were chosen, and not what's in .netrc."""
     cloud.answers["oauth2.googleapis.com"] = [FRESH]
-    assert make(credentials=token(expired=True), project="acme").look("gs://bucket/m") == ()
+    assert make(credentials=token(expired=True), project="acme").list_names("gs://bucket/m") == ()
 
     (refresh,) = [text for text in cloud.sent_to("oauth2.googleapis.com") if text.startswith("POST")]
     assert "authorization" not in refresh.lower()
@@ -296,7 +296,7 @@ def test_a_redirection_takes_no_credentials_elsewhere(make: Callable[..., Storag
     """A redirection to another host gets neither the token nor what's in .netrc."""
     with contextlib.closing(Recorder()) as other:
         cloud.answers["storage.googleapis.com"] = [(302, b"", f"Location: http://127.0.0.1:{other.port}/")]
-        assert make(credentials=token(), project="acme").look("gs://bucket/m") == ()
+        assert make(credentials=token(), project="acme").list_names("gs://bucket/m") == ()
 
     assert "Bearer chosen" in cloud.sent_to("storage.googleapis.com")[0]
     assert other.received
@@ -312,7 +312,7 @@ def test_a_token_servers_outage_is_not_the_credentials_fault(
     """A token server that can't answer now is asked again; google-auth itself does so twice more."""
     unavailable = (503, b'{"error": "internal_failure"}', "")
     cloud.answers["oauth2.googleapis.com"] = [*[unavailable] * 3, FRESH]
-    assert make(credentials=token(expired=True), project="acme").look("gs://bucket/m") == ()
+    assert make(credentials=token(expired=True), project="acme").list_names("gs://bucket/m") == ()
 
     assert clock.slept == [0.2]
 
@@ -321,7 +321,7 @@ def test_a_refusal_is_the_credentials_fault(make: Callable[..., Storage], cloud:
     """Credentials that the token server refuses are an error at once."""
     cloud.answers["oauth2.googleapis.com"] = [(400, b'{"error": "invalid_grant"}', "")] * 2
     with pytest.raises(AuthenticationError, match="could not be refreshed"):
-        make(credentials=token(expired=True), project="acme").look("gs://bucket/m")
+        make(credentials=token(expired=True), project="acme").list_names("gs://bucket/m")
 
     assert clock.slept == []
 
@@ -347,7 +347,7 @@ def test_settings_of_googles_raise_no_error_of_theirs(
     monkeypatch.setenv(variable, value)
     storage = make(credentials=token() if given else None, project="acme", retry=Clock().once())
     with contextlib.suppress(RegistryError):
-        storage.look("gs://bucket/m")
+        storage.list_names("gs://bucket/m")
     with contextlib.suppress(RegistryError):
         storage.download("gs://bucket/m")
 
@@ -357,7 +357,7 @@ def test_credentials_of_another_cloud_are_said(make: Callable[..., Storage]) -> 
     """Credentials that Google's client refuses to start with are an error of ours that says why."""
     theirs = token().with_universe_domain("example.com")
     with pytest.raises(RegistryError, match=r"can't be created: .*universe domain"):
-        make(credentials=theirs, project="acme").look("gs://bucket/m")
+        make(credentials=theirs, project="acme").list_names("gs://bucket/m")
 
 
 # --- processes --------------------------------------------------------------------------------------------------------
@@ -366,18 +366,18 @@ def test_credentials_of_another_cloud_are_said(make: Callable[..., Storage]) -> 
 @pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")  # Python 3.12 warns of threads
 def test_a_fork_has_connections_of_its_own(storage: Storage, proxy: Proxy, stored: str, folder: Path) -> None:
     """A child that inherits a client opens its own connections, and gets its own answers."""
-    storage.look(stored)
-    before = storage._connected()
+    storage.list_names(stored)
+    before = storage._cloud.connection()
     reader, writer = os.pipe()
     child = os.fork()
     if not child:
         with contextlib.suppress(BaseException):
             whole = contents(storage.download(stored)) == contents(folder)
-            os.write(writer, b"same" if storage._connected() is before else b"own" if whole else b"other")
+            os.write(writer, b"same" if storage._cloud.connection() is before else b"own" if whole else b"other")
         os._exit(0)
     os.close(writer)
     os.waitpid(child, 0)
     with os.fdopen(reader, "rb") as said:
         assert said.read() == b"own"
-    assert storage._connected() is before
+    assert storage._cloud.connection() is before
     assert len(proxy.sent("GET", "alt=media")) == 6

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.artifacts.tools import write
-from vertex_registry._storage import IGNORED, is_ignored, scan
+from vertex_registry.artifacts import IGNORED, is_ignored, scan
 from vertex_registry.errors import InvalidArgumentError
 
 # --- links ------------------------------------------------------------------------------------------------------------

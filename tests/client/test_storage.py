@@ -26,9 +26,12 @@ import sklearn.linear_model
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vertex_registry import _storage, _waiting
+from vertex_registry import _waiting
 from vertex_registry._records import Retry
-from vertex_registry._storage import LocalDirectory, Storage, digest, scan, written_by
+from vertex_registry._servable import sklearn_version
+from vertex_registry.artifacts import LocalDirectory, Storage, _names, _parallel, digest, scan
+from vertex_registry.artifacts._parallel import run_in_parallel
+from vertex_registry.artifacts._progress import progress_bar
 from vertex_registry.errors import (
     AlreadyExistsError,
     AuthenticationError,
@@ -142,7 +145,7 @@ def test_one_file_is_a_folder_of_one_file(storage: Storage, bucket: str, folder:
     uri = storage.upload(scan(folder / "metadata.json"), f"gs://{bucket}/churn-1/")
     alone = write(tmp_path / "alone", {"metadata.json": b"{}"})
 
-    assert storage.look(uri) == ("metadata.json",)
+    assert storage.list_names(uri) == ("metadata.json",)
     assert storage.upload(scan(alone), f"gs://{bucket}/churn-1") == uri
 
 
@@ -199,9 +202,9 @@ def test_a_directory_is_looked_at(storage: Storage, storage_server: StorageServe
     for name in ("m/1/model.pkl", "m/1/assets/a", "m/1/", "m/10/model.joblib", "m/1.txt"):
         storage_server.put(bucket, name, b"x")
 
-    assert storage.look(f"gs://{bucket}/m/1") == ("assets/", "model.pkl")
-    assert storage.look(f"gs://{bucket}/m/1/") == ("assets/", "model.pkl")
-    assert storage.look(f"gs://{bucket}/nothing") == ()
+    assert storage.list_names(f"gs://{bucket}/m/1") == ("assets/", "model.pkl")
+    assert storage.list_names(f"gs://{bucket}/m/1/") == ("assets/", "model.pkl")
+    assert storage.list_names(f"gs://{bucket}/nothing") == ()
 
 
 # --- the digest -------------------------------------------------------------------------------------------------------
@@ -311,7 +314,7 @@ def test_a_folder_behind_a_locked_one_is_refused(tmp_path: Path) -> None:
     tmp_path.chmod(0o700)
     run = python(
         "import os, sys\n"
-        "from vertex_registry._storage import scan\n"
+        "from vertex_registry.artifacts import scan\n"
         "os.getuid() or os.setuid(65534)\n"
         "try:\n"
         "    scan(sys.argv[1])\n"
@@ -345,7 +348,7 @@ def test_a_folder_behind_a_locked_one_is_refused(tmp_path: Path) -> None:
 )
 def test_a_name_stays_in_the_folder(name: str, *, windows: bool, stays: bool) -> None:
     """What parts a path or names a drive, a stream or a device on Windows is told from what names a file."""
-    assert _storage._stays(name, windows=windows) is stays  # no test runs on Windows
+    assert _names.is_safe_name(name, windows=windows) is stays  # no test runs on Windows
 
 
 @pytest.mark.usefixtures("storage_emulator")
@@ -359,6 +362,10 @@ def test_a_name_that_gets_too_long_is_refused(
     assert storage_server.names(bucket) == []
 
 
+def written_by(folder: Path) -> str | None:
+    return sklearn_version({file.name: file.path for file in scan(folder).files})
+
+
 ESTIMATOR = sklearn.linear_model.LinearRegression().fit([[0.0], [1.0]], [0.0, 1.0])
 
 
@@ -370,7 +377,7 @@ def test_a_model_says_which_scikit_learn_wrote_it(tmp_path: Path, protocol: int,
     pickled = pickle.dumps(ESTIMATOR, protocol).replace(sklearn.__version__.encode(), other.encode())
     folder = write(tmp_path / "model", {"model.pkl": before + pickled})
 
-    assert written_by(scan(folder)) == other
+    assert written_by(folder) == other
 
 
 def test_joblib_says_it_as_well(tmp_path: Path) -> None:
@@ -379,12 +386,12 @@ def test_joblib_says_it_as_well(tmp_path: Path) -> None:
         folder = write(tmp_path / name, {})
         folder.mkdir()
         joblib.dump(ESTIMATOR, folder / "model.joblib", compress=compress)
-        assert written_by(scan(folder)) == sklearn.__version__
+        assert written_by(folder) == sklearn.__version__
 
 
 def test_another_model_says_nothing(tmp_path: Path) -> None:
     """A folder without a scikit-learn model was written by none."""
-    assert written_by(scan(write(tmp_path / "model", {"model.bst": b"_sklearn_version"}))) is None
+    assert written_by(write(tmp_path / "model", {"model.bst": b"_sklearn_version"})) is None
 
 
 # --- faults on the way up ---------------------------------------------------------------------------------------------
@@ -558,7 +565,7 @@ def test_a_process_that_is_killed_leaves_the_rest_to_the_next(
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     code = (
         "import signal, sys\n"
-        "from vertex_registry._storage import Storage, scan\n"
+        "from vertex_registry.artifacts import Storage, scan\n"
         "def heard(*_):\n"
         "    print('heard', flush=True)\n"
         "    raise KeyboardInterrupt\n"
@@ -694,7 +701,7 @@ def test_a_missing_bucket_is_said(storage: Storage, proxy: Proxy, folder: Path, 
     """A bucket that is not there is named, with what makes it."""
     for action in (
         lambda: storage.upload(scan(folder), "gs://no-such-bucket/churn-1"),
-        lambda: storage.look("gs://no-such-bucket/churn-1"),
+        lambda: storage.list_names("gs://no-such-bucket/churn-1"),
         lambda: storage.download("gs://no-such-bucket/churn-1", tmp_path / "dest"),
     ):
         with pytest.raises(NotFoundError, match=r"There is no bucket gs://no-such-bucket: .*buckets create"):
@@ -742,7 +749,7 @@ def test_refused_credentials_are_said(storage: Storage, proxy: Proxy, bucket: st
     with pytest.raises(
         AuthenticationError, match=r"did not accept the credentials: .*gcloud auth application-default login"
     ):
-        storage.look(f"gs://{bucket}/churn-1")
+        storage.list_names(f"gs://{bucket}/churn-1")
 
 
 @pytest.mark.parametrize("request_", [("GET", "/o?"), ("POST", "uploadType=media"), ("POST", "resumable"), ("PUT", "")])
@@ -761,7 +768,7 @@ def test_the_budget_ends(storage: Storage, proxy: Proxy, clock: Clock, bucket: s
     """Where no usable answer comes, the budget is kept, and the error says what was said last."""
     proxy.fail("GET", "/o?", status=500, body=error("We encountered an internal error."), times=12)
     with pytest.raises(UnavailableError, match="We encountered an internal error"):
-        storage.look(f"gs://{bucket}/churn-1")
+        storage.list_names(f"gs://{bucket}/churn-1")
     spent, tries = clock.now, len(proxy.sent("GET", "/o?"))
     proxy.faults.clear()
 
@@ -962,7 +969,7 @@ def test_ctrl_c_ends_the_comparing(
     record = kept.with_name(f"{kept.name}.json")
     record.write_text(record.read_text(encoding="utf-8").replace("896000", str(HUGE)), encoding="utf-8")
     os.truncate(kept / "model.joblib", HUGE)
-    code = "import sys; from vertex_registry._storage import Storage; Storage().download(sys.argv[1])"
+    code = "import sys; from vertex_registry.artifacts import Storage; Storage().download(sys.argv[1])"
     said = interrupted(code, kept / "model.joblib", stored)
 
     assert said.splitlines()[-1] == "KeyboardInterrupt"
@@ -990,7 +997,7 @@ def test_ctrl_c_wakes_nobody_and_is_heeded(make: Callable[..., Storage]) -> None
         heeded.append(stopped.wait(20))
 
     with pytest.raises(KeyboardInterrupt):
-        make()._in_parallel([1], work)  # no transfer can be met at that moment for sure
+        run_in_parallel([1], work, 8)  # no transfer can be met at that moment for sure
 
     assert heeded == [True]
 
@@ -1025,7 +1032,7 @@ def test_ctrl_c_ends_a_wait_between_two_tries(proxy: Proxy, stored: str, tmp_pat
     assert len(proxy.seen) == 1
 
 
-OURS = {module.__file__ for module in (_storage, _waiting, threading, contextlib)}
+OURS = {module.__file__ for module in (_parallel, _waiting, threading, contextlib)}
 
 
 def after(steps: int, storage: Storage, *, begun: bool) -> list[Any]:  # noqa: C901  # it says so at each instruction
@@ -1077,7 +1084,7 @@ def after(steps: int, storage: Storage, *, begun: bool) -> list[Any]:  # noqa: C
         sys.setprofile(profile)
         sys.settrace(trace)
         try:
-            came.append(storage._in_parallel([1, 2, 3], work))  # what it does to its caller can be told of no transfer
+            came.append(run_in_parallel([1, 2, 3], work, 2))  # what it does to its caller can be told of no transfer
         except KeyboardInterrupt:
             came.append("interrupted")
         finally:
@@ -1311,7 +1318,7 @@ def test_a_full_disk_leaves_nothing(proxy: Proxy, stored: str, tmp_path: Path) -
     The disk is a process that may write no file of more than 300,000 bytes, where one has 896,000.
     """
     code = (
-        "import resource, sys; from vertex_registry._storage import Storage; "
+        "import resource, sys; from vertex_registry.artifacts import Storage; "
         "resource.setrlimit(resource.RLIMIT_FSIZE, (300_000, 300_000)); Storage().download(*sys.argv[1:])"
     )
     run = subprocess.run(
@@ -1402,7 +1409,7 @@ def test_an_emulators_address_needs_no_scheme(
     """``host:port`` is enough, as for every other emulator of Google's."""
     monkeypatch.setenv("STORAGE_EMULATOR_HOST", storage_server.url.removeprefix("http://"))
 
-    assert storage.look(f"gs://{bucket}/nothing") == ()
+    assert storage.list_names(f"gs://{bucket}/nothing") == ()
 
 
 def test_an_emulators_address_may_end_in_a_slash(
@@ -1425,7 +1432,7 @@ def test_no_credentials_at_all_are_said(storage: Storage, monkeypatch: pytest.Mo
     monkeypatch.setenv("CLOUDSDK_CONFIG", str(tmp_path))
     monkeypatch.setenv("NO_GCE_CHECK", "true")
     with pytest.raises(AuthenticationError, match="gcloud auth application-default login"):
-        storage.look("gs://some-bucket/churn-1")
+        storage.list_names("gs://some-bucket/churn-1")
 
 
 def test_credentials_that_ran_out_are_said(make: Callable[..., Storage], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -1433,7 +1440,7 @@ def test_credentials_that_ran_out_are_said(make: Callable[..., Storage], monkeyp
     monkeypatch.delenv("STORAGE_EMULATOR_HOST", raising=False)
     expired = google.oauth2.credentials.Credentials(token=None)  # type: ignore[no-untyped-call]  # untyped upstream
     with pytest.raises(AuthenticationError, match="could not be refreshed"):
-        make(credentials=expired, project="acme").look("gs://some-bucket/churn-1")
+        make(credentials=expired, project="acme").list_names("gs://some-bucket/churn-1")
 
 
 def test_nothing_goes_on_after_the_answer(make: Callable[..., Storage], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -1441,7 +1448,7 @@ def test_nothing_goes_on_after_the_answer(make: Callable[..., Storage], monkeypa
     monkeypatch.setenv("STORAGE_EMULATOR_HOST", "http://127.0.0.1:9")
     before = set(threading.enumerate())
     with pytest.raises(UnavailableError):
-        make(retry=Clock().once()).look("gs://some-bucket/churn-1")
+        make(retry=Clock().once()).list_names("gs://some-bucket/churn-1")
     assert set(threading.enumerate()) <= before
 
 
@@ -1449,7 +1456,7 @@ def test_nothing_goes_on_after_the_answer(make: Callable[..., Storage], monkeypa
 def test_what_is_not_in_cloud_storage_is_refused(storage: Storage, tmp_path: Path, folder: Path, uri: str) -> None:
     """A URI of something else is refused before anything is asked."""
     for action in (
-        lambda: storage.look(uri),
+        lambda: storage.list_names(uri),
         lambda: storage.download(uri, tmp_path / "dest"),
         lambda: storage.upload(scan(folder), uri),
     ):
@@ -1465,7 +1472,7 @@ def python(code: str, *arguments: object, **settings: Any) -> subprocess.Complet
 def test_nothing_of_googles_is_imported_before_a_transfer() -> None:
     """Naming the storage module and making a client import neither google-cloud-storage nor requests."""
     run = python(
-        "import sys; from vertex_registry._storage import Storage; Storage(); "
+        "import sys; from vertex_registry.artifacts import Storage; Storage(); "
         "print([name for name in sys.modules if name.startswith(('google.cloud.storage', 'google.auth', 'requests'))])"
     )
     assert run.stdout == "[]\n"
@@ -1476,7 +1483,7 @@ def test_nothing_of_googles_is_imported_before_a_transfer() -> None:
 def test_a_missing_package_is_said(missing: str, folder: Path, bucket: str) -> None:
     """Without the extra, the error says what to type."""
     run = python(
-        f"import sys; sys.modules[{missing!r}] = None; from vertex_registry._storage import Storage, scan; "
+        f"import sys; sys.modules[{missing!r}] = None; from vertex_registry.artifacts import Storage, scan; "
         "Storage().upload(scan(sys.argv[1]), sys.argv[2])",
         folder,
         f"gs://{bucket}/churn-1",
@@ -1486,7 +1493,7 @@ def test_a_missing_package_is_said(missing: str, folder: Path, bucket: str) -> N
 
 
 UPLOAD = (
-    "import sys; from vertex_registry._storage import Storage, scan; "
+    "import sys; from vertex_registry.artifacts import Storage, scan; "
     "print(Storage().upload(scan(sys.argv[1]), sys.argv[2]))"
 )
 
@@ -1523,7 +1530,7 @@ def test_a_notebook_gets_a_bar(make: Callable[..., Storage], monkeypatch: pytest
 
     for shell, shown in ((ZMQInteractiveShell(), True), (Shell(), True), (None, False), (object(), False)):
         monkeypatch.setitem(sys.modules, "IPython", SimpleNamespace(get_ipython=lambda shell=shell: shell))
-        with make()._bar("Uploading", 1) as advance:  # a caller sees nothing but the drawing
+        with progress_bar("Uploading", 1) as advance:  # a caller sees nothing but the drawing
             assert (getattr(advance, "__name__", "") == "advance") is shown
 
 
