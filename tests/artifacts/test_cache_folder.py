@@ -9,13 +9,14 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import threading
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import google_crc32c
 import pytest
 
-from tests.artifacts.tools import Clock, contents, error, python, write
+from tests.artifacts.tools import Clock, alter, contents, error, python, write
 from vertex_registry.artifacts import scan
 from vertex_registry.errors import RegistryError, UnavailableError
 
@@ -516,3 +517,53 @@ def test_a_disk_that_is_read_only(stored: str, tmp_path: Path) -> None:
     assert named.endswith("Nothing was kept. Name a destination that you can write to.")
     assert "read-only file system" in cached
     assert cached.endswith("or set XDG_CACHE_HOME to a folder of your own.")
+
+
+# --- what is kept -----------------------------------------------------------------------------------------------------
+
+
+def test_the_cache_knows_the_content(
+    make: Callable[..., Storage], proxy: Proxy, stored: str, folder: Path, tmp_path: Path
+) -> None:
+    """Without a destination, what was fetched once is not fetched again, as long as it is what it was."""
+    fetched = make().download(stored)
+    assert contents(fetched) == contents(folder)
+    assert fetched.is_relative_to(tmp_path / "cache")
+
+    proxy.seen.clear()
+    assert make().download(f"{stored}/") == fetched
+    assert not proxy.sent("GET", "alt=media")
+
+    alter(fetched / "model.joblib")
+    assert contents(make().download(stored)) == contents(folder)
+    (fetched / "metadata.json").unlink()
+    assert contents(make().download(stored)) == contents(folder)
+    write(fetched, {"assets/.extra": b"never fetched"})
+    assert contents(make().download(stored)) == contents(folder)
+
+
+def test_the_cache_follows_the_directory(
+    storage: Storage, storage_server: StorageServer, stored: str, bucket: str
+) -> None:
+    """A directory that was changed is fetched anew, and what was fetched before stays."""
+    before = storage.download(stored)
+    storage_server.put(bucket, f"{stored.removeprefix(f'gs://{bucket}/')}/metadata.json", b"[]")
+    after = storage.download(stored)
+
+    assert (before / "metadata.json").read_bytes() == b"{}"
+    assert (after / "metadata.json").read_bytes() == b"[]"
+
+
+@pytest.mark.usefixtures("proxy")
+def test_many_may_fill_the_cache_at_once(make: Callable[..., Storage], stored: str, folder: Path) -> None:
+    """Several processes that fetch the same at once all get the same whole folder."""
+    folders: list[Path] = []
+    threads = [threading.Thread(target=lambda: folders.append(make().download(stored))) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+
+    assert len(folders) == 4
+    assert len(set(folders)) == 1
+    assert contents(folders[0]) == contents(folder)

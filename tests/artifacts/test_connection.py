@@ -16,13 +16,14 @@ import google.oauth2.credentials
 import pytest
 import trustme
 
-from tests.artifacts.tools import Clock, contents, error
+from tests.artifacts.tools import Clock, contents, error, python
 from vertex_registry.artifacts import scan
 from vertex_registry.errors import (
     AuthenticationError,
     InvalidArgumentError,
     PermissionDeniedError,
     RegistryError,
+    UnavailableError,
 )
 
 if TYPE_CHECKING:
@@ -381,3 +382,107 @@ def test_a_fork_has_connections_of_its_own(storage: Storage, proxy: Proxy, store
         assert said.read() == b"own"
     assert storage._cloud.connection() is before
     assert len(proxy.sent("GET", "alt=media")) == 6
+
+
+# --- settings ---------------------------------------------------------------------------------------------------------
+
+
+def test_no_credentials_are_sent_to_an_emulator(
+    make: Callable[..., Storage], proxy: Proxy, bucket: str, folder: Path
+) -> None:
+    """A token never goes to an emulator, which listens in plain text."""
+    credentials = google.oauth2.credentials.Credentials(token="secret")  # type: ignore[no-untyped-call]  # noqa: S106
+    make(credentials=credentials, project="acme").upload(scan(folder), f"gs://{bucket}/churn-1")
+
+    assert proxy.seen
+    assert all("secret" not in str(seen.headers) for seen in proxy.seen)
+
+
+def test_an_emulators_address_needs_no_scheme(
+    storage: Storage, storage_server: StorageServer, bucket: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """``host:port`` is enough, as for every other emulator of Google's."""
+    monkeypatch.setenv("STORAGE_EMULATOR_HOST", storage_server.url.removeprefix("http://"))
+
+    assert storage.list_names(f"gs://{bucket}/nothing") == ()
+
+
+def test_an_emulators_address_may_end_in_a_slash(
+    storage: Storage,
+    storage_server: StorageServer,
+    bucket: str,
+    folder: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A slash at the end, which Google's own libraries take as well, is no part of the address."""
+    monkeypatch.setenv("STORAGE_EMULATOR_HOST", f"{storage_server.url}/")
+
+    assert contents(storage.download(storage.upload(scan(folder), f"gs://{bucket}/churn-1"))) == contents(folder)
+
+
+def test_no_credentials_at_all_are_said(storage: Storage, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Without an emulator and without credentials, the error says what to type."""
+    for variable in ("STORAGE_EMULATOR_HOST", "GOOGLE_APPLICATION_CREDENTIALS", "GOOGLE_CLOUD_PROJECT"):
+        monkeypatch.delenv(variable, raising=False)
+    monkeypatch.setenv("CLOUDSDK_CONFIG", str(tmp_path))
+    monkeypatch.setenv("NO_GCE_CHECK", "true")
+    with pytest.raises(AuthenticationError, match="gcloud auth application-default login"):
+        storage.list_names("gs://some-bucket/churn-1")
+
+
+def test_credentials_that_ran_out_are_said(make: Callable[..., Storage], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Credentials that cannot be refreshed are an error of ours, at once."""
+    monkeypatch.delenv("STORAGE_EMULATOR_HOST", raising=False)
+    expired = google.oauth2.credentials.Credentials(token=None)  # type: ignore[no-untyped-call]  # untyped upstream
+    with pytest.raises(AuthenticationError, match="could not be refreshed"):
+        make(credentials=expired, project="acme").list_names("gs://some-bucket/churn-1")
+
+
+def test_nothing_goes_on_after_the_answer(make: Callable[..., Storage], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Once a call has failed within its budget, no thread of Google's package goes on asking for the bucket."""
+    monkeypatch.setenv("STORAGE_EMULATOR_HOST", "http://127.0.0.1:9")
+    before = set(threading.enumerate())
+    with pytest.raises(UnavailableError):
+        make(retry=Clock().once()).list_names("gs://some-bucket/churn-1")
+    assert set(threading.enumerate()) <= before
+
+
+@pytest.mark.parametrize("uri", ["s3://bucket/dir", "gs:///dir", "./model", "bucket/dir"])
+def test_what_is_not_in_cloud_storage_is_refused(storage: Storage, tmp_path: Path, folder: Path, uri: str) -> None:
+    """A URI of something else is refused before anything is asked."""
+    for action in (
+        lambda: storage.list_names(uri),
+        lambda: storage.download(uri, tmp_path / "dest"),
+        lambda: storage.upload(scan(folder), uri),
+    ):
+        with pytest.raises(InvalidArgumentError, match="is not in Cloud Storage"):
+            action()
+
+
+def test_nothing_of_googles_is_imported_before_a_transfer() -> None:
+    """Naming the storage module and making a client import neither google-cloud-storage nor requests."""
+    run = python(
+        "import sys; from vertex_registry.artifacts import Storage; Storage(); "
+        "print([name for name in sys.modules if name.startswith(('google.cloud.storage', 'google.auth', 'requests'))])"
+    )
+    assert run.stdout == "[]\n"
+
+
+@pytest.mark.parametrize("missing", ["google.cloud.storage", "google_crc32c"])
+@pytest.mark.usefixtures("storage_emulator")
+def test_a_missing_package_is_said(missing: str, folder: Path, bucket: str) -> None:
+    """Without the extra, the error says what to type."""
+    run = python(
+        f"import sys; sys.modules[{missing!r}] = None; from vertex_registry.artifacts import Storage, scan; "
+        "Storage().upload(scan(sys.argv[1]), sys.argv[2])",
+        folder,
+        f"gs://{bucket}/churn-1",
+    )
+    assert run.returncode == 1
+    assert 'pip install "vertex-registry[storage]"' in run.stderr.splitlines()[-1]
+
+
+def test_closing_twice_is_fine(storage: Storage) -> None:
+    """A client that never connected, or is closed already, closes."""
+    storage.close()
+    storage.close()

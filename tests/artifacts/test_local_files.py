@@ -2,6 +2,21 @@
 
 from __future__ import annotations
 
+import os
+from pathlib import PurePosixPath
+from typing import TYPE_CHECKING
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tests.artifacts.tools import python
+from vertex_registry.artifacts import LocalDirectory, _names, digest
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from vertex_registry.artifacts import Storage
+
 import logging
 from pathlib import Path
 
@@ -280,3 +295,158 @@ def test_a_folder_of_litter_is_empty(tmp_path: Path) -> None:
     """A folder with nothing but litter has no files."""
     with pytest.raises(InvalidArgumentError, match="no files"):
         scan(write(tmp_path / "model", {".git/config": b"x", ".DS_Store": b"x"}))
+
+
+# --- what can be uploaded, and its digest -----------------------------------------------------------------------------
+
+
+FILES = st.dictionaries(st.text(min_size=1), st.binary(min_size=32, max_size=32))
+
+
+@given(FILES, FILES)
+def test_the_digest_is_the_contents(one: dict[str, bytes], other: dict[str, bytes]) -> None:
+    """The digest does not depend on the order of the files, and differs when a name or a byte does."""
+    assert digest(one.items()) == digest(reversed(one.items()))
+    assert (digest(one.items()) == digest(other.items())) == (one == other)
+
+
+def test_the_digest_is_the_same_on_every_machine() -> None:
+    """The digest is pinned: another one would send every model again."""
+    assert (
+        digest([("model.joblib", bytes(32)), ("a/größe", bytes(range(32)))])
+        == "32f09b35885014f4f25191a070c0b4c432dfce0f"
+    )
+
+
+@pytest.mark.usefixtures("storage_emulator")
+def test_names_are_normalised(storage: Storage, bucket: str, tmp_path: Path) -> None:
+    """A name that macOS writes in another normal form is the same name."""
+    composed = write(tmp_path / "linux", {"gr\u00f6\u00dfe": b"x"})
+    decomposed = write(tmp_path / "mac", {"gro\u0308\u00dfe": b"x"})
+    assert storage.upload(scan(composed), f"gs://{bucket}/m") == storage.upload(scan(decomposed), f"gs://{bucket}/m")
+
+
+def test_links_are_followed(folder: Path, tmp_path: Path) -> None:
+    """A linked file and a linked folder count as what they link to."""
+    linked = tmp_path / "linked"
+    linked.mkdir()
+    (linked / "model.pkl").symlink_to(folder / "model.joblib")
+    (linked / "assets").symlink_to(folder / "assets")
+
+    local = scan(linked, follow_links=True)
+    assert local.names == ("assets/größe.txt", "model.pkl")
+    assert local.size == 896_000 + 3
+
+
+def fifo(folder: Path) -> Path:
+    os.mkfifo(folder / "pipe")
+    return folder
+
+
+def loop(folder: Path) -> Path:
+    (folder / "loop").symlink_to(folder)
+    return folder
+
+
+def dangling(folder: Path) -> Path:
+    (folder / "gone").symlink_to(folder / "nowhere")
+    return folder
+
+
+def ring(folder: Path) -> Path:
+    (folder / "ring").symlink_to(folder / "ring")
+    return folder
+
+
+def not_text(folder: Path) -> Path:
+    (folder / os.fsdecode(b"\xff")).touch()
+    return folder
+
+
+def two_forms(folder: Path) -> Path:
+    return write(folder, {"gr\u00f6\u00dfe": b"x", "gro\u0308\u00dfe": b"x"})
+
+
+def emptied(folder: Path) -> Path:
+    (folder / "empty" / "empty").mkdir(parents=True)
+    return folder / "empty"
+
+
+@pytest.mark.parametrize(
+    ("spoil", "says"),
+    [
+        (lambda folder: folder / "nowhere", "is not there"),
+        (lambda _: Path("/dev/null"), "neither a file nor a folder"),
+        (emptied, "no files"),
+        (fifo, "not a regular file"),
+        (loop, "link to a folder that it lies in"),
+        (dangling, "No such file"),
+        (not_text, "not text"),
+        (two_forms, "normal form"),
+        (lambda folder: write(folder, {"a\nb": b""}), "no object of the name 'a\\nb'"),
+        (lambda folder: write(folder, {"assets/a\\b": b""}), "could not be fetched again"),
+        (lambda folder: write(folder, {"data:/a": b""}), "could not be fetched again"),
+        (lambda folder: write(folder, {"f:stream": b""}) / "f:stream", "could not be fetched again"),
+        (lambda folder: folder / ("a" * 300), "cannot be read: File name too long"),
+        (lambda _: Path("~nosuchuser/x"), "is no path"),
+        (lambda folder: folder / "a\0b", "is no path"),
+        (ring, "cannot be read: Too many levels"),
+    ],
+    ids=lambda value: getattr(value, "__name__", value).strip("<>"),
+)
+def test_a_folder_that_cannot_be_sent_is_refused(folder: Path, spoil: Callable[[Path], Path], says: str) -> None:
+    """What cannot be sent whole is refused before anything is sent."""
+    with pytest.raises(InvalidArgumentError, match=says.replace("\\", r"\\")):
+        scan(spoil(folder))
+
+
+def test_a_folder_behind_a_locked_one_is_refused(tmp_path: Path) -> None:
+    """A folder that its user may not get to is an error of ours. Root may: another user looks."""
+    tmp_path.chmod(0o700)
+    run = python(
+        "import os, sys\n"
+        "from vertex_registry.artifacts import scan\n"
+        "os.getuid() or os.setuid(65534)\n"
+        "try:\n"
+        "    scan(sys.argv[1])\n"
+        "except Exception as error:\n"
+        "    print(type(error).__name__, error, file=sys.stderr, flush=True)\n"
+        "os._exit(0)  # the other user may write no coverage\n",
+        write(locked := tmp_path / "locked", {"m/model.bst": b""}) / "m",
+        preexec_fn=None if os.getuid() == 0 else lambda: locked.chmod(0),
+    )
+    locked.chmod(0o700)
+
+    assert "InvalidArgumentError" in run.stderr.splitlines()[-1]
+    assert "cannot be read: Permission denied" in run.stderr.splitlines()[-1]
+
+
+@pytest.mark.parametrize(
+    ("name", "windows", "stays"),
+    [
+        *[(name, False, True) for name in ("model.pkl", "a/b", ".hidden", "con", "nul.txt", "a.", "größe", "a b")],
+        *[(name, True, True) for name in ("model.pkl", "a/b", ".hidden", "console", "com.txt", "a/connect.py")],
+        *[
+            (name, True, False)
+            for name in ("con", "NUL", "nul.txt", "a/aux/b", "com1", "LPT9.log", "a.", "a ", "con .x")
+        ],
+        *[
+            (name, on, False)
+            for name in ("C:evil", "f:stream", "a/f:s", "a\\b", "\ud800", "a\0")
+            for on in (True, False)
+        ],
+    ],
+)
+def test_a_name_stays_in_the_folder(name: str, *, windows: bool, stays: bool) -> None:
+    """What parts a path or names a drive, a stream or a device on Windows is told from what names a file."""
+    assert _names.is_safe_name(name, windows=windows) is stays  # no test runs on Windows
+
+
+def test_a_local_directory_knows_its_names(folder: Path) -> None:
+    """What is to be sent can be looked at before anything is read or sent."""
+    local = scan(str(folder))
+
+    assert isinstance(local, LocalDirectory)
+    assert local.names == ("assets/größe.txt", "metadata.json", "model.joblib")
+    assert local.source == str(folder)
+    assert [PurePosixPath(name).name for name in local.names] == [file.path.name for file in local.files]

@@ -15,6 +15,15 @@ if TYPE_CHECKING:
 #: The most bytes of one request in these tests.
 CHUNK: Final = 256 * 1024
 
+#: The size of a file that takes no room on the disk, and a quarter of an hour and more to read.
+HUGE: Final = 2**40
+
+#: Uploads a folder, in a process of its own.
+UPLOAD: Final = (
+    "import sys; from vertex_registry.artifacts import Storage, scan; "
+    "print(Storage().upload(scan(sys.argv[1]), sys.argv[2]))"
+)
+
 
 class Clock:
     """A clock that runs only while somebody sleeps."""
@@ -56,7 +65,14 @@ def error(message: str) -> bytes:
     return json.dumps({"error": {"code": 0, "message": message}}).encode()
 
 
-def python(code: str, *arguments: object, **settings: Any) -> subprocess.CompletedProcess[str]:
+def python(code: str, *arguments: object, timeout: float = 60, **settings: Any) -> subprocess.CompletedProcess[str]:
     """Run code in a process of its own."""
     command = [sys.executable, "-c", code, *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=60, **settings)
+    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=timeout, **settings)
+
+
+def alter(path: Path) -> None:
+    """Change two bytes of a file, and leave its size."""
+    with path.open("r+b") as file:
+        file.seek(path.stat().st_size - 2)
+        file.write(b"[]")
