@@ -6,6 +6,7 @@ import base64
 import contextlib
 import datetime as dt
 import os
+import signal
 import socket
 import ssl
 import threading
@@ -361,7 +362,40 @@ def test_credentials_of_another_cloud_are_said(make: Callable[..., Storage]) -> 
         make(credentials=theirs, project="acme").list_names("gs://bucket/m")
 
 
+@pytest.mark.usefixtures("_no_proxies")
+@pytest.mark.parametrize("content", [None, f'{{"private_key": "{SECRET}", oops', f'{{"private_key": "{SECRET}"}}'])
+def test_a_credentials_file_is_named(
+    storage: Storage, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, content: str | None
+) -> None:
+    """A credentials file that can't be used is named, and its content isn't reachable from the error."""
+    path = tmp_path / "key.json"
+    if content is not None:
+        path.write_text(content, encoding="utf-8")
+    monkeypatch.delenv("STORAGE_EMULATOR_HOST", raising=False)
+    monkeypatch.setenv("GOOGLE_APPLICATION_CREDENTIALS", str(path))
+    with pytest.raises(AuthenticationError, match=r"no usable credentials .*key\.json.*gcloud auth") as caught:
+        storage.list_names("gs://bucket/m")
+
+    chain: list[BaseException | None] = [caught.value]
+    while (last := chain[-1]) is not None:
+        chain.append(last.__cause__ or last.__context__)
+    assert SECRET not in "".join(str(vars(error)) + str(error.args) for error in chain if error is not None)
+
+
 # --- processes --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")  # Python 3.12 warns of threads
+def test_a_fork_waits_for_no_thread_of_its_parents(storage: Storage, stored: str) -> None:
+    """A thread that connects while the process forks doesn't keep the child waiting."""
+    with storage._cloud._lock:
+        child = os.fork()
+        if not child:
+            signal.alarm(20)
+            with contextlib.suppress(BaseException):
+                os._exit(0 if storage.list_names(stored) else 1)
+            os._exit(1)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
 
 
 @pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")  # Python 3.12 warns of threads

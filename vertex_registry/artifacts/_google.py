@@ -15,6 +15,7 @@ import re
 import threading
 import time
 import urllib.parse
+import weakref
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import tenacity
@@ -110,9 +111,14 @@ class CloudStorage:
     def __init__(self, project: str | None, credentials: Any, retry: Retry) -> None:
         self._project = project
         self._credentials = credentials
+        self.retry = retry
+        self.forget()
+        _OPEN.add(self)
+
+    def forget(self) -> None:
+        """Forget the connection, which belongs to another process, and a lock that a thread of it may hold."""
         self._lock = threading.Lock()
         self._connection: Connection | None = None
-        self.retry = retry
 
     def close(self) -> None:
         """Close the connections. It's fine to do so twice."""
@@ -122,9 +128,9 @@ class CloudStorage:
             connection.close()
 
     def connection(self) -> Connection:
-        """Return this process's connection; none is used across a fork."""
+        """Return this process's connection."""
         with self._lock:
-            if self._connection is None or self._connection.process != os.getpid():
+            if self._connection is None:
                 self._connection = Connection(self._project, self._credentials)
             return self._connection
 
@@ -194,13 +200,25 @@ class CloudStorage:
         return _waiting.sleep if stopped is None else stopped.wait
 
 
+#: Whatever may have a connection, so that none is used across a fork.
+_OPEN: Final[weakref.WeakSet[CloudStorage]] = weakref.WeakSet()
+
+
+def _forget_connections() -> None:
+    for storage in list(_OPEN):
+        storage.forget()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forget_connections)
+
+
 class Connection:
     """A connected client of Google's, and what its exceptions mean.
 
     Attributes:
         client: Google's client.
         endpoint: The address that every request is sent to.
-        process: The id of the process that it belongs to.
     """
 
     def __init__(self, project: str | None, credentials: Any) -> None:
@@ -233,6 +251,7 @@ class Connection:
         # Requests reads proxies from the environment; an emulator on this machine can't be reached through one.
         plain = _http.PlainSession(proxies=emulator is None or not _is_loopback(emulator))
         self._plain = plain
+        refusal: RegistryError | None = None
         try:
             if emulator:
                 credentials = google.auth.credentials.AnonymousCredentials()  # type: ignore[no-untyped-call]  # upstream
@@ -247,16 +266,18 @@ class Connection:
                 self._signed.configure_mtls_channel()  # type: ignore[no-untyped-call]  # upstream
             self.client: Any = Client(project=project, credentials=credentials, _http=self._signed, **options)
         except google.auth.exceptions.DefaultCredentialsError as error:
-            raise AuthenticationError(f"There are no usable credentials for Cloud Storage. {_LOG_IN}") from error
+            named = f" {_first_line(error)}" if os.environ.get("GOOGLE_APPLICATION_CREDENTIALS") else ""
+            refusal = AuthenticationError(f"There are no usable credentials for Cloud Storage.{named} {_LOG_IN}")
         except (google.auth.exceptions.GoogleAuthError, OSError, ValueError) as error:
-            raise RegistryError(
+            refusal = RegistryError(
                 f"Google's client of Cloud Storage can't be created: {_first_line(error)} Check the variables that "
                 "begin with GOOGLE_, and the credentials."
-            ) from error
+            )
+        if refusal is not None:
+            raise refusal  # out here, because Google's own errors hold the text of a malformed key
         # As of 3.17 it also asks for the bucket itself, from a thread that outlives every budget and the client.
         self.client._bucket_metadata_cache = None  # noqa: SLF001  # there is no public way for one client
         self.endpoint = str(self.client.api_endpoint)
-        self.process = os.getpid()
 
     def close(self) -> None:
         """Close the connections."""
@@ -469,7 +490,9 @@ def _message_in(body: bytes, status: int) -> str:
 
 
 def _first_line(error: Exception) -> str:
-    return f"{(str(error).strip() or type(error).__name__).splitlines()[0].rstrip('.')}."
+    """Return the first line of what an error says; Google's may have its cause as a second argument."""
+    text = str(error.args[0] if error.args else "").strip() or type(error).__name__
+    return f"{text.splitlines()[0].rstrip('.')}."
 
 
 def _retry_after(answer: Any) -> float:

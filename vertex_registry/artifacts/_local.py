@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import fnmatch
 import hashlib
 import itertools
 import logging
 import os
+import re
 import stat
 import unicodedata
-from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Final
 
@@ -140,9 +141,17 @@ def scan(source: str | os.PathLike[str], *, follow_links: bool = False) -> Local
 def is_ignored(name: str) -> bool:
     """Return whether a path below a folder matches one of the patterns in `IGNORED`."""
     path = name.lower()
-    last = path.rpartition("/")[2]
-    patterns = (pattern.lower() for group in IGNORED.values() for pattern in group)
-    return any(fnmatchcase(path if "/" in pattern else last, pattern) for pattern in patterns)
+    return bool(_IGNORED_NAME.match(path.rpartition("/")[2]) or _IGNORED_PATH.match(path))
+
+
+def _pattern(*, paths: bool) -> re.Pattern[str]:
+    """Return what matches any of the patterns in `IGNORED` that are of paths, or of names."""
+    patterns = (pattern for group in IGNORED.values() for pattern in group if ("/" in pattern) is paths)
+    return re.compile("|".join(fnmatch.translate(pattern.lower()) for pattern in patterns))
+
+
+_IGNORED_NAME: Final = _pattern(paths=False)
+_IGNORED_PATH: Final = _pattern(paths=True)
 
 
 @attrs.define
