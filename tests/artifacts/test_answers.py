@@ -13,6 +13,7 @@ import pytest
 
 from tests.artifacts.tools import CHUNK, Clock, contents
 from vertex_registry.artifacts import MAX_FILES, scan
+from vertex_registry.artifacts._http import MAX_ANSWER
 from vertex_registry.errors import InvalidArgumentError, RegistryError, UnavailableError
 
 if TYPE_CHECKING:
@@ -26,14 +27,19 @@ if TYPE_CHECKING:
 
 
 class Endless:
-    """A storage server that lists one object of five bytes, and answers with bytes that never end.
+    """A storage server that lists one object of five bytes, and answers some requests with bytes that never end.
+
+    Args:
+        which: What the path and query of these requests hold.
+        chunked: Whether the answer is in chunks, or says that it has a terabyte.
+        status: Its status.
 
     Attributes:
-        sent: How many bytes of the object it has sent.
-        requests: How many times the object was requested.
+        sent: How many bytes of these answers it has sent.
+        requests: How many such requests came.
     """
 
-    def __init__(self, *, chunked: bool, status: int) -> None:
+    def __init__(self, which: str, *, chunked: bool, status: int) -> None:
         self.sent = self.requests = 0
         outer = self
 
@@ -44,16 +50,20 @@ class Endless:
                 """Be quiet."""
 
             def do_GET(self) -> None:
-                if "alt=media" in self.path:
+                self.rfile.read(int(self.headers.get("Content-Length", 0)))
+                if which in self.path:
                     return self.answer_for_ever()
                 item = {"name": "m/model.pkl", "size": "5", "generation": "1", "crc32c": "AAAAAA==", "bucket": "b"}
-                body = json.dumps({"items": [item]}).encode()
+                body = json.dumps({"items": [item] if "prefix=m%2F&" in self.path else []}).encode()
                 self.send_response(200)
+                self.send_header("Location", f"http://{self.headers['Host']}/session")
                 self.send_header("Content-Type", "application/json")
                 self.send_header("Content-Length", str(len(body)))
                 self.end_headers()
                 self.wfile.write(body)
                 return None
+
+            do_POST = do_PUT = do_GET  # noqa: N815  # http.server names them
 
             def answer_for_ever(self) -> None:
                 outer.requests += 1
@@ -84,7 +94,7 @@ def test_an_answer_without_an_end_is_not_read(
     make: Callable[..., Storage], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, chunked: bool, status: int
 ) -> None:
     """An object that is listed with five bytes costs no more, whatever its answer holds; nor does an error."""
-    with contextlib.closing(Endless(chunked=chunked, status=status)) as server:
+    with contextlib.closing(Endless("alt=media", chunked=chunked, status=status)) as server:
         monkeypatch.setenv("STORAGE_EMULATOR_HOST", server.url)
         with pytest.raises(RegistryError):
             make(retry=Clock().once()).download("gs://b/m", tmp_path / "dest")
@@ -92,6 +102,29 @@ def test_an_answer_without_an_end_is_not_read(
     assert server.requests == 1
     assert server.sent < 16 * 2**20  # what fits into the buffers of two sockets
     assert not (tmp_path / "dest").exists()
+
+
+@pytest.mark.parametrize("chunked", [True, False])
+@pytest.mark.parametrize("status", [200, 308, 403, 500])
+@pytest.mark.parametrize("which", ["prefix=other", "uploadType=media", "uploadType=resumable", "/session"])
+def test_an_answer_without_an_end_is_not_kept(
+    make: Callable[..., Storage],
+    folder: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    which: str,
+    *,
+    chunked: bool,
+    status: int,
+) -> None:
+    """No answer to a listing or an upload is read without an end, nor is an error."""
+    name = "metadata.json" if "media" in which else "model.joblib"
+    with contextlib.closing(Endless(which, chunked=chunked, status=status)) as server:
+        monkeypatch.setenv("STORAGE_EMULATOR_HOST", server.url)
+        with pytest.raises(RegistryError):
+            make(retry=Clock().once()).upload(scan(folder / name), "gs://b/other")
+
+    assert server.requests == 1
+    assert server.sent < MAX_ANSWER + 16 * 2**20
 
 
 @pytest.mark.parametrize("more", [1, CHUNK])
