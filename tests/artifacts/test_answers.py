@@ -9,6 +9,7 @@ import json
 import threading
 from typing import TYPE_CHECKING, Any
 
+import attrs
 import pytest
 
 from tests.artifacts.tools import CHUNK, Clock, contents
@@ -33,13 +34,16 @@ class Endless:
         which: What the path and query of these requests hold.
         chunked: Whether the answer is in chunks, or says that it has a terabyte.
         status: Its status.
+        tick: What happens between two bytes. Without it, many are sent at once.
 
     Attributes:
         sent: How many bytes of these answers it has sent.
         requests: How many such requests came.
     """
 
-    def __init__(self, which: str, *, chunked: bool, status: int) -> None:
+    def __init__(
+        self, which: str, *, chunked: bool, status: int, tick: Callable[[], object] | None = None, size: int = 5
+    ) -> None:
         self.sent = self.requests = 0
         outer = self
 
@@ -53,7 +57,13 @@ class Endless:
                 self.rfile.read(int(self.headers.get("Content-Length", 0)))
                 if which in self.path:
                     return self.answer_for_ever()
-                item = {"name": "m/model.pkl", "size": "5", "generation": "1", "crc32c": "AAAAAA==", "bucket": "b"}
+                item = {
+                    "name": "m/model.pkl",
+                    "size": str(size),
+                    "generation": "1",
+                    "crc32c": "AAAAAA==",
+                    "bucket": "b",
+                }
                 body = json.dumps({"items": [item] if "prefix=m%2F&" in self.path else []}).encode()
                 self.send_response(200)
                 self.send_header("Location", f"http://{self.headers['Host']}/session")
@@ -71,9 +81,11 @@ class Endless:
                 self.send_response(status)
                 self.send_header(*(("Transfer-Encoding", "chunked") if chunked else ("Content-Length", str(2**40))))
                 self.end_headers()
-                block = bytes(2**16)
+                block = bytes(1 if tick else 2**16)
                 with contextlib.suppress(OSError):
                     while True:
+                        if tick:
+                            tick()
                         self.wfile.write(b"%x\r\n%s\r\n" % (len(block), block) if chunked else block)
                         outer.sent += len(block)
 
@@ -125,6 +137,24 @@ def test_an_answer_without_an_end_is_not_kept(
 
     assert server.requests == 1
     assert server.sent < MAX_ANSWER + 16 * 2**20
+
+
+@pytest.mark.parametrize("which", ["prefix=m", "alt=media"])
+@pytest.mark.parametrize("status", [200, 403])
+def test_an_answer_that_trickles_is_not_waited_for(
+    make: Callable[..., Storage], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, which: str, status: int
+) -> None:
+    """A server that sends a byte now and then keeps nobody: here fifty seconds pass before each."""
+    slow, clock = Clock(), Clock()
+    retry = attrs.evolve(clock.once(), clock=lambda: slow.now + clock.now)
+    endless = Endless(which, chunked=True, status=status, tick=lambda: slow.sleep(50), size=2**30)
+    with contextlib.closing(endless) as server:
+        monkeypatch.setenv("STORAGE_EMULATOR_HOST", server.url)
+        with pytest.raises(RegistryError):
+            make(retry=retry).download("gs://b/m", tmp_path / "dest")
+
+    assert server.requests == 1
+    assert server.sent < 2**20
 
 
 @pytest.mark.parametrize("more", [1, CHUNK])

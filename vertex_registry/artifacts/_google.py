@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import functools
 import ipaddress
 import json
 import os
@@ -131,7 +132,7 @@ class CloudStorage:
         """Return this process's connection."""
         with self._lock:
             if self._connection is None:
-                self._connection = Connection(self._project, self._credentials)
+                self._connection = Connection(self._project, self._credentials, self.retry.clock)
             return self._connection
 
     @property
@@ -221,7 +222,7 @@ class Connection:
         endpoint: The address that every request is sent to.
     """
 
-    def __init__(self, project: str | None, credentials: Any) -> None:
+    def __init__(self, project: str | None, credentials: Any, clock: Callable[[], float]) -> None:
         try:
             import google.auth  # noqa: PLC0415  # the first transfer imports it, and not this module
             import google.auth.credentials  # noqa: PLC0415
@@ -250,19 +251,23 @@ class Connection:
         emulator = emulator_address()
         # Requests reads proxies from the environment; an emulator on this machine can't be reached through one.
         plain = _http.PlainSession(proxies=emulator is None or not _is_loopback(emulator))
+        plain.clock = clock
         self._plain = plain
+        self._read = functools.partial(_http.read, clock=clock)
+        self._min_rate = _http.MIN_RATE
         refusal: RegistryError | None = None
         try:
             if emulator:
                 credentials = google.auth.credentials.AnonymousCredentials()  # type: ignore[no-untyped-call]  # upstream
                 options["client_options"] = {"api_endpoint": emulator}
-                self._signed: requests.Session = plain
+                self._signed: _http.PlainSession | _http.SignedSession = plain
             else:
                 if credentials is None:
                     credentials = google.auth.default(scopes=_SCOPES)[0]
                 credentials = google.auth.credentials.with_scopes_if_required(credentials, _SCOPES)  # type: ignore[no-untyped-call]  # upstream
                 refresh = Request(_http.PlainSession())
                 self._signed = _http.SignedSession(credentials, auth_request=refresh)
+                self._signed.clock = clock
                 self._signed.configure_mtls_channel()  # type: ignore[no-untyped-call]  # upstream
             self.client: Any = Client(project=project, credentials=credentials, _http=self._signed, **options)
         except google.auth.exceptions.DefaultCredentialsError as error:
@@ -321,11 +326,12 @@ class Connection:
             allow_redirects=False,
         ) as answer:
             if answer.status_code not in _CONTENT:
-                body = answer.raw.read(_MAX_ERROR, decode_content=True)
+                body = self._read(answer, _MAX_ERROR, timeout, decode=True)
                 raise FailedRequestError(
                     answer.status_code, _message_in(body, answer.status_code), _retry_after(answer)
                 )
-            data: bytes = answer.raw.read(len(part) + 1, decode_content=False)
+            seconds = timeout + len(part) / self._min_rate
+            data = self._read(answer, len(part) + 1, seconds, decode=False)
             if len(data) != len(part):
                 problem = "ended early" if len(data) < len(part) else "is longer than was requested"
                 raise ConnectionResetError(errno.ECONNRESET, f"the answer {problem}")

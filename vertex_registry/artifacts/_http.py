@@ -6,27 +6,46 @@ Requests itself takes credentials from ``.netrc``, and reads whatever a server s
 from __future__ import annotations
 
 import io
-from typing import Any, Final
+import time
+from typing import TYPE_CHECKING, Any, Final
 
 import requests
 from google.auth.transport.requests import AuthorizedSession
 
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
 #: The most bytes of an answer that isn't read piece by piece; a page of a listing has a few million.
 MAX_ANSWER: Final = 64 * 2**20
-_BLOCK: Final = 2**16
+#: The seconds that such an answer may take, from its first byte to its last.
+MAX_SECONDS: Final = 600.0
+#: The fewest bytes a second that an answer of many may come with, after a minute.
+MIN_RATE: Final = 2**14
+_BLOCK: Final = 2**18
 
 
-def _limit(answer: requests.Response, *_: Any, stream: bool = False, **__: Any) -> None:
-    """Read an answer, if requests is going to, and no further than `MAX_ANSWER`."""
-    if stream:
-        return
-    content = bytearray()
-    while data := answer.raw.read(_BLOCK, decode_content=True):
-        content += data
-        if len(content) > MAX_ANSWER:
+def read(answer: Any, size: int, seconds: float, clock: Callable[[], float], *, decode: bool) -> bytes:
+    """Return what comes of an answer, up to so many bytes.
+
+    Args:
+        answer: The answer, of which nothing was read.
+        size: The most bytes to read.
+        seconds: The most seconds that it may take; requests' own timeout starts over with every byte.
+        clock: What tells the time.
+        decode: Whether to decode what is encoded for the way.
+
+    Raises:
+        TimeoutError: It takes longer.
+    """
+    receive = getattr(answer.raw, "read1", answer.raw.read)  # as much as has come; urllib3 1 waits for all of it
+    start, pieces, left = clock(), [], size
+    while left and (data := receive(min(left, _BLOCK), decode_content=decode)):
+        pieces.append(data)
+        left -= len(data)
+        if clock() - start > seconds:
             answer.raw.close()
-            raise requests.ConnectionError("the answer doesn't end")
-    answer.raw = io.BytesIO(content)
+            raise TimeoutError
+    return b"".join(pieces)
 
 
 def _unchanged(request: Any) -> Any:
@@ -39,7 +58,18 @@ class _Session(requests.Session):
     def __init__(self, *args: Any, **settings: Any) -> None:
         super().__init__(*args, **settings)
         self.auth = _unchanged  # requests looks for credentials only if there's nothing here
-        self.hooks["response"].append(_limit)
+        self.hooks["response"].append(self._limit)
+        self.clock: Callable[[], float] = time.monotonic
+
+    def _limit(self, answer: requests.Response, *_: Any, stream: bool = False, **__: Any) -> None:
+        """Read an answer, if requests is going to, and no further than `MAX_ANSWER`."""
+        if stream:
+            return
+        content = read(answer, MAX_ANSWER + 1, MAX_SECONDS, self.clock, decode=True)
+        if len(content) > MAX_ANSWER:
+            answer.raw.close()
+            raise requests.ConnectionError("the answer doesn't end")
+        answer.raw = io.BytesIO(content)
 
     def rebuild_auth(self, prepared_request: Any, response: Any) -> None:
         """Remove credentials that aren't for the host of a redirection, and add none."""
