@@ -28,7 +28,7 @@ from google.auth.credentials import AnonymousCredentials
 from google.cloud.storage import Client, transfer_manager
 
 from tests.storage.server import running
-from vertex_registry._storage import Storage, scan
+from vertex_registry.artifacts import Storage, scan
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping

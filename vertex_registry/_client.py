@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal, Self, TypeVar
 
 import attrs
 
-from vertex_registry import _endpoint, _history, _labels, _loading, _names, _process, _serving, _stages
+from vertex_registry import _endpoint, _history, _labels, _loading, _names, _process, _servable, _serving, _stages
 from vertex_registry._records import ModelVersion, Retry, Rollback, ServingContainer
 from vertex_registry._stages import Stage
 from vertex_registry._version import __version__
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from pathlib import Path
     from types import TracebackType
 
-    from vertex_registry import _credentials, _deletion, _promotion, _registration, _resources, _rpc, _storage
+    from vertex_registry import _credentials, _deletion, _promotion, _registration, _resources, _rpc, artifacts
     from vertex_registry._records import Pruned, RegisteredModel, StageHistory, VersionDiff
 else:
 
@@ -53,7 +53,7 @@ else:
     _registration = _Later("vertex_registry._registration")
     _resources = _Later("vertex_registry._resources")
     _rpc = _Later("vertex_registry._rpc")
-    _storage = _Later("vertex_registry._storage")
+    artifacts = _Later("vertex_registry.artifacts")
 
 _T = TypeVar("_T")
 
@@ -70,8 +70,8 @@ _RETRY: Final = Retry()
 # A project is named by its id, which a domain may stand before, or by its number.
 _PROJECTS: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9:._-]*", re.ASCII)
 
-#: The seconds that a look into a bucket may take which nobody has asked for.
-_GLANCE: Final = 5.0
+#: The seconds that a pre-flight check may take which the caller didn't ask for.
+_PROBE_TIMEOUT: Final = 5.0
 
 
 def _now() -> dt.datetime:
@@ -233,6 +233,7 @@ class RegistryClient:
         staging_bucket: str | None = None,
         check_source: bool | None = None,
         request_id: str | None = None,
+        follow_links: bool = False,
     ) -> ModelVersion:
         """Upload an artifact as the next version of the model of that name, and give the version.
 
@@ -268,6 +269,8 @@ class RegistryClient:
             request_id: The caller's own id of this registration. Registering with it again, today or tomorrow, from
                 this process or another, gives the version that it made, and finishes it where it was cut off. Several
                 calls with one id make one version, also at once: the lowest stays, and the others are removed.
+            follow_links: Upload what links lead to even if it's outside the folder. Defaults to refusing such links,
+                except those of a Hugging Face cache.
 
         Raises:
             InvalidArgumentError: An argument cannot be right, or the image cannot serve the source; nothing was sent.
@@ -295,7 +298,7 @@ class RegistryClient:
         chosen = _stages.check_stage(stage)
         _stages.check_exclusive(chosen, archive_existing=archive_existing)
         staging = self._staging(staging_bucket)
-        local = _local(source, staging)
+        local = _local(source, staging, follow_links=follow_links)
         registration = _registration.Registration(
             name=name,
             source=_names.check_source(_text_of(source)) if local is None else local.source,
@@ -346,6 +349,7 @@ class RegistryClient:
         name: str,
         staging_bucket: str | None = None,
         container: ServingContainer | str | None = None,
+        follow_links: bool = False,
     ) -> str:
         """The ``gs://`` directory that a folder on this machine was uploaded to: what `register_version` does first.
 
@@ -356,6 +360,7 @@ class RegistryClient:
             name: The name of the model that it is for.
             staging_bucket: Where to: ``gs://bucket``, or a directory in it. Else the client's.
             container: What is going to serve it, as in `register_version`.
+            follow_links: Upload what links lead to even if it's outside the folder, as in `register_version`.
 
         Raises:
             InvalidArgumentError: There is no such folder, no staging bucket, or the image could not serve it.
@@ -367,7 +372,7 @@ class RegistryClient:
         self._check_model(name)
         _names.check_new_name(name)
         staging = self._staging(staging_bucket)
-        if (local := _local(source, staging)) is None:
+        if (local := _local(source, staging, follow_links=follow_links)) is None:
             _names.check_source(_text_of(source))
             raise InvalidArgumentError(f"{source!r} is in Cloud Storage already.")
         return self._send(local, name, staging, self._container(container, local, gpu=False).image)
@@ -388,7 +393,12 @@ class RegistryClient:
             UnavailableError: There was no usable answer within the time budget.
         """
         self._check_open()
-        if isinstance(uri, str) and uri and "://" not in uri and _names.meant_uri(uri) is None:
+        if (
+            isinstance(uri, str)
+            and uri
+            and ("://" not in uri or uri.lower().startswith("file://"))
+            and _names.meant_uri(uri) is None
+        ):
             raise InvalidArgumentError(f"{uri!r} is not in Cloud Storage: 'gs://bucket/directory' is.")
         return self._files.download(_names.check_source(uri), destination)
 
@@ -408,11 +418,12 @@ class RegistryClient:
             version: The number of the version, an alias, or a `ModelVersion`. Defaults to the default version.
             version_name: The name that the version was registered with, instead of ``version``.
             stage: The stage the version is in, instead of ``version``.
-            trusted: Whether whoever wrote the artifact may run code here: pickle, joblib, torch, SavedModel and
-                .keras files can when they are read, and are refused without it.
+            trusted: Whether you trust everybody who can write to the artifact: pickle, joblib, torch, SavedModel and
+                .keras files run their writer's code when they're loaded, and a crafted XGBoost file can crash the
+                process. Nothing is loaded without it.
 
         Raises:
-            InvalidArgumentError: The format runs code, and ``trusted`` was not said.
+            InvalidArgumentError: ``trusted`` isn't True.
             NotFoundError: There is no such version, or no model in its artifact.
             RegistryError: The library that reads it is missing, or cannot.
         """
@@ -1049,17 +1060,17 @@ class RegistryClient:
     # --- artifacts, and what serves them ------------------------------------------------------------------------------
 
     @property
-    def _files(self) -> _storage.Storage:
+    def _files(self) -> artifacts.Storage:
         return self._opened.get()
 
-    def _open_storage(self) -> _storage.Storage:
+    def _open_storage(self) -> artifacts.Storage:
         self._check_open()
-        return _storage.Storage(project=self._project, credentials=self._storage_credentials(), retry=self._retry)
+        return artifacts.Storage(project=self._project, credentials=self._storage_credentials(), retry=self._retry)
 
     def _staging(self, staging_bucket: str | None) -> str | None:
         return self._staging_bucket if staging_bucket is None else _names.check_staging_bucket(staging_bucket)
 
-    def _send(self, local: _storage.LocalDirectory, name: str, staging: str | None, image: str) -> str:
+    def _send(self, local: artifacts.LocalDirectory, name: str, staging: str | None, image: str) -> str:
         _serving.check_directory(local.names, image, where=local.source)
         given = _names.parse_model_name(name)
         return self._files.upload(local, f"{staging}/{given.model_id if given else _names.model_id(name)}")
@@ -1076,10 +1087,10 @@ class RegistryClient:
         """Look into the source where that was asked for, or is possible: would Vertex find a model there?"""
         if asked is False or not (asked or _serving.files_of(image)):
             return
-        if asked is None and self._endpoint.emulated and not os.environ.get(_storage.EMULATOR):
+        if asked is None and self._endpoint.emulated and not os.environ.get(artifacts.EMULATOR):
             return
         try:
-            names = self._files.look(source) if asked else self._glance(source)
+            names = self._files.list_names(source) if asked else self._probe_source(source)
         except NotFoundError:
             raise
         except RegistryError as error:
@@ -1091,12 +1102,12 @@ class RegistryClient:
             raise InvalidArgumentError(f"There is nothing in {source}. Upload the model there first.", resource=source)
         _serving.check_directory(names, image, where=source)
 
-    def _glance(self, source: str) -> tuple[str, ...]:
-        """What is in a directory, if that can be had within a moment; nobody has asked for it."""
-        retry = attrs.evolve(self._retry, calls=min(self._retry.calls, _GLANCE))
-        files = _storage.Storage(project=self._project, credentials=self._storage_credentials(), retry=retry)
+    def _probe_source(self, source: str) -> tuple[str, ...]:
+        """Return what is in a directory, if that takes no longer than a moment; the caller didn't ask for it."""
+        retry = attrs.evolve(self._retry, calls=min(self._retry.calls, _PROBE_TIMEOUT))
+        files = artifacts.Storage(project=self._project, credentials=self._storage_credentials(), retry=retry)
         with contextlib.closing(files):
-            return files.look(source)
+            return files.list_names(source)
 
     def _storage_credentials(self) -> Any:
         """What Cloud Storage is asked with; where none were given the default ones are found there."""
@@ -1104,7 +1115,7 @@ class RegistryClient:
         return None if given is None else _credentials.load(given)[0]
 
     def _container(
-        self, container: ServingContainer | str | None, local: _storage.LocalDirectory | None, *, gpu: bool
+        self, container: ServingContainer | str | None, local: artifacts.LocalDirectory | None, *, gpu: bool
     ) -> ServingContainer:
         today = self._now().date()
         if not isinstance(container, (ServingContainer, str, type(None))):
@@ -1127,10 +1138,11 @@ class RegistryClient:
             _warn(f"{container.image} is not served by Google since {end}. Name a newer image with container=.")
         return container
 
-    def _image_for(self, local: _storage.LocalDirectory | None, today: dt.date) -> tuple[str, str | None]:
+    def _image_for(self, local: artifacts.LocalDirectory | None, today: dt.date) -> tuple[str, str | None]:
         """The image of the scikit-learn that wrote the model, or the newest one, and what to say of that."""
         newest = _serving.default_image(self._location)
-        written_by = None if local is None else _storage.written_by(local)
+        paths = {} if local is None else {file.name: file.path for file in local.files}
+        written_by = _servable.sklearn_version(paths)
         if written_by is None:
             return newest, None
         if (image := _serving.image_for_sklearn(written_by, self._location, today=today)) is not None:
@@ -1164,13 +1176,16 @@ def _user_agent(first: str | None) -> str:
     return " ".join(filter(None, [first, f"vertex-registry/{__version__}"]))
 
 
-def _local(source: str | os.PathLike[str], staging: str | None) -> _storage.LocalDirectory | None:
-    """The folder that is to be uploaded, or None where the source is in Cloud Storage, or cannot be uploaded."""
+def _local(
+    source: str | os.PathLike[str], staging: str | None, *, follow_links: bool
+) -> artifacts.LocalDirectory | None:
+    """Return the folder to upload, or None if the source is in Cloud Storage or can't be uploaded."""
     if isinstance(source, str) and _names.meant_uri(source) is not None and not os.path.exists(source):  # noqa: PTH110
         return None  # `check_source` says how to write it
-    if isinstance(source, os.PathLike) or (isinstance(source, str) and source and "://" not in source):
-        return None if staging is None else _storage.scan(source)
-    return None
+    if staging is None or not source or not isinstance(source, (str, os.PathLike)):
+        return None
+    path = _names.file_path(source) if isinstance(source, str) else source
+    return None if isinstance(path, str) and "://" in path else artifacts.scan(path, follow_links=follow_links)
 
 
 def _number_of(name: str, version: str | int | ModelVersion) -> str | int:

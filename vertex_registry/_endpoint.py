@@ -21,7 +21,7 @@ from vertex_registry.errors import InvalidArgumentError
 EMULATOR: Final = "VERTEX_AI_EMULATOR_HOST"
 UNIVERSE: Final = "GOOGLE_CLOUD_UNIVERSE_DOMAIN"
 
-# us-central1, europe-west12, northamerica-northeast1. Elsewhere than on googleapis.com a prefix comes first, such as u-.
+# us-central1, europe-west12, northamerica-northeast1. Other clouds than googleapis.com put a prefix first, such as u-.
 _REGIONS: Final = re.compile(r"(?:[a-z]+-)+[a-z]+[1-9][0-9]?", re.ASCII)
 _ZONES: Final = re.compile(rf"({_REGIONS.pattern})-[a-z]", re.ASCII)
 _LOCATIONS: Final = "https://cloud.google.com/vertex-ai/docs/general/locations"

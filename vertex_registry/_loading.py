@@ -1,16 +1,8 @@
-"""From an artifact's directory to the model object that was saved in it.
+"""Load a model object from an artifact's folder. Nothing is loaded unless the caller trusts its writer.
 
-A directory is recognised by a file's name: those that Vertex's prebuilt images load, and those that ZenML and the
-frameworks themselves write. ``FORMATS`` lists them; the first that is there is the model.
-
-A pickle is a program that Python runs to rebuild an object, and whoever can write the file decides what it does: open a
-shell, send your keys away. joblib and torch files are pickles too. They are loaded only for a caller who says that the
-writer is trusted. So are the two of TensorFlow's. To read a SavedModel runs the initialisers in it, operations that can
-read and write files. A `.keras` file names the classes that it is made of; Keras is told to refuse what is written in
-Python (`safe_mode`), but its user decides which version of Keras that is, and older ones had ways round it
-(CVE-2025-1550 and others). XGBoost's own formats describe trees and weights, and run nothing of the writer's.
-
-No framework is a dependency: the one that reads the file has to be installed by whoever wants the object.
+The first entry of ``FORMATS`` with a file in the folder decides. Most formats run code of the writer's choice when they
+are loaded. XGBoost's don't, but XGBoost 3.2 checks neither depth nor indexes: a crafted file crashes the process.
+No framework is a dependency: install the one that loads the file.
 """
 
 from __future__ import annotations
@@ -32,13 +24,13 @@ if TYPE_CHECKING:
 
 @attrs.frozen
 class Format:
-    """A way in which a model is kept in a directory.
+    """A way to save a model to a folder.
 
     Attributes:
         file: The name of its file, or a pattern of it.
-        library: The module that reads it; Python's own is "pickle".
-        runs_code: Whether reading it runs whatever its writer put in.
-        read: What gives the object, from the module and the path of the file.
+        library: The module that loads it; Python's own is "pickle".
+        runs_code: Whether loading it runs code of the writer's choice. If not, a crafted file can crash the process.
+        read: The function that returns the object, from the module and the path of the file.
     """
 
     file: str
@@ -109,22 +101,27 @@ def find(names: list[str], where: str) -> tuple[Format, str]:
 
 
 def load(folder: Path, *, trusted: bool, where: str) -> Any:
-    """The model object that was saved in a folder.
+    """Load the model object from a folder.
 
     Args:
-        folder: The artifact's directory, on this machine.
-        trusted: Whether the caller trusts whoever wrote it, with everything on this machine.
+        folder: The artifact's folder on this machine.
+        trusted: Whether the caller trusts its writer with everything on this machine.
         where: Where the folder came from, for messages.
 
     Raises:
-        NotFoundError: None of the files is a model's that can be read here.
-        InvalidArgumentError: Reading it would run what its writer put in, and the caller did not say ``trusted=True``.
-        RegistryError: The library that reads it is not installed, or cannot read it.
+        NotFoundError: None of the files is a model that can be loaded.
+        InvalidArgumentError: ``trusted`` isn't True.
+        RegistryError: The library that loads it isn't installed, or can't load it.
     """
     form, name = find([path.name for path in folder.iterdir() if path.is_file()], where)
-    if form.runs_code and not trusted:
+    if trusted is not True:
+        danger = (
+            "runs whatever code the writer of the file put in it"
+            if form.runs_code
+            else "doesn't check the file, and a crafted one crashes this process"
+        )
         raise InvalidArgumentError(
-            f"{name} in {where} was not loaded: {form.library} runs whatever code the writer of the file put in it. "
+            f"{name} in {where} was not loaded: {form.library} {danger}. "
             "Pass trusted=True if you trust everybody who can write there."
         )
     try:

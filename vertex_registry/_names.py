@@ -16,10 +16,11 @@ from __future__ import annotations
 import base64
 import difflib
 import hashlib
+import os
 import re
 import unicodedata
+import urllib.parse
 from typing import TYPE_CHECKING, Final
-from urllib.parse import unquote
 
 import attrs
 
@@ -368,8 +369,11 @@ def check_source(source: str) -> str:  # noqa: C901  # the mistakes stand side b
     if not source:
         raise InvalidArgumentError("The source is empty. Give the artifact's directory: 'gs://bucket/directory'.")
     scheme, separator, rest = source.partition("://")
-    if scheme == "file" and separator:
-        raise InvalidArgumentError(f"{source!r} is a folder on this machine. Give its path, without 'file://'.")
+    if scheme.lower() == "file" and separator:
+        raise InvalidArgumentError(
+            f"{source!r} is a folder on this machine, and Vertex reads artifacts from Cloud Storage only. Give "
+            "staging_bucket='gs://bucket' to upload it, or copy it there and give 'gs://bucket/directory'."
+        )
     if (meant := meant_uri(source)) is not None:
         raise InvalidArgumentError(f"The source isn't in the form that Vertex reads. Give {meant!r}.")
     if not separator:
@@ -398,6 +402,22 @@ def check_source(source: str) -> str:  # noqa: C901  # the mistakes stand side b
             f"{source[: len(source) - len(last)].rstrip('/')!r}."
         )
     return source
+
+
+def file_path(source: str) -> str:
+    """Return the path that a ``file://`` URL names, or the source as it is if it isn't one.
+
+    >>> file_path("file:///models/churn%201")
+    '/models/churn 1'
+    """
+    scheme, separator, rest = source.partition("://")
+    if not separator or scheme.lower() != "file":
+        return source
+    host, slash, path = rest.partition("/")
+    if host not in {"", "localhost"} or not slash:
+        raise InvalidArgumentError(f"{source!r} isn't a folder on this machine. Write file:///path with three slashes.")
+    drive = os.name == "nt" and path[1:2] == ":"
+    return urllib.parse.unquote(path if drive else f"/{path}")
 
 
 def check_staging_bucket(staging: str) -> str:
@@ -431,7 +451,7 @@ def meant_uri(source: str) -> str | None:
     bucket = match["host"] or match["bucket"] or match["mounted"]
     path = match["path"] or ""
     if text.lower().startswith("http"):
-        path = unquote(re.split(r"[?#;]", path)[0])
+        path = urllib.parse.unquote(re.split(r"[?#;]", path)[0])
         path = path.removeprefix("/o") if match["api"] and (path == "/o" or path.startswith("/o/")) else path
     path = path.strip("/")
     return f"gs://{bucket}/{path}" if path else f"gs://{bucket}"

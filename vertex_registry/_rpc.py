@@ -480,9 +480,15 @@ class Connection:
 
     def _in_a_thread(self, work: Callable[[], Any], seconds: float = math.inf) -> Any:
         """Return the result of some work. Closing the connection ends the wait for it, and so does the time limit."""
+
+        def work_outside_fork() -> Any:
+            # Looking up an address takes locks of the C library, which would stay locked in a forked child.
+            with _process.outside_fork():
+                return work()
+
         outcomes: SimpleQueue[Callable[[], Any]] = SimpleQueue()
         with self._waking(outcomes):
-            _waiting.begin(work, outcomes, "vertex-registry-rest")
+            _waiting.begin(work_outside_fork, outcomes, "vertex-registry-rest")
             outcome = _waiting.get(outcomes, seconds)
         return outcome()
 
@@ -721,7 +727,9 @@ def _of_proxy(error: requests.exceptions.ProxyError, endpoint: Endpoint) -> _Cal
 _PROXY: Final = "Check HTTPS_PROXY, or add the host to NO_PROXY."
 
 
-def _of_requests(error: requests.RequestException, endpoint: Endpoint) -> _CallError:
+def _of_requests(  # noqa: PLR0911  # the faults stand side by side
+    error: requests.RequestException, endpoint: Endpoint
+) -> _CallError:
     """Say what went wrong on the way, and whether something else than HTTP answered."""
     if isinstance(error, requests.exceptions.ProxyError):
         return _of_proxy(error, endpoint)
@@ -739,7 +747,7 @@ def _of_requests(error: requests.RequestException, endpoint: Endpoint) -> _CallE
     return _CallError("UNAVAILABLE", reason(error))
 
 
-def _of_channel(message: str) -> _CallError | None:
+def _of_channel(message: str) -> _CallError | None:  # noqa: PLR0911  # likewise
     """Return what gRPC's own words mean, if they aren't Vertex's: the connection never came about."""
     low = message.lower()
     if "certificate_verify_failed" in low:

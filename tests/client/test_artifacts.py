@@ -132,7 +132,7 @@ def test_a_bucket_named_for_once(connect: Callable[..., RegistryClient], bucket:
         (None, "or a path, not NoneType"),
         (b"model", "not bytes"),
         ("", "The source is empty"),
-        ("file:///tmp/model", "without 'file://'"),
+        ("s3://models/churn", "is not in Cloud Storage"),
     ],
 )
 def test_a_source_that_is_none_is_refused(registry: RegistryClient, source: Any, says: str) -> None:
@@ -146,12 +146,54 @@ def test_a_source_that_is_none_is_refused(registry: RegistryClient, source: Any,
             action()
 
 
-def test_what_is_on_this_machine_is_not_downloaded(registry: RegistryClient, tmp_path: Path) -> None:
+@pytest.mark.parametrize("uri", ["model", "file:///tmp/model"])
+def test_what_is_on_this_machine_is_not_downloaded(registry: RegistryClient, tmp_path: Path, uri: str) -> None:
     """Who downloads a folder of this machine is not told to upload it."""
-    with pytest.raises(InvalidArgumentError, match="'model' is not in Cloud Storage") as caught:
-        registry.download("model", tmp_path / "dest")
+    with pytest.raises(InvalidArgumentError, match=f"'{uri}' is not in Cloud Storage") as caught:
+        registry.download(uri, tmp_path / "dest")
 
     assert "staging_bucket" not in str(caught.value)
+
+
+@pytest.mark.parametrize("host", ["", "localhost"])
+def test_a_folder_may_be_a_url(registry: RegistryClient, model: Path, host: str) -> None:
+    """A ``file://`` URL with a staging bucket is the folder that it names, escapes and all."""
+    folder = model.rename(model.with_name("größe #1 50%"))
+    url = folder.as_uri().replace("file://", f"file://{host}")
+
+    assert registry.upload(url, name="churn", container=OWN) == registry.upload(folder, name="churn", container=OWN)
+    version = registry.register_version("churn", url, container=OWN)
+    assert version.artifact_uri == registry.upload(folder, name="churn", container=OWN)
+
+
+@pytest.mark.parametrize("url", ["file://elsewhere/model", "file://model"])
+def test_a_url_of_another_machine_is_refused(registry: RegistryClient, url: str) -> None:
+    """A ``file://`` URL with a host, or with two slashes only, is refused with the form that works."""
+    with pytest.raises(InvalidArgumentError, match="three slashes"):
+        registry.upload(url, name="churn")
+
+
+def test_a_url_of_a_folder_needs_a_staging_bucket(connect: Callable[..., RegistryClient], model: Path) -> None:
+    """Without a staging bucket the error for a ``file://`` URL names it."""
+    registry = connect(staging_bucket=None)
+    with pytest.raises(InvalidArgumentError, match="staging_bucket="):
+        registry.register_version("churn", model.as_uri(), container=OWN)
+
+
+def test_links_out_of_a_folder_are_an_opt_in(registry: RegistryClient, model: Path, tmp_path: Path) -> None:
+    """A link that leads out of the folder is refused unless the caller passes follow_links=True."""
+    (tmp_path / "secret.txt").write_text("secret")
+    (model / "vocab.txt").symlink_to(tmp_path / "secret.txt")
+    for action in (
+        lambda: registry.register_version("churn", model, container=OWN),
+        lambda: registry.upload(model, name="churn", container=OWN),
+    ):
+        with pytest.raises(InvalidArgumentError, match=r"vocab\.txt' is a link .* follow_links=True"):
+            action()
+
+    version = registry.register_version("churn", model, container=OWN, follow_links=True)
+    assert registry.upload(model, name="churn", container=OWN, follow_links=True) == version.artifact_uri
+    assert (registry.download_version("churn", 1, tmp_path / "down") / "vocab.txt").read_text() == "secret"
 
 
 @pytest.mark.parametrize("written", ["/", "//", "/ours", "/ours/", "/ours/of today//"])

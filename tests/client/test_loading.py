@@ -10,6 +10,8 @@ import importlib
 import os
 import pickle
 import re
+import subprocess
+import sys
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -58,22 +60,44 @@ def test_scikit_learn(tmp_path: Path, line: Any, name: str) -> None:
     assert load(tmp_path, trusted=True, where=WHERE).predict([[3.0]])[0] == pytest.approx(7.0)
 
 
-@pytest.mark.parametrize("form", [form for form in FORMATS if form.runs_code], ids=lambda form: form.file)
-def test_nothing_is_run_for_those_who_do_not_trust(tmp_path: Path, form: Any) -> None:
-    """A format that runs code is not read at all without ``trusted=True``, and the message says why."""
+@pytest.mark.parametrize("form", FORMATS, ids=lambda form: form.file)
+@pytest.mark.parametrize("trusted", [False, None, 0, "yes"])
+def test_nothing_is_loaded_without_trust(tmp_path: Path, form: Any, trusted: Any) -> None:
+    """No format is loaded without ``trusted=True``, and the message says why."""
     touched = tmp_path / "touched"
     (tmp_path / form.file).write_bytes(pickle.dumps(Intruder(touched)))
+    danger = "runs whatever code" if form.runs_code else "crashes this process"
 
     with pytest.raises(
-        InvalidArgumentError, match=f"{re.escape(form.file)} in {WHERE} was not loaded: .* trusted=True"
+        InvalidArgumentError, match=f"{re.escape(form.file)} in {WHERE} was not loaded: .* {danger}.* trusted=True"
     ):
-        load(tmp_path, trusted=False, where=WHERE)
+        load(tmp_path, trusted=trusted, where=WHERE)
     assert not touched.exists()
 
 
-def test_only_trees_need_no_trust() -> None:
-    """XGBoost's formats alone run nothing of the writer's when they are read."""
+def test_only_trees_run_no_code() -> None:
+    """XGBoost's formats are the only ones that run no code of the writer's."""
     assert {form.library for form in FORMATS if not form.runs_code} == {"xgboost"}
+
+
+CRAFTED = """
+import sys
+from pathlib import Path
+from vertex_registry._loading import load
+try:
+    load(Path(sys.argv[1]), trusted=False, where="gs://models/line/1")
+except Exception as error:
+    print(type(error).__name__, error)
+"""
+
+
+def test_a_crafted_booster_needs_trust(tmp_path: Path) -> None:
+    """A booster nested so deep that XGBoost crashes with it isn't read without trust."""
+    library("xgboost")
+    (tmp_path / "model.json").write_bytes(b'{"a":' + b"[" * 5_000_000)
+    run = subprocess.run([sys.executable, "-c", CRAFTED, tmp_path], capture_output=True, text=True, check=False)
+
+    assert run.stdout.startswith("InvalidArgumentError model.json in gs://models/line/1 was not loaded"), run
 
 
 def test_what_is_trusted_is_run(tmp_path: Path) -> None:
@@ -109,7 +133,7 @@ def test_what_a_library_says_is_one_line(tmp_path: Path) -> None:
     (tmp_path / "model.bst").write_bytes(b"no booster")
 
     with pytest.raises(RegistryError, match=r"xgboost could not load model\.bst") as refused:
-        load(tmp_path, trusted=False, where=WHERE)
+        load(tmp_path, trusted=True, where=WHERE)
     assert "\n" not in str(refused.value)
 
 
@@ -119,12 +143,12 @@ def test_a_library_that_is_not_here(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     (tmp_path / "model.bst").write_bytes(b"")
 
     with pytest.raises(RegistryError, match="read by xgboost, which is not installed: pip install xgboost"):
-        load(tmp_path, trusted=False, where=WHERE)
+        load(tmp_path, trusted=True, where=WHERE)
 
 
 @pytest.mark.parametrize("name", ["model.bst", "model.json", "model.ubj"])
 def test_xgboost(tmp_path: Path, name: str) -> None:
-    """A booster comes back from each of XGBoost's own files, and nobody has to be trusted."""
+    """A booster comes back from each of XGBoost's own files."""
     xgboost = library("xgboost")
     numpy = library("numpy")
     features = numpy.array([[0.0], [1.0], [2.0], [3.0]])
@@ -134,7 +158,7 @@ def test_xgboost(tmp_path: Path, name: str) -> None:
     booster.save_model(tmp_path / f"saved.{suffix}")
     (tmp_path / f"saved.{suffix}").rename(tmp_path / name)
 
-    loaded = load(tmp_path, trusted=False, where=WHERE)
+    loaded = load(tmp_path, trusted=True, where=WHERE)
     assert numpy.array_equal(loaded.predict(data), booster.predict(data))
 
 

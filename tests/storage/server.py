@@ -47,9 +47,10 @@ class StorageServer:
         """Make an empty bucket."""
         self.call("POST", "/storage/v1/b?project=test", json.dumps({"name": name}).encode())
 
-    def put(self, bucket: str, name: str, data: bytes) -> None:
-        """Store an object as somebody else would."""
-        query = urllib.parse.urlencode({"uploadType": "media", "name": name})
+    def put(self, bucket: str, name: str, data: bytes, encoding: str = "") -> None:
+        """Store an object as somebody else would, with a ``Content-Encoding`` if one is given."""
+        encoded = {"contentEncoding": encoding} if encoding else {}
+        query = urllib.parse.urlencode({"uploadType": "media", "name": name} | encoded)
         self.call("POST", f"/upload/storage/v1/b/{bucket}/o?{query}", data, {"Content-Type": "application/x"})
 
     def get(self, bucket: str, name: str) -> bytes:
@@ -143,6 +144,7 @@ class Fault:
             of the answer's body.
         alter: What becomes of the server's answer, or of the request's body with ``alter_request``.
         alter_request: What becomes of the body that is sent to the server.
+        alter_headers: What becomes of the headers of the server's answer.
         first: What happens before anything else.
         after: How many such requests go well before.
     """
@@ -155,6 +157,7 @@ class Fault:
     cut: str = ""
     alter: Callable[[bytes], bytes] | None = None
     alter_request: Callable[[bytes], bytes] | None = None
+    alter_headers: Callable[[dict[str, str]], dict[str, str]] | None = None
     first: Callable[[], object] | None = None
     after: int = 0
 
@@ -248,6 +251,8 @@ def _handler(proxy: Proxy, server: StorageServer) -> type[http.server.BaseHTTPRe
             passed = {name: value for name, value in answer.getheaders() if name.lower() not in _HOP}
             if "Location" in passed:
                 passed["Location"] = passed["Location"].replace(server.url, proxy.url)
+            if fault and fault.alter_headers:
+                passed = fault.alter_headers(passed)
             if fault and fault.cut == "middle":
                 self._answer(answer.status, passed, content[: len(content) // 2], declared=len(content))
                 return self._break_off()

@@ -1,0 +1,57 @@
+"""Clients of a real storage server that never really sleep, and a folder to send."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from tests.artifacts.tools import CHUNK, Clock, write
+from vertex_registry.artifacts import Storage, scan
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+    from tests.storage.server import Proxy
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def make(clock: Clock, tmp_path: Path) -> Iterator[Callable[..., Storage]]:
+    """Create clients that keep their cache to the test; a second client acts as another process."""
+    made: list[Storage] = []
+
+    def storage(**settings: Any) -> Storage:
+        made.append(Storage(**{"retry": clock.retry(), "cache": tmp_path / "cache", "chunk": CHUNK, **settings}))
+        return made[-1]
+
+    yield storage
+    for one in made:
+        one.close()
+
+
+@pytest.fixture
+def storage(make: Callable[..., Storage]) -> Storage:
+    return make()
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A model of three files; the largest takes four chunks."""
+    return write(
+        tmp_path / "model",
+        {"model.joblib": bytes(range(256)) * 3_500, "metadata.json": b"{}", "assets/größe.txt": b"1 m"},
+    )
+
+
+@pytest.fixture
+def stored(proxy: Proxy, make: Callable[..., Storage], bucket: str, folder: Path) -> str:
+    """The URI of the model in Cloud Storage."""
+    uri = make().upload(scan(folder), f"gs://{bucket}/churn-1")
+    proxy.seen.clear()
+    return uri

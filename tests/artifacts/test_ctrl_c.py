@@ -1,0 +1,216 @@
+"""Ctrl-C while files are read, sent or waited for."""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import os
+import signal
+import subprocess
+import sys
+import threading
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from tests.artifacts.tools import HUGE, UPLOAD, error, python
+from vertex_registry import _waiting
+from vertex_registry._records import Retry
+from vertex_registry.artifacts import Storage, _parallel
+from vertex_registry.artifacts._parallel import run_in_parallel
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from types import FrameType
+
+    from tests.storage.server import Proxy
+
+
+@pytest.fixture
+def interruptible() -> Iterator[None]:
+    """Ctrl-C is heeded, also where the shell has it ignored."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+def interrupted(code: str, path: Path, *arguments: object) -> str:
+    """What a process printed that was sent Ctrl-C in the middle of reading a file."""
+    command = [sys.executable, "-c", f"import signal; signal.signal(2, signal.default_int_handler); {code}"]
+    with subprocess.Popen([*command, *map(str, arguments)], stderr=subprocess.PIPE, text=True) as process:
+        try:
+            while process.poll() is None and not reads(process.pid, path):
+                pass
+            process.send_signal(signal.SIGINT)
+            return process.communicate(timeout=30)[1]
+        finally:
+            process.kill()
+
+
+def reads(pid: int, path: Path) -> bool:
+    """Whether a process is well into a file, so that its main thread has begun to wait for the others."""
+    for file in Path(f"/proc/{pid}/fd").glob("*"):
+        with contextlib.suppress(OSError):
+            if file.readlink() == path:
+                position = Path(f"/proc/{pid}/fdinfo/{file.name}").read_text(encoding="utf-8").split()[1]
+                return int(position) > 2**26
+    return False
+
+
+@pytest.mark.usefixtures("storage_emulator")
+def test_ctrl_c_ends_the_summing(folder: Path, bucket: str) -> None:
+    """Ctrl-C ends an upload that is not yet more than a look at a large file."""
+    os.truncate(folder / "model.joblib", HUGE)
+    said = interrupted(UPLOAD, folder / "model.joblib", folder, f"gs://{bucket}/churn-1")
+
+    assert said.splitlines()[-1] == "KeyboardInterrupt"
+
+
+def test_ctrl_c_ends_the_comparing(
+    make: Callable[..., Storage], stored: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ctrl-C ends a download that compares what is in the cache."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    kept = make(cache=tmp_path / "vertex-registry").download(stored)
+    record = kept.with_name(f"{kept.name}.json")
+    record.write_text(record.read_text(encoding="utf-8").replace("896000", str(HUGE)), encoding="utf-8")
+    os.truncate(kept / "model.joblib", HUGE)
+    code = "import sys; from vertex_registry.artifacts import Storage; Storage().download(sys.argv[1])"
+    said = interrupted(code, kept / "model.joblib", stored)
+
+    assert said.splitlines()[-1] == "KeyboardInterrupt"
+
+
+def test_a_failure_ends_the_waits_of_others(proxy: Proxy, bucket: str, folder: Path) -> None:
+    """Where one file has failed, or Ctrl-C came, another that waits to be sent again waits no longer."""
+    waits = threading.Event()
+    proxy.fail("POST", "metadata.json", first=waits.set, status=503, body=error("Later."))
+    proxy.fail("PUT", first=lambda: waits.wait(20))
+    proxy.fail("PUT", after=2, status=403, body=error("No."))
+    code = UPLOAD.replace("Storage()", "Storage(chunk=2**18, retry=Retry(calls=1e6, first=1e5, most=1e5))")
+    run = python(f"from vertex_registry import Retry; {code}", folder, f"gs://{bucket}/churn-1", timeout=60)
+
+    assert "PermissionDeniedError" in run.stderr.splitlines()[-1]
+
+
+@pytest.mark.usefixtures("interruptible")
+def test_ctrl_c_wakes_nobody_and_is_heeded() -> None:
+    """Python notes Ctrl-C for the main thread, which may have begun to wait by then, and is not woken."""
+    heeded: list[bool] = []
+
+    def work(_: int, stopped: threading.Event) -> None:
+        signal.raise_signal(signal.SIGINT)  # which is noted in this thread, and interrupts no wait of another one
+        heeded.append(stopped.wait(20))
+
+    with pytest.raises(KeyboardInterrupt):
+        run_in_parallel([1], work, 8)  # no transfer can be met at that moment for sure
+
+    assert heeded == [True]
+
+
+@pytest.mark.usefixtures("interruptible")
+def test_ctrl_c_ends_a_wait_between_two_tries(proxy: Proxy, stored: str, tmp_path: Path) -> None:
+    """So it is where the main thread itself waits to send a request again."""
+    over = threading.Event()
+
+    def interrupt() -> None:
+        while not over.is_set():
+            if sys._current_frames()[main].f_code.co_filename == _waiting.__file__:
+                signal.raise_signal(signal.SIGINT)
+                return
+
+    def random() -> float:
+        threading.Thread(target=interrupt, daemon=True).start()
+        return 1.0
+
+    main = threading.get_ident()
+    proxy.fail("GET", status=503, body=error("Later."))
+    storage = Storage(retry=Retry(calls=60, first=20, most=20, random=random))
+    gc.disable()  # a collection while the frames are asked for can lock everybody out (CPython gh-106883)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            storage.download(stored, tmp_path / "dest")
+    finally:
+        over.set()
+        gc.enable()
+        storage.close()
+
+    assert len(proxy.seen) == 1
+
+
+OURS = {module.__file__ for module in (_parallel, _waiting, threading, contextlib)}
+
+
+def after(steps: int, *, begun: bool) -> list[Any]:  # noqa: C901  # it says so at each instruction
+    """What comes of work in parallel that Ctrl-C comes to after so many of the main thread's instructions.
+
+    Those of the library that it waits with count as well. A garbage collection, whose finalizers use that library and
+    swallow errors, is kept away. The work ends when it is stopped, or when the main thread waits for it.
+
+    Args:
+        steps: How many instructions.
+        begun: Where a thread was begun, let it come to its work before.
+    """
+    waits, works = threading.Event(), threading.Event()
+    came: list[Any] = []
+    running: set[int] = set()
+
+    def work(item: int, stopped: threading.Event) -> int:
+        running.add(item)
+        works.set()
+        while not stopped.wait(0.001) and not waits.is_set():
+            pass
+        running.discard(item)
+        return item
+
+    def call() -> None:
+        left, others = steps, False
+
+        def trace(frame: FrameType, event: str, _: object) -> Any:
+            nonlocal left
+            if frame.f_code.co_filename not in OURS:
+                return None
+            frame.f_trace_opcodes = True
+            left -= event == "opcode"
+            if left == -1:
+                left = -2
+                if others and begun:
+                    works.wait(20)
+                raise KeyboardInterrupt
+            return trace
+
+        def profile(_: FrameType, event: str, called: Any) -> None:
+            nonlocal others
+            others |= event == "c_call" and called.__name__ == "start_new_thread"
+            if event == "c_call" and called.__name__ == "get" and left >= 0:
+                waits.set()
+
+        gc.disable()
+        sys.setprofile(profile)
+        sys.settrace(trace)
+        try:
+            came.append(run_in_parallel([1, 2, 3], work, 2))  # what it does to its caller can be told of no transfer
+        except KeyboardInterrupt:
+            came.append("interrupted")
+        finally:
+            came.append(len(running))
+            sys.settrace(None)
+            sys.setprofile(None)
+            gc.enable()
+
+    thread = threading.Thread(target=call, daemon=True)
+    thread.start()
+    thread.join(20)
+    return came
+
+
+@pytest.mark.parametrize("begun", [True, False])
+def test_ctrl_c_may_come_at_any_moment(*, begun: bool) -> None:
+    """Between whichever two instructions Ctrl-C comes, it is heeded, nobody goes on, and nobody waits for good."""
+    steps = 0
+    while (came := after(steps, begun=begun)) == ["interrupted", 0]:
+        steps += 1
+
+    assert came == [[1, 2, 3], 0], f"after {steps} instructions"
+    assert steps > 50

@@ -1,0 +1,246 @@
+"""From Cloud Storage to a folder, against a real storage server, with every fault on the way."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.artifacts.tools import contents, error, write
+from vertex_registry.errors import (
+    AlreadyExistsError,
+    ConflictError,
+    InvalidArgumentError,
+    NotFoundError,
+    PermissionDeniedError,
+    RegistryError,
+    UnavailableError,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from tests.storage.server import Proxy
+    from vertex_registry.artifacts import Storage
+
+
+def left_behind(tmp_path: Path) -> list[str]:
+    return sorted(path.name for path in tmp_path.iterdir() if path.name not in {"model", "cache"})
+
+
+@pytest.mark.parametrize("cut", ["middle", "answer"])
+def test_a_cut_download_goes_on(
+    storage: Storage, proxy: Proxy, stored: str, folder: Path, tmp_path: Path, cut: str
+) -> None:
+    """A download whose connections are cut goes on with the piece that was cut, and ends whole."""
+    proxy.fail("GET", "alt=media", cut=cut, times=3)
+    fetched = storage.download(stored, tmp_path / "dest")
+
+    assert contents(fetched) == contents(folder)
+    assert len(proxy.sent("GET", "alt=media")) == 6 + 3
+
+
+def test_a_wrong_checksum_is_fetched_again(
+    storage: Storage, proxy: Proxy, stored: str, folder: Path, tmp_path: Path
+) -> None:
+    """Bytes that were altered on the way are noticed and fetched again."""
+    proxy.fail("GET", "metadata.json", alter=lambda _: b"[]")
+    assert contents(storage.download(stored, tmp_path / "dest")) == contents(folder)
+
+
+def test_bytes_that_always_arrive_altered_are_an_error(
+    storage: Storage, proxy: Proxy, stored: str, tmp_path: Path
+) -> None:
+    """Where other bytes arrive each time, there is an error and no folder."""
+    proxy.fail("GET", "metadata.json", alter=lambda _: b"[]", times=2)
+    with pytest.raises(UnavailableError, match=r"metadata\.json .*CRC32C .*Nothing was kept"):
+        storage.download(stored, tmp_path / "deep" / "er" / "dest")
+
+    assert left_behind(tmp_path) == []
+
+
+def test_a_file_that_is_replaced_meanwhile_is_noticed(
+    storage: Storage, proxy: Proxy, stored: str, tmp_path: Path
+) -> None:
+    """A folder is never mixed of two states of a directory."""
+    proxy.fail("GET", "model.joblib", status=412, body=error("At least one of the pre-conditions did not hold."))
+    with pytest.raises(ConflictError, match=r"model\.joblib was replaced while it was fetched"):
+        storage.download(stored, tmp_path / "dest")
+
+    assert left_behind(tmp_path) == []
+    assert all("ifGenerationMatch" in seen.path for seen in proxy.sent("GET", "alt=media"))
+
+
+@pytest.mark.parametrize(
+    ("status", "kind", "says"),
+    [
+        (403, PermissionDeniedError, r"storage\.objects\.get .*roles/storage\.objectViewer"),
+        (404, NotFoundError, "not there any more"),
+        (418, InvalidArgumentError, "refused"),
+    ],
+)
+def test_what_cannot_be_read_leaves_nothing(
+    storage: Storage, proxy: Proxy, stored: str, tmp_path: Path, status: int, kind: type[Exception], says: str
+) -> None:
+    """Where one file cannot be read, the error says why, and nothing is left of the others."""
+    proxy.fail("GET", "model.joblib", status=status, body=error("No."))
+    with pytest.raises(kind, match=says):
+        storage.download(stored, tmp_path / "dest")
+
+    assert left_behind(tmp_path) == []
+
+
+def test_an_empty_directory_is_not_found(storage: Storage, proxy: Proxy, bucket: str, tmp_path: Path) -> None:
+    """Where there is nothing, there is no folder either."""
+    with pytest.raises(NotFoundError, match="There is nothing in gs://"):
+        storage.download(f"gs://{bucket}/nothing", tmp_path / "dest")
+
+    assert left_behind(tmp_path) == []
+    assert not proxy.sent("GET", "alt=media")
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["../evil", "a/../../evil", "/evil", "a//evil", "./evil", "a\\..\\..\\evil", "C:/evil", "C:evil", "f:s", "\ud800"],
+    ids=ascii,
+)
+def test_a_name_that_leaves_the_folder_is_refused(
+    storage: Storage, proxy: Proxy, stored: str, tmp_path: Path, name: str
+) -> None:
+    """A server cannot make a file outside of the folder: such a name is refused before anything is fetched."""
+    proxy.fail("GET", "/o?", alter=lambda body: body.replace(b'/metadata.json"', json.dumps(f"/{name}")[1:].encode()))
+    with pytest.raises(InvalidArgumentError, match="would not lie in the folder"):
+        storage.download(stored, tmp_path / "dest")
+
+    assert left_behind(tmp_path) == []
+    assert not proxy.sent("GET", "alt=media")
+
+
+def test_a_name_that_is_both_file_and_folder_is_refused(
+    storage: Storage, proxy: Proxy, stored: str, tmp_path: Path
+) -> None:
+    """Cloud Storage may hold "a" and "a/b"; a file system cannot."""
+    proxy.fail("GET", "/o?", alter=lambda body: body.replace(b'/metadata.json"', b'/assets"'))
+    with pytest.raises(InvalidArgumentError, match=r"holds assets and assets/größe\.txt"):
+        storage.download(stored, tmp_path / "dest")
+
+    assert left_behind(tmp_path) == []
+
+
+def test_a_folder_that_is_there_is_not_touched(storage: Storage, proxy: Proxy, stored: str, tmp_path: Path) -> None:
+    """A folder with something in it is left as it is; an empty one is filled."""
+    write(tmp_path / "dest", {"mine.txt": b"mine"})
+    with pytest.raises(AlreadyExistsError, match="is there already"):
+        storage.download(stored, tmp_path / "dest")
+    assert contents(tmp_path / "dest") == {"mine.txt": b"mine"}
+    assert not proxy.sent("GET", "alt=media")
+
+    (tmp_path / "dest" / "mine.txt").unlink()
+    assert len(contents(storage.download(stored, tmp_path / "dest"))) == 3
+
+
+def here(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(folder)
+    return Path()
+
+
+def linked(folder: Path, _: pytest.MonkeyPatch) -> Path:
+    (folder.parent / "link").symlink_to(folder)
+    return folder.parent / "link"
+
+
+@pytest.mark.parametrize("named", [here, linked, lambda folder, _: folder], ids=["current", "link", "plain"])
+def test_an_empty_folder_is_filled(
+    storage: Storage,
+    stored: str,
+    folder: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    named: Callable[[Path, pytest.MonkeyPatch], Path],
+) -> None:
+    """An empty folder is filled and stays the same one, for those who are in it, link to it or mount it."""
+    (tmp_path / "dest").mkdir(mode=0o700)
+    before = (tmp_path / "dest").stat()
+    storage.download(stored, named(tmp_path / "dest", monkeypatch))
+    after = (tmp_path / "dest").stat()
+
+    assert contents(tmp_path / "dest") == contents(folder)
+    assert (after.st_ino, after.st_mode) == (before.st_ino, before.st_mode)
+    assert set(left_behind(tmp_path)) <= {"dest", "link"}
+    assert sorted(os.listdir(tmp_path / "dest")) == sorted(os.listdir(folder))  # noqa: PTH208  # hidden ones, too
+
+
+def test_an_empty_folder_stays_empty(storage: Storage, proxy: Proxy, stored: str, tmp_path: Path) -> None:
+    """Where the download fails, or somebody else was faster, an empty folder is left without a file of ours."""
+    (tmp_path / "dest").mkdir()
+    proxy.fail("GET", "model.joblib", status=404, body=error("No."))
+    with pytest.raises(NotFoundError):
+        storage.download(stored, tmp_path / "dest")
+    assert list((tmp_path / "dest").iterdir()) == []
+
+    proxy.fail("GET", "metadata.json", first=lambda: write(tmp_path / "dest", {"mine.txt": b"mine"}))
+    with pytest.raises(AlreadyExistsError, match="Something has appeared in"):
+        storage.download(stored, tmp_path / "dest")
+    assert contents(tmp_path / "dest") == {"mine.txt": b"mine"}
+
+
+def test_a_destination_that_is_no_path_is_refused(storage: Storage, stored: str) -> None:
+    """A home of nobody's, and what is no path at all, is an error of ours."""
+    with pytest.raises(InvalidArgumentError, match="is no path"):
+        storage.download(stored, "~nosuchuser/x")
+    with pytest.raises(InvalidArgumentError, match="5 is no path"):
+        storage.download(stored, 5)  # type: ignore[arg-type]  # nothing checks the types of most callers
+
+
+def test_a_folder_that_appears_meanwhile_is_not_touched(
+    storage: Storage, proxy: Proxy, stored: str, tmp_path: Path
+) -> None:
+    """Where somebody else made the folder during the download, theirs stays."""
+    proxy.fail("GET", "metadata.json", first=lambda: write(tmp_path / "dest", {"mine.txt": b"mine"}))
+    with pytest.raises(AlreadyExistsError, match="has appeared meanwhile"):
+        storage.download(stored, tmp_path / "dest")
+
+    assert contents(tmp_path / "dest") == {"mine.txt": b"mine"}
+    assert left_behind(tmp_path) == ["dest"]
+
+
+def test_too_little_room_is_said_before(storage: Storage, proxy: Proxy, stored: str, tmp_path: Path) -> None:
+    """Where the files cannot fit on the disk, none is fetched."""
+    proxy.fail("GET", "/o?", alter=lambda body: body.replace(b'"size":"2"', b'"size":"9000000000000000000"'))
+    with pytest.raises(RegistryError, match="there is room for"):
+        storage.download(stored, tmp_path / "deep" / "dest")
+
+    assert left_behind(tmp_path) == []
+    assert not proxy.sent("GET", "alt=media")
+
+
+def test_a_full_disk_leaves_nothing(proxy: Proxy, stored: str, tmp_path: Path) -> None:
+    """A disk that gets full during the download leaves no folder and no part of one.
+
+    The disk is a process that may write no file of more than 300,000 bytes, where one has 896,000.
+    """
+    code = (
+        "import resource, sys; from vertex_registry.artifacts import Storage; "
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (300_000, 300_000)); Storage().download(*sys.argv[1:])"
+    )
+    run = subprocess.run(
+        [sys.executable, "-c", code, stored, tmp_path / "dest"], capture_output=True, text=True, check=False
+    )
+
+    assert run.returncode == 1
+    assert f"RegistryError: {stored} was not fetched: there is no room" in run.stderr
+    assert left_behind(tmp_path) == []
+    assert proxy.sent("GET", "alt=media")
+
+
+def test_a_folder_that_cannot_be_written_is_said(storage: Storage, proxy: Proxy, stored: str, folder: Path) -> None:
+    """What the file system says against the folder is an error of ours."""
+    with pytest.raises(RegistryError, match="was not fetched: file exists"):
+        storage.download(stored, folder / "metadata.json" / "dest")
+
+    assert not proxy.sent("GET", "alt=media")

@@ -1,0 +1,21 @@
+"""Artifacts: from a folder on this machine to ``gs://`` and back.
+
+A model goes to ``gs://bucket/<model id>/<digest>``, where the digest is one of its file names and bytes and of nothing
+else. What lies under a digest is only ever completed, so any number of processes may send the same model at once.
+"""
+
+from vertex_registry.artifacts._google import EMULATOR
+from vertex_registry.artifacts._local import IGNORED, MAX_FILES, LocalDirectory, LocalFile, digest, is_ignored, scan
+from vertex_registry.artifacts._storage import Storage
+
+__all__ = [
+    "EMULATOR",
+    "IGNORED",
+    "MAX_FILES",
+    "LocalDirectory",
+    "LocalFile",
+    "Storage",
+    "digest",
+    "is_ignored",
+    "scan",
+]

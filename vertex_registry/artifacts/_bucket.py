@@ -1,0 +1,103 @@
+"""The interface that uploads and downloads need of a bucket, which may be Cloud Storage or something else."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Protocol
+
+import attrs
+
+if TYPE_CHECKING:
+    import threading
+    from collections.abc import Callable
+
+    from vertex_registry.artifacts._local import LocalFile
+
+
+@attrs.frozen
+class StoredObject:
+    """An object in a bucket.
+
+    Attributes:
+        name: Its whole name.
+        size: The number of its stored bytes.
+        crc32c: Their CRC32C, in base64.
+        generation: The number of its content, which never changes.
+        encoding: The ``Content-Encoding`` that it's stored in, or an empty string if it's stored as it is.
+    """
+
+    name: str
+    size: int
+    crc32c: str
+    generation: int
+    encoding: str = ""
+
+    def __attrs_post_init__(self) -> None:
+        if self.size < 0 or self.generation < 0:
+            raise ValueError(self.size, self.generation)
+
+
+@attrs.frozen
+class Upload:
+    """A file that is going to be an object.
+
+    Attributes:
+        file: The file.
+        crc32c: The CRC32C of its bytes.
+        name: The name of the object.
+        generation: The generation of the object to replace, or 0 if there is none.
+    """
+
+    file: LocalFile
+    crc32c: int
+    name: str
+    generation: int
+
+
+class GenerationChangedError(Exception):
+    """Somebody created or replaced an object meanwhile; nobody outside of this package sees this error."""
+
+
+class Bucket(Protocol):
+    """A place for objects.
+
+    Each method ends, and raises `RegistryError` for everything that the caller can't act on.
+    """
+
+    @property
+    def server(self) -> str | None:
+        """What tells buckets of one name apart, such as the address of an emulator."""
+
+    def uri(self, name: str) -> str:
+        """Return the URI of an object."""
+
+    def list_objects(self, prefix: str) -> list[StoredObject]:
+        """Return all objects whose names begin with a prefix."""
+
+    def list_names(self, prefix: str) -> tuple[str, ...]:
+        """Return the names directly under a prefix, without it; those of directories end in a slash."""
+
+    def stat(self, name: str) -> StoredObject:
+        """Return what is stored under a name."""
+
+    def send(self, upload: Upload, stopped: threading.Event, advance: Callable[[int], None]) -> StoredObject:
+        """Store a file, and return what was stored.
+
+        Args:
+            upload: The file, and the generation that it replaces.
+            stopped: What is set when nobody needs the result any more.
+            advance: What is told of every byte that was sent.
+
+        Raises:
+            GenerationChangedError: Another generation is stored there.
+            ConflictError: The file changed meanwhile.
+        """
+
+    def read(self, stored: StoredObject, part: range, stopped: threading.Event) -> bytes:
+        """Return a range of the stored bytes of an object.
+
+        Raises:
+            GenerationChangedError: Another generation is stored there.
+        """
+
+    def delete(self, stored: StoredObject) -> None:
+        """Delete an object if it's still this generation. It isn't an error if that fails."""

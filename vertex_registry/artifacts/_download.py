@@ -1,0 +1,295 @@
+"""Download a directory: the folder appears when it's whole.
+
+Until then its files are in a hidden folder beside it. Each is read from the one generation that was listed, and its
+CRC32C is compared with the one that was listed.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import gzip
+import hashlib
+import os
+import shutil
+import tempfile
+import zlib
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, Self
+
+from vertex_registry.artifacts._bucket import GenerationChangedError
+from vertex_registry.artifacts._cache import SET_CACHE, entry_name, record_of, remove, write_record
+from vertex_registry.artifacts._checksums import BLOCK, crc32c, to_base64
+from vertex_registry.artifacts._names import safe_path
+from vertex_registry.artifacts._parallel import StoppedError, run_in_parallel
+from vertex_registry.artifacts._progress import count_files, progress_bar
+from vertex_registry.errors import (
+    AlreadyExistsError,
+    ConflictError,
+    InvalidArgumentError,
+    NotFoundError,
+    RegistryError,
+    UnavailableError,
+)
+
+if TYPE_CHECKING:
+    import threading
+    from collections.abc import Callable, Iterator, Mapping
+    from pathlib import PurePosixPath
+
+    from vertex_registry.artifacts._bucket import Bucket, StoredObject
+    from vertex_registry.artifacts._cache import Cache
+
+_GZIP: Final = ("gzip", "x-gzip")
+_FORBIDDEN: Final = frozenset({errno.EACCES, errno.EPERM, errno.EROFS})
+_FULL: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
+
+
+class Downloader:
+    """Downloads directories of a bucket.
+
+    Args:
+        bucket: The bucket.
+        chunk: The most bytes of one request.
+        workers: How many files to download at once.
+        progress: Whether to draw a bar. Defaults to drawing it where somebody sees it.
+    """
+
+    def __init__(self, bucket: Bucket, *, chunk: int, workers: int, progress: bool | None) -> None:
+        self._bucket = bucket
+        self._chunk = chunk
+        self._workers = workers
+        self._progress = progress
+
+    def list_files(self, directory: str, uri: str) -> dict[PurePosixPath, StoredObject]:
+        """Return the objects of a directory by the paths of the files that they become.
+
+        Raises:
+            NotFoundError: There is nothing in it.
+            InvalidArgumentError: An object can't become a file.
+        """
+        prefix = f"{directory}/" if directory else ""
+        objects = {}
+        for stored in self._bucket.list_objects(prefix):
+            name = stored.name.removeprefix(prefix)
+            if name and not name.endswith("/"):  # consoles mark an empty directory by an object of its name
+                objects[safe_path(name, uri)] = stored
+        if not objects:
+            raise NotFoundError(f"There is nothing in {uri}.", resource=uri)
+        for path, stored in objects.items():
+            if stored.encoding not in {"", *_GZIP}:
+                raise InvalidArgumentError(
+                    f"{uri} holds {path}, which is stored with 'Content-Encoding: {stored.encoding}', and only gzip "
+                    "can be decoded. Nothing was downloaded. Upload the file without an encoding.",
+                    resource=uri,
+                )
+            if (parent := next((parent for parent in path.parents if parent in objects), None)) is not None:
+                raise InvalidArgumentError(f"{uri} holds {parent} and {path}, which no folder can.", resource=uri)
+        return objects
+
+    def download_to(self, uri: str, objects: Mapping[PurePosixPath, StoredObject], folder: Path) -> Path:
+        """Download objects into a folder that is new or empty, and return its absolute path."""
+        with _explain(uri, "Name a destination that you can write to."):
+            return self._download(uri, objects, folder.absolute(), None)
+
+    def download_to_cache(self, uri: str, objects: Mapping[PurePosixPath, StoredObject], cache: Cache) -> Path:
+        """Return the folder of the cache with the objects, which are downloaded if it isn't whole."""
+        with _explain(uri, f"Name a destination that you can write to, or {SET_CACHE}"):
+            kept = cache.models() / entry_name(uri, self._bucket.server, objects)
+            if os.path.lexists(kept):
+                if cache.is_whole(kept, objects):
+                    return kept
+                remove(kept)
+            with contextlib.suppress(AlreadyExistsError):  # another process was faster, with the same files
+                self._download(uri, objects, kept, record_of(kept))
+            return kept
+
+    def _download(
+        self, uri: str, objects: Mapping[PurePosixPath, StoredObject], folder: Path, record: Path | None
+    ) -> Path:
+        """Download objects into a folder; with a record, into one that only this user can read."""
+        if os.path.lexists(folder) and not (folder.is_dir() and not any(folder.iterdir())):
+            raise AlreadyExistsError(
+                f"{folder} is there already, and is no empty folder. Name one that is new or empty.",
+                resource=str(folder),
+            )
+        size = sum(stored.size for stored in objects.values())
+        created = [parent for parent in folder.parents if not parent.exists()]
+        # An existing folder may be mounted, linked to or somebody's current one: it's filled, and not replaced.
+        filled = folder.is_dir()
+        around = folder if filled else folder.parent
+        private = record is not None
+        try:
+            around.mkdir(parents=True, exist_ok=True)
+            _check_room(around, size, uri)
+            with tempfile.TemporaryDirectory(prefix=f".{folder.name[:100]}.", dir=around) as hidden:
+                whole = Path(hidden) / "whole"
+                whole.mkdir(mode=0o700 if private else 0o777)
+                ordered = sorted(objects.items(), key=lambda item: -item[1].size)
+                with progress_bar(f"Downloading {count_files(objects)}", size, shown=self._progress) as advance:
+                    digests = run_in_parallel(
+                        ordered,
+                        lambda item, stopped: self._fetch(item[1], whole / item[0], stopped, advance, private=private),
+                        self._workers,
+                    )
+                if record is not None:
+                    names = [str(path) for path, _ in ordered]
+                    write_record(Path(hidden) / "record", dict(zip(names, digests, strict=True)))
+                    (Path(hidden) / "record").replace(record)
+                (move_into if filled else publish_directory)(whole, folder)
+        except BaseException:
+            for parent in created:
+                with contextlib.suppress(OSError):  # somebody else's files are in it
+                    parent.rmdir()
+            raise
+        return folder
+
+    def _fetch(
+        self,
+        stored: StoredObject,
+        path: Path,
+        stopped: threading.Event,
+        advance: Callable[[int], None],
+        *,
+        private: bool,
+    ) -> tuple[int, str]:
+        """Download one file, and return its size and, if it's private, its SHA-256."""
+        uri = self._bucket.uri(stored.name)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        encoded = stored.encoding in _GZIP
+        for last in (False, True):
+            with contextlib.ExitStack() as opened:
+                file = opened.enter_context(_NewFile(path, replace=last, private=private))
+                received = opened.enter_context(tempfile.TemporaryFile(dir=path.parent)) if encoded else file
+                crc = self._fetch_into(received.write, stored, stopped, advance)
+                if to_base64(crc) == stored.crc32c:
+                    if encoded:
+                        _decode(received, file, uri, stopped)
+                    return file.size, file.sha256
+            advance(-stored.size)
+        raise UnavailableError(
+            f"Other bytes of {uri} arrived than were stored: CRC32C {to_base64(crc)}, not {stored.crc32c}, twice. "
+            "Something on the way alters them. Nothing was kept.",
+            resource=uri,
+        )
+
+    def _fetch_into(
+        self,
+        write: Callable[[bytes], object],
+        stored: StoredObject,
+        stopped: threading.Event,
+        advance: Callable[[int], None],
+    ) -> int:
+        """Write the stored bytes of an object, and return their CRC32C."""
+        crc = done = 0
+        while done < stored.size:
+            if stopped.is_set():
+                raise StoppedError
+            part = range(done, min(done + self._chunk, stored.size))
+            try:
+                data = self._bucket.read(stored, part, stopped)
+            except GenerationChangedError as error:
+                uri = self._bucket.uri(stored.name)
+                raise ConflictError(f"{uri} was replaced while it was fetched. Try again.", resource=uri) from error
+            crc = crc32c(data, crc)
+            write(data)
+            done += len(data)
+            advance(len(data))
+        return crc
+
+
+class _NewFile:
+    """A file that is downloaded; a private one is readable by this user only, and its SHA-256 is taken."""
+
+    def __init__(self, path: Path, *, replace: bool, private: bool) -> None:
+        def create(name: str, flags: int) -> int:
+            return os.open(name, flags, 0o600 if private else 0o666)
+
+        self._file = open(path, "wb" if replace else "xb", opener=create)  # noqa: SIM115  # closed by __exit__
+        self._sum = hashlib.sha256() if private else None
+        self.size = 0
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._file.close()
+
+    @property
+    def sha256(self) -> str:
+        return "" if self._sum is None else self._sum.hexdigest()
+
+    def write(self, data: bytes) -> None:
+        self._file.write(data)
+        self.size += len(data)
+        if self._sum is not None:
+            self._sum.update(data)
+
+
+def _decode(received: Any, file: _NewFile, uri: str, stopped: threading.Event) -> None:
+    """Write what an object that is stored in gzip's encoding holds."""
+    received.seek(0)
+    with gzip.GzipFile(fileobj=received) as stream:
+        while True:
+            try:
+                data = stream.read(BLOCK)
+            except (EOFError, gzip.BadGzipFile, zlib.error) as error:
+                raise RegistryError(
+                    f"{uri} is stored with 'Content-Encoding: gzip', and isn't a gzip stream. Nothing was kept. Upload "
+                    f"it again, or run `gcloud storage objects update {uri} --clear-content-encoding`.",
+                    resource=uri,
+                ) from error
+            if not data:
+                return
+            if stopped.is_set():
+                raise StoppedError
+            file.write(data)
+
+
+def publish_directory(whole: Path, folder: Path) -> None:
+    """Give a folder the name of one that doesn't exist."""
+    try:
+        whole.rename(folder)
+    except OSError as error:
+        if error.errno not in {errno.EEXIST, errno.ENOTEMPTY, errno.ENOTDIR}:
+            raise
+        raise AlreadyExistsError(f"{folder} has appeared meanwhile.", resource=str(folder)) from error
+
+
+def move_into(whole: Path, folder: Path) -> None:
+    """Move what is in a folder below an empty one into that one, all of it or nothing."""
+    if {path.name for path in folder.iterdir()} != {whole.parent.name}:
+        raise AlreadyExistsError(f"Something has appeared in {folder} meanwhile.", resource=str(folder))
+    moved: list[Path] = []
+    try:
+        for path in sorted(whole.iterdir()):
+            path.rename(folder / path.name)
+            moved.append(path)
+    except BaseException:
+        for path in moved:
+            (folder / path.name).rename(path)
+        raise
+
+
+def _check_room(folder: Path, size: int, uri: str) -> None:
+    if (free := shutil.disk_usage(folder).free) < size:
+        raise RegistryError(f"{uri} has {size:,} bytes, and there is room for {free:,} in {folder}.", resource=uri)
+
+
+@contextlib.contextmanager
+def _explain(uri: str, remedy: str) -> Iterator[None]:
+    """Turn the file system's errors into one that says what they mean for the download.
+
+    Args:
+        uri: What is downloaded.
+        remedy: What to do if the folder can't be written.
+    """
+    try:
+        yield
+    except OSError as error:
+        if isinstance(error, RegistryError):
+            raise
+        what = "there is no room" if error.errno in _FULL else (error.strerror or type(error).__name__).lower()
+        where = f" in {error.filename}" if error.filename else ""
+        advice = f" {remedy}" if error.errno in _FORBIDDEN else ""
+        raise RegistryError(f"{uri} was not fetched: {what}{where}. Nothing was kept.{advice}", resource=uri) from error

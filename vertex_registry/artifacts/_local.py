@@ -1,0 +1,331 @@
+"""Which files of a folder are uploaded, and the digest of their content."""
+
+from __future__ import annotations
+
+import fnmatch
+import hashlib
+import itertools
+import logging
+import os
+import re
+import stat
+import unicodedata
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Final
+
+import attrs
+
+from vertex_registry.artifacts._checksums import BLOCK, crc32c
+from vertex_registry.artifacts._names import MAX_OBJECT_NAME, is_safe_name
+from vertex_registry.artifacts._parallel import StoppedError
+from vertex_registry.errors import ConflictError, InvalidArgumentError
+
+if TYPE_CHECKING:
+    import threading
+    from collections.abc import Callable, Iterable, Iterator, Mapping
+
+_LOG: Final = logging.getLogger("vertex_registry")
+
+#: What tools leave in a folder, by the tool. It isn't uploaded and doesn't count towards the digest. A pattern matches
+#: the name of a file or folder, or its whole path if the pattern has a slash; case doesn't matter.
+IGNORED: Final[Mapping[str, tuple[str, ...]]] = {
+    "version control": (".git", ".hg", ".svn", ".bzr"),
+    "Python": ("__pycache__", ".ipynb_checkpoints", ".mypy_cache", ".pytest_cache", ".ruff_cache"),
+    "editors": (".idea", ".vscode", "*~", ".*.sw[a-p]", "#*#", ".#*", ".~lock.*#"),
+    "macOS": (".DS_Store", "._*", "__MACOSX", ".Spotlight-V100", ".Trashes", ".fseventsd"),
+    "Windows": ("Thumbs.db", "ehthumbs.db", "desktop.ini", "$RECYCLE.BIN", "System Volume Information"),
+    "Linux": (".directory", ".Trash-*", ".nfs*", ".fuse_hidden*"),
+    "Hugging Face": (".cache/huggingface",),
+}
+
+#: The most files of a model, so that neither a folder nor a listing can take up all memory.
+MAX_FILES: Final = 100_000
+#: The most links of a folder that are followed. Links to folders of links multiply.
+MAX_LINKS: Final = 10_000
+#: The most paths in one line of the log.
+_LOGGED: Final = 20
+
+
+@attrs.frozen
+class LocalFile:
+    """A file to upload.
+
+    Attributes:
+        name: Its path below the folder, with slashes.
+        path: Its path on this machine.
+        size: Its size in bytes when the folder was scanned.
+    """
+
+    name: str
+    path: Path
+    size: int
+
+
+@attrs.frozen
+class LocalDirectory:
+    """A folder to upload, or a single file.
+
+    Attributes:
+        source: What the caller named.
+        files: Its files, ordered by name.
+    """
+
+    source: str
+    files: tuple[LocalFile, ...]
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Return the names of its files."""
+        return tuple(file.name for file in self.files)
+
+    @property
+    def size(self) -> int:
+        """Return the bytes of all its files."""
+        return sum(file.size for file in self.files)
+
+
+@attrs.frozen
+class Checksums:
+    """The checksums of a file, and how many bytes they are of."""
+
+    sha256: bytes
+    crc32c: int
+    size: int
+
+
+def scan(source: str | os.PathLike[str], *, follow_links: bool = False) -> LocalDirectory:
+    """Return the files of a folder, or a folder of one file.
+
+    Files that match `IGNORED` are left out. A file or folder that the caller names is taken whatever its name is, and
+    even if it's a link.
+
+    Args:
+        source: The folder or file.
+        follow_links: Whether to follow links that lead out of the folder. Defaults to following only those that stay in
+            it, and those of a Hugging Face cache: from ``snapshots/REVISION`` to ``blobs`` of the same repository.
+
+    Raises:
+        InvalidArgumentError: The folder or file doesn't exist, holds no file, or holds one that can't be uploaded.
+    """
+    root = expand_path(source)
+    links = _Links(str(root), os.path.realpath(root), follow_links)
+    files: dict[str, LocalFile] = {}
+    for given, path in _list_files(root, links):
+        # macOS returns names in another normal form than other systems; the digest must not depend on it.
+        name = unicodedata.normalize("NFC", given)
+        try:
+            length = len(name.encode())
+        except UnicodeEncodeError:
+            raise InvalidArgumentError(f"The file name {given!r} is not text. Rename the file.") from None
+        if length > MAX_OBJECT_NAME or "\n" in name or "\r" in name:
+            raise InvalidArgumentError(f"Cloud Storage allows no object of the name {name!r}. Rename the file.")
+        try:
+            status = path.stat()
+        except OSError as error:
+            raise InvalidArgumentError(f"{str(path)!r} cannot be read: {error.strerror}.") from error
+        if not stat.S_ISREG(status.st_mode):
+            raise InvalidArgumentError(f"{str(path)!r} is not a regular file and cannot be sent. Remove it.")
+        if not is_safe_name(name):
+            raise InvalidArgumentError(f"A file of the name {name!r} could not be fetched again. Rename the file.")
+        if name in files:
+            raise InvalidArgumentError(f"Two files of {str(source)!r} have the name {name!r} in Unicode's normal form.")
+        files[name] = LocalFile(name, path, status.st_size)
+    if not files:
+        raise InvalidArgumentError(
+            f"There are no files in {str(source)!r}. Name the folder that the model was saved to."
+        )
+    links.log()
+    return LocalDirectory(os.fspath(source), tuple(files[name] for name in sorted(files)))
+
+
+def is_ignored(name: str) -> bool:
+    """Return whether a path below a folder matches one of the patterns in `IGNORED`."""
+    path = name.lower()
+    return bool(_IGNORED_NAME.match(path.rpartition("/")[2]) or _IGNORED_PATH.match(path))
+
+
+def _pattern(*, paths: bool) -> re.Pattern[str]:
+    """Return what matches any of the patterns in `IGNORED` that are of paths, or of names."""
+    patterns = (pattern for group in IGNORED.values() for pattern in group if ("/" in pattern) is paths)
+    return re.compile("|".join(fnmatch.translate(pattern.lower()) for pattern in patterns))
+
+
+_IGNORED_NAME: Final = _pattern(paths=False)
+_IGNORED_PATH: Final = _pattern(paths=True)
+
+
+@attrs.define
+class _Links:
+    """The links of a folder: which of them may be followed, and which were.
+
+    Attributes:
+        folder: The folder, as the caller named it.
+        root: The folder that this is, after all links.
+        follow: Whether to follow links that lead out of it.
+        within: How the paths begin that links may lead to in any case.
+        followed: The links that were followed, with what they lead to.
+        skipped: The paths that were left out.
+    """
+
+    folder: str
+    root: str
+    follow: bool
+    within: tuple[str, ...] = attrs.field(init=False)
+    followed: list[str] = attrs.field(factory=list)
+    skipped: list[str] = attrs.field(factory=list)
+
+    def __attrs_post_init__(self) -> None:
+        folders = (self.root, *filter(None, [_blobs_of(self.root)]))
+        self.within = tuple(os.path.join(folder, "") for folder in folders)  # noqa: PTH118  # with a slash at its end
+
+    def check(self, name: str, path: Path, link: str) -> str:
+        """Note a link, and return what it leads to.
+
+        Args:
+            name: Its name below the folder.
+            path: Its path, for messages.
+            link: Its path in a folder that has no link in its path.
+
+        Raises:
+            InvalidArgumentError: It leads out of the folder, and the caller didn't allow that.
+        """
+        target = os.path.realpath(link)
+        if not self.follow and not f"{target}{os.sep}".startswith(self.within):
+            raise InvalidArgumentError(
+                f"{str(path)!r} is a link that leads out of {self.folder!r}. Nothing was uploaded. Remove the link, or "
+                "pass follow_links=True to upload what it leads to."
+            )
+        self.followed.append(f"{name} -> {target}")
+        if len(self.followed) > MAX_LINKS:
+            raise InvalidArgumentError(
+                f"{self.folder!r} has more than {MAX_LINKS:,} links. Upload a copy without links."
+            )
+        return target
+
+    def log(self) -> None:
+        for what, paths in (("followed links", self.followed), ("left out", self.skipped)):
+            if paths:
+                more = f" and {len(paths) - _LOGGED} more" if len(paths) > _LOGGED else ""
+                _LOG.info("upload of %s: %s: %s%s", self.folder, what, ", ".join(paths[:_LOGGED]), more)
+
+
+def _blobs_of(root: str) -> str | None:
+    """Return where a Hugging Face cache keeps the files of a snapshot, if the folder is in one.
+
+    The cache has ``REPOSITORY/blobs/HASH``, and links to these in ``REPOSITORY/snapshots/REVISION``.
+    """
+    for folder in (Path(root), *Path(root).parents):
+        if folder.parent.name == "snapshots":
+            return str(folder.parent.parent / "blobs")
+    return None
+
+
+def _list_files(root: Path, links: _Links) -> list[tuple[str, Path]]:
+    try:
+        if root.is_file():
+            return [(root.name, root)]
+        if root.is_dir():
+            found = list(itertools.islice(_walk(root, links.root, "", frozenset(), links), MAX_FILES + 1))
+            if len(found) > MAX_FILES:
+                raise InvalidArgumentError(
+                    f"{str(root)!r} holds more than {MAX_FILES:,} files. Name the folder of one model."
+                )
+            return found
+        what = "is neither a file nor a folder" if root.exists() else "is not there"
+    except OSError as error:
+        raise InvalidArgumentError(f"{str(root)!r} cannot be read: {error.strerror}.") from error
+    raise InvalidArgumentError(f"{str(root)!r} {what}. Name the folder that the model was saved to.")
+
+
+def expand_path(given: str | os.PathLike[str]) -> Path:
+    """Return a path that a caller gave, with ``~`` resolved.
+
+    Raises:
+        InvalidArgumentError: It isn't a path.
+    """
+    try:
+        path = Path(given).expanduser()
+    except (RuntimeError, TypeError) as error:
+        raise InvalidArgumentError(f"{given!r} is no path: {error}") from error
+    if "\0" in str(path):
+        raise InvalidArgumentError(f"{os.fspath(given)!r} is no path: there is a null character in it.")
+    return path
+
+
+def _walk(folder: Path, real: str, prefix: str, above: frozenset[str], links: _Links) -> Iterator[tuple[str, Path]]:
+    """Yield the names and paths of the files below a folder.
+
+    Args:
+        folder: The folder, by its path through links.
+        real: Its path without links, through which everything is read.
+        prefix: What the names begin with.
+        above: The real paths of the folders that it's in.
+        links: What decides about links.
+    """
+    if real in above:
+        raise InvalidArgumentError(f"{str(folder)!r} is a link to a folder that it lies in. Remove the link.")
+    try:
+        entries = sorted(os.scandir(real), key=lambda entry: entry.name)
+    except OSError as error:
+        raise InvalidArgumentError(f"{str(folder)!r} cannot be read: {error.strerror}.") from error
+    for entry in entries:
+        name, path = f"{prefix}{entry.name}", folder / entry.name
+        if is_ignored(name):
+            links.skipped.append(name)
+            continue
+        target = links.check(name, path, entry.path) if entry.is_symlink() else entry.path
+        if entry.is_dir():
+            yield from _walk(path, target, f"{name}/", above | {real}, links)
+        else:
+            yield name, path
+
+
+def digest(files: Iterable[tuple[str, bytes]]) -> str:
+    """Return the digest of a folder's content, from the names of its files and the SHA-256 of each: 40 hex digits.
+
+    It depends on nothing else: not on the order, the machine, the folder's own name, times or permissions.
+    """
+    total = hashlib.sha256()
+    for name, sha256 in sorted((name.encode(), sha256) for name, sha256 in files):
+        total.update(len(name).to_bytes(4, "big") + name + sha256)
+    return total.hexdigest()[:40]
+
+
+def checksum(file: LocalFile, stopped: threading.Event, advance: Callable[[int], None]) -> Checksums:
+    """Read a file once, and return its checksums.
+
+    Raises:
+        InvalidArgumentError: It can't be read.
+        ConflictError: Its size isn't what it was when the folder was scanned.
+    """
+    sha256, crc, size = hashlib.sha256(), 0, 0
+    try:
+        with file.path.open("rb") as stream:
+            while data := stream.read(BLOCK):
+                if stopped.is_set():
+                    raise StoppedError
+                sha256.update(data)
+                crc = crc32c(data, crc)
+                size += len(data)
+                advance(len(data))
+    except OSError as error:
+        raise InvalidArgumentError(f"{str(file.path)!r} cannot be read: {error.strerror}.") from error
+    if size != file.size:
+        raise changed_error(file)
+    return Checksums(sha256.digest(), crc, size)
+
+
+def open_again(file: LocalFile) -> IO[bytes]:
+    """Open a file that was read before."""
+    try:
+        return file.path.open("rb")
+    except OSError as error:
+        raise changed_error(file) from error
+
+
+def changed_error(file: LocalFile) -> ConflictError:
+    """Return the error for a file that changed after it was scanned."""
+    return ConflictError(
+        f"{file.path} changed while it was sent. Nothing was registered. Try again when it is written to no more.",
+        resource=str(file.path),
+    )
