@@ -27,7 +27,7 @@ from vertex_registry import _endpoint, _history, _labels, _loading, _names, _pro
 from vertex_registry._records import ModelVersion, Retry, Rollback, ServingContainer
 from vertex_registry._stages import Stage
 from vertex_registry._version import __version__
-from vertex_registry.errors import ConflictError, InvalidArgumentError, NotFoundError, RegistryError
+from vertex_registry.errors import ClientClosedError, ConflictError, InvalidArgumentError, NotFoundError, RegistryError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Generator, Iterator, Mapping
@@ -141,7 +141,7 @@ class RegistryClient:
         if self._project is not None and not (isinstance(self._project, str) and _PROJECTS.fullmatch(self._project)):
             raise InvalidArgumentError(f"project={self._project!r} is not the name of a project.")
         if not isinstance(retry, Retry):
-            raise InvalidArgumentError(f"retry is a Retry, such as Retry(calls=30), and not {retry!r}.")
+            raise InvalidArgumentError(f"retry is a Retry, such as Retry(call_timeout=30), and not {retry!r}.")
         for what, made in (("now", now), ("new_id", new_id)):
             if not callable(made):
                 raise InvalidArgumentError(f"{what} is a function, and not {made!r}.")
@@ -203,7 +203,7 @@ class RegistryClient:
     def close(self) -> None:
         """End the connection; a second time does nothing.
 
-        What is under way in other threads ends at once: a call is the `InvalidArgumentError` of a closed client, and a
+        What is under way in other threads ends at once: a call raises `ClientClosedError`, and a
         registration, which may have happened, a `StateUnknownError`.
         """
         with self._lock:
@@ -337,9 +337,7 @@ class RegistryClient:
             with self._verb() as vertex:
                 registrar = _registration.Registrar(vertex, self._promoter, self._new_id)
                 return registrar.register(registration, None if request_id is None else check)
-        except InvalidArgumentError as closed:
-            if not self._closed or closed.code is not None:
-                raise
+        except ClientClosedError as closed:
             raise _registration.unknown(registration, name, "This RegistryClient was closed meanwhile.") from closed
 
     def upload(
@@ -1015,7 +1013,7 @@ class RegistryClient:
 
     def _check_open(self) -> None:
         if self._closed:
-            raise InvalidArgumentError("This RegistryClient is closed. Make another one, or close it later.")
+            raise ClientClosedError("This RegistryClient is closed. Create a new one.")
 
     def _check_model(self, name: str) -> None:
         self._check_open()
@@ -1104,7 +1102,7 @@ class RegistryClient:
 
     def _probe_source(self, source: str) -> tuple[str, ...]:
         """Return what is in a directory, if that takes no longer than a moment; the caller didn't ask for it."""
-        retry = attrs.evolve(self._retry, calls=min(self._retry.calls, _PROBE_TIMEOUT))
+        retry = attrs.evolve(self._retry, call_timeout=min(self._retry.call_timeout, _PROBE_TIMEOUT))
         files = artifacts.Storage(project=self._project, credentials=self._storage_credentials(), retry=retry)
         with contextlib.closing(files):
             return files.list_names(source)

@@ -310,23 +310,23 @@ def _positive(_instance: object, attribute: attrs.Attribute[float], value: float
 
 @attrs.frozen(kw_only=True)
 class Retry:
-    """How long the client goes on trying, and how it waits in between. All times are in seconds.
+    """Retry and timeout policy. All times are in seconds.
 
     Attributes:
-        calls: The budget of one call: connecting, every try and every wait between tries.
-        operations: The budget of one long-running operation, from its start to its end.
-        first: The longest wait before the second try; it doubles with each further one.
-        most: The longest wait between two tries, unless the server asks for more.
-        sleep: What waits that many seconds.
-        random: What gives a number from 0 up to 1; each wait is that share of the longest. Unless told otherwise it is
-            the operating system, which the seeds of an experiment neither steer nor notice.
-        clock: What tells the time that the budgets are measured with.
+        call_timeout: The budget of one verb: connecting, every try of its calls and every wait between tries.
+        operation_timeout: The budget of one long-running operation, from its start to its end.
+        initial_backoff: The longest wait before the second try. It doubles with each further one.
+        max_backoff: The longest wait between two tries, unless the server requests a longer one.
+        sleep: Waits that many seconds.
+        random: Returns a number from 0 up to 1. Each wait is that share of the longest. Defaults to the operating
+            system, which the seeds of an experiment neither steer nor notice.
+        clock: Returns the time that budgets are measured with.
     """
 
-    calls: float = attrs.field(default=60.0, validator=_positive)
-    operations: float = attrs.field(default=1800.0, validator=_positive)
-    first: float = attrs.field(default=0.2, validator=_positive)
-    most: float = attrs.field(default=10.0, validator=_positive)
+    call_timeout: float = attrs.field(default=60.0, validator=_positive)
+    operation_timeout: float = attrs.field(default=1800.0, validator=_positive)
+    initial_backoff: float = attrs.field(default=0.2, validator=_positive)
+    max_backoff: float = attrs.field(default=10.0, validator=_positive)
     sleep: Callable[[float], None] = attrs.field(default=time.sleep, repr=False)
     random: Callable[[], float] = attrs.field(default=_random, repr=False)
     clock: Callable[[], float] = attrs.field(default=time.monotonic, repr=False)

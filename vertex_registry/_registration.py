@@ -328,7 +328,7 @@ class Registrar:
             if not self.resources.rpc.pause(race, waits + look):
                 late = OperationTimeoutError(
                     f"The id of {resource} is taken by an upload that is not done after {race.seconds:g} s. "
-                    "Retry(operations=...) sets how long to wait.",
+                    "Retry(operation_timeout=...) sets how long to wait.",
                     resource=resource,
                 )
                 raise _late(registration, late)

@@ -728,7 +728,7 @@ def _changed_since(resource: str, rpc: str, what: str) -> ConflictError:
 def _endless(rpc: str, resource: str) -> UnavailableError:
     return UnavailableError(
         f"{rpc} on {resource} doesn't end: a page came again, many pages in a row had nothing new, or the time for a "
-        "whole list was used up. Ask whoever runs the service; Retry(operations=...) sets that time.",
+        "whole list was used up. Ask whoever runs the service; Retry(operation_timeout=...) sets that time.",
         resource=resource,
     )
 

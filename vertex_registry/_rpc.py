@@ -47,6 +47,7 @@ from vertex_registry import _credentials, _process, _waiting
 from vertex_registry.errors import (
     AlreadyExistsError,
     AuthenticationError,
+    ClientClosedError,
     ConflictError,
     InvalidArgumentError,
     NotFoundError,
@@ -237,7 +238,7 @@ class Connection:
         """Whether nothing more can be asked for."""
         try:
             self._check_open()
-        except InvalidArgumentError:
+        except ClientClosedError:
             return True
         return False
 
@@ -251,13 +252,13 @@ class Connection:
         if self._verb_budget() is not None:
             yield
             return
-        with self._sharing(_waiting.Budget(self._retry, self._retry.calls)):
+        with self._sharing(_waiting.Budget(self._retry, self._retry.call_timeout)):
             yield
 
     @contextlib.contextmanager
     def tidying(self) -> Iterator[None]:
         """Let the calls inside share a small budget of their own, even after that of the verb is used up."""
-        with self._sharing(_waiting.Budget(self._retry, min(self._retry.calls, _TIDYING))):
+        with self._sharing(_waiting.Budget(self._retry, min(self._retry.call_timeout, _TIDYING))):
             yield
 
     @contextlib.contextmanager
@@ -294,11 +295,11 @@ class Connection:
         """Return a fresh budget of that many seconds; without a number that of the verb, or else that of a call."""
         if seconds is None and (shared := self._verb_budget()) is not None:
             return shared
-        return _waiting.Budget(self._retry, self._retry.calls if seconds is None else seconds)
+        return _waiting.Budget(self._retry, self._retry.call_timeout if seconds is None else seconds)
 
     def operation_budget(self) -> _waiting.Budget:
         """A fresh budget for a long-running operation."""
-        return _waiting.Budget(self._retry, self._retry.operations)
+        return _waiting.Budget(self._retry, self._retry.operation_timeout)
 
     def pause(self, budget: _waiting.Budget, tries: int, at_least: float = 0.0) -> bool:
         """Wait before the next of several tries, longer after each; return False, at once, if the budget has no room.
@@ -333,7 +334,7 @@ class Connection:
         if budget.left() <= 0:
             raise UnavailableError(
                 f"{rpc} on {resource} was not sent: the {budget.seconds:g} s for all calls of this verb are used up. "
-                "What was done before stays. Call it again to finish it; Retry(calls=...) sets the limit.",
+                "What was done before stays. Call it again to finish it; Retry(call_timeout=...) sets the limit.",
                 resource=resource,
             )
 
@@ -415,17 +416,17 @@ class Connection:
         """
         name = operation.name
         while not operation.done:
-            within = self.budget(min(self._retry.calls, max(_MOMENT, budget.left())))
+            within = self.budget(min(self._retry.call_timeout, max(_MOMENT, budget.left())))
             start = self._retry.clock()
             operation = self.call("GetOperation", look(name), name, within)
             self.leave_out(self._retry.clock() - start)  # not of one that fails: who looks again does so in a loop
             if operation.done:
                 break
-            seconds = min(max(0.05, budget.spent() / 5), self._retry.most, budget.left())
+            seconds = min(max(0.05, budget.spent() / 5), self._retry.max_backoff, budget.left())
             if seconds <= 0:
                 raise OperationTimeoutError(
                     f"The operation {name} is still running after {budget.seconds:g} s. It goes on at Vertex; what it "
-                    "makes will be there when it is done. Retry(operations=...) sets how long to wait.",
+                    "makes will be there when it is done. Retry(operation_timeout=...) sets how long to wait.",
                     resource=name,
                 )
             with self.uncounted():
@@ -516,7 +517,7 @@ class Connection:
         """Raise the error of a connection that was closed, and say of a change that it may have been made."""
         try:
             self._check_open()
-        except InvalidArgumentError as closed:
+        except ClientClosedError as closed:
             if not rpc.startswith(("Get", "List")):
                 closed.args = (f"{closed} {rpc} on {resource} was under way, and may have been carried out.",)
             raise closed from failure.__cause__
@@ -595,12 +596,12 @@ def _remedy(endpoint: Endpoint, failure: _CallError) -> str:
     if failure.remedy:
         return failure.remedy
     if failure.hint:
-        return f"{_when(failure)}. Retry(calls=...) sets how long to go on trying."
+        return f"{_when(failure)}. Retry(call_timeout=...) sets how long to go on trying."
     if endpoint.plain and re.search(r"without an answer|reset by peer|socket closed", failure.message.lower()):
         return "Is it the right port? If the server speaks TLS there, use https://."
     if endpoint.plain and failure.code == "UNAVAILABLE":
         return "Is the emulator running? Start one: python -m vertex_registry.emulator"
-    return "Retry(calls=...) sets how long to go on trying."
+    return "Retry(call_timeout=...) sets how long to go on trying."
 
 
 #: How much of a server's message an error repeats.

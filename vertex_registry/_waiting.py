@@ -63,7 +63,7 @@ class Budget:
 
 def longest(retry: Retry, tries: int) -> float:
     """The longest wait after so many tries, unless the server asks for more."""
-    return min(retry.most, retry.first * 2.0 ** min(tries - 1, 30))
+    return min(retry.max_backoff, retry.initial_backoff * 2.0 ** min(tries - 1, 30))
 
 
 def get(queue: SimpleQueue[T], seconds: float = math.inf) -> T:

@@ -14,7 +14,8 @@
     ├── OperationTimeoutError  (TimeoutError)     an operation is still running at the end of its budget
     ├── OperationFailedError                      an operation ended with an error, or was cancelled
     ├── StateUnknownError                         an upload may or may not have happened
-    └── HistoryUnknownError                       what was in a stage then isn't remembered
+    ├── HistoryUnknownError                       what was in a stage then isn't remembered
+    └── ClientClosedError      (RuntimeError)     the client is closed
 
 Each message says what happened, to which resource, and what to do next. The exception of Google's that caused an
 error, where there is one, is its ``__cause__``; none of Google's own ever reaches a caller.
@@ -31,6 +32,7 @@ __all__ = [
     "AlreadyExistsError",
     "AmbiguousNameError",
     "AuthenticationError",
+    "ClientClosedError",
     "ConflictError",
     "HistoryUnknownError",
     "InvalidArgumentError",
@@ -133,6 +135,10 @@ class StateUnknownError(RegistryError):
     def __init__(self, message: str, *, resource: str | None = None, request_id: str = "") -> None:
         super().__init__(message, resource=resource)
         self.request_id = request_id
+
+
+class ClientClosedError(RegistryError, RuntimeError):
+    """The client is closed. Create a new one."""
 
 
 class HistoryUnknownError(RegistryError):

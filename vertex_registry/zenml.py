@@ -469,7 +469,7 @@ class VertexModelRegistry(BaseModelRegistry):
                 transport=config.api_transport,
                 default_image=config.serving_image,
                 staging_bucket=config.staging_bucket,
-                retry=Retry(calls=config.timeout, operations=config.operation_timeout),
+                retry=Retry(call_timeout=config.timeout, operation_timeout=config.operation_timeout),
                 user_agent=f"zenml/{installed('zenml')}",
             )
         except (VertexRegistryError, RegistryError):

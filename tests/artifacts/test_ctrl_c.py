@@ -88,7 +88,9 @@ def test_a_failure_ends_the_waits_of_others(proxy: Proxy, bucket: str, folder: P
     proxy.fail("POST", "metadata.json", first=waits.set, status=503, body=error("Later."))
     proxy.fail("PUT", first=lambda: waits.wait(20))
     proxy.fail("PUT", after=2, status=403, body=error("No."))
-    code = UPLOAD.replace("Storage()", "Storage(chunk=2**18, retry=Retry(calls=1e6, first=1e5, most=1e5))")
+    code = UPLOAD.replace(
+        "Storage()", "Storage(chunk=2**18, retry=Retry(call_timeout=1e6, initial_backoff=1e5, max_backoff=1e5))"
+    )
     run = python(f"from vertex_registry import Retry; {code}", folder, f"gs://{bucket}/churn-1", timeout=60)
 
     assert "PermissionDeniedError" in run.stderr.splitlines()[-1]
@@ -126,7 +128,7 @@ def test_ctrl_c_ends_a_wait_between_two_tries(proxy: Proxy, stored: str, tmp_pat
 
     main = threading.get_ident()
     proxy.fail("GET", status=503, body=error("Later."))
-    storage = Storage(retry=Retry(calls=60, first=20, most=20, random=random))
+    storage = Storage(retry=Retry(call_timeout=60, initial_backoff=20, max_backoff=20, random=random))
     gc.disable()  # a collection while the frames are asked for can lock everybody out (CPython gh-106883)
     try:
         with pytest.raises(KeyboardInterrupt):

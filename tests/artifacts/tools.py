@@ -43,7 +43,14 @@ class Clock:
 
     def once(self) -> Retry:
         """Return limits that allow no retry, and that leave a busy machine time to answer."""
-        return Retry(calls=20, first=30, most=30, sleep=self.sleep, random=lambda: 1.0, clock=lambda: self.now)
+        return Retry(
+            call_timeout=20,
+            initial_backoff=30,
+            max_backoff=30,
+            sleep=self.sleep,
+            random=lambda: 1.0,
+            clock=lambda: self.now,
+        )
 
 
 def write(folder: Path, files: dict[str, bytes]) -> Path:

@@ -185,7 +185,7 @@ def connect(door: Door, request: pytest.FixtureRequest) -> Iterator[Callable[...
                 recorder.NOBODY if emulator is None else emulator.grpc if door.transport == "grpc" else emulator.rest
             )
             clock = Clock()
-            retry = settings.pop("retry", Retry(calls=600, sleep=clock.sleep, clock=clock))
+            retry = settings.pop("retry", Retry(call_timeout=600, sleep=clock.sleep, clock=clock))
             settings = {"project": PROJECT, "location": LOCATION, "retry": retry} | counted | settings
             client = RegistryClient(endpoint=endpoint, **settings)
         made.append(client)

@@ -47,7 +47,7 @@ class Place:
     def connect(self, **settings: Any) -> RegistryClient:
         """Create a client."""
         staging = f"gs://{self.bucket}/staging" if self.bucket else None
-        return RegistryClient(endpoint=self.endpoint, staging_bucket=staging, retry=Retry(calls=30), **settings)
+        return RegistryClient(endpoint=self.endpoint, staging_bucket=staging, retry=Retry(call_timeout=30), **settings)
 
     def name(self, number: int) -> str:
         """Return the name of a model."""

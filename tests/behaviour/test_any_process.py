@@ -14,7 +14,7 @@ import google.auth.credentials
 import pytest
 from google.oauth2.credentials import Credentials
 
-from vertex_registry import InvalidArgumentError, RegistryClient, Retry, local_registry
+from vertex_registry import ClientClosedError, InvalidArgumentError, RegistryClient, Retry, local_registry
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -137,7 +137,7 @@ def test_a_proxy(start: Callable[..., None]) -> None:
 
 def test_a_copy(connect: Callable[..., RegistryClient], name: Callable[[], str]) -> None:
     """A copy of a client and one that was pickled have its settings, and connections of their own."""
-    client = connect(actor="ann@example.com", retry=Retry(calls=30))
+    client = connect(actor="ann@example.com", retry=Retry(call_timeout=30))
     given = name()
     client.register_version(given, "gs://models/1", stage="Staging")
     for copied in (copy.deepcopy(client), copy.copy(client), pickle.loads(pickle.dumps(client))):  # noqa: S301  # ours
@@ -147,7 +147,7 @@ def test_a_copy(connect: Callable[..., RegistryClient], name: Callable[[], str])
         copied.close()
         assert client.get_version(given).name == given
     client.close()
-    with pytest.raises(InvalidArgumentError, match="closed"):
+    with pytest.raises(ClientClosedError, match="closed"):
         pickle.loads(pickle.dumps(client)).get_version(given)  # noqa: S301  # likewise
 
 
@@ -171,7 +171,7 @@ def test_settings_that_cannot_be_pickled(connect: Callable[..., RegistryClient])
 
 def test_a_retry() -> None:
     """A `Retry` can be pickled and copied, and is equal to its copy."""
-    retry = Retry(calls=30)
+    retry = Retry(call_timeout=30)
     assert pickle.loads(pickle.dumps(retry)) == copy.deepcopy(retry) == retry  # noqa: S301  # ours
     assert 0 <= copy.deepcopy(retry).random() < 1
 

@@ -15,6 +15,7 @@ import pytest
 from tests.behaviour.noise import noise
 from vertex_registry import (
     AuthenticationError,
+    ClientClosedError,
     InvalidArgumentError,
     NotFoundError,
     RegistryClient,
@@ -382,7 +383,7 @@ MISTAKES = (
     ),
     Mistake(
         "a client that is closed",
-        InvalidArgumentError,
+        ClientClosedError,
         "closed",
         (
             lambda r, n, s: closed(r).get_version(n),
@@ -501,7 +502,7 @@ def test_settings_that_cannot_be_right(settings: dict[str, Any]) -> None:
 def test_retries_that_cannot_be_right() -> None:
     """A budget is a positive number of seconds."""
     with pytest.raises(InvalidArgumentError, match="positive"):
-        Retry(calls=0)
+        Retry(call_timeout=0)
 
 
 @pytest.mark.plain

@@ -80,7 +80,7 @@ def test_the_tries_of_all_calls_share_a_budget(
 ) -> None:
     """A verb whose every call is lost again and again waits no longer than one budget in all."""
     churn = name()
-    registry = connect(retry=Retry(calls=3, sleep=clock.sleep, clock=clock, random=lambda: 1.0))
+    registry = connect(retry=Retry(call_timeout=3, sleep=clock.sleep, clock=clock, random=lambda: 1.0))
     for _ in range(7):
         registry.register_version(churn, source(), stage="Production")
     start = clock.time
@@ -114,7 +114,7 @@ def test_a_call_is_not_started_without_time_for_it(
 ) -> None:
     """When the budget is used up the verb ends, says so, and can be finished by calling it again."""
     churn, clock = name(), Ticking()
-    registry = connect(retry=Retry(calls=5, sleep=lambda _: None, clock=clock))
+    registry = connect(retry=Retry(call_timeout=5, sleep=lambda _: None, clock=clock))
     for _ in range(7):
         registry.register_version(churn, source(), stage="Production")
     before = len(emulator.requests())
@@ -137,7 +137,7 @@ def test_a_registration_that_has_no_time_left(connect: Connect, emulator: Emulat
         clock.tick = 6 if any(request.rpc == "UploadModel" for request in emulator.requests()) else 0
         return clock()
 
-    registry = connect(retry=Retry(calls=5, sleep=lambda _: None, clock=tell))
+    registry = connect(retry=Retry(call_timeout=5, sleep=lambda _: None, clock=tell))
     with pytest.raises(StateUnknownError) as caught:
         registry.register_version(churn, SOURCE, stage="Staging", check_source=False)
     made = connect().register_version(churn, SOURCE, stage="Staging", request_id=caught.value.request_id)
@@ -148,7 +148,7 @@ def test_a_registration_that_has_no_time_left(connect: Connect, emulator: Emulat
 def test_operations_have_their_own_budget(connect: Connect, clock: Clock, name: Text, source: Text) -> None:
     """What waits for an operation, one's own or somebody else's, takes nothing from the budget of the calls."""
     churn = name()
-    registry = connect(retry=Retry(calls=1, sleep=clock.sleep, clock=clock, random=lambda: 1.0))
+    registry = connect(retry=Retry(call_timeout=1, sleep=clock.sleep, clock=clock, random=lambda: 1.0))
     made = registry.register_version(churn, source(), stage="Staging")
     assert made.stage is Stage.STAGING
     assert clock.time > 30
@@ -162,7 +162,7 @@ def test_tidying_up_has_its_own_budget(
 ) -> None:
     """However little time is left when a deletion fails, default moves back and the mark is taken away."""
     churn = name()
-    registry = connect(retry=Retry(calls=3, sleep=clock.sleep, clock=clock, random=lambda: 1.0))
+    registry = connect(retry=Retry(call_timeout=3, sleep=clock.sleep, clock=clock, random=lambda: 1.0))
     for _ in range(2):
         registry.register_version(churn, source())
     emulator.fail("DeleteModelVersion", "FAILED_PRECONDITION")
@@ -178,8 +178,8 @@ def test_tidying_up_has_its_own_budget(
 def test_a_verb_of_another_client(connect: Connect, clock: Clock, name: Text, source: Text) -> None:
     """Clients that are used within each other's calls have budgets of their own."""
     churn = name()
-    inner = connect(retry=Retry(calls=60, sleep=clock.sleep, clock=clock))
-    outer = connect(retry=Retry(calls=0.01))
+    inner = connect(retry=Retry(call_timeout=60, sleep=clock.sleep, clock=clock))
+    outer = connect(retry=Retry(call_timeout=0.01))
     inner.register_version(churn, source())
     with outer._vertex.rpc.verb():
         assert inner._vertex.rpc.budget().seconds == 60
@@ -195,7 +195,7 @@ def test_a_verb_of_another_client(connect: Connect, clock: Clock, name: Text, so
 def test_a_long_list_has_the_time_of_its_pages(connect: Connect, emulator: Emulator, name: Text) -> None:
     """Pages that bring something new take nothing from the budget: a list may take longer than a call."""
     clock = Ticking()
-    registry = connect(retry=Retry(calls=5, operations=1000, clock=clock))
+    registry = connect(retry=Retry(call_timeout=5, operation_timeout=1000, clock=clock))
     churn = name()
     for _ in range(250):
         registry.register_version(churn, SOURCE, check_source=False)
@@ -220,7 +220,7 @@ def hostile(request: pytest.FixtureRequest, server: Hostile) -> Iterator[Callabl
 
     def hostile(answers: dict[str, Any], seconds: float = 0.1) -> RegistryClient:
         server.answers, server.calls = answers, 0
-        retry = Retry(calls=seconds, operations=seconds, first=0.01, most=0.05)
+        retry = Retry(call_timeout=seconds, operation_timeout=seconds, initial_backoff=0.01, max_backoff=0.05)
         endpoint = server.grpc if request.param == "grpc" else server.rest
         made.append(RegistryClient(endpoint=endpoint, project="test-project", retry=retry))
         return made[-1]
@@ -483,7 +483,9 @@ def test_an_answer_that_comes_byte_by_byte() -> None:
         address = f"http://127.0.0.1:{listening.getsockname()[1]}"
         start = time.monotonic()
         with (
-            RegistryClient(endpoint=address, project="test-project", retry=Retry(calls=0.5, first=10)) as registry,
+            RegistryClient(
+                endpoint=address, project="test-project", retry=Retry(call_timeout=0.5, initial_backoff=10)
+            ) as registry,
             pytest.raises(UnavailableError),
         ):
             registry.get_model("churn")

@@ -178,7 +178,7 @@ def test_a_look_for_an_upload_that_fails(
     lost: str,
 ) -> None:
     """Once an upload was sent, whatever a look for it fails for, the error tells the id that finishes the version."""
-    churn, artifact, registry = name(), source(), connect(retry=patient(clock, calls=3))
+    churn, artifact, registry = name(), source(), connect(retry=patient(clock, call_timeout=3))
     if known:
         registry.register_version(churn, source())
     emulator.fail("UploadModel", lost, when="after")
@@ -216,7 +216,7 @@ def test_an_upload_whose_operation_cannot_be_looked_at(
     connect: Callable[..., RegistryClient], clock: Clock, emulator: Emulator, name: Text, source: Text, code: str
 ) -> None:
     """The error tells the request id that finishes the version, which has neither stage nor metadata."""
-    churn, artifact, registry = name(), source(), connect(retry=patient(clock, calls=3))
+    churn, artifact, registry = name(), source(), connect(retry=patient(clock, call_timeout=3))
     emulator.fail("GetOperation", code, times=1000)
     with pytest.raises(StateUnknownError, match="with request_id=") as caught:
         registry.register_version(churn, artifact, stage="Staging")
@@ -315,7 +315,7 @@ def test_an_operation_that_does_not_end(
     connect: Callable[..., RegistryClient], clock: Clock, name: Text, source: Text
 ) -> None:
     """It is a timeout at the end of its budget, with the operation's name and the request id in it."""
-    registry = connect(retry=patient(clock, operations=300))
+    registry = connect(retry=patient(clock, operation_timeout=300))
     with pytest.raises(OperationTimeoutError, match="/operations/") as caught:
         registry.register_version(name(), source(), request_id="run")
 
@@ -335,7 +335,7 @@ def test_a_last_look_has_the_time_that_an_answer_takes(
     """However little is left of the budget, and though the answer comes from far away."""
     emulator.fail("GetOperation", delay=0.2, times=2)
     with pytest.raises(OperationTimeoutError, match="is still running after 0.05 s"):
-        connect(retry=patient(clock, operations=0.05)).register_version(name(), source())
+        connect(retry=patient(clock, operation_timeout=0.05)).register_version(name(), source())
 
 
 @pytest.mark.looks(10_000)
@@ -345,9 +345,9 @@ def test_a_name_whose_first_upload_does_not_end(
     """Who waits for somebody else's first upload waits within the budget, and says what for."""
     churn = name()
     with pytest.raises(OperationTimeoutError):
-        connect(retry=patient(clock, operations=1)).register_version(churn, source())
+        connect(retry=patient(clock, operation_timeout=1)).register_version(churn, source())
     with pytest.raises(OperationTimeoutError, match="is taken by an upload"):
-        connect(retry=patient(clock, operations=300)).register_version(churn, source())
+        connect(retry=patient(clock, operation_timeout=300)).register_version(churn, source())
     assert clock.time < 305
 
 
@@ -408,7 +408,7 @@ def test_a_budget_is_kept(
 ) -> None:
     """A call that never succeeds ends within its budget, with waits that grow."""
     churn = name()
-    registry = connect(retry=patient(clock, calls=20))
+    registry = connect(retry=patient(clock, call_timeout=20))
     registry.register_version(churn, source())
     clock.slept.clear()
     start = clock.time
@@ -470,7 +470,7 @@ def test_a_deletion_that_has_begun(
     connect: Callable[..., RegistryClient], clock: Clock, emulator: Emulator, name: Text, source: Text
 ) -> None:
     """It is waited for where its operation cannot be looked at for long, and is not begun a second time."""
-    churn, registry = name(), connect(retry=patient(clock, calls=10))
+    churn, registry = name(), connect(retry=patient(clock, call_timeout=10))
     for _ in range(3):
         registry.register_version(churn, source())
 
@@ -754,7 +754,7 @@ def test_a_re_run_while_the_first_run_is_at_work(
     """The same request id waits for what the first run began, and does not begin it again."""
     churn, artifact = name(), source()
     connect().register_version(churn, source())
-    hasty = connect(retry=patient(clock, operations=0.3))
+    hasty = connect(retry=patient(clock, operation_timeout=0.3))
     with pytest.raises(OperationTimeoutError) as caught:
         hasty.register_version(churn, artifact, request_id="run")
     assert caught.value.request_id == "run"
@@ -774,7 +774,7 @@ def test_what_others_wrote_meanwhile_stands(
 ) -> None:
     """Finishing a registration that was cut off takes nothing back that somebody has written since."""
     churn, artifact = name(), source()
-    hasty = connect(retry=patient(clock, calls=1))
+    hasty = connect(retry=patient(clock, call_timeout=1))
     arguments: dict[str, Any] = {"metadata": {"a": 1, "b": 2}, "stage": "Staging", "request_id": "run"}
     emulator.fail("UpdateModel", "UNAVAILABLE", times=1000)
     with pytest.raises(StateUnknownError):
@@ -841,7 +841,7 @@ def test_default_that_cannot_move_back(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     """A deletion that is refused says why, whatever becomes of the way back; that is logged."""
-    churn, registry = name(), connect(retry=patient(clock, calls=1))
+    churn, registry = name(), connect(retry=patient(clock, call_timeout=1))
     for _ in range(2):
         registry.register_version(churn, source())
     emulator.fail("DeleteModelVersion", "FAILED_PRECONDITION", message="The version is deployed", times=2)

@@ -351,7 +351,7 @@ def test_a_lost_move_that_cannot_be_looked_into(
     """If the reads after a lost move fail too, the lost move is the error. One that stays lost ends in its budget."""
     churn = name()
     connect().register_version(churn, source())
-    registry = connect(retry=Retry(calls=5, sleep=clock.sleep, clock=clock, random=lambda: 1.0))
+    registry = connect(retry=Retry(call_timeout=5, sleep=clock.sleep, clock=clock, random=lambda: 1.0))
     emulator.fail("MergeVersionAliases", "UNAVAILABLE")
     emulator.fail("GetModel", delay=0.0001, times=5)  # the name, and the two aliases before and after
     emulator.fail("GetModel", "UNAVAILABLE", times=1000)
@@ -598,7 +598,7 @@ def test_a_last_version_that_cannot_be_deleted_keeps_no_mark(
 ) -> None:
     """Whatever the deletion of the model ends in, the mark for those that register is taken away."""
     churn = name()
-    registry = connect(retry=Retry(calls=10, sleep=clock.sleep, clock=clock))
+    registry = connect(retry=Retry(call_timeout=10, sleep=clock.sleep, clock=clock))
     resource = registry.register_version(churn, source()).model_resource_name
     if rpc == "ListModelVersions":
         emulator.fail(rpc, delay=0.0001)
@@ -656,7 +656,7 @@ def test_a_mark_that_cannot_be_taken_away(
 ) -> None:
     """The deletion says why it failed, the log says what the mark does, and the next deletion clears it."""
     churn = name()
-    registry = connect(retry=Retry(calls=1, sleep=clock.sleep, clock=clock))
+    registry = connect(retry=Retry(call_timeout=1, sleep=clock.sleep, clock=clock))
     registry.register_version(churn, source())
     emulator.fail("MergeVersionAliases", delay=0.0001)
     emulator.fail("MergeVersionAliases", "UNAVAILABLE", times=1000)

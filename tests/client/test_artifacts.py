@@ -346,7 +346,10 @@ def test_a_gpu_beside_a_container(blind: Callable[..., RegistryClient]) -> None:
 def test_storage_that_cannot_be_reached(monkeypatch: pytest.MonkeyPatch) -> None:
     """A look that nobody asked for steps aside; one that was asked for does not."""
     monkeypatch.setenv("STORAGE_EMULATOR_HOST", "http://127.0.0.1:1")
-    with Emulator(storage="") as vertex, RegistryClient(endpoint=vertex.grpc, retry=Retry(calls=0.001)) as registry:
+    with (
+        Emulator(storage="") as vertex,
+        RegistryClient(endpoint=vertex.grpc, retry=Retry(call_timeout=0.001)) as registry,
+    ):
         assert registry.register_version("churn", SOURCE, container="sklearn").version == "1"
         with pytest.raises(UnavailableError):
             registry.register_version("churn", SOURCE, container="sklearn", check_source=True)

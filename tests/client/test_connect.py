@@ -23,6 +23,7 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 from tests.live.proxy import Proxy
 from vertex_registry import (
     AuthenticationError,
+    ClientClosedError,
     ConflictError,
     InvalidArgumentError,
     NotFoundError,
@@ -150,7 +151,7 @@ def test_credentials_as_json(emulator: Emulator, key: dict[str, str], tmp_path: 
         assert project == "key-project"
         assert _credentials.principal(credentials) == "registry@key-project.iam.gserviceaccount.com"
     with (
-        RegistryClient(endpoint=emulator.grpc, credentials=key, retry=Retry(calls=0.001)) as registry,
+        RegistryClient(endpoint=emulator.grpc, credentials=key, retry=Retry(call_timeout=0.001)) as registry,
         pytest.raises(UnavailableError, match="token") as caught,
     ):
         next(registry.list_models())  # nobody gives tokens at its token_uri
@@ -191,7 +192,7 @@ def test_nothing_is_sent_on_construction() -> None:
     registry.close()
 
     assert repr(registry) == "RegistryClient(project='acme', location='us-central1', endpoint='127.0.0.1:1')"
-    with pytest.raises(InvalidArgumentError, match="closed"):
+    with pytest.raises(ClientClosedError, match="closed"):
         registry.get_version("churn")
 
 
@@ -244,7 +245,7 @@ def busy(emulator: Emulator, request: pytest.FixtureRequest, caplog: pytest.LogC
     """A client that has begun, and that would try for days."""
     caplog.set_level(logging.DEBUG, "vertex_registry")
     endpoint = emulator.grpc if request.param == "grpc" else emulator.rest
-    retry = Retry(calls=1e6, operations=1e6, first=1e5, most=1e5, random=lambda: 1.0)
+    retry = Retry(call_timeout=1e6, operation_timeout=1e6, initial_backoff=1e5, max_backoff=1e5, random=lambda: 1.0)
     registry = RegistryClient(endpoint=endpoint, retry=retry)
     registry.register_version("churn", SOURCE)
     return registry
@@ -269,7 +270,7 @@ def test_closed_while_it_waits(
     emulator.fail(rpc, "UNAVAILABLE")
     error = cut_off(busy, lambda: CALLS[rpc](busy), lambda: "sent again in" in caplog.text)
 
-    assert type(error) is InvalidArgumentError
+    assert type(error) is ClientClosedError
     assert "closed" in str(error)
 
 
@@ -279,7 +280,7 @@ def test_closed_while_it_is_answered(emulator: Emulator, busy: RegistryClient, r
     emulator.fail(rpc, delay=1e6)
     error = cut_off(busy, lambda: (CALLS | DELETIONS)[rpc](busy), came(emulator, rpc))
 
-    assert type(error) is InvalidArgumentError
+    assert type(error) is ClientClosedError
     assert "closed" in str(error)
     assert ("may have been" in str(error)) == (rpc in {"UpdateModel", *DELETIONS})
 
@@ -306,7 +307,7 @@ def test_an_iterator_of_a_closed_client(emulator: Emulator, busy: RegistryClient
     busy.close()
     before = len(emulator.requests())
 
-    with pytest.raises(InvalidArgumentError, match="closed"):
+    with pytest.raises(ClientClosedError, match="closed"):
         next(begun)
     assert len(emulator.requests()) == before
 
@@ -397,7 +398,9 @@ def test_what_a_proxy_on_the_way_answers(
     """It is an error of ours, whatever the answer looks like."""
     with (
         Proxy(str(emulator.rest), answer=lambda *_: (status, body)) as proxy,
-        RegistryClient(endpoint=proxy.address, retry=Retry(calls=5, first=10, most=10, random=lambda: 1.0)) as registry,
+        RegistryClient(
+            endpoint=proxy.address, retry=Retry(call_timeout=5, initial_backoff=10, max_backoff=10, random=lambda: 1.0)
+        ) as registry,
         pytest.raises(error, match=told),
     ):
         list(registry.list_models())
@@ -534,7 +537,7 @@ def stranger() -> Iterator[int]:
 def told(endpoint: str, seconds: float, **settings: Any) -> str:
     """Return the error of a call to the wrong place, which has to come in that time of a budget of minutes."""
     credentials = google.oauth2.credentials.Credentials(TOKEN)  # type: ignore[no-untyped-call]  # untyped upstream
-    budget = Retry(calls=600 if seconds < 600 else 1)  # one that is retried would take the ten minutes
+    budget = Retry(call_timeout=600 if seconds < 600 else 1)  # one that is retried would take the ten minutes
     with RegistryClient(
         endpoint=endpoint, retry=budget, credentials=credentials, project="acme", **settings
     ) as registry:

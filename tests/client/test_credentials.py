@@ -140,7 +140,7 @@ class Clock:
 
     @property
     def retry(self) -> Retry:
-        return Retry(calls=25, sleep=self.sleep, clock=lambda: self.time)
+        return Retry(call_timeout=25, sleep=self.sleep, clock=lambda: self.time)
 
 
 # --- no token ---------------------------------------------------------------------------------------------------------
@@ -185,7 +185,7 @@ def test_a_token_that_takes_too_long(address: str, key: dict[str, str]) -> None:
         silent_key = key | {"token_uri": f"http://127.0.0.1:{silent.getsockname()[1]}/"}
         began = time.monotonic()
         with (
-            RegistryClient(endpoint=address, credentials=silent_key, retry=Retry(calls=1)) as registry,
+            RegistryClient(endpoint=address, credentials=silent_key, retry=Retry(call_timeout=1)) as registry,
             pytest.raises(UnavailableError, match="No token could be fetched"),
         ):
             registry.get_model("churn")
@@ -247,7 +247,7 @@ from google.oauth2.credentials import Credentials
 from vertex_registry import RegistryClient, Retry
 
 endpoint, transport = sys.argv[1:]
-settings = {"endpoint": endpoint or None, "transport": transport, "project": "acme", "retry": Retry(calls=5)}
+settings = {"endpoint": endpoint or None, "transport": transport, "project": "acme", "retry": Retry(call_timeout=5)}
 with RegistryClient(credentials=Credentials("a-token"), **settings) as registry:
     registry.register_version("churn", "gs://models/1")
     assert registry.get_version("churn").version == "1"

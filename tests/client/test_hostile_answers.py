@@ -227,7 +227,7 @@ def check(servers: dict[str, tuple[Server, str]], transport: str, verb: str, pla
     server.answering(plan)
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     start = time.monotonic()
-    retry = Retry(calls=0.1, operations=0.1, first=0.01, most=0.05)
+    retry = Retry(call_timeout=0.1, operation_timeout=0.1, initial_backoff=0.01, max_backoff=0.05)
     with RegistryClient(project="test-project", endpoint=endpoint, retry=retry) as registry:
         ended: Any
         try:

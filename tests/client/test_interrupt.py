@@ -38,7 +38,7 @@ def interrupt():
 threading.Thread(target=interrupt, daemon=True).start()
 signal.signal(signal.SIGINT, signal.default_int_handler)
 logging.basicConfig(level=logging.DEBUG, stream=sys.stdout, format="%(message)s")
-retry = Retry(calls=1e6, operations=1e6, first=1e5, most=1e5, random=lambda: 1.0)
+retry = Retry(call_timeout=1e6, operation_timeout=1e6, initial_backoff=1e5, max_backoff=1e5, random=lambda: 1.0)
 with RegistryClient(endpoint=sys.argv[1], retry=retry) as registry:
     try:
         list(registry.list_models())

@@ -72,7 +72,7 @@ def connect(transport: str, address: str, url: str) -> RegistryClient:
         endpoint=address if transport == "grpc" else url,
         project=PROJECT,
         location=LOCATION,
-        retry=Retry(calls=CALL, operations=3 * CALL, first=0.02, most=0.2),
+        retry=Retry(call_timeout=CALL, operation_timeout=3 * CALL, initial_backoff=0.02, max_backoff=0.2),
     )
 
 

@@ -94,7 +94,7 @@ class Service:
     @property
     def settings(self) -> dict[str, Any]:
         """How a `RegistryClient` reaches it."""
-        where = {"project": self.project, "location": self.location, "retry": Retry(calls=600)}
+        where = {"project": self.project, "location": self.location, "retry": Retry(call_timeout=600)}
         return where | ({"endpoint": self.endpoint} if self.endpoint else {"credentials": _somebody()})
 
     def connect(self, **settings: Any) -> RegistryClient:

@@ -146,7 +146,7 @@ class CloudBucket:
 
     def _all_pages(self, found: Any, uri: str) -> Iterator[Any]:
         """Yield the objects of a listing, and end even if the server always names another page."""
-        budget = _waiting.Budget(self._storage.retry, self._storage.retry.operations)
+        budget = _waiting.Budget(self._storage.retry, self._storage.retry.operation_timeout)
         tokens = set()
         count = 0
         for page in found.pages:

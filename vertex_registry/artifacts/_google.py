@@ -1,7 +1,7 @@
 """Google's client of Cloud Storage: connections, single requests, retries, and what its exceptions mean.
 
 Google's package is used for single requests, without its own retries: each request is retried within the budget
-``Retry.calls``, which starts over with every request that succeeds, so a large model may take as long as it needs.
+``Retry.call_timeout``, which starts over with every request that succeeds. A large model may take as long as it needs.
 """
 
 from __future__ import annotations
@@ -138,7 +138,7 @@ class CloudStorage:
     @property
     def timeout(self) -> float:
         """The seconds that one request may take."""
-        return min(60.0, self.retry.calls)
+        return min(60.0, self.retry.call_timeout)
 
     def with_retries(
         self,
@@ -162,7 +162,7 @@ class CloudStorage:
             FailedRequestError: It failed with one of the statuses in ``unless``.
             RegistryError: It failed otherwise.
         """
-        budget = _waiting.Budget(self.retry, self.retry.calls)
+        budget = _waiting.Budget(self.retry, self.retry.call_timeout)
 
         def attempt() -> T:
             try:

@@ -125,7 +125,7 @@ class ResumableUpload:
         """
         retry = self._storage.retry
         waits = [_waiting.longest(retry, tries) for tries in range(1, idle + 1)]
-        if sum(waits) >= retry.calls:
+        if sum(waits) >= retry.call_timeout:
             raise error_of(FailedRequestError(0, message), self._verb, self._uri, sum(waits))
         self._storage.sleep(self._stopped)(waits[-1] * retry.random())
 

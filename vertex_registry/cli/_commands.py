@@ -99,7 +99,7 @@ def _complete(ctx: click.Context, read: Callable[[RegistryClient], list[str]], i
     from vertex_registry import RegistryError, Retry  # noqa: PLC0415  # likewise
 
     try:
-        with _client({**ctx.params, "retry": Retry(calls=_COMPLETION_SECONDS)}) as registry:
+        with _client({**ctx.params, "retry": Retry(call_timeout=_COMPLETION_SECONDS)}) as registry:
             return [value for value in read(registry) if value.startswith(incomplete)]
     except (RegistryError, click.ClickException):
         return []
