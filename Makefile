@@ -45,12 +45,13 @@ test: $(READY) $(ZENML)/ready $(ZENML)-gcp/ready   ## run every test, with branc
 	@$(ZENML)/bin/python -m pytest --numprocesses 2 --dist worksteal --cov --cov-append --cov-report=term --cov-fail-under=96 --quiet -m zenml tests/adapter
 	@$(ADAPTER_GCP) --deselect tests/adapter/test_guide.py::test_the_guide
 
-check: $(READY) $(ZENML)/ready   ## run ruff, mypy and the import contracts
+check: $(READY) $(ZENML)/ready   ## run ruff, mypy, the import contracts and the guard of the docs' language
 	@$(BIN)/ruff check
 	@$(BIN)/ruff format --check
 	@$(BIN)/mypy
 	@$(BIN)/mypy --python-executable $(ZENML)/bin/python vertex_registry/zenml.py tests/adapter/*.py
 	@$(BIN)/lint-imports
+	@$(BIN)/python -m tests.prose
 
 format: $(READY)   ## let ruff format the code and mend what it can
 	@$(BIN)/ruff check --fix-only --quiet
