@@ -73,7 +73,7 @@ def closed(registry: RegistryClient) -> RegistryClient:
 
 MISTAKES = (
     Mistake(
-        "a name that is empty or longer than 128 characters",
+        "a name that's empty or longer than 128 characters",
         InvalidArgumentError,
         "name",
         (
@@ -90,7 +90,7 @@ MISTAKES = (
         ),
     ),
     Mistake(
-        "a resource name of another location, or with a version in it",
+        "a resource name in another location, or with a version in it",
         InvalidArgumentError,
         "location|separately",
         (
@@ -99,14 +99,14 @@ MISTAKES = (
         ),
     ),
     Mistake(
-        "a resource name of another project",
+        "a resource name in another project",
         InvalidArgumentError,
         "another project",
         (lambda r, n, s: r.get_model("projects/somebody-else/locations/us-central1/models/1"),),
         sent=True,
     ),
     Mistake(
-        "a source that is a local path",
+        "a local path as source, without a staging bucket",
         InvalidArgumentError,
         "staging_bucket",
         (
@@ -115,7 +115,7 @@ MISTAKES = (
         ),
     ),
     Mistake(
-        "a source in another store than Cloud Storage",
+        "a source that isn't in Cloud Storage",
         InvalidArgumentError,
         "gs://bucket/directory",
         (
@@ -125,7 +125,7 @@ MISTAKES = (
         ),
     ),
     Mistake(
-        "a bucket that Cloud Storage does not allow, or no directory in it",
+        "an invalid bucket name, or a bucket without a directory",
         InvalidArgumentError,
         "bucket",
         (
@@ -139,13 +139,13 @@ MISTAKES = (
         ),
     ),
     Mistake(
-        "a source that is a file",
+        "a source that's a file",
         InvalidArgumentError,
         "is a file",
         tuple(registering(f"/model{end}") for end in MODEL_FILES),
     ),
     Mistake(
-        "an alias that Vertex does not allow",
+        "an alias that Vertex doesn't allow",
         InvalidArgumentError,
         "alias",
         (
@@ -160,7 +160,7 @@ MISTAKES = (
         ),
     ),
     Mistake(
-        "a source that is no text and no path",
+        "a source that's neither a string nor a path",
         InvalidArgumentError,
         r"string \('gs://bucket/directory'\) or a path",
         (
@@ -175,13 +175,13 @@ MISTAKES = (
         (lambda r, n, s: r.register_version(n, s, aliases=["candidate", "default"], make_default=False),),
     ),
     Mistake(
-        "taking away the alias `default`",
+        "removing the alias `default`",
         InvalidArgumentError,
         "set_default",
         (lambda r, n, s: r.remove_aliases(n, 1, ["default"]),),
     ),
     Mistake(
-        "reading a version that does not exist, or could not",
+        "reading a version that doesn't or can't exist",
         NotFoundError,
         "has no version",
         (
@@ -196,7 +196,7 @@ MISTAKES = (
         sent=True,
     ),
     Mistake(
-        "changing a version that does not exist",
+        "changing a version that doesn't exist",
         NotFoundError,
         "has no version",
         (
@@ -210,7 +210,7 @@ MISTAKES = (
         sent=True,
     ),
     Mistake(
-        "changing a version that could not exist",
+        "changing a version that can't exist",
         InvalidArgumentError,
         "can be no version",
         (
@@ -224,7 +224,7 @@ MISTAKES = (
         ),
     ),
     Mistake(
-        "a model that does not exist",
+        "a model that doesn't exist",
         NotFoundError,
         "no model|not there",
         (
@@ -240,7 +240,7 @@ MISTAKES = (
         sent=True,
     ),
     Mistake(
-        "a stage that does not exist, or cannot be taken alone",
+        "a stage that doesn't exist, or that doesn't go with `archive_existing`",
         InvalidArgumentError,
         "stage",
         (
@@ -253,7 +253,7 @@ MISTAKES = (
         ),
     ),
     Mistake(
-        "metadata that is no JSON object",
+        "metadata that isn't a JSON object",
         InvalidArgumentError,
         "metadata|JSON",
         (
@@ -277,7 +277,7 @@ MISTAKES = (
         ),
     ),
     Mistake(
-        "metadata nested more than 100 deep, or a number of thousands of digits",
+        "metadata nested more than 100 levels deep, or with a number of thousands of digits",
         InvalidArgumentError,
         r"nested more than 100 deep.*|metadata\['a'\]\['b'\] is a number with too many digits",
         (
@@ -289,7 +289,7 @@ MISTAKES = (
         ),
     ),
     Mistake(
-        "metadata over Vertex's budget of labels",
+        "metadata that doesn't fit into the version's labels",
         InvalidArgumentError,
         "Vertex allows 64",
         (
@@ -298,7 +298,7 @@ MISTAKES = (
         ),
     ),
     Mistake(
-        "a label that Vertex does not allow, or that is ours",
+        "a label that Vertex doesn't allow, or that this package uses itself",
         InvalidArgumentError,
         "label",
         (
@@ -311,7 +311,7 @@ MISTAKES = (
         ),
     ),
     Mistake(
-        "a moment without a time zone, or a limit that is no count",
+        "a datetime without a time zone, or an invalid limit",
         InvalidArgumentError,
         "time zone|limit",
         (
@@ -322,7 +322,7 @@ MISTAKES = (
         ),
     ),
     Mistake(
-        "a container that there is none of",
+        "a container that doesn't exist",
         InvalidArgumentError,
         "image|container",
         (
@@ -332,7 +332,7 @@ MISTAKES = (
         ),
     ),
     Mistake(
-        "a client that is closed",
+        "a closed client",
         InvalidArgumentError,
         "closed",
         (
