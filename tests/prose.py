@@ -18,6 +18,12 @@ if TYPE_CHECKING:
 
 ROOT: Final = Path(__file__).parents[1]
 
+PAGES: Final = (
+    *sorted(ROOT.glob("*.md")),
+    *(ROOT / folder / "README.md" for folder in ("cassettes", "tests")),
+    *sorted((ROOT / "docs").glob("*.md")),
+)
+
 LONGEST_SENTENCE: Final = 35  # words
 LONGEST_MEAN: Final = 15.0  # words a sentence, over all pages
 FEWEST_YOU: Final = 15.0  # in 1,000 words, over all pages that talk to a reader
@@ -133,6 +139,24 @@ def comments(source: str) -> str:
     return re.sub(r"``?[^`]*``?", "code", " ".join(texts)).replace("\n", " ")
 
 
+def broken_links(file: Path) -> list[str]:
+    """Return the relative links of a page that lead nowhere, to no file or to no heading."""
+    found = []
+    for target in re.findall(r"\]\(([^)\s]+)\)", re.sub(r"(?ms)^```.*?^```", "", file.read_text(encoding="utf-8"))):
+        path, _, anchor = target.partition("#")
+        if ":" in path:
+            continue  # another site
+        other = (file.parent / path) if path else file
+        if not other.exists() or (anchor and anchor not in _anchors(other)):
+            found.append(target)
+    return found
+
+
+def _anchors(file: Path) -> set[str]:
+    headings = re.findall(r"^#+ (.*)$", file.read_text(encoding="utf-8"), re.MULTILINE)
+    return {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
 def check(pages: dict[str, list[Sentence]]) -> Iterator[str]:
     """Yield what is wrong with the pages, one line each."""
     for name, found in pages.items():
@@ -197,9 +221,7 @@ def _split(block: Sequence[tuple[int, str]]) -> Iterator[Sentence]:
 
 def main() -> int:
     """Report on every page and every module, and return the exit status."""
-    files = [*sorted(ROOT.glob("*.md")), *(ROOT / each / "README.md" for each in ("cassettes", "tests"))]
-    files += sorted((ROOT / "docs").glob("*.md"))
-    pages = {file.relative_to(ROOT).as_posix(): sentences(file.read_text(encoding="utf-8")) for file in files}
+    pages = {file.relative_to(ROOT).as_posix(): sentences(file.read_text(encoding="utf-8")) for file in PAGES}
 
     print(f"{'page':<24}{'words':>7}{'a sentence':>12}{'you':>7}{'quaint':>8}   in 1,000 words")  # noqa: T201 - a command
     total = measure(sentence for found in pages.values() for sentence in found)

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import pytest
 
 from tests import prose
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 PAGE = """\
 # A heading isn't a sentence. Neither is this.
@@ -116,3 +121,19 @@ def test_comments_and_docstrings_are_read() -> None:
     source = '"""Two houses."""\n\n\ndef f():\n    # It bears `anew`.\n    return "who does"\n'
 
     assert prose.quaint(prose.comments(source)) == ["houses", "bears"]
+
+
+@pytest.mark.parametrize("page", prose.PAGES, ids=lambda page: page.relative_to(prose.ROOT).as_posix())
+def test_every_link_leads_somewhere(page: Path) -> None:
+    """Each relative link leads to a file that exists, and each anchor to a heading."""
+    assert prose.broken_links(page) == []
+
+
+def test_broken_links_are_found(tmp_path: Path) -> None:
+    """A missing file and a missing heading are reported; other sites and code aren't."""
+    page = tmp_path / "page.md"
+    page.write_text(
+        "# A `b` heading\n[a](page.md#a-b-heading) [b](#no) [c](no.md) [d](https://a.b/c#d)\n```\n[x](no)\n```\n"
+    )
+
+    assert prose.broken_links(page) == ["#no", "no.md"]
