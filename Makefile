@@ -11,7 +11,7 @@ ADAPTER_GCP := $(ZENML)-gcp/bin/python -m pytest --numprocesses 2 --dist workste
 LIVE    = $(if $(LOCATION),--location "$(LOCATION)") $(if $(YES),--yes)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check format lowest zenml-gcp loaders record live record-live clean
+.PHONY: help demo test check format lowest zenml-gcp loaders picture record live record-live clean
 
 help:     ## list what there is
 	@grep -hE '^[a-z-]+: .*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 20
@@ -74,6 +74,9 @@ loaders:   ## load models that torch, Keras, TensorFlow, XGBoost and scikit-lear
 	@.venv-loaders/bin/python -m pip install -qq --disable-pip-version-check --upgrade 'pip>=25.1'
 	@.venv-loaders/bin/python -m pip install -qq --disable-pip-version-check --editable . --group loaders
 	@EVERY_LIBRARY=1 .venv-loaders/bin/python -m pytest --quiet tests/client/test_loading.py
+
+picture: $(READY)   ## draw docs/architecture.svg from the import contracts
+	@$(BIN)/python -m tests.picture
 
 record: $(READY)   ## record the cassettes against the emulator
 	@$(BIN)/python -m tests.cassettes.recorder
