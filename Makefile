@@ -11,7 +11,7 @@ ADAPTER_GCP := $(ZENML)-gcp/bin/python -m pytest --numprocesses 2 --dist workste
 LIVE    = $(if $(LOCATION),--location "$(LOCATION)") $(if $(YES),--yes)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check format lowest zenml-gcp loaders histories record live record-live clean
+.PHONY: help demo test check format lowest zenml-gcp loaders histories picture record live record-live clean
 
 help:     ## list what there is
 	@grep -hE '^[a-z-]+: .*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 20
@@ -45,12 +45,13 @@ test: $(READY) $(ZENML)/ready $(ZENML)-gcp/ready   ## run every test, with branc
 	@$(ZENML)/bin/python -m pytest --numprocesses 2 --dist worksteal --cov --cov-append --cov-report=term --cov-fail-under=96 --quiet -m zenml tests/adapter
 	@$(ADAPTER_GCP) --deselect tests/adapter/test_guide.py::test_the_guide
 
-check: $(READY) $(ZENML)/ready   ## run ruff, mypy and the import contracts
+check: $(READY) $(ZENML)/ready   ## run ruff, mypy, the import contracts and the guard of the docs' language
 	@$(BIN)/ruff check
 	@$(BIN)/ruff format --check
 	@$(BIN)/mypy
 	@$(BIN)/mypy --python-executable $(ZENML)/bin/python vertex_registry/zenml.py tests/adapter/*.py
 	@$(BIN)/lint-imports
+	@$(BIN)/python -m tests.prose
 
 format: $(READY)   ## let ruff format the code and mend what it can
 	@$(BIN)/ruff check --fix-only --quiet
@@ -77,6 +78,9 @@ loaders:   ## load models that torch, Keras, TensorFlow, XGBoost and scikit-lear
 
 histories: $(READY)   ## play several processes against the emulator and check what they saw: [SECONDS=...] [SEED=...]
 	@$(BIN)/python -m tests.histories --seconds $(or $(SECONDS),300) --seed $(or $(SEED),1)
+
+picture: $(READY)   ## draw docs/architecture.svg from the import contracts
+	@$(BIN)/python -m tests.picture
 
 record: $(READY)   ## record the cassettes against the emulator
 	@$(BIN)/python -m tests.cassettes.recorder

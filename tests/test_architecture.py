@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from tests import picture
+
 ROOT = Path(__file__).parents[1]
 
 # For each contract, a module and a line that must not be in it.
@@ -46,6 +48,17 @@ def copy(tmp_path_factory: pytest.TempPathFactory) -> Path:
     kept = lint(folder)
     assert kept.returncode == 0, kept.stdout
     return folder
+
+
+def test_the_picture_shows_the_contracts() -> None:
+    """The picture on the architecture page shows the layers of the contracts, with every module."""
+    drawn = picture.PICTURE.read_text(encoding="utf-8")
+    modules = {
+        module for name in ("", ".emulator") for row in picture.layers(f"vertex_registry{name}") for module in row
+    }
+
+    assert drawn == picture.draw(), "run `make picture`"
+    assert {module for module in modules if f">{module}</text>" not in drawn} == set()
 
 
 def test_every_contract_has_a_breach() -> None:

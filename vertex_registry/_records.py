@@ -1,4 +1,4 @@
-"""What callers are given: frozen records with plain Python values in them."""
+"""The records that callers get: frozen, with plain Python values in them."""
 
 from __future__ import annotations
 
@@ -49,15 +49,15 @@ class ServingContainer:
 
     Attributes:
         image: The image's URI, in Artifact Registry.
-        command: What replaces the image's entry point.
-        args: What replaces the image's arguments.
-        env: Environment variables. Their values stay out of the record's ``repr``.
-        ports: The ports that the container listens on for HTTP; Vertex sends requests to the first.
-        grpc_ports: The same for gRPC.
-        predict_route: The path that predictions are asked of.
-        health_route: The path that health checks ask.
-        shared_memory_mb: Shared memory, in MB; 0 is the container runtime's default.
-        deployment_timeout: How long a deployment may take, in seconds; at most 7,200. None is Vertex's default.
+        command: The command to run in place of the image's entry point.
+        args: The arguments to pass in place of the image's.
+        env: Environment variables. The record's ``repr`` doesn't show their values.
+        ports: The ports that the container listens on for HTTP. Vertex sends requests to the first one.
+        grpc_ports: The ports that the container listens on for gRPC.
+        predict_route: The path for predictions.
+        health_route: The path for health checks.
+        shared_memory_mb: The shared memory in MB. Defaults to 0, which means the container runtime's default.
+        deployment_timeout: How many seconds a deployment may take, up to 7,200. Defaults to Vertex's default.
     """
 
     image: str = attrs.field(validator=_image)
@@ -74,29 +74,29 @@ class ServingContainer:
 
 @attrs.frozen(kw_only=True)
 class ModelVersion:
-    """One version of a model, as it stood when it was read.
+    """One version of a model, as it was when it was read.
 
     Attributes:
         name: The display name of the model.
-        version: Vertex's number of the version: "1", "2", ...
-        version_name: What the caller called the version when it was registered, exactly; None where it had no name.
+        version: The number that Vertex gave the version: "1", "2", ...
+        version_name: The name that the version was registered with, exactly, or None.
         resource_name: ``projects/NUMBER/locations/LOCATION/models/ID@VERSION``.
-        model_resource_name: The same of the model, without the version.
-        stage: Where the version stands.
-        stage_changed_at: When that was last changed (UTC); None where this package did not do it.
-        stage_changed_by: Who changed it: the principal of the credentials, or the client's ``actor``.
-        aliases: The version's aliases, with ``"default"`` where it is the model's default version.
-        is_default: Whether it is.
+        model_resource_name: The resource name of the model, without the version.
+        stage: The stage that the version is in.
+        stage_changed_at: When the stage was last changed (UTC), or None if this package didn't do it.
+        stage_changed_by: Who changed the stage: the account of the credentials, or the client's ``actor``.
+        aliases: The version's aliases, including ``"default"`` if it's the model's default version.
+        is_default: Whether it's the model's default version.
         description: The version's own description.
-        metadata: The JSON object that was registered with the version, and the labels that others put there.
-        labels: The labels as Vertex returned them, the model's own merged into the version's.
+        metadata: The JSON object that was registered with the version, and labels that other tools wrote.
+        labels: The labels as Vertex returned them, with the model's labels merged into the version's.
         managed_by: The value of the label ``managed_by``, or None.
-        artifact_uri: The Cloud Storage directory of the artifact; empty where the version has none.
-        container: The container that serves it, or None where Vertex did not say.
+        artifact_uri: The Cloud Storage directory of the artifact, or ``""``.
+        container: The container that serves the version, or None if Vertex didn't return one.
         deployed_to: The resource names of the endpoints that the version is deployed to.
         created_at: When the version was uploaded (UTC).
         updated_at: When the version was last changed (UTC).
-        etag: Vertex's mark of this state of the version.
+        etag: An opaque value that Vertex changes with every change of the version.
     """
 
     name: str
@@ -128,18 +128,18 @@ class ModelVersion:
 
 @attrs.frozen(kw_only=True)
 class RegisteredModel:
-    """One model, as it stood when it was read.
+    """One model, as it was when it was read.
 
     Attributes:
-        name: Its display name.
+        name: The model's display name.
         resource_name: ``projects/NUMBER/locations/LOCATION/models/ID``.
         description: The model's own description.
-        labels: The labels as Vertex returned them: the model's own, with those of its default version merged in.
+        labels: The labels as Vertex returned them: the model's own, merged with those of its default version.
         managed_by: The value of the label ``managed_by``, or None.
-        default_version: The number of the version that holds the alias ``default``.
+        default_version: The number of the version that has the alias ``default``.
         created_at: When the model was created (UTC).
         updated_at: When the model was last changed (UTC).
-        etag: Vertex's mark of this state of the model.
+        etag: An opaque value that Vertex changes with every change of the model.
     """
 
     name: str
@@ -163,9 +163,9 @@ class StageChange:
 
     Attributes:
         version: The number of the version.
-        version_name: Its name, or None.
-        stage: The stage it was put in.
-        changed_at: When (UTC). Exact for changes in quick succession, cut to the second for older ones.
+        version_name: The name of the version, or None.
+        stage: The stage that the version was put in.
+        changed_at: When it was changed (UTC). Exact for changes in quick succession, cut to the second for older ones.
         changed_by: Who changed it, or None if that isn't known.
     """
 
@@ -310,17 +310,17 @@ def _positive(_instance: object, attribute: attrs.Attribute[float], value: float
 
 @attrs.frozen(kw_only=True)
 class Retry:
-    """Retry and timeout policy. All times are in seconds.
+    """The retry and timeout policy. All times are in seconds.
 
     Attributes:
-        call_timeout: The budget of one verb: connecting, every try of its calls and every wait between tries.
-        operation_timeout: The budget of one long-running operation, from its start to its end.
-        initial_backoff: The longest wait before the second try. It doubles with each further one.
-        max_backoff: The longest wait between two tries, unless the server requests a longer one.
-        sleep: Waits that many seconds.
-        random: Returns a number from 0 up to 1. Each wait is that share of the longest. Defaults to the operating
-            system, which the seeds of an experiment neither steer nor notice.
-        clock: Returns the time that budgets are measured with.
+        call_timeout: The budget of one method: connecting, all attempts of its calls and the waits between them.
+        operation_timeout: The budget of one long-running operation, from start to end.
+        initial_backoff: The longest wait before the second attempt. It doubles with each further attempt.
+        max_backoff: The longest wait between two attempts, unless the server requests a longer one.
+        sleep: A function that waits a number of seconds. Defaults to ``time.sleep``.
+        random: A function that returns a number from 0 to 1; each wait is that share of the longest. Defaults to the
+            operating system's generator, so seeding an experiment neither affects it nor is affected by it.
+        clock: A function that returns the time that budgets are measured with. Defaults to ``time.monotonic``.
     """
 
     call_timeout: float = attrs.field(default=60.0, validator=_positive)

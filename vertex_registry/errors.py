@@ -1,24 +1,24 @@
-"""Every error a user can catch.
+"""The exceptions you can catch.
 
 ::
 
     RegistryError
-    ├── NotFoundError          (KeyError)         the model or version is not there
-    ├── AlreadyExistsError                        somebody already has that id
-    ├── AmbiguousNameError                        several models bear the name
-    ├── InvalidArgumentError   (ValueError)       the request cannot be right; nothing was changed
-    ├── ConflictError                             the state of the resource forbids it
-    ├── PermissionDeniedError  (PermissionError)  the credentials may not do it
-    ├── AuthenticationError                       there are no usable credentials
-    ├── UnavailableError       (ConnectionError)  no answer within the time budget
+    ├── NotFoundError          (KeyError)         the model or version doesn't exist
+    ├── AlreadyExistsError                        it exists already
+    ├── AmbiguousNameError                        several models have the name
+    ├── InvalidArgumentError   (ValueError)       an argument can't be right; nothing was changed
+    ├── ConflictError                             the resource's state, or somebody else's change, forbids it
+    ├── PermissionDeniedError  (PermissionError)  the credentials don't allow it
+    ├── AuthenticationError                       there are no valid credentials
+    ├── UnavailableError       (ConnectionError)  no usable response within the time budget
     ├── OperationTimeoutError  (TimeoutError)     an operation is still running at the end of its budget
-    ├── OperationFailedError                      an operation ended with an error, or was cancelled
+    ├── OperationFailedError                      an operation failed or was canceled
     ├── StateUnknownError                         an upload may or may not have happened
-    ├── HistoryUnknownError                       what was in a stage then isn't remembered
+    ├── HistoryUnknownError                       the history doesn't prove what was in a stage
     └── ClientClosedError      (RuntimeError)     the client is closed
 
-Each message says what happened, to which resource, and what to do next. The exception of Google's that caused an
-error, where there is one, is its ``__cause__``; none of Google's own ever reaches a caller.
+Each message says what happened, to which resource, and what to do next. No Google exception reaches a caller; if there
+was one, it's the error's ``__cause__``.
 """
 
 from __future__ import annotations
@@ -47,11 +47,11 @@ __all__ = [
 
 
 class RegistryError(Exception):
-    """The base of every error of this package.
+    """The base class of all exceptions in this package.
 
     Attributes:
-        resource: The name of the model, version or operation the error is about, or None.
-        code: Google's name of the status that Vertex answered with, such as ``"NOT_FOUND"``, or None.
+        resource: The name of the model, version or operation that the error is about, or None.
+        code: The status that Vertex returned, such as ``"NOT_FOUND"``, or None.
     """
 
     def __init__(self, message: str, *, resource: str | None = None, code: str | None = None) -> None:
@@ -60,23 +60,23 @@ class RegistryError(Exception):
         self.code = code
 
     def __str__(self) -> str:
-        # KeyError would show its message in quotes, as if it were a key.
+        # KeyError would quote its message as if it were a key.
         return str(self.args[0])
 
 
 class NotFoundError(RegistryError, KeyError):
-    """The model or the version is not there."""
+    """The model or version doesn't exist."""
 
 
 class AlreadyExistsError(RegistryError):
-    """What was to be made is there already."""
+    """The resource to create exists already."""
 
 
 class AmbiguousNameError(RegistryError):
-    """Several models bear the name, so that it does not tell which one is meant.
+    """Several models have the name, so it's ambiguous.
 
     Attributes:
-        candidates: The full resource names of the models that bear it; each can be used in place of the name.
+        candidates: The full resource names of these models. Pass one of them in place of the name.
     """
 
     def __init__(self, message: str, *, resource: str | None = None, candidates: tuple[str, ...] = ()) -> None:
@@ -85,51 +85,52 @@ class AmbiguousNameError(RegistryError):
 
 
 class InvalidArgumentError(RegistryError, ValueError):
-    """An argument cannot be right. Nothing was changed."""
+    """An argument can't be right. Nothing was changed."""
 
 
 class ConflictError(RegistryError):
-    """The state of the resource, or somebody else's change to it, forbids what was asked."""
+    """The state of the resource, or somebody else's change to it, forbids the request."""
 
 
 class PermissionDeniedError(RegistryError, PermissionError):
-    """The credentials are good, and are not allowed to do this."""
+    """The credentials are valid, but don't allow this."""
 
 
 class AuthenticationError(RegistryError):
-    """There are no credentials, or they are no longer good."""
+    """There are no credentials, or they're no longer valid."""
 
 
 class UnavailableError(RegistryError, ConnectionError):
-    """There was no usable answer within the time budget.
+    """There was no usable response within the time budget.
 
     Attributes:
-        retry_after: The seconds that the server asked to wait before another try; 0 where it did not say.
+        retry_after: How many seconds the server wants you to wait before the next attempt, or 0.
     """
 
     retry_after: float = 0.0
 
 
 class OperationTimeoutError(RegistryError, TimeoutError):
-    """A long-running operation was still running when its time budget ended. ``resource`` is its name.
+    """A long-running operation was still running at the end of its time budget. ``resource`` is its name.
 
     Attributes:
-        request_id: Of an upload: what to pass to ``register_version`` again, to have what the operation makes.
+        request_id: For an upload, the ID to pass to ``register_version`` again. It returns the version that the
+            operation creates, and finishes it.
     """
 
     request_id: str = ""
 
 
 class OperationFailedError(RegistryError):
-    """A long-running operation ended with an error, or was cancelled. ``resource`` is its name."""
+    """A long-running operation failed or was canceled. ``resource`` is its name."""
 
 
 class StateUnknownError(RegistryError):
     """An upload may or may not have happened.
 
     Attributes:
-        request_id: What to pass to ``register_version`` again: with the same ``request_id`` a second try finds what
-            the first one made, and makes it only if it is not there.
+        request_id: The ID to pass to ``register_version`` again. It finds the version that the first call created,
+            and creates it only if it doesn't exist.
     """
 
     def __init__(self, message: str, *, resource: str | None = None, request_id: str = "") -> None:
@@ -146,7 +147,7 @@ class HistoryUnknownError(RegistryError):
 
 
 def reason(error: BaseException) -> str:
-    """Return what the innermost of the exceptions behind one says: the connection was refused, reset, not resolved."""
+    """Return what the innermost cause of an exception says, such as "Connection refused"."""
     for inner in _behind(error):
         error = inner
     said = getattr(error, "strerror", None)
@@ -156,7 +157,7 @@ def reason(error: BaseException) -> str:
 
 
 def untrusted(error: BaseException) -> bool:
-    """Whether a server's certificate wasn't accepted."""
+    """Return whether a server's certificate wasn't accepted."""
     import ssl  # noqa: PLC0415  # importing this module is to cost nothing
 
     return any(isinstance(inner, ssl.SSLCertVerificationError) for inner in _behind(error))

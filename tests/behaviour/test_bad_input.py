@@ -94,7 +94,7 @@ def closed(registry: RegistryClient) -> RegistryClient:
 
 MISTAKES = (
     Mistake(
-        "a name that is empty or longer than 128 characters",
+        "a name that's empty or longer than 128 characters",
         InvalidArgumentError,
         "name",
         (
@@ -111,7 +111,7 @@ MISTAKES = (
         ),
     ),
     Mistake(
-        "a resource name of another location, or with a version in it",
+        "a resource name in another location, or with a version in it",
         InvalidArgumentError,
         "location|separately",
         (
@@ -120,14 +120,14 @@ MISTAKES = (
         ),
     ),
     Mistake(
-        "a resource name of another project",
+        "a resource name in another project",
         InvalidArgumentError,
         "another project",
         (lambda r, n, s: r.get_model("projects/somebody-else/locations/us-central1/models/1"),),
         sent=True,
     ),
     Mistake(
-        "a source that is a local path",
+        "a local path as source, without a staging bucket",
         InvalidArgumentError,
         "staging_bucket",
         (
@@ -165,7 +165,7 @@ MISTAKES = (
         ),
     ),
     Mistake(
-        "a source in another store than Cloud Storage",
+        "a source that isn't in Cloud Storage",
         InvalidArgumentError,
         "gs://bucket/directory",
         (
@@ -175,7 +175,7 @@ MISTAKES = (
         ),
     ),
     Mistake(
-        "a bucket that Cloud Storage does not allow, or no directory in it",
+        "an invalid bucket name, or a bucket without a directory",
         InvalidArgumentError,
         "bucket",
         (
@@ -189,13 +189,13 @@ MISTAKES = (
         ),
     ),
     Mistake(
-        "a source that is a file",
+        "a source that's a file",
         InvalidArgumentError,
         "is a file",
         tuple(registering(f"/model{end}") for end in MODEL_FILES),
     ),
     Mistake(
-        "an alias that Vertex does not allow",
+        "an alias that Vertex doesn't allow",
         InvalidArgumentError,
         "alias",
         (
@@ -210,7 +210,7 @@ MISTAKES = (
         ),
     ),
     Mistake(
-        "a source that is no text and no path",
+        "a source that's neither a string nor a path",
         InvalidArgumentError,
         r"string \('gs://bucket/directory'\) or a path",
         (
@@ -225,13 +225,13 @@ MISTAKES = (
         (lambda r, n, s: r.register_version(n, s, aliases=["candidate", "default"], make_default=False),),
     ),
     Mistake(
-        "taking away the alias `default`",
+        "removing the alias `default`",
         InvalidArgumentError,
         "set_default",
         (lambda r, n, s: r.remove_aliases(n, 1, ["default"]),),
     ),
     Mistake(
-        "reading a version that does not exist, or could not",
+        "reading a version that doesn't or can't exist",
         NotFoundError,
         "has no version",
         (
@@ -246,7 +246,7 @@ MISTAKES = (
         sent=True,
     ),
     Mistake(
-        "changing a version that does not exist",
+        "changing a version that doesn't exist",
         NotFoundError,
         "has no version",
         (
@@ -260,7 +260,7 @@ MISTAKES = (
         sent=True,
     ),
     Mistake(
-        "changing a version that could not exist",
+        "changing a version that can't exist",
         InvalidArgumentError,
         "can be no version",
         (
@@ -274,7 +274,7 @@ MISTAKES = (
         ),
     ),
     Mistake(
-        "a model that does not exist",
+        "a model that doesn't exist",
         NotFoundError,
         "no model|not there",
         (
@@ -290,7 +290,7 @@ MISTAKES = (
         sent=True,
     ),
     Mistake(
-        "a stage that does not exist, or cannot be taken alone",
+        "a stage that doesn't exist, or that doesn't go with `archive_existing`",
         InvalidArgumentError,
         "stage",
         (
@@ -303,7 +303,7 @@ MISTAKES = (
         ),
     ),
     Mistake(
-        "metadata that is no JSON object",
+        "metadata that isn't a JSON object",
         InvalidArgumentError,
         "metadata|JSON",
         (
@@ -327,7 +327,7 @@ MISTAKES = (
         ),
     ),
     Mistake(
-        "metadata nested more than 100 deep, or a number of thousands of digits",
+        "metadata nested more than 100 levels deep, or with a number of thousands of digits",
         InvalidArgumentError,
         r"nested more than 100 deep.*|metadata\['a'\]\['b'\] is a number with too many digits",
         (
@@ -339,7 +339,7 @@ MISTAKES = (
         ),
     ),
     Mistake(
-        "metadata over Vertex's budget of labels",
+        "metadata that doesn't fit into the version's labels",
         InvalidArgumentError,
         "Vertex allows 64",
         (
@@ -348,7 +348,7 @@ MISTAKES = (
         ),
     ),
     Mistake(
-        "a label that Vertex does not allow, or that is ours",
+        "a label that Vertex doesn't allow, or that this package uses itself",
         InvalidArgumentError,
         "label",
         (
@@ -361,7 +361,7 @@ MISTAKES = (
         ),
     ),
     Mistake(
-        "a moment without a time zone, or a limit that is no count",
+        "a datetime without a time zone, or an invalid limit",
         InvalidArgumentError,
         "time zone|limit",
         (
@@ -372,7 +372,7 @@ MISTAKES = (
         ),
     ),
     Mistake(
-        "a container that there is none of",
+        "a container that doesn't exist",
         InvalidArgumentError,
         "image|container",
         (
@@ -382,7 +382,7 @@ MISTAKES = (
         ),
     ),
     Mistake(
-        "a client that is closed",
+        "a closed client",
         ClientClosedError,
         "closed",
         (

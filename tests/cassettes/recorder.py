@@ -183,38 +183,50 @@ def readme(folder: Path = CASSETTES) -> str:
 _README: Final = """\
 # Cassettes
 
-Conversations of `RegistryClient(transport="rest")` with a server, on file. They pin what is sent, so that a change of
-our requests is seen in review, and they are the door through which the real Vertex is going to come in. What a cassette
-was recorded against stands in it, and here:
+A cassette is a recorded conversation between `RegistryClient(transport="rest")` and a server.
+If you change what the client sends, a cassette changes too, so a review shows it.
+They're also how recordings of the real Vertex AI can become part of the tests.
+
+**{from_google} of them has been recorded from Google.**
+"The emulator" is this project's own, in the version that's given.
+
+- `make record` records them again.
+  A conversation that hasn't changed keeps its file and its date.
+- `make record-live PROJECT=... BUCKET=...` records them from Vertex AI.
+  It skips those that need something done to the server.
+  See [tests/README.md](../tests/README.md#run-against-vertex-ai).
 
 | cassette | what it is about | recorded against | on | requests | what was done to the server |
 |---|---|---|---|---|---|
 {rows}
 
-**{from_google} of them has been recorded from Google.** "The emulator" is the one of this project, in the version that
-is named. `make record-live PROJECT=... BUCKET=...` records those against Vertex for which nothing was done to the
-server, and leaves the others as they are (see `tests/README.md`).
+The conversations come from the table in `tests/cassettes/scenarios.py`.
+Those in `behaviour` come from the tests in `tests/behaviour` that are marked `cassette`.
+`make record` also writes this page.
 
-`make record` records them again; one whose conversation has not changed stays as it is, with its date. This page is
-written by it too. The conversations are the table in `tests/cassettes/scenarios.py`, and those in `behaviour` are the
-tests of `tests/behaviour` that are marked `cassette`.
+## What a cassette contains
 
-## What is in them, and what is not
+- A cassette is a YAML file of vcrpy.
+  It keeps only the headers `Content-Type` and `Retry-After`: no token, routing header, user agent or version.
+  The project, by ID or number, is `PROJECT`, and the host is `vertex`.
+- Values that the server makes up are numbered in order: `etag-0001`, `operation-0001`, `page-0001`, `model-0001`.
+  Times keep their order and are a second apart, starting on 1 January 2026.
+  A second recording therefore gives the same file.
+- JSON has sorted keys, because protobuf writes maps in a different order in each process.
+  Successive reads of versions are sorted by number.
+  The client sends reads of neighboring versions concurrently, so they arrive in any order.
 
-* A cassette is vcrpy's, in YAML. Of the headers only `Content-Type` and `Retry-After` are kept: no token, no routing
-  header, no user agent, no version. The project, by id or number, is `PROJECT`; the host is `vertex`.
-* What the server makes up is numbered as it came: `etag-0001`, `operation-0001`, `page-0001`, `model-0001`. Its moments
-  keep their order and are a second apart from the first of January 2026. So a second recording is the same file.
-* JSON is written with its keys sorted, because protobuf writes a map in another order in each process. Reads of one
-  version after the other stand by number, because the client sends those of neighbours all at once.
+## How cassettes are played
 
-## How they are played
+`tests/cassettes` plays each one three times:
 
-`tests/cassettes` plays each three times. To the client, with vcrpy's `record_mode="none"`: method, path and query have
-to be those on file, in that order but for reads of neighbouring versions; a body has to be that of a request on file
-with the same method, path and query, whichever of those it is; and no socket can be opened. To a fresh emulator, as
-questions, whose answers are compared with those on file but for what `MASKS` in `tests/cassettes/questions.py` names.
-And with the emulator once more, recorded again: that has to be the same file, byte for byte, bodies in order included.
+1. **To the client**, with vcrpy's `record_mode="none"` and without any socket.
+   Method, path and query must match the recording, in order, except for reads of neighboring versions.
+   A body must match that of any recorded request with the same method, path and query.
+2. **To a fresh emulator**, as questions.
+   Its answers must match the recording, except for what `MASKS` in `tests/cassettes/questions.py` names.
+3. **With the emulator, recorded again.**
+   The result must be the same file, byte for byte, including the order of bodies.
 """
 
 

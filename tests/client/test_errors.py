@@ -38,20 +38,20 @@ def test_a_key_error_without_quotes() -> None:
 
 
 @pytest.mark.parametrize("rpc", _rpc.METHODS)
-def test_the_docs_show_what_is_sent_again(rpc: str) -> None:
-    """docs/errors.md shows the row of every RPC as the table has it."""
+def test_the_docs_show_what_is_retried(rpc: str) -> None:
+    """docs/errors.md shows when each RPC is retried, its deadline and its permission."""
     method = _rpc.METHODS[rpc]
     again = {
-        _rpc._LOST | _rpc._REFUSED: "any lost answer, RESOURCE_EXHAUSTED",
-        _rpc._REFUSED: "RESOURCE_EXHAUSTED, a lost answer only if nothing has changed since",
-        _rpc._NEVER: "nothing, before it was looked for",
+        _rpc._LOST | _rpc._REFUSED: "any lost response, RESOURCE_EXHAUSTED",
+        _rpc._REFUSED: "RESOURCE_EXHAUSTED; a lost response only if nothing has changed since",
+        _rpc._NEVER: "a check whether it happened",
     }[method.again]
 
     assert f"| `{rpc}` | {again} | {method.deadline:g} | `{method.permission}` |" in PAGE
-    assert f"*Any lost answer*\nis {', '.join(sorted(_rpc._LOST))}." in PAGE
+    assert f"*Lost response* means any of {', '.join(sorted(_rpc._LOST))}." in PAGE
 
 
 @pytest.mark.parametrize("status", _rpc.ERRORS)
 def test_the_docs_show_the_statuses(status: str) -> None:
-    """docs/errors.md shows which error each status is."""
+    """docs/errors.md shows which error each status becomes."""
     assert f"| {status} | `{_rpc.ERRORS[status].__name__}` |" in PAGE

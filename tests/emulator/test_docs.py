@@ -1,4 +1,4 @@
-"""The page about the emulator says what the code says, wherever the code says it as a table."""
+"""The pages about the emulator agree with the code wherever the code has a table."""
 
 from __future__ import annotations
 
@@ -12,20 +12,23 @@ from vertex_registry.emulator._query import DEFAULT_PAGE_SIZE, LISTINGS, MAXIMUM
 from vertex_registry.emulator._rest import OWN
 from vertex_registry.emulator._service import SWITCHES
 
-PAGE: Final = (Path(__file__).parents[2] / "docs" / "emulator.md").read_text()
+DOCS: Final = Path(__file__).parents[2] / "docs"
+GUIDE: Final = (DOCS / "emulator.md").read_text(encoding="utf-8")
+FAULTS: Final = (DOCS / "faults.md").read_text(encoding="utf-8")
+FIDELITY: Final = (DOCS / "fidelity.md").read_text(encoding="utf-8")
 
 
-def table(first: str) -> list[list[str]]:
-    """The rows of the table whose first column is headed so."""
-    lines = PAGE[PAGE.index(f"| {first} |") :].splitlines()[2:]
+def table(page: str, first: str) -> list[list[str]]:
+    """Return the rows of the table whose first column has that heading."""
+    lines = page[page.index(f"| {first} |") :].splitlines()[2:]
     rows = lines[: next(position for position, line in enumerate(lines) if not line.startswith("|"))]
     return [[cell.strip() for cell in row.strip("|").split(" | ")] for row in rows]
 
 
 def test_every_rpc_is_in_the_table_of_fidelity() -> None:
-    """Each RPC has its row, and a row that names another one says that it is not served."""
+    """Each RPC has a row, and a row that names another one says that it isn't served."""
     rows = {}
-    for name, *cells in table("RPC"):
+    for name, *cells in table(FIDELITY, "RPC"):
         service, _, listed = name.rpartition(": ")
         for each in listed.replace(" (v1beta1)", "").split(", "):
             # The page writes the operations' RPCs short, after the name of their service.
@@ -38,41 +41,45 @@ def test_every_rpc_is_in_the_table_of_fidelity() -> None:
 
 
 def test_every_switch_is_in_the_table_of_switches() -> None:
-    """Each switch stands there with its values, the default first, what it is about and its evidence."""
+    """Each switch has a row with its values, the default first, what it's about and its evidence."""
     expected = [
         [f"`{name}`", ", ".join(f"`{value}`" for value in switch.values), switch.about, switch.evidence]
         for name, switch in SWITCHES.items()
     ]
 
-    assert table("switch") == expected
+    assert table(FIDELITY, "switch") == expected
 
 
 def test_every_path_of_the_emulators_own_is_in_the_table_of_paths() -> None:
-    """The paths that are not Google's are those that the page lists."""
-    assert {tuple(row[0].strip("`").split(" ")) for row in table("request")} == set(OWN)
+    """The page lists every path that isn't Google's."""
+    assert {tuple(row[0].strip("`").split(" ")) for row in table(FAULTS, "request")} == set(OWN)
 
 
-def test_every_option_on_the_page_exists() -> None:
-    """What the page writes after `python -m vertex_registry.emulator` is taken, with the ports it names."""
+def test_every_option_on_the_pages_exists() -> None:
+    """The commands on the pages and the table of options use options that exist, and the default ports."""
     options = {option for action in _parser()._actions for option in action.option_strings}
-    commands = re.findall(r"python -m vertex_registry\.emulator(.*)", PAGE)
+    commands = re.findall(r"python -m vertex_registry\.emulator(.*)", GUIDE + FAULTS + FIDELITY)
+    listed = {option for row in table(GUIDE, "option") for option in re.findall(r"--[a-z-]+", row[0])}
 
     assert {word for command in commands for word in command.split() if word.startswith("--")} <= options
+    assert listed == options - {"--help"} - {option for option in options if not option.startswith("--")}
     defaults = _parser().parse_args([])
-    assert f'"grpc": "127.0.0.1:{defaults.grpc_port}", "rest": "http://127.0.0.1:{defaults.rest_port}"' in PAGE
+    assert f'"grpc": "127.0.0.1:{defaults.grpc_port}", "rest": "http://127.0.0.1:{defaults.rest_port}"' in GUIDE
 
 
 def test_the_limits_of_queries_on_the_page_are_those_in_force() -> None:
     """Page sizes and the number of terms are the numbers of the code, and each list's operators are named."""
-    assert f"A page has {DEFAULT_PAGE_SIZE} entries unless asked, and at most {MAXIMUM_PAGE_SIZE}." in PAGE
-    assert f"at most {MAXIMUM_TERMS} terms" in PAGE
+    assert f"A page has {DEFAULT_PAGE_SIZE} entries by default, and at most {MAXIMUM_PAGE_SIZE}." in FIDELITY
+    assert f"at most {MAXIMUM_TERMS} terms" in FIDELITY
     for operator in {
         str(each) for listing in LISTINGS.values() for each in frozenset().union(*listing.filters.values())
     }:
-        assert f"`{operator}`" in PAGE or f"`labels{operator}k`" in PAGE
+        assert f"`{operator}`" in FIDELITY or f"`labels{operator}k`" in FIDELITY
 
 
-def test_the_page_begins_with_what_it_does_not_know() -> None:
-    """The first thing a reader is told is that no real Vertex was reached, and guesses are called guesses."""
-    assert PAGE.splitlines()[2].startswith("No real Vertex was ever reached")
-    assert sum("guess" in line for line in PAGE.splitlines() if line.startswith("|")) > 20
+def test_the_pages_begin_with_what_nobody_knows() -> None:
+    """A reader learns first that no real Vertex was reached, and guesses are called guesses."""
+    status = "Nobody has compared the emulator with the real Vertex AI yet"
+    assert FIDELITY.splitlines()[2].startswith(f"{status}: no real Vertex was ever reached")
+    assert status in GUIDE[: GUIDE.index("\n## ")]
+    assert sum("guess" in line for line in FIDELITY.splitlines() if line.startswith("|")) > 20
