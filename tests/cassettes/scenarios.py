@@ -21,6 +21,7 @@ from vertex_registry import (
     AmbiguousNameError,
     AuthenticationError,
     ConflictError,
+    HistoryUnknownError,
     InvalidArgumentError,
     NotFoundError,
     OperationFailedError,
@@ -347,6 +348,18 @@ def _state_unknown(world: World) -> None:
         registry.register_version(world.name, world.source(1))
 
 
+def _history_unknown(world: World) -> None:
+    registry = world.connect()
+    for number in (1, 2):
+        registry.register_version(world.name, world.source(number))
+    for number in (1, 2, 1):
+        entered = registry.set_stage(world.name, number, "Production", archive_existing=True).stage_changed_at
+    registry.delete_version(world.name, 2)
+    assert entered is not None
+    with _fails(HistoryUnknownError):
+        registry.version_at(world.name, entered - dt.timedelta(microseconds=1))
+
+
 def _fault(rpc: str, code: str, **how: Any) -> tuple[dict[str, Any], ...]:
     return ({"rpc": rpc, "code": code, **how},)
 
@@ -395,6 +408,9 @@ SCENARIOS: Final = (
         faults=_fault("UploadModel", "FAILED_PRECONDITION", when="operation"),
     ),
     Scenario("error-operation-timeout", "an upload whose operation does not end", _operation_timeout, looks=1000),
+    Scenario(
+        "error-history-unknown", "a time at which a version that is deleted by now was in Production", _history_unknown
+    ),
     Scenario(
         "error-state-unknown",
         "an upload that is never answered",
