@@ -32,8 +32,10 @@ from __future__ import annotations
 
 import collections
 import contextlib
+import errno
 import itertools
 import json
+import os
 import sqlite3
 import threading
 from pathlib import Path
@@ -52,6 +54,7 @@ APPLICATION_ID: Final = 0x56785267
 SCHEMA_VERSION: Final = 3
 # The bytes of SQLite's smallest page.
 _LEAST_DATABASE: Final = 512
+_CLOSE_ON_EXEC: Final = getattr(os, "O_CLOEXEC", 0)
 
 # The tables that lists read; each has the key of its model in the column named.
 _LISTED: Final = {"models": "key", "versions": "model", "version_labels": "model", "listed_labels": "model"}
@@ -690,9 +693,7 @@ class Store:
             if _is_damage(error):
                 raise _damaged(str(self._path), error) from error
             if isinstance(error, sqlite3.OperationalError) and error.sqlite_errorcode != sqlite3.SQLITE_ERROR:
-                raise DataFileError(
-                    f"The data file {self._path} cannot be {done}: {error}.", path=str(self._path)
-                ) from error
+                raise _unusable(str(self._path), done, str(error), error.sqlite_errorcode) from error
             raise
 
     def _one(self, sql: str, *values: Any) -> Any:
@@ -816,8 +817,11 @@ def _open(path: str | None) -> tuple[sqlite3.Connection, BinaryIO | None]:
     if path is not None and Path(path).is_file() and 0 < Path(path).stat().st_size < _LEAST_DATABASE:
         # SQLite would take it for an empty one, and write over it.
         raise _no_database(path)
-    claim = _claim(path)
     with contextlib.ExitStack() as failed:
+        if path is not None and _create(path):
+            # SQLite leaves nothing in a new file that it can't set up; neither do we.
+            failed.callback(_remove_empty, Path(path))
+        claim = _claim(path)
         if claim is not None:
             failed.callback(claim.close)
         # Whoever holds the file holds it for long: there is nothing to wait for. Only a name that begins with a folder
@@ -830,12 +834,54 @@ def _open(path: str | None) -> tuple[sqlite3.Connection, BinaryIO | None]:
                 check_same_thread=False,
             )
         except sqlite3.Error as error:
-            raise DataFileError(f"The data file {path} cannot be opened: {error}.", path=str(path)) from error
+            raise _unusable(str(path), "opened", str(error)) from error
         failed.callback(database.close)
         _prepare(database, path)
-        claim = claim or _claim(path)  # of a file that was made just now
         failed.pop_all()
     return database, claim
+
+
+def _create(path: str) -> bool:
+    """Create the data file if it doesn't exist, readable by its owner only, and check that it can be written.
+
+    SQLite gives the files that it puts beside this one (``-wal`` and ``-shm``) the same permissions.
+
+    Returns:
+        Whether the file is new.
+
+    Raises:
+        DataFileError: The file, or the folder that those two files go to, can't be written.
+    """
+    file = Path(path)
+    # An existing file isn't opened here: a process that closes a file loses the locks that SQLite has on it.
+    new = not file.exists()
+    try:
+        if new:
+            os.close(os.open(path, os.O_RDWR | os.O_CREAT | _CLOSE_ON_EXEC, 0o600))
+        for needed, mode in ((file, os.R_OK | os.W_OK), (file.absolute().parent, os.W_OK | os.X_OK)):
+            if file.is_file() and not os.access(needed, mode):
+                raise PermissionError(errno.EACCES, f"{os.strerror(errno.EACCES)}: {needed}")
+    except OSError as error:
+        raise _unusable(path, "opened for writing", str(error.strerror or error)) from error
+    return new
+
+
+def _remove_empty(path: Path) -> None:
+    with contextlib.suppress(OSError):
+        if path.stat().st_size == 0:
+            path.unlink()
+
+
+def _unusable(path: str, done: str, why: str, code: int = sqlite3.SQLITE_CANTOPEN) -> DataFileError:
+    """Return the error for a file system that doesn't let the data file be used, with what to do about it."""
+    if code & 0xFF == sqlite3.SQLITE_FULL:
+        advice = "Free some space, or name a file on another disk."
+    else:
+        advice = (
+            "Name a file in a folder that you can write to, on a disk that isn't read-only;"
+            " without a data file everything is kept in memory."
+        )
+    return DataFileError(f"The data file {path} cannot be {done}: {why}. {advice}", path=path)
 
 
 def _claim(path: str | None) -> BinaryIO | None:
@@ -903,7 +949,7 @@ def _prepare(database: sqlite3.Connection, path: str | None) -> None:
     except sqlite3.OperationalError as error:
         if error.sqlite_errorcode & 0xFF in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
             raise _in_use(shown) from error
-        raise DataFileError(f"The data file {shown} cannot be opened: {error}.", path=shown) from error
+        raise _unusable(shown, "opened", str(error), error.sqlite_errorcode) from error
     except sqlite3.DatabaseError as error:
         if _is_damage(error):
             raise _damaged(shown, error) from error
