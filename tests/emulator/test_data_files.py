@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import stat
 import subprocess
@@ -20,16 +21,24 @@ if TYPE_CHECKING:
 
     Start = Callable[..., Emulator]
 
-BECOME_NOBODY = """
-import os, sys
-import vertex_registry, vertex_registry.emulator
+#: Opens each file that it is given twice, as a user whom permissions bind, and prints the errors.
+OPEN_AS_NOBODY = """
+import json, os, sys
+from vertex_registry import local_registry
+from vertex_registry.emulator import Emulator
 if os.getuid() == 0:
     os.setgroups([])
     os.setresgid(65534, 65534, 65534)
     os.setresuid(65534, 65534, 65534)
+errors = []
+for path in sys.argv[1:]:
+    for open_file in (lambda: Emulator(path, grpc_port=None, rest_port=None), lambda: local_registry(path)):
+        try:
+            open_file().close()
+        except Exception as error:
+            errors.append([path, type(error).__name__, str(error)])
+print(json.dumps(errors))
 """
-OPEN_EMULATOR = "vertex_registry.emulator.Emulator(sys.argv[1], grpc_port=None, rest_port=None).close()"
-OPEN_REGISTRY = "vertex_registry.local_registry(sys.argv[1]).close()"
 
 
 @pytest.fixture(name="umask", params=[0o000, 0o022])
@@ -81,42 +90,33 @@ def test_a_new_file_that_cannot_be_set_up_leaves_nothing_behind(tmp_path: Path) 
     assert not data.exists()
 
 
-@pytest.fixture(name="shared")
-def _shared() -> Iterator[Path]:
-    """A folder that another user can enter."""
-    with tempfile.TemporaryDirectory() as folder:  # pytest's own folders are private
-        path = Path(folder)
-        path.chmod(0o755)
-        yield path
-        path.chmod(0o755)
-
-
-def as_nobody(code: str, *arguments: object) -> subprocess.CompletedProcess[str]:
-    """Run Python code as a user who may not override permissions."""
-    command = [sys.executable, "-c", f"{BECOME_NOBODY}\n{code}", *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, check=False)
-
-
-@pytest.mark.parametrize("code", [OPEN_EMULATOR, OPEN_REGISTRY], ids=["emulator", "local_registry"])
-@pytest.mark.parametrize("case", ["new file", "read-only file", "read-only folder"])
-def test_a_file_that_cannot_be_written_says_what_to_do(shared: Path, code: str, case: str) -> None:
+def test_a_file_that_cannot_be_written_says_what_to_do() -> None:
     """One sentence says what is wrong with which file, and one what to do about it."""
-    data = shared / "registry.db"
-    if case != "new file":
-        Emulator(data).close()
-        data.chmod(0o444 if case == "read-only file" else 0o666)
-    shared.chmod(0o777 if case == "read-only file" else 0o555)
+    with tempfile.TemporaryDirectory() as there:  # pytest's own folders are private
+        Path(there).chmod(0o755)
+        files = [Path(there) / folder / "registry.db" for folder in ("new-file", "read-only-file", "read-only-folder")]
+        for data, data_mode, folder_mode in zip(files, (None, 0o444, 0o666), (0o555, 0o777, 0o555), strict=True):
+            data.parent.mkdir()
+            if data_mode is not None:
+                Emulator(data).close()
+                data.chmod(data_mode)
+            data.parent.chmod(folder_mode)
 
-    last = as_nobody(code, data).stderr.splitlines()[-1]
+        command = [sys.executable, "-c", OPEN_AS_NOBODY, *map(str, files)]
+        done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
 
-    kind = "DataFileError" if code == OPEN_EMULATOR else "InvalidArgumentError"
-    assert kind in last
-    assert f"The data file {data} cannot be opened for writing: Permission denied" in last
-    assert last.endswith(
-        "Name a file in a folder that you can write to, on a disk that isn't read-only;"
-        " without a data file everything is kept in memory."
-    )
-    assert "disk I/O error" not in last
+        for data in files:
+            data.parent.chmod(0o755)
+    told = json.loads(done.stdout)
+    assert [(path, kind) for path, kind, _ in told] == [
+        (str(data), kind) for data in files for kind in ("DataFileError", "InvalidArgumentError")
+    ]
+    for path, _, message in told:
+        assert message.startswith(f"The data file {path} cannot be opened for writing: Permission denied")
+        assert message.endswith(
+            "Name a file in a folder that you can write to, on a disk that isn't read-only;"
+            " without a data file everything is kept in memory."
+        )
 
 
 def test_local_registry_passes_the_sentence_on(tmp_path: Path) -> None:
