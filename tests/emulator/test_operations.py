@@ -192,7 +192,7 @@ def test_an_operation_is_for_the_model_that_was_there(
     start: Start, connect: Connect, place: str, model: MakeModel
 ) -> None:
     """A later model of the same id is another one: what was begun for the first ends with NOT_FOUND and spares it."""
-    client = connect(start(polls_until_done=4))
+    client = connect(start(polls_until_done=4, assume={"default-delete": "move"}))
     name = f"{place}/models/mine"
 
     finish(client, begin(client, place, model(), model_id="mine"))
@@ -228,7 +228,7 @@ def test_an_operation_is_for_the_version_that_was_there(
     start: Start, connect: Connect, place: str, model: MakeModel
 ) -> None:
     """What was begun for one that is deleted meanwhile ends with NOT_FOUND, though it was named by an alias."""
-    client = connect(start(polls_until_done=9))
+    client = connect(start(polls_until_done=9, assume={"default-delete": "move"}))
     name = f"{place}/models/mine"
     examples = {"parameters": {"examples": {"neighbor_count": 3}}}
     finish(client, begin(client, place, model(explanation_spec=examples), model_id="mine"))

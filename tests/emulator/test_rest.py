@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+import http.client
 import json
 import re
 import socket
+import ssl
 import struct
+import urllib.parse
 from typing import TYPE_CHECKING, Any
 
 import grpc
 import pytest
 import requests
+import trustme
 from google.cloud.aiplatform_v1 import ModelServiceClient
 from google.cloud.aiplatform_v1.services.model_service.transports.grpc import ModelServiceGrpcTransport
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from pathlib import Path
 
     from vertex_registry.emulator import Emulator
 
@@ -42,9 +47,10 @@ def error(answer: requests.Response) -> dict[str, Any]:
     return told
 
 
-def exchange(emulator: Emulator, sent: bytes) -> bytes:
+def exchange(emulator: Emulator | str, sent: bytes) -> bytes:
     """Send bytes, and read all that comes back until the server ends the connection."""
-    host, _, port = emulator.rest.removeprefix("http://").partition(":") if emulator.rest else ("", "", "")
+    address = emulator if isinstance(emulator, str) else str(emulator.rest).removeprefix("http://")
+    host, _, port = address.partition(":")
     with socket.create_connection((host, int(port)), timeout=30) as connection:
         connection.sendall(sent)
         connection.shutdown(socket.SHUT_WR)
@@ -503,8 +509,6 @@ def test_what_may_be_secret_is_not_repeated(emulator: Emulator, place: str, mode
         "read_mask.paths=a",
         "alt=media",
         "filter=%ff",
-        "fields=models.name",
-        "$fields=models.name",
         "callback=x",
         "$callback=x",
     ],
@@ -596,6 +600,104 @@ def test_a_head_has_no_body(emulator: Emulator) -> None:
 
     assert answer.status_code == 404
     assert answer.content == b""
+
+
+# --- ways to send a request --------------------------------------------------
+
+
+@pytest.mark.parametrize("body", [b"", b'""', b"{}", b"null", b"[1]", b'{"name": "x", "nonsense": 1}', b"{", b"\xff"])
+def test_a_post_that_maps_no_body_is_answered_whatever_its_body_holds(
+    start: Start, place: str, body: bytes
+) -> None:
+    """Node's client sends two quotes with CancelOperation."""
+    emulator = start(polls_until_done=9)
+    for method, expected in (("wait", {"done": True}), ("cancel", {})):
+        name = upload(emulator, place)["name"]
+        for api in ("v1", "v1beta1", "ui"):
+            answer = requests.post(f"{emulator.rest}/{api}/{name}:{method}", data=body, timeout=10)
+            assert (answer.status_code, expected.items() <= answer.json().items()) == (200, True), answer.text
+        assert requests.get(f"{emulator.rest}/v1/{name}", timeout=10).json()["done"]
+
+
+def test_what_a_post_maps_no_body_for_comes_in_its_query(start: Start, place: str) -> None:
+    """And a name in its body is not the one of its path."""
+    emulator = start(polls_until_done=9)
+    name = upload(emulator, place)["name"]
+
+    answer = requests.post(f"{emulator.rest}/v1/{name}:wait?timeout=0s", json={"timeout": "9s"}, timeout=10)
+
+    assert "done" not in answer.json()
+    assert requests.post(f"{emulator.rest}/v1/{name}:wait?nonsense=1", timeout=10).status_code == 400
+
+
+def test_the_method_can_be_in_a_header(emulator: Emulator, place: str) -> None:
+    """X-HTTP-Method-Override stands for every method: GET, PATCH, DELETE and POST, whatever was really sent."""
+    base = f"{emulator.rest}/v1/{place}/models"
+    upload(emulator, place, modelId="mine")
+
+    def send(method: str, url: str, sent: str = "POST", **arguments: Any) -> requests.Response:
+        headers = {"X-HTTP-Method-Override": method}
+        return requests.request(sent, url, headers=headers, timeout=10, **arguments)
+
+    assert send("GET", f"{base}/mine").json()["displayName"] == "churn"
+    assert send("get", base, "PUT").json()["models"][0]["displayName"] == "churn"
+    assert send("PATCH", f"{base}/mine?updateMask=displayName", json={"displayName": "new"}).ok
+    assert send("POST", f"{base}/mine@1:mergeVersionAliases", "PUT", json={"versionAliases": ["gold"]}).ok
+    assert send("", f"{base}/mine@1:mergeVersionAliases", json={"versionAliases": ["silver"]}).ok
+    mine = requests.get(f"{base}/mine", timeout=10).json()
+    assert (mine["displayName"], mine["versionAliases"]) == ("new", ["default", "gold", "silver"])
+    assert send("DELETE", f"{base}/mine").json()["done"]
+    assert requests.get(f"{base}/mine", timeout=10).status_code == 404
+
+    assert send("PUT", base).status_code == 404
+    assert send("NONSENSE", base).status_code == 404
+    assert [request.rpc for request in emulator.requests()].count("DeleteModel") == 1
+
+
+def test_two_methods_in_headers_are_refused(emulator: Emulator, place: str) -> None:
+    """Whoever stands between could have meant the other one."""
+    host = str(emulator.rest).removeprefix("http://")
+    lines = [f"POST /v1/{place}/models HTTP/1.1", f"Host: {host}", "Content-Length: 0", "Connection: close"]
+    override = "X-HTTP-Method-Override: "
+
+    for methods, status in ((["GET", "DELETE"], 400), (["GET", "GET"], 200), (["GET", ""], 200)):
+        sent = "\r\n".join([*lines, *(override + method for method in methods), "", ""])
+        assert exchange(emulator, sent.encode()).startswith(f"HTTP/1.1 {status} ".encode())
+
+
+def test_a_method_in_a_header_is_none_for_the_emulators_own_paths(emulator: Emulator, place: str) -> None:
+    """It is a parameter of Google's methods: nothing is forgotten by a GET."""
+    upload(emulator, place, modelId="mine")
+    headers = {"X-HTTP-Method-Override": "POST"}
+
+    assert requests.get(f"{emulator.rest}/emulator/reset", headers=headers, timeout=10).status_code == 404
+    assert requests.get(f"{emulator.rest}/v1/{place}/models/mine", timeout=10).ok
+
+
+def test_a_long_query_comes_as_a_form(emulator: Emulator, place: str) -> None:
+    """google-api-python-client makes a POST of a GET whose URL is longer than 2,048 characters."""
+    upload(emulator, place, modelId="mine")
+    terms = ' AND display_name="churn"' * 90
+    query = {"alt": "json", "pageSize": "1", "filter": f'display_name="churn"{terms}'}
+    headers = {"X-HTTP-Method-Override": "GET", "Content-Type": "application/x-www-form-urlencoded"}
+    body = urllib.parse.urlencode(query)
+    assert len(body) > 2048
+
+    def post(url: str, body: str | bytes) -> requests.Response:
+        return requests.post(url, data=body, headers=headers, timeout=10)
+
+    answer = post(f"{emulator.rest}/v1/{place}/models", body)
+
+    assert [model["displayName"] for model in answer.json()["models"]] == ["churn"]
+    assert emulator.requests()[-1].message.page_size == 1
+    # What is wrong in a form is told like what is wrong in a query, and both together are one query.
+    both = f"{emulator.rest}/v1/{place}/models?pageSize=1"
+    assert error(post(both, "pageSize=2"))["details"]
+    assert post(both, "filter=").ok
+    assert error(post(f"{emulator.rest}/v1/{place}/models", b"\xff"))["status"] == "INVALID_ARGUMENT"
+    # Without the header it is no query.
+    del headers["X-HTTP-Method-Override"]
+    assert post(f"{emulator.rest}/v1/{place}/models", body).status_code == 404
 
 
 # --- versions of the API -----------------------------------------------------
@@ -781,6 +883,90 @@ def test_other_sites_pages_are_not_answered(emulator: Emulator, headers: dict[st
     answer = requests.post(f"{emulator.rest}/emulator/reset", headers=sent, timeout=10)
 
     assert answer.status_code == (200 if served else 403)
+
+
+@pytest.mark.parametrize(
+    ("host", "origin", "served"),
+    [
+        ("192.0.2.1:{port}", "http://192.0.2.1:{port}", True),
+        ("192.0.2.1:{port}", "HTTP://192.0.2.1:{port}", True),
+        ("192.0.2.1:{port}", "http://192.0.2.7:{port}", False),
+        ("192.0.2.1:{port}", "http://127.0.0.1:{port}", False),
+        ("192.0.2.1:{port}", "http://localhost:{port}", False),
+        ("localhost:{port}", "http://127.0.0.1:{port}", False),
+        ("[2001:db8::1]:{port}", "http://[2001:db8::1]:{port}", True),
+        ("[2001:db8::1]:{port}", "http://[2001:db8::2]:{port}", False),
+        ("192.0.2.1:{port}", "https://192.0.2.1:{port}", False),
+        ("192.0.2.1:{port}", "ftp://192.0.2.1:{port}", False),
+        ("192.0.2.1:{port}", "192.0.2.1:{port}", False),
+        ("192.0.2.1:{port}", "http://192.0.2.1:{port}/", False),
+        ("192.0.2.1:{port}", "http://192.0.2.1", False),
+        ("192.0.2.1:{port}", "http://x@192.0.2.1:{port}", False),
+        ("192.0.2.1:{port}", "http://192.0.2.1:{port}, http://192.0.2.1:{port}", False),
+        ("192.0.2.1:{port}", "null", False),
+        ("192.0.2.1:{port}", "", False),
+        ("vertex:9000", "http://vertex:9000", True),
+        ("vertex", "http://vertex", True),
+        ("vertex:80", "http://vertex", True),
+        ("vertex:9000", "http://vertex:9001", False),
+        ("vertex:9000", "https://vertex:9000", False),
+        ("vertex:9000", "http://192.0.2.1:{port}", False),
+    ],
+)
+def test_a_page_reaches_only_the_address_it_came_from(start: Start, host: str, origin: str, served: bool) -> None:
+    """On a server with many addresses, too: the origin has to be the address that the request is for."""
+    emulator = start(host="0.0.0.0", grpc_port=None, allowed_hosts=["vertex"])  # noqa: S104 - it is what is tested
+    port = str(emulator.rest).rpartition(":")[2]
+    lines = [f"Host: {host}", f"Origin: {origin}", "Content-Length: 0", "Connection: close"]
+
+    for method, path in (("POST", "/emulator/reset"), ("GET", "/emulator/requests"), ("OPTIONS", "/emulator/faults")):
+        sent = "\r\n".join([f"{method} {path} HTTP/1.1", *lines, "", ""]).format(port=port)
+        expected = (404 if method == "OPTIONS" else 200) if served else 403
+        assert exchange(f"127.0.0.1:{port}", sent.encode()).startswith(f"HTTP/1.1 {expected} ".encode())
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        ["Origin: {own}", "Origin: http://evil.example"],
+        ["Origin: http://evil.example", "Origin: {own}"],
+        ["Origin: {own}", "Origin:"],
+        ["Sec-Fetch-Site: same-origin", "Sec-Fetch-Site: cross-site"],
+        ["Sec-Fetch-Site: cross-site", "Sec-Fetch-Site: same-origin"],
+        ["Sec-Fetch-Site: same-origin, cross-site"],
+        ["Sec-Fetch-Site:"],
+        ["Origin: {own}", "Sec-Fetch-Site: cross-site"],
+    ],
+)
+def test_every_header_that_says_where_a_page_is_from_counts(emulator: Emulator, headers: list[str]) -> None:
+    """Of two, neither the first nor the last is believed alone."""
+    host = str(emulator.rest).removeprefix("http://")
+    lines = ["POST /emulator/reset HTTP/1.1", f"Host: {host}", *headers, "Content-Length: 0", "Connection: close", ""]
+    sent = "\r\n".join([*lines, ""]).format(own=emulator.rest)
+
+    assert exchange(emulator, sent.encode()).startswith(b"HTTP/1.1 403 ")
+
+
+def test_a_page_under_tls_has_an_https_origin(start: Start, tmp_path: Path) -> None:
+    """And one that was loaded over plain HTTP is another site."""
+    issued = trustme.CA().issue_cert("localhost")
+    issued.cert_chain_pems[0].write_to_path(tmp_path / "cert.pem")
+    issued.private_key_pem.write_to_path(tmp_path / "key.pem")
+    emulator = start(grpc_port=None, tls_cert=tmp_path / "cert.pem", tls_key=tmp_path / "key.pem")
+    origin = str(emulator.rest)
+
+    statuses = []
+    for given in (origin, origin.replace("https:", "http:")):
+        connection = http.client.HTTPSConnection(
+            origin.removeprefix("https://"),
+            context=ssl._create_unverified_context(),  # noqa: S323 - whom it talks to isn't what is tested
+            timeout=10,
+        )
+        connection.request("POST", "/emulator/reset", headers={"Origin": given})
+        statuses.append(connection.getresponse().status)
+        connection.close()
+
+    assert statuses == [200, 403]
 
 
 def test_a_server_on_every_address_answers_to_any_number(start: Start) -> None:

@@ -299,8 +299,11 @@ def test_a_model_that_names_its_base_model_needs_no_container(client: Client, up
         client.export_model(name=name, output_config={"artifact_destination": {"output_uri_prefix": "gs://bucket/x"}})
 
 
-def test_a_filter_of_the_base_model_sees_the_default_version(client: Client, upload: Upload, place: str) -> None:
+def test_a_filter_of_the_base_model_sees_the_default_version(
+    start: Start, connect: Connect, upload: Upload, place: str
+) -> None:
     """It matches what the list shows, also when the default version is another one or none that has a base model."""
+    client = connect(start(assume={"default-delete": "move"}))
 
     def found(base: str) -> list[str]:
         models = client.list_models(request={"parent": place, "filter": f'base_model_name="{base}"'})
@@ -796,8 +799,11 @@ def test_a_deleted_version_is_gone_and_its_number_is_not_given_again(client: Cli
     assert upload(client, under=bare) == f"{bare}@3"
 
 
-def test_deleting_the_default_version_moves_default(client: Client, upload: Upload, place: str) -> None:
-    """To the most recent of the others, which lists then show."""
+def test_deleting_the_default_version_may_move_default(
+    start: Start, connect: Connect, upload: Upload, place: str
+) -> None:
+    """default-delete=move: to the most recent of the others, which lists then show."""
+    client = connect(start(assume={"default-delete": "move"}))
     bare = upload(client, labels={"is": "one"}).partition("@")[0]
     upload(client, under=bare, labels={"is": "two"})
     upload(client, under=bare, labels={"is": "three"}, version_aliases=["gold"])
@@ -1359,14 +1365,15 @@ def test_versions_of_a_model_that_lists_do_not_show_yet(start: Start, connect: C
     assert len(list(client.list_model_versions(name=bare))) == 1
 
 
-def test_deleting_the_default_version_may_be_refused(start: Start, connect: Connect, upload: Upload) -> None:
-    """default-delete=refuse: until default was moved."""
-    client = connect(start(assume={"default-delete": "refuse"}))
+def test_deleting_the_default_version_is_refused(client: Client, upload: Upload) -> None:
+    """Until another version is the default one, whatever names the version."""
     bare = upload(client).partition("@")[0]
     upload(client, under=bare)
 
-    with pytest.raises(exceptions.FailedPrecondition):
-        client.delete_model_version(name=f"{bare}@1")
+    for name in (f"{bare}@1", f"{bare}@default"):
+        with pytest.raises(exceptions.FailedPrecondition, match="is the default version and cannot be deleted"):
+            client.delete_model_version(name=name)
+    assert [version.version_id for version in client.list_model_versions(name=bare)] == ["1", "2"]
     client.merge_version_aliases(name=f"{bare}@2", version_aliases=["default"])
     client.delete_model_version(name=f"{bare}@1").result()
 

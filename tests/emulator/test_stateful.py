@@ -426,7 +426,7 @@ class Registry(RuleBasedStateMachine):
                 "labels-at-upload": st.sampled_from(["version", "model", "first-on-model"]),
                 "label-wins": st.sampled_from(["version", "model"]),
                 "label-filter": st.sampled_from(["merged", "own"]),
-                "default-delete": st.sampled_from(["move", "refuse"]),
+                "default-delete": st.sampled_from(["refuse", "move"]),
                 "stale-etag": st.sampled_from(["aborted", "failed-precondition"]),
                 "id-taken": st.sampled_from(["call", "operation"]),
                 "list-lag": st.sampled_from(["0", "0", "2"]),

@@ -410,6 +410,21 @@ def _empty_directory(bench: Bench) -> str:
     return "the operation fails" if finished.ok and "error" in finished.content else finished.verdict
 
 
+def _unquoted(bench: Bench) -> str:
+    name = f"{bench.fresh()} with blanks"
+    bench.made(bench.upload(name))
+    for _ in range(_LOOKS if bench.service.endpoint else 1):
+        answer = bench.call("GET", f"{bench.service.parent}/models", filter=f"display_name={name}")
+    found = [model["displayName"] == name for model in answer.content.get("models", [])]
+    return answer.verdict if not answer.ok else "the model is found" if found == [True] else "other models are found"
+
+
+def _unquoted_label(bench: Bench) -> str:
+    model = bench.model(labels={"probe": "x"})
+    answer = bench.call("GET", f"{model}:listVersions", filter="labels.probe=x y")
+    return answer.verdict if not answer.ok else f"taken, and {len(answer.content.get('models', []))} versions are found"
+
+
 PROBES: Final = (
     Probe(
         "a",
@@ -431,7 +446,7 @@ PROBES: Final = (
         "What becomes of deleting the default version?",
         "DeleteModelVersion of the version that has `default`, where there is another",
         _delete_default,
-        ("deleted, and version 2 is the default one",),
+        ("400 FAILED_PRECONDITION",),
         "default-delete",
     ),
     Probe(
@@ -612,5 +627,19 @@ PROBES: Final = (
         "UploadModel with another image than Vertex's, and a directory that is not there",
         _empty_directory,
         ("taken",),
+    ),
+    Probe(
+        "p",
+        "Is a display name with blanks found by a filter that doesn't quote it?",
+        "ListModels with the filter display_name=NAME with blanks",
+        _unquoted,
+        ("400 INVALID_ARGUMENT",),
+    ),
+    Probe(
+        "p",
+        "What does a filter do with an unquoted label value that has a blank in it?",
+        "ListModelVersions with the filter labels.probe=x y",
+        _unquoted_label,
+        ("400 INVALID_ARGUMENT",),
     ),
 )

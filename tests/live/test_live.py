@@ -47,7 +47,7 @@ DEVIATIONS: dict[tuple[str, str], set[tuple[str, str, str, str]]] = {
         ("ListModels", "models", '["churn@1"]', "[]"),
         ("ListModelVersions", "models", '["churn@1", "churn@2"]', "[]"),
     },
-    ("default-delete", "refuse"): set(),
+    ("default-delete", "move"): set(),
     ("stale-etag", "failed-precondition"): {("UpdateModel", "status", "409 ABORTED", "400 FAILED_PRECONDITION")},
     ("id-taken", "operation"): {("UploadModel", "status", "409 ALREADY_EXISTS", "200")},
 }
@@ -433,7 +433,7 @@ def test_a_run(storage_emulator: StorageServer) -> None:
     """A run makes as much as it said, reports what differs, and leaves the project and the bucket as they were."""
     storage_emulator.make_bucket("models-3")
     storage_emulator.put("models-3", "mine/model.joblib", b"")
-    assume = {"label-wins": "model", "stale-etag": "failed-precondition", "default-delete": "refuse"}
+    assume = {"label-wins": "model", "stale-etag": "failed-precondition", "default-delete": "move"}
     with Emulator(grpc_port=None, storage=storage_emulator.url, assume=assume) as emulator:
         somebody_elses(emulator)
         before = len(emulator.requests())

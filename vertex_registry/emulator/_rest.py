@@ -134,7 +134,6 @@ class Route(NamedTuple):
     path: re.Pattern[str]
     fields: tuple[str, ...]
     body: str
-    posts: bool
 
 
 def _compile(path: str) -> tuple[str, tuple[str, ...]]:
@@ -160,7 +159,7 @@ def _routes() -> dict[str, list[Route]]:
         for http in rpc.http:
             path, fields = _compile(http.path)
             pattern = re.compile(f"/({'|'.join(versions)})/{path}")
-            routes.setdefault(http.verb, []).append(Route(rpc, pattern, fields, http.body, http.verb == "POST"))
+            routes.setdefault(http.verb, []).append(Route(rpc, pattern, fields, http.body))
     return routes
 
 
@@ -170,16 +169,19 @@ ROUTES: Final = _routes()
 # --- JSON --------------------------------------------------------------------
 
 
-def _parse(route: Route, match: re.Match[str], query: str, body: bytes) -> tuple[Any, bool]:
-    """The request's message, as one of v1, and whether the answer shall show enumerations as numbers."""
+def _parse(route: Route, match: re.Match[str], query: str, body: bytes, *, posted: bool) -> tuple[Any, bool]:
+    """Return the request's message, as one of v1, and whether the answer shows enumerations as numbers.
+
+    A POST whose rule maps no body to the request is answered whatever its body holds, since clients send different
+    things there: nothing, ``{}`` or ``""``.
+    """
     rpc, api = route.rpc, match[1]
     message = message_class(rpc, api)()
     if route.body and route.body != "*":
         _parse_body(body, getattr(message, route.body), route.body)
-    elif route.body or route.posts:
-        # The methods of operations that are posted have no body in Google's table, and clients send one all the same.
+    elif route.body:
         _parse_body(body, message, "")
-    elif body.strip():
+    elif not posted and body.strip():
         raise bad_request("This method takes no body: its arguments are in the path and in the query.")
     numbers = _parse_parameters(query, message, route)
     for field, value in zip(route.fields, match.groups()[1:], strict=True):
@@ -209,6 +211,18 @@ def _parse_body(body: bytes, target: Any, within: str) -> None:
 
 def _too_deep() -> Failure:
     return bad_request("Invalid JSON payload received. It is nested too deeply.")
+
+
+_FORM: Final = "application/x-www-form-urlencoded"
+
+
+def _with_form(query: str, body: bytes) -> str:
+    """Return a query with the parameters of a form behind its own."""
+    try:
+        form = body.decode("ascii").strip("\r\n")
+    except UnicodeDecodeError:
+        raise bad_request("The form in the body is not URL-encoded.") from None
+    return "&".join(filter(None, (query, form)))
 
 
 def _read_json(body: bytes) -> Any:
@@ -659,9 +673,13 @@ class _Handler(BaseHTTPRequestHandler):
             raise Failure(
                 Code.PERMISSION_DENIED, f"This server answers to its own address only: {self.server.address}."
             )
-        origin = self.headers.get("Origin")
-        foreign = origin is not None and not self.server.is_own(origin.partition("://")[2])
-        if foreign or self.headers.get("Sec-Fetch-Site", "none") not in {"none", "same-origin"}:
+        # A page has the origin of the address that it was loaded from. That has to be the very address that this
+        # request is for: a server with many addresses would else let the page of one reach the others. Of several
+        # headers every one counts, because who merged them, and how, isn't known here.
+        own = _origin(f"{self.server.scheme}://{self._split_target()[0]}")
+        origins = [_origin(value.strip(_BLANKS)) for value in self.headers.get_all("Origin", [])]
+        sites = {value.strip(_BLANKS) for value in self.headers.get_all("Sec-Fetch-Site", [])}
+        if any(origin is None or origin != own for origin in origins) or not sites <= {"none", "same-origin"}:
             raise permission_denied("This server does not answer to the pages of other sites.")
 
     def _split_target(self) -> tuple[str, str]:
@@ -684,18 +702,33 @@ class _Handler(BaseHTTPRequestHandler):
         own = OWN.get((self.command, path))
         if own is not None:
             return Answer(200, json.dumps(own(self.server.dispatcher, body), indent=2).encode())
-        for route in ROUTES.get(self.command, ()):
+        method = self._method()
+        for route in ROUTES.get(method, ()):
             match = route.path.fullmatch(path)
             if match is not None:
                 api = match[1]
-                message, numbers = _parse(route, match, query, body)
+                if method != self.command and not route.body and self.headers.get_content_type() == _FORM:
+                    # google-api-python-client moves a query that is too long for a URL to here.
+                    query, body = _with_form(query, body), b""
+                message, numbers = _parse(route, match, query, body, posted=self.command == "POST")
                 metadata = {name.lower(): value for name, value in self.headers.items()}
                 response = self.server.dispatcher.call(route.rpc, message, api=api, transport="rest", metadata=metadata)
                 return Answer(200, _render(route.rpc, api, response, numbers=numbers))
         raise not_found(
-            f"There is no method {self.command} {path[:200]} here. This is a local emulator of Vertex AI's model"
+            f"There is no method {method[:200]} {path[:200]} here. This is a local emulator of Vertex AI's model"
             " registry: it serves ModelService, its operations and locations."
         )
+
+    def _method(self) -> str:
+        """Return the HTTP method that is meant.
+
+        X-HTTP-Method-Override, of Google's system parameters: "The intended HTTP method for the request. Some network
+        proxies do not accept all HTTP methods."
+        """
+        given = {value.strip(_BLANKS) for value in self.headers.get_all("X-HTTP-Method-Override", [])} - {""}
+        if len(given) > 1:
+            raise bad_request("The request must have one X-HTTP-Method-Override.")
+        return given.pop().upper() if given else self.command
 
     def _write(self, answer: Answer) -> None:
         lines = f"HTTP/1.1 {answer.status} {_REASONS.get(answer.status, 'Error')}\r\n{_HEADERS}"
@@ -768,7 +801,8 @@ class RestServer(ThreadingHTTPServer):
         self._connections_lock = threading.Lock()
         super().__init__((host, port), _Handler)
         shown = f"[{host}]" if ":" in host else host
-        self.address = f"{'http' if tls is None else 'https'}://{shown}:{self.server_port}"
+        self.scheme = "http" if tls is None else "https"
+        self.address = f"{self.scheme}://{shown}:{self.server_port}"
         self._own = self._own_hosts(host)
         self._allowed = {name.lower() for name in allowed_hosts}
         self._stop, self._stopped = socket.socketpair()
@@ -886,3 +920,15 @@ def _split_host(host: str) -> tuple[str, int | None]:
         return "", None
     port = match[2] or match[4]
     return match[1] or match[3], int(port) if port else None
+
+
+_DEFAULT_PORTS: Final = {"http": 80, "https": 443}
+
+
+def _origin(text: str) -> tuple[str, str, int] | None:
+    """Return the scheme, host and port of a web origin, or None if the text isn't one."""
+    scheme, separator, host = text.lower().partition("://")
+    name, port = _split_host(host)
+    if not separator or not name or scheme not in _DEFAULT_PORTS:
+        return None
+    return scheme, name, _DEFAULT_PORTS[scheme] if port is None else port

@@ -101,9 +101,10 @@ SWITCHES: Final[Mapping[str, Switch]] = {
         "not documented; a list that is served from an index may be late, a read of one name is not",
     ),
     "default-delete": Switch(
-        ("move", "refuse"),
+        ("refuse", "move"),
         "deleting the version that has the alias default",
-        "one page of Vertex's documentation moves the alias to the next most recent version, the console refuses",
+        "the console refuses and asks for another default version first, Airflow's hook for Vertex says the same of the"
+        " API, and one page of Vertex's documentation, in one language, moves the alias to the next most recent version",
     ),
     "stale-etag": Switch(
         ("aborted", "failed-precondition"),
@@ -1362,7 +1363,7 @@ class Service:
         version = _Model.FromString(view.version_body)
         self._store.delete_version(view.key, view.number, time=time, labels=version.labels)
         if view.number == view.default_version:
-            # One page of the documentation: the alias goes to the next most recent version.
+            # One page of the documentation: the alias goes to the next most recent version. The switch is "move".
             heir = self._store.newest(row.parent, row.model)
             assert heir is not None  # noqa: S101 - it was not the only one
             self._store.set_aliases(heir.key, heir.number, [*heir.aliases.split(), DEFAULT], time=time)
