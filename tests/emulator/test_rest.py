@@ -606,9 +606,7 @@ def test_a_head_has_no_body(emulator: Emulator) -> None:
 
 
 @pytest.mark.parametrize("body", [b"", b'""', b"{}", b"null", b"[1]", b'{"name": "x", "nonsense": 1}', b"{", b"\xff"])
-def test_a_post_that_maps_no_body_is_answered_whatever_its_body_holds(
-    start: Start, place: str, body: bytes
-) -> None:
+def test_a_post_that_maps_no_body_is_answered_whatever_its_body_holds(start: Start, place: str, body: bytes) -> None:
     """Node's client sends two quotes with CancelOperation."""
     emulator = start(polls_until_done=9)
     for method, expected in (("wait", {"done": True}), ("cancel", {})):

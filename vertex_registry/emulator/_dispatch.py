@@ -212,6 +212,17 @@ def message_class(rpc: Rpc, api: str) -> Any:
     return rpc.request
 
 
+def response_class(rpc: Rpc, api: str) -> Any:
+    """The class of an RPC's responses in a version of the API."""
+    if api == "v1beta1" and rpc.service == MODEL_SERVICE and rpc.response is not _LRO:
+        return getattr(v1beta1(), rpc.response.DESCRIPTOR.name).pb()
+    return rpc.response
+
+
+#: The header, and the gRPC metadata, of the system parameter ``fields``.
+FIELD_MASK: Final = "x-goog-fieldmask"
+
+
 def v1beta1() -> Any:
     """The messages of v1beta1, imported by the first who asks for them."""
     from google.cloud.aiplatform_v1beta1 import types as beta  # noqa: PLC0415 - it takes a second, and few need it

@@ -16,7 +16,16 @@ import grpc
 from google.protobuf.message import DecodeError
 from google.rpc import error_details_pb2
 
-from vertex_registry.emulator._dispatch import APIS, LONGEST_REQUEST, RPCS, Dropped, message_class
+from vertex_registry.emulator._dispatch import (
+    APIS,
+    FIELD_MASK,
+    LONGEST_REQUEST,
+    RPCS,
+    Dropped,
+    message_class,
+    response_class,
+)
+from vertex_registry.emulator._selection import apply_selection, parse_selection
 from vertex_registry.emulator._status import Failure, bad_request
 
 if TYPE_CHECKING:
@@ -180,6 +189,8 @@ def _behaviour(
                 message = _parse(rpc, api, data)
             except DecodeError:
                 _refuse(context, bad_request("The request cannot be read as a message of this method."))
+            wanted = metadata.get(FIELD_MASK)
+            selection = parse_selection(wanted, response_class(rpc, api).DESCRIPTOR) if wanted else None
             response = dispatcher.call(
                 rpc, message, api=api, transport="grpc", metadata=metadata, step_aside=worker.take_over
             )
@@ -189,6 +200,10 @@ def _behaviour(
             # One RPC's connection cannot be cut by itself: it ends as a client would see it end.
             context.abort(grpc.StatusCode.UNAVAILABLE, "Socket closed")
         serialised: bytes = response if isinstance(response, bytes) else response.SerializeToString()
+        if selection is not None:
+            selected = response_class(rpc, api).FromString(serialised)
+            apply_selection(selected, selection)
+            serialised = selected.SerializeToString()
         return serialised
 
     return behave

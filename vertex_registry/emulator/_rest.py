@@ -36,14 +36,17 @@ from google.protobuf.message import Error as ProtobufError
 
 from vertex_registry.emulator._dispatch import (
     APIS,
+    FIELD_MASK,
     LONGEST_REQUEST,
     MODEL_SERVICE,
     RPCS,
     Dropped,
     Fault,
     message_class,
+    response_class,
     v1beta1,
 )
+from vertex_registry.emulator._selection import apply_selection, parse_selection
 from vertex_registry.emulator._status import (
     Code,
     Failure,
@@ -60,6 +63,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
 
     from vertex_registry.emulator._dispatch import Dispatcher, Rpc
+    from vertex_registry.emulator._selection import Selection
 
 _log = logging.getLogger(__name__)
 
@@ -98,12 +102,9 @@ _SYSTEM_PARAMETERS: Final = frozenset(
 )
 # Those that would make the answer another one, which is not done here.
 _NO_CALLBACKS: Final = "Answers are plain JSON here."
-_NO_FIELDS: Final = "Answers are whole here; lists have a read mask."
 _NOT_SERVED: Final = {
     "callback": _NO_CALLBACKS,
     "$callback": _NO_CALLBACKS,
-    "fields": _NO_FIELDS,
-    "$fields": _NO_FIELDS,
 }
 
 _HEADERS: Final = (
@@ -169,8 +170,20 @@ ROUTES: Final = _routes()
 # --- JSON --------------------------------------------------------------------
 
 
-def _parse(route: Route, match: re.Match[str], query: str, body: bytes, *, posted: bool) -> tuple[Any, bool]:
-    """Return the request's message, as one of v1, and whether the answer shows enumerations as numbers.
+class View(NamedTuple):
+    """How a caller wants its answer to be written: by Google's system parameters.
+
+    Attributes:
+        numbers: Whether enumerations are numbers.
+        fields: The fields to answer with, as they were given; all of them if it is empty.
+    """
+
+    numbers: bool = False
+    fields: str = ""
+
+
+def _parse(route: Route, match: re.Match[str], query: str, body: bytes, *, posted: bool) -> tuple[Any, View]:
+    """Return the request's message, as one of v1, and how its answer is to be written.
 
     A POST whose rule maps no body to the request is answered whatever its body holds, since clients send different
     things there: nothing, ``{}`` or ``""``.
@@ -183,7 +196,7 @@ def _parse(route: Route, match: re.Match[str], query: str, body: bytes, *, poste
         _parse_body(body, message, "")
     elif not posted and body.strip():
         raise bad_request("This method takes no body: its arguments are in the path and in the query.")
-    numbers = _parse_parameters(query, message, route)
+    view = _parse_parameters(query, message, route)
     for field, value in zip(route.fields, match.groups()[1:], strict=True):
         *within, last = field.split(".")
         target = message
@@ -192,7 +205,7 @@ def _parse(route: Route, match: re.Match[str], query: str, body: bytes, *, poste
         setattr(target, last, value)
     try:
         # Also where it is of v1 as it is: what could not be read from bytes could not be kept and answered.
-        return rpc.request.FromString(message.SerializeToString()), numbers
+        return rpc.request.FromString(message.SerializeToString()), view
     except ProtobufError:
         raise _too_deep() from None
 
@@ -263,8 +276,8 @@ def _is_mask(field: Any) -> bool:
     return field.message_type is not None and field.message_type.full_name == "google.protobuf.FieldMask"
 
 
-def _parse_parameters(query: str, message: Any, route: Route) -> bool:
-    numbers = False
+def _parse_parameters(query: str, message: Any, route: Route) -> View:
+    view = View()
     try:
         parameters = urllib.parse.parse_qsl(query, keep_blank_values=True, errors="strict", max_num_fields=1000)
     except ValueError:
@@ -275,14 +288,18 @@ def _parse_parameters(query: str, message: Any, route: Route) -> bool:
             kind, *options = value.split(";")
             if kind != "json":
                 raise bad_request("Only alt=json is served.")
-            numbers = "enum-encoding=int" in options
+            view = view._replace(numbers="enum-encoding=int" in options)
+        elif name in {"fields", "$fields"}:
+            if view.fields not in {"", value}:
+                raise _refusal((name, _unknown(name, "", _NOT_REPEATING)))
+            view = view._replace(fields=value)
         elif name in _NOT_SERVED:
             raise bad_request(f"The parameter {name} is not served. {_NOT_SERVED[name]}")
         elif name in _SYSTEM_PARAMETERS:
             continue
         else:
             _bind(message, name, value, route, seen)
-    return numbers
+    return view
 
 
 def _bind(message: Any, name: str, value: str, route: Route, seen: set[str]) -> None:
@@ -463,7 +480,7 @@ def _invalid(field: Any, name: str, value: Any, place: str) -> str:
 _PACKED: Final = (operations_pb2.Operation, operations_pb2.ListOperationsResponse)
 
 
-def _render(rpc: Rpc, api: str, response: Any, *, numbers: bool) -> bytes:
+def _render(rpc: Rpc, api: str, response: Any, view: View, selection: Selection | None) -> bytes:
     if isinstance(response, bytes):
         response = rpc.response.FromString(response)
     if api == "v1beta1" and rpc.service == MODEL_SERVICE and response.DESCRIPTOR.file.package.endswith("aiplatform.v1"):
@@ -471,7 +488,9 @@ def _render(rpc: Rpc, api: str, response: Any, *, numbers: bool) -> bytes:
     elif isinstance(response, _PACKED) and b".v1beta1." in response.SerializeToString():
         # What is packed in an operation can be shown only when its messages are known.
         v1beta1()
-    return json_format.MessageToJson(response, use_integers_for_enums=numbers, ensure_ascii=False).encode()
+    if selection is not None:
+        apply_selection(response, selection)
+    return json_format.MessageToJson(response, use_integers_for_enums=view.numbers, ensure_ascii=False).encode()
 
 
 def _failed(failure: Failure, *, http: int | None = None) -> Answer:
@@ -710,10 +729,13 @@ class _Handler(BaseHTTPRequestHandler):
                 if method != self.command and not route.body and self.headers.get_content_type() == _FORM:
                     # google-api-python-client moves a query that is too long for a URL to here.
                     query, body = _with_form(query, body), b""
-                message, numbers = _parse(route, match, query, body, posted=self.command == "POST")
+                message, view = _parse(route, match, query, body, posted=self.command == "POST")
+                # A parameter has the last word over a header: the front end's order is not known.
+                fields = view.fields or ",".join(self.headers.get_all(FIELD_MASK, []))
+                selection = parse_selection(fields, response_class(route.rpc, api).DESCRIPTOR)
                 metadata = {name.lower(): value for name, value in self.headers.items()}
                 response = self.server.dispatcher.call(route.rpc, message, api=api, transport="rest", metadata=metadata)
-                return Answer(200, _render(route.rpc, api, response, numbers=numbers))
+                return Answer(200, _render(route.rpc, api, response, view, selection))
         raise not_found(
             f"There is no method {method[:200]} {path[:200]} here. This is a local emulator of Vertex AI's model"
             " registry: it serves ModelService, its operations and locations."

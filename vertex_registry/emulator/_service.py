@@ -103,8 +103,9 @@ SWITCHES: Final[Mapping[str, Switch]] = {
     "default-delete": Switch(
         ("refuse", "move"),
         "deleting the version that has the alias default",
-        "the console refuses and asks for another default version first, Airflow's hook for Vertex says the same of the"
-        " API, and one page of Vertex's documentation, in one language, moves the alias to the next most recent version",
+        "the console refuses and asks for another default version first, Airflow's hook for Vertex says the same of"
+        " the API, and one page of Vertex's documentation, in one language, moves the alias to the next most recent"
+        " version",
     ),
     "stale-etag": Switch(
         ("aborted", "failed-precondition"),
