@@ -235,7 +235,7 @@ def _resolve(
             field = descriptor.fields_by_name.get(name) or descriptor.fields_by_camelcase_name.get(name)
             found = {field.name: _resolve_part(inner, field, within, strict=strict)} if field else {}
         if strict and not found:
-            raise _unmatched(within)
+            raise _unmatched((*within, *_first_path(inner)))
         for field_name, part in found.items():
             resolved[field_name] = _merge(resolved[field_name], part) if field_name in resolved else part
     return resolved
@@ -255,9 +255,15 @@ def _resolve_part(selection: Selection | None, field: Any, path: tuple[str, ...]
         return resolved
     if field.message_type is None:
         if strict:
-            raise _unmatched((*path, next(iter(selection))))
+            raise _unmatched((*path, *_first_path(selection)))
         return {}
     return _resolve(selection, field.message_type, path, strict=strict)
+
+
+def _first_path(selection: Selection | None) -> Iterator[str]:
+    while selection:
+        name, selection = next(iter(selection.items()))
+        yield name
 
 
 def _unmatched(path: tuple[str, ...]) -> Failure:
