@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
@@ -356,6 +357,14 @@ def test_requests_are_written_down_without_their_tokens(emulator: Emulator, plac
         ("x-auth", "s3cret", "", "s3cret"),
         ("x-secret", "s3cret", "", "s3cret"),
         ("x-password", "s3cret", "", "s3cret"),
+        ("x-jwt", "s3cret", "", "s3cret"),
+        ("x-pass", "s3cret", "", "s3cret"),
+        ("api_pwd", "s3cret", "", "s3cret"),
+        ("x-session-id", "s3cret", "", "s3cret"),
+        ("x-original-url", "https://x/?token=s3cret", "", "https://x/?token=s3cret"),
+        ("x-nobody-thought-of", "s3cret", "", "s3cret"),
+        ("x-goog-authenticated-user-email", "s3cret", "", "s3cret"),
+        ("forwarded", "for=s3cret", "", "for=s3cret"),
     ],
 )
 def test_whatever_may_be_a_credential_is_hashed(
@@ -375,6 +384,40 @@ def test_whatever_may_be_a_credential_is_hashed(
     (came,) = emulator.requests()
 
     assert came.metadata[name] == f"{scheme}sha256:{hashlib.sha256(hidden.encode()).hexdigest()}"
+    assert "s3cret" not in requests.get(f"{emulator.rest}/emulator/requests", timeout=10).text
+
+
+@TRANSPORTS
+@pytest.mark.parametrize(
+    ("name", "value", "shown"),
+    [
+        ("x-goog-api-client", "gl-python/3.11 gapic/1.0", "gl-python/3.11 gapic/1.0"),
+        ("x-goog-request-params", "parent=projects%2Fp&x=y", "parent=projects%2Fp&x=y"),
+        ("x-goog-fieldmask", "models.name", "models.name"),
+        ("x-goog-user-project", "acme", "acme"),
+        ("x-goog-api-client", "tool (+https://x/?token=s3cret)", "tool (+https://x/?{token=s3cret})"),
+        ("x-goog-api-client", "https://me:s3cret@x/y?a=b#c", "https://{me:s3cret}@x/y?{a=b}#c"),
+        ("accept-language", "?a=s3cret&b=s3cret c?d", "?{a=s3cret&b=s3cret} c?{d}"),
+    ],
+)
+def test_what_is_harmless_is_shown(  # noqa: PLR0917 - fixtures are passed by name, by pytest
+    emulator: Emulator, place: str, transport: str, name: str, value: str, shown: str
+) -> None:
+    """Without the users and the queries of addresses, of which there are hashes too."""
+    if transport == "grpc":
+        with grpc.insecure_channel(str(emulator.grpc)) as channel:
+            channel.unary_unary("/google.cloud.aiplatform.v1.ModelService/ListModels")(
+                BY_NAME["ListModels"].request(parent=place).SerializeToString(), metadata=((name, value),)
+            )
+    else:
+        assert requests.get(f"{emulator.rest}/v1/{place}/models", headers={name: value}, timeout=10).ok
+
+    (came,) = emulator.requests()
+
+    def hashed(match: re.Match[str]) -> str:
+        return f"sha256:{hashlib.sha256(match[1].encode()).hexdigest()}"
+
+    assert came.metadata[name] == re.sub(r"\{(.*?)\}", hashed, shown)
     assert "s3cret" not in requests.get(f"{emulator.rest}/emulator/requests", timeout=10).text
 
 
@@ -433,12 +476,17 @@ def test_requests_are_remembered_up_to_so_many_bytes(emulator: Emulator, connect
 def test_what_is_remembered_of_metadata_counts(emulator: Emulator, place: str) -> None:
     """A request may be little more than its head."""
     with requests.Session() as session:
-        session.headers.update({f"x-{number}": "x" * 60_000 for number in range(80)})
-        for _ in range(15):
+        session.headers.update(
+            {f"x-goog-{name}": "x" * 65_000 for name in ("api-client", "api-version", "user-project")}
+        )
+        session.headers.update(
+            dict.fromkeys(("accept-language", "accept-charset", "cache-control", "te"), "x" * 65_000)
+        )
+        for _ in range(160):
             assert session.get(f"{emulator.rest}/v1/{place}/models", timeout=10).ok
 
     remembered = emulator.requests()
-    assert 10 < len(remembered) < 14
+    assert 140 < len(remembered) < 150
     assert sum(len(value) for request in remembered for value in request.metadata.values()) < 64 * 1024 * 1024
 
 

@@ -354,8 +354,9 @@ class Request:
         api: The version of the API, or "ui" for a path that leads with it.
         transport: "grpc" or "rest".
         message: The request's message.
-        metadata: The gRPC metadata or the HTTP headers, their names in lower case. A credential is not among them: of
-            what may be one there is the SHA-256, as ``Bearer sha256:...``.
+        metadata: The gRPC metadata or the HTTP headers, their names in lower case. Those that are known to be harmless
+            have their values, without the user and the query of an address; the others have the SHA-256 of their value,
+            as ``Bearer sha256:...`` or ``sha256:...``.
     """
 
     rpc: str
@@ -365,10 +366,47 @@ class Request:
     metadata: Mapping[str, str]
 
 
-# Metadata that may carry a credential has one of these in its name. A Referer is an address, which may have a token.
-_SECRET: Final = re.compile("auth(?!ority$)|cookie|key|token|credential|referer|assertion|secret|passw")
+# The metadata that is shown as it came. Anything may carry a credential, under whatever name: of all else there is a
+# hash, which still says whether two values are the same.
+_SHOWN_METADATA: Final = frozenset(
+    {
+        ":authority",
+        "accept",
+        "accept-charset",
+        "accept-encoding",
+        "accept-language",
+        "cache-control",
+        "connection",
+        "content-encoding",
+        "content-length",
+        "content-type",
+        "date",
+        "expect",
+        "grpc-accept-encoding",
+        "grpc-encoding",
+        "grpc-timeout",
+        "host",
+        "keep-alive",
+        "origin",
+        "pragma",
+        "sec-fetch-dest",
+        "sec-fetch-mode",
+        "sec-fetch-site",
+        "te",
+        "user-agent",
+        "x-goog-api-client",
+        "x-goog-api-version",
+        "x-goog-fieldmask",
+        "x-goog-request-params",
+        "x-goog-user-project",
+        "x-http-method-override",
+    }
+)
 # What may stand before a credential and is none.
 _SCHEME: Final = re.compile(r"(?P<scheme>Bearer|Basic) +(?P<secret>.*)", re.IGNORECASE | re.DOTALL)
+# The parts of an address that may be secret: who asks, and the query.
+_USER_INFO: Final = re.compile(r"(?<=://)[^/?#@\s]*@")
+_QUERY: Final = re.compile(r"(?<=\?)[^\s#<>\"')]+")
 # How many requests are remembered, and how many bytes of them.
 _REMEMBERED: Final = 4096
 _REMEMBERED_BYTES: Final = 64 * 1024 * 1024
@@ -394,14 +432,18 @@ class _Kept(NamedTuple):
         return Request(self.rpc.name, self.api, self.transport, message, self.metadata)
 
 
-def _veiled(name: str, value: str) -> str:
-    if not _SECRET.search(name):
-        return value
+def redacted(name: str, value: str) -> str:
+    """Return a piece of metadata as it may be shown: a hash of it, unless its name says that it's harmless."""
+    if name in _SHOWN_METADATA:
+        value = _USER_INFO.sub(lambda user: f"{_hashed(user[0][:-1])}@", value)
+        return _QUERY.sub(lambda query: _hashed(query[0]), value)
     secret = value.strip()
     match = _SCHEME.fullmatch(secret)
-    scheme = f"{match['scheme']} " if match else ""
-    secret = match["secret"] if match else secret
-    return f"{scheme}sha256:{hashlib.sha256(secret.encode(errors='replace')).hexdigest()}"
+    return f"{match['scheme']} {_hashed(match['secret'])}" if match else _hashed(secret)
+
+
+def _hashed(secret: str) -> str:
+    return f"sha256:{hashlib.sha256(secret.encode(errors='replace')).hexdigest()}"
 
 
 class Dispatcher:
@@ -439,8 +481,8 @@ class Dispatcher:
         # What leads the path of an operation names no version; a new operation is always begun under one.
         call = Call(api="v1beta1" if api == "v1beta1" else "v1")
         try:
-            veiled = {name: _veiled(name, value) for name, value in metadata.items()}
-            kept = _Kept(rpc, api, transport, message.SerializeToString(), veiled)
+            shown = {name: redacted(name, value) for name, value in metadata.items()}
+            kept = _Kept(rpc, api, transport, message.SerializeToString(), shown)
             with self._lock:
                 self._remember(kept)
                 fault, over = self._take(rpc.name), self._over
