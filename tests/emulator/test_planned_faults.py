@@ -400,7 +400,7 @@ def test_whatever_may_be_a_credential_is_hashed(
         ("accept-language", "?a=s3cret&b=s3cret c?d", "?{a=s3cret&b=s3cret} c?{d}"),
     ],
 )
-def test_what_is_harmless_is_shown(  # noqa: PLR0917 - fixtures are passed by name, by pytest
+def test_what_is_harmless_is_shown(
     emulator: Emulator, place: str, transport: str, name: str, value: str, shown: str
 ) -> None:
     """Without the users and the queries of addresses, of which there are hashes too."""

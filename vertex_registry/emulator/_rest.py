@@ -14,6 +14,8 @@ from __future__ import annotations
 
 import contextlib
 import email.errors
+import enum
+import errno
 import hashlib
 import ipaddress
 import itertools
@@ -23,6 +25,7 @@ import re
 import selectors
 import socket
 import threading
+import time
 import urllib.parse
 from dataclasses import asdict
 from http import HTTPStatus
@@ -624,6 +627,7 @@ class _Handler(BaseHTTPRequestHandler):
     def _serve(self) -> Answer:
         try:
             body = self._read_body()
+            self.server.set_state(_State.BUSY)
             self._check_origin()
             return self._route(body)
         except Failure as failure:
@@ -638,6 +642,7 @@ class _Handler(BaseHTTPRequestHandler):
 
     def parse_request(self) -> bool:
         """Read the head of a request, and tell whether it is one."""
+        self.server.set_state(_State.READING)
         # RFC 9112: "a server that is expecting to receive and parse a request-line SHOULD ignore at least one empty
         # line (CRLF) received prior to the request-line."
         if not self.raw_requestline.strip(b"\r\n"):
@@ -764,7 +769,10 @@ class _Handler(BaseHTTPRequestHandler):
         # At once: a header and a body that are written apart cost a client forty milliseconds.
         self.wfile.write(f"{lines}\r\n".encode("latin-1") + body)
         if self.close_connection:
+            self.server.set_state(_State.ENDING)
             self._discard()
+        else:
+            self.server.set_state(_State.IDLE)
 
     def _discard(self) -> None:
         """Read on until the client has seen the end: to close on bytes that nobody read would take its answer away."""
@@ -794,6 +802,36 @@ class _Handler(BaseHTTPRequestHandler):
 _REASONS: Final = {status.value: status.phrase for status in HTTPStatus} | {499: "Client Closed Request"}
 
 
+class _State(enum.IntEnum):
+    """What a connection does, in the order in which connections are given up when the process has no more."""
+
+    ENDING = 0
+    IDLE = 1
+    READING = 2
+    BUSY = 3
+
+
+class _Connection:
+    """A connection that is served in a thread of its own."""
+
+    def __init__(self, connected: socket.socket) -> None:
+        self.socket = connected
+        self.state = _State.IDLE
+        self.since = time.monotonic()
+
+    def end(self) -> None:
+        """Let whoever reads from it, or writes to it, see its end."""
+        with contextlib.suppress(OSError):
+            self.socket.shutdown(socket.SHUT_RDWR)
+
+
+# The errors of a process that has no descriptors or no memory left for another connection.
+_EXHAUSTED: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
+# The seconds to wait for a connection to end where none can be accepted, and those that a client has to send something.
+_EXHAUSTED_WAIT: Final = 0.25
+_EXHAUSTED_GRACE: Final = 1.0
+
+
 class RestServer(ThreadingHTTPServer):
     """The HTTP server. It is up when it is made.
 
@@ -819,8 +857,9 @@ class RestServer(ThreadingHTTPServer):
         self.dispatcher = dispatcher
         self._tls = tls
         self._closing = False
-        self._connections: dict[threading.Thread, socket.socket] = {}
+        self._connections: dict[threading.Thread, _Connection] = {}
         self._connections_lock = threading.Lock()
+        self._one_ended = threading.Condition(self._connections_lock)
         super().__init__((host, port), _Handler)
         shown = f"[{host}]" if ":" in host else host
         self.scheme = "http" if tls is None else "https"
@@ -874,7 +913,7 @@ class RestServer(ThreadingHTTPServer):
             daemon=True,
         )
         with self._connections_lock:
-            self._connections[thread] = request
+            self._connections[thread] = _Connection(request)
         try:
             thread.start()
         except RuntimeError:  # the system has no thread left: the connection ends
@@ -889,7 +928,7 @@ class RestServer(ThreadingHTTPServer):
             with self._tls.wrap_socket(request, server_side=True, do_handshake_on_connect=False) as wrapped:
                 with self._connections_lock:
                     # From here on it is this one that has the connection, and that close() ends.
-                    self._connections[threading.current_thread()] = wrapped
+                    self._connections[threading.current_thread()].socket = wrapped
                     if self._closing:  # pragma: no cover - a race between a client and close()
                         return
                 wrapped.do_handshake()
@@ -902,6 +941,14 @@ class RestServer(ThreadingHTTPServer):
         with self._connections_lock:
             self._connections.pop(threading.current_thread(), None)
             super().shutdown_request(request)
+            self._one_ended.notify_all()
+
+    def set_state(self, state: _State) -> None:
+        """Note what the connection of this thread does."""
+        connection = self._connections.get(threading.current_thread())
+        if connection is not None:
+            connection.state = state
+            connection.since = time.monotonic()
 
     def handle_error(self, request: Any, client_address: Any) -> None:
         """A connection that broke is the client's affair."""
@@ -913,6 +960,32 @@ class RestServer(ThreadingHTTPServer):
             while not any(key.fileobj is self._stopped for key, _ in selector.select()):
                 self._handle_request_noblock()  # type: ignore[attr-defined]
 
+    def get_request(self) -> tuple[Any, Any]:
+        """Accept a connection. Where the process has no descriptor left for one, another connection is given up."""
+        while True:
+            try:
+                return super().get_request()
+            except OSError as error:
+                if error.errno not in _EXHAUSTED or not self._give_one_up():
+                    raise
+
+    def _give_one_up(self) -> bool:
+        """End the connection that has done nothing for longest, and wait until its descriptor is free.
+
+        One whose request is being carried out isn't ended, nor one that was active just now. Whether or not there is
+        another, this waits: a server that tried again at once would be busy with nothing else.
+
+        Returns:
+            Whether a connection has ended, so that it's worth another try.
+        """
+        with self._one_ended:
+            latest = time.monotonic() - _EXHAUSTED_GRACE
+            connections = self._connections.values()
+            waiting = [each for each in connections if each.state is not _State.BUSY and each.since <= latest]
+            if waiting:
+                min(waiting, key=lambda each: (each.state, each.since)).end()
+            return self._one_ended.wait(_EXHAUSTED_WAIT)
+
     def close(self) -> None:
         """Stop, and end every connection."""
         self._stop.close()
@@ -922,8 +995,7 @@ class RestServer(ThreadingHTTPServer):
             self._closing = True
             threads = list(self._connections)
             for connection in self._connections.values():
-                with contextlib.suppress(OSError):
-                    connection.shutdown(socket.SHUT_RDWR)
+                connection.end()
         for thread in threads:
             thread.join()
         self.server_close()
