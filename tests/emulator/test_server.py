@@ -24,7 +24,8 @@ from google.protobuf import struct_pb2
 from google.rpc import error_details_pb2, status_pb2
 
 from vertex_registry.emulator import DataFileError, Emulator, _service, _status
-from vertex_registry.emulator._dispatch import APIS, BY_NAME, LONGEST_REQUEST, MODEL_SERVICE, RPCS
+from vertex_registry.emulator._bounds import LONGEST_REQUEST
+from vertex_registry.emulator._dispatch import APIS, BY_NAME, MODEL_SERVICE, RPCS
 from vertex_registry.emulator._grpc import _LONGEST_DETAIL, _fit, _Worker
 from vertex_registry.emulator._rest import ROUTES
 from vertex_registry.emulator._store import View

@@ -199,9 +199,6 @@ RPCS: Final = (
     ),
 )
 
-#: The most bytes of one request, over either transport.
-LONGEST_REQUEST: Final = 32 * 1024 * 1024
-
 BY_NAME: Final[Mapping[str, Rpc]] = {rpc.name: rpc for rpc in RPCS}
 
 
@@ -336,6 +333,9 @@ _KINDS: Final[tuple[tuple[str, tuple[type, ...], str], ...]] = (
     ("message", (str,), "text"),
 )
 _LONGEST: Final = 1e9
+
+#: The most faults that may be planned at one time.
+MOST_FAULTS: Final = 10_000
 
 
 class Dropped(Exception):  # noqa: N818 - it is no error: the connection is to end without an answer
@@ -555,8 +555,14 @@ class Dispatcher:
             self._faults.insert(0, replace(fault, times=1))
 
     def plan(self, fault: Fault) -> None:
-        """Let the next requests of an RPC meet a fault, after those that are planned already."""
+        """Let the next requests of an RPC meet a fault, after those that are planned already.
+
+        Raises:
+            ValueError: There are too many already.
+        """
         with self._lock:
+            if len(self._faults) >= MOST_FAULTS:
+                raise ValueError(f"There are {MOST_FAULTS} planned faults. Plan one with a larger `times` instead.")
             self._faults.append(fault)
 
     def faults(self) -> tuple[Fault, ...]:

@@ -16,10 +16,10 @@ import grpc
 from google.protobuf.message import DecodeError
 from google.rpc import error_details_pb2
 
+from vertex_registry.emulator._bounds import LONGEST_REQUEST, check_message
 from vertex_registry.emulator._dispatch import (
     APIS,
     FIELD_MASK,
-    LONGEST_REQUEST,
     RPCS,
     Dropped,
     message_class,
@@ -212,6 +212,7 @@ def _behaviour(
 def _parse(rpc: Rpc, api: str, data: bytes) -> Any:
     """The request's message, as one of v1. What no field is known for is dropped: nobody could read it again."""
     of_api = message_class(rpc, api)
+    check_message(data, of_api.DESCRIPTOR)
     message = of_api.FromString(data)
     message.DiscardUnknownFields()
     return message if of_api is rpc.request else rpc.request.FromString(message.SerializeToString())

@@ -54,6 +54,12 @@ DEFAULT_PAGE_SIZE: Final = 100
 MAXIMUM_PAGE_SIZE: Final = 1000
 #: How many terms a filter may have: a guess, and far fewer than a database minds.
 MAXIMUM_TERMS: Final = 100
+#: How many characters the fields of a request for a list may have, and how many paths a mask: guesses as well.
+MAXIMUM_FILTER: Final = 64 * 1024
+MAXIMUM_ORDER: Final = 4 * 1024
+MAXIMUM_TOKEN: Final = 16 * 1024
+MAXIMUM_PATHS: Final = 1000
+MAXIMUM_PATH: Final = 4 * 1024
 
 
 # --- what each list allows ---------------------------------------------------
@@ -235,6 +241,13 @@ def parse_query(  # the request's own fields
         Failure: INVALID_ARGUMENT: one of them cannot be right.
     """
     listing = LISTINGS[rpc]
+    for name, text, maximum in (
+        ("filter", filter, MAXIMUM_FILTER),
+        ("order_by", order_by, MAXIMUM_ORDER),
+        ("page_token", page_token, MAXIMUM_TOKEN),
+    ):
+        if len(text) > maximum:
+            raise invalid_argument((name, f"The value must be at most {maximum} characters long"))
     terms = _FilterParser(listing, filter).parse()
     order = _parse_order(listing, order_by)
     # The page size is not part of it: a caller may change it from page to page, as AIP-158 says.
@@ -552,7 +565,13 @@ def apply_read_mask(message: AnyMessage, mask: tuple[str, ...]) -> AnyMessage:
 
 
 def _parse_paths(field: str, paths: Iterable[str], descriptor: Descriptor) -> tuple[str, ...]:
-    return tuple(dict.fromkeys(_parse_path(field, path, descriptor) for path in paths))
+    found: dict[str, None] = {}
+    for position, path in enumerate(paths):
+        if position >= MAXIMUM_PATHS or len(path) > MAXIMUM_PATH:
+            limits = f"{MAXIMUM_PATHS} paths of {MAXIMUM_PATH} characters"
+            raise invalid_argument((field, f"The mask must have at most {limits}"))
+        found[_parse_path(field, path, descriptor)] = None
+    return tuple(found)
 
 
 def _parse_path(field: str, path: str, descriptor: Descriptor) -> str:

@@ -37,10 +37,10 @@ from google.protobuf import descriptor_pb2, json_format, message_factory
 from google.protobuf.descriptor import FieldDescriptor
 from google.protobuf.message import Error as ProtobufError
 
+from vertex_registry.emulator._bounds import LONGEST_REQUEST, check_json
 from vertex_registry.emulator._dispatch import (
     APIS,
     FIELD_MASK,
-    LONGEST_REQUEST,
     MODEL_SERVICE,
     RPCS,
     Dropped,
@@ -230,11 +230,15 @@ def _too_deep() -> Failure:
 
 
 _FORM: Final = "application/x-www-form-urlencoded"
+# The most bytes of a query in a body. A guess, and more than any of its fields may have.
+_LONGEST_FORM: Final = 1024 * 1024
 
 
 def _with_form(query: str, body: bytes) -> str:
     """Return a query with the parameters of a form behind its own."""
     try:
+        if len(body) > _LONGEST_FORM:
+            raise bad_request(f"The form in the body is longer than {_LONGEST_FORM} bytes.")
         form = body.decode("ascii").strip("\r\n")
     except UnicodeDecodeError:
         raise bad_request("The form in the body is not URL-encoded.") from None
@@ -243,6 +247,7 @@ def _with_form(query: str, body: bytes) -> str:
 
 def _read_json(body: bytes) -> Any:
     """The value that a body is, and an empty object where it is empty."""
+    check_json(body)
     try:
         text = body.decode()
         return json.loads(text, parse_constant=_no_constant, object_pairs_hook=_pairs) if text.strip() else {}
@@ -427,9 +432,9 @@ def _takes_lists(field: Any) -> bool:
 
 def _is_taken(field: Any, value: Any, whole: tuple[Any, Any]) -> bool:
     """Whether protobuf reads the value of a field that is no message of the API's, alone or in its list or map."""
-    if field.type == FieldDescriptor.TYPE_STRING and isinstance(value, str) and value.isascii():
-        # Most are, and protobuf need not be asked.
-        return True
+    if field.type == FieldDescriptor.TYPE_STRING and isinstance(value, str):
+        # protobuf takes whatever UTF-8 can write, and need not be asked.
+        return value.isascii() or writable(value) == value
     outer, held = whole
     message = message_factory.GetMessageClass(outer.containing_type)()
     try:
@@ -551,7 +556,13 @@ def _faults(dispatcher: Dispatcher, body: bytes) -> object:
     return {"faults": [asdict(fault) for fault in dispatcher.faults()]}
 
 
+# The most bytes of a fault: its message is the only text in it that is anybody's choice.
+_LONGEST_FAULT: Final = 1024 * 1024
+
+
 def _plan(dispatcher: Dispatcher, body: bytes) -> object:
+    if len(body) > _LONGEST_FAULT:
+        raise bad_request(f"This is no fault. A fault has at most {_LONGEST_FAULT} bytes.")
     given = _read_json(body)
     if not isinstance(given, dict):
         raise bad_request("This is no fault. A fault is a JSON object.")
@@ -560,7 +571,10 @@ def _plan(dispatcher: Dispatcher, body: bytes) -> object:
         fault = Fault(**named)
     except (ValueError, TypeError) as error:
         raise bad_request(f"This is no fault. {error}") from error
-    dispatcher.plan(fault)
+    try:
+        dispatcher.plan(fault)
+    except ValueError as error:
+        raise bad_request(str(error)) from error
     return _faults(dispatcher, b"")
 
 

@@ -241,15 +241,26 @@ _REGISTRY_RE: Final = re.compile(r"(?:(?:[a-z]+\.)?gcr\.io/[^\s/]+|[a-z0-9-]+-do
 
 _KMS_RE: Final = re.compile(r"projects/[^/]+/locations/(?P<location>[^/]+)/keyRings/[^/]+/cryptoKeys/[^/]+")
 
+# How many characters a name may have: a guess, and more than any has.
+_LONGEST_NAME: Final = 64 * 1024
+
 DEFAULT: Final = "default"
 
 
-@functools.lru_cache(maxsize=1024)
 def project_number(project: str) -> str:
     """The number of a project: itself, if it is one; else one that follows from the id.
 
     Every project exists here. Vertex's own names carry the number even where the request had the id.
     """
+    # Ids have up to 30 characters, or a domain before them; longer ones aren't kept.
+    return _project_number(project) if len(project) < _LONG_PROJECT else _project_number.__wrapped__(project)
+
+
+_LONG_PROJECT: Final = 256
+
+
+@functools.lru_cache(maxsize=1024)
+def _project_number(project: str) -> str:
     if re.fullmatch(r"[0-9]+", project):
         return project
     digest = int.from_bytes(hashlib.sha256(project.encode()).digest()[:8], "big")
@@ -277,7 +288,7 @@ def _place_of(match: re.Match[str]) -> str:
 
 
 def _parse(pattern: re.Pattern[str], field: str, name: str, kind: str) -> re.Match[str]:
-    match = pattern.fullmatch(name)
+    match = pattern.fullmatch(name) if len(name) <= _LONGEST_NAME else None
     if match is None:
         # A guess: it is what Vertex says of a malformed name of a sibling resource.
         raise invalid_argument((field, f"Invalid {kind} resource name" if name else _REQUIRED))
@@ -300,6 +311,9 @@ Violations = list[tuple[str, str]]
 # How many are told of what a request may have any number of. A guess.
 _MOST_VIOLATIONS: Final = 100
 _MAXIMUM_DISPLAY_NAME: Final = 128
+# How many aliases a version may have, and how many slices one request may import: guesses.
+_MAXIMUM_ALIASES: Final = 1000
+_MAXIMUM_SLICES: Final = 1000
 _MAXIMUM_LABELS: Final = 64
 _LABEL_CHARACTERS: Final = 64
 _LABEL_BYTES: Final = 128
@@ -354,7 +368,8 @@ def _check_labels(labels: Mapping[str, str]) -> Violations:
     found: Violations = []
     if len(labels) > _MAXIMUM_LABELS:
         found.append(("model.labels", f"No more than {_MAXIMUM_LABELS} labels can be set on a resource"))
-    for key in sorted(labels):
+    # What is wrong with a few labels more is told as well, but not at any price.
+    for key in sorted(itertools.islice(labels, 2 * _MAXIMUM_LABELS)):
         value = labels[key]
         if not key:
             found.append(("model.labels", "Label keys must not be empty"))
@@ -368,7 +383,7 @@ def _check_labels(labels: Mapping[str, str]) -> Violations:
                         f"Label {what} must be less than {_LABEL_CHARACTERS} characters and {_LABEL_BYTES} bytes long",
                     )
                 )
-            if not _is_label_text(text):
+            if not _is_label_text(text[:_LABEL_BYTES]):
                 found.append(
                     (
                         "model.labels",
@@ -379,6 +394,8 @@ def _check_labels(labels: Mapping[str, str]) -> Violations:
 
 
 def _check_aliases(field: str, aliases: Sequence[str]) -> Violations:
+    if len(aliases) > _MAXIMUM_ALIASES:
+        return [(field, f"At most {_MAXIMUM_ALIASES} version aliases can be set")]
     return [
         (field, "A version alias must match [a-z][a-zA-Z0-9-]{0,126}[a-z0-9]")
         for alias in aliases
@@ -785,6 +802,8 @@ class Service:
             # Adding an alias that a sibling has moves it, as the documentation of aliases says.
             added = [alias for alias in adding if alias not in both]
             aliases = list(dict.fromkeys(kept + added))
+            if bad := _check_aliases("version_aliases", aliases):
+                raise invalid_argument(*bad)
             self._store.set_aliases(view.key, view.number, aliases, time=self._now())
             self._relist(name)
             # A guess: named by the version, as the request was.
@@ -857,6 +876,9 @@ class Service:
         match = _parse(_EVALUATION_RE, "parent", request.parent, "ModelEvaluation")
         if not request.model_evaluation_slices:
             raise invalid_argument(("model_evaluation_slices", _REQUIRED))
+        if len(request.model_evaluation_slices) > _MAXIMUM_SLICES:
+            message = f"At most {_MAXIMUM_SLICES} slices can be imported at once"
+            raise invalid_argument(("model_evaluation_slices", message))
         violations = (
             violation
             for position, given in enumerate(request.model_evaluation_slices)
