@@ -312,7 +312,7 @@ Violations = list[tuple[str, str]]
 _MOST_VIOLATIONS: Final = 100
 _MAXIMUM_DISPLAY_NAME: Final = 128
 # How many aliases a version may have, and how many slices one request may import: guesses.
-_MAXIMUM_ALIASES: Final = 1000
+_MAXIMUM_ALIASES: Final = 100_000
 _MAXIMUM_SLICES: Final = 1000
 _MAXIMUM_LABELS: Final = 64
 _LABEL_CHARACTERS: Final = 64
