@@ -7,6 +7,7 @@ import json
 import random
 import resource
 import socket
+import struct
 import subprocess
 import sys
 import threading
@@ -357,3 +358,66 @@ def test_a_slow_request_holds_nobody_up(emulator: Emulator, connect: Callable[..
     slow.join()
 
     assert answered > 5
+
+
+# --- streams -----------------------------------------------------------------
+
+
+def frame(kind: int, flags: int, stream: int, payload: bytes) -> bytes:
+    return struct.pack(">I", len(payload))[1:] + bytes([kind, flags]) + struct.pack(">I", stream) + payload
+
+
+def test_requests_that_are_reset_cancel_nobody_elses(emulator: Emulator, place: str) -> None:
+    """A client that begins requests and resets them at once, as fast as it can, harms itself only."""
+    address = str(emulator.grpc)
+    names = {
+        ":method": "POST",
+        ":scheme": "http",
+        ":path": "/google.cloud.aiplatform.v1.ModelService/ListModels",
+        ":authority": address,
+        "content-type": "application/grpc",
+        "te": "trailers",
+    }
+    headers = b"".join(
+        b"\x00" + bytes([len(name)]) + name.encode() + bytes([len(value)]) + value.encode()
+        for name, value in names.items()
+    )
+    enough, over = threading.Event(), threading.Event()
+
+    def attack() -> None:
+        host, _, port = address.partition(":")
+        with socket.create_connection((host, int(port)), timeout=60) as connection:
+            connection.sendall(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + frame(4, 0, 0, b""))
+            answers = threading.Thread(target=read, args=(connection,))
+            answers.start()
+            with contextlib.suppress(OSError):  # the server may well end the connection
+                for begin in range(1, 400_000, 400):
+                    resets = (
+                        frame(1, 4, n, headers) + frame(3, 0, n, b"\0\0\0\x08") for n in range(begin, begin + 400, 2)
+                    )
+                    connection.sendall(b"".join(resets))
+                    if begin > 10_000:
+                        enough.set()
+                    if over.is_set():
+                        break
+            enough.set()
+            with contextlib.suppress(OSError):
+                connection.shutdown(socket.SHUT_RDWR)
+            answers.join()
+
+    def read(connection: socket.socket) -> None:
+        with contextlib.suppress(OSError):
+            while connection.recv(65536):
+                pass
+
+    attacker = threading.Thread(target=attack)
+    attacker.start()
+    assert enough.wait(60)
+    with grpc.insecure_channel(address) as channel:
+        stub: Any = channel.unary_unary("/google.cloud.aiplatform.v1.ModelService/ListModels")
+        request = types.ListModelsRequest.pb()(parent=place).SerializeToString()
+        answers = [stub(request, timeout=60) for _ in range(30)]
+    over.set()
+    attacker.join()
+
+    assert answers == [b""] * 30

@@ -42,6 +42,9 @@ _OPTIONS: Final = (
     # Google's clients repeat the name of a request in its metadata; of a long one too it is the service that judges.
     ("grpc.max_metadata_size", _LONGEST_METADATA),
     ("grpc.absolute_max_metadata_size", _LONGEST_METADATA),
+    # The requests that a connection may have under way, as at Google's front end. A client that begins and resets them
+    # without end would else fill the queue, and gRPC would cancel the requests of others.
+    ("grpc.max_concurrent_streams", 100),
 )
 _CODES: Final = {code.value[0]: code for code in grpc.StatusCode}
 # gRPC's clients take trailers of 8 KiB. The message is in them twice: as it is, each byte that is not plain as three,
