@@ -10,7 +10,7 @@ from vertex_registry.emulator.__main__ import _parser
 from vertex_registry.emulator._dispatch import RPCS
 from vertex_registry.emulator._query import DEFAULT_PAGE_SIZE, LISTINGS, MAXIMUM_PAGE_SIZE, MAXIMUM_TERMS
 from vertex_registry.emulator._rest import OWN
-from vertex_registry.emulator._service import SWITCHES
+from vertex_registry.emulator._switches import SWITCHES
 
 PAGE: Final = (Path(__file__).parents[2] / "docs" / "emulator.md").read_text()
 

@@ -24,8 +24,8 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from vertex_registry.emulator import Emulator
+from vertex_registry.emulator._names import project_number
 from vertex_registry.emulator._query import parse_query
-from vertex_registry.emulator._service import project_number
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -17,7 +17,7 @@ from google.api_core import exceptions
 
 from vertex_registry.emulator import DataFileError, Emulator
 from vertex_registry.emulator.__main__ import main
-from vertex_registry.emulator._service import SWITCHES
+from vertex_registry.emulator._switches import SWITCHES
 
 if TYPE_CHECKING:
     from collections.abc import Callable

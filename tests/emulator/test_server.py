@@ -23,10 +23,11 @@ from google.cloud.aiplatform_v1 import types
 from google.protobuf import struct_pb2
 from google.rpc import error_details_pb2, status_pb2
 
-from vertex_registry.emulator import DataFileError, Emulator, _service, _status
+from vertex_registry.emulator import DataFileError, Emulator, _status, _validation
 from vertex_registry.emulator._bounds import LONGEST_REQUEST
 from vertex_registry.emulator._dispatch import APIS, BY_NAME, MODEL_SERVICE, RPCS
 from vertex_registry.emulator._grpc import _LONGEST_DETAIL, _fit, _Worker
+from vertex_registry.emulator._operations import Call
 from vertex_registry.emulator._rest import ROUTES
 from vertex_registry.emulator._store import View
 
@@ -162,10 +163,10 @@ def test_an_address_that_only_grpc_cannot_read_is_an_error(start: Start, tmp_pat
         ({"polls_until_done": "1"}, "polls_until_done cannot be '1': it is a number."),
         ({"polls_until_done": 0.5}, "polls_until_done cannot be 0.5: it is a number."),
         ({"assume": "list-lag=3"}, "assume cannot be 'list-lag=3': it is values by the names of switches, such as"),
-        ({"assume": {"list-lag": 0.5}}, "list-lag cannot be '0.5'. It can be: 0, N."),
-        ({"assume": {"label-wins": 1}}, "label-wins cannot be '1'. It can be: version, model."),
-        ({"assume": {"label-wins": None}}, "label-wins cannot be 'None'. It can be: version, model."),
-        ({"assume": {1: "x"}}, "There is no assumption 1. There are: "),
+        ({"assume": {"list-lag": 0.5}}, "list-lag can't be '0.5'. Choose one of: 0, N."),
+        ({"assume": {"label-wins": 1}}, "label-wins can't be '1'. Choose one of: version, model."),
+        ({"assume": {"label-wins": None}}, "label-wins can't be 'None'. Choose one of: version, model."),
+        ({"assume": {1: "x"}}, "The switch 1 doesn't exist. Choose one of: "),
         ({"tls_cert": 1, "tls_key": 1}, "tls_cert cannot be 1: it is the path of a file."),
         ({"storage": 1}, "storage cannot be 1: it is a URL."),
         ({"now": 1}, "now cannot be 1: it is a function."),
@@ -268,8 +269,11 @@ def test_a_hundred_mistakes_are_told_and_as_many_as_trailers_carry(emulator: Emu
     parent = "projects/p/locations/l/models/m/evaluations/e"
     request = types.BatchImportModelEvaluationSlicesRequest.pb()(parent=parent, model_evaluation_slices=[bad] * 101)
 
+    name = "batch_import_model_evaluation_slices"
+    method = emulator._dispatcher._service.methods([name])[name]
+
     with pytest.raises(_status.Failure) as caught:
-        emulator._dispatcher._service.batch_import_model_evaluation_slices(request, _service.Call())
+        method(request, Call())
 
     detail: Any = caught.value.details[0]
     told = [violation.field for violation in detail.field_violations]
@@ -677,10 +681,10 @@ def test_a_storage_that_answers_oddly_is_said(
 def test_every_prebuilt_framework_has_its_files() -> None:
     """What the pattern of prebuilt images can name is in the table."""
     frameworks = [
-        _service.PREBUILT_RE.fullmatch(f"us-docker.pkg.dev/vertex-ai/prediction/{name}:latest")
+        _validation.PREBUILT_RE.fullmatch(f"us-docker.pkg.dev/vertex-ai/prediction/{name}:latest")
         for name in ("tf2-cpu.2-15", "tf-cpu.1-15", "sklearn-cpu.1-5", "xgboost-cpu.2-1", "pytorch-gpu.2-4")
     ]
-    assert {match["framework"] for match in frameworks if match} == set(_service.PREBUILT_FILES)
+    assert {match["framework"] for match in frameworks if match} == set(_validation.PREBUILT_FILES)
 
 
 @pytest.mark.parametrize("ports", [{"grpc_port": 70000}, {"rest_port": 70000}, {"rest_port": -1}])

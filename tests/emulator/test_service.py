@@ -12,7 +12,9 @@ from google.cloud.aiplatform_v1 import types
 from google.protobuf import field_mask_pb2
 from google.protobuf.json_format import ParseError
 
-from vertex_registry.emulator._service import LOCATIONS, SWITCHES, parse_assumptions, project_number
+from vertex_registry.emulator._locations import LOCATIONS
+from vertex_registry.emulator._names import project_number
+from vertex_registry.emulator._switches import SWITCHES, parse_assumptions
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -1408,7 +1410,7 @@ def test_a_taken_id_may_fail_the_operation(
         ({"nonsense": "x"}, "labels-at-upload, label-wins"),
         ({"label-wins": "nobody"}, "version, model"),
         ({"list-lag": "-1"}, "0, N"),
-        ({"list-lag": "N"}, "N stands for a number"),
+        ({"list-lag": "N"}, "Give a number instead"),
     ],
 )
 def test_an_assumption_must_be_one_there_is(start: Start, given: dict[str, str], told: str) -> None:

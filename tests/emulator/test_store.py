@@ -17,8 +17,9 @@ from google.cloud.aiplatform_v1.services.model_service.transports.grpc import Mo
 
 from vertex_registry.emulator import DataFileError, Emulator
 from vertex_registry.emulator._server import _new_id, _now
-from vertex_registry.emulator._service import Service, parse_assumptions
+from vertex_registry.emulator._service import Service
 from vertex_registry.emulator._store import Condition, LabelCondition, OperationRow, Page, Store
+from vertex_registry.emulator._switches import parse_assumptions
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -463,10 +464,10 @@ def test_time_goes_on_where_it_was(tmp_path: Path) -> None:
     store = Store(str(tmp_path / "data"))
     service = Service(store, assume=parse_assumptions({}), polls_until_done=0, now=_now, new_id=_new_id)
 
-    assert service._now() == 5 * 10**15
+    assert service._stamps.time() == 5 * 10**15
     view = store.default(PLACE, "m")
     assert view is not None
-    assert service._message(view, versioned=False) == types.Model.pb()(
+    assert service._views.to_model(view, versioned=False) == types.Model.pb()(
         name=f"{PLACE}/models/m",
         version_id="1",
         version_aliases=["default"],
@@ -474,6 +475,6 @@ def test_time_goes_on_where_it_was(tmp_path: Path) -> None:
         update_time={"seconds": 5 * 10**9},
         version_create_time={"seconds": 5 * 10**9},
         version_update_time={"seconds": 5 * 10**9},
-        etag=service._message(view, versioned=False).etag,
+        etag=service._views.to_model(view, versioned=False).etag,
     )
     store.close()

@@ -28,7 +28,7 @@ from tests.live.proxy import Proxy
 from tests.live.service import Refused, Service, _somebody
 from vertex_registry import RegistryClient, _rpc
 from vertex_registry.emulator import Emulator
-from vertex_registry.emulator._service import SWITCHES
+from vertex_registry.emulator._switches import SWITCHES
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -13,8 +13,8 @@ import textwrap
 from typing import TYPE_CHECKING
 
 from vertex_registry.emulator._server import Emulator
-from vertex_registry.emulator._service import SWITCHES
 from vertex_registry.emulator._store import DataFileError
+from vertex_registry.emulator._switches import SWITCHES
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

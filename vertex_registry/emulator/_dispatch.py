@@ -21,7 +21,7 @@ from google.longrunning import operations_pb2
 from google.protobuf import empty_pb2
 from google.protobuf.message import DecodeError
 
-from vertex_registry.emulator._service import Call
+from vertex_registry.emulator._operations import Call
 from vertex_registry.emulator._status import Code, Failure, internal, retry_info, writable
 from vertex_registry.emulator._store import DataFileError
 
@@ -451,7 +451,8 @@ class Dispatcher:
 
     def __init__(self, service: Service) -> None:
         self._service = service
-        self._methods = {rpc.name: getattr(service, rpc.method) for rpc in RPCS}
+        methods = service.methods([rpc.method for rpc in RPCS])
+        self._methods = {rpc.name: methods[rpc.method] for rpc in RPCS}
         self._lock = threading.Lock()
         self._faults: list[Fault] = []
         self._requests: collections.deque[_Kept] = collections.deque()

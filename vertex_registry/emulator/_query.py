@@ -29,7 +29,7 @@ import json
 import re
 from dataclasses import dataclass, field
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Final, NoReturn, TypeVar
+from typing import TYPE_CHECKING, Any, Final, NoReturn, TypeVar
 
 from google.protobuf import field_mask_pb2
 
@@ -264,6 +264,18 @@ def parse_query(  # the request's own fields
         limit=_parse_page_size(page_size),
         after=_unseal(page_token, fingerprint, listing.position(order)) if page_token else None,
         fingerprint=fingerprint,
+    )
+
+
+def query_of(rpc: str, scope: str, request: Any) -> Query:
+    """Return the query of a list request, some of which have no filter or no order."""
+    return parse_query(
+        rpc,
+        scope,
+        filter=getattr(request, "filter", ""),
+        order_by=getattr(request, "order_by", ""),
+        page_size=request.page_size,
+        page_token=request.page_token,
     )
 
 

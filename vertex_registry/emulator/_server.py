@@ -22,9 +22,10 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple, Self
 from vertex_registry.emulator._dispatch import Dispatcher, Fault
 from vertex_registry.emulator._grpc import GrpcServer
 from vertex_registry.emulator._rest import RestServer
-from vertex_registry.emulator._service import Service, parse_assumptions
+from vertex_registry.emulator._service import Service
 from vertex_registry.emulator._status import unavailable
 from vertex_registry.emulator._store import DataFileError, Store
+from vertex_registry.emulator._switches import parse_assumptions
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -123,7 +124,7 @@ class Emulator:
             raise ValueError("TLS needs both a certificate and its key.")
         if storage is None:
             storage = os.environ.get("STORAGE_EMULATOR_HOST", "")
-        look_up = _look_up_in(storage) if storage else None
+        list_objects = _objects_in(storage) if storage else None
         names = tuple(allowed_hosts)
         _check_names(names)
         path = None if data is None else os.fspath(data)
@@ -141,7 +142,7 @@ class Emulator:
                 polls_until_done=polls_until_done,
                 now=now,
                 new_id=new_id,
-                look_up=look_up,
+                list_objects=list_objects,
             )
             self._dispatcher = Dispatcher(service)
             if grpc_port is not None:
@@ -370,7 +371,7 @@ def _check_names(hosts: Iterable[object]) -> None:
             )
 
 
-def _look_up_in(storage: str) -> Callable[[str, str], Sequence[str]]:
+def _objects_in(storage: str) -> Callable[[str, str], Sequence[str]]:
     """A function that lists a bucket's objects under a prefix."""
     base = (storage if "://" in storage else f"http://{storage}").rstrip("/")
     try:
@@ -384,7 +385,7 @@ def _look_up_in(storage: str) -> Callable[[str, str], Sequence[str]]:
     # The address is the one that was given, and no proxy's that the environment names.
     direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 
-    def look_up(bucket: str, prefix: str) -> Sequence[str]:
+    def list_objects(bucket: str, prefix: str) -> Sequence[str]:
         query = {"prefix": prefix, "delimiter": "/", "fields": "items(name),nextPageToken"}
         url = f"{base}/storage/v1/b/{urllib.parse.quote(bucket, safe='')}/o?"
         names: list[str] = []
@@ -407,7 +408,7 @@ def _look_up_in(storage: str) -> Callable[[str, str], Sequence[str]]:
             raise unavailable(f"The storage at {base} does not answer: {type(error).__name__}.") from error
         raise unavailable(f"The storage at {base} does not answer: its list of {prefix or bucket} has no end.")
 
-    return look_up
+    return list_objects
 
 
 #: So many pages, of a thousand names each, no directory of a model's files fills.

@@ -173,7 +173,7 @@ class OperationRow(NamedTuple):
     parent: str
     model: str
     id: str
-    looks: int | None
+    polls_left: int | None
     target: int | None
     rpc: str
     api: str
@@ -578,7 +578,7 @@ class Store:
             f"INSERT INTO operations ({_OPERATION}, creates) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",  # noqa: S608 - names of ours
             (*row, creates),
         )
-        if row.looks is not None:
+        if row.polls_left is not None:
             self.under_way += 1
 
     def operation(self, parent: str, model: str | None, operation_id: str) -> OperationRow | None:
@@ -592,7 +592,7 @@ class Store:
         )
         return row and OperationRow(*row)
 
-    def count_look(self, parent: str, model: str) -> list[OperationRow]:
+    def count_poll(self, parent: str, model: str) -> list[OperationRow]:
         """Count a look at the model's operations under way, and give those that it is to end, the oldest first."""
         rows = self._all(
             f"SELECT {_OPERATION} FROM operations INDEXED BY operations_under_way"  # noqa: S608 - names of ours
@@ -622,9 +622,9 @@ class Store:
         """Keep what became of an operation that was under way."""
         self._database.execute(
             "UPDATE operations SET looks = ?, body = ? WHERE parent = ? AND model = ? AND id = ?",
-            (row.looks, row.body, row.parent, row.model, row.id),
+            (row.polls_left, row.body, row.parent, row.model, row.id),
         )
-        if row.looks is None:
+        if row.polls_left is None:
             self.under_way -= 1
 
     def delete_operation(self, row: OperationRow) -> None:
