@@ -295,11 +295,11 @@ def test_other_processes_plan_faults_over_http(emulator: Emulator, connect: Conn
 @pytest.mark.parametrize(
     ("body", "told"),
     [
-        (b"", "This is no fault."),
+        (b"", "This isn't a fault."),
         (b"[]", "A fault is a JSON object."),
-        (b'{"rpc": 1}', "This is no fault."),
-        (b'{"nonsense": 1}', "This is no fault."),
-        (b'{"rpc": "GetModel", "times": "x"}', "This is no fault."),
+        (b'{"rpc": 1}', "This isn't a fault."),
+        (b'{"nonsense": 1}', "This isn't a fault."),
+        (b'{"rpc": "GetModel", "times": "x"}', "This isn't a fault."),
         (b"{", "Invalid JSON payload received."),
         (b"\xff", "It is not UTF-8."),
         (b'{"rpc": "GetModel", "code": "ABORTED", "code": "INTERNAL"}', "A name stands twice"),

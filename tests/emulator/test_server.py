@@ -28,8 +28,8 @@ from vertex_registry.emulator._bounds import LONGEST_REQUEST
 from vertex_registry.emulator._dispatch import APIS, BY_NAME, MODEL_SERVICE, RPCS
 from vertex_registry.emulator._grpc import _LONGEST_DETAIL, _fit, _Worker
 from vertex_registry.emulator._operations import Call
-from vertex_registry.emulator._rest import ROUTES
 from vertex_registry.emulator._store import View
+from vertex_registry.emulator._transcoding import ROUTES
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

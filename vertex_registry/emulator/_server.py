@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple, Self
 
 from vertex_registry.emulator._dispatch import Dispatcher, Fault
 from vertex_registry.emulator._grpc import GrpcServer
-from vertex_registry.emulator._rest import RestServer
+from vertex_registry.emulator._http import RestServer
 from vertex_registry.emulator._service import Service
 from vertex_registry.emulator._status import unavailable
 from vertex_registry.emulator._store import DataFileError, Store
