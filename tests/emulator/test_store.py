@@ -18,7 +18,8 @@ from google.cloud.aiplatform_v1.services.model_service.transports.grpc import Mo
 from vertex_registry.emulator import DataFileError, Emulator
 from vertex_registry.emulator._server import _new_id, _now
 from vertex_registry.emulator._service import Service
-from vertex_registry.emulator._store import Condition, LabelCondition, OperationRow, Page, Store
+from vertex_registry.emulator._sql import Condition, LabelCondition, Page
+from vertex_registry.emulator._store import OperationRow, Store
 from vertex_registry.emulator._switches import parse_assumptions
 
 if TYPE_CHECKING:

@@ -12,8 +12,8 @@ import sys
 import textwrap
 from typing import TYPE_CHECKING
 
+from vertex_registry.emulator._data_file import DataFileError
 from vertex_registry.emulator._server import Emulator
-from vertex_registry.emulator._store import DataFileError
 from vertex_registry.emulator._switches import SWITCHES
 
 if TYPE_CHECKING:

@@ -21,9 +21,9 @@ from google.longrunning import operations_pb2
 from google.protobuf import empty_pb2
 from google.protobuf.message import DecodeError
 
+from vertex_registry.emulator._data_file import DataFileError
 from vertex_registry.emulator._operations import Call
 from vertex_registry.emulator._status import Code, Failure, internal, retry_info, writable
-from vertex_registry.emulator._store import DataFileError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping

@@ -9,8 +9,8 @@ from google.cloud.aiplatform_v1 import types
 
 from vertex_registry.emulator._names import EVALUATION_RE, REQUIRED, SLICE_RE, model_name_of, parse, parse_model_name
 from vertex_registry.emulator._query import apply_read_mask, parse_read_mask, query_of
+from vertex_registry.emulator._sql import Page
 from vertex_registry.emulator._status import invalid_argument, not_found
-from vertex_registry.emulator._store import Page
 from vertex_registry.emulator._validation import MAXIMUM_SLICES, MAXIMUM_VIOLATIONS, check_values
 
 if TYPE_CHECKING:

@@ -25,10 +25,10 @@ from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 from vertex_registry.emulator._bounds import LONGEST_REQUEST
 from vertex_registry.emulator._control import CONTROL_PATHS
+from vertex_registry.emulator._data_file import DataFileError
 from vertex_registry.emulator._dispatch import FIELD_MASK, Dropped, response_class
 from vertex_registry.emulator._selection import parse_selection
 from vertex_registry.emulator._status import Code, Failure, bad_request, internal, not_found, permission_denied
-from vertex_registry.emulator._store import DataFileError
 from vertex_registry.emulator._transcoding import (
     FORM,
     ROUTES,

@@ -29,8 +29,8 @@ from vertex_registry.emulator._query import (
     parse_update_mask,
     query_of,
 )
+from vertex_registry.emulator._sql import Condition, LabelCondition, Page
 from vertex_registry.emulator._status import already_exists, failed_precondition, invalid_argument, not_found
-from vertex_registry.emulator._store import Condition, LabelCondition, Page
 from vertex_registry.emulator._validation import (
     GCS_RE,
     MAXIMUM_LABELS,

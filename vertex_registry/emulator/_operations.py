@@ -22,8 +22,9 @@ from vertex_registry.emulator._names import (
     parse,
 )
 from vertex_registry.emulator._query import query_of
+from vertex_registry.emulator._sql import Page
 from vertex_registry.emulator._status import Failure, cancelled, not_found
-from vertex_registry.emulator._store import OperationRow, Page
+from vertex_registry.emulator._store import OperationRow
 
 if TYPE_CHECKING:
     import re

@@ -19,12 +19,13 @@ from http import HTTPStatus
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, Self
 
+from vertex_registry.emulator._data_file import DataFileError
 from vertex_registry.emulator._dispatch import Dispatcher, Fault
 from vertex_registry.emulator._grpc import GrpcServer
 from vertex_registry.emulator._http import RestServer
 from vertex_registry.emulator._service import Service
 from vertex_registry.emulator._status import unavailable
-from vertex_registry.emulator._store import DataFileError, Store
+from vertex_registry.emulator._store import Store
 from vertex_registry.emulator._switches import parse_assumptions
 
 if TYPE_CHECKING:

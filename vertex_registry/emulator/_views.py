@@ -22,7 +22,8 @@ from vertex_registry.emulator._validation import MODEL, base_model
 if TYPE_CHECKING:
     from vertex_registry.emulator._names import Name
     from vertex_registry.emulator._query import Query
-    from vertex_registry.emulator._store import ModelRow, Page, Store, View
+    from vertex_registry.emulator._sql import Page
+    from vertex_registry.emulator._store import ModelRow, Store, View
     from vertex_registry.emulator._switches import Assumptions
 
 #: The fields that are the model's own. That the encryption is one is a guess.
