@@ -143,8 +143,8 @@ def test_an_etag_counts_as_stale(emulator: Emulator, connect: Connect, upload: U
 @pytest.mark.parametrize(
     ("arguments", "told"),
     [
-        ({"rpc": "Nonsense", "code": "UNAVAILABLE"}, "There is no RPC 'Nonsense'"),
-        ({"rpc": "GetModel", "code": "NONSENSE"}, "There is no code 'NONSENSE'"),
+        ({"rpc": "Nonsense", "code": "UNAVAILABLE"}, "The RPC 'Nonsense' doesn't exist"),
+        ({"rpc": "GetModel", "code": "NONSENSE"}, "The code 'NONSENSE' doesn't exist"),
         ({"rpc": "GetModel", "code": "UNAVAILABLE", "when": "never"}, "before, after, operation"),
         ({"rpc": "GetModel", "code": "UNAVAILABLE", "times": 0}, "at least once"),
         ({"rpc": "GetModel", "delay": -1.0}, "number of seconds"),
@@ -153,12 +153,12 @@ def test_an_etag_counts_as_stale(emulator: Emulator, connect: Connect, upload: U
         ({"rpc": "UploadModel", "when": "operation"}, "needs a code"),
         ({"rpc": "GetModel"}, "a code, a delay, a dropped connection or a stale etag"),
         ({"rpc": "GetModel", "stale_etag": True}, "Only UpdateModel"),
-        ({"rpc": "UpdateModel", "stale_etag": True, "code": "UNAVAILABLE"}, "is refused as that"),
-        ({"rpc": "UpdateModel", "stale_etag": True, "drop": True}, "is refused as that"),
-        ({"rpc": "GetModel", "code": "UNAVAILABLE", "drop": True}, "tells no code"),
-        ({"rpc": "GetModel", "code": "UNAVAILABLE", "when": "operation"}, "begins no operation"),
-        ({"rpc": "GetOperation", "code": "UNAVAILABLE", "when": "operation"}, "begins no operation"),
-        ({"rpc": "UploadModel", "code": "ABORTED", "when": "operation", "drop": True}, "drop nothing"),
+        ({"rpc": "UpdateModel", "stale_etag": True, "code": "UNAVAILABLE"}, "is refused for that"),
+        ({"rpc": "UpdateModel", "stale_etag": True, "drop": True}, "is refused for that"),
+        ({"rpc": "GetModel", "code": "UNAVAILABLE", "drop": True}, "has no code"),
+        ({"rpc": "GetModel", "code": "UNAVAILABLE", "when": "operation"}, "doesn't begin an operation"),
+        ({"rpc": "GetOperation", "code": "UNAVAILABLE", "when": "operation"}, "doesn't begin an operation"),
+        ({"rpc": "UploadModel", "code": "ABORTED", "when": "operation", "drop": True}, "can't be dropped"),
         ({"rpc": {}, "code": "UNAVAILABLE"}, "The rpc of a fault is a name"),
         ({"rpc": "GetModel", "code": ["UNAVAILABLE"]}, "The code of a fault is a name"),
         ({"rpc": "GetModel", "code": "UNAVAILABLE", "times": 1.5}, "a whole number"),
@@ -244,8 +244,8 @@ def test_leaving_with_a_planned_fault_left_fails(connect: Connect, place: str) -
         pass
 
     assert str(caught.value) == (
-        "No request met what was planned: ListModels: UNAVAILABLE, 2 times; GetModel: a delay; GetModel: a dropped"
-        " connection; UpdateModel: a stale etag. If that is right, call forget_faults()."
+        "No request met these planned faults: ListModels: UNAVAILABLE, 2 times; GetModel: a delay; GetModel: a dropped"
+        " connection; UpdateModel: a stale etag. If that's intended, call forget_faults()."
     )
     with pytest.raises(requests.ConnectionError):
         requests.get(f"{emulator.rest}/emulator/health", timeout=10)

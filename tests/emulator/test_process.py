@@ -136,7 +136,7 @@ def test_addresses_that_nobody_can_read_end_it() -> None:
 
     assert done.returncode == 2
     assert done.stderr.splitlines() == [
-        "The addresses cannot be written: No space left on device. Let standard output go elsewhere."
+        "The addresses can't be written: No space left on device. Redirect standard output elsewhere."
     ]
 
 

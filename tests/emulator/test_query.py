@@ -24,8 +24,8 @@ from vertex_registry.emulator._query import (
     Operator,
     OrderKey,
     Term,
-    _armour,
     _checksum,
+    _to_text,
     apply_read_mask,
     parse_query,
     parse_read_mask,
@@ -433,7 +433,7 @@ def test_a_token_that_somebody_made_is_refused(place: tuple[str, str, tuple[type
     """The checksum is no secret: with the right one, what is no position of the query is refused all the same."""
     rpc, order, types = place
     sealed = parse_query(rpc, SCOPE, order_by=order).fingerprint + body
-    token = _armour(_checksum(sealed) + sealed)
+    token = _to_text(_checksum(sealed) + sealed)
 
     try:
         after = parse_query(rpc, SCOPE, order_by=order, page_token=token).after

@@ -26,7 +26,7 @@ from google.rpc import error_details_pb2, status_pb2
 from vertex_registry.emulator import DataFileError, Emulator, _status, _validation
 from vertex_registry.emulator._bounds import LONGEST_REQUEST
 from vertex_registry.emulator._dispatch import APIS, BY_NAME, MODEL_SERVICE, RPCS
-from vertex_registry.emulator._grpc import _LONGEST_DETAIL, _fit, _Worker
+from vertex_registry.emulator._grpc import _MAXIMUM_DETAIL, _fit, _Worker
 from vertex_registry.emulator._operations import Call
 from vertex_registry.emulator._store import View
 from vertex_registry.emulator._transcoding import ROUTES
@@ -282,7 +282,7 @@ def test_a_hundred_mistakes_are_told_and_as_many_as_trailers_carry(emulator: Emu
     assert _fit(caught.value).details[0].Unpack(cut)
     more.field_violations.extend(detail.field_violations[: len(cut.field_violations) + 1])
     assert cut.field_violations == more.field_violations[:-1]
-    assert cut.ByteSize() <= _LONGEST_DETAIL < more.ByteSize()
+    assert cut.ByteSize() <= _MAXIMUM_DETAIL < more.ByteSize()
 
 
 @pytest.mark.parametrize(

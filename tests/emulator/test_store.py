@@ -368,7 +368,7 @@ def test_a_file_that_is_damaged_is_refused(tmp_path: Path, table: str) -> None:
     whole = data.read_bytes()
     damage(data, table)
 
-    with pytest.raises(DataFileError, match=r"data is damaged: .* is malformed\. Put a copy of it") as caught:
+    with pytest.raises(DataFileError, match=r"data is damaged: .* is malformed\. Replace it") as caught:
         Emulator(data)
 
     assert caught.value.path == str(data)

@@ -1,7 +1,7 @@
 """The state of an emulator in SQLite: serialised messages, and the columns that they are searched by.
 
 A model has two blobs, because labels have two layers: its own fields in ``models.body``, and those of each version in
-``versions.body``. Both are serialised ``Model`` messages. protobuf merges concatenated messages, so no field is named here.
+``versions.body``. Both are serialised ``Model`` messages, and reading one after the other merges them.
 """
 
 from __future__ import annotations
