@@ -84,7 +84,7 @@ def test_a_new_file_that_cannot_be_set_up_leaves_nothing_behind(tmp_path: Path) 
     data = tmp_path / "registry.db"
     data.with_name("registry.db-wal").mkdir()  # SQLite can't put its log there
 
-    with pytest.raises(DataFileError, match=r"registry\.db cannot be opened: .* Name a file in a folder"):
+    with pytest.raises(DataFileError, match=r"registry\.db can't be opened: .* Name a file in a folder"):
         Emulator(data)
 
     assert not data.exists()
@@ -112,7 +112,7 @@ def test_a_file_that_cannot_be_written_says_what_to_do() -> None:
         (str(data), kind) for data in files for kind in ("DataFileError", "InvalidArgumentError")
     ]
     for path, _, message in told:
-        assert message.startswith(f"The data file {path} cannot be opened for writing: Permission denied")
+        assert message.startswith(f"The data file {path} can't be opened for writing: Permission denied")
         assert message.endswith(
             "Name a file in a folder that you can write to, on a disk that isn't read-only;"
             " without a data file everything is kept in memory."
@@ -120,6 +120,6 @@ def test_a_file_that_cannot_be_written_says_what_to_do() -> None:
 
 
 def test_local_registry_passes_the_sentence_on(tmp_path: Path) -> None:
-    with pytest.raises(InvalidArgumentError, match=r"The data file /proc/registry\.db cannot be opened for writing"):
+    with pytest.raises(InvalidArgumentError, match=r"The data file /proc/registry\.db can't be opened for writing"):
         local_registry("/proc/registry.db")
     assert list(tmp_path.iterdir()) == []

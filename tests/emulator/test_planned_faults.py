@@ -302,8 +302,8 @@ def test_other_processes_plan_faults_over_http(emulator: Emulator, connect: Conn
         (b'{"rpc": "GetModel", "times": "x"}', "This isn't a fault."),
         (b"{", "Invalid JSON payload received."),
         (b"\xff", "It is not UTF-8."),
-        (b'{"rpc": "GetModel", "code": "ABORTED", "code": "INTERNAL"}', "A name stands twice"),
-        (b'{"rpc": "GetModel", "code": "ABORTED", "retryAfter": 1, "retry_after": 2}', "A name stands twice"),
+        (b'{"rpc": "GetModel", "code": "ABORTED", "code": "INTERNAL"}', "A name comes twice"),
+        (b'{"rpc": "GetModel", "code": "ABORTED", "retryAfter": 1, "retry_after": 2}', "A name comes twice"),
     ],
 )
 def test_what_is_no_fault_is_refused(emulator: Emulator, body: bytes, told: str) -> None:

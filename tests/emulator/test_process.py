@@ -110,7 +110,7 @@ def test_a_file_that_is_no_database_ends_it(tmp_path: Path, capsys: pytest.Captu
     status = main(["--data", str(data), "--grpc-port", "0", "--rest-port", "0"])
 
     assert status == 2
-    assert "is not an SQLite database" in capsys.readouterr().err
+    assert "isn't an SQLite database" in capsys.readouterr().err
     assert data.read_text() == "My notes."
     assert signal.pthread_sigmask(signal.SIG_BLOCK, []) == before
 

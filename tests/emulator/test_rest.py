@@ -229,7 +229,7 @@ _UNKNOWN = "Invalid JSON payload received. Unknown name"
         (b'{"modelId": ' + b"9" * 5000 + b"}", "Invalid JSON payload received. Unexpected token."),
         (b"\xff", "Invalid JSON payload received. It is not UTF-8."),
         (b"[" * 100_000, "Invalid JSON payload received. It is nested too deeply."),
-        (b'{"modelId": "a", "modelId": "b"}', "Invalid JSON payload received. A name stands twice in one object."),
+        (b'{"modelId": "a", "modelId": "b"}', "Invalid JSON payload received. A name comes twice in one object."),
         (b"[1]", f'{_UNKNOWN} "": Root element must be a message.'),
         (b"null", f'{_UNKNOWN} "": Root element must be a message.'),
         (b"[]", f'{_UNKNOWN} "": Root element must be a message.'),

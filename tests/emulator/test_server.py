@@ -106,7 +106,7 @@ def test_a_port_that_is_taken_is_an_error(
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         with pytest.raises(
-            OSError, match=rf"^Port {port} of 127\.0\.0\.1 cannot be had for {name}: Address already .*free\.$"
+            OSError, match=rf"^Can't listen on port {port} of 127\.0\.0\.1 for {name}: Address already .*free port\.$"
         ):
             start(**{kind: port})
         assert ours() == []
@@ -115,7 +115,7 @@ def test_a_port_that_is_taken_is_an_error(
 
 def test_an_address_that_only_grpc_cannot_read_is_an_error(start: Start, tmp_path: Path) -> None:
     """With a sentence; nothing is left running, and the data file is free."""
-    with pytest.raises(OSError, match=r"^The address 127\.1:0 cannot be had for gRPC\. Name another one\.$"):
+    with pytest.raises(OSError, match=r"^gRPC can't listen on the address 127\.1:0\. Choose another address\.$"):
         start(tmp_path / "data", host="127.1")
     assert ours() == []
     start(tmp_path / "data")
@@ -124,53 +124,62 @@ def test_an_address_that_only_grpc_cannot_read_is_an_error(start: Start, tmp_pat
 @pytest.mark.parametrize(
     ("arguments", "told"),
     [
-        ({"polls_until_done": -1}, "polls_until_done cannot be -1: it is a number from 0 to 1000000000."),
-        ({"polls_until_done": 10**30}, "it is a number from 0 to 1000000000."),
-        ({"grpc_port": 9, "rest_port": 9}, "gRPC and REST cannot both have port 9. Name another one for either."),
-        ({"host": "not..a.host"}, "There is no address 'not..a.host'. Name one of this machine, such as 127.0.0.1,"),
-        ({"host": ""}, "There is no address ''. "),
-        ({"host": "[::1]"}, "There is no address '[::1]'. "),
-        ({"host": "127.0.0.1:80"}, "; the port is given apart."),
-        ({"host": "http://127.0.0.1"}, "There is no address 'http://127.0.0.1'. "),
-        ({"host": "192.0.2.1"}, "The address 192.0.2.1 cannot be had: Cannot assign requested address. Name one of"),
-        ({"host": "192.0.2.1", "grpc_port": None}, "The address 192.0.2.1 cannot be had: "),
+        ({"polls_until_done": -1}, "polls_until_done can't be -1. Use a number from 0 to 1000000000."),
+        ({"polls_until_done": 10**30}, "Use a number from 0 to 1000000000."),
+        ({"grpc_port": 9, "rest_port": 9}, "gRPC and REST can't both use port 9. Choose another port for one of them."),
+        ({"host": "not..a.host"}, "The address 'not..a.host' doesn't exist. Use an address of this machine"),
+        ({"host": ""}, "The address '' doesn't exist. "),
+        ({"host": "[::1]"}, "The address '[::1]' doesn't exist. "),
+        ({"host": "127.0.0.1:80"}, "Use an address of this machine without a port"),
+        ({"host": "http://127.0.0.1"}, "The address 'http://127.0.0.1' doesn't exist. "),
+        ({"host": "192.0.2.1"}, "Can't listen on the address 192.0.2.1: Cannot assign requested address. Use an"),
+        ({"host": "192.0.2.1", "grpc_port": None}, "Can't listen on the address 192.0.2.1: "),
         ({"tls_cert": "{there}/cert.pem"}, "TLS needs both a certificate and its key."),
-        ({"tls_cert": "{there}/x", "tls_key": "{there}/key.pem"}, "/x cannot be read: No such file or directory."),
-        ({"tls_cert": "{there}", "tls_key": "{there}/key.pem"}, "cannot be read: Is a directory."),
-        ({"tls_cert": "{there}/key.pem", "tls_key": "{there}/key.pem"}, "There is no certificate in {there}/key"),
+        ({"tls_cert": "{there}/x", "tls_key": "{there}/key.pem"}, "/x can't be read: No such file or directory."),
+        ({"tls_cert": "{there}", "tls_key": "{there}/key.pem"}, "can't be read: Is a directory."),
+        ({"tls_cert": "{there}/key.pem", "tls_key": "{there}/key.pem"}, "The file {there}/key.pem has no certificate."),
         (
             {"tls_cert": "{there}/cert.pem", "tls_key": "{there}/cert.pem"},
-            "There is no private key in {there}/",
+            "The file {there}/cert.pem has no private key.",
         ),
-        ({"tls_cert": "{there}/cert.pem", "tls_key": "{there}/other.pem"}, "is not that of the certificate in"),
-        ({"tls_cert": "{there}/cert.pem", "tls_key": "{there}/locked.pem"}, "has a password. Give one that has none."),
-        ({"tls_cert": "{there}/broken.pem", "tls_key": "{there}/key.pem"}, "cannot be used: "),
-        ({"data": "{there}/nowhere/data"}, "there is no folder {there}/nowhere. Make it, or name another."),
+        ({"tls_cert": "{there}/cert.pem", "tls_key": "{there}/other.pem"}, "isn't the key of the certificate in"),
+        (
+            {"tls_cert": "{there}/cert.pem", "tls_key": "{there}/locked.pem"},
+            "has a password. Use one without a password.",
+        ),
+        ({"tls_cert": "{there}/broken.pem", "tls_key": "{there}/key.pem"}, "can't be used: "),
+        ({"data": "{there}/nowhere/data"}, "because the folder {there}/nowhere doesn't exist. Create the"),
         ({"data": "{there}"}, "The data file {there} is a folder. Name a file in it, such as {there}/registry.db."),
-        ({"storage": "ftp://storage"}, "The storage 'ftp://storage' is no address. Name one such as http://127.0.0.1:"),
-        ({"storage": "http://["}, "The storage 'http://[' is no address."),
-        ({"allowed_hosts": [""]}, "The allowed host '' is no name: it stands without a scheme and a port"),
-        ({"allowed_hosts": ["vertex:8471"]}, "The allowed host 'vertex:8471' is no name"),
-        ({"allowed_hosts": ["http://vertex"]}, "The allowed host 'http://vertex' is no name"),
-        ({"allowed_hosts": "vertex"}, "allowed_hosts cannot be 'vertex': it is a list of names."),
-        ({"allowed_hosts": [1]}, "The allowed host 1 is no name"),
-        ({"allowed_hosts": None}, "allowed_hosts cannot be None: it is a list of names."),
-        ({"data": 1}, "data cannot be 1: it is the path of a file."),
-        ({"host": None}, "host cannot be None: it is the name or the number of an address."),
-        ({"grpc_port": "8470"}, "grpc_port cannot be '8470': it is a number, or None to serve nothing there."),
-        ({"rest_port": "8471"}, "rest_port cannot be '8471': it is a number"),
-        ({"rest_port": True}, "rest_port cannot be True: it is a number"),
-        ({"polls_until_done": "1"}, "polls_until_done cannot be '1': it is a number."),
-        ({"polls_until_done": 0.5}, "polls_until_done cannot be 0.5: it is a number."),
-        ({"assume": "list-lag=3"}, "assume cannot be 'list-lag=3': it is values by the names of switches, such as"),
+        (
+            {"storage": "ftp://storage"},
+            "The storage 'ftp://storage' isn't an address. Use one such as http://127.0.0.1:",
+        ),
+        ({"storage": "http://["}, "The storage 'http://[' isn't an address."),
+        ({"allowed_hosts": [""]}, "The allowed host '' isn't a name. Give it without a scheme and a port"),
+        ({"allowed_hosts": ["vertex:8471"]}, "The allowed host 'vertex:8471' isn't a name"),
+        ({"allowed_hosts": ["http://vertex"]}, "The allowed host 'http://vertex' isn't a name"),
+        ({"allowed_hosts": "vertex"}, "allowed_hosts can't be 'vertex'. It has to be a list of names."),
+        ({"allowed_hosts": [1]}, "The allowed host 1 isn't a name"),
+        ({"allowed_hosts": None}, "allowed_hosts can't be None. It has to be a list of names."),
+        ({"data": 1}, "data can't be 1. It has to be the path of a file."),
+        ({"host": None}, "host can't be None. It has to be the name or the number of an address."),
+        ({"grpc_port": "8470"}, "grpc_port can't be '8470'. It has to be a number, or None to serve nothing there."),
+        ({"rest_port": "8471"}, "rest_port can't be '8471'. It has to be a number"),
+        ({"rest_port": True}, "rest_port can't be True. It has to be a number"),
+        ({"polls_until_done": "1"}, "polls_until_done can't be '1'. It has to be a number."),
+        ({"polls_until_done": 0.5}, "polls_until_done can't be 0.5. It has to be a number."),
+        (
+            {"assume": "list-lag=3"},
+            "assume can't be 'list-lag=3'. It has to be values by the names of switches, such as",
+        ),
         ({"assume": {"list-lag": 0.5}}, "list-lag can't be '0.5'. Choose one of: 0, N."),
         ({"assume": {"label-wins": 1}}, "label-wins can't be '1'. Choose one of: version, model."),
         ({"assume": {"label-wins": None}}, "label-wins can't be 'None'. Choose one of: version, model."),
         ({"assume": {1: "x"}}, "The switch 1 doesn't exist. Choose one of: "),
-        ({"tls_cert": 1, "tls_key": 1}, "tls_cert cannot be 1: it is the path of a file."),
-        ({"storage": 1}, "storage cannot be 1: it is a URL."),
-        ({"now": 1}, "now cannot be 1: it is a function."),
-        ({"new_id": "x"}, "new_id cannot be 'x': it is a function."),
+        ({"tls_cert": 1, "tls_key": 1}, "tls_cert can't be 1. It has to be the path of a file."),
+        ({"storage": 1}, "storage can't be 1. It has to be a URL."),
+        ({"now": 1}, "now can't be 1. It has to be a function."),
+        ({"new_id": "x"}, "new_id can't be 'x'. It has to be a function."),
     ],
 )
 def test_arguments_are_checked(
@@ -690,5 +699,5 @@ def test_every_prebuilt_framework_has_its_files() -> None:
 @pytest.mark.parametrize("ports", [{"grpc_port": 70000}, {"rest_port": 70000}, {"rest_port": -1}])
 def test_a_port_that_there_is_none_of(ports: dict[str, int]) -> None:
     """A port that cannot be is refused, and no other is taken in its place."""
-    with pytest.raises(ValueError, match="no port"):
+    with pytest.raises(ValueError, match="isn't a port"):
         Emulator(**ports)  # type: ignore[arg-type]  # ports are all that is in it

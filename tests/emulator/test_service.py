@@ -1438,7 +1438,7 @@ def test_a_maker_of_ids_that_repeats_itself_is_no_end_of_it(start: Start, connec
     client = connect(start(new_id=lambda: "1"))
     name = upload(client, model_id="mine")
 
-    with pytest.raises(exceptions.InternalServerError, match="new_id, gave 1000 ids in a row that are taken"):
+    with pytest.raises(exceptions.InternalServerError, match="new_id returned 1000 ids in a row that are taken"):
         upload(client, under=name.rpartition("@")[0])
 
     assert client.get_model(name=name).version_id == "1"
@@ -1476,7 +1476,7 @@ def test_an_id_that_is_none_is_said(start: Start, connect: Connect, upload: Uplo
     """What makes ids may give what no name can hold: nothing is made of it."""
     for made in ("", "a/b", "x@1", "é", "A", "a" * 64):
         client = connect(start(new_id=lambda made=made: made))
-        with pytest.raises(exceptions.InternalServerError, match="which is no id"):
+        with pytest.raises(exceptions.InternalServerError, match="which isn't an id"):
             upload(client)
 
 

@@ -167,7 +167,7 @@ def test_a_disk_that_is_full_is_said(tmp_path: Path) -> None:
             request: Any = {"parent": PLACE, "model_id": "m", "model": {"display_name": "m" * 99}}
             request["model"]["container_spec"] = {"image_uri": "x/y"}
             request["model"]["description"] = "long" * 10_000
-            with pytest.raises(exceptions.InternalServerError, match=f"{data} cannot be written: .*full"):
+            with pytest.raises(exceptions.InternalServerError, match=f"{data} can't be written: .*full"):
                 client.upload_model(request)
             assert store.under_way == 0
             store._database.execute("PRAGMA max_page_count = 1000000")
@@ -311,7 +311,7 @@ def test_a_file_that_is_no_database_is_refused(tmp_path: Path, text: str) -> Non
     data = tmp_path / "notes.txt"
     data.write_text(text)
 
-    with pytest.raises(DataFileError, match=r"notes.txt is not an SQLite database\. Name another file\.") as caught:
+    with pytest.raises(DataFileError, match=r"notes.txt isn't an SQLite database\. Name another file\.") as caught:
         Emulator(data)
 
     assert caught.value.path == str(data)
@@ -394,7 +394,7 @@ def test_damage_that_is_met_later_is_said(tmp_path: Path) -> None:
 def test_a_place_where_no_file_can_be_is_refused(tmp_path: Path) -> None:
     """A directory, a directory that is not there, or a device."""
     for data in (tmp_path, tmp_path / "nowhere" / "data", "/dev/null"):
-        with pytest.raises(DataFileError, match="cannot be (opened|made)|is a folder") as caught:
+        with pytest.raises(DataFileError, match="can't be (opened|created)|is a folder") as caught:
             Emulator(data)
         assert not caught.value.in_use
 

@@ -1,7 +1,6 @@
-"""How much may be in one request. It's counted in the bytes, before they are parsed: that is where it begins to cost.
+"""How much one request may hold, counted in its bytes before they are parsed.
 
-A value costs about ten microseconds from its first byte to its answer, whatever it holds. Without a bound, a request of
-few megabytes that is all empty lists would take a minute.
+A value costs about ten microseconds. Without a bound, a few megabytes of empty lists would take a minute.
 """
 
 from __future__ import annotations
@@ -40,7 +39,7 @@ _PACKED_SIZE: Final = {
 
 
 def check_json(body: bytes) -> None:
-    """Refuse JSON with too many values; whether it is JSON at all is for its parser to say.
+    """Refuse JSON with too many values. Whether it's valid JSON is for its parser to say.
 
     Raises:
         Failure: INVALID_ARGUMENT.
@@ -60,7 +59,7 @@ def check_json(body: bytes) -> None:
 
 
 def check_message(data: bytes, descriptor: Descriptor) -> None:
-    """Refuse a serialised message with too many fields; whether it is one at all is for protobuf to say.
+    """Refuse a serialised message with too many fields. Whether it's valid is for protobuf to say.
 
     Raises:
         Failure: INVALID_ARGUMENT.
@@ -109,7 +108,7 @@ class _Scanner:
                 raise IndexError
 
     def _step(self, fields: Any) -> int:
-        """Pass over a field, or into it if it's a message, and return how many values it stands for."""
+        """Skip a field, or enter it if it's a message, and return how many values it counts for."""
         tag = self._varint()
         kind = tag & 7
         if kind == _VARINT:

@@ -186,7 +186,7 @@ def unusable(path: str, done: str, why: str, code: int = sqlite3.SQLITE_CANTOPEN
             "Name a file in a folder that you can write to, on a disk that isn't read-only;"
             " without a data file everything is kept in memory."
         )
-    return DataFileError(f"The data file {path} cannot be {done}: {why}. {advice}", path=path)
+    return DataFileError(f"The data file {path} can't be {done}: {why}. {advice}", path=path)
 
 
 def _claim(path: str | None) -> BinaryIO | None:
@@ -210,7 +210,7 @@ def _claim(path: str | None) -> BinaryIO | None:
 
 
 def _no_database(path: str) -> DataFileError:
-    return DataFileError(f"The data file {path} is not an SQLite database. Name another file.", path=path)
+    return DataFileError(f"The data file {path} isn't an SQLite database. Name another file.", path=path)
 
 
 def _in_use(path: str) -> DataFileError:

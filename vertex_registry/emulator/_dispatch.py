@@ -409,7 +409,7 @@ _SHOWN_METADATA: Final = frozenset(
 )
 # What may stand before a credential.
 _SCHEME: Final = re.compile(r"(?P<scheme>Bearer|Basic) +(?P<secret>.*)", re.IGNORECASE | re.DOTALL)
-# The parts of an address that may be secret: who asks, and the query.
+# The parts of an address that may be secret: the user and the query.
 _USER_INFO: Final = re.compile(r"(?<=://)[^/?#@\s]*@")
 _QUERY: Final = re.compile(r"(?<=\?)[^\s#<>\"')]+")
 # How many requests are remembered, and how many bytes of them.

@@ -156,7 +156,7 @@ class GrpcServer:
         except RuntimeError as error:
             self._executor.shutdown()
             # The address was checked before. It was taken since, or gRPC can't read how it's written.
-            raise OSError(f"The address {address} cannot be had for gRPC. Name another one.") from error
+            raise OSError(f"gRPC can't listen on the address {address}. Choose another address.") from error
         self._server.start()
         self.address = f"{shown}:{bound}"
 
@@ -189,7 +189,7 @@ def _behaviour(
             try:
                 message = _parse(rpc, api, data)
             except DecodeError:
-                _refuse(context, bad_request("The request cannot be read as a message of this method."))
+                _refuse(context, bad_request("The request can't be read as a message of this method."))
             wanted = metadata.get(FIELD_MASK)
             selection = parse_selection(wanted, response_class(rpc, api).DESCRIPTOR) if wanted else None
             response = dispatcher.call(

@@ -1,6 +1,6 @@
 """The HTTP server: connections, heads and bodies of requests, and who may send them.
 
-A web page that a browser shows must not reach the registry of the person who looks at it. So a request is answered only
+No web page in somebody's browser may reach their registry. So a request is answered only
 if it names this server's own address, and if no page of another origin sent it.
 """
 
@@ -123,7 +123,7 @@ class _Handler(BaseHTTPRequestHandler):
         # RFC 9112: "A server MUST reject, with a response status code of 400 (Bad Request), any received request
         # message that contains whitespace between a header field name and colon." What follows is read as no header.
         if self._has_stray_line():
-            raise bad_request("A line of the request's head is no header.")
+            raise bad_request("A line of the request's head isn't a header.")
         if "Transfer-Encoding" in self.headers:
             raise Failure(
                 Code.INVALID_ARGUMENT, "Send the body with a Content-Length.", http=HTTPStatus.LENGTH_REQUIRED
@@ -211,7 +211,7 @@ class _Handler(BaseHTTPRequestHandler):
                 response = self.server.dispatcher.call(route.rpc, message, api=api, transport="rest", metadata=metadata)
                 return Response(200, render(route.rpc, api, response, form, selection))
         raise not_found(
-            f"There is no method {method[:200]} {path[:200]} here. This is a local emulator of Vertex AI's model"
+            f"The method {method[:200]} {path[:200]} doesn't exist here. This is a local emulator of Vertex AI's model"
             " registry: it serves ModelService, its operations and locations."
         )
 
@@ -263,7 +263,7 @@ class _Handler(BaseHTTPRequestHandler):
         }.get(HTTPStatus(code), code)
         self.command = self.command or ""
         self._write(
-            error_response(Failure(Code.INVALID_ARGUMENT, message or "The request cannot be read."), http=int(http))
+            error_response(Failure(Code.INVALID_ARGUMENT, message or "The request can't be read."), http=int(http))
         )
 
     def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - http.server's name

@@ -80,7 +80,7 @@ def without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     """Return the object that has these names and values, and refuse a name that comes twice."""
     given = dict(pairs)
     if len(given) < len(pairs):
-        raise bad_request("Invalid JSON payload received. A name stands twice in one object.")
+        raise bad_request("Invalid JSON payload received. A name comes twice in one object.")
     return given
 
 

@@ -431,7 +431,7 @@ class Models:
                 f"Model directory {model.artifact_uri} is expected to contain exactly one of: [{', '.join(expected)}]."
             )
 
-    def _begin_version(  # noqa: PLR0917 - two methods begin what these tell
+    def _begin_version(  # noqa: PLR0917 - what two methods have in common
         self,
         rpc: str,
         request: Any,

@@ -108,7 +108,7 @@ LISTINGS: Final[Mapping[str, Listing]] = MappingProxyType(
         # general map functions that is: `labels.key=value` - key:value equality, `labels.key:* or labels:key - key
         # existence. A key including a space must be quoted. `base_model_name` only supports =".
         # ListModelsRequest.order_by: "Supported fields: display_name, create_time, update_time".
-        # The newest model first, when no order is asked for, is a guess.
+        # That the newest model comes first by default is a guess.
         "ListModels": Listing(
             filters={
                 "model": _EQUAL_OR_NOT,
@@ -419,10 +419,10 @@ class _FilterParser:
         length = _HEXADECIMAL.get(letter, 0)
         digits = self._text[self._at + 2 : self._at + 2 + length]
         if not length or len(digits) < length or not _HEX_DIGITS.fullmatch(digits):
-            self._refuse("there is no such escape")
+            self._refuse("this escape doesn't exist")
         number = int(digits, 16)
         if 0xD800 <= number <= 0xDFFF or number > 0x10FFFF:  # noqa: PLR2004 - the bounds of Unicode's scalar values
-            self._refuse("this escape is no character")
+            self._refuse("this escape isn't a character")
         self._at += 2 + length
         return chr(number)
 
@@ -463,7 +463,7 @@ def _parse_order(listing: Listing, text: str) -> tuple[OrderKey, ...]:
             raise _bad_order(position, "expected asc, desc or nothing after the field")
         field = fields[name]
         if field in keys:
-            raise _bad_order(position, f"{field} is there already")
+            raise _bad_order(position, f"{field} comes twice")
         keys[field] = OrderKey(field, descending=direction == ["desc"])
     return tuple(keys.values())
 

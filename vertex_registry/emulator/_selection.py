@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from vertex_registry.emulator._status import Failure
 
-#: The wanted fields by name, each with the fields that are wanted of it, or None if it is wanted whole.
+#: The selected fields by name, each with what is selected of it, or None if it's selected as a whole.
 Selection: TypeAlias = "dict[str, Selection | None]"
 
 #: The most characters of a selection, and the most levels of it: guesses, and more than a response has.
@@ -170,7 +170,7 @@ class _Parser:
         return token
 
     def _take(self, *kinds: str) -> str | None:
-        """Return the next token's kind and pass over it, if it is one of these."""
+        """Return the next token's kind and skip it, if it's one of these."""
         kind, _ = self._tokens[self._at]
         if kind not in kinds:
             return None

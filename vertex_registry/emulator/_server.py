@@ -114,11 +114,9 @@ class Emulator:
         )
         assumptions = parse_assumptions({name: str(value) for name, value in (assume or {}).items()})
         if not 0 <= polls_until_done <= _MAXIMUM_POLLS:
-            raise ValueError(
-                f"polls_until_done cannot be {polls_until_done}: it is a number from 0 to {_MAXIMUM_POLLS}."
-            )
+            raise ValueError(f"polls_until_done can't be {polls_until_done}. Use a number from 0 to {_MAXIMUM_POLLS}.")
         if now().utcoffset() is None:
-            raise ValueError("The clock must give aware datetimes, such as datetime.now(UTC).")
+            raise ValueError("The clock, now, has to return aware datetimes, such as datetime.now(UTC).")
         _check_addresses(host, grpc_port, rest_port)
         tls = None
         if tls_cert is not None and tls_key is not None:
@@ -266,28 +264,28 @@ def _check_kinds(**given: object) -> None:
         # To Python, True is the number 1, and a name is a list of letters. Nobody means either.
         mistaken = isinstance(value, bool) or (isinstance(value, str) and str not in kinds)
         if mistaken or not isinstance(value, kinds):
-            raise ValueError(f"{name} cannot be {value!r}: it is {what}.")
+            raise ValueError(f"{name} can't be {value!r}. It has to be {what}.")
 
 
 #: More polls than anybody has the time for.
 _MAXIMUM_POLLS: Final = 10**9
 
-_AN_ADDRESS: Final = "Name one of this machine, such as 127.0.0.1, or 0.0.0.0 for all of them; the port is given apart"
+_AN_ADDRESS: Final = "Use an address of this machine without a port, such as 127.0.0.1, or 0.0.0.0 for all of them"
 
 
 def _check_addresses(host: str, grpc_port: int | None, rest_port: int | None) -> None:
     """Refuse an address that can't be listened on. gRPC's server doesn't say why it got no port."""
     for port in (grpc_port, rest_port):
         if port is not None and not 0 <= port <= 65535:  # noqa: PLR2004 - the ports there are
-            raise ValueError(f"There is no port {port}: ports are 1 to 65535, and 0 for any that is free.")
+            raise ValueError(f"{port} isn't a port. Use 1 to 65535, or 0 for any free port.")
     if grpc_port and grpc_port == rest_port:
-        raise ValueError(f"gRPC and REST cannot both have port {grpc_port}. Name another one for either.")
+        raise ValueError(f"gRPC and REST can't both use port {grpc_port}. Choose another port for one of them.")
     # What has other characters than a name is a number or a mistake. No name server is asked about it.
     flags = socket.AI_NUMERICHOST if re.search(r"[^\w.-]", host) else 0
     try:
         found = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM, flags=flags)
     except (OSError, UnicodeError) as error:
-        raise OSError(f"There is no address {host!r}. {_AN_ADDRESS}.") from error
+        raise OSError(f"The address {host!r} doesn't exist. {_AN_ADDRESS}.") from error
     for name, port in (("gRPC", grpc_port), ("REST", rest_port)):
         if port is not None:
             _check_port(host, port, name, found)
@@ -305,10 +303,10 @@ def _check_port(host: str, port: int, name: str, found: Sequence[tuple[Any, ...]
             else:
                 return
     if refused.errno in {errno.EADDRNOTAVAIL, errno.EINVAL}:
-        raise OSError(f"The address {host} cannot be had: {refused.strerror}. {_AN_ADDRESS}.") from refused
+        raise OSError(f"Can't listen on the address {host}: {refused.strerror}. {_AN_ADDRESS}.") from refused
     raise OSError(
-        f"Port {port} of {host} cannot be had for {name}: {refused.strerror}."
-        " Name another one, or 0 for any that is free."
+        f"Can't listen on port {port} of {host} for {name}: {refused.strerror}."
+        " Choose another port, or 0 for any free port."
     ) from refused
 
 
@@ -320,7 +318,8 @@ def _check_data(data: Path) -> None:
         )
     if not data.parent.is_dir():
         raise DataFileError(
-            f"The data file {data} cannot be made: there is no folder {data.parent}. Make it, or name another.",
+            f"The data file {data} can't be created, because the folder {data.parent} doesn't exist."
+            " Create the folder, or name another file.",
             path=str(data),
         )
 
@@ -338,20 +337,18 @@ def _tls(certificate: Path, key: Path) -> _Tls:
         try:
             parts.append(path.read_bytes())
         except OSError as error:
-            raise OSError(f"The {what} {path} cannot be read: {error.strerror}.") from error
+            raise OSError(f"The {what} {path} can't be read: {error.strerror}.") from error
         if not re.search(rb"-----BEGIN [A-Z ]*" + label, parts[-1]):
-            raise OSError(
-                f"There is no {what} in {path}. It has to be a file in PEM: -----BEGIN {label.decode()}-----."
-            )
+            raise OSError(f"The file {path} has no {what}. It has to be in PEM: -----BEGIN {label.decode()}-----.")
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     try:
         context.load_cert_chain(certificate, key, password=_no_password)
     except ssl.SSLError as error:
         if error.reason == "KEY_VALUES_MISMATCH":
-            raise OSError(f"The key in {key} is not that of the certificate in {certificate}.") from error
-        raise OSError(f"The certificate in {certificate} and the key in {key} cannot be used: {error}.") from error
+            raise OSError(f"The key in {key} isn't the key of the certificate in {certificate}.") from error
+        raise OSError(f"The certificate in {certificate} and the key in {key} can't be used: {error}.") from error
     except _PasswordError as error:
-        raise OSError(f"The key in {key} has a password. Give one that has none.") from error
+        raise OSError(f"The key in {key} has a password. Use one without a password.") from error
     return _Tls((parts[0], parts[1]), context)
 
 
@@ -372,7 +369,7 @@ def _check_names(hosts: Iterable[object]) -> None:
             or re.fullmatch(r"[^:]+:[0-9]+", name)
         ):
             raise ValueError(
-                f"The allowed host {name!r} is no name: it stands without a scheme and a port, as 'vertex'."
+                f"The allowed host {name!r} isn't a name. Give it without a scheme and a port, such as 'vertex'."
             )
 
 
@@ -385,7 +382,7 @@ def _objects_in(storage: str) -> Callable[[str, str], Sequence[str]]:
     except ValueError:
         sound = False
     if not sound:
-        raise ValueError(f"The storage {storage!r} is no address. Name one such as http://127.0.0.1:4443.")
+        raise ValueError(f"The storage {storage!r} isn't an address. Use one such as http://127.0.0.1:4443.")
 
     # The server is asked directly, and never through a proxy that the environment names.
     direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))

@@ -46,10 +46,10 @@ class Stamps:
         for _ in range(_ATTEMPTS):
             new = self._new_id()
             if not _ID_RE.fullmatch(new):
-                raise internal(f"The maker of ids, new_id, gave {new!r}, which is no id.")
+                raise internal(f"The function new_id returned {new!r}, which isn't an id.")
             if not is_taken(new):
                 return new
-        raise internal(f"The maker of ids, new_id, gave {_ATTEMPTS} ids in a row that are taken.")
+        raise internal(f"The function new_id returned {_ATTEMPTS} ids in a row that are taken.")
 
 
 def to_datetime(microseconds: int) -> dt.datetime:
