@@ -84,8 +84,32 @@ def _describe(version: Any) -> None:
     )
 
 
+def check_examples(examples: Any) -> None:
+    """Refuse examples that can't be read back, or that are nested too deeply for that.
+
+    This takes long for large examples, so call it before a transaction.
+
+    Raises:
+        Failure: INVALID_ARGUMENT.
+    """
+    violations = check_values("examples", examples)
+    try:
+        # They lie deeper in a list of models than in the request.
+        model = MODEL()
+        model.explanation_spec.parameters.examples.MergeFrom(examples)
+        listed = types.ListModelsResponse.pb()(models=[model])
+        type(listed).FromString(listed.SerializeToString())
+        fits = bool(violations) or not check_values("examples", model)
+    except ProtobufError:
+        fits = False
+    if not fits:
+        violations = [("examples", "The value is nested too deeply")]
+    if violations:
+        raise invalid_argument(*violations)
+
+
 def with_examples(view: View, examples: Any) -> Any:
-    """Return a version with its examples updated. They lie deeper in a model than in the request.
+    """Return a version with its examples updated.
 
     "Incrementally update the dataset": what the request doesn't set stays, and what it sets is replaced. A guess.
     """
@@ -93,15 +117,7 @@ def with_examples(view: View, examples: Any) -> Any:
     updated = version.explanation_spec.parameters.examples
     for field, _ in examples.ListFields():
         updated.ClearField(field.name)
-    try:
-        updated.MergeFrom(examples)
-        listed = types.ListModelsResponse.pb()(models=[version])
-        type(listed).FromString(listed.SerializeToString())  # as a client will
-        fits = not check_values("examples", version)
-    except ProtobufError:
-        fits = False
-    if not fits:
-        raise invalid_argument(("examples", "The value is nested too deeply"))
+    updated.MergeFrom(examples)
     return version
 
 

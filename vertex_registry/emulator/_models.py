@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 from google.cloud.aiplatform_v1 import types
 from google.protobuf import empty_pb2
 
-from vertex_registry.emulator._contents import plan_export, split_upload, with_examples
+from vertex_registry.emulator._contents import check_examples, plan_export, split_upload, with_examples
 from vertex_registry.emulator._names import (
     DEFAULT_ALIAS,
     MODEL_RE,
@@ -256,14 +256,12 @@ class Models:
     def update_explanation_dataset(self, request: Any, call: Call) -> operations_pb2.Operation:
         """Incrementally update the dataset used for an examples model."""
         name = parse_model_name("model", request.model)
-        if violations := check_values("examples", request.examples):
-            raise invalid_argument(*violations)
+        check_examples(request.examples)
         with self._store.writing():
             view = self._views.find(name)
             # A guess: an examples model is one that was uploaded as such.
             if not MODEL.FromString(view.version_body).explanation_spec.parameters.HasField("examples"):
                 raise failed_precondition(f"{name.bare}@{view.number} has no example-based explanations to update.")
-            with_examples(view, request.examples)
             resolved = with_resolved_version(request, "model", view)
             return self._operations.begin("UpdateExplanationDataset", resolved, call, name, target=view.key)
 
