@@ -1,4 +1,4 @@
-"""What a data file is like to the rest of the machine: who can read it, and what is said when it can't be written."""
+"""Data files: who can read them, and what the error says if one can't be written."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def _umask(request: pytest.FixtureRequest) -> Iterator[None]:
 def test_data_files_are_readable_by_their_owner_only(
     start: Start, connect: Callable[..., Any], upload: Callable[..., str], tmp_path: Path
 ) -> None:
-    """The file and everything that SQLite puts beside it, whatever the umask allows."""
+    """The file and everything that SQLite puts beside it are private, whatever the umask allows."""
     upload(connect(start(tmp_path / "registry.db")))
 
     modes = {file.name: stat.S_IMODE(file.stat().st_mode) for file in tmp_path.iterdir()}
@@ -70,7 +70,7 @@ def test_a_link_that_leads_nowhere_yet_is_created_like_a_file(start: Start, tmp_
 
 
 def test_an_existing_file_keeps_its_permissions(tmp_path: Path) -> None:
-    """Whoever shares a file on purpose goes on sharing it."""
+    """A file that is shared on purpose stays shared."""
     data = tmp_path / "registry.db"
     Emulator(data).close()
     data.chmod(0o644)
@@ -91,7 +91,7 @@ def test_a_new_file_that_cannot_be_set_up_leaves_nothing_behind(tmp_path: Path) 
 
 
 def test_a_file_that_cannot_be_written_says_what_to_do() -> None:
-    """One sentence says what is wrong with which file, and one what to do about it."""
+    """One sentence says what is wrong with which file, and one says what to do."""
     with tempfile.TemporaryDirectory() as there:  # pytest's own folders are private
         Path(there).chmod(0o755)
         files = [Path(there) / folder / "registry.db" for folder in ("new-file", "read-only-file", "read-only-folder")]

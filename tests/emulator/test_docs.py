@@ -1,4 +1,4 @@
-"""The page about the emulator says what the code says, wherever the code says it as a table."""
+"""The tables on the emulator's page say what the code says."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ PAGE: Final = (Path(__file__).parents[2] / "docs" / "emulator.md").read_text()
 
 
 def table(first: str) -> list[list[str]]:
-    """The rows of the table whose first column is headed so."""
+    """Return the rows of the table whose first column has that heading."""
     lines = PAGE[PAGE.index(f"| {first} |") :].splitlines()[2:]
     rows = lines[: next(position for position, line in enumerate(lines) if not line.startswith("|"))]
     return [[cell.strip() for cell in row.strip("|").split(" | ")] for row in rows]
 
 
 def test_every_rpc_is_in_the_table_of_fidelity() -> None:
-    """Each RPC has its row, and a row that names another one says that it is not served."""
+    """Every RPC has a row. A row for any other RPC says that it isn't served."""
     rows = {}
     for name, *cells in table("RPC"):
         service, _, listed = name.rpartition(": ")
@@ -38,7 +38,7 @@ def test_every_rpc_is_in_the_table_of_fidelity() -> None:
 
 
 def test_every_switch_is_in_the_table_of_switches() -> None:
-    """Each switch stands there with its values, the default first, what it is about and its evidence."""
+    """Every switch has a row with its values, the default first, what it decides and its evidence."""
     expected = [
         [f"`{name}`", ", ".join(f"`{value}`" for value in switch.values), switch.about, switch.evidence]
         for name, switch in SWITCHES.items()
@@ -48,12 +48,12 @@ def test_every_switch_is_in_the_table_of_switches() -> None:
 
 
 def test_every_path_of_the_emulators_own_is_in_the_table_of_paths() -> None:
-    """The paths that are not Google's are those that the page lists."""
+    """The page lists exactly the paths that aren't Google's."""
     assert {tuple(row[0].strip("`").split(" ")) for row in table("request")} == set(CONTROL_PATHS)
 
 
 def test_every_option_on_the_page_exists() -> None:
-    """What the page writes after `python -m vertex_registry.emulator` is taken, with the ports it names."""
+    """The options after `python -m vertex_registry.emulator` exist, and the ports are the defaults."""
     options = {option for action in _parser()._actions for option in action.option_strings}
     commands = re.findall(r"python -m vertex_registry\.emulator(.*)", PAGE)
 
@@ -63,7 +63,7 @@ def test_every_option_on_the_page_exists() -> None:
 
 
 def test_the_limits_of_queries_on_the_page_are_those_in_force() -> None:
-    """Page sizes and the number of terms are the numbers of the code, and each list's operators are named."""
+    """The page has the page sizes and limits of the code, and names the operators of every list."""
     assert f"A page has {DEFAULT_PAGE_SIZE} entries unless asked, and at most {MAXIMUM_PAGE_SIZE}." in PAGE
     assert f"at most {MAXIMUM_TERMS} terms" in PAGE
     for operator in {
@@ -73,6 +73,6 @@ def test_the_limits_of_queries_on_the_page_are_those_in_force() -> None:
 
 
 def test_the_page_begins_with_what_it_does_not_know() -> None:
-    """The first thing a reader is told is that no real Vertex was reached, and guesses are called guesses."""
+    """The page opens with the fact that no real Vertex was reached, and it calls guesses guesses."""
     assert PAGE.splitlines()[2].startswith("No real Vertex was ever reached")
     assert sum("guess" in line for line in PAGE.splitlines() if line.startswith("|")) > 20

@@ -69,7 +69,7 @@ def _process() -> Iterator[Process]:
 
 @pytest.mark.parametrize("sent", [b"", b"GET /", b"GET / HTTP/1.1\r\nHost: x\r\n", b"POST / HTTP/1.1\r\nHost: x\r\n"])
 def test_connections_that_do_nothing_give_way(process: Process, sent: bytes) -> None:
-    """More of them than the process may have descriptors don't keep it from answering."""
+    """More connections than the process has descriptors don't keep it from answering."""
     with contextlib.ExitStack() as stack:
         for _ in range(60):
             connection = stack.enter_context(socket.create_connection(process.address, timeout=30))
@@ -79,7 +79,7 @@ def test_connections_that_do_nothing_give_way(process: Process, sent: bytes) -> 
 
 
 def test_connections_that_are_kept_give_way_the_oldest_first(process: Process) -> None:
-    """Those of clients that asked something and may ask again; one that was used just now is kept."""
+    """Connections of clients that may send another request are closed, but not one that was just used."""
     with contextlib.ExitStack() as stack:
         old = [stack.enter_context(requests.Session()) for _ in range(25)]
         for session in old:
@@ -95,7 +95,7 @@ def test_connections_that_are_kept_give_way_the_oldest_first(process: Process) -
 
 
 def test_a_server_that_can_accept_nothing_rests(process: Process) -> None:
-    """While every connection has a request that is being carried out, others wait, and no thread is busy with that."""
+    """If every connection has a request under way, others wait, and no thread spins meanwhile."""
     count, delay = 40, 3.0
     planned = {"rpc": "ListModels", "delay": delay, "times": count}
     assert requests.post(f"{process.rest}/emulator/faults", json=planned, timeout=30).ok
@@ -125,7 +125,7 @@ TOO_MANY = f"The request has more than {MOST_VALUES} values. Split it, or leave 
 
 @pytest.fixture(name="cheap")
 def _cheap() -> Iterator[None]:
-    """Fails a test that needs more processor time than a request with a bound can."""
+    """Fail a test that needs more processor time than a bounded request can."""
     begin = time.process_time()
     yield
     assert time.process_time() - begin < 4
@@ -137,7 +137,7 @@ def upload(emulator: Emulator, place: str, body: str | bytes) -> requests.Respon
 
 
 def model(fields: str = "", container: str = "") -> str:
-    """The body of an upload, with some more fields in its model or its container."""
+    """Return the body of an upload, with more fields in its model or its container."""
     return f'{{"model": {{"displayName": "m", "containerSpec": {{"imageUri": "x/y:1"{container}}}{fields}}}}}'
 
 
@@ -162,7 +162,7 @@ def many(value: str, separator: str = ",") -> str:
     ],
 )  # fmt: skip
 def test_json_with_too_many_values_is_refused(emulator: Emulator, place: str, body: Callable[[], str]) -> None:
-    """Before it is parsed: a request of a few megabytes would take minutes."""
+    """JSON is refused before it's parsed. A few megabytes would take minutes otherwise."""
     answer = upload(emulator, place, body())
 
     assert (answer.status_code, answer.json()["error"]["message"]) == (400, TOO_MANY)
@@ -178,7 +178,7 @@ def test_json_with_too_many_values_is_refused(emulator: Emulator, place: str, bo
     ],
 )  # fmt: skip
 def test_json_with_many_values_is_taken(emulator: Emulator, place: str, body: str) -> None:
-    """What stands in a text is one value, however it looks."""
+    """A text is one value, whatever it contains."""
     answer = upload(emulator, place, body)
 
     assert answer.status_code == 200, answer.text
@@ -198,7 +198,7 @@ def message(fill: Callable[[Any], object]) -> bytes:
 
 
 def send(emulator: Emulator, method: str, data: bytes, api: str = "v1") -> str:
-    """Send a serialised request over gRPC, and return "ok", or the sentence of the error."""
+    """Send a serialised request over gRPC, and return "ok" or the error's sentence."""
     options = [("grpc.max_send_message_length", -1)]
     with grpc.insecure_channel(str(emulator.grpc), options=options) as channel:
         stub: Any = channel.unary_unary(f"/google.cloud.aiplatform.{api}.ModelService/{method}")
@@ -222,7 +222,7 @@ def send(emulator: Emulator, method: str, data: bytes, api: str = "v1") -> str:
     ],
 )
 def test_a_message_with_too_many_fields_is_refused(emulator: Emulator, extra: bytes, api: str) -> None:
-    """Over gRPC an empty message in a list has two bytes: eight million of them would fit into a request."""
+    """Over gRPC an empty message in a list has two bytes, so a request could have sixteen million."""
     container = types.ModelContainerSpec.pb()(image_uri="x/y:1").SerializeToString() + extra * 4_000_000
     spec = b"\x4a" + varint(len(container)) + container  # Model.container_spec
     body = types.Model.pb()(display_name="m").SerializeToString() + spec
@@ -251,12 +251,12 @@ def varint(number: int) -> bytes:
     ],
 )  # fmt: skip
 def test_fields_of_every_kind_are_counted(emulator: Emulator, fill: Callable[[Any], object]) -> None:
-    """Entries of maps, packed numbers and messages in messages."""
+    """Entries of maps, packed numbers and nested messages all count."""
     assert send(emulator, "UploadModel", message(fill)) == TOO_MANY
 
 
 def test_a_message_with_many_fields_is_taken(emulator: Emulator) -> None:
-    """And a long text is one."""
+    """A long text counts as one field."""
     assert (
         send(emulator, "UploadModel", message(lambda model: model.container_spec.args.extend(["é"] * 90_000))) == "ok"
     )
@@ -267,7 +267,7 @@ def test_a_message_with_many_fields_is_taken(emulator: Emulator) -> None:
 
 @pytest.mark.parametrize("seed", range(20))
 def test_any_bytes_can_be_counted(seed: int) -> None:
-    """Bytes that are no message are refused by protobuf, and not by an accident of the count."""
+    """Bytes that aren't a message are refused by protobuf, and never break the count."""
     noise = random.Random(seed)  # noqa: S311 - nothing secret comes of it
     data = (
         noise.randbytes(MOST_VALUES + 1)
@@ -294,7 +294,7 @@ def test_any_bytes_can_be_counted(seed: int) -> None:
     ],
 )
 def test_a_query_that_is_too_long_is_refused(emulator: Emulator, place: str, field: str, value: Any) -> None:
-    """Each field has a longest value, far beyond what one may need."""
+    """Every field has a maximum length, far beyond what anybody needs."""
     request = types.ListModelsRequest.pb()(parent=place)
     if field == "read_mask":
         request.read_mask.paths.extend(value)
@@ -308,7 +308,7 @@ def test_a_query_that_is_too_long_is_refused(emulator: Emulator, place: str, fie
 
 @pytest.mark.usefixtures("cheap")
 def test_what_a_model_may_have_many_of_is_bounded(emulator: Emulator, connect: Callable[..., Any], place: str) -> None:
-    """Labels, aliases and slices: also when they come a few at a time."""
+    """Labels, aliases and slices are bounded, even if they come a few at a time."""
     client = connect(emulator)
     labels = {f"é{number}": "É" for number in range(20_000)}
     spec = {"image_uri": "x/y:1"}
@@ -327,7 +327,7 @@ def test_what_a_model_may_have_many_of_is_bounded(emulator: Emulator, connect: C
 
 @pytest.mark.usefixtures("cheap")
 def test_a_fault_is_short(emulator: Emulator) -> None:
-    """So that whoever plans one holds nobody up."""
+    """Planning a fault can't hold up other requests."""
     for body in ("[" + many("[]") + "]", json.dumps({"rpc": "GetModel", "code": "ABORTED", "message": "x" * 2**21})):
         answer = requests.post(f"{emulator.rest}/emulator/faults", data=body, timeout=60)
         assert answer.status_code == 400
@@ -343,7 +343,7 @@ def test_a_fault_is_short(emulator: Emulator) -> None:
 
 
 def test_a_slow_request_holds_nobody_up(emulator: Emulator, connect: Callable[..., Any], place: str) -> None:
-    """While one with as many values as there may be is looked through, those of others are answered."""
+    """While a request with the most values is checked, other requests are answered."""
     inputs = {"f": {"inputBaselines": [1] * 90_000}}
     baselines = f', "explanationSpec": {{"metadata": {{"inputs": {json.dumps(inputs)}}}}}'
     client = connect(emulator)
@@ -368,7 +368,7 @@ def frame(kind: int, flags: int, stream: int, payload: bytes) -> bytes:
 
 
 def test_requests_that_are_reset_cancel_nobody_elses(emulator: Emulator, place: str) -> None:
-    """A client that begins requests and resets them at once, as fast as it can, harms itself only."""
+    """A client that begins and resets requests as fast as it can harms only itself."""
     address = str(emulator.grpc)
     names = {
         ":method": "POST",

@@ -32,7 +32,7 @@ OLDEST = Page((("number", False),), None, 101)
 
 
 def filled(models: int) -> Store:
-    """A store with so many models, a label in ten of which is rare, and as many versions of one of them."""
+    """Return a store with so many models, ten of which have a rare label, and as many versions of one."""
     store = Store(None)
     with store.writing():
         for n in range(models):
@@ -49,7 +49,7 @@ def filled(models: int) -> Store:
 
 
 def cost(store: Store, query: Callable[[Store], list[Any]]) -> int:
-    """How many instructions SQLite takes for a query that gives rows."""
+    """Return how many instructions SQLite takes for a query that returns rows."""
     steps = 0
 
     def count() -> None:
@@ -134,7 +134,7 @@ def _stores() -> tuple[Store, Store]:
 
 @pytest.mark.parametrize("query", QUERIES)
 def test_a_query_costs_the_same_however_much_there_is(stores: tuple[Store, Store], query: str) -> None:
-    """In SQLite's own instructions: an index is used, and nothing is scanned or sorted that is not shown."""
+    """Measured in SQLite's instructions: an index is used, and only what is shown is scanned or sorted."""
     small, large = (cost(store, QUERIES[query]) for store in stores)
 
     assert large <= small * 1.2
@@ -143,7 +143,7 @@ def test_a_query_costs_the_same_however_much_there_is(stores: tuple[Store, Store
 @pytest.mark.parametrize("column", ["key", "display_name", "update_time"])
 @pytest.mark.parametrize("falling", [False, True])
 def test_a_page_costs_the_same_wherever_it_lies(stores: tuple[Store, Store], column: str, falling: bool) -> None:
-    """Also among rows that are equal in what the list is ordered by."""
+    """That's true among rows that are equal in the order, too."""
     order = [(column, falling), ("key", falling)][column == "key" :]
 
     def page(key: int) -> int:
@@ -156,7 +156,7 @@ def test_a_page_costs_the_same_wherever_it_lies(stores: tuple[Store, Store], col
 
 
 def test_a_disk_that_is_full_is_said(tmp_path: Path) -> None:
-    """With the file and the reason; nothing of the write is there, and there is room again for the next."""
+    """The error names the file and the reason. Nothing was written, and the next write has room."""
     data = tmp_path / "data"
     with Emulator(data, rest_port=None, polls_until_done=1) as emulator:
         store: Store = emulator._dispatcher._service._store
@@ -180,7 +180,7 @@ def test_a_disk_that_is_full_is_said(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("lag", [0, 2])
 def test_a_transaction_is_all_or_nothing(lag: int) -> None:
-    """What was written before an exception is not there, for reads and for lists."""
+    """What was written before an exception isn't there, for reads and for lists."""
     store = Store(None, list_lag=lag)
 
     def fail() -> None:
@@ -199,7 +199,7 @@ def test_a_transaction_is_all_or_nothing(lag: int) -> None:
 
 
 def test_what_is_due_outlives_a_reset_that_fails() -> None:
-    """Where nothing can be written the registry is as it was, and lists come to show what they were going to."""
+    """If nothing can be written, the registry stays as it was, and lists show what was due."""
     store = Store(None, list_lag=1)
     with store.writing():
         key = store.add_model(PLACE, "m", display_name="", base_model="", time=0, body=b"")
@@ -217,7 +217,7 @@ def test_what_is_due_outlives_a_reset_that_fails() -> None:
 
 
 def test_a_write_that_cannot_be_shown_is_shown_later() -> None:
-    """Until it can be, lists show what they showed before, and nothing that is neither."""
+    """Until then lists show what they showed before, and nothing half done."""
     store = Store(None, list_lag=1)
 
     def shown() -> list[Any]:
@@ -248,7 +248,7 @@ def test_a_write_that_cannot_be_shown_is_shown_later() -> None:
 
 
 def test_a_lag_costs_nothing_until_somebody_lists() -> None:
-    """However many writes there are before the next list, no image of them is kept; the list that is due shows all."""
+    """However many writes come before the next list, none is copied. The list that is due shows all."""
     store = Store(None, list_lag=2)
     with store.writing():
         key = store.add_model(PLACE, "m", display_name="", base_model="", time=0, body=b"")
@@ -271,7 +271,7 @@ def test_a_lag_costs_nothing_until_somebody_lists() -> None:
 
 
 def test_a_list_between_two_writes_tells_them_apart() -> None:
-    """Each becomes visible by itself, also a model that is deleted and one that is made anew."""
+    """Each becomes visible by itself, even a model that is deleted and created again."""
     store = Store(None, list_lag=2)
     seen = []
 
@@ -307,7 +307,7 @@ def test_a_list_between_two_writes_tells_them_apart() -> None:
 
 @pytest.mark.parametrize("text", ["My notes.\n" * 500, "\n"])
 def test_a_file_that_is_no_database_is_refused(tmp_path: Path, text: str) -> None:
-    """With a sentence that names it, and it is not touched."""
+    """The error names the file, which isn't touched."""
     data = tmp_path / "notes.txt"
     data.write_text(text)
 
@@ -322,7 +322,7 @@ def test_a_file_that_is_no_database_is_refused(tmp_path: Path, text: str) -> Non
 
 @pytest.mark.parametrize("journal", ["delete", "wal"])
 def test_a_database_of_another_program_is_refused(tmp_path: Path, journal: str) -> None:
-    """It is not touched either."""
+    """It isn't touched either."""
     data = tmp_path / "other.db"
     with sqlite3.connect(data) as other:
         other.execute(f"PRAGMA journal_mode = {journal}")
@@ -338,7 +338,7 @@ def test_a_database_of_another_program_is_refused(tmp_path: Path, journal: str) 
 
 
 def test_a_file_of_another_format_is_refused(tmp_path: Path) -> None:
-    """A later version of the emulator may write one."""
+    """A later version of the emulator may write such a file."""
     data = tmp_path / "data"
     Emulator(data).close()
     with sqlite3.connect(data) as ours:
@@ -350,7 +350,7 @@ def test_a_file_of_another_format_is_refused(tmp_path: Path) -> None:
 
 
 def damage(data: Path, table: str) -> None:
-    """Write over the first page of a table or an index, or cut off all of the file but its first page."""
+    """Overwrite the first page of a table or an index, or truncate the file to its first page."""
     with sqlite3.connect(data) as ours:
         (page,) = ours.execute("SELECT rootpage FROM sqlite_schema WHERE name = ?", (table,)).fetchone() or (0,)
         (size,) = ours.execute("PRAGMA page_size").fetchone()
@@ -362,7 +362,7 @@ def damage(data: Path, table: str) -> None:
 
 @pytest.mark.parametrize("table", ["models", "versions", "operations_under_way", "listing", "all"])
 def test_a_file_that_is_damaged_is_refused(tmp_path: Path, table: str) -> None:
-    """With a sentence, and it is free again."""
+    """The error is a sentence, and the file is free again."""
     data = tmp_path / "data"
     Emulator(data).close()
     whole = data.read_bytes()
@@ -378,7 +378,7 @@ def test_a_file_that_is_damaged_is_refused(tmp_path: Path, table: str) -> None:
 
 
 def test_damage_that_is_met_later_is_said(tmp_path: Path) -> None:
-    """By the calls that meet it, whether they read or write."""
+    """The calls that meet it report it, for reads and for writes."""
     data = tmp_path / "data"
     Emulator(data).close()
     damage(data, "models_by_id")
@@ -392,7 +392,7 @@ def test_damage_that_is_met_later_is_said(tmp_path: Path) -> None:
 
 
 def test_a_place_where_no_file_can_be_is_refused(tmp_path: Path) -> None:
-    """A directory, a directory that is not there, or a device."""
+    """A folder, a missing folder and a device are refused."""
     for data in (tmp_path, tmp_path / "nowhere" / "data", "/dev/null"):
         with pytest.raises(DataFileError, match="can't be (opened|created)|is a folder") as caught:
             Emulator(data)
@@ -400,14 +400,14 @@ def test_a_place_where_no_file_can_be_is_refused(tmp_path: Path) -> None:
 
 
 def test_a_file_must_have_a_name() -> None:
-    """None keeps everything in memory; an empty name would keep it nowhere."""
+    """None means memory. An empty name is refused."""
     with pytest.raises(DataFileError, match="has no name"):
         Emulator("")
 
 
 @pytest.mark.parametrize("name", [":memory:", "file:data?mode=memory", "file:data", "file::memory:?cache=shared"])
 def test_every_name_is_the_name_of_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
-    """Also one that means something else to SQLite, such as memory: what is written is there again."""
+    """Names that mean something else to SQLite, such as memory, are files. What is written stays."""
     monkeypatch.chdir(tmp_path)
     for time in (0, 7):
         store = Store(name)
@@ -420,7 +420,7 @@ def test_every_name_is_the_name_of_a_file(tmp_path: Path, monkeypatch: pytest.Mo
 
 
 def test_one_emulator_at_a_time_has_a_file(tmp_path: Path) -> None:
-    """A second one is refused until the first one is closed, also before anything is written."""
+    """A second emulator is refused until the first one is closed, even before anything is written."""
     data = tmp_path / "data"
     first = Emulator(data)
 
@@ -435,7 +435,7 @@ def test_one_emulator_at_a_time_has_a_file(tmp_path: Path) -> None:
 
 
 def test_a_file_that_was_copied_is_still_held(tmp_path: Path) -> None:
-    """A process loses SQLite's own lock as soon as it closes the file anywhere else."""
+    """A process loses SQLite's own lock as soon as it closes the file elsewhere."""
     data = tmp_path / "data"
     code = "import sys; from vertex_registry.emulator._store import Store; Store(sys.argv[1]).close()"
     with Emulator(data):
@@ -447,7 +447,7 @@ def test_a_file_that_was_copied_is_still_held(tmp_path: Path) -> None:
 
 
 def test_a_file_is_one_file_when_it_is_closed(tmp_path: Path) -> None:
-    """Nothing lies beside it, so that it can be copied."""
+    """No other file is left beside it, so it can be copied."""
     data = tmp_path / "data"
     Emulator(data).close()
 
@@ -455,7 +455,7 @@ def test_a_file_is_one_file_when_it_is_closed(tmp_path: Path) -> None:
 
 
 def test_time_goes_on_where_it_was(tmp_path: Path) -> None:
-    """A clock that was set back while the file was closed makes nothing older than what is there."""
+    """A clock that was set back while the file was closed doesn't make anything older than what exists."""
     store = Store(str(tmp_path / "data"))
     with store.writing():
         key = store.add_model(PLACE, "m", display_name="m", base_model="", time=5 * 10**15, body=b"")
