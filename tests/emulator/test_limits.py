@@ -51,8 +51,11 @@ class Process:
 
     def seconds_by_thread(self) -> dict[str, float]:
         """The seconds of processor time that each of its threads has used."""
-        tasks = Path(f"/proc/{self.process.pid}/task")
-        return {task.name: int((task / "schedstat").read_text().split()[0]) / 1e9 for task in tasks.iterdir()}
+        seconds = {}
+        for task in Path(f"/proc/{self.process.pid}/task").iterdir():
+            with contextlib.suppress(FileNotFoundError):  # a thread that has ended meanwhile
+                seconds[task.name] = int((task / "schedstat").read_text().split()[0]) / 1e9
+        return seconds
 
 
 @pytest.fixture(name="process")

@@ -64,7 +64,7 @@ def test_an_operation_is_done_at_once(
 
 
 @TRANSPORTS
-def test_an_operation_is_done_after_so_many_looks(
+def test_an_operation_is_done_after_so_many_polls(
     start: Start, connect: Connect, place: str, model: MakeModel, transport: str
 ) -> None:
     """The model doesn't exist before, its id is taken from the start, and the last poll sees it done."""
@@ -72,15 +72,15 @@ def test_an_operation_is_done_after_so_many_looks(
     operation = begin(client, place, model(), model_id="mine")
     assert not operation.done
 
-    looks = [client.get_operation({"name": operation.name}).done for _ in range(2)]
-    assert looks == [False, False]
+    polls = [client.get_operation({"name": operation.name}).done for _ in range(2)]
+    assert polls == [False, False]
     assert list(client.list_models(parent=place)) == []
     assert client.get_operation({"name": operation.name}).done
 
     assert client.get_model(name=f"{place}/models/mine").version_id == "1"
 
 
-def test_looking_at_the_model_is_a_look(start: Start, connect: Connect, place: str, model: MakeModel) -> None:
+def test_reading_the_model_is_a_poll(start: Start, connect: Connect, place: str, model: MakeModel) -> None:
     """A Get, a list of versions or an upload that names the model is a poll, by anyone, even if it fails."""
     client = connect(start(polls_until_done=4))
     name = f"{place}/models/mine"
@@ -98,7 +98,7 @@ def test_looking_at_the_model_is_a_look(start: Start, connect: Connect, place: s
     assert not second.done
 
 
-def test_a_list_that_names_the_model_is_a_look(start: Start, connect: Connect, place: str, model: MakeModel) -> None:
+def test_a_list_that_names_the_model_is_a_poll(start: Start, connect: Connect, place: str, model: MakeModel) -> None:
     """A list that names one model by its id is a poll. A list of everything isn't."""
     client = connect(start(polls_until_done=2))
     begin(client, place, model(), model_id="mine")
@@ -110,7 +110,7 @@ def test_a_list_that_names_the_model_is_a_look(start: Start, connect: Connect, p
     assert [listed(""), listed("model=mine")] == [0, 1]
 
 
-def test_no_other_request_is_a_look(start: Start, connect: Connect, place: str, model: MakeModel) -> None:
+def test_no_other_request_is_a_poll(start: Start, connect: Connect, place: str, model: MakeModel) -> None:
     """Changing, exporting, copying or deleting the model isn't a poll, nor is copying to where a model is created."""
     client = connect(start(polls_until_done=2, assume={"id-taken": "operation"}))
     name = f"{place}/models/mine"
@@ -135,7 +135,7 @@ def test_no_other_request_is_a_look(start: Start, connect: Connect, place: str, 
         assert [client.get_operation({"name": operation.name}).done for operation in begun] == [done] * 2
 
 
-def test_a_look_costs_the_same_however_much_is_under_way(
+def test_a_poll_costs_the_same_however_much_is_under_way(
     start: Start, connect: Connect, place: str, model: MakeModel
 ) -> None:
     """Polls that don't end an operation are counted down in one statement."""
@@ -297,8 +297,8 @@ def test_a_second_upload_of_an_id_loses_whatever_is_done_first(
     assert client.get_model(name=f"{place}/models/mine").display_name == "first"
 
 
-def test_waiting_looks_until_it_is_done(start: Start, connect: Connect, place: str, model: MakeModel) -> None:
-    """Waiting without a timeout polls until the end, and with none left it polls once."""
+def test_waiting_polls_until_it_is_done(start: Start, connect: Connect, place: str, model: MakeModel) -> None:
+    """Waiting polls until the end. With a timeout of zero it polls once."""
     client = connect(start(polls_until_done=5), "rest")
     operation = begin(client, place, model())
 

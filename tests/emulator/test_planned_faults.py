@@ -101,7 +101,7 @@ def test_an_answer_is_delayed(emulator: Emulator, connect: Connect, place: str, 
     request = {"parent": place, "model": {"display_name": "x", "container_spec": {"image_uri": "x"}}}
 
     with pytest.raises(exceptions.DeadlineExceeded):
-        client.upload_model(request, timeout=0.05)
+        client.upload_model(request, timeout=0.5)
 
     assert emulator.faults() == ()
 

@@ -101,7 +101,7 @@ def test_what_lies_too_deep_is_refused(start: Start, place: str, kind: str, poll
     at = f"{emulator.rest}/v1/{place}/models"
     model = {"displayName": "m", "containerSpec": {"imageUri": "gcr.io/acme/serve"}, "metadataSchemaUri": "gs://bkt/s"}
     while not requests.get(f"{at}/m", timeout=10).ok:
-        pass  # each is a look
+        pass  # each is a poll
     explained = {"parameters": {"xraiAttribution": {"stepCount": 1}}}
     taken: list[bool] = []
     for depth in range(29, 52):

@@ -549,7 +549,7 @@ def test_an_operation_is_named_under_its_model(stock: Stock) -> None:
 
 
 @pytest.mark.parametrize("transport", ["grpc", "rest"])
-def test_an_operation_takes_so_many_looks(transport: str) -> None:
+def test_an_operation_takes_so_many_polls(transport: str) -> None:
     """Until it's done, the id is taken and the model doesn't exist. Anybody's poll counts."""
     with Emulator(polls_until_done=4) as emulator:
         stock = Stock(aiplatform_v1, _client(aiplatform_v1, transport, emulator), transport, None)

@@ -80,7 +80,7 @@ def test_the_emulator_answers(bench: Bench, probe: Probe) -> None:
 
 
 def test_every_question_is_asked() -> None:
-    """There is a probe for each question of the list, (a) to (o), and one for each switch of the emulator."""
+    """Every question of the list, (a) to (p), has a probe, and so has every switch of the emulator."""
     assert {probe.letter for probe in PROBES} == set("abcdefghijklmnop")
     assert sorted(probe.switch for probe in PROBES if probe.switch) == sorted(SWITCHES)
     assert len({probe.question for probe in PROBES}) == len(PROBES)
