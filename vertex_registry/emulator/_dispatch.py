@@ -440,8 +440,9 @@ class _Kept(NamedTuple):
 def redacted(name: str, value: str) -> str:
     """Return a piece of metadata as it may be shown: a hash of it, unless its name says that it's harmless."""
     if name in _SHOWN_METADATA:
-        value = _USER_INFO.sub(lambda user: f"{_hashed(user[0][:-1])}@", value)
-        return _QUERY.sub(lambda query: _hashed(query[0]), value)
+        if "@" in value:
+            value = _USER_INFO.sub(lambda user: f"{_hashed(user[0][:-1])}@", value)
+        return _QUERY.sub(lambda query: _hashed(query[0]), value) if "?" in value else value
     secret = value.strip()
     match = _SCHEME.fullmatch(secret)
     return f"{match['scheme']} {_hashed(match['secret'])}" if match else _hashed(secret)
