@@ -16,7 +16,7 @@ from google.cloud.aiplatform_v1.types import Model
 from google.protobuf.field_mask_pb2 import FieldMask
 
 from vertex_registry import ConflictError, NotFoundError, PermissionDeniedError, Retry, Stage, UnavailableError
-from vertex_registry.emulator._service import SWITCHES
+from vertex_registry.emulator._switches import SWITCHES
 
 if TYPE_CHECKING:
     from collections.abc import Callable

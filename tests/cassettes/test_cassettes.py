@@ -16,7 +16,7 @@ from tests.cassettes.scenarios import BY_FILE, SCENARIOS
 from tests.live.proxy import Proxy
 from vertex_registry import NotFoundError, RegistryClient, Stage, errors
 from vertex_registry.emulator import Emulator
-from vertex_registry.emulator._service import project_number
+from vertex_registry.emulator._names import project_number
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -348,7 +348,9 @@ def test_storage_that_cannot_be_reached(monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.setenv("STORAGE_EMULATOR_HOST", "http://127.0.0.1:1")
     with (
         Emulator(storage="") as vertex,
-        RegistryClient(endpoint=vertex.grpc, retry=Retry(call_timeout=0.001)) as registry,
+        RegistryClient(
+            endpoint=vertex.grpc, retry=Retry(call_timeout=9, initial_backoff=9, max_backoff=9, random=lambda: 1.0)
+        ) as registry,
     ):
         assert registry.register_version("churn", SOURCE, container="sklearn").version == "1"
         with pytest.raises(UnavailableError):
