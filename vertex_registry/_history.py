@@ -37,6 +37,8 @@ _COMPARED: Final = (
     "updated_at",
 )
 
+#: How far the clocks of Vertex and of those who change stages may be apart.
+_SKEW: Final = dt.timedelta(minutes=5)
 _SECOND: Final = dt.timedelta(seconds=1)
 _TICK: Final = dt.timedelta(microseconds=1)
 
@@ -239,9 +241,14 @@ def _state(one: _Remembered, time: _Time, stage: Stage, *, before: bool) -> Chan
             return change if change.stage is stage else _Absent.OUT
         newer = change
     doubt = one.changes.doubt if newer is None else newer.doubt
-    if unclear or ((doubt or not one.changes.complete) and one.version.created_at <= time.at):
+    if unclear or ((doubt or not one.changes.complete) and _may_exist(one, time)):
         return _Absent.UNKNOWN
     return _Absent.OUT
+
+
+def _may_exist(one: _Remembered, time: _Time) -> bool:
+    """Return whether a version may have existed at a time."""
+    return one.version.created_at - _SKEW <= time.at or any(change.at <= time.at for change in one.changes)
 
 
 def _check_deleted(remembered: Sequence[_Remembered], time: _Time, stage: Stage) -> None:
@@ -255,7 +262,7 @@ def _check_deleted(remembered: Sequence[_Remembered], time: _Time, stage: Stage)
     for number in range(1, top + 1):
         if number in by_number:
             older = by_number[number]
-        elif older is None or older.version.created_at <= time.at:
+        elif older is None or _may_exist(older, time):
             raise HistoryUnknownError(
                 f"Version {number} was deleted, and may have been in {stage} at {time.at.isoformat()}. "
                 "A version's history goes with it.",
