@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Final
 
 import attrs
 
-from vertex_registry._stages import CHANGED_AT_LABEL, CHANGED_BY_LABEL, Stage, moment_of, stage_of
+from vertex_registry._stages import CHANGED_AT_LABEL, CHANGED_BY_LABEL, Stage, parse_timestamp, stage_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -24,8 +24,8 @@ if TYPE_CHECKING:
 LABELS: Final[tuple[str, ...]] = ("vr-stage-history", "vr-stage-history-more")
 
 #: How many changes are always remembered, and how many at most.
-KEPT: Final = 12
-MOST: Final = 40
+ALWAYS_REMEMBERED: Final = 12
+MOST_REMEMBERED: Final = 40
 
 _LABEL_SIZE: Final = 63
 _BYTES: Final = len(LABELS) * _LABEL_SIZE * 5 // 8
@@ -96,7 +96,7 @@ def read(version: int, notes: Mapping[str, str]) -> Changes:
 
     A version that an earlier release wrote has only the stamp of its last change, so its history isn't complete.
     """
-    stamped = moment_of(notes.get(CHANGED_AT_LABEL))
+    stamped = parse_timestamp(notes.get(CHANGED_AT_LABEL))
     stage = stage_of(notes)
     by = notes.get(CHANGED_BY_LABEL)
     kept = _decode(version, notes, by)
@@ -121,7 +121,7 @@ def write(version: int, before: Changes, change: Change) -> dict[str, str | None
     then the fractions of a second.
     """
     latest = attrs.evolve(change, doubt=change.doubt or before.doubt)
-    changes = [latest, *before.latest_first][:MOST]
+    changes = [latest, *before.latest_first][:MOST_REMEMBERED]
     complete = before.complete and len(changes) == 1 + len(before.latest_first)
     blob = _smallest_loss(version, changes, complete=complete)
     text = base64.b32encode(blob).decode().rstrip("=").lower()
@@ -129,7 +129,7 @@ def write(version: int, before: Changes, change: Change) -> dict[str, str | None
     return dict(zip(LABELS, parts, strict=True))
 
 
-def longest_notes() -> dict[str, str | None]:
+def longest_labels() -> dict[str, str | None]:
     """Return notes of the size that a version's history can grow to."""
     return dict.fromkeys(LABELS, "7" * _LABEL_SIZE)
 
@@ -142,7 +142,7 @@ def _smallest_loss(version: int, changes: list[Change], *, complete: bool) -> by
             return blob
         if authors:
             authors -= 1
-        elif len(changes) > KEPT:
+        elif len(changes) > ALWAYS_REMEMBERED:
             changes, complete = changes[:-1], False
         elif any(change.exact for change in changes[1:]):
             changes = [changes[0], *(attrs.evolve(change, exact=False) for change in changes[1:])]

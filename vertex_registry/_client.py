@@ -318,7 +318,7 @@ class RegistryClient:
             shared=request_id is not None,
         )
         room = _promotion.room(self._managed_by, self._actor, version_name)
-        _labels.check_room(_labels.write({}, metadata=registration.metadata, room=room), room)
+        _labels.check_fits(_labels.write({}, metadata=registration.metadata, reserve=room), room)
         if _names.looks_like_id(name):
             with self._verb() as vertex:
                 vertex.refuse_id(name)
@@ -395,7 +395,7 @@ class RegistryClient:
             isinstance(uri, str)
             and uri
             and ("://" not in uri or uri.lower().startswith("file://"))
-            and _names.meant_uri(uri) is None
+            and _names.to_gs_uri(uri) is None
         ):
             raise InvalidArgumentError(f"{uri!r} is not in Cloud Storage: 'gs://bucket/directory' is.")
         return self._files.download(_names.check_source(uri), destination)
@@ -577,7 +577,7 @@ class RegistryClient:
             has = version.metadata
             return (
                 (chosen is None or version.stage is chosen)
-                and all(key in has and _labels.same(has[key], value) for key, value in wanted.items())
+                and all(key in has and _labels.json_equal(has[key], value) for key, value in wanted.items())
                 and (uri is None or version.artifact_uri.rstrip("/") == uri)
                 and (after is None or version.created_at > after)
                 and (before is None or version.created_at < before)
@@ -650,9 +650,9 @@ class RegistryClient:
                 return _resources.Change(labels=None, description=description)
             notes = {} if chosen is None else self._promoter.notes(chosen, current)
             room = self._promoter.room() if added else {}
-            labels = _labels.write(current.labels, metadata=added, remove=removed, notes=notes, room=room)
+            labels = _labels.write(current.labels, metadata=added, remove=removed, own_labels=notes, reserve=room)
             if added:
-                _labels.check_room(labels, room)
+                _labels.check_fits(labels, room)
             return _resources.Change(labels=labels, description=description)
 
         with self._verb() as vertex:
@@ -1083,7 +1083,7 @@ class RegistryClient:
 
     def _check_directory(self, source: str, image: str, *, asked: bool | None) -> None:
         """Look into the source where that was asked for, or is possible: would Vertex find a model there?"""
-        if asked is False or not (asked or _serving.files_of(image)):
+        if asked is False or not (asked or _serving.model_files(image)):
             return
         if asked is None and self._endpoint.emulated and not os.environ.get(artifacts.EMULATOR):
             return
@@ -1132,7 +1132,7 @@ class RegistryClient:
                 if doubt is not None:
                     _warn(doubt)
             container = ServingContainer(image)
-        if (end := _serving.retired(container.image, today)) is not None:
+        if (end := _serving.unsupported_since(container.image, today)) is not None:
             _warn(f"{container.image} is not served by Google since {end}. Name a newer image with container=.")
         return container
 
@@ -1143,7 +1143,7 @@ class RegistryClient:
         written_by = _servable.sklearn_version(paths)
         if written_by is None:
             return newest, None
-        if (image := _serving.image_for_sklearn(written_by, self._location, today=today)) is not None:
+        if (image := _serving.sklearn_image(written_by, self._location, today=today)) is not None:
             return image, None
         return newest, (
             f"Google has no serving image for scikit-learn {written_by}, which wrote the model; {newest} may not load "
@@ -1178,11 +1178,11 @@ def _local(
     source: str | os.PathLike[str], staging: str | None, *, follow_links: bool
 ) -> artifacts.LocalDirectory | None:
     """Return the folder to upload, or None if the source is in Cloud Storage or can't be uploaded."""
-    if isinstance(source, str) and _names.meant_uri(source) is not None and not os.path.exists(source):  # noqa: PTH110
+    if isinstance(source, str) and _names.to_gs_uri(source) is not None and not os.path.exists(source):  # noqa: PTH110
         return None  # `check_source` says how to write it
     if staging is None or not source or not isinstance(source, (str, os.PathLike)):
         return None
-    path = _names.file_path(source) if isinstance(source, str) else source
+    path = _names.path_of_file_url(source) if isinstance(source, str) else source
     return None if isinstance(path, str) and "://" in path else artifacts.scan(path, follow_links=follow_links)
 
 

@@ -84,7 +84,7 @@ class _Absent(enum.Enum):
 
 def changes_of(version: ModelVersion) -> Changes:
     """Return what a version remembers of its stage changes."""
-    return _changes.read(int(version.version), _labels.read(version.labels).notes)
+    return _changes.read(int(version.version), _labels.read(version.labels).own_labels)
 
 
 def stage_history(versions: Iterable[ModelVersion]) -> StageHistory:
@@ -165,7 +165,7 @@ def diff(a: ModelVersion, b: ModelVersion) -> VersionDiff:
     changes: dict[str, tuple[Any, Any]] = {}
     for key in sorted(a.metadata.keys() | b.metadata.keys()):
         before, after = a.metadata.get(key), b.metadata.get(key)
-        if (key in a.metadata) != (key in b.metadata) or not _labels.same(before, after):
+        if (key in a.metadata) != (key in b.metadata) or not _labels.json_equal(before, after):
             changes[f"metadata.{key}"] = (before, after)
     for field in _COMPARED:
         before, after = getattr(a, field), getattr(b, field)

@@ -82,7 +82,7 @@ FORMATS: Final = (
 )
 
 
-def find(names: list[str], where: str) -> tuple[Format, str]:
+def find_format(names: list[str], where: str) -> tuple[Format, str]:
     """The format of a directory with these files at its top, and the file.
 
     Raises:
@@ -113,7 +113,7 @@ def load(folder: Path, *, trusted: bool, where: str) -> Any:
         InvalidArgumentError: ``trusted`` isn't True.
         RegistryError: The library that loads it isn't installed, or can't load it.
     """
-    form, name = find([path.name for path in folder.iterdir() if path.is_file()], where)
+    form, name = find_format([path.name for path in folder.iterdir() if path.is_file()], where)
     if trusted is not True:
         danger = (
             "runs whatever code the writer of the file put in it"

@@ -52,7 +52,7 @@ _REMOVING: Final = "vr-remove-"
 _HIGHEST: Final = "vr-highest-"
 
 #: How many ids a name's series has.
-SERIES: Final = 1000
+IDS_PER_NAME: Final = 1000
 
 _RESOURCE: Final = re.compile(r"projects/([^/@\s]+)/locations/([^/@\s]+)/models/([A-Za-z0-9_-]+)", re.ASCII)
 _VERSION_ID: Final = re.compile(r"[1-9][0-9]{0,17}", re.ASCII)
@@ -240,7 +240,7 @@ def removing_alias(number: str) -> str:
     return f"{_REMOVING}{number}"
 
 
-def removing(aliases: Iterable[str]) -> list[str]:
+def versions_being_removed(aliases: Iterable[str]) -> list[str]:
     """Return the numbers of the versions that are being removed in favor of the version with these aliases."""
     return [alias.removeprefix(_REMOVING) for alias in aliases if alias.startswith(_REMOVING)]
 
@@ -374,7 +374,7 @@ def check_source(source: str) -> str:  # noqa: C901  # the mistakes stand side b
             f"{source!r} is a folder on this machine, and Vertex reads artifacts from Cloud Storage only. Give "
             "staging_bucket='gs://bucket' to upload it, or copy it there and give 'gs://bucket/directory'."
         )
-    if (meant := meant_uri(source)) is not None:
+    if (meant := to_gs_uri(source)) is not None:
         raise InvalidArgumentError(f"The source isn't in the form that Vertex reads. Give {meant!r}.")
     if not separator:
         raise InvalidArgumentError(
@@ -404,10 +404,10 @@ def check_source(source: str) -> str:  # noqa: C901  # the mistakes stand side b
     return source
 
 
-def file_path(source: str) -> str:
+def path_of_file_url(source: str) -> str:
     """Return the path that a ``file://`` URL names, or the source as it is if it isn't one.
 
-    >>> file_path("file:///models/churn%201")
+    >>> path_of_file_url("file:///models/churn%201")
     '/models/churn 1'
     """
     scheme, separator, rest = source.partition("://")
@@ -426,7 +426,7 @@ def check_staging_bucket(staging: str) -> str:
     Raises:
         InvalidArgumentError: It is none.
     """
-    if isinstance(staging, str) and (meant := meant_uri(staging)) is not None:
+    if isinstance(staging, str) and (meant := to_gs_uri(staging)) is not None:
         raise InvalidArgumentError(f"staging_bucket isn't in the form that uploads take. Give {meant!r}.")
     scheme, _, rest = staging.partition("://") if isinstance(staging, str) else ("", "", "")
     bucket, _, path = rest.partition("/")
@@ -439,7 +439,7 @@ def check_staging_bucket(staging: str) -> str:
     return f"gs://{bucket}/{path}".rstrip("/")
 
 
-def meant_uri(source: str) -> str | None:
+def to_gs_uri(source: str) -> str | None:
     """Return the ``gs://`` form of a path in Cloud Storage that is written in another way, or None if it isn't one.
 
     The address itself is shown nowhere: one that is signed holds a secret.

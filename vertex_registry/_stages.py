@@ -84,12 +84,12 @@ def check_exclusive(stage: Stage, *, archive_existing: bool) -> None:
         raise InvalidArgumentError(f"archive_existing=True goes with the stage {names}, not with {stage}.")
 
 
-def stamp(moment: dt.datetime) -> str:
+def format_timestamp(moment: dt.datetime) -> str:
     """Return a time as a label value; the values sort in the order of the times."""
     return moment.astimezone(dt.UTC).strftime(_STAMP)
 
 
-def moment_of(text: str | None) -> dt.datetime | None:
+def parse_timestamp(text: str | None) -> dt.datetime | None:
     """Return the time in a timestamp label, or None if this package didn't write it."""
     try:
         moment = dt.datetime.strptime(text or "", _STAMP).replace(tzinfo=dt.UTC)
@@ -98,7 +98,7 @@ def moment_of(text: str | None) -> dt.datetime | None:
     return moment if moment.year < _LAST_YEAR else None
 
 
-def next_moment(now: dt.datetime, seen: Iterable[dt.datetime | None]) -> dt.datetime:
+def next_timestamp(now: dt.datetime, seen: Iterable[dt.datetime | None]) -> dt.datetime:
     """Return a time later than all that were read: now, or just after the latest if another clock runs ahead."""
     latest = max((moment for moment in seen if moment is not None), default=None)
     return now if latest is None or latest < now else latest + dt.timedelta(microseconds=1)

@@ -329,7 +329,7 @@ MISTAKES = (
     Mistake(
         "metadata nested more than 100 levels deep, or with a number of thousands of digits",
         InvalidArgumentError,
-        r"nested more than 100 deep.*|metadata\['a'\]\['b'\] is a number with too many digits",
+        r"nested more than 100 levels deep.*|metadata\['a'\]\['b'\] is a number with too many digits",
         (
             lambda r, n, s: r.register_version(n, s, metadata=nested(101)),
             lambda r, n, s: r.register_version(n, s, metadata=nested(985)),
