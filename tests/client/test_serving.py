@@ -106,7 +106,7 @@ def test_a_framework_is_enough_to_name_an_image(spec: str, gpu: bool, image: str
     [
         ("sklearn:1.7", False, "no prebuilt serving image for sklearn 1.7, only for 1.6, 1.5"),
         ("sklearn:1.7.1", False, "sklearn 1.7.1"),
-        ("sklearn:1", False, "sklearn 1."),
+        ("sklearn:1", False, "sklearn 1,"),
         ("xgboost", True, "only for pytorch and tensorflow"),
         ("onnx", False, "pytorch, sklearn, tensorflow, xgboost"),
         ("server:latest", False, "full URI"),
