@@ -517,7 +517,7 @@ class RegistryClient:
             return self._in_stage(name, _stages.check_stage(stage))
         if (reference := _names.version_reference(_arguments.number_or_alias(name, version))) is None:
             raise NotFoundError(
-                f"{name!r} can't have a version {version!r}. Pass its number (3 or '3') or an alias (letters, digits "
+                f"{name!r} has no version {version!r}. Pass its number (3 or '3') or an alias (letters, digits "
                 "and dashes), or its name as version_name=."
             )
         with self._verb() as vertex:
