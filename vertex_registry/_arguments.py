@@ -105,10 +105,11 @@ def check_strings(what: str, values: Iterable[str]) -> list[str]:
         InvalidArgumentError: One isn't, or the values are a single string.
     """
     if isinstance(values, str) or not isinstance(values, Iterable):
-        raise InvalidArgumentError(f"{what} has to be a list of strings, not {values!r}.")
+        raise InvalidArgumentError(f"{what} has to be a list of strings, not {type(values).__name__}.")
     listed = list(values)
-    if not all(isinstance(value, str) for value in listed):
-        raise InvalidArgumentError(f"{what} has to be a list of strings, not {listed!r}.")
+    for value in listed:
+        if not isinstance(value, str):
+            raise InvalidArgumentError(f"{what} has to be a list of strings, but has a {type(value).__name__}.")
     return listed
 
 

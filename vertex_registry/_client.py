@@ -137,10 +137,12 @@ class RegistryClient:
         if self._project is not None and not (isinstance(self._project, str) and _PROJECT.fullmatch(self._project)):
             raise InvalidArgumentError(f"project={self._project!r} isn't the ID or the number of a project.")
         if not isinstance(retry, Retry):
-            raise InvalidArgumentError(f"retry has to be a Retry, such as Retry(call_timeout=30), not {retry!r}.")
+            raise InvalidArgumentError(
+                f"retry has to be a Retry, such as Retry(call_timeout=30), not {type(retry).__name__}."
+            )
         for what, function in (("now", now), ("new_id", new_id)):
             if not callable(function):
-                raise InvalidArgumentError(f"{what} has to be a function, not {function!r}.")
+                raise InvalidArgumentError(f"{what} has to be a function, not {type(function).__name__}.")
         self._endpoint = _endpoint.resolve(endpoint, transport, self._location, credentials)
         self._managed_by = _labels.check_managed_by(managed_by)
         self._actor = None if actor is None else _names.check_text("actor", actor, 128)
@@ -291,12 +293,13 @@ class RegistryClient:
         _stages.check_exclusive(chosen, archive_existing=archive_existing)
         staging = self._staging(staging_bucket)
         local = _sources.local_directory(source, staging, follow_links=follow_links)
+        checked_source = _names.check_source(_arguments.source_text(source)) if local is None else local.source
         chosen_container, doubts = self._choose_container(container, local, gpu=gpu)
         for doubt in doubts:
             warnings.warn(doubt, stacklevel=2)
         registration = _registration.Registration(
             name=name,
-            source=_names.check_source(_arguments.source_text(source)) if local is None else local.source,
+            source=checked_source,
             container=chosen_container,
             aliases=tuple(alias for alias in dict.fromkeys(given) if alias != _names.DEFAULT_ALIAS),
             make_default=make_default,

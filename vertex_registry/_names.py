@@ -63,7 +63,7 @@ _MODEL_ID: Final = re.compile(r"[0-9]{1,63}|[a-z][a-z0-9-]{0,30}-[a-z2-7]{32}", 
 _INVISIBLE: Final = re.compile(
     "[\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180f\u2800\u3164\ufe00-\ufe0f\uffa0\U000e0000-\U000e0fff]"
 )
-_VISIBLE_SPACES: Final = frozenset(" \u3000")  # people can tell these apart
+_VISIBLE_SPACES: Final = frozenset(" \u3000")  # these are visible as gaps
 
 # "The bucket name ... can only contain lowercase letters, numeric characters, dashes, underscores, and dots",
 # 3 to 63 characters, up to 222 with dots, each part at most 63. https://cloud.google.com/storage/docs/buckets#naming

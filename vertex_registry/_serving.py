@@ -81,7 +81,7 @@ PREBUILT: Final[Mapping[str, Mapping[str, date]]] = {
 
 #: The files that each framework's image looks for in the artifact's directory. Vertex refuses a directory that doesn't
 #: contain exactly one of them.
-# Both of scikit-learn's names and both of TensorFlow's are in Vertex's own error texts. XGBoost's are those of "Import
+# Vertex's own error texts have both names of scikit-learn and both of TensorFlow. Those of XGBoost are in "Import
 # models to Vertex AI"; older copies of that page name model.pkl too, newer ones model.bst and model.joblib only.
 MODEL_FILES: Final[Mapping[str, tuple[str, ...]]] = {
     "sklearn": ("model.joblib", "model.pkl"),
