@@ -134,7 +134,7 @@ def before_current(versions: Iterable[ModelVersion], stage: Stage, *, name: str)
     current = _latest_claim(holders, stage)
     if current is None:
         raise NotFoundError(
-            f"{name!r} has no version in {stage} to roll back from. Put one there with set_stage().",
+            f"{name!r} has no version in {stage}, so there's nothing to roll back. Put one there with set_stage().",
             resource=name,
         )
     if (leaving := _latest_claim([one for one in holders if one is not current], stage)) and _was_restored(current):
