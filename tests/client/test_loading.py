@@ -142,7 +142,7 @@ def test_a_library_that_is_not_here(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     monkeypatch.setitem(__import__("sys").modules, "xgboost", None)
     (tmp_path / "model.bst").write_bytes(b"")
 
-    with pytest.raises(RegistryError, match=r"xgboost, which loads model\.bst in .*, isn't installed\. Run pip install xgboost"):
+    with pytest.raises(RegistryError, match=r"which loads model\.bst in .*, isn't installed\. Run pip install xgboost"):
         load(tmp_path, trusted=True, where=WHERE)
 
 
