@@ -1,4 +1,4 @@
-"""A Python SDK for the Vertex AI Model Registry, with a local Vertex in the box."""
+"""A Python SDK for the Vertex AI Model Registry, with a local emulator."""
 
 from __future__ import annotations
 

@@ -1,76 +1,70 @@
-"""RegistryClient: the verbs.
+"""RegistryClient: the public methods.
 
-Each verb checks its arguments before anything is sent, finds the model that a name means, and is then a few calls of
-Vertex's. What they have to be right about is written down with the rules they keep: names in ``_names``, stages in
-``_stages``, metadata in ``_labels``; finding, reading and changing in ``_resources``, registering in ``_registration``,
-promoting in ``_promotion``, deleting in ``_deletion``.
+Each checks its arguments before anything is sent, finds the model that a name means, and calls the module that knows
+the rest. Modules that need Google's libraries are imported in the methods, so `import vertex_registry` takes no second.
 """
 
 from __future__ import annotations
 
 import contextlib
 import datetime as dt
-import importlib
 import itertools
 import logging
 import os
-import pickle
 import re
 import uuid
 import warnings
-from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, Final, Literal, Self, TypeVar
 
 import attrs
 
-from vertex_registry import _endpoint, _history, _labels, _loading, _names, _process, _servable, _serving, _stages
-from vertex_registry._records import ModelVersion, Retry, Rollback, ServingContainer
+from vertex_registry import (
+    _arguments,
+    _containers,
+    _endpoint,
+    _history,
+    _labels,
+    _loading,
+    _names,
+    _process,
+    _serving,
+    _stages,
+)
+from vertex_registry._records import Retry, Rollback
 from vertex_registry._stages import Stage
-from vertex_registry._version import __version__
-from vertex_registry.errors import ClientClosedError, ConflictError, InvalidArgumentError, NotFoundError, RegistryError
+from vertex_registry.errors import ClientClosedError, ConflictError, InvalidArgumentError, NotFoundError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Generator, Iterator, Mapping
+    from collections.abc import Callable, Collection, Generator, Iterable, Iterator, Mapping
     from pathlib import Path
     from types import TracebackType
 
-    from vertex_registry import _credentials, _deletion, _promotion, _registration, _resources, _rpc, artifacts
-    from vertex_registry._records import Pruned, RegisteredModel, StageHistory, VersionDiff
-else:
-
-    class _Later:
-        """A module that is imported at its first use, because Google's libraries take a second."""
-
-        def __init__(self, name: str) -> None:
-            self._name = name
-
-        def __getattr__(self, attribute: str) -> Any:
-            return getattr(importlib.import_module(self._name), attribute)
-
-    _credentials = _Later("vertex_registry._credentials")
-    _deletion = _Later("vertex_registry._deletion")
-    _promotion = _Later("vertex_registry._promotion")
-    _registration = _Later("vertex_registry._registration")
-    _resources = _Later("vertex_registry._resources")
-    _rpc = _Later("vertex_registry._rpc")
-    artifacts = _Later("vertex_registry.artifacts")
+    from vertex_registry import _promotion, _resources, artifacts
+    from vertex_registry._records import (
+        ModelVersion,
+        Pruned,
+        RegisteredModel,
+        ServingContainer,
+        StageHistory,
+        VersionDiff,
+    )
 
 _T = TypeVar("_T")
 
 _LOG: Final = logging.getLogger("vertex_registry")
 _LOG.addHandler(logging.NullHandler())
 
-#: What a client has that isn't a setting, and that neither a pickle nor a copy takes along.
-_OF_THIS_PROCESS: Final = frozenset({"_lock", "_connected", "_opened", "emulator", "_owner"})
+#: The attributes that aren't settings. Neither a pickle nor a copy includes them.
+_PROCESS_STATE: Final = frozenset({"_lock", "_connection", "_storages", "emulator", "_owner"})
 
 _LOCAL_PROJECT: Final = "local-project"
-_LOCATION: Final = "us-central1"  # what Google's own SDK takes where nothing is said
+_DEFAULT_LOCATION: Final = "us-central1"  # the default of Google's own SDK
 _RETRY: Final = Retry()
 
-# A project is named by its id, which a domain may stand before, or by its number.
-_PROJECTS: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9:._-]*", re.ASCII)
+# A project's ID, which may begin with a domain, or its number.
+_PROJECT: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9:._-]*", re.ASCII)
 
-#: The seconds that a pre-flight check may take which the caller didn't ask for.
+#: How many seconds a pre-flight check may take if the caller didn't request it.
 _PROBE_TIMEOUT: Final = 5.0
 
 
@@ -85,9 +79,9 @@ def _new_id() -> str:
 class RegistryClient:
     """A model registry on Vertex AI.
 
-    Creating one sends nothing and imports nothing of Google's; the first call does. Threads can share it. So can forked
-    processes: each opens its own connection. It can be pickled, unless its credentials can't; the copy connects by
-    itself.
+    Creating a client does no I/O. Google's libraries are imported on the first call. Threads can share a client, and so
+    can forked processes: each opens its own connection. A client can be pickled unless its credentials can't, and the
+    copy opens its own connection.
 
     >>> from vertex_registry import local_registry
     >>> with local_registry() as registry:
@@ -96,26 +90,28 @@ class RegistryClient:
     ('1', <Stage.NONE: 'None'>, {'accuracy': 0.93})
 
     Args:
-        project: The Google Cloud project, by id or number. Else ``GOOGLE_CLOUD_PROJECT``, else that of the credentials.
-        location: The location. Else ``GOOGLE_CLOUD_LOCATION``, else ``us-central1``.
-        credentials: A google-auth credentials object, the path of a credentials file, or its content as a dict. Else
-            the application default credentials.
-        endpoint: The address of the service, in place of the location's own: ``host``, ``host:port``, or a URL. In
-            plain text where it begins with ``http://`` or is a loopback address without a scheme. Else
-            ``VERTEX_AI_EMULATOR_HOST``, which alone is enough to reach an emulator.
-        transport: ``"grpc"`` or ``"rest"``. Else gRPC, unless the endpoint begins with ``http://``.
-        managed_by: The value of the label ``managed_by`` on everything that is registered.
-        actor: Who ``stage_changed_by`` names where the credentials do not tell.
-        default_image: The serving image of versions that name no container. Else the scikit-learn image that follows
-            the version that wrote the model, where that can be told, or else the newest.
-        staging_bucket: Where artifacts on this machine are uploaded to: ``gs://bucket``, or a directory in it.
-        retry: How long to go on trying.
-        user_agent: What the user agent begins with.
-        now: What tells the time (aware, UTC) that changes are stamped with.
-        new_id: What makes the ids of uploads, and of registrations that were given none; no two may be the same.
+        project: The Google Cloud project, by ID or number. Defaults to ``GOOGLE_CLOUD_PROJECT``, then to the
+            credentials' project.
+        location: The location. Defaults to ``GOOGLE_CLOUD_LOCATION``, then to ``us-central1``.
+        credentials: A google-auth credentials object, the path of a credentials file, or its content as a dict.
+            Defaults to the application default credentials.
+        endpoint: The address of the service: ``host``, ``host:port`` or a URL. The connection isn't encrypted if the
+            address begins with ``http://``, or is a loopback address without a scheme. Defaults to
+            ``VERTEX_AI_EMULATOR_HOST``, then to Vertex AI in the location.
+        transport: ``"grpc"`` or ``"rest"``. Defaults to REST if the endpoint begins with ``http://``, and to gRPC
+            otherwise.
+        managed_by: The value of the label ``managed_by`` on everything that you register.
+        actor: The author of stage changes, as in ``stage_changed_by``, if the credentials don't have a name.
+        default_image: The serving image, or the framework, for versions that you register without a container. Defaults
+            to the image for the scikit-learn that wrote the model, or to the newest one if that isn't known.
+        staging_bucket: Where local artifacts are uploaded to: ``gs://bucket``, or a directory in it.
+        retry: The retry and timeout policy.
+        user_agent: The beginning of the user agent.
+        now: A function that returns the time (aware, in UTC) for timestamps. Made for tests.
+        new_id: A function that returns a unique ID for each upload, and for each registration without a request ID.
 
     Raises:
-        InvalidArgumentError: A setting cannot be right.
+        InvalidArgumentError: A setting isn't valid.
     """
 
     def __init__(
@@ -135,32 +131,36 @@ class RegistryClient:
         now: Callable[[], dt.datetime] = _now,
         new_id: Callable[[], str] = _new_id,
     ) -> None:
-        self._location = location or os.environ.get("GOOGLE_CLOUD_LOCATION") or _LOCATION
+        self._location = location or os.environ.get("GOOGLE_CLOUD_LOCATION") or _DEFAULT_LOCATION
         self._project = project or os.environ.get("GOOGLE_CLOUD_PROJECT") or None
         _endpoint.check_location(self._location)
-        if self._project is not None and not (isinstance(self._project, str) and _PROJECTS.fullmatch(self._project)):
-            raise InvalidArgumentError(f"project={self._project!r} is not the name of a project.")
+        if self._project is not None and not (isinstance(self._project, str) and _PROJECT.fullmatch(self._project)):
+            raise InvalidArgumentError(f"project={self._project!r} isn't the ID or the number of a project.")
         if not isinstance(retry, Retry):
-            raise InvalidArgumentError(f"retry is a Retry, such as Retry(call_timeout=30), and not {retry!r}.")
-        for what, made in (("now", now), ("new_id", new_id)):
-            if not callable(made):
-                raise InvalidArgumentError(f"{what} is a function, and not {made!r}.")
+            raise InvalidArgumentError(
+                f"retry has to be a Retry, such as Retry(call_timeout=30), not {type(retry).__name__}."
+            )
+        for what, function in (("now", now), ("new_id", new_id)):
+            if not callable(function):
+                raise InvalidArgumentError(f"{what} has to be a function, not {type(function).__name__}.")
         self._endpoint = _endpoint.resolve(endpoint, transport, self._location, credentials)
         self._managed_by = _labels.check_managed_by(managed_by)
         self._actor = None if actor is None else _names.check_text("actor", actor, 128)
-        self._default_image = None if default_image is None else _default_image(default_image, self._location)
+        self._default_image = (
+            None if default_image is None else _containers.check_default_image(default_image, self._location)
+        )
         self._staging_bucket = None if staging_bucket is None else _names.check_staging_bucket(staging_bucket)
         self._retry = retry
-        self._user_agent = _user_agent(user_agent)
+        self._user_agent = _arguments.user_agent(user_agent)
         self._now = now
         self._new_id = new_id
         self._closed = False
-        self._begin()
+        self._init_connections()
 
-    def _begin(self) -> None:
+    def _init_connections(self) -> None:
         self._lock = _process.Lock()
-        self._connected: _resources.Resources | None = None
-        self._opened = _process.Owned(self._open_storage)
+        self._connection: _resources.Resources | None = None
+        self._storages = _process.Owned(self._open_storage)
 
     def __repr__(self) -> str:
         return (
@@ -168,29 +168,20 @@ class RegistryClient:
         )
 
     def __getstate__(self) -> dict[str, Any]:
-        """Return the settings. Whoever unpickles them has a client that connects by itself.
+        """Return the settings. A client that's unpickled from them opens its own connection.
 
         Raises:
             InvalidArgumentError: A setting can't be pickled.
         """
-        state = {name: value for name, value in vars(self).items() if name not in _OF_THIS_PROCESS}
+        state = {name: value for name, value in vars(self).items() if name not in _PROCESS_STATE}
         settings = state | {"credentials": self._endpoint.credentials}
         settings["_endpoint"] = attrs.evolve(self._endpoint, credentials=None)
-        for name, value in settings.items():
-            if not _pickles(value):
-                raise InvalidArgumentError(
-                    f"This RegistryClient can't be pickled or copied, because its {name.removeprefix('_')} can't. "
-                    + (
-                        "Pass credentials as the path or the content of a file, or create a client in the worker."
-                        if name == "credentials"
-                        else "Pass a function of a module in place of a lambda or a method."
-                    )
-                )
+        _arguments.check_picklable(settings)
         return state
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         vars(self).update(state)
-        self._begin()
+        self._init_connections()
 
     def __enter__(self) -> Self:
         return self
@@ -201,17 +192,17 @@ class RegistryClient:
         self.close()
 
     def close(self) -> None:
-        """End the connection; a second time does nothing.
+        """Close the connections. Closing twice is fine.
 
-        What is under way in other threads ends at once: a call raises `ClientClosedError`, and a
-        registration, which may have happened, a `StateUnknownError`.
+        Calls in other threads end at once with a `ClientClosedError`. A registration raises `StateUnknownError`, as the
+        upload may have happened.
         """
         with self._lock:
-            vertex, self._connected, self._closed = self._connected, None, True
-        files = self._opened.take()
-        for open_one in (vertex, files):
-            if open_one is not None:
-                open_one.close()
+            vertex, self._connection, self._closed = self._connection, None, True
+        storage = self._storages.take()
+        for connection in (vertex, storage):
+            if connection is not None:
+                connection.close()
 
     # --- versions -----------------------------------------------------------------------------------------------------
 
@@ -235,74 +226,81 @@ class RegistryClient:
         request_id: str | None = None,
         follow_links: bool = False,
     ) -> ModelVersion:
-        """Upload an artifact as the next version of the model of that name, and give the version.
+        """Register an artifact as the next version of a model and return the version.
 
-        The model is created with its first version. A name means one model: where several processes register a new
-        name at once, one of them creates it and the others add versions.
+        The model is created with its first version. A name means one model: if several processes register a new name
+        at once, one of them creates the model and the others add versions.
 
-        What others write on the version before its registration is done stays: their metadata, and their stage.
+        If somebody else changes the version's metadata or stage while it's being registered, their change stays.
 
         Args:
-            name: The model's display name, of 1 to 128 characters, or the full resource name of a model that is there.
-            source: The artifact's directory, ``gs://bucket/directory``; or, with a staging bucket, a folder or file on
-                this machine, which is uploaded first, unless the same bytes are there.
-            version_name: The caller's own name of the version, kept exactly; of 1 to 128 characters.
-            description: What this version is.
-            metadata: Any JSON object, nested 100 deep at most, that fits into the labels of the version, beside a stage
-                that it may be given later; it comes back equal.
-            stage: The stage the version begins in.
-            archive_existing: Archive the other versions in that stage, unless somebody has moved this one since.
-            aliases: Aliases for the version, given once it has its stage and metadata; one that another version has
-                moves here.
-            make_default: Make this the default version, as Google's SDK does. It's the default from its upload on, so
-                that of several uploads at once the latest is. A model's first version is the default anyway.
-            container: What serves the version: a container, an image's URI, or the name of a framework that Vertex has
-                images for, with or without its version (``"sklearn"``, ``"xgboost:2.1"``). Else the client's
-                default image.
-            gpu: Take the framework's image for machines with a GPU.
-            model_description: What the model is; used when this version creates it.
-            staging_bucket: Where a folder on this machine is uploaded to: ``gs://bucket``, or a directory in it. Else
-                the client's. It goes to ``<staging bucket>/<id of the model's name>/<digest of the content>``.
-            check_source: Look into the ``gs://`` directory first, whether a prebuilt image finds its file there; Vertex
-                refuses what it does not. None looks where the bucket can be read, and nowhere where Vertex is an
-                emulator and no storage emulator is named.
-            request_id: The caller's own id of this registration. Registering with it again, today or tomorrow, from
-                this process or another, gives the version that it made, and finishes it where it was cut off. Several
-                calls with one id make one version, also at once: the lowest stays, and the others are removed.
-            follow_links: Upload what links lead to even if it's outside the folder. Defaults to refusing such links,
-                except those of a Hugging Face cache.
+            name: The model's display name, of 1 to 128 characters, or the full resource name of an existing model.
+            source: The artifact's directory, ``gs://bucket/directory``. With a staging bucket, it can be a folder or
+                file on this machine. It's uploaded first, unless the bucket has the same bytes already.
+            version_name: Your own name for the version, of 1 to 128 characters. It's kept exactly.
+            description: A description of the version.
+            metadata: Any JSON object, nested at most 100 levels deep, that fits into the version's labels and leaves
+                space for a stage. It comes back equal.
+            stage: The stage that the version begins in.
+            archive_existing: Whether to archive the other versions in that stage.
+            aliases: Aliases for the version. They're set once it has its stage and metadata. An alias that another
+                version has moves here.
+            make_default: Whether to make this the default version, as Google's SDK does. It's the default from the
+                upload on, so of concurrent uploads the latest wins. A model's first version is always the default.
+            container: The container that serves the version: a `ServingContainer`, an image's URI, or a framework that
+                Vertex has images for, with or without a version (``"sklearn"``, ``"xgboost:2.1"``). Defaults to the
+                client's default image.
+            gpu: Whether to use the framework's image for machines with a GPU.
+            model_description: A description of the model, used if this version creates it.
+            staging_bucket: Where a local artifact is uploaded to: ``gs://bucket``, or a directory in it. Defaults to
+                the client's. The artifact goes to ``<staging bucket>/<ID of the model's name>/<digest>``.
+            check_source: Whether to check first that the ``gs://`` directory has a file that a prebuilt image loads;
+                Vertex refuses it otherwise. Defaults to checking if the bucket can be read. An emulator without a
+                storage emulator isn't checked by default.
+            request_id: Your own ID for this registration. If you register with it again, at any time and from any
+                process, you get the version that it created, and it's completed if it was cut off. Concurrent calls
+                with one ID create one version: the lowest stays, and the others are removed.
+            follow_links: Whether to upload what links point to even if it's outside the folder. Defaults to refusing
+                such links, except those of a Hugging Face cache.
 
         Raises:
-            InvalidArgumentError: An argument cannot be right, or the image cannot serve the source; nothing was sent.
-            AmbiguousNameError: Several models bear the name.
-            NotFoundError: ``name`` is a resource name, and that model is not there; or there is no such bucket; or the
-                version was deleted before its registration was done, and the error says what a second run does.
-            PermissionDeniedError: The credentials may not do it, or may not write to the staging bucket; or may not
-                delete a second upload of the request, which the error names.
-            ConflictError: ``request_id`` has registered another source; a file changed while it was uploaded; or a
-                label on the model itself hides what was written on the version.
-            StateUnknownError: It cannot be known whether the version was made. The error's ``request_id`` is safe to
-                try again.
-            OperationFailedError, OperationTimeoutError: Vertex could not make the version, or is still at it.
+            InvalidArgumentError: An argument isn't valid, or the image can't serve the source. Nothing was sent.
+            AmbiguousNameError: Several models have the name.
+            NotFoundError: ``name`` is the resource name of a model that doesn't exist, or the bucket doesn't exist. Or
+                the version was deleted while it was being registered; the message says what a second run does.
+            PermissionDeniedError: The credentials may not register it, write to the staging bucket, or delete a second
+                upload of the request. The message says which.
+            ConflictError: ``request_id`` has registered another source, a file changed during the upload, or a label on
+                the model itself hides what was written on the version.
+            StateUnknownError: The version may or may not have been created. Register again with the error's
+                ``request_id``.
+            OperationFailedError: Vertex couldn't create the version.
+            OperationTimeoutError: Vertex is still creating the version at the end of the time budget.
         """
+        from vertex_registry import _promotion, _registration, _sources
+
         self._check_model(name)
         _names.check_new_name(name)
         identity = self._new_id() if request_id is None else _names.check_text("request_id", request_id, 512)
         if version_name is not None:
             _names.check_text("version_name", version_name, 128)
-        given = [_names.check_alias(alias) for alias in _strings("aliases", aliases)]
+        given = [_names.check_alias(alias) for alias in _arguments.check_strings("aliases", aliases)]
         if _names.DEFAULT_ALIAS in given and not make_default:
             raise InvalidArgumentError(
-                "aliases has 'default', which make_default=False leaves where it is. Take one of the two out."
+                "aliases has 'default', but make_default=False leaves it on another version. Remove one of the two."
             )
         chosen = _stages.check_stage(stage)
         _stages.check_exclusive(chosen, archive_existing=archive_existing)
         staging = self._staging(staging_bucket)
-        local = _local(source, staging, follow_links=follow_links)
+        local = _sources.local_directory(source, staging, follow_links=follow_links)
+        checked_source = _names.check_source(_arguments.source_text(source)) if local is None else local.source
+        chosen_container, doubts = self._choose_container(container, local, gpu=gpu)
+        for doubt in doubts:
+            warnings.warn(doubt, stacklevel=2)
         registration = _registration.Registration(
             name=name,
-            source=_names.check_source(_text_of(source)) if local is None else local.source,
-            container=self._container(container, local, gpu=gpu),
+            source=checked_source,
+            container=chosen_container,
             aliases=tuple(alias for alias in dict.fromkeys(given) if alias != _names.DEFAULT_ALIAS),
             make_default=make_default,
             description=None if description is None else _names.check_text("description", description),
@@ -317,19 +315,19 @@ class RegistryClient:
             request_id=identity,
             shared=request_id is not None,
         )
-        room = _promotion.room(self._managed_by, self._actor, version_name)
-        _labels.check_room(_labels.write({}, metadata=registration.metadata, room=room), room)
+        reserve = _promotion.room(self._managed_by, self._actor, version_name)
+        _labels.check_fits(_labels.write({}, metadata=registration.metadata, reserve=reserve), reserve)
         if _names.looks_like_id(name):
             with self._verb() as vertex:
                 vertex.refuse_id(name)
         if local is not None:
-            uri = self._send(local, name, staging, registration.container.image)
+            uri = self._upload(local, name, staging, registration.container.image)
             registration = attrs.evolve(registration, source=uri)
             check_source = False
 
         def check() -> None:
             with self._vertex.rpc.uncounted():
-                self._check_directory(registration.source, registration.container.image, asked=check_source)
+                self._check_source(registration.source, registration.container.image, requested=check_source)
 
         try:
             if request_id is None:
@@ -349,56 +347,62 @@ class RegistryClient:
         container: ServingContainer | str | None = None,
         follow_links: bool = False,
     ) -> str:
-        """The ``gs://`` directory that a folder on this machine was uploaded to: what `register_version` does first.
+        """Upload a folder on this machine, as `register_version` does first, and return its ``gs://`` directory.
 
-        The same bytes are not sent twice, and an upload that was interrupted goes on where it was.
+        The same bytes aren't sent twice, and an interrupted upload continues where it was.
 
         Args:
             source: The folder, or a file.
-            name: The name of the model that it is for.
-            staging_bucket: Where to: ``gs://bucket``, or a directory in it. Else the client's.
-            container: What is going to serve it, as in `register_version`.
-            follow_links: Upload what links lead to even if it's outside the folder, as in `register_version`.
+            name: The name of the model that it's for.
+            staging_bucket: Where to upload to: ``gs://bucket``, or a directory in it. Defaults to the client's.
+            container: The container that will serve it, as in `register_version`.
+            follow_links: Whether to upload what links point to even if it's outside the folder, as in
+                `register_version`.
 
         Raises:
-            InvalidArgumentError: There is no such folder, no staging bucket, or the image could not serve it.
-            NotFoundError: There is no such bucket.
+            InvalidArgumentError: The folder doesn't exist, there's no staging bucket, or the image can't serve it.
+            NotFoundError: The bucket doesn't exist.
             PermissionDeniedError: The credentials may not write to it.
-            ConflictError: A file changed while it was uploaded.
-            UnavailableError: There was no usable answer within the time budget.
+            ConflictError: A file changed during the upload.
+            UnavailableError: There was no usable response within the time budget.
         """
+        from vertex_registry import _sources
+
         self._check_model(name)
         _names.check_new_name(name)
         staging = self._staging(staging_bucket)
-        if (local := _local(source, staging, follow_links=follow_links)) is None:
-            _names.check_source(_text_of(source))
+        if (local := _sources.local_directory(source, staging, follow_links=follow_links)) is None:
+            _names.check_source(_arguments.source_text(source))
             raise InvalidArgumentError(f"{source!r} is in Cloud Storage already.")
-        return self._send(local, name, staging, self._container(container, local, gpu=False).image)
+        chosen, doubts = self._choose_container(container, local, gpu=False)
+        for doubt in doubts:
+            warnings.warn(doubt, stacklevel=2)
+        return self._upload(local, name, staging, chosen.image)
 
     def download(self, uri: str, destination: str | os.PathLike[str] | None = None) -> Path:
-        """The folder on this machine that a ``gs://`` directory was downloaded to, whole and verified.
+        """Download a ``gs://`` directory, verify its checksums, and return its folder on this machine.
 
         Args:
             uri: The directory.
-            destination: The folder to make. None is one in the cache, which is fetched once and is then the same.
+            destination: The folder to create. Defaults to one in the cache, which is downloaded once and reused.
 
         Raises:
-            InvalidArgumentError: It is no directory in Cloud Storage.
-            NotFoundError: There is nothing in it.
-            AlreadyExistsError: The destination is there already.
+            InvalidArgumentError: It isn't a directory in Cloud Storage.
+            NotFoundError: It doesn't exist or is empty.
+            AlreadyExistsError: The destination exists already.
             PermissionDeniedError: The credentials may not read it.
-            ConflictError: A file was replaced meanwhile.
-            UnavailableError: There was no usable answer within the time budget.
+            ConflictError: A file was replaced during the download.
+            UnavailableError: There was no usable response within the time budget.
         """
         self._check_open()
         if (
             isinstance(uri, str)
             and uri
             and ("://" not in uri or uri.lower().startswith("file://"))
-            and _names.meant_uri(uri) is None
+            and _names.to_gs_uri(uri) is None
         ):
-            raise InvalidArgumentError(f"{uri!r} is not in Cloud Storage: 'gs://bucket/directory' is.")
-        return self._files.download(_names.check_source(uri), destination)
+            raise InvalidArgumentError(f"{uri!r} isn't in Cloud Storage. Pass 'gs://bucket/directory'.")
+        return self._storage.download(_names.check_source(uri), destination)
 
     def load_version(
         self,
@@ -409,7 +413,7 @@ class RegistryClient:
         stage: Stage | str | None = None,
         trusted: bool = False,
     ) -> Any:
-        """The model object that was saved in a version's artifact.
+        """Load the model object that was saved in a version's artifact and return it.
 
         Args:
             name: The model's name.
@@ -422,11 +426,11 @@ class RegistryClient:
 
         Raises:
             InvalidArgumentError: ``trusted`` isn't True.
-            NotFoundError: There is no such version, or no model in its artifact.
-            RegistryError: The library that reads it is missing, or cannot.
+            NotFoundError: The version doesn't exist, or its artifact has no model that can be loaded.
+            RegistryError: The library that loads it isn't installed, or can't load it.
         """
         found = self.get_version(name, version, version_name=version_name, stage=stage)
-        return _loading.load(self._artifact(found, None), trusted=trusted, where=found.artifact_uri)
+        return _loading.load(self._download(found, None), trusted=trusted, where=found.artifact_uri)
 
     def download_version(
         self,
@@ -437,7 +441,7 @@ class RegistryClient:
         version_name: str | None = None,
         stage: Stage | str | None = None,
     ) -> Path:
-        """The folder on this machine that a version's artifact was downloaded to, whole and verified.
+        """Download a version's artifact, verify its checksums, and return its folder on this machine.
 
         Args:
             name: The model's name.
@@ -447,14 +451,14 @@ class RegistryClient:
             stage: The stage the version is in, instead of ``version``.
 
         Raises:
-            NotFoundError: There is no such version, it has no artifact, or the artifact is gone.
-            AlreadyExistsError: The destination is there already.
+            NotFoundError: The version doesn't exist, has no artifact, or the artifact was deleted.
+            AlreadyExistsError: The destination exists already.
             PermissionDeniedError: The credentials may not read the artifact.
-            ConflictError: The artifact was replaced meanwhile.
-            UnavailableError: There was no usable answer within the time budget.
+            ConflictError: A file was replaced during the download.
+            UnavailableError: There was no usable response within the time budget.
         """
         found = self.get_version(name, version, version_name=version_name, stage=stage)
-        return self._artifact(found, destination)
+        return self._download(found, destination)
 
     def to_aiplatform(
         self,
@@ -464,10 +468,10 @@ class RegistryClient:
         version_name: str | None = None,
         stage: Stage | str | None = None,
     ) -> Any:
-        """That very version as a ``google.cloud.aiplatform.Model`` of Google's SDK, to deploy it, for example.
+        """Return a version as a ``google.cloud.aiplatform.Model``, for example to deploy it with Google's SDK.
 
-        It has this client's project, location, address and credentials, and nothing of what ``aiplatform.init`` was
-        told; nor is that SDK's own state touched.
+        It uses this client's project, location, endpoint and credentials. What you passed to ``aiplatform.init`` is
+        neither used nor changed.
 
         Args:
             name: The model's name.
@@ -476,7 +480,7 @@ class RegistryClient:
             stage: The stage the version is in, instead of ``version``.
 
         Raises:
-            NotFoundError: There is no such model or version.
+            NotFoundError: The model or version doesn't exist.
         """
         self._check_model(name)
         with self._verb() as vertex:
@@ -514,21 +518,23 @@ class RegistryClient:
                 return vertex.find(name, lambda model: vertex.read_named(model, wanted))[1]
         if stage is not None:
             return self._in_stage(name, _stages.check_stage(stage))
-        if (reference := _names.version_reference(_number_of(name, version))) is None:
+        if (reference := _names.version_reference(_arguments.number_or_alias(name, version))) is None:
             raise NotFoundError(
-                f"{name!r} has no version {version!r}, nor could it have: a version is its number (3 or '3') or an "
-                "alias (letters, digits and dashes). A version's name is asked for with version_name=."
+                f"{name!r} has no version {version!r}. Pass its number (3 or '3') or an alias (letters, digits "
+                "and dashes), or its name as version_name=."
             )
         with self._verb() as vertex:
             return vertex.find(name, lambda model: vertex.read(model, reference))[1]
 
     def _in_stage(self, name: str, stage: Stage) -> ModelVersion:
         """Return the version that entered a stage last, of those that are in it."""
+        from vertex_registry import _promotion
+
         found = max(self.list_versions(name, stage=stage), key=_promotion.claim, default=None)
         if found is None:
             raise NotFoundError(
-                f"The model {name!r} has no version in {stage}. set_stage({name!r}, ..., Stage.{stage.name}) puts one "
-                "there.",
+                f"The model {name!r} has no version in {stage}. Put one there with "
+                f"set_stage({name!r}, ..., Stage.{stage.name}).",
                 resource=name,
             )
         return found
@@ -545,24 +551,24 @@ class RegistryClient:
         oldest_first: bool = False,
         limit: int | None = None,
     ) -> Iterator[ModelVersion]:
-        """The versions of a model, the newest first, lazily.
+        """List the versions of a model lazily, newest first.
 
-        Every condition is decided here, from what came back. Vertex does not say which labels its filters see, so that
-        no filter of its own could be trusted to miss none.
+        The client filters the versions itself. Vertex doesn't document which labels its own filters see, so they could
+        miss some.
 
         Args:
-            name: The model's name; None gives the versions of every model, model by model, the newest model first.
-            stage: Only versions in that stage.
-            metadata: Only versions whose metadata has these keys with these values.
-            artifact_uri: Only versions of that artifact.
-            created_after: Only versions uploaded later than this; an aware datetime.
-            created_before: Only versions uploaded earlier than this; an aware datetime.
-            oldest_first: The other way round, within each model.
-            limit: At most so many, counted after all conditions.
+            name: The model's name. Defaults to every model, newest first; the versions of a model stay together.
+            stage: Only versions in this stage. Defaults to any stage.
+            metadata: Only versions whose metadata has these keys with these values. Defaults to any metadata.
+            artifact_uri: Only versions of this artifact. Defaults to any artifact.
+            created_after: Only versions uploaded after this time, an aware datetime. Defaults to any time.
+            created_before: Only versions uploaded before this time, an aware datetime. Defaults to any time.
+            oldest_first: Whether to list the versions of each model oldest first. Defaults to newest first.
+            limit: The largest number of versions, after filtering. Defaults to all of them.
 
         Raises:
-            InvalidArgumentError: At the call: an argument cannot be right.
-            NotFoundError: At the first version: there is no such model.
+            InvalidArgumentError: An argument isn't valid. This is raised by the call itself.
+            NotFoundError: The model doesn't exist. This is raised when the first version is taken.
         """
         if name is not None:
             self._check_model(name)
@@ -570,14 +576,15 @@ class RegistryClient:
         chosen = None if stage is None else _stages.check_stage(stage)
         wanted = _labels.check_metadata({} if metadata is None else metadata)
         uri = None if artifact_uri is None else _names.check_text("artifact_uri", artifact_uri).rstrip("/")
-        after, before = _aware("created_after", created_after), _aware("created_before", created_before)
-        most = _count(limit)
+        after = _arguments.check_aware("created_after", created_after)
+        before = _arguments.check_aware("created_before", created_before)
+        _arguments.check_limit(limit)
 
         def meets(version: ModelVersion) -> bool:
             has = version.metadata
             return (
                 (chosen is None or version.stage is chosen)
-                and all(key in has and _labels.same(has[key], value) for key, value in wanted.items())
+                and all(key in has and _labels.json_equal(has[key], value) for key, value in wanted.items())
                 and (uri is None or version.artifact_uri.rstrip("/") == uri)
                 and (after is None or version.created_at > after)
                 and (before is None or version.created_at < before)
@@ -588,21 +595,21 @@ class RegistryClient:
                 for versions in listed:
                     yield from filter(meets, reversed(versions) if oldest_first else versions)
 
-        return _first(most, found())
+        return _take(found(), limit)
 
     def latest_version(self, name: str, *, stage: Stage | str | None = None) -> ModelVersion | None:
         """Return the newest version of a model, or the newest in a stage.
 
         Args:
             name: The model's name.
-            stage: Only versions in that stage. Defaults to every version.
+            stage: Only consider versions in this stage. Defaults to every version.
 
         Returns:
             The version, or None if the model has no such version.
 
         Raises:
-            InvalidArgumentError: No model can have that name, or there is no such stage; nothing was sent.
-            NotFoundError: There is no such model. The message suggests names that are close.
+            InvalidArgumentError: The name or the stage isn't valid. Nothing was sent.
+            NotFoundError: The model doesn't exist. The message suggests names that are close.
         """
         self._check_model(name)
         return next(self.list_versions(name, stage=stage, limit=1), None)
@@ -617,42 +624,49 @@ class RegistryClient:
         remove_metadata: Iterable[str] = (),
         stage: Stage | str | None = None,
     ) -> ModelVersion:
-        """The version, changed; what is not named stays as it is, also where somebody else changes it just now.
+        """Update a version and return it.
+
+        What you don't name stays as it is, even if somebody else changes it at the same time.
 
         Args:
             name: The model's name.
-            version: The version's id or alias.
-            description: The version's new description; ``""`` clears it.
-            metadata: Keys to set; the others stay.
-            remove_metadata: Keys to take out; one that is not there is no error.
-            stage: The stage to put it in. `set_stage` can archive the others as well.
+            version: The number of the version, an alias, or a `ModelVersion`.
+            description: The new description; ``""`` clears it. Defaults to keeping it.
+            metadata: Metadata keys to set. Other keys stay.
+            remove_metadata: Metadata keys to remove. Keys that the version doesn't have are ignored.
+            stage: The stage to put it in. Defaults to keeping it. `set_stage` can archive the other versions too.
 
         Raises:
-            InvalidArgumentError: An argument cannot be right, or the metadata does not fit on the version; nothing was
-                changed.
-            NotFoundError: There is no such model or version.
+            InvalidArgumentError: An argument isn't valid, or the metadata doesn't fit. Nothing was changed.
+            NotFoundError: The model or version doesn't exist.
             ConflictError: A label on the model itself hides what was written on the version.
         """
+        from vertex_registry import _resources
+
         self._check_model(name)
-        reference = _names.check_reference(_number_of(name, version))
+        reference = _names.check_reference(_arguments.number_or_alias(name, version))
         if description is not None:
             _names.check_text("description", description)
         added = _labels.check_metadata({} if metadata is None else metadata)
-        removed = tuple(_strings("remove_metadata", remove_metadata))
+        removed = tuple(_arguments.check_strings("remove_metadata", remove_metadata))
         chosen = None if stage is None else _stages.check_stage(stage)
         if both := sorted(added.keys() & set(removed)):
-            raise InvalidArgumentError(f"metadata sets what remove_metadata takes out: {', '.join(map(repr, both))}.")
+            raise InvalidArgumentError(
+                f"metadata and remove_metadata both have {', '.join(map(repr, both))}. Name each key in one of them."
+            )
         if description is None and not added and not removed and chosen is None:
             return self.get_version(name, version)
 
         def change(current: ModelVersion) -> _resources.Change:
             if not added and not removed and chosen is None:
                 return _resources.Change(labels=None, description=description)
-            notes = {} if chosen is None else self._promoter.notes(chosen, current)
-            room = self._promoter.room() if added else {}
-            labels = _labels.write(current.labels, metadata=added, remove=removed, notes=notes, room=room)
+            stage_labels = {} if chosen is None else self._promoter.notes(chosen, current)
+            reserve = self._promoter.room() if added else {}
+            labels = _labels.write(
+                current.labels, metadata=added, remove=removed, own_labels=stage_labels, reserve=reserve
+            )
             if added:
-                _labels.check_room(labels, room)
+                _labels.check_fits(labels, reserve)
             return _resources.Change(labels=labels, description=description)
 
         with self._verb() as vertex:
@@ -693,7 +707,7 @@ class RegistryClient:
             changed = self.update_version(name, version, stage=chosen)
         else:
             self._check_model(name)
-            reference = _names.check_reference(_number_of(name, version))
+            reference = _names.check_reference(_arguments.number_or_alias(name, version))
             with self._verb() as vertex:
                 model, current = vertex.find(name, lambda model: vertex.read(model, reference))
                 changed = self._promoter.promote(model, current.version, chosen)
@@ -738,7 +752,7 @@ class RegistryClient:
             if restored.stage is not chosen:
                 raise ConflictError(
                     f"Another version of {name!r} entered {chosen} while version {previous.version} was restored, so "
-                    f"that one stays. Look at get_version({name!r}, stage=...) before you roll back again.",
+                    f"that one stays. Check get_version({name!r}, stage=...) before you roll back again.",
                     resource=restored.resource_name,
                 )
             return Rollback(stage=chosen, restored=restored, replaced=vertex.read(model, current.version))
@@ -783,7 +797,7 @@ class RegistryClient:
         """
         self._check_model(name)
         chosen = _stages.check_stage(stage)
-        moment = _aware("when", when)
+        moment = _arguments.check_aware("when", when)
         if moment is None or moment > self._now():
             raise InvalidArgumentError(f"when={when!r} isn't a time in the past. Give an aware datetime.")
         return _history.version_at(self.list_versions(name), moment, chosen)
@@ -837,35 +851,49 @@ class RegistryClient:
         return _history.diff(self.get_version(name, a), self.get_version(name, b))
 
     def add_aliases(self, name: str, version: str | int | ModelVersion, aliases: Iterable[str]) -> ModelVersion:
-        """The version, with these aliases; one that another version holds moves here.
+        """Add aliases to a version and return it. An alias that another version has moves here.
+
+        Args:
+            name: The model's name.
+            version: The number of the version, an alias, or a `ModelVersion`.
+            aliases: The aliases to add.
 
         Raises:
-            InvalidArgumentError: An alias could be none; nothing was sent.
-            NotFoundError: There is no such model or version.
+            InvalidArgumentError: An alias isn't valid. Nothing was sent.
+            NotFoundError: The model or version doesn't exist.
         """
-        added = [_names.check_alias(alias) for alias in _strings("aliases", aliases)]
+        added = [_names.check_alias(alias) for alias in _arguments.check_strings("aliases", aliases)]
         return self._merge_aliases(name, version, add=added)
 
     def remove_aliases(self, name: str, version: str | int | ModelVersion, aliases: Iterable[str]) -> ModelVersion:
-        """The version, without these aliases; one that it does not hold is no error.
+        """Remove aliases from a version and return it. Aliases that it doesn't have are ignored.
+
+        Args:
+            name: The model's name.
+            version: The number of the version, an alias, or a `ModelVersion`.
+            aliases: The aliases to remove.
 
         Raises:
-            InvalidArgumentError: An alias could be none, or is ``default``, which some version always holds.
-            NotFoundError: There is no such model or version.
+            InvalidArgumentError: An alias isn't valid, or is ``default``, which one version always has.
+            NotFoundError: The model or version doesn't exist.
         """
-        removed = [_names.check_alias_to_remove(alias) for alias in _strings("aliases", aliases)]
+        removed = [_names.check_alias_to_remove(alias) for alias in _arguments.check_strings("aliases", aliases)]
         if _names.DEFAULT_ALIAS in removed:
             raise InvalidArgumentError(
-                "The alias 'default' cannot be taken away, for a model always has a default version. "
-                "Move it to another version: set_default(name, version)."
+                "The alias 'default' can't be removed, because a model always has a default version. "
+                "Move it to another version with set_default(name, version)."
             )
         return self._merge_aliases(name, version, remove=removed)
 
     def set_default(self, name: str, version: str | int | ModelVersion) -> ModelVersion:
-        """The version, as the model's default one.
+        """Make a version the model's default version and return it.
+
+        Args:
+            name: The model's name.
+            version: The number of the version, an alias, or a `ModelVersion`.
 
         Raises:
-            NotFoundError: There is no such model or version.
+            NotFoundError: The model or version doesn't exist.
         """
         return self._merge_aliases(name, version, add=[_names.DEFAULT_ALIAS])
 
@@ -873,25 +901,31 @@ class RegistryClient:
         self, name: str, version: str | int | ModelVersion, *, add: Collection[str] = (), remove: Collection[str] = ()
     ) -> ModelVersion:
         self._check_model(name)
-        reference = _names.check_reference(_number_of(name, version))
+        reference = _names.check_reference(_arguments.number_or_alias(name, version))
         with self._verb() as vertex:
             model, current = vertex.find(name, lambda model: vertex.read(model, reference))
             return vertex.merge_aliases(model, current, add=add, remove=remove)
 
     def delete_version(self, name: str, version: str | int | ModelVersion) -> None:
-        """Delete a version; the last version of a model goes with its model, and that is logged as a warning.
+        """Delete a version. Deleting a model's last version deletes the model too, and logs a warning.
 
         If Vertex refuses to delete the default version, ``default`` moves to the newest other version first. It moves
         back if Vertex still refuses and nobody has moved it since. Before a model is deleted with its last version,
         that version is marked, and `register_version` waits for the outcome. Other tools don't know the mark, and
         Vertex has no conditional delete: what they upload in the moment before the model is deleted goes with it.
 
+        Args:
+            name: The model's name.
+            version: The number of the version, an alias, or a `ModelVersion`.
+
         Raises:
-            NotFoundError: There is no such model or version.
+            NotFoundError: The model or version doesn't exist.
             ConflictError: Vertex refuses, because the version is deployed.
         """
+        from vertex_registry import _deletion
+
         self._check_model(name)
-        reference = _names.check_reference(_number_of(name, version))
+        reference = _names.check_reference(_arguments.number_or_alias(name, version))
         with self._verb() as vertex:
             model, current = vertex.find(name, lambda model: vertex.read(model, reference))
             _deletion.delete_version(vertex, model, current)
@@ -915,6 +949,8 @@ class RegistryClient:
         if isinstance(keep, bool) or not isinstance(keep, int) or keep < 1:
             raise InvalidArgumentError(f"keep={keep!r} isn't a positive number of versions.")
         self._check_model(name)
+        from vertex_registry import _deletion
+
         with self._verb() as vertex:
             model, versions = vertex.find(name, vertex.versions)
             return _deletion.prune(vertex, model, versions, keep, dry_run=dry_run)
@@ -925,19 +961,21 @@ class RegistryClient:
         """Delete a model with all its versions.
 
         Raises:
-            NotFoundError: There is no such model.
+            NotFoundError: The model doesn't exist.
             ConflictError: Vertex refuses, because a version is deployed.
         """
+        from vertex_registry import _deletion
+
         self._check_model(name)
         with self._verb() as vertex:
             _deletion.delete_model(vertex, *vertex.find(name, vertex.read_model))
 
     def get_model(self, name: str) -> RegisteredModel:
-        """The model of that name.
+        """Return the model with a name.
 
         Raises:
-            NotFoundError: There is none.
-            AmbiguousNameError: There are several.
+            NotFoundError: No model has the name. The message suggests names that are close.
+            AmbiguousNameError: Several models have it.
         """
         self._check_model(name)
         with self._verb() as vertex:
@@ -946,41 +984,39 @@ class RegistryClient:
     def list_models(
         self, *, labels: Mapping[str, str] | None = None, limit: int | None = None
     ) -> Iterator[RegisteredModel]:
-        """The models, the newest first, lazily.
+        """List the models lazily, newest first.
 
         Args:
-            labels: Only models that read back with these labels.
-            limit: At most so many.
+            labels: Only models with these labels. Defaults to any labels.
+            limit: The largest number of models. Defaults to all of them.
 
         Raises:
-            InvalidArgumentError: At the call: an argument cannot be right.
+            InvalidArgumentError: An argument isn't valid. This is raised by the call itself.
         """
         self._check_open()
         wanted = _labels.check_labels({} if labels is None else labels)
-        for key, value in wanted.items():
-            if not isinstance(key, str) or not isinstance(value, str):
-                raise InvalidArgumentError(f"The label {key!r}: {value!r} is none: a label is a string under a string.")
-        most = _count(limit)
+        _arguments.check_label_filter(wanted)
+        _arguments.check_limit(limit)
 
         def found() -> Generator[RegisteredModel, None, None]:
             yield from (model for model in self._vertex.models() if wanted.items() <= model.labels.items())
 
-        return _first(most, found())
+        return _take(found(), limit)
 
     def update_model(
         self, name: str, *, description: str | None = None, labels: Mapping[str, str] | None = None
     ) -> RegisteredModel:
-        """The model, changed.
+        """Update a model and return it.
 
         Args:
             name: The model's name.
-            description: Its new description; ``""`` clears it.
-            labels: What replaces the labels of the model itself; ``managed_by`` is kept. They show on every version
-                that has no label of that key of its own.
+            description: The new description; ``""`` clears it. Defaults to keeping it.
+            labels: The new labels of the model itself, except ``managed_by``, which stays. Each version shows them,
+                unless it has a label with the same key. Defaults to keeping the labels.
 
         Raises:
-            InvalidArgumentError: An argument cannot be right; nothing was sent.
-            NotFoundError: There is no such model.
+            InvalidArgumentError: An argument isn't valid. Nothing was sent.
+            NotFoundError: The model doesn't exist.
         """
         self._check_model(name)
         if description is not None:
@@ -993,7 +1029,7 @@ class RegistryClient:
             own = {**labels, _labels.MANAGED_BY: self._managed_by}
             if len(own) > _labels.MAX_LABELS:
                 raise InvalidArgumentError(
-                    f"These are {len(own)} labels with managed_by, and Vertex allows {_labels.MAX_LABELS}."
+                    f"With managed_by there are {len(own)} labels, and Vertex allows {_labels.MAX_LABELS}. Remove some."
                 )
         if description is None and own is None:
             return self.get_model(name)
@@ -1003,11 +1039,11 @@ class RegistryClient:
             return vertex.update_model(model, current, labels=own, description=description)
 
     def duplicates(self) -> dict[str, tuple[str, ...]]:
-        """The names that several models bear, each with the resource names of its models, the newest first."""
-        bearers: dict[str, list[str]] = {}
+        """Return the names that several models have, each with the resource names of its models, newest first."""
+        by_name: dict[str, list[str]] = {}
         for model in self.list_models():
-            bearers.setdefault(model.name, []).append(model.resource_name)
-        return {name: tuple(resources) for name, resources in bearers.items() if len(resources) > 1}
+            by_name.setdefault(model.name, []).append(model.resource_name)
+        return {name: tuple(resources) for name, resources in by_name.items() if len(resources) > 1}
 
     # --- connecting ---------------------------------------------------------------------------------------------------
 
@@ -1022,12 +1058,13 @@ class RegistryClient:
             _names.check_name(name)
         elif given.location != self._location:
             raise InvalidArgumentError(
-                f"{name} is in {given.location}, and this client is for {self._location}. Make one for that location."
+                f"{name} is in {given.location}, but this client is for {self._location}. "
+                f"Create one with location={given.location!r}."
             )
 
     @contextlib.contextmanager
     def _verb(self) -> Generator[_resources.Resources, None, None]:
-        """Give the models and versions to a verb, whose calls share one budget."""
+        """Open a method's time budget, which all its calls share."""
         vertex = self._vertex
         with vertex.rpc.verb():
             yield vertex
@@ -1036,204 +1073,92 @@ class RegistryClient:
     def _vertex(self) -> _resources.Resources:
         with self._lock:
             self._check_open()
-            if self._connected is None:
-                self._connected = self._connect()
-            return self._connected
+            if self._connection is None:
+                self._connection = self._connect()
+            return self._connection
 
     def _connect(self) -> _resources.Resources:
-        at = self._endpoint
-        credentials, project = (None, None) if at.anonymous else _credentials.load(at.credentials)
-        self._project = self._project or project or (_LOCAL_PROJECT if at.emulated else None)
+        from vertex_registry import _credentials, _resources, _rpc
+
+        endpoint = self._endpoint
+        credentials, project = (None, None) if endpoint.anonymous else _credentials.load(endpoint.credentials)
+        self._project = self._project or project or (_LOCAL_PROJECT if endpoint.emulated else None)
         if self._project is None:
             raise InvalidArgumentError(
-                "No project is known. Give RegistryClient(project=...), or set GOOGLE_CLOUD_PROJECT."
+                "The project isn't known. Pass RegistryClient(project=...), or set GOOGLE_CLOUD_PROJECT."
             )
-        rpc = _rpc.Connection(at, credentials, self._user_agent, self._retry, self._check_open)
+        rpc = _rpc.Connection(endpoint, credentials, self._user_agent, self._retry, self._check_open)
         return _resources.Resources(rpc, self._project, self._location)
 
     @property
     def _promoter(self) -> _promotion.Promoter:
+        from vertex_registry import _promotion
+
         return _promotion.Promoter(self._vertex, self._managed_by, self._actor, self._now)
 
-    # --- artifacts, and what serves them ------------------------------------------------------------------------------
+    # --- artifacts and containers -------------------------------------------------------------------------------------
 
     @property
-    def _files(self) -> artifacts.Storage:
-        return self._opened.get()
+    def _storage(self) -> artifacts.Storage:
+        return self._storages.get()
 
-    def _open_storage(self) -> artifacts.Storage:
+    def _open_storage(self, retry: Retry | None = None) -> artifacts.Storage:
+        from vertex_registry import _credentials, artifacts
+
         self._check_open()
-        return artifacts.Storage(project=self._project, credentials=self._storage_credentials(), retry=self._retry)
+        given = self._endpoint.credentials
+        credentials = None if given is None else _credentials.load(given)[0]  # Storage finds the default ones itself
+        return artifacts.Storage(project=self._project, credentials=credentials, retry=retry or self._retry)
 
     def _staging(self, staging_bucket: str | None) -> str | None:
         return self._staging_bucket if staging_bucket is None else _names.check_staging_bucket(staging_bucket)
 
-    def _send(self, local: artifacts.LocalDirectory, name: str, staging: str | None, image: str) -> str:
-        _serving.check_directory(local.names, image, where=local.source)
-        given = _names.parse_model_name(name)
-        return self._files.upload(local, f"{staging}/{given.model_id if given else _names.model_id(name)}")
+    def _upload(self, local: artifacts.LocalDirectory, name: str, staging: str | None, image: str) -> str:
+        from vertex_registry import _sources
 
-    def _artifact(self, version: ModelVersion, destination: str | os.PathLike[str] | None) -> Path:
+        _serving.check_directory(local.names, image, where=local.source)
+        return self._storage.upload(local, _sources.upload_directory(name, staging))
+
+    def _download(self, version: ModelVersion, destination: str | os.PathLike[str] | None) -> Path:
         if not version.artifact_uri:
             raise NotFoundError(
                 f"Version {version.version} of {version.name!r} was registered without an artifact.",
                 resource=version.resource_name,
             )
-        return self._files.download(version.artifact_uri, destination)
+        return self._storage.download(version.artifact_uri, destination)
 
-    def _check_directory(self, source: str, image: str, *, asked: bool | None) -> None:
-        """Look into the source where that was asked for, or is possible: would Vertex find a model there?"""
-        if asked is False or not (asked or _serving.files_of(image)):
-            return
-        if asked is None and self._endpoint.emulated and not os.environ.get(artifacts.EMULATOR):
-            return
-        try:
-            names = self._files.list_names(source) if asked else self._probe_source(source)
-        except NotFoundError:
-            raise
-        except RegistryError as error:
-            if asked:
-                raise
-            _LOG.info("%s cannot be looked into (%s); Vertex will", source, type(error).__name__)
-            return
-        if not names:
-            raise InvalidArgumentError(f"There is nothing in {source}. Upload the model there first.", resource=source)
-        _serving.check_directory(names, image, where=source)
+    def _check_source(self, source: str, image: str, *, requested: bool | None) -> None:
+        """Check that the image can load a ``gs://`` directory, if that's requested or, by default, possible."""
+        from vertex_registry import _sources, artifacts
 
-    def _probe_source(self, source: str) -> tuple[str, ...]:
-        """Return what is in a directory, if that takes no longer than a moment; the caller didn't ask for it."""
-        retry = attrs.evolve(self._retry, call_timeout=min(self._retry.call_timeout, _PROBE_TIMEOUT))
-        files = artifacts.Storage(project=self._project, credentials=self._storage_credentials(), retry=retry)
-        with contextlib.closing(files):
-            return files.list_names(source)
+        if requested is None:
+            without_storage = self._endpoint.emulated and not os.environ.get(artifacts.EMULATOR)
+            if without_storage or not _serving.model_files(image):
+                return
+        if requested is not False:
+            list_names = self._storage.list_names if requested else self._probe
+            _sources.check_cloud_directory(source, image, required=bool(requested), list_names=list_names)
 
-    def _storage_credentials(self) -> Any:
-        """What Cloud Storage is asked with; where none were given the default ones are found there."""
-        given = self._endpoint.credentials
-        return None if given is None else _credentials.load(given)[0]
+    def _probe(self, source: str) -> tuple[str, ...]:
+        """List a directory within a few seconds, because the caller didn't request it."""
+        timeout = min(self._retry.call_timeout, _PROBE_TIMEOUT)
+        with contextlib.closing(self._open_storage(attrs.evolve(self._retry, call_timeout=timeout))) as storage:
+            return storage.list_names(source)
 
-    def _container(
+    def _choose_container(
         self, container: ServingContainer | str | None, local: artifacts.LocalDirectory | None, *, gpu: bool
-    ) -> ServingContainer:
-        today = self._now().date()
-        if not isinstance(container, (ServingContainer, str, type(None))):
-            raise InvalidArgumentError(
-                "A container is a ServingContainer, an image's URI or a framework's name, "
-                f"not {type(container).__name__}."
-            )
-        if isinstance(container, ServingContainer) and gpu:
-            raise InvalidArgumentError("gpu=True chooses among Vertex's images, and a ServingContainer names its own.")
-        if not isinstance(container, ServingContainer):
-            image = self._default_image if container is None else container
-            if image is not None or gpu:
-                image = _serving.serving_image(image or "sklearn", self._location, gpu=gpu)
-            else:
-                image, doubt = self._image_for(local, today)
-                if doubt is not None:
-                    _warn(doubt)
-            container = ServingContainer(image)
-        if (end := _serving.retired(container.image, today)) is not None:
-            _warn(f"{container.image} is not served by Google since {end}. Name a newer image with container=.")
-        return container
-
-    def _image_for(self, local: artifacts.LocalDirectory | None, today: dt.date) -> tuple[str, str | None]:
-        """The image of the scikit-learn that wrote the model, or the newest one, and what to say of that."""
-        newest = _serving.default_image(self._location)
-        paths = {} if local is None else {file.name: file.path for file in local.files}
-        written_by = _servable.sklearn_version(paths)
-        if written_by is None:
-            return newest, None
-        if (image := _serving.image_for_sklearn(written_by, self._location, today=today)) is not None:
-            return image, None
-        return newest, (
-            f"Google has no serving image for scikit-learn {written_by}, which wrote the model; {newest} may not load "
-            "it. Name an image of your own with container=, or write the model with an earlier version."
+    ) -> tuple[ServingContainer, list[str]]:
+        return _containers.choose_container(
+            container,
+            {} if local is None else {file.name: file.path for file in local.files},
+            default_image=self._default_image,
+            location=self._location,
+            gpu=gpu,
+            today=self._now().date(),
         )
 
 
-def _pickles(value: Any) -> bool:
-    try:
-        pickle.dumps(value)
-    except Exception:  # noqa: BLE001  # whatever a class of somebody else's raises when it's asked
-        return False
-    return True
-
-
-def _default_image(image: str, location: str) -> str:
-    if not isinstance(image, str):
-        raise InvalidArgumentError(
-            f"default_image is an image's URI or a framework's name, and not {type(image).__name__}."
-        )
-    _serving.serving_image(image, location)  # there is one
-    return image
-
-
-def _user_agent(first: str | None) -> str:
-    if first is not None and not (isinstance(first, str) and first.isascii() and first.isprintable()):
-        raise InvalidArgumentError(f"user_agent={first!r} cannot be sent: it is a line of plain ASCII characters.")
-    return " ".join(filter(None, [first, f"vertex-registry/{__version__}"]))
-
-
-def _local(
-    source: str | os.PathLike[str], staging: str | None, *, follow_links: bool
-) -> artifacts.LocalDirectory | None:
-    """Return the folder to upload, or None if the source is in Cloud Storage or can't be uploaded."""
-    if isinstance(source, str) and _names.meant_uri(source) is not None and not os.path.exists(source):  # noqa: PTH110
-        return None  # `check_source` says how to write it
-    if staging is None or not source or not isinstance(source, (str, os.PathLike)):
-        return None
-    path = _names.file_path(source) if isinstance(source, str) else source
-    return None if isinstance(path, str) and "://" in path else artifacts.scan(path, follow_links=follow_links)
-
-
-def _number_of(name: str, version: str | int | ModelVersion) -> str | int:
-    """Return what a version was named by, and the number of a record.
-
-    Raises:
-        InvalidArgumentError: The record is a version of another model.
-    """
-    if not isinstance(version, ModelVersion):
-        return version
-    given = _names.parse_model_name(name)
-    same = name == version.name if given is None else version.model_resource_name.endswith(f"/models/{given.model_id}")
-    if not same:
-        raise InvalidArgumentError(f"Version {version.version} is a version of {version.name!r}, not of {name!r}.")
-    return version.version
-
-
-def _text_of(source: str | os.PathLike[str]) -> str:
-    return os.fspath(source) if isinstance(source, os.PathLike) else source
-
-
-def _warn(message: str) -> None:
-    warnings.warn(message, stacklevel=4)
-
-
-def _aware(what: str, moment: dt.datetime | None) -> dt.datetime | None:
-    if moment is not None and (not isinstance(moment, dt.datetime) or moment.utcoffset() is None):
-        raise InvalidArgumentError(
-            f"{what}={moment!r} has no time zone, so that it names no moment. Give an aware datetime, "
-            "such as datetime(2026, 1, 31, tzinfo=UTC)."
-        )
-    return moment
-
-
-def _count(limit: int | None) -> int | None:
-    if limit is not None and (not isinstance(limit, int) or isinstance(limit, bool) or limit < 0):
-        raise InvalidArgumentError(f"limit={limit!r} is not a number of versions or models.")
-    return limit
-
-
-def _first(most: int | None, found: Generator[_T, None, None]) -> Iterator[_T]:
-    """At most so many; once there are enough, nothing more is asked for."""
+def _take(found: Generator[_T, None, None], limit: int | None) -> Iterator[_T]:
+    """Yield at most so many; once there are enough, nothing more is requested."""
     with contextlib.closing(found):
-        yield from itertools.islice(found, most)
-
-
-def _strings(what: str, values: Iterable[str]) -> list[str]:
-    if isinstance(values, str) or not isinstance(values, Iterable):
-        raise InvalidArgumentError(f"{what} is a list of strings, and not {values!r}.")
-    listed = list(values)
-    if not all(isinstance(value, str) for value in listed):
-        raise InvalidArgumentError(f"{what} is a list of strings, and not {listed!r}.")
-    return listed
+        yield from itertools.islice(found, limit)

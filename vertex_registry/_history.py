@@ -1,7 +1,4 @@
-"""Which version was in a stage, and when: answers from what the versions remember, or an error that says why not.
-
-Pure: versions go in, answers come out. Nothing here guesses.
-"""
+"""Answer which version was in a stage, and when, from what the versions remember. Pure, and never a guess."""
 
 from __future__ import annotations
 
@@ -47,7 +44,7 @@ class _Order(enum.Enum):
     BEFORE = enum.auto()
     SAME = enum.auto()
     AFTER = enum.auto()
-    UNCLEAR = enum.auto()  # both lie in one second, and one of them is known to the second only
+    UNCLEAR = enum.auto()  # both are in the same second, and one of them isn't exact
 
 
 @attrs.frozen
@@ -78,7 +75,7 @@ class _Remembered:
 
 
 class _Absent(enum.Enum):
-    """Why a version can't be shown in a stage at a time."""
+    """Why a version doesn't count as being in a stage at a time."""
 
     OUT = enum.auto()
     UNKNOWN = enum.auto()
@@ -86,7 +83,7 @@ class _Absent(enum.Enum):
 
 def changes_of(version: ModelVersion) -> Changes:
     """Return what a version remembers of its stage changes."""
-    return _changes.read(int(version.version), _labels.read(version.labels).notes)
+    return _changes.read(int(version.version), _labels.read(version.labels).own_labels)
 
 
 def stage_history(versions: Iterable[ModelVersion]) -> StageHistory:
@@ -139,7 +136,7 @@ def before_current(versions: Iterable[ModelVersion], stage: Stage, *, name: str)
     current = _latest_claim(holders, stage)
     if current is None:
         raise NotFoundError(
-            f"{name!r} has no version in {stage}, so there is nothing to roll back. set_stage() puts a version there.",
+            f"{name!r} has no version in {stage}, so there's nothing to roll back. Put one there with set_stage().",
             resource=name,
         )
     if (leaving := _latest_claim([one for one in holders if one is not current], stage)) and _was_restored(current):
@@ -156,7 +153,7 @@ def before_current(versions: Iterable[ModelVersion], stage: Stage, *, name: str)
         previous = _last_that_left(remembered, current, entry, stage)
     if previous is None:
         raise NotFoundError(
-            f"Nothing was in {stage} before version {current.number} of {name!r}, so there is nothing to go back to.",
+            f"Nothing was in {stage} before version {current.number} of {name!r}. Choose a version for set_stage().",
             resource=name,
         )
     return current.version, previous.version
@@ -167,7 +164,7 @@ def diff(a: ModelVersion, b: ModelVersion) -> VersionDiff:
     changes: dict[str, tuple[Any, Any]] = {}
     for key in sorted(a.metadata.keys() | b.metadata.keys()):
         before, after = a.metadata.get(key), b.metadata.get(key)
-        if (key in a.metadata) != (key in b.metadata) or not _labels.same(before, after):
+        if (key in a.metadata) != (key in b.metadata) or not _labels.json_equal(before, after):
             changes[f"metadata.{key}"] = (before, after)
     for field in _COMPARED:
         before, after = getattr(a, field), getattr(b, field)
@@ -191,7 +188,7 @@ def _is_complete(changes: Changes) -> bool:
 def _holder(
     remembered: Sequence[_Remembered], time: _Time, stage: Stage, *, before: _Remembered | None = None
 ) -> _Remembered | None:
-    """Return who was in the stage at a time, and entered it last; or who was there just before a version entered."""
+    """Return the version in the stage at a time, the last to enter it; or the one just before a version entered."""
     present: list[tuple[_Remembered, Change]] = []
     unknown: list[_Remembered] = []
     for one in remembered:
@@ -206,7 +203,7 @@ def _holder(
     if unknown:
         raise HistoryUnknownError(
             f"Version {unknown[0].number} may have been in {stage} at {time.at.isoformat()}: its history doesn't go "
-            "back that far, or another tool changed its stage.",
+            "back that far, or another tool changed its stage. See stage_history().",
             resource=unknown[0].version.resource_name,
         )
     if not present:
@@ -214,7 +211,7 @@ def _holder(
         return None
     winner, entered = present[0]
     for one, change in present[1:]:
-        order = _time(change).compare(_time(entered))
+        order = _time_of(change).compare(_time_of(entered))
         if order is _Order.UNCLEAR:
             raise HistoryUnknownError(
                 f"Versions {winner.number} and {one.number} entered {stage} in the same second, "
@@ -231,7 +228,7 @@ def _state(one: _Remembered, time: _Time, stage: Stage, *, before: bool) -> Chan
     newer: Change | None = None
     unclear = False
     for change in one.changes:
-        order = _time(change).compare(time)
+        order = _time_of(change).compare(time)
         if order is _Order.UNCLEAR and before:
             unclear = unclear or change.stage is stage
         elif order is _Order.BEFORE or (order is not _Order.AFTER and not before):
@@ -293,15 +290,15 @@ def _first_entry(remembered: Sequence[_Remembered], current: _Remembered, stage:
             del stack[held.index(number) + 1 :]
         else:
             stack.append((number, change))
-    # If another version came back since, and left again, the stack doesn't hold the current one any more.
+    # If another version came back and left again since, the current one isn't on the stack any more.
     latest = next(change for change in current.changes if change.stage is stage)
-    return _time(next((change for number, change in stack if number == current.number), latest))
+    return _time_of(next((change for number, change in stack if number == current.number), latest))
 
 
 def _last_that_left(
     remembered: Sequence[_Remembered], current: _Remembered, entry: _Time, stage: Stage
 ) -> _Remembered | None:
-    """Return who was in the stage last before an entry, if the stage was empty for a while."""
+    """Return the last version in the stage before an entry, if the stage was empty for a while."""
     others = [one for one in remembered if one is not current]
     left = [
         change.at
@@ -314,5 +311,5 @@ def _last_that_left(
     return _holder(remembered, _Time(max(left)), stage, before=current)
 
 
-def _time(change: Change) -> _Time:
+def _time_of(change: Change) -> _Time:
     return _Time(change.at, change.exact)

@@ -39,27 +39,27 @@ class Format:
     read: Callable[[Any, Path], Any]
 
 
-def _booster(xgboost: Any, path: Path) -> Any:
+def _read_booster(xgboost: Any, path: Path) -> Any:
     booster = xgboost.Booster()
-    # By its content: of a name that ends in .bst XGBoost would say that it does not know the format.
+    # Load from memory, because XGBoost guesses the format by the file's name and doesn't know .bst.
     booster.load_model(bytearray(path.read_bytes()))
     return booster
 
 
-def _unpickled(_: Any, path: Path) -> Any:
+def _read_pickle(_: Any, path: Path) -> Any:
     with path.open("rb") as file:
-        return pickle.load(file)  # noqa: S301  # for a caller who trusts the writer, as `load` has made sure
+        return pickle.load(file)  # noqa: S301  # `load` has checked that the caller trusts the writer
 
 
 def _is_script(path: Path) -> bool:
-    """Whether a file of torch's is a scripted module. Before its version 1.6 torch wrote no zip file."""
+    """Return whether a torch file is a scripted module. Before version 1.6, torch didn't write zip files."""
     if not zipfile.is_zipfile(path):
         return False
     with zipfile.ZipFile(path) as archive:
         return any(name.endswith("/constants.pkl") for name in archive.namelist())
 
 
-def _torch(torch: Any, path: Path) -> Any:
+def _read_torch(torch: Any, path: Path) -> Any:
     if _is_script(path):
         return torch.jit.load(path, map_location="cpu")
     return torch.load(path, map_location="cpu", weights_only=False)
@@ -67,26 +67,26 @@ def _torch(torch: Any, path: Path) -> Any:
 
 FORMATS: Final = (
     Format("model.joblib", "joblib", runs_code=True, read=lambda joblib, path: joblib.load(path)),
-    Format("model.pkl", "pickle", runs_code=True, read=_unpickled),
-    Format("model.bst", "xgboost", runs_code=False, read=_booster),
-    Format("model.json", "xgboost", runs_code=False, read=_booster),
-    Format("model.ubj", "xgboost", runs_code=False, read=_booster),
+    Format("model.pkl", "pickle", runs_code=True, read=_read_pickle),
+    Format("model.bst", "xgboost", runs_code=False, read=_read_booster),
+    Format("model.json", "xgboost", runs_code=False, read=_read_booster),
+    Format("model.ubj", "xgboost", runs_code=False, read=_read_booster),
     Format(
         "saved_model.pb*", "tensorflow", runs_code=True, read=lambda tf, path: tf.saved_model.load(str(path.parent))
     ),
     Format("*.keras", "keras", runs_code=True, read=lambda keras, path: keras.saving.load_model(path, safe_mode=True)),
-    Format("entire_model.pt", "torch", runs_code=True, read=_torch),
-    Format("model.pt", "torch", runs_code=True, read=_torch),
-    Format("model.pth", "torch", runs_code=True, read=_torch),
-    Format("artifact.pkl", "pickle", runs_code=True, read=_unpickled),
+    Format("entire_model.pt", "torch", runs_code=True, read=_read_torch),
+    Format("model.pt", "torch", runs_code=True, read=_read_torch),
+    Format("model.pth", "torch", runs_code=True, read=_read_torch),
+    Format("artifact.pkl", "pickle", runs_code=True, read=_read_pickle),
 )
 
 
-def find(names: list[str], where: str) -> tuple[Format, str]:
-    """The format of a directory with these files at its top, and the file.
+def find_format(names: list[str], where: str) -> tuple[Format, str]:
+    """Return the format of a directory with these files at its top level, and the model's file.
 
     Raises:
-        NotFoundError: None of the files is a model's that can be read here.
+        NotFoundError: None of the files is a model that can be loaded.
     """
     for form in FORMATS:
         for name in sorted(names):
@@ -94,8 +94,8 @@ def find(names: list[str], where: str) -> tuple[Format, str]:
                 return form, name
     known = ", ".join(form.file for form in FORMATS)
     raise NotFoundError(
-        f"There is no model in {where} that can be loaded: it holds none of {known}. "
-        "download_version() gives the folder, to load the model in your own way.",
+        f"{where} has no model that can be loaded, such as {known}. "
+        "Download its folder with download_version() to load the model yourself.",
         resource=where,
     )
 
@@ -113,7 +113,7 @@ def load(folder: Path, *, trusted: bool, where: str) -> Any:
         InvalidArgumentError: ``trusted`` isn't True.
         RegistryError: The library that loads it isn't installed, or can't load it.
     """
-    form, name = find([path.name for path in folder.iterdir() if path.is_file()], where)
+    form, name = find_format([path.name for path in folder.iterdir() if path.is_file()], where)
     if trusted is not True:
         danger = (
             "runs whatever code the writer of the file put in it"
@@ -128,16 +128,15 @@ def load(folder: Path, *, trusted: bool, where: str) -> Any:
         library = importlib.import_module(form.library)
     except ImportError as error:
         raise RegistryError(
-            f"{name} in {where} is read by {form.library}, which is not installed: pip install {form.library}.",
+            f"{form.library}, which loads {name} in {where}, isn't installed. Run pip install {form.library}.",
             resource=where,
         ) from error
     try:
         return form.read(library, folder / name)
     except Exception as error:  # whatever the library, or the object's own code, raises
-        # XGBoost adds the calls that led to it, line by line.
-        said = (str(error).strip() or "nothing more").splitlines()[0]
+        message = (str(error).strip() or "no message").splitlines()[0]  # XGBoost adds a stack trace
         raise RegistryError(
-            f"{form.library} could not load {name} of {where}: {type(error).__name__}: {said}. Is it installed in the "
-            "version that wrote the file, with all that the model is made of?",
+            f"{form.library} couldn't load {name} in {where}: {type(error).__name__}: {message}. Install the version "
+            "that wrote the file, and the libraries that the model uses.",
             resource=where,
         ) from error

@@ -38,9 +38,9 @@ def room(managed_by: str, actor: str | None, version_name: str | None = None) ->
         _labels.MANAGED_BY: managed_by,
         _labels.REQUEST: _names.fingerprint(""),
         _stages.STAGE_LABEL: Stage.PRODUCTION.label,
-        _stages.CHANGED_AT_LABEL: _stages.stamp(dt.datetime.max.replace(tzinfo=dt.UTC)),
+        _stages.CHANGED_AT_LABEL: _stages.format_timestamp(dt.datetime.max.replace(tzinfo=dt.UTC)),
         _stages.CHANGED_BY_LABEL: max(_AUTHOR, actor or "", key=lambda text: len(text.encode())),
-        **_changes.longest_notes(),
+        **_changes.longest_labels(),
     }
     if version_name is not None:
         notes[_labels.VERSION_NAME] = version_name
@@ -86,7 +86,7 @@ class Promoter:
             rivals = [other for other in others if other.stage is stage and other.version != current.version]
             latest = not rivals or claim(current) > max(map(claim, rivals))
             notes = self.notes(stage, current, seen=seen, renew=not latest, restored=restored)
-            return Change(labels=_labels.write(current.labels, notes=notes))
+            return Change(labels=_labels.write(current.labels, own_labels=notes))
 
         return self.archive_others(model, self.resources.change(model, reference, change))
 
@@ -107,15 +107,15 @@ class Promoter:
         if current is not None and current.stage is stage and current.stage_changed_at is not None and not renew:
             return {_stages.STAGE_LABEL: stage.label}
         past = [*seen, None if current is None else current.stage_changed_at]
-        moment = _stages.next_moment(self.now(), past)
+        moment = _stages.next_timestamp(self.now(), past)
         by = self.resources.rpc.principal() or self.actor
         notes = {
             _stages.STAGE_LABEL: stage.label,
-            _stages.CHANGED_AT_LABEL: _stages.stamp(moment),
+            _stages.CHANGED_AT_LABEL: _stages.format_timestamp(moment),
             _stages.CHANGED_BY_LABEL: by,
         }
         if current is None:
-            return notes | _changes.longest_notes()
+            return notes | _changes.longest_labels()
         successor_number = None if successor is None else int(successor.version)
         change = _changes.Change(stage, moment, by, successor_number, restored=restored)
         return notes | _changes.write(int(current.version), _history.changes_of(current), change)
@@ -166,7 +166,7 @@ class Promoter:
             if version.stage is not stage:
                 continue
             try:
-                _labels.write(version.labels, notes=notes)
+                _labels.write(version.labels, own_labels=notes)
             except InvalidArgumentError:
                 # Lists may lag, and may show versions that are gone.
                 with contextlib.suppress(NotFoundError):
@@ -181,7 +181,7 @@ class Promoter:
         """The version, and the change that archives it with these notes."""
 
         def change(current: ModelVersion) -> Change:
-            return Change(labels=_labels.write(current.labels, notes=notes))
+            return Change(labels=_labels.write(current.labels, own_labels=notes))
 
         try:
             return self.resources.fit(model, version, change)

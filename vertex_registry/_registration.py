@@ -467,7 +467,7 @@ class Registrar:
                 continue
             fresh = self.resources.find_version(model.resource, registration.own_alias(lower))
             found = lower if fresh is None else fresh
-        for number in _names.removing(found.aliases):
+        for number in _names.versions_being_removed(found.aliases):
             try:
                 version = self._remove(model, number, found, registration)
                 left = tuple(alias for alias in found.aliases if alias != _names.removing_alias(number))
@@ -719,9 +719,9 @@ class Registrar:
         while True:
             try:
                 mine, change = self._change_beside(model, registration, seen, _without_labels(current, models))
-                stamp = _labels.read(change.labels or {}).notes.get(_stages.CHANGED_AT_LABEL)
-                if stamp != _labels.read(mine.labels).notes.get(_stages.CHANGED_AT_LABEL):
-                    claims.add(_stages.moment_of(stamp))
+                stamp = _labels.read(change.labels or {}).own_labels.get(_stages.CHANGED_AT_LABEL)
+                if stamp != _labels.read(mine.labels).own_labels.get(_stages.CHANGED_AT_LABEL):
+                    claims.add(_stages.parse_timestamp(stamp))
                 written = self.resources.write(model, mine, change, once=True)
             except (UnavailableError, ConflictError) as failure:
                 if failure.code is None:
@@ -772,7 +772,7 @@ class Registrar:
             _labels.VERSION_NAME: registration.version_name,
         }
         there = {} if current is None else current.labels
-        staged = _stages.stage_of(_labels.read(there).notes) is not Stage.NONE
+        staged = _stages.stage_of(_labels.read(there).own_labels) is not Stage.NONE
         if staged or (current is not None and current.stage_changed_at is not None):
             pass  # somebody has put it in a stage since, or taken it out of one
         elif registration.stage is Stage.NONE:
@@ -782,7 +782,7 @@ class Registrar:
         written = () if current is None else current.metadata
         metadata = {key: value for key, value in registration.metadata.items() if key not in written}
         room = self.promoter.room(registration.version_name)
-        return _labels.write(there, metadata=metadata, notes=notes, room=room)
+        return _labels.write(there, metadata=metadata, own_labels=notes, reserve=room)
 
     def _change_beside(
         self, model: Model, registration: Registration, seen: Iterable[dt.datetime | None], current: ModelVersion
@@ -810,13 +810,13 @@ def _without_labels(version: ModelVersion, labels: Mapping[str, str]) -> ModelVe
     """Return the version without these labels, as far as they are what they were."""
     left = {key: value for key, value in version.labels.items() if labels.get(key) != value}
     content = _labels.read(left)
-    changed_at = _stages.moment_of(content.notes.get(_stages.CHANGED_AT_LABEL))
+    changed_at = _stages.parse_timestamp(content.own_labels.get(_stages.CHANGED_AT_LABEL))
     return attrs.evolve(version, labels=left, metadata=content.metadata, stage_changed_at=changed_at)
 
 
 def _is_whole(version: ModelVersion, registration: Registration) -> bool:
     """Whether everything has been written that belongs to the version."""
-    written = _labels.read(version.labels).notes.get(_labels.REQUEST)
+    written = _labels.read(version.labels).own_labels.get(_labels.REQUEST)
     return written == _names.fingerprint(registration.request_id)
 
 
@@ -824,8 +824,8 @@ def _doubtful(version: ModelVersion, registration: Registration) -> set[str]:
     """The keys under which another value is read than was registered, which may be the model's or the version's."""
     return {
         key
-        for key in _labels.layered_keys(version.labels) & registration.metadata.keys() & version.metadata.keys()
-        if not _labels.same(version.metadata[key], registration.metadata[key])
+        for key in _labels.inheritable_keys(version.labels) & registration.metadata.keys() & version.metadata.keys()
+        if not _labels.json_equal(version.metadata[key], registration.metadata[key])
     }
 
 

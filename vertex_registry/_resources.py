@@ -302,7 +302,7 @@ class Resources:
         Raises:
             UnavailableError: The series ends before that number.
         """
-        if number >= _names.SERIES:
+        if number >= _names.IDS_PER_NAME:
             raise UnavailableError(
                 f"The first {number} ids that a model named {name!r} may have all belong to models with other names. "
                 "Delete some of those, or choose another name.",
@@ -664,7 +664,7 @@ class Resources:
                 raise
             # The model shows its own labels and its default version's.
             shown = self.read_model(model).labels
-            keys = {key for key in _labels.layered_keys(version.labels) if shown.get(key) == version.labels[key]}
+            keys = {key for key in _labels.inheritable_keys(version.labels) if shown.get(key) == version.labels[key]}
             change(without(version, keys))  # if that does not fit, nothing does, and nothing is written
             try:
                 own = self.own(model, version, keys)
@@ -686,12 +686,12 @@ class Resources:
         Raises:
             InvalidArgumentError: What lies under the keys does not fit into a pack; nothing was sent.
         """
-        freed = _labels.freed(version.labels, keys)
+        freed = _labels.pack_keys(version.labels, keys)
         resource = model.at(version.version)
         request = _wire.update_version(resource, labels=freed, etag=version.etag)
         written = _wire.read_version(self.rpc.call("UpdateModel", request, resource))
         shown = _labels.read({key: written.labels[key] for key in keys & written.labels.keys()}).metadata
-        theirs = {key for key, value in shown.items() if _labels.same(value, version.metadata[key])}
+        theirs = {key for key, value in shown.items() if _labels.json_equal(value, version.metadata[key])}
         return attrs.evolve(without(version, theirs), etag=written.etag)
 
 
@@ -757,7 +757,7 @@ def _as_written(
     hidden |= {
         key
         for key in (before.keys() - labels.keys()) & written.labels.keys()
-        if key not in meant or key not in written.metadata or not _labels.same(written.metadata[key], meant[key])
+        if key not in meant or key not in written.metadata or not _labels.json_equal(written.metadata[key], meant[key])
     }
     hidden -= {_labels.MANAGED_BY}
     if hidden:

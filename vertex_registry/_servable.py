@@ -1,4 +1,4 @@
-"""What turns a framework's folder into one that a serving image can load. Pure: no network, no framework."""
+"""Turn a framework's folder into one that a serving image can load. Pure: no network, no framework."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 _BLOCK: Final = 2**18
-# Pickle's opcodes: a string, perhaps a note to remember it by, and the next string with its length before it.
+# Pickle's opcodes: a string, optionally a memo, and the next string after its length.
 _WRITTEN_BY: Final = re.compile(
     rb"_sklearn_version(?:\x94|q.|r.{4})?(?:\x8c(?P<short>.)|X(?P<long>.{4}))(?P<text>\d+\.\d+[\w.+]{0,40})", re.DOTALL
 )

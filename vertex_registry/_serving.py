@@ -1,19 +1,7 @@
 """Serving images: which container serves a model, and which files it loads.
 
-Vertex serves a model from a container image. For four frameworks Google publishes prebuilt ones; the same image lies in
-three Artifact Registry hosts, one a multi-region. The tables below are Google's, and code, docs and tests read them:
-
-- ``PREBUILT``: every framework and version there is an image for, and the day the image stops being served. Source:
-  https://docs.cloud.google.com/vertex-ai/docs/predictions/pre-built-containers, as of ``READ_ON``. Images
-  leave the public list when their day has come, although Google's own SDK goes on offering them.
-- ``FILES``: what each framework's image looks for in the artifact directory. Vertex refuses an upload whose directory
-  does not hold *exactly one* of them, so it is refused here first.
-
-Which host is nearest is decided by the continent that the location's name begins with. Google publishes no such table;
-sending Africa and the Middle East to Europe, and a location of no known continent to the United States, is our choice.
-
-There is no image for scikit-learn 1.7 or later, nor for XGBoost 3: a model written by one of these needs the caller's
-own image, or has to be written by an earlier version.
+The tables are Google's; code, docs and tests read them. Google doesn't say which image host is nearest to a location,
+so that's decided by the continent in the location's name. scikit-learn 1.7 and XGBoost 3 have no image.
 """
 
 from __future__ import annotations
@@ -27,12 +15,14 @@ from vertex_registry.errors import InvalidArgumentError
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
+#: When `PREBUILT` was copied from https://docs.cloud.google.com/vertex-ai/docs/predictions/pre-built-containers.
 READ_ON: Final = date(2026, 11, 24)
 
 _NOV_2024: Final = date(2024, 11, 15)
 _JAN_2027: Final = date(2027, 1, 14)
 
-# Newest first. The value is the "End of availability" of Google's table.
+#: The frameworks, their versions that have an image (newest first), and Google's "End of availability" of each image.
+#: Images leave the public list on that day, although Google's SDK still offers them.
 PREBUILT: Final[Mapping[str, Mapping[str, date]]] = {
     "sklearn": {
         "1.6": date(2027, 10, 14),
@@ -89,9 +79,11 @@ PREBUILT: Final[Mapping[str, Mapping[str, date]]] = {
     },
 }
 
-# Both of scikit-learn's names and both of TensorFlow's are in Vertex's own error texts. XGBoost's are those of "Import
+#: The files that each framework's image looks for in the artifact's directory. Vertex refuses a directory that doesn't
+#: contain exactly one of them.
+# Vertex's own error texts have both names of scikit-learn and both of TensorFlow. Those of XGBoost are in "Import
 # models to Vertex AI"; older copies of that page name model.pkl too, newer ones model.bst and model.joblib only.
-FILES: Final[Mapping[str, tuple[str, ...]]] = {
+MODEL_FILES: Final[Mapping[str, tuple[str, ...]]] = {
     "sklearn": ("model.joblib", "model.pkl"),
     "xgboost": ("model.bst", "model.joblib", "model.pkl"),
     "tensorflow": ("saved_model.pb", "saved_model.pbtxt"),
@@ -111,8 +103,8 @@ _HOSTS: Final[Mapping[str, str]] = {
     "australia": "asia",
 }
 
-# What else a framework is called: by its package, and by Google in the names of its images.
-_ALSO: Final[Mapping[str, str]] = {
+# Other names of the frameworks: their packages, and Google's names in image URIs.
+_OTHER_NAMES: Final[Mapping[str, str]] = {
     "scikit-learn": "sklearn",
     "scikit_learn": "sklearn",
     "tf": "tensorflow",
@@ -120,8 +112,8 @@ _ALSO: Final[Mapping[str, str]] = {
     "torch": "pytorch",
 }
 
-# The same images lay under cloud-aiplatform before, where they are still asked for: Google's own tests of its SDK name
-# them at docker.pkg.dev, and Airflow's at gcr.io. That they load the same files is a guess.
+# The images used to be under cloud-aiplatform, and people still use those URIs: Google's own tests at docker.pkg.dev,
+# and Airflow's at gcr.io. That they load the same files is a guess.
 _IMAGE: Final = re.compile(
     r"(?:(?:us|europe|asia)-docker\.pkg\.dev/(?:vertex-ai|cloud-aiplatform)|gcr\.io/cloud-aiplatform)/prediction/"
     r"(?P<framework>sklearn|xgboost|pytorch|tf2?)-(?:cpu|gpu|tpu)\.(?P<version>\d+-\d+)(?:[:@].*)?"
@@ -129,7 +121,7 @@ _IMAGE: Final = re.compile(
 
 
 def default_image(location: str) -> str:
-    """The newest scikit-learn image that Google serves, from the host nearest to the location.
+    """Return the newest scikit-learn image that Google serves, from the host nearest to the location.
 
     >>> default_image("europe-west4")
     'europe-docker.pkg.dev/vertex-ai/prediction/sklearn-cpu.1-6:latest'
@@ -138,66 +130,66 @@ def default_image(location: str) -> str:
 
 
 def serving_image(spec: str, location: str, *, gpu: bool = False) -> str:
-    """The URI of the image that ``spec`` means.
+    """Return the URI of the image that ``spec`` means.
 
     >>> serving_image("xgboost:2.0", "australia-southeast1")
     'asia-docker.pkg.dev/vertex-ai/prediction/xgboost-cpu.2-0:latest'
 
     Args:
-        spec: ``"sklearn"``, ``"xgboost"``, ``"tensorflow"`` or ``"pytorch"``, for its newest prebuilt image; with
-            ``":version"`` behind it for that version's, of which the first two numbers count; or a full image URI,
-            which is returned as it is. ``"scikit-learn"``, ``"tf"`` and ``"torch"`` will do, in capitals as well.
-        location: The location the model is registered in. The prebuilt image comes from the nearest of three hosts.
-        gpu: The image for machines with a GPU.
+        spec: ``"sklearn"``, ``"xgboost"``, ``"tensorflow"`` or ``"pytorch"`` for the framework's newest prebuilt image,
+            or with ``":version"`` for the image of that version (its first two numbers count). A full image URI is
+            returned as it is. ``"scikit-learn"``, ``"tf"`` and ``"torch"`` work too, in any case.
+        location: The location that the model is registered in. The nearest of the three image hosts is used.
+        gpu: Whether to return the image for machines with a GPU. Defaults to the one for CPUs.
 
     Raises:
-        InvalidArgumentError: There is no such prebuilt image; the message lists those there are.
+        InvalidArgumentError: No such prebuilt image exists. The message lists those that do.
     """
     if "/" in spec:
         if gpu:
             raise InvalidArgumentError(
-                f"gpu=True chooses among prebuilt images, and {spec!r} is an image already. Leave gpu out."
+                f"gpu=True only works with the name of a framework, and {spec!r} is an image. Leave gpu out."
             )
         return spec
     framework, _, version = spec.strip().partition(":")
-    framework = _ALSO.get(framework.lower(), framework.lower())
+    framework = _OTHER_NAMES.get(framework.lower(), framework.lower())
     if framework not in PREBUILT:
         raise InvalidArgumentError(
-            f"There is no prebuilt serving image {spec!r}. Name one of {', '.join(sorted(PREBUILT))}, optionally with "
-            "a version behind a colon (sklearn:1.5), or give an image's full URI (HOST/PROJECT/REPOSITORY/IMAGE:TAG)."
+            f"There's no prebuilt serving image {spec!r}. Use {', '.join(sorted(PREBUILT))}, optionally with a version "
+            "after a colon (sklearn:1.5), or the full URI of an image (HOST/PROJECT/REPOSITORY/IMAGE:TAG)."
         )
     minor = _minor(version) if version not in {"", "latest"} else next(iter(PREBUILT[framework]))
     if minor not in PREBUILT[framework]:
         raise InvalidArgumentError(
-            f"There is no prebuilt serving image for {framework} {version}. There are images for "
-            f"{', '.join(PREBUILT[framework])}. For another version give the full URI of an image of your own."
+            f"There's no prebuilt serving image for {framework} {version}, only for {', '.join(PREBUILT[framework])}. "
+            "For another version, pass the full URI of your own image."
         )
     if gpu and framework not in _WITH_GPU:
         raise InvalidArgumentError(
-            f"The prebuilt images for {framework} have no GPU variant; those for {' and '.join(sorted(_WITH_GPU))} do."
+            f"There's no prebuilt GPU image for {framework}, only for {' and '.join(sorted(_WITH_GPU))}. Leave gpu out."
         )
     return _uri(framework, minor, location, gpu=gpu)
 
 
-def image_for_sklearn(version: str, location: str, *, today: date | None = None) -> str | None:
-    """The image that runs this very version of scikit-learn, or None when Google has none.
+def sklearn_image(version: str, location: str, *, today: date | None = None) -> str | None:
+    """Return the image that runs a version of scikit-learn, or None if Google has none.
 
-    A pickled estimator is only sure to load in the minor version that wrote it.
+    A pickled estimator is only certain to load in the minor version that wrote it.
 
     Args:
-        version: As in ``sklearn.__version__``, for example ``"1.5.2"``.
-        location: The location the model is registered in.
-        today: With a date, an image that is no longer served on that day does not count.
+        version: The version, as in ``sklearn.__version__``: for example ``"1.5.2"``.
+        location: The location that the model is registered in.
+        today: A date on which the image has to be supported. Defaults to accepting unsupported images.
     """
     minor = _minor(version)
     if minor not in PREBUILT["sklearn"]:
         return None
     image = _uri("sklearn", minor, location)
-    return None if today is not None and retired(image, today) else image
+    return None if today is not None and unsupported_since(image, today) else image
 
 
-def retired(image: str, today: date) -> date | None:
-    """The day from which the prebuilt image is no longer served, if that day has come; None if not, or not known."""
+def unsupported_since(image: str, today: date) -> date | None:
+    """Return since when a prebuilt image isn't supported, or None if it is, or if that isn't known."""
     match = _IMAGE.fullmatch(image)
     if match is None:
         return None
@@ -205,50 +197,51 @@ def retired(image: str, today: date) -> date | None:
     return end if end is not None and end <= today else None
 
 
-def files_of(image: str) -> tuple[str, ...]:
-    """The file names of which the prebuilt image loads one; empty for any other image.
+def model_files(image: str) -> tuple[str, ...]:
+    """Return the names of files that a prebuilt image can load; empty for any other image.
 
-    >>> files_of("us-docker.pkg.dev/vertex-ai/prediction/sklearn-cpu.1-6:latest")
+    >>> model_files("us-docker.pkg.dev/vertex-ai/prediction/sklearn-cpu.1-6:latest")
     ('model.joblib', 'model.pkl')
     """
     match = _IMAGE.fullmatch(image)
-    return FILES[_framework(match)] if match else ()
+    return MODEL_FILES[_framework(match)] if match else ()
 
 
 def check_directory(names: Iterable[str], image: str, *, where: str) -> None:
-    """Refuse a directory that the image could not load, as Vertex would.
+    """Check that the image can load a directory, as Vertex does.
 
-    Vertex says of such an upload: "Model directory … is expected to contain exactly one of: [model.pkl, model.joblib]."
+    Vertex's own error is: "Model directory … is expected to contain exactly one of: [model.pkl, model.joblib]."
 
     Args:
-        names: The paths of the directory's files, relative to it. Only files at its top count.
-        image: The URI of the serving image. One that is not prebuilt loads what it likes.
+        names: The paths of the directory's files, relative to it. Only files at its top level count.
+        image: The URI of the serving image. One that isn't prebuilt may load anything.
         where: The directory, for the message.
 
     Raises:
-        InvalidArgumentError: It does not hold exactly one of the image's files.
+        InvalidArgumentError: It doesn't contain exactly one of the files that the image loads.
     """
-    expected = files_of(image)
-    there = sorted(set(names))
-    found = [name for name in there if name in expected]
+    expected = model_files(image)
+    present = sorted(set(names))
+    found = [name for name in present if name in expected]
     if not expected or len(found) == 1:
         return
     wanted = expected[0] if len(expected) == 1 else f"exactly one of {', '.join(expected)}"
     name = "that name" if len(expected) == 1 else "one of these names"
     if found:
-        problem = f"It holds {' and '.join(found)}. Remove all but one"
-    elif not there:
-        problem = f"There are no files in it. Save the model under {name}"
+        problem = f"The directory has {' and '.join(found)}. Remove all but one"
+    elif not present:
+        problem = f"The directory is empty. Save the model under {name}"
     else:
-        shown = ", ".join(there[:_SHOWN]) + (f" and {len(there) - _SHOWN} more" if len(there) > _SHOWN else "")
-        problem = f"It holds {shown}. Save the model under {name}, at the top of the directory"
+        listed = ", ".join(present[:_MOST_LISTED])
+        more = f" and {len(present) - _MOST_LISTED} more" if len(present) > _MOST_LISTED else ""
+        problem = f"The directory has {listed}{more}. Save the model under {name}, at its top level"
     raise InvalidArgumentError(
-        f"{where} cannot be served by {image}, which loads {wanted}. {problem}, or name another image with container=.",
+        f"{where} can't be served by {image}, which loads {wanted}. {problem}, or set container= to another image.",
         resource=where,
     )
 
 
-_SHOWN: Final = 5
+_MOST_LISTED: Final = 5
 
 
 def _minor(version: str) -> str:

@@ -19,7 +19,7 @@ STAGE_LABEL: Final = "stage"
 CHANGED_AT_LABEL: Final = "vr-stage-changed-at"
 CHANGED_BY_LABEL: Final = "vr-stage-changed-by"
 
-_STAMP: Final = "%Y-%m-%dt%H-%M-%S-%fz"
+_TIMESTAMP_FORMAT: Final = "%Y-%m-%dt%H-%M-%S-%fz"
 
 # A timestamp from the end of the calendar is a mistake, and no later one could follow it.
 _LAST_YEAR: Final = 9000
@@ -51,7 +51,7 @@ class Stage(enum.StrEnum):
 
 _BY_LABEL: Final = {stage.label: stage for stage in Stage}
 
-#: The stages that ``archive_existing`` goes with.
+#: The stages that ``archive_existing`` works with.
 EXCLUSIVE: Final = (Stage.STAGING, Stage.PRODUCTION)
 
 
@@ -70,7 +70,7 @@ def check_stage(stage: Stage | str) -> Stage:
         return Stage(stage)
     except ValueError:
         names = ", ".join(Stage)
-        raise InvalidArgumentError(f"There is no stage {stage!r}. The stages are {names}.") from None
+        raise InvalidArgumentError(f"There's no stage {stage!r}. Use one of {names}.") from None
 
 
 def check_exclusive(stage: Stage, *, archive_existing: bool) -> None:
@@ -81,24 +81,24 @@ def check_exclusive(stage: Stage, *, archive_existing: bool) -> None:
     """
     if archive_existing and stage not in EXCLUSIVE:
         names = " or ".join(EXCLUSIVE)
-        raise InvalidArgumentError(f"archive_existing=True goes with the stage {names}, not with {stage}.")
+        raise InvalidArgumentError(f"archive_existing=True only works with the stage {names}, not with {stage}.")
 
 
-def stamp(moment: dt.datetime) -> str:
+def format_timestamp(moment: dt.datetime) -> str:
     """Return a time as a label value; the values sort in the order of the times."""
-    return moment.astimezone(dt.UTC).strftime(_STAMP)
+    return moment.astimezone(dt.UTC).strftime(_TIMESTAMP_FORMAT)
 
 
-def moment_of(text: str | None) -> dt.datetime | None:
+def parse_timestamp(text: str | None) -> dt.datetime | None:
     """Return the time in a timestamp label, or None if this package didn't write it."""
     try:
-        moment = dt.datetime.strptime(text or "", _STAMP).replace(tzinfo=dt.UTC)
+        moment = dt.datetime.strptime(text or "", _TIMESTAMP_FORMAT).replace(tzinfo=dt.UTC)
     except ValueError:
         return None
     return moment if moment.year < _LAST_YEAR else None
 
 
-def next_moment(now: dt.datetime, seen: Iterable[dt.datetime | None]) -> dt.datetime:
-    """Return a time later than all that were read: now, or just after the latest if another clock runs ahead."""
+def next_timestamp(now: dt.datetime, seen: Iterable[dt.datetime | None]) -> dt.datetime:
+    """Return a time later than all the seen ones: now, or just after the latest if another clock runs ahead."""
     latest = max((moment for moment in seen if moment is not None), default=None)
     return now if latest is None or latest < now else latest + dt.timedelta(microseconds=1)

@@ -41,7 +41,7 @@ _EPOCH: Final = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
 #: What gcloud asks for; "the standard list page size" is not documented.
 PAGE_SIZE = 100
 
-_NOTE_OF_NAME = _labels.VERSION_NAME
+_NAME_LABEL = _labels.VERSION_NAME
 
 
 def upload(
@@ -252,18 +252,18 @@ def _version(message: Any) -> ModelVersion:
     return ModelVersion(
         name=message.display_name,
         version=number,
-        version_name=content.notes.get(_NOTE_OF_NAME),
+        version_name=content.own_labels.get(_NAME_LABEL),
         resource_name=f"{resource}@{number}",
         model_resource_name=resource,
-        stage=_stages.stage_of(content.notes),
-        stage_changed_at=_stages.moment_of(content.notes.get(_stages.CHANGED_AT_LABEL)),
-        stage_changed_by=content.notes.get(_stages.CHANGED_BY_LABEL),
+        stage=_stages.stage_of(content.own_labels),
+        stage_changed_at=_stages.parse_timestamp(content.own_labels.get(_stages.CHANGED_AT_LABEL)),
+        stage_changed_by=content.own_labels.get(_stages.CHANGED_BY_LABEL),
         aliases=aliases,
         is_default=_names.DEFAULT_ALIAS in aliases,
         description=message.version_description,
         metadata=content.metadata,
         labels=labels,
-        managed_by=content.notes.get(_labels.MANAGED_BY),
+        managed_by=content.own_labels.get(_labels.MANAGED_BY),
         artifact_uri=message.artifact_uri,
         container=_container(message.container_spec) if message.HasField("container_spec") else None,
         deployed_to=tuple(deployed.endpoint for deployed in message.deployed_models),

@@ -147,24 +147,24 @@ class HistoryUnknownError(RegistryError):
 
 
 def reason(error: BaseException) -> str:
-    """Return what the innermost cause of an exception says, such as "Connection refused"."""
+    """Return the message of an exception's innermost cause, such as "Connection refused"."""
     for inner in _behind(error):
         error = inner
-    said = getattr(error, "strerror", None)
-    if not said and type(error) is OSError:  # a proxy's refusal, for one; what it says is one short line
-        said = " ".join(str(error).split())[:200].rstrip(".")
-    return said or type(error).__name__
+    message = getattr(error, "strerror", None)
+    if not message and type(error) is OSError:  # such as a proxy's refusal, whose message is one short line
+        message = " ".join(str(error).split())[:200].rstrip(".")
+    return message or type(error).__name__
 
 
 def untrusted(error: BaseException) -> bool:
     """Return whether a server's certificate wasn't accepted."""
-    import ssl  # noqa: PLC0415  # importing this module is to cost nothing
+    import ssl  # noqa: PLC0415  # it's slow to import
 
     return any(isinstance(inner, ssl.SSLCertVerificationError) for inner in _behind(error))
 
 
 def _behind(error: BaseException) -> Iterator[BaseException]:
-    """Yield an exception and those it comes from, the innermost last."""
+    """Yield an exception and its causes, the innermost last."""
     seen: set[int] = set()
     while id(error) not in seen:
         seen.add(id(error))

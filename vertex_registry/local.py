@@ -1,4 +1,4 @@
-"""The client and the emulator in one process: a registry that needs no cloud, and the default to try things on."""
+"""The client and the emulator in one process: a registry that needs no cloud."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ if TYPE_CHECKING:
 
 
 class LocalRegistry(RegistryClient):
-    """A `RegistryClient` with a Vertex of its own, which ends with it.
+    """A `RegistryClient` with an emulator of its own, which stops when the client is closed.
 
     Attributes:
-        emulator: That Vertex. Google's own clients reach it as well, at ``emulator.grpc``.
+        emulator: The emulator. Google's own clients can connect to it too, at ``emulator.grpc``.
     """
 
     def __init__(self, emulator: Emulator, **settings: Any) -> None:
@@ -36,7 +36,7 @@ class LocalRegistry(RegistryClient):
     ) -> None:
         super().__exit__(kind, error, trace)
         if self._owner.mine:
-            # It minds that a planned fault is left.
+            # This fails if a planned fault is left.
             self.emulator.__exit__(kind, error, trace)
 
     def close(self) -> None:
@@ -77,20 +77,21 @@ def _check_threads() -> None:
 
 
 def local_registry(path: str | os.PathLike[str] | None = None, **settings: Any) -> LocalRegistry:
-    """A registry in this process, kept in that file, or in memory where there is no path.
+    """Create a registry in this process, kept in a file or in memory.
 
     >>> with local_registry() as registry:
     ...     registry.register_version("churn", "gs://models/churn/1").version
     '1'
 
     Args:
-        path: The file; it is made where it is not there. One process at a time can have it open.
+        path: The file, which is created if it doesn't exist. One process at a time can open it. Defaults to keeping
+            everything in memory.
         **settings: Settings of `RegistryClient`, such as ``actor`` or ``retry``.
 
     Raises:
         ConflictError: The file is open in another registry or emulator; or gevent or eventlet has patched this
             process's threads, so that no emulator can run in it.
-        InvalidArgumentError: The file is not one that a registry was kept in.
+        InvalidArgumentError: The file isn't a registry's.
     """
     _check_path(path)
     _check_threads()
@@ -99,7 +100,8 @@ def local_registry(path: str | os.PathLike[str] | None = None, **settings: Any) 
     try:
         emulator = Emulator(path, rest_port=None)
     except DataFileError as error:
-        raise (ConflictError if error.in_use else InvalidArgumentError)(str(error), resource=str(path)) from error
+        kind = ConflictError if error.in_use else InvalidArgumentError
+        raise kind(str(error), resource=str(path)) from error
     try:
         return LocalRegistry(emulator, **settings)
     except BaseException:
@@ -112,4 +114,6 @@ def _check_path(path: Any) -> None:
         return
     text = os.fspath(path) if isinstance(path, (str, os.PathLike)) else None
     if not isinstance(text, str) or not text or "\0" in text:
-        raise InvalidArgumentError(f"path={path!r} isn't the path of a file. Leave it out to keep all in memory.")
+        raise InvalidArgumentError(
+            f"path={path!r} isn't the path of a file. Leave it out to keep everything in memory."
+        )

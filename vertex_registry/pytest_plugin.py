@@ -1,6 +1,6 @@
 """pytest fixtures: an emulator for the run, and a registry of its own for each test.
 
-pytest loads this module in every run, so it imports nothing of Google's until a fixture is used.
+pytest loads this module in every run, so it doesn't import Google's libraries before a fixture is used.
 """
 
 from __future__ import annotations

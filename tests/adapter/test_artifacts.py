@@ -108,7 +108,7 @@ def test_an_artifact_in_cloud_storage_that_the_image_cannot_load(
     with pytest.raises(RuntimeError) as refused:
         registry.register_model_version("iris", "1", "gs://models/refused")
     message = str(refused.value)
-    assert "gs://models/refused cannot be served by" in message
+    assert "gs://models/refused can't be served by" in message
     assert "--staging_bucket=gs://BUCKET" in message
     assert "--serving_image=IMAGE" in message
     assert "\n" not in message

@@ -71,8 +71,8 @@ def test_zenmls_register_version_fails(component: str, zenml: ZenML, emulator: E
     ("arguments", "said"),
     [
         ({"model_source_uri": None}, "The source is empty"),
-        ({"model_source_uri": "s3://models/1"}, "is not in Cloud Storage"),
-        ({"model_source_uri": "gs://models"}, "names a bucket and no directory"),
+        ({"model_source_uri": "s3://models/1"}, "isn't in Cloud Storage"),
+        ({"model_source_uri": "gs://models"}, "is a bucket without a directory"),
         ({"model_source_uri": "gs://models/1/model.pkl"}, "is a file"),
         ({"model_source_uri": Path("models")}, r"The source is a string, .*Give str\(path\)"),
         ({"name": ""}, "name is empty"),
@@ -80,9 +80,9 @@ def test_zenmls_register_version_fails(component: str, zenml: ZenML, emulator: E
         ({"name": "n" * 129}, "129 characters"),
         ({"version": "v" * 129}, "129 characters"),
         ({"metadata": [("owner", "Ann")]}, "The metadata is a dict or a ModelRegistryModelMetadata, and not a list"),
-        ({"metadata": {"when": object()}}, "which JSON does not have"),
-        ({"metadata": ModelRegistryModelMetadata.model_validate({"x": float("nan")})}, "not a finite number"),
-        ({"stage": "Shadow"}, "There is no stage 'Shadow'"),
+        ({"metadata": {"when": object()}}, "which JSON doesn't have"),
+        ({"metadata": ModelRegistryModelMetadata.model_validate({"x": float("nan")})}, "isn't a finite number"),
+        ({"stage": "Shadow"}, "There's no stage 'Shadow'"),
         ({"aliases": ["v1.0"]}, "isn't an alias"),
         ({"container": "caffe"}, "no prebuilt serving image 'caffe'"),
     ],
@@ -130,7 +130,7 @@ def test_conditions_that_cannot_be(registry: VertexModelRegistry) -> None:
     conditions: tuple[tuple[dict[str, Any], str], ...] = (
         ({"created_after": dt.date(2026, 1, 31)}, "created_after=datetime.date.* names no moment"),
         ({"created_before": dt.date(2026, 1, 31)}, "created_before=datetime.date.* names no moment"),
-        ({"stage": "Shadow"}, "There is no stage 'Shadow'"),
+        ({"stage": "Shadow"}, "There's no stage 'Shadow'"),
         ({"count": "3"}, "count='3' is no number of versions"),
         ({"order_by_date": "oldest"}, "order_by_date='oldest' is neither 'asc' nor 'desc'"),
         ({"metadata": "owner"}, "The metadata is a dict or a ModelRegistryModelMetadata, and not a str"),
@@ -139,7 +139,7 @@ def test_conditions_that_cannot_be(registry: VertexModelRegistry) -> None:
         with pytest.raises(RuntimeError, match=said):
             registry.list_model_versions("churn", **condition)
     registry.register_model_version("churn", "1", "gs://models/1")
-    with pytest.raises(RuntimeError, match="There is no stage 'Shadow'"):
+    with pytest.raises(RuntimeError, match="There's no stage 'Shadow'"):
         registry.update_model_version("churn", "1", stage="Shadow")
 
 
@@ -148,7 +148,7 @@ def test_an_update_that_contradicts_itself(registry: VertexModelRegistry, zenml:
     before = registry.register_model_version("churn", "1", "gs://models/1", metadata={"a": "1"})
 
     line = zenml.try_("model-registry models update-version churn -v 1 -s Production -m a 2 -rm a").line
-    assert "metadata sets what remove_metadata takes out: 'a'" in line
+    assert "metadata and remove_metadata both have 'a'" in line
     assert registry.get_model_version("churn", "1") == before
 
 

@@ -180,7 +180,7 @@ def fork_under_locks(place: Place) -> None:
 
 def hold_all(client: RegistryClient, held: threading.Event, ended: threading.Event) -> None:
     vertex = client._vertex
-    with client._lock, client._opened, vertex._lock, vertex.rpc._google:
+    with client._lock, client._storages, vertex._lock, vertex.rpc._google:
         held.set()
         ended.wait()
 

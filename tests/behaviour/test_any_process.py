@@ -163,7 +163,7 @@ def test_settings_that_cannot_be_pickled(connect: Callable[..., RegistryClient])
         pickle.dumps(no_credentials)
     assert "nobody-may-see" not in str(caught.value)
     assert caught.value.__cause__ is caught.value.__context__ is None
-    with pytest.raises(InvalidArgumentError, match="its new_id can't. Pass a function of a module"):
+    with pytest.raises(InvalidArgumentError, match="its new_id can't. Use a function of a module"):
         copy.deepcopy(connect(new_id=lambda: "1"))
     with_a_token = connect(credentials=Credentials("token"), retry=Retry())  # type: ignore[no-untyped-call]  # upstream
     assert list(pickle.loads(pickle.dumps(with_a_token)).list_models()) == []  # noqa: S301  # ours

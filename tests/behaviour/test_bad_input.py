@@ -151,7 +151,7 @@ MISTAKES = (
     Mistake(
         "a folder in Cloud Storage in another form than `gs://`",
         InvalidArgumentError,
-        "Give 'gs://bucket/dir'",
+        "Pass 'gs://bucket/dir'",
         tuple(
             verb
             for there in ELSEWHERE
@@ -262,7 +262,7 @@ MISTAKES = (
     Mistake(
         "changing a version that can't exist",
         InvalidArgumentError,
-        "can be no version",
+        "be a version",
         (
             lambda r, n, s: r.set_stage(n, "v1.0", "Production"),
             lambda r, n, s: r.update_version(n, "v1.0", description="x"),
@@ -329,7 +329,7 @@ MISTAKES = (
     Mistake(
         "metadata nested more than 100 levels deep, or with a number of thousands of digits",
         InvalidArgumentError,
-        r"nested more than 100 deep.*|metadata\['a'\]\['b'\] is a number with too many digits",
+        r"nested more than 100 levels deep.*|metadata\['a'\]\['b'\] is a number with too many digits",
         (
             lambda r, n, s: r.register_version(n, s, metadata=nested(101)),
             lambda r, n, s: r.register_version(n, s, metadata=nested(985)),

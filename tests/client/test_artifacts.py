@@ -132,7 +132,7 @@ def test_a_bucket_named_for_once(connect: Callable[..., RegistryClient], bucket:
         (None, "or a path, not NoneType"),
         (b"model", "not bytes"),
         ("", "The source is empty"),
-        ("s3://models/churn", "is not in Cloud Storage"),
+        ("s3://models/churn", "isn't in Cloud Storage"),
     ],
 )
 def test_a_source_that_is_none_is_refused(registry: RegistryClient, source: Any, says: str) -> None:
@@ -149,7 +149,7 @@ def test_a_source_that_is_none_is_refused(registry: RegistryClient, source: Any,
 @pytest.mark.parametrize("uri", ["model", "file:///tmp/model"])
 def test_what_is_on_this_machine_is_not_downloaded(registry: RegistryClient, tmp_path: Path, uri: str) -> None:
     """Who downloads a folder of this machine is not told to upload it."""
-    with pytest.raises(InvalidArgumentError, match=f"'{uri}' is not in Cloud Storage") as caught:
+    with pytest.raises(InvalidArgumentError, match=f"'{uri}' isn't in Cloud Storage") as caught:
         registry.download(uri, tmp_path / "dest")
 
     assert "staging_bucket" not in str(caught.value)
@@ -256,9 +256,9 @@ def test_a_directory_in_a_bucket(
     assert registry.register_version("churn", f"gs://{bucket}/models/2", container="sklearn").version == "1"
     with pytest.raises(InvalidArgumentError, match="model.joblib"):
         registry.register_version("churn", f"gs://{bucket}/models/1", container="sklearn")
-    with pytest.raises(InvalidArgumentError, match="nothing in"):
+    with pytest.raises(InvalidArgumentError, match="is empty"):
         registry.register_version("churn", f"gs://{bucket}/models/3", container="sklearn")
-    with pytest.raises(InvalidArgumentError, match="nothing in"):
+    with pytest.raises(InvalidArgumentError, match="is empty"):
         registry.register_version("churn", f"gs://{bucket}/models/3", container=OWN, check_source=True)
     assert registry.register_version("churn", f"gs://{bucket}/models/1", container=OWN).version == "2"
     uploads = sum(request.rpc == "UploadModel" for request in emulator.requests())
@@ -305,7 +305,7 @@ def test_images_for_a_gpu(blind: Callable[..., RegistryClient]) -> None:
 def test_an_image_that_is_gone(blind: Callable[..., RegistryClient]) -> None:
     """An image that Google no longer serves is warned of."""
     registry = blind(now=lambda: dt.datetime(2026, 11, 24, tzinfo=dt.UTC))
-    with pytest.warns(UserWarning, match="not served by Google since"):
+    with pytest.warns(UserWarning, match="Google hasn't supported .* since"):
         registry.register_version("churn", SOURCE, container="sklearn:1.3")
 
 
@@ -333,7 +333,7 @@ def test_a_re_run_whose_artifact_is_gone(
     storage_emulator.call("DELETE", f"/storage/v1/b/{bucket}/o/models%2F1%2Fmodel.joblib")
 
     assert registry.register_version("churn", source, container="sklearn", request_id="run") == made
-    with pytest.raises(InvalidArgumentError, match="nothing in"):
+    with pytest.raises(InvalidArgumentError, match="is empty"):
         registry.register_version("churn", source, container="sklearn", request_id="run-2")
 
 

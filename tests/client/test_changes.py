@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from vertex_registry import Stage
-from vertex_registry._changes import KEPT, LABELS, Change, Changes, read, write
-from vertex_registry._stages import CHANGED_AT_LABEL, CHANGED_BY_LABEL, STAGE_LABEL, stamp
+from vertex_registry._changes import ALWAYS_REMEMBERED, LABELS, Change, Changes, read, write
+from vertex_registry._stages import CHANGED_AT_LABEL, CHANGED_BY_LABEL, STAGE_LABEL, format_timestamp
 
 START = dt.datetime(2026, 3, 1, 12, 0, 0, 250_000, tzinfo=dt.UTC)
 
@@ -38,7 +38,11 @@ STEPS = st.lists(
 def apply(version: int, notes: dict[str, str], change: Change) -> dict[str, str]:
     """Return a version's notes after one more change."""
     written: dict[str, str | None] = {**notes, **write(version, read(version, notes), change)}
-    written |= {STAGE_LABEL: change.stage.label, CHANGED_AT_LABEL: stamp(change.at), CHANGED_BY_LABEL: change.by}
+    written |= {
+        STAGE_LABEL: change.stage.label,
+        CHANGED_AT_LABEL: format_timestamp(change.at),
+        CHANGED_BY_LABEL: change.by,
+    }
     return {key: text for key, text in written.items() if text is not None}
 
 
@@ -63,7 +67,7 @@ def test_the_latest_twelve_changes_are_remembered(version: int, steps: Sequence[
         for key in LABELS
     )
     kept = read(version, notes)
-    assert len(kept.latest_first) >= min(KEPT, len(made))
+    assert len(kept.latest_first) >= min(ALWAYS_REMEMBERED, len(made))
     assert kept.complete is (len(kept.latest_first) == len(made))
     assert not kept.doubt
     for change, true in zip(kept, made, strict=False):
@@ -104,7 +108,7 @@ def test_another_version_does_not_inherit_it() -> None:
 
 def test_a_stamp_without_a_history_is_the_last_change_only() -> None:
     """A version that an earlier release wrote remembers its last change, and doesn't claim to know more."""
-    notes = {STAGE_LABEL: "production", CHANGED_AT_LABEL: stamp(START), CHANGED_BY_LABEL: "ann@example.com"}
+    notes = {STAGE_LABEL: "production", CHANGED_AT_LABEL: format_timestamp(START), CHANGED_BY_LABEL: "ann@example.com"}
     assert read(1, notes) == Changes((Change(Stage.PRODUCTION, START, "ann@example.com"),), complete=False)
 
 
@@ -125,7 +129,13 @@ def test_a_change_by_an_earlier_release_is_kept_and_in_doubt() -> None:
     notes, _ = remember(1, [(Stage.STAGING, 60, "ann@example.com", None)])
     later = START + dt.timedelta(days=1, microseconds=5)
     kept = read(
-        1, {**notes, STAGE_LABEL: "production", CHANGED_AT_LABEL: stamp(later), CHANGED_BY_LABEL: "bob@example.com"}
+        1,
+        {
+            **notes,
+            STAGE_LABEL: "production",
+            CHANGED_AT_LABEL: format_timestamp(later),
+            CHANGED_BY_LABEL: "bob@example.com",
+        },
     )
     assert [(change.stage, change.doubt) for change in kept] == [(Stage.PRODUCTION, True), (Stage.STAGING, False)]
 

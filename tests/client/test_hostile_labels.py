@@ -23,7 +23,7 @@ def pack(document: str) -> dict[str, str]:
     blob = deflate.compress(document.encode()) + deflate.flush()
     text = base64.b32encode(blob).decode().rstrip("=").lower()
     chunks = [text[start : start + 55] for start in range(0, len(text), 55)]
-    digest = _labels._pack_digest(blob)
+    digest = _labels._digest_of(blob)
     return {f"vr-pack-{len(chunks)}-{index}": digest + chunk for index, chunk in enumerate(chunks)}
 
 
@@ -74,7 +74,7 @@ def test_the_longest_pack() -> None:
     """What is as long as a pack may be is written and read; one byte more is refused before anything is written."""
     longest = {"A b": "x" * (_labels.MAX_PACKED - len('[{"A b":""},{}]'))}
     assert _labels.read(_labels.write({}, metadata=longest)).metadata == longest
-    with pytest.raises(InvalidArgumentError, match=r"65,537 bytes of JSON; at most 65,536"):
+    with pytest.raises(InvalidArgumentError, match=r"65,537 bytes as JSON, and at most 65,536"):
         _labels.write({}, metadata={"A b": longest["A b"] + "x"})
     longer = pack('[{"A b":"' + longest["A b"] + 'x"},{}]')
     assert _labels.read(longer).metadata == longer
@@ -110,7 +110,7 @@ def test_an_update_beside_labels_without_end(count: int) -> None:
     labels = {f"k{number}": f"_j_{number}" for number in range(count)}
     start = time.process_time()
     with contextlib.suppress(InvalidArgumentError):
-        changed = _labels.write(labels, metadata={"a": 1}, room=_promotion.room("zenml", None))
+        changed = _labels.write(labels, metadata={"a": 1}, reserve=_promotion.room("zenml", None))
         assert _labels.read(changed).metadata == _labels.read(labels).metadata | {"a": 1}
 
     assert time.process_time() - start < 3
@@ -124,7 +124,7 @@ def test_labels_of_an_earlier_release() -> None:
     }  # fmt: skip
     assert _labels.read(flat) == _labels.Content(
         metadata={"accuracy": 0.93, "n": 60, "none": None, "team": "growth"},
-        notes={"stage": "production", "managed_by": "zenml"},
+        own_labels={"stage": "production", "managed_by": "zenml"},
     )
     packed = {
         "stage": "staging",
@@ -148,10 +148,10 @@ def test_labels_of_an_earlier_release() -> None:
         "stage": "staging",
         "vr-version-name": "Release Candidate 1 — the one that everybody has been waiting for since spring",
     }
-    assert _labels.read(packed) == _labels.Content(metadata=metadata, notes=notes)
-    changed = _labels.write(packed, metadata={"n": 1}, notes={"stage": "archived"})
+    assert _labels.read(packed) == _labels.Content(metadata=metadata, own_labels=notes)
+    changed = _labels.write(packed, metadata={"n": 1}, own_labels={"stage": "archived"})
     assert _labels.read(changed) == _labels.Content(
-        metadata=dict(sorted({**metadata, "n": 1}.items())), notes=notes | {"stage": "archived"}
+        metadata=dict(sorted({**metadata, "n": 1}.items())), own_labels=notes | {"stage": "archived"}
     )
 
 
@@ -163,8 +163,8 @@ def test_sixty_numbers() -> None:
     """Sixty numbers under sixty keys fit, as they do under one; so do three hundred."""
     for count in (55, 60, 64, 300):
         metadata = {f"metric-{number}": number / 7 if count < 100 else number for number in range(count)}
-        labels = _labels.write({}, metadata=metadata, room=ROOM)
-        _labels.check_room(labels, ROOM)
+        labels = _labels.write({}, metadata=metadata, reserve=ROOM)
+        _labels.check_fits(labels, ROOM)
         assert _labels.read(labels).metadata == metadata
         assert len(labels) <= 64
 
@@ -174,9 +174,9 @@ def test_texts_stay_labels_where_there_is_room() -> None:
     texts = {f"text-{number:02}": "x" for number in range(30)}
     numbers = {f"number-{number:02}": number for number in range(30)}
 
-    few = _labels.write({}, metadata=texts | dict(list(numbers.items())[:20]), room=ROOM)
+    few = _labels.write({}, metadata=texts | dict(list(numbers.items())[:20]), reserve=ROOM)
     assert not any(key.startswith("vr-pack") for key in few)
-    many = _labels.write({}, metadata=texts | numbers, room=ROOM)
+    many = _labels.write({}, metadata=texts | numbers, reserve=ROOM)
     assert texts.items() <= many.items()
 
 
@@ -185,12 +185,12 @@ def test_what_fits_nested_fits_flat(count: int, metadata: dict[str, Any], data: 
     """Whatever fits packed under one key fits under keys of its own, with the room for a stage."""
     metadata |= {f"k{number}": data.draw(VALUES) for number in range(count)} if count % 3 == 0 else {}
     try:
-        nested = _labels.write({}, metadata={"Packed": metadata}, room=ROOM)
-        _labels.check_room(nested, ROOM)
+        nested = _labels.write({}, metadata={"Packed": metadata}, reserve=ROOM)
+        _labels.check_fits(nested, ROOM)
     except InvalidArgumentError:
         assume(False)
-    flat = _labels.write({}, metadata=metadata, room=ROOM)
-    _labels.check_room(flat, ROOM)
+    flat = _labels.write({}, metadata=metadata, reserve=ROOM)
+    _labels.check_fits(flat, ROOM)
 
     assert same(_labels.read(flat).metadata, metadata)
     assert list(_labels.read(flat).metadata) == sorted(metadata)
@@ -203,7 +203,7 @@ def test_what_others_wrote_is_not_packed(
     """A label that an update doesn't name, and that we didn't escape, stays letter for letter, however full it is."""
     labels = {key: label for key, label in labels.items() if not key.startswith("vr-pack")}
     try:
-        changed = _labels.write(labels, metadata=metadata, notes=notes, room=ROOM)
+        changed = _labels.write(labels, metadata=metadata, own_labels=notes, reserve=ROOM)
     except InvalidArgumentError:
         assume(False)
     theirs = {key: label for key, label in labels.items() if key not in {*metadata, *notes} and label[:3] != "_j_"}

@@ -22,9 +22,9 @@ TEXT = st.text(st.characters(exclude_categories=()), max_size=20)  # halves of s
 SCALARS = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | TEXT
 JSON = st.recursive(SCALARS, lambda inner: st.lists(inner, max_size=4) | st.dictionaries(TEXT, inner, max_size=4))
 LABEL_TEXT = st.text(string.ascii_lowercase + string.digits + "_-", max_size=63)
-KEYS = TEXT | LABEL_TEXT | st.sampled_from([*_labels.NOTES, "vr-pack-1-0", "goog-x", "team"])
+KEYS = TEXT | LABEL_TEXT | st.sampled_from([*_labels.OWN_KEYS, "vr-pack-1-0", "goog-x", "team"])
 METADATA = st.dictionaries(KEYS, JSON | LABEL_TEXT | LABEL_TEXT.map(lambda text: "_j_" + text), max_size=8)
-NOTES = st.dictionaries(st.sampled_from(sorted(_labels.NOTES)), st.text(max_size=40), max_size=6)
+NOTES = st.dictionaries(st.sampled_from(sorted(_labels.OWN_KEYS)), st.text(max_size=40), max_size=6)
 LEGAL_KEY = re.compile(r"[a-z][a-z0-9_-]{0,62}")
 LEGAL_VALUE = re.compile(r"[a-z0-9_-]{0,63}")
 
@@ -46,11 +46,11 @@ def written(labels: dict[str, str], **changes: Any) -> dict[str, str]:
 @given(METADATA, NOTES)
 def test_whatever_fits_comes_back(metadata: dict[str, Any], notes: dict[str, str]) -> None:
     """Metadata and notes come back equal, in type and case, from labels that Vertex allows."""
-    labels = written({}, metadata=metadata, notes=notes)
+    labels = written({}, metadata=metadata, own_labels=notes)
     content = _labels.read(labels)
 
     assert same(content.metadata, metadata)
-    assert content.notes == notes
+    assert content.own_labels == notes
     assert all(LEGAL_KEY.fullmatch(key) and LEGAL_VALUE.fullmatch(value) for key, value in labels.items())
     assert len(labels) <= 64
 
@@ -58,16 +58,16 @@ def test_whatever_fits_comes_back(metadata: dict[str, Any], notes: dict[str, str
 @given(METADATA, METADATA, st.sets(KEYS, max_size=4), NOTES)
 def test_updates_merge(before: dict[str, Any], update: dict[str, Any], remove: set[str], notes: dict[str, str]) -> None:
     """An update sets what it names, takes out what it names, and keeps the rest, notes included."""
-    labels = written(written({}, metadata=before, notes=notes), metadata=update, remove=remove)
+    labels = written(written({}, metadata=before, own_labels=notes), metadata=update, remove=remove)
     wanted = {key: value for key, value in before.items() if key not in remove} | update
 
     assert same(_labels.read(labels).metadata, wanted)
-    assert _labels.read(labels).notes == notes
+    assert _labels.read(labels).own_labels == notes
 
 
 @given(
     st.dictionaries(
-        st.sampled_from(sorted(_labels.NOTES)) | st.from_regex(r"vr-pack-[1-3]-[0-2]", fullmatch=True) | TEXT,
+        st.sampled_from(sorted(_labels.OWN_KEYS)) | st.from_regex(r"vr-pack-[1-3]-[0-2]", fullmatch=True) | TEXT,
         TEXT | st.from_regex(r"_j_[a-z0-9_-]{0,20}", fullmatch=True),
         max_size=8,
     )
@@ -135,7 +135,7 @@ def test_the_deepest_metadata() -> None:
     """What is nested 100 deep is read as it was written; one deeper is refused."""
     deepest = nested(100)
     assert _labels.read(_labels.write({}, metadata=deepest)).metadata == deepest
-    with pytest.raises(InvalidArgumentError, match="nested more than 100 deep"):
+    with pytest.raises(InvalidArgumentError, match="nested more than 100 levels deep"):
         _labels.write({}, metadata=nested(101))
 
 
@@ -168,7 +168,7 @@ def test_packs_that_are_too_deep() -> None:
         text = base64.b32encode(blob).decode().rstrip("=").lower()
         chunks = [text[start : start + 55] for start in range(0, len(text), 55)]
         labels = {
-            f"vr-pack-{len(chunks)}-{index}": _labels._pack_digest(blob) + chunk for index, chunk in enumerate(chunks)
+            f"vr-pack-{len(chunks)}-{index}": _labels._digest_of(blob) + chunk for index, chunk in enumerate(chunks)
         }
         assert _labels.read(labels).metadata == labels
 
@@ -185,7 +185,7 @@ def test_packs_that_we_do_not_write() -> None:
     """A pack that is whole and holds what no pack of ours holds is somebody else's labels."""
     for metadata, notes in (({}, {"stage": [1]}), ({}, {"vr-stage-changed-at": 7}), ({}, {"nobody": "x"})):
         labels = _labels._pack(metadata, notes)  # type: ignore[arg-type]  # that is the point
-        assert _labels.read(labels).notes == {}
+        assert _labels.read(labels).own_labels == {}
         assert _labels.read(labels).metadata == labels
 
 

@@ -52,7 +52,7 @@ def test_upload_aliases(request: str, base: int, nonce: str) -> None:
     assert _names.find_upload_alias(("candidate", alias, own), alias) == (own, base)
     assert _names.find_upload_alias((alias, own), _names.hidden_alias("request", f"{request}x")) is None
     assert _names.upload_alias(alias, base, f"{nonce}x") != own
-    assert _names.removing((own, _names.removing_alias(str(base)))) == [str(base)]
+    assert _names.versions_being_removed((own, _names.removing_alias(str(base)))) == [str(base)]
 
 
 def test_what_a_second_upload_leaves() -> None:
@@ -97,7 +97,7 @@ def test_version_ids(number: int) -> None:
 )
 def test_other_forms_of_a_source(address: str, meant: str | None) -> None:
     """Every other way to write a folder in Cloud Storage is known, and nothing else is taken for one."""
-    assert _names.meant_uri(address) == meant
+    assert _names.to_gs_uri(address) == meant
 
 
 def test_a_signed_address_is_not_repeated() -> None:

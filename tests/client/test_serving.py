@@ -48,7 +48,7 @@ def test_the_newest_version_comes_first() -> None:
 
 def test_the_default_image_was_served_when_the_table_was_read() -> None:
     """The default image is no image that is gone."""
-    assert _serving.retired(_serving.default_image("us-central1"), _serving.READ_ON) is None
+    assert _serving.unsupported_since(_serving.default_image("us-central1"), _serving.READ_ON) is None
 
 
 @pytest.mark.parametrize(
@@ -104,14 +104,14 @@ def test_a_framework_is_enough_to_name_an_image(spec: str, gpu: bool, image: str
 @pytest.mark.parametrize(
     ("spec", "gpu", "says"),
     [
-        ("sklearn:1.7", False, "no prebuilt serving image for sklearn 1.7. There are images for 1.6, 1.5"),
+        ("sklearn:1.7", False, "no prebuilt serving image for sklearn 1.7, only for 1.6, 1.5"),
         ("sklearn:1.7.1", False, "sklearn 1.7.1"),
-        ("sklearn:1", False, "sklearn 1."),
-        ("xgboost", True, "pytorch and tensorflow do"),
+        ("sklearn:1", False, "sklearn 1,"),
+        ("xgboost", True, "only for pytorch and tensorflow"),
         ("onnx", False, "pytorch, sklearn, tensorflow, xgboost"),
         ("server:latest", False, "full URI"),
-        ("", False, "Name one of"),
-        ("sklearn==1.5", False, "a version behind a colon (sklearn:1.5)"),
+        ("", False, "Use pytorch"),
+        ("sklearn==1.5", False, "a version after a colon (sklearn:1.5)"),
         ("gcr.io/acme/server:3", True, "Leave gpu out"),
     ],
 )
@@ -138,13 +138,13 @@ def test_an_image_that_is_not_there_is_refused(spec: str, gpu: bool, says: str) 
 )
 def test_the_image_follows_scikit_learn(version: str, image: str | None) -> None:
     """The minor version decides; there is no image for 1.1, nor for 1.7 and later."""
-    assert _serving.image_for_sklearn(version, "us-central1") == image
+    assert _serving.sklearn_image(version, "us-central1") == image
 
 
 def test_an_image_that_is_gone_does_not_match() -> None:
     """With a date, only images that are served on that day match."""
-    assert _serving.image_for_sklearn("1.3.2", "us-central1", today=date(2026, 1, 1)) is None
-    assert _serving.image_for_sklearn("1.3.2", "us-central1", today=date(2025, 1, 1)) == f"{US}sklearn-cpu.1-3:latest"
+    assert _serving.sklearn_image("1.3.2", "us-central1", today=date(2026, 1, 1)) is None
+    assert _serving.sklearn_image("1.3.2", "us-central1", today=date(2025, 1, 1)) == f"{US}sklearn-cpu.1-3:latest"
 
 
 def test_an_image_is_retired_from_its_last_day_on() -> None:
@@ -152,8 +152,8 @@ def test_an_image_is_retired_from_its_last_day_on() -> None:
     for framework, version, image in all_images("asia-east1"):
         end = _serving.PREBUILT[framework][version]
 
-        assert _serving.retired(image, end - timedelta(days=1)) is None
-        assert _serving.retired(image, end) == end
+        assert _serving.unsupported_since(image, end - timedelta(days=1)) is None
+        assert _serving.unsupported_since(image, end) == end
 
 
 @pytest.mark.parametrize(
@@ -168,14 +168,14 @@ def test_an_image_is_retired_from_its_last_day_on() -> None:
 )
 def test_an_unknown_image_is_not_known_to_be_retired(image: str) -> None:
     """Nothing is said about images that are not in the table."""
-    assert _serving.retired(image, date(2099, 1, 1)) is None
+    assert _serving.unsupported_since(image, date(2099, 1, 1)) is None
 
 
 def test_every_prebuilt_image_loads_its_frameworks_files() -> None:
     """The files depend on the framework alone, also for a version that came later."""
     for framework, _, image in [*all_images("us-east1"), ("pytorch", "9.9", f"{US}pytorch-tpu.9-9:latest")]:
-        assert _serving.files_of(image) == _serving.FILES[framework]
-    assert _serving.files_of("gcr.io/acme/server:3") == ()
+        assert _serving.model_files(image) == _serving.MODEL_FILES[framework]
+    assert _serving.model_files("gcr.io/acme/server:3") == ()
 
 
 @pytest.mark.parametrize(
@@ -194,24 +194,24 @@ def test_every_prebuilt_image_loads_its_frameworks_files() -> None:
 )
 def test_a_prebuilt_image_is_known_by_its_place(image: str, framework: str | None) -> None:
     """Google's images are told from others by host, project and folder, the older places among them."""
-    assert _serving.files_of(image) == (_serving.FILES[framework] if framework else ())
+    assert _serving.model_files(image) == (_serving.MODEL_FILES[framework] if framework else ())
 
 
 @given(
     extra=st.lists(st.sampled_from(["scaler.joblib", "sub/model.joblib", "metadata.json", "model.onnx", "Model.pkl"])),
-    held=st.sets(st.sampled_from(sorted({name for names in _serving.FILES.values() for name in names}))),
+    held=st.sets(st.sampled_from(sorted({name for names in _serving.MODEL_FILES.values() for name in names}))),
     framework=st.sampled_from(sorted(_serving.PREBUILT)),
 )
 def test_exactly_one_file_passes(extra: list[str], held: set[str], framework: str) -> None:
     """A directory passes when one of the image's files is at its top, whatever lies beside it."""
     image = _serving.serving_image(framework, "us-central1")
     names = [*extra, *held]
-    if len(held & set(_serving.FILES[framework])) == 1:
+    if len(held & set(_serving.MODEL_FILES[framework])) == 1:
         _serving.check_directory(names, image, where="gs://bucket/dir")
     else:
         with pytest.raises(InvalidArgumentError) as caught:
             _serving.check_directory(names, image, where="gs://bucket/dir")
-        assert all(name in str(caught.value) for name in _serving.FILES[framework])
+        assert all(name in str(caught.value) for name in _serving.MODEL_FILES[framework])
         assert "gs://bucket/dir" in str(caught.value)
     _serving.check_directory(names, "gcr.io/acme/server:3", where="gs://bucket/dir")
 
@@ -222,15 +222,17 @@ def test_the_refusal_says_what_is_there() -> None:
         _serving.check_directory(["artifact.pkl"], f"{US}sklearn-cpu.1-6:latest", where="./model")
 
     assert str(caught.value) == (
-        "./model cannot be served by us-docker.pkg.dev/vertex-ai/prediction/sklearn-cpu.1-6:latest, which loads "
-        "exactly one of model.joblib, model.pkl. It holds artifact.pkl. Save the model under one of these names, at "
-        "the top of the directory, or name another image with container=."
+        "./model can't be served by us-docker.pkg.dev/vertex-ai/prediction/sklearn-cpu.1-6:latest, which loads "
+        "exactly one of model.joblib, model.pkl. The directory has artifact.pkl. Save the model under one of these "
+        "names, at its top level, or set container= to another image."
     )
     with pytest.raises(InvalidArgumentError, match=r"a5.txt and 3 more\. Save"):
         _serving.check_directory([f"a{n}.txt" for n in range(1, 9)], f"{US}pytorch-cpu.2-4:latest", where="./model")
-    with pytest.raises(InvalidArgumentError, match=r"There are no files in it"):
+    with pytest.raises(InvalidArgumentError, match=r"The directory is empty"):
         _serving.check_directory([], f"{US}pytorch-cpu.2-4:latest", where="./model")
-    with pytest.raises(InvalidArgumentError, match=r"It holds model.joblib and model.pkl\. Remove all but one"):
+    with pytest.raises(
+        InvalidArgumentError, match=r"The directory has model.joblib and model.pkl\. Remove all but one"
+    ):
         _serving.check_directory(["model.pkl", "model.joblib"], f"{US}sklearn-cpu.1-6:latest", where="./model")
 
 
@@ -251,5 +253,6 @@ def test_the_docs_show_the_tables() -> None:
         for version, end in versions.items()
     }
     assert files == {
-        names[framework]: ", ".join(f"`{file}`" for file in loaded) for framework, loaded in _serving.FILES.items()
+        names[framework]: ", ".join(f"`{file}`" for file in loaded)
+        for framework, loaded in _serving.MODEL_FILES.items()
     }

@@ -45,7 +45,7 @@ def _client(settings: dict[str, Any]) -> Iterator[RegistryClient]:
 
 
 def connected(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Add the options that say which registry, and pass the command its client."""
+    """Add the options that choose the registry, and pass the command its client."""
 
     @click.option("--project", help="The Google Cloud project. Defaults to GOOGLE_CLOUD_PROJECT.")
     @click.option("--location", help="The location. Defaults to GOOGLE_CLOUD_LOCATION, then us-central1.")
@@ -284,7 +284,7 @@ def _show_version(version: ModelVersion, output: str) -> None:
 @click.option("--request-id", help="Makes the command safe to repeat: the same id never registers twice.")
 def register_version(registry: RegistryClient, name: str, source: str, output: str, **options: Any) -> None:
     """Register SOURCE, a gs:// directory or a local folder, as the next version of a model."""
-    metadata = dict(_pair(text) for text in options.pop("metadata"))
+    metadata = dict(_parse_pair(text) for text in options.pop("metadata"))
     version = registry.register_version(name, source, metadata=metadata, **options)
     _show_version(version, output)
 
@@ -397,7 +397,7 @@ def history(
 ) -> int:
     """Show the stage changes of a model, or what was in a stage at a time."""
     if at is not None:
-        moment = _moment(at)
+        moment = _parse_time(at)
         found = registry.version_at(name, moment, stage=stage)
         if found is None:
             _output.note(f"nothing was in {stage} at {moment.isoformat()}")
@@ -430,7 +430,7 @@ def alias() -> None:
 @connected
 @formatted
 def set_alias(registry: RegistryClient, name: str, version: str, aliases: tuple[str, ...], output: str) -> None:
-    """Give a version aliases; an alias that another version has moves here."""
+    """Add aliases to a version. An alias that another version has moves here."""
     _show_version(registry.add_aliases(name, version, aliases), output)
 
 
@@ -441,7 +441,7 @@ def set_alias(registry: RegistryClient, name: str, version: str, aliases: tuple[
 @connected
 @formatted
 def remove_alias(registry: RegistryClient, name: str, version: str, aliases: tuple[str, ...], output: str) -> None:
-    """Take aliases from a version."""
+    """Remove aliases from a version."""
     _show_version(registry.remove_aliases(name, version, aliases), output)
 
 
@@ -463,7 +463,7 @@ def duplicates(registry: RegistryClient, output: str) -> None:
 
 
 class _Emulator(click.Group):
-    """A group that hands what isn't one of its commands to the emulator itself."""
+    """A group that passes everything but its own commands to the emulator."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         if args and (args[0] in self.commands or args[0] in ctx.help_option_names):
@@ -531,7 +531,7 @@ def _confirm(question: str, *, yes: bool) -> None:
         raise click.Abort
 
 
-def _pair(text: str) -> tuple[str, Any]:
+def _parse_pair(text: str) -> tuple[str, Any]:
     key, separator, value = text.partition("=")
     if not key or not separator:
         raise click.BadParameter(f"{text!r} isn't KEY=VALUE.")
@@ -541,8 +541,8 @@ def _pair(text: str) -> tuple[str, Any]:
         return key, value
 
 
-def _moment(text: str) -> dt.datetime:
-    """Return a time that was typed; without a time zone it's local time."""
+def _parse_time(text: str) -> dt.datetime:
+    """Return the time in an option. Without a time zone it's local time."""
     try:
         return dt.datetime.fromisoformat(text).astimezone(dt.UTC)
     except ValueError:

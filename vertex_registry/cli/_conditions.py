@@ -1,4 +1,4 @@
-"""``--where`` and ``--sort``: conditions on metadata and fields, pure."""
+"""``--where`` and ``--sort``: conditions on metadata and fields. Pure."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def parse_condition(text: str) -> Callable[[ModelVersion], bool]:
 
     def meets(version: ModelVersion) -> bool:
         value = version.metadata.get(key)
-        # "1.2" that was typed may be meant as text, but text isn't put in order with a number.
+        # A typed "1.2" may mean text, but text has no order with numbers.
         other = given if isinstance(value, str) and compare in {operator.eq, operator.ne} else wanted
         if key not in version.metadata or _kind(value) != _kind(other):
             return symbol == "!="

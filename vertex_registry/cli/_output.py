@@ -86,19 +86,19 @@ def uses_color() -> bool:
 def _print_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     widths = [max(map(_width, column)) for column in zip(header, *rows, strict=True)]
     if sys.stdout.isatty():
-        _narrow(widths, shutil.get_terminal_size().columns)
+        _shrink_to_fit(widths, shutil.get_terminal_size().columns)
     title = _line([name.upper() for name in header], widths)
     click.echo(click.style(title, bold=True) if uses_color() else title)
     for row in rows:
         click.echo(_line(row, widths))
 
 
-def _narrow(widths: list[int], room: int) -> None:
-    """Take from the widest column until the table fits, or every column is as narrow as makes sense."""
-    room -= len(_GAP) * (len(widths) - 1)
-    while sum(widths) > room and max(widths) > _NARROWEST:
+def _shrink_to_fit(widths: list[int], available: int) -> None:
+    """Shrink the widest column until the table fits, or every column is as narrow as makes sense."""
+    available -= len(_GAP) * (len(widths) - 1)
+    while sum(widths) > available and max(widths) > _NARROWEST:
         widest = widths.index(max(widths))
-        widths[widest] = max(_NARROWEST, widths[widest] - (sum(widths) - room))
+        widths[widest] = max(_NARROWEST, widths[widest] - (sum(widths) - available))
 
 
 def _line(cells: Sequence[str], widths: Sequence[int]) -> str:
@@ -128,5 +128,5 @@ def _cell(value: Any) -> str:
 
 
 def _printable(text: str) -> str:
-    """Return a text without characters that a terminal would obey; others wrote it."""
+    """Return a text with escapes for control characters, because anybody may have written it."""
     return "".join(letter if letter.isprintable() else letter.encode("unicode_escape").decode() for letter in text)

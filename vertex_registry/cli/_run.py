@@ -21,7 +21,7 @@ OK: Final = 0
 REFUSED: Final = 1
 INTERRUPTED: Final = 130
 
-#: The exit status of each error, by the name of its class, most specific first. Any other error of ours is 1.
+#: The exit status of each error, by the name of its class, most specific first. Other registry errors exit with 1.
 STATUSES: Final = {
     "NotFoundError": 3,
     "PermissionDeniedError": 4,
@@ -59,13 +59,13 @@ def run(arguments: Sequence[str] | None = None) -> int:
         click.echo("interrupted", err=True)
         return INTERRUPTED
     except BrokenPipeError:
-        # Whoever read the output has seen enough: `| head`.
+        # The reader has stopped reading, such as in `| head`.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return OK
     except Exception as error:
         if (known := _status_of(error)) is None:
             raise
-        _explain(error)  # type: ignore[arg-type]  # it has a status, so it's one of ours
+        _explain(error)  # type: ignore[arg-type]  # only registry errors have a status
         return known
     return status if isinstance(status, int) else OK
 

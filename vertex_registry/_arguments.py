@@ -1,0 +1,124 @@
+"""Check the arguments of the client's methods before anything is sent."""
+
+from __future__ import annotations
+
+import datetime as dt
+import os
+import pickle
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
+
+from vertex_registry import _names
+from vertex_registry._records import ModelVersion
+from vertex_registry._version import __version__
+from vertex_registry.errors import InvalidArgumentError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+
+def check_picklable(settings: Mapping[str, Any]) -> None:
+    """Check that each setting of a client can be pickled.
+
+    Raises:
+        InvalidArgumentError: One can't. The message says which, and what to use instead.
+    """
+    for name, value in settings.items():
+        if not _is_picklable(value):
+            raise InvalidArgumentError(
+                f"This RegistryClient can't be pickled or copied, because its {name.removeprefix('_')} can't. "
+                + (
+                    "Pass credentials as the path or the content of a file, or create a client in the worker."
+                    if name == "credentials"
+                    else "Use a function of a module instead of a lambda or a method."
+                )
+            )
+
+
+def _is_picklable(value: Any) -> bool:
+    try:
+        pickle.dumps(value)
+    except Exception:  # noqa: BLE001  # a class may raise anything
+        return False
+    return True
+
+
+def user_agent(prefix: str | None) -> str:
+    """Return the user agent that requests carry.
+
+    Raises:
+        InvalidArgumentError: The prefix isn't a line of ASCII characters.
+    """
+    if prefix is not None and not (isinstance(prefix, str) and prefix.isascii() and prefix.isprintable()):
+        raise InvalidArgumentError(f"user_agent={prefix!r} can't be sent. Use one line of ASCII characters.")
+    return " ".join(filter(None, [prefix, f"vertex-registry/{__version__}"]))
+
+
+def number_or_alias(name: str, version: str | int | ModelVersion) -> str | int:
+    """Return the number or alias that a version was given by; of a record, its number.
+
+    Raises:
+        InvalidArgumentError: The record is a version of another model.
+    """
+    if not isinstance(version, ModelVersion):
+        return version
+    given = _names.parse_model_name(name)
+    same = name == version.name if given is None else version.model_resource_name.endswith(f"/models/{given.model_id}")
+    if not same:
+        raise InvalidArgumentError(f"Version {version.version} is a version of {version.name!r}, not of {name!r}.")
+    return version.version
+
+
+def source_text(source: str | os.PathLike[str]) -> str:
+    """Return a source as text. What is neither text nor a path is returned as it is, for `check_source` to reject."""
+    return os.fspath(source) if isinstance(source, os.PathLike) else source
+
+
+def check_aware(what: str, moment: dt.datetime | None) -> dt.datetime | None:
+    """Check that a time has a time zone, and return it.
+
+    Raises:
+        InvalidArgumentError: It has none, or isn't a datetime.
+    """
+    if moment is not None and (not isinstance(moment, dt.datetime) or moment.utcoffset() is None):
+        raise InvalidArgumentError(
+            f"{what}={moment!r} has no time zone. Pass an aware datetime, such as datetime(2026, 1, 31, tzinfo=UTC)."
+        )
+    return moment
+
+
+def check_limit(limit: int | None) -> int | None:
+    """Check a limit, and return it.
+
+    Raises:
+        InvalidArgumentError: It isn't a number from 0 up.
+    """
+    if limit is not None and (not isinstance(limit, int) or isinstance(limit, bool) or limit < 0):
+        raise InvalidArgumentError(f"limit={limit!r} isn't a number of versions or models.")
+    return limit
+
+
+def check_strings(what: str, values: Iterable[str]) -> list[str]:
+    """Check that values are strings, and return them as a list.
+
+    Raises:
+        InvalidArgumentError: One isn't, or the values are a single string.
+    """
+    if isinstance(values, str) or not isinstance(values, Iterable):
+        raise InvalidArgumentError(f"{what} has to be a list of strings, not {type(values).__name__}.")
+    listed = list(values)
+    for value in listed:
+        if not isinstance(value, str):
+            raise InvalidArgumentError(f"{what} has to be a list of strings, but has a {type(value).__name__}.")
+    return listed
+
+
+def check_label_filter(labels: Any) -> None:
+    """Check that the labels to filter by are strings.
+
+    Raises:
+        InvalidArgumentError: A key or a value isn't.
+    """
+    for key, value in labels.items():
+        if not isinstance(key, str) or not isinstance(value, str):
+            raise InvalidArgumentError(f"The label {key!r} has to be a string, and its value too.")

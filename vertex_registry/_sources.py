@@ -1,0 +1,67 @@
+"""Prepare the source of a version: find the folder to upload, or check a ``gs://`` directory before Vertex does."""
+
+from __future__ import annotations
+
+import logging
+import os
+from typing import TYPE_CHECKING, Final
+
+from vertex_registry import _names, _serving, artifacts
+from vertex_registry.errors import InvalidArgumentError, NotFoundError, RegistryError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+_LOG: Final = logging.getLogger("vertex_registry")
+
+
+def local_directory(
+    source: str | os.PathLike[str], staging: str | None, *, follow_links: bool
+) -> artifacts.LocalDirectory | None:
+    """Return the folder to upload, or None if the source is in Cloud Storage or there's no staging bucket.
+
+    Raises:
+        InvalidArgumentError: The folder doesn't exist or can't be uploaded.
+    """
+    if isinstance(source, str) and _names.to_gs_uri(source) is not None and not os.path.exists(source):  # noqa: PTH110
+        return None  # `check_source` says how to write it
+    if staging is None or not source or not isinstance(source, (str, os.PathLike)):
+        return None
+    path = _names.path_of_file_url(source) if isinstance(source, str) else source
+    return None if isinstance(path, str) and "://" in path else artifacts.scan(path, follow_links=follow_links)
+
+
+def upload_directory(name: str, staging: str | None) -> str:
+    """Return the ``gs://`` directory that the artifacts of a model are uploaded to."""
+    given = _names.parse_model_name(name)
+    return f"{staging}/{given.model_id if given else _names.model_id(name)}"
+
+
+def check_cloud_directory(
+    source: str, image: str, *, required: bool, list_names: Callable[[str], Iterable[str]]
+) -> None:
+    """Check that the image can load a ``gs://`` directory.
+
+    Args:
+        source: The directory.
+        image: The URI of the serving image.
+        required: Whether the caller requested the check. If not, a directory that can't be read is left to Vertex.
+        list_names: A function that returns the names of the files in a directory.
+
+    Raises:
+        InvalidArgumentError: The directory is empty, or doesn't contain exactly one file that the image loads.
+        NotFoundError: The bucket doesn't exist.
+        RegistryError: The directory can't be read, and the check is required.
+    """
+    try:
+        names = tuple(list_names(source))
+    except NotFoundError:
+        raise
+    except RegistryError as error:
+        if required:
+            raise
+        _LOG.info("%s can't be checked (%s), so Vertex will", source, type(error).__name__)
+        return
+    if not names:
+        raise InvalidArgumentError(f"{source} is empty. Upload the model there first.", resource=source)
+    _serving.check_directory(names, image, where=source)
