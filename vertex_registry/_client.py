@@ -155,6 +155,7 @@ class RegistryClient:
         self._now = now
         self._new_id = new_id
         self._closed = False
+        self._artifacts: Path | None = None  # where a local registry keeps artifacts
         self._begin()
 
     def _begin(self) -> None:
@@ -1063,7 +1064,12 @@ class RegistryClient:
 
     def _open_storage(self) -> artifacts.Storage:
         self._check_open()
-        return artifacts.Storage(project=self._project, credentials=self._storage_credentials(), retry=self._retry)
+        return self._storage(self._retry)
+
+    def _storage(self, retry: Retry) -> artifacts.Storage:
+        return artifacts.Storage(
+            project=self._project, credentials=self._storage_credentials(), retry=retry, folder=self._artifacts
+        )
 
     def _staging(self, staging_bucket: str | None) -> str | None:
         return self._staging_bucket if staging_bucket is None else _names.check_staging_bucket(staging_bucket)
@@ -1085,14 +1091,15 @@ class RegistryClient:
         """Look into the source where that was asked for, or is possible: would Vertex find a model there?"""
         if asked is False or not (asked or _serving.files_of(image)):
             return
-        if asked is None and self._endpoint.emulated and not os.environ.get(artifacts.EMULATOR):
+        local = self._artifacts is not None and source.startswith(f"gs://{_names.LOCAL_BUCKET}/")
+        if asked is None and self._endpoint.emulated and not local and not os.environ.get(artifacts.EMULATOR):
             return
         try:
-            names = self._files.list_names(source) if asked else self._probe_source(source)
+            names = self._files.list_names(source) if asked or local else self._probe_source(source)
         except NotFoundError:
             raise
         except RegistryError as error:
-            if asked:
+            if asked or local:
                 raise
             _LOG.info("%s cannot be looked into (%s); Vertex will", source, type(error).__name__)
             return
@@ -1103,8 +1110,7 @@ class RegistryClient:
     def _probe_source(self, source: str) -> tuple[str, ...]:
         """Return what is in a directory, if that takes no longer than a moment; the caller didn't ask for it."""
         retry = attrs.evolve(self._retry, call_timeout=min(self._retry.call_timeout, _PROBE_TIMEOUT))
-        files = artifacts.Storage(project=self._project, credentials=self._storage_credentials(), retry=retry)
-        with contextlib.closing(files):
+        with contextlib.closing(self._storage(retry)) as files:
             return files.list_names(source)
 
     def _storage_credentials(self) -> Any:

@@ -75,6 +75,11 @@ _SPACES: Final = frozenset(" \u3000")  # which nobody takes for each other, or f
 # 3 to 63 characters, up to 222 with dots, each part at most 63. https://cloud.google.com/storage/docs/buckets#naming
 _BUCKET: Final = re.compile(r"[a-z0-9][a-z0-9_.-]*[a-z0-9]", re.ASCII)
 
+#: The bucket of a local registry, whose objects are files in a folder. Nobody can own it in Cloud Storage: a bucket's
+#: name with a dot is a domain that its owner must verify, and ``localhost`` is reserved (RFC 6761).
+#: https://cloud.google.com/storage/docs/domain-name-verification
+LOCAL_BUCKET: Final = "artifacts.localhost"
+
 #: Files that Vertex would be given in place of the directory they lie in.
 _MODEL_FILES: Final = (
     ".joblib", ".pkl", ".pickle", ".bst", ".mar", ".pb", ".pbtxt", ".onnx", ".pt", ".h5", ".keras",

@@ -422,7 +422,7 @@ def test_bytes_that_are_always_altered_are_an_error(
 ) -> None:
     """Where every try stores other bytes, the upload fails, and what differs is removed."""
     proxy.fail("POST", "uploadType=media", alter_request=flipped, times=2)
-    with pytest.raises(UnavailableError, match="stored other bytes than were sent"):
+    with pytest.raises(UnavailableError, match="was stored with other bytes than were sent"):
         storage.upload(scan(folder / "metadata.json"), f"gs://{bucket}/churn-1")
 
     assert storage_server.names(bucket) == []

@@ -65,6 +65,7 @@ class Emulator:
         tls_key: The file with its key.
         storage: The URL of a local Cloud Storage server, in which the directories of artifacts are looked up before a
             prebuilt container is given one. None is what STORAGE_EMULATOR_HOST says; "" looks nothing up.
+        folders: Buckets that are folders on this machine, by their names. Artifacts in them are looked up there.
         allowed_hosts: Further names that the HTTP port answers to, such as the one it has in a network of containers.
             It answers to its own address only, so that no web page can reach it through a browser.
         now: The clock; it gives aware datetimes.
@@ -92,6 +93,7 @@ class Emulator:
         tls_cert: str | os.PathLike[str] | None = None,
         tls_key: str | os.PathLike[str] | None = None,
         storage: str | None = None,
+        folders: Mapping[str, str | os.PathLike[str]] | None = None,
         allowed_hosts: Iterable[str] = (),
         now: Callable[[], dt.datetime] = _now,
         new_id: Callable[[], str] = _new_id,
@@ -106,6 +108,7 @@ class Emulator:
             tls_cert=tls_cert,
             tls_key=tls_key,
             storage=storage,
+            folders=folders,
             allowed_hosts=allowed_hosts,
             now=now,
             new_id=new_id,
@@ -123,7 +126,7 @@ class Emulator:
             raise ValueError("TLS needs both a certificate and its key.")
         if storage is None:
             storage = os.environ.get("STORAGE_EMULATOR_HOST", "")
-        look_up = _look_up_in(storage) if storage else None
+        look_up = _look_up_everywhere(storage, dict(folders or {}))
         names = tuple(allowed_hosts)
         _check_names(names)
         path = None if data is None else os.fspath(data)
@@ -247,6 +250,7 @@ _KINDS: Final[Mapping[str, tuple[tuple[Any, ...], str]]] = {
     "tls_cert": _FILE,
     "tls_key": _FILE,
     "storage": ((str, type(None)), "a URL"),
+    "folders": ((Mapping, type(None)), "folders by the names of buckets"),
     "allowed_hosts": ((Iterable,), "a list of names"),
     "now": ((Callable,), "a function"),
     "new_id": ((Callable,), "a function"),
@@ -368,6 +372,26 @@ def _check_names(hosts: Iterable[object]) -> None:
             raise ValueError(
                 f"The allowed host {name!r} is no name: it stands without a scheme and a port, as 'vertex'."
             )
+
+
+def _look_up_everywhere(
+    storage: str, folders: Mapping[str, str | os.PathLike[str]]
+) -> Callable[[str, str], Sequence[str] | None]:
+    """Return a function that lists a bucket's objects under a prefix, or returns None if it can't look there."""
+    server = _look_up_in(storage) if storage else None
+
+    def look_up(bucket: str, prefix: str) -> Sequence[str] | None:
+        if bucket not in folders:
+            return None if server is None else server(bucket, prefix)
+        if prefix.startswith("/") or ".." in prefix.split("/"):
+            return ()
+        try:
+            with os.scandir(Path(folders[bucket], prefix)) as entries:
+                return tuple(prefix + entry.name for entry in entries if entry.is_file(follow_symlinks=False))
+        except (OSError, ValueError):
+            return ()
+
+    return look_up
 
 
 def _look_up_in(storage: str) -> Callable[[str, str], Sequence[str]]:

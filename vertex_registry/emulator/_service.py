@@ -543,7 +543,7 @@ class Service:
         polls_until_done: int,
         now: Callable[[], dt.datetime],
         new_id: Callable[[], str],
-        look_up: Callable[[str, str], Sequence[str]] | None = None,
+        look_up: Callable[[str, str], Sequence[str] | None] | None = None,
     ) -> None:
         self._store = store
         self._assume = assume
@@ -1217,7 +1217,10 @@ class Service:
         expected = PREBUILT_FILES[match["framework"]]
         directory = (uri["path"] or "").rstrip("/")
         prefix = f"{directory}/" if directory else ""
-        names = {name.removeprefix(prefix) for name in self._look_up(uri["bucket"], prefix)}
+        found = self._look_up(uri["bucket"], prefix)
+        if found is None:
+            return
+        names = {name.removeprefix(prefix) for name in found}
         if len(names & set(expected)) != 1:
             raise failed_precondition(
                 f"Model directory {model.artifact_uri} is expected to contain exactly one of: [{', '.join(expected)}]."
