@@ -50,7 +50,8 @@ def upload_directory(bucket: Bucket, local: LocalDirectory, under: str, *, worke
     for file in local.files:
         if len((prefix + file.name).encode()) > MAX_OBJECT_NAME:
             raise InvalidArgumentError(
-                f"The name {file.name!r} is too long under {uri}: names of objects have at most {MAX_OBJECT_NAME:,} bytes."
+                f"The name {file.name!r} is too long under {uri}: an object's name has at most {MAX_OBJECT_NAME:,} "
+                "bytes."
             )
     existing = {stored.name: stored for stored in bucket.list_objects(prefix)}
     uploads = []
