@@ -723,7 +723,8 @@ class RegistryClient:
             ConflictError: Another promotion was faster.
         """
         chosen = _stages.check_stage(stage)
-        _stages.check_exclusive(chosen, archive_existing=True)
+        if chosen not in {Stage.STAGING, Stage.PRODUCTION}:
+            raise InvalidArgumentError(f"You can roll back Staging and Production, not {chosen}.")
         self._check_model(name)
         with self._verb() as vertex:
             model, versions = vertex.find(name, vertex.versions)
@@ -784,9 +785,12 @@ class RegistryClient:
         """
         self._check_model(name)
         chosen = _stages.check_stage(stage)
-        moment = _aware("when", when)
-        if moment is None or moment > self._now():
-            raise InvalidArgumentError(f"when={when!r} isn't a time in the past. Give an aware datetime.")
+        if when is None or (moment := _aware("when", when)) is None:
+            raise InvalidArgumentError("when is missing. Give a datetime such as datetime(2026, 1, 31, tzinfo=UTC).")
+        if moment > self._now():
+            raise InvalidArgumentError(
+                f"when={moment.isoformat()} is in the future. For the present, use get_version({name!r}, stage=...)."
+            )
         return _history.version_at(self.list_versions(name), moment, chosen)
 
     def best_version(
@@ -1218,8 +1222,7 @@ def _warn(message: str) -> None:
 def _aware(what: str, moment: dt.datetime | None) -> dt.datetime | None:
     if moment is not None and (not isinstance(moment, dt.datetime) or moment.utcoffset() is None):
         raise InvalidArgumentError(
-            f"{what}={moment!r} has no time zone, so that it names no moment. Give an aware datetime, "
-            "such as datetime(2026, 1, 31, tzinfo=UTC)."
+            f"{what}={moment!r} isn't a datetime with a time zone. Give one such as datetime(2026, 1, 31, tzinfo=UTC)."
         )
     return moment
 

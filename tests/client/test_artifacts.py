@@ -49,9 +49,9 @@ def connect(emulator: Emulator, store: Store) -> Iterator[Callable[..., Registry
     made: list[RegistryClient] = []
 
     def connect(**settings: Any) -> RegistryClient:
-        settings = {"staging_bucket": f"gs://{store.bucket}"} | settings
+        settings = {"staging_bucket": f"gs://{store.bucket}", "endpoint": emulator.grpc} | settings
         if store.folder is None:
-            made.append(RegistryClient(**{"endpoint": emulator.grpc} | settings))
+            made.append(RegistryClient(**settings))
         else:
             made.append(LocalRegistry(emulator, store.folder, **settings))
         return made[-1]

@@ -149,7 +149,7 @@ def test_a_worker_finds_the_folder(method: str, model: Path, tmp_path: Path) -> 
     """A forked and a pickled registry read and write the same folder, and leave it to the parent to remove."""
     with local_registry() as registry:
         registry.register_version("churn", model, container=OWN)
-        context = multiprocessing.get_context(method)
+        context: Any = multiprocessing.get_context(method)
         worker = context.Process(target=work, args=(registry, model, tmp_path / "dest"))
         worker.start()
         worker.join(120)
