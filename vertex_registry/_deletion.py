@@ -28,6 +28,7 @@ from vertex_registry.errors import (
     InvalidArgumentError,
     NotFoundError,
     OperationFailedError,
+    PermissionDeniedError,
     RegistryError,
     UnavailableError,
 )
@@ -80,10 +81,15 @@ def _keep_number(resources: Resources, model: Model, version: ModelVersion) -> N
     """
     aliases = version._hidden_aliases  # noqa: SLF001  # the package's own field
     highest = max(int(version.version) if _names.NEWEST_ALIAS in aliases else 0, _names.highest_number(aliases))
-    others = [other for other in resources.versions(model) if other.version != version.version] if highest else []
-    if others:
-        with contextlib.suppress(NotFoundError):  # a list that lags shows versions that are gone
-            _merge_surely(resources, model, others[0], add=[_names.highest_alias(highest)])
+    if not highest:
+        return
+    # A list that lags shows versions that are gone, and whoever may delete may not be allowed to list.
+    with contextlib.suppress(NotFoundError, PermissionDeniedError):
+        others = [other for other in resources.versions(model) if other.version != version.version]
+        before = str(int(version.version) - 1)
+        heir = others[0] if others else resources.look(model.resource, before) if before != "0" else None
+        if heir is not None:
+            _merge_surely(resources, model, heir, add=[_names.highest_alias(highest)])
 
 
 @attrs.define

@@ -44,7 +44,7 @@ SWITCHES = {
     "label-wins": ("model",),
     "label-filter": ("own",),
     "list-lag": ("2",),
-    "default-delete": ("refuse",),
+    "default-delete": ("move",),
     "stale-etag": ("failed-precondition",),
     "id-taken": ("operation",),
 }

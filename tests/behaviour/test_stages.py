@@ -124,6 +124,7 @@ def test_when_and_by_whom(connect: Callable[..., RegistryClient], churn: str, se
     assert [(change.version, change.stage, change.changed_at, change.changed_by) for change in history] == [
         ("2", Stage.ARCHIVED, moments[2], "Ann <ann@example.com>"),
         ("1", Stage.PRODUCTION, moments[1], None),
+        ("1", Stage.STAGING, moments[0].replace(microsecond=0), "Ann <ann@example.com>"),
     ]
 
 

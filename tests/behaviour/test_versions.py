@@ -175,7 +175,7 @@ def test_what_googles_client_reads(
         "managed_by": "zenml",
         "team": "growth",
     }
-    assert labels.keys() <= {"stage", "managed_by", "team", "vr-request", "vr-stage-changed-at"}
+    assert labels.keys() <= {"stage", "managed_by", "team", "vr-request", "vr-stage-changed-at", "vr-stage-history"}
 
 
 def test_labels_of_others(registry: RegistryClient, vertex: ModelServiceClient, name: Text, source: Text) -> None:

@@ -21,6 +21,7 @@ from vertex_registry import (
     AmbiguousNameError,
     AuthenticationError,
     ConflictError,
+    HistoryUnknownError,
     InvalidArgumentError,
     NotFoundError,
     OperationFailedError,
@@ -234,17 +235,17 @@ def _promote_with_archive(world: World) -> None:
 def _metadata_at_the_limit(world: World) -> None:
     registry = world.connect()
     # 64 labels with all that this package may write on it. Each value is as long as a label, and no shorter packed.
-    metadata: dict[str, Any] = noise(55)
+    metadata: dict[str, Any] = noise(53)
     made = registry.register_version(world.name, world.source(1), metadata=metadata)
     assert made.metadata == metadata
-    assert len(made.labels) == 58
+    assert len(made.labels) == 56
     with _fails(InvalidArgumentError):
         registry.update_version(world.name, 1, metadata=noise(1, "one-more"))
-    del metadata["key-54"]
+    del metadata["key-52"]
     metadata |= {"key-0": 0.5, "Größe": None}
-    changed = registry.update_version(world.name, 1, metadata={"key-0": 0.5, "Größe": None}, remove_metadata=["key-54"])
+    changed = registry.update_version(world.name, 1, metadata={"key-0": 0.5, "Größe": None}, remove_metadata=["key-52"])
     assert changed.metadata == metadata
-    assert len(changed.labels) == 58
+    assert len(changed.labels) == 56
 
 
 def _paging(world: World) -> None:
@@ -319,7 +320,7 @@ def _conflict(world: World) -> None:
 def _refused(error: type[RegistryError], code: str) -> Callable[[World], None]:
     def play(world: World) -> None:
         with _fails(error, code):
-            world.connect(calls=5).get_model(world.name)
+            world.connect(call_timeout=5).get_model(world.name)
 
     return play
 
@@ -338,13 +339,25 @@ def _operation_failed(world: World) -> None:
 
 def _operation_timeout(world: World) -> None:
     with _fails(OperationTimeoutError):
-        world.connect(operations=0.2).register_version(world.name, world.source(1))
+        world.connect(operation_timeout=0.2).register_version(world.name, world.source(1))
 
 
 def _state_unknown(world: World) -> None:
-    registry = world.connect(calls=5)
+    registry = world.connect(call_timeout=5)
     with _fails(StateUnknownError):
         registry.register_version(world.name, world.source(1))
+
+
+def _history_unknown(world: World) -> None:
+    registry = world.connect()
+    for number in (1, 2):
+        registry.register_version(world.name, world.source(number))
+    for number in (1, 2, 1):
+        entered = registry.set_stage(world.name, number, "Production", archive_existing=True).stage_changed_at
+    registry.delete_version(world.name, 2)
+    assert entered is not None
+    with _fails(HistoryUnknownError):
+        registry.version_at(world.name, entered - dt.timedelta(microseconds=1))
 
 
 def _fault(rpc: str, code: str, **how: Any) -> tuple[dict[str, Any], ...]:
@@ -395,6 +408,9 @@ SCENARIOS: Final = (
         faults=_fault("UploadModel", "FAILED_PRECONDITION", when="operation"),
     ),
     Scenario("error-operation-timeout", "an upload whose operation does not end", _operation_timeout, looks=1000),
+    Scenario(
+        "error-history-unknown", "a time at which a version that is deleted by now was in Production", _history_unknown
+    ),
     Scenario(
         "error-state-unknown",
         "an upload that is never answered",

@@ -341,7 +341,7 @@ def test_storage_that_cannot_be_reached(monkeypatch: pytest.MonkeyPatch) -> None
     with (
         Emulator(storage="") as vertex,
         RegistryClient(
-            endpoint=vertex.grpc, retry=Retry(call_timeout=20, initial_backoff=30, random=lambda: 1.0)
+            endpoint=vertex.grpc, retry=Retry(call_timeout=9, initial_backoff=9, max_backoff=9, random=lambda: 1.0)
         ) as registry,
     ):
         assert registry.register_version("churn", SOURCE, container="sklearn").version == "1"

@@ -521,9 +521,7 @@ def test_another_universe(monkeypatch: pytest.MonkeyPatch) -> None:
     assert found.host == "u-france-east1-aiplatform.apis.example.goog"
 
 
-@pytest.mark.parametrize(
-    ("variable", "value"), [("GOOGLE_API_USE_MTLS_ENDPOINT", "yes"), ("GOOGLE_API_USE_CLIENT_CERTIFICATE", "maybe")]
-)
+@pytest.mark.parametrize(("variable", "value"), [("GOOGLE_API_USE_MTLS_ENDPOINT", "yes")])
 def test_odd_settings_of_googles(monkeypatch: pytest.MonkeyPatch, address: str, variable: str, value: str) -> None:
     """A setting that Google's client doesn't understand is an error of ours that names it, at the first call."""
     monkeypatch.setenv(variable, value)

@@ -16,6 +16,7 @@ BUILT_IN = {
     "PermissionDeniedError": PermissionError,
     "UnavailableError": ConnectionError,
     "OperationTimeoutError": TimeoutError,
+    "ClientClosedError": RuntimeError,
 }
 NAMES = [name for name in vertex_registry.__all__ if name.endswith("Error")]
 
@@ -43,6 +44,7 @@ def test_the_docs_show_what_is_retried(rpc: str) -> None:
     method = _rpc.METHODS[rpc]
     again = {
         _rpc._LOST | _rpc._REFUSED: "any lost response, RESOURCE_EXHAUSTED",
+        _rpc._REFUSED: "RESOURCE_EXHAUSTED; a lost response only if nothing has changed since",
         _rpc._REFUSED: "RESOURCE_EXHAUSTED; a lost response only if nothing has changed since",
         _rpc._NEVER: "a check whether it happened",
     }[method.again]

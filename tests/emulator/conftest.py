@@ -1,4 +1,4 @@
-"""What the tests of the emulator share: an emulator, and Google's own clients for it."""
+"""What the emulator's tests share: an emulator, and Google's own clients for it."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ PLACE: Final = "projects/4711/locations/us-central1"
 
 @pytest.fixture(name="place")
 def _place() -> str:
-    """A project and location; the project is a number, so that names come back as they were sent."""
+    """Return a project and location. The project is a number, so names come back as they were sent."""
     return PLACE
 
 
 @pytest.fixture(name="start")
 def _start() -> Iterator[Callable[..., Emulator]]:
-    """Starts emulators, which are closed after the test and must have met every fault that was planned."""
+    """Start emulators that are closed after the test, when every planned fault must have been met."""
     with contextlib.ExitStack() as stack:
 
         def start(data: Any = None, **arguments: Any) -> Emulator:
@@ -44,7 +44,7 @@ def _check_faults(emulator: Emulator) -> None:
 
 @pytest.fixture(name="connect")
 def _connect() -> Iterator[Callable[..., ModelServiceClient]]:
-    """Connects Google's client to an emulator, over gRPC or REST."""
+    """Connect Google's client to an emulator, over gRPC or REST."""
     with contextlib.ExitStack() as stack:
 
         def connect(emulator: Emulator, transport: str = "grpc") -> ModelServiceClient:
@@ -64,19 +64,19 @@ def _connect() -> Iterator[Callable[..., ModelServiceClient]]:
 
 @pytest.fixture(name="emulator")
 def _emulator(start: Callable[..., Emulator]) -> Emulator:
-    """An emulator."""
+    """Start an emulator."""
     return start()
 
 
 @pytest.fixture(name="client")
 def _client(emulator: Emulator, connect: Callable[..., ModelServiceClient]) -> ModelServiceClient:
-    """Google's client over gRPC."""
+    """Connect Google's client over gRPC."""
     return connect(emulator)
 
 
 @pytest.fixture(name="model")
 def _model() -> Callable[..., dict[str, Any]]:
-    """Makes the ``Model`` of an upload that is right, but for what is said otherwise."""
+    """Return a valid ``Model`` for an upload, with the given fields changed."""
 
     def model(**fields: Any) -> dict[str, Any]:
         return {
@@ -91,7 +91,7 @@ def _model() -> Callable[..., dict[str, Any]]:
 
 @pytest.fixture(name="upload")
 def _upload(place: str, model: Callable[..., dict[str, Any]]) -> Callable[..., str]:
-    """Uploads a model, or with ``under`` a further version of one, and gives the name of the version."""
+    """Upload a model or, with ``under``, its next version, and return the name of the version."""
 
     def upload(client: ModelServiceClient, *, under: str = "", model_id: str = "", **fields: Any) -> str:
         request = {"parent": place, "parent_model": under, "model_id": model_id, "model": model(**fields)}

@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Final
 
 from vertex_registry.emulator.__main__ import _parser
+from vertex_registry.emulator._control import CONTROL_PATHS
 from vertex_registry.emulator._dispatch import RPCS
 from vertex_registry.emulator._query import DEFAULT_PAGE_SIZE, LISTINGS, MAXIMUM_PAGE_SIZE, MAXIMUM_TERMS
-from vertex_registry.emulator._rest import OWN
-from vertex_registry.emulator._service import SWITCHES
+from vertex_registry.emulator._switches import SWITCHES
 
 DOCS: Final = Path(__file__).parents[2] / "docs"
 GUIDE: Final = (DOCS / "emulator.md").read_text(encoding="utf-8")
@@ -52,7 +52,7 @@ def test_every_switch_is_in_the_table_of_switches() -> None:
 
 def test_every_path_of_the_emulators_own_is_in_the_table_of_paths() -> None:
     """The page lists every path that isn't Google's."""
-    assert {tuple(row[0].strip("`").split(" ")) for row in table(FAULTS, "request")} == set(OWN)
+    assert {tuple(row[0].strip("`").split(" ")) for row in table(FAULTS, "request")} == set(CONTROL_PATHS)
 
 
 def test_every_option_on_the_pages_exists() -> None:

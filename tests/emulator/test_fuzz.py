@@ -24,8 +24,8 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from vertex_registry.emulator import Emulator
+from vertex_registry.emulator._names import project_number
 from vertex_registry.emulator._query import parse_query
-from vertex_registry.emulator._service import project_number
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -65,7 +65,7 @@ many: Final = settings(max_examples=40, deadline=None, suppress_health_check=[He
 
 
 def upload(channel: grpc.Channel) -> None:
-    """Let there be a model ``m``."""
+    """Create a model ``m``."""
     request = aiplatform_v1.UploadModelRequest(
         parent=PLACE,
         model_id="m",
@@ -89,7 +89,7 @@ def _channel(emulator: Emulator) -> Iterator[grpc.Channel]:
 
 
 def alive(emulator: Emulator) -> None:
-    """See that the emulator answers, over both transports."""
+    """Check that the emulator answers, over both transports."""
     with urllib.request.urlopen(f"{emulator.rest}/v1/{PLACE}/models", timeout=PATIENCE) as answer:  # noqa: S310 - http
         assert isinstance(json.load(answer), dict)
     with grpc.insecure_channel(str(emulator.grpc)) as channel:
@@ -97,7 +97,7 @@ def alive(emulator: Emulator) -> None:
 
 
 def serves(channel: grpc.Channel) -> None:
-    """See that an honest request is answered."""
+    """Check that an honest request is answered."""
     send: Any = channel.unary_unary(f"{SERVICE}/ListModels", request_serializer=None, response_deserializer=None)
     send(aiplatform_v1.ListModelsRequest.serialize(aiplatform_v1.ListModelsRequest(parent=PLACE)), timeout=PATIENCE)
 
@@ -160,7 +160,7 @@ _SCALARS: Final[dict[int, st.SearchStrategy[Any]]] = {
 
 @st.composite
 def messages(draw: st.DrawFn, of: descriptor.Descriptor, depth: int = 3) -> Message:
-    """A message of that type with some of its fields set to anything."""
+    """Return a message of that type, with some of its fields set to anything."""
     message: Message = message_factory.GetMessageClass(of)()
     fields = [field for field in of.fields if depth or field.message_type is None]
     # The fields that names, masks and pages are in come up often, the hundred others now and then.
@@ -194,7 +194,7 @@ def messages(draw: st.DrawFn, of: descriptor.Descriptor, depth: int = 3) -> Mess
 
 
 def ask(channel: grpc.Channel, method: str, message: bytes, metadata: tuple[tuple[str, str], ...] = ()) -> None:
-    """Send bytes to a method, and accept every answer that does not say the emulator is broken."""
+    """Send bytes to a method, and accept every response that doesn't say that the emulator is broken."""
     send: Any = channel.unary_unary(method, request_serializer=None, response_deserializer=None)
     try:
         send(message, timeout=PATIENCE, metadata=metadata)
@@ -205,7 +205,7 @@ def ask(channel: grpc.Channel, method: str, message: bytes, metadata: tuple[tupl
 @given(st.data())
 @many
 def test_any_message_is_answered(channel: grpc.Channel, data: st.DataObject) -> None:
-    """A message of the right type with anything in its fields is answered or refused by every RPC."""
+    """Every RPC answers or refuses a message of the right type with anything in its fields."""
     for method, of in REQUESTS.items():
         ask(channel, method, data.draw(messages(of)).SerializeToString())
 
@@ -216,14 +216,14 @@ def test_any_message_is_answered(channel: grpc.Channel, data: st.DataObject) -> 
 def test_bytes_that_are_no_message_are_refused(
     channel: grpc.Channel, version: str, data: st.DataObject, message: bytes
 ) -> None:
-    """Bytes that do not parse are the caller's mistake, not the emulator's."""
+    """Bytes that don't parse are the caller's mistake, not the emulator's."""
     method = data.draw(st.sampled_from(sorted(REQUESTS)))
     ask(channel, method.replace(".v1.", f".{version}."), message)
 
 
 @pytest.mark.parametrize("version", ["v1", "v1beta1"])
 def test_fields_that_no_version_knows_are_not_kept(emulator: Emulator, channel: grpc.Channel, version: str) -> None:
-    """What cannot be read as what another version takes it for spoils no list of that version."""
+    """Fields that the other version can't read don't break its lists."""
     # A field 12, which v1 does not have: in v1beta1 it is a message, which these bytes are not.
     evaluation = b"\x62\x03\xff\xff\xff"
     name = f"{PLACE}/models/m".encode()
@@ -243,7 +243,7 @@ def test_fields_that_no_version_knows_are_not_kept(emulator: Emulator, channel: 
 @example("/google.cloud.aiplatform.v1.EndpointService/ListEndpoints", b"")
 @settings(many, max_examples=25)
 def test_a_method_that_is_not_there_is_unimplemented(channel: grpc.Channel, method: str, message: bytes) -> None:
-    """Whatever is called, a name that means nothing is refused as such."""
+    """An unknown method is refused as unknown, whatever is sent."""
     ask(channel, method, message)
 
 
@@ -258,7 +258,7 @@ def test_a_method_that_is_not_there_is_unimplemented(channel: grpc.Channel, meth
 )
 @settings(many, max_examples=25)
 def test_any_metadata_is_taken(channel: grpc.Channel, metadata: tuple[tuple[str, str], ...]) -> None:
-    """Metadata is not what a request is about."""
+    """Metadata doesn't affect a request."""
     request = aiplatform_v1.GetModelRequest(name=f"{PLACE}/models/m")
     ask(channel, f"{SERVICE}/GetModel", aiplatform_v1.GetModelRequest.serialize(request), metadata)
 
@@ -271,7 +271,7 @@ def test_any_metadata_is_taken(channel: grpc.Channel, metadata: tuple[tuple[str,
 def test_a_page_token_that_somebody_made_is_refused(
     channel: grpc.Channel, rpc: str, scope: str, order: str, position: Any
 ) -> None:
-    """Its checksum is right, for that is no secret, and so is its query; where it leads to is nowhere."""
+    """A forged token has a valid checksum and the right query, and its position leads nowhere."""
     field = "name" if scope else "parent"
     name = f"projects/{project_number('acme')}/locations/us-central1{scope}"
     token = parse_query(rpc, name, order_by=order).token(position)
@@ -339,7 +339,7 @@ def _written(given: Any) -> bytes:
 
 @st.composite
 def _nearly(draw: st.DrawFn, of: descriptor.Descriptor) -> dict[str, Any]:
-    """An object with the fields of a message, in which any value may be any scalar."""
+    """Return an object with the fields of a message, any of which may be any scalar."""
     fields = draw(st.lists(st.sampled_from(list(of.fields)), max_size=4, unique_by=lambda field: field.name))
     return {draw(st.sampled_from([field.name, field.json_name])): draw(_nearly_field(field)) for field in fields}
 
@@ -477,7 +477,7 @@ _queries: Final = st.lists(
 
 
 def exchange(address: tuple[str, int], sent: bytes, until: Callable[[bytes], bool] = lambda _: True) -> bytes:
-    """Send bytes, await an answer, say that no more come, and read until the other side has nothing more to say."""
+    """Send bytes, await a response, end the sending side, and read until the other side has finished."""
     with socket.create_connection(address, timeout=PATIENCE) as connection:
         received = b""
         try:
@@ -521,7 +521,7 @@ def status_of(answer: bytes) -> int:
 def test_any_request_is_answered(
     emulator: Emulator, method: str, path: str, query: str, headers: dict[str, str], body: tuple[bytes, int]
 ) -> None:
-    """A request of HTTP with anything in its path, parameters, headers and body has an answer, and it is not 5xx."""
+    """A request with anything in its path, parameters, headers and body gets a response that isn't 5xx."""
     host, port = address_of(emulator)
     content = body[0] * body[1]
     head = [
@@ -540,7 +540,7 @@ def test_any_request_is_answered(
 @given(body=_bodies, path=_real_paths)
 @settings(many, max_examples=200)
 def test_any_body_is_answered(emulator: Emulator, path: str, body: tuple[bytes, int]) -> None:
-    """What is posted to a real address is taken or refused with Google's error body."""
+    """A POST to a real path is accepted, or refused with Google's error body."""
     host, port = address_of(emulator)
     content = body[0] * body[1]
     head = f"POST {path} HTTP/1.1\r\nHost: {host}:{port}\r\nContent-Length: {len(content)}\r\nConnection: close\r\n\r\n"
@@ -568,7 +568,7 @@ def test_any_body_is_answered(emulator: Emulator, path: str, body: tuple[bytes, 
 def test_any_value_in_a_field_is_answered(
     emulator: Emulator, method: str, path: str, of: Any, data: st.DataObject
 ) -> None:
-    """A body that has the right names is taken or refused, whatever value any of them has."""
+    """A body with the right names is accepted or refused, whatever its values."""
     host, port = address_of(emulator)
     content = _written(data.draw(_nearly(of.pb().DESCRIPTOR)))
     head = f"{method} {path} HTTP/1.1\r\nHost: {host}:{port}\r\nContent-Length: {len(content)}\r\n"
@@ -604,7 +604,7 @@ _faults: Final = _sound | st.builds(lambda sound, odd: {**sound, **odd}, _sound,
 @given(planned=_faults)
 @settings(many, max_examples=200)
 def test_any_fault_is_planned_or_refused(emulator: Emulator, planned: dict[str, Any]) -> None:
-    """A fault that is planned is told as it was planned; a wrong one is refused in words, and nothing is planned."""
+    """A planned fault is reported as planned. An invalid one is refused in words, and isn't planned."""
     host, port = address_of(emulator)
 
     def ask(verb: str, body: str) -> tuple[int, Any]:
@@ -654,7 +654,7 @@ _noise: Final = st.binary(max_size=200) | st.sampled_from(
 @given(_noise)
 @many
 def test_bytes_on_the_rest_port_end(emulator: Emulator, noise: bytes) -> None:
-    """Whatever arrives at the REST port is answered, or hung up on, and never with 500."""
+    """Whatever arrives at the REST port is answered or hung up on, and never with 500."""
     assert status_of(exchange(address_of(emulator), noise)) not in range(500, 505)
 
 
@@ -664,19 +664,19 @@ _END_STREAM, _END_HEADERS, _PADDED, _PRIORITY = 1, 4, 8, 32
 
 
 def frame(kind: int, flags: int, stream: int, payload: bytes, lie: int = 0) -> bytes:
-    """A frame, which may lie about its length."""
+    """Return a frame, which may lie about its length."""
     return (len(payload) + lie).to_bytes(3) + bytes([kind, flags]) + stream.to_bytes(4) + payload
 
 
 def frames_of(received: bytes) -> Iterator[tuple[int, int, int]]:
-    """The kind, the flags and the stream of each frame."""
+    """Return the kind, the flags and the stream of each frame."""
     while len(received) >= 9:
         yield received[3], received[4], int.from_bytes(received[5:9])
         received = received[9 + int.from_bytes(received[:3]) :]
 
 
 def headers(**changes: str) -> bytes:
-    """The headers of a request, some of them other ones, or left out."""
+    """Return the headers of a request, some of them changed or left out."""
     honest = {
         ":method": "POST",
         ":scheme": "http",
@@ -690,7 +690,7 @@ def headers(**changes: str) -> bytes:
 
 
 def prefixed(message: bytes, compressed: int = 0, lie: int = 0) -> bytes:
-    """A message as gRPC sends it, which may lie about being compressed, and about its length."""
+    """Return a message as gRPC sends it, which may lie about its compression and its length."""
     return bytes([compressed]) + max(len(message) + lie, 0).to_bytes(4) + message
 
 
@@ -750,7 +750,7 @@ _others: Final = st.sampled_from(
 
 
 def _calls(stream: int) -> st.SearchStrategy[bytes]:
-    """A request that begins, mostly says something, and may say more, be reset or be followed by nonsense."""
+    """Return a request that begins, usually goes on, and may be reset or followed by noise."""
     begun = [_END_HEADERS] * 8 + [_END_HEADERS | _END_STREAM, 0, _END_HEADERS | _PADDED, _END_HEADERS | _PRIORITY]
     said = st.builds(
         frame, st.just(_DATA), st.sampled_from([_END_STREAM, _END_STREAM, 0, _PADDED]), st.just(stream), _messages
@@ -775,14 +775,14 @@ _broken: Final = st.builds(
 
 
 def is_answered(received: bytes) -> bool:
-    """Whether it was said all that there is to say to the last request."""
+    """Return whether the last request was sent to its end."""
     return any(stream == _LAST and flags & _END_STREAM for _, flags, stream in frames_of(received))
 
 
 @given(_noise | _broken)
 @many
 def test_bytes_on_the_grpc_port_end(emulator: Emulator, channel: grpc.Channel, noise: bytes) -> None:
-    """Whatever arrives at the gRPC port is hung up on in the end, and others are served as before."""
+    """Whatever arrives at the gRPC port is hung up on in the end, and others are still served."""
     host, _, port = str(emulator.grpc).rpartition(":")
     assert b"Exception" not in exchange((host, int(port)), noise)
     serves(channel)
@@ -792,7 +792,7 @@ def test_bytes_on_the_grpc_port_end(emulator: Emulator, channel: grpc.Channel, n
 @settings(many, max_examples=25)
 @example(b"")
 def test_frames_that_lie_spoil_no_other_request(emulator: Emulator, channel: grpc.Channel, frames: bytes) -> None:
-    """An honest request on the same connection is answered, or the connection is ended; others are served as before."""
+    """An honest request on that connection is answered, or the connection ends. Others are still served."""
     host, _, port = str(emulator.grpc).rpartition(":")
     received = exchange((host, int(port)), _HELLO + frames + _HONEST, is_answered)
 
@@ -805,7 +805,7 @@ def test_frames_that_lie_spoil_no_other_request(emulator: Emulator, channel: grp
 
 
 def test_it_is_alive_after_all_that(emulator: Emulator) -> None:
-    """The emulator answers over both transports after noise on both, with half a request left hanging on each."""
+    """Both transports still answer after noise on both, with half a request left on each."""
     host, _, port = str(emulator.grpc).rpartition(":")
     with (
         socket.create_connection(address_of(emulator)) as rest,

@@ -1,4 +1,4 @@
-"""``gcloud ai models``, where gcloud is on the machine: GA speaks v1, beta speaks v1beta1."""
+"""``gcloud ai models``, if gcloud is installed: GA uses v1, beta uses v1beta1."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ pytestmark = pytest.mark.skipif(GCLOUD is None, reason="gcloud is not installed:
 
 
 class Gcloud(Protocol):
-    """Runs a command of gcloud and gives what it printed."""
+    """Run a command of gcloud, and return what it prints."""
 
     def __call__(self, *arguments: str, fails: bool = False) -> Any: ...
 
 
 @pytest.fixture(name="gcloud")
 def _gcloud(tmp_path: Path) -> Iterator[Gcloud]:
-    """gcloud, pointed at an emulator by its environment alone."""
+    """Point gcloud at an emulator, by its environment alone."""
     with Emulator() as emulator:
         environment = {
             **os.environ,
@@ -58,7 +58,7 @@ def _gcloud(tmp_path: Path) -> Iterator[Gcloud]:
 
 
 def test_gcloud_keeps_a_model(gcloud: Gcloud) -> None:
-    """A model lives its life by gcloud's commands: uploaded, versioned, copied, read, listed and deleted."""
+    """A model is uploaded, versioned, copied, read, listed and deleted by gcloud."""
     first = gcloud(
         "ai",
         "models",
@@ -101,7 +101,7 @@ def test_gcloud_keeps_a_model(gcloud: Gcloud) -> None:
 
 
 def test_gcloud_beta_speaks_v1beta1(gcloud: Gcloud) -> None:
-    """The beta commands take the other version of the API, poll its operations, and are told what is wrong."""
+    """The beta commands use the other version of the API, poll its operations, and report errors."""
     made = gcloud(
         "beta", "ai", "models", "upload", "--display-name=churn", "--model-id=churn", f"--container-image-uri={IMAGE}"
     )

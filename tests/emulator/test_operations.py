@@ -1,4 +1,4 @@
-"""Operations: begun, looked at, done, failed, cancelled, listed and deleted."""
+"""Operations: how they begin, are polled, end, fail, and are cancelled, listed and deleted."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def begin(client: Client, place: str, model: dict[str, Any], **fields: Any) -> o
 
 
 def finish(client: Client, operation: operations_pb2.Operation) -> operations_pb2.Operation:
-    """Look at it until it is done."""
+    """Poll an operation until it's done."""
     while not operation.done:
         operation = client.get_operation({"name": operation.name})
     return operation
@@ -46,7 +46,7 @@ def finish(client: Client, operation: operations_pb2.Operation) -> operations_pb
 def test_an_operation_is_done_at_once(
     emulator: Emulator, connect: Connect, place: str, model: MakeModel, transport: str
 ) -> None:
-    """It is named under its model, its times are those of the upload, and it says what was made."""
+    """An operation is named under its model, has the upload's times, and says what was created."""
     client = connect(emulator, transport)
 
     operation = begin(client, place, model(), model_id="mine")
@@ -64,24 +64,24 @@ def test_an_operation_is_done_at_once(
 
 
 @TRANSPORTS
-def test_an_operation_is_done_after_so_many_looks(
+def test_an_operation_is_done_after_so_many_polls(
     start: Start, connect: Connect, place: str, model: MakeModel, transport: str
 ) -> None:
-    """The model is not there before, its id is taken from the start, and the last look sees it done."""
+    """The model doesn't exist before, its id is taken from the start, and the last poll sees it done."""
     client = connect(start(polls_until_done=3), transport)
     operation = begin(client, place, model(), model_id="mine")
     assert not operation.done
 
-    looks = [client.get_operation({"name": operation.name}).done for _ in range(2)]
-    assert looks == [False, False]
+    polls = [client.get_operation({"name": operation.name}).done for _ in range(2)]
+    assert polls == [False, False]
     assert list(client.list_models(parent=place)) == []
     assert client.get_operation({"name": operation.name}).done
 
     assert client.get_model(name=f"{place}/models/mine").version_id == "1"
 
 
-def test_looking_at_the_model_is_a_look(start: Start, connect: Connect, place: str, model: MakeModel) -> None:
-    """A Get, a list of versions or an upload that names it, by anyone, brings it nearer, also when it fails."""
+def test_reading_the_model_is_a_poll(start: Start, connect: Connect, place: str, model: MakeModel) -> None:
+    """A Get, a list of versions or an upload that names the model is a poll, by anyone, even if it fails."""
     client = connect(start(polls_until_done=4))
     name = f"{place}/models/mine"
     begin(client, place, model(), model_id="mine")
@@ -98,8 +98,8 @@ def test_looking_at_the_model_is_a_look(start: Start, connect: Connect, place: s
     assert not second.done
 
 
-def test_a_list_that_names_the_model_is_a_look(start: Start, connect: Connect, place: str, model: MakeModel) -> None:
-    """By its id; a list of everything is none."""
+def test_a_list_that_names_the_model_is_a_poll(start: Start, connect: Connect, place: str, model: MakeModel) -> None:
+    """A list that names one model by its id is a poll. A list of everything isn't."""
     client = connect(start(polls_until_done=2))
     begin(client, place, model(), model_id="mine")
 
@@ -110,8 +110,8 @@ def test_a_list_that_names_the_model_is_a_look(start: Start, connect: Connect, p
     assert [listed(""), listed("model=mine")] == [0, 1]
 
 
-def test_no_other_request_is_a_look(start: Start, connect: Connect, place: str, model: MakeModel) -> None:
-    """Not one that changes, exports, copies or deletes what it names, nor a copy that goes where a model is made."""
+def test_no_other_request_is_a_poll(start: Start, connect: Connect, place: str, model: MakeModel) -> None:
+    """Changing, exporting, copying or deleting the model isn't a poll, nor is copying to where a model is created."""
     client = connect(start(polls_until_done=2, assume={"id-taken": "operation"}))
     name = f"{place}/models/mine"
     explained = model(explanation_spec={"parameters": {"examples": {"neighbor_count": 3}}})
@@ -135,10 +135,10 @@ def test_no_other_request_is_a_look(start: Start, connect: Connect, place: str, 
         assert [client.get_operation({"name": operation.name}).done for operation in begun] == [done] * 2
 
 
-def test_a_look_costs_the_same_however_much_is_under_way(
+def test_a_poll_costs_the_same_however_much_is_under_way(
     start: Start, connect: Connect, place: str, model: MakeModel
 ) -> None:
-    """In statements: what the look does not end is counted down at once."""
+    """Polls that don't end an operation are counted down in one statement."""
     emulator = start(polls_until_done=100)
     client = connect(emulator)
     finish(client, begin(client, place, model(), model_id="mine"))
@@ -158,7 +158,7 @@ def test_a_look_costs_the_same_however_much_is_under_way(
 
 
 def test_an_operation_that_fails_frees_the_id(start: Start, connect: Connect, place: str, model: MakeModel) -> None:
-    """Nothing is made, and the next upload of the id makes it."""
+    """Nothing is created, and the next upload of the id creates it."""
     emulator = start(polls_until_done=2)
     client = connect(emulator)
     emulator.fail("UploadModel", "INTERNAL", when="operation", message="Out of luck.")
@@ -175,7 +175,7 @@ def test_an_operation_that_fails_frees_the_id(start: Start, connect: Connect, pl
 
 
 def test_an_operation_fails_where_its_model_went(start: Start, connect: Connect, place: str, model: MakeModel) -> None:
-    """A version of a model that is deleted meanwhile ends with NOT_FOUND, a second delete too."""
+    """A version of a model that is deleted meanwhile ends with NOT_FOUND, and so does a second deletion."""
     emulator = start(polls_until_done=1)
     client = connect(emulator)
     client.get_operation({"name": begin(client, place, model(), model_id="mine").name})
@@ -191,8 +191,8 @@ def test_an_operation_fails_where_its_model_went(start: Start, connect: Connect,
 def test_an_operation_is_for_the_model_that_was_there(
     start: Start, connect: Connect, place: str, model: MakeModel
 ) -> None:
-    """A later model of the same id is another one: what was begun for the first ends with NOT_FOUND and spares it."""
-    client = connect(start(polls_until_done=4))
+    """A later model of the same id is another one. An operation for the first ends with NOT_FOUND."""
+    client = connect(start(polls_until_done=4, assume={"default-delete": "move"}))
     name = f"{place}/models/mine"
 
     finish(client, begin(client, place, model(), model_id="mine"))
@@ -211,7 +211,7 @@ def test_an_operation_is_for_the_model_that_was_there(
 
 
 def test_a_copy_is_of_the_model_that_was_there(start: Start, connect: Connect, place: str, model: MakeModel) -> None:
-    """A later model with the name of the source is another one, also where the clock stands still: NOT_FOUND."""
+    """A later model with the source's name is another one, even if the clock stands still: NOT_FOUND."""
     client = connect(start(polls_until_done=3, now=lambda: dt.datetime(2026, 1, 1, tzinfo=dt.UTC)))
 
     finish(client, begin(client, place, model(), model_id="source"))
@@ -227,8 +227,8 @@ def test_a_copy_is_of_the_model_that_was_there(start: Start, connect: Connect, p
 def test_an_operation_is_for_the_version_that_was_there(
     start: Start, connect: Connect, place: str, model: MakeModel
 ) -> None:
-    """What was begun for one that is deleted meanwhile ends with NOT_FOUND, though it was named by an alias."""
-    client = connect(start(polls_until_done=9))
+    """An operation for a version that is deleted meanwhile ends with NOT_FOUND, even if an alias named it."""
+    client = connect(start(polls_until_done=9, assume={"default-delete": "move"}))
     name = f"{place}/models/mine"
     examples = {"parameters": {"examples": {"neighbor_count": 3}}}
     finish(client, begin(client, place, model(explanation_spec=examples), model_id="mine"))
@@ -250,7 +250,7 @@ def test_an_operation_is_for_the_version_that_was_there(
 def test_an_operation_is_found_under_its_location(
     emulator: Emulator, connect: Connect, place: str, model: MakeModel, transport: str
 ) -> None:
-    """By its id alone, which is all that gcloud takes; its name stays the same."""
+    """Its id alone is enough, which is all that gcloud accepts. Its name stays the same."""
     client = connect(emulator, transport)
     operation = begin(client, place, model(), model_id="mine")
 
@@ -262,7 +262,7 @@ def test_an_operation_is_found_under_its_location(
 def test_an_operation_means_the_version_that_its_alias_had(
     start: Start, connect: Connect, place: str, model: MakeModel
 ) -> None:
-    """An alias that moves before the operation is done takes nothing with it."""
+    """An alias that moves before the operation is done doesn't change which version is meant."""
     client = connect(start(polls_until_done=1))
     name = f"{place}/models/mine"
     for request in ({"model_id": "mine"}, {"parent_model": name}, {"parent_model": name}):
@@ -283,7 +283,7 @@ def test_an_operation_means_the_version_that_its_alias_had(
 def test_a_second_upload_of_an_id_loses_whatever_is_done_first(
     start: Start, connect: Connect, place: str, model: MakeModel
 ) -> None:
-    """id-taken=operation: the later operation fails, also when it is looked at before the first one is done."""
+    """id-taken=operation: the later operation fails, even if it's polled before the first one is done."""
     client = connect(start(polls_until_done=3, assume={"id-taken": "operation"}))
     first = begin(client, place, model(display_name="first"), model_id="mine")
     second = begin(client, place, model(display_name="second"), model_id="mine")
@@ -297,8 +297,8 @@ def test_a_second_upload_of_an_id_loses_whatever_is_done_first(
     assert client.get_model(name=f"{place}/models/mine").display_name == "first"
 
 
-def test_waiting_looks_until_it_is_done(start: Start, connect: Connect, place: str, model: MakeModel) -> None:
-    """With no time to wait it is one look."""
+def test_waiting_polls_until_it_is_done(start: Start, connect: Connect, place: str, model: MakeModel) -> None:
+    """Waiting polls until the end. With a timeout of zero it polls once."""
     client = connect(start(polls_until_done=5), "rest")
     operation = begin(client, place, model())
 
@@ -313,7 +313,7 @@ def test_waiting_looks_until_it_is_done(start: Start, connect: Connect, place: s
 def test_an_operation_can_be_cancelled(
     start: Start, connect: Connect, place: str, model: MakeModel, transport: str
 ) -> None:
-    """It ends with CANCELLED and does nothing; one that is done stays done."""
+    """A cancelled operation ends with CANCELLED and does nothing. One that is done stays done."""
     client = connect(start(polls_until_done=2), transport)
     operation = begin(client, place, model(), model_id="mine")
 
@@ -330,7 +330,7 @@ def test_an_operation_can_be_cancelled(
 def test_operations_are_listed_and_deleted(
     start: Start, connect: Connect, place: str, model: MakeModel, transport: str
 ) -> None:
-    """Those of a location or of one model, page by page; what is under way goes on when its operation is deleted."""
+    """They are listed by location or by model, page by page. A deleted one is done at once."""
     client = connect(start(polls_until_done=3), transport)
     names = {begin(client, place, model(), model_id=f"m{n}").name for n in range(5)}
     (of_first,) = (name for name in names if "/m0/" in name)
@@ -357,7 +357,7 @@ def test_operations_are_listed_and_deleted(
 def test_an_evaluation_has_no_operations(
     start: Start, connect: Connect, place: str, model: MakeModel, transport: str
 ) -> None:
-    """Google's clients can ask for them: there are none, of an evaluation that is there."""
+    """Google's clients can list them. An evaluation that exists has none."""
     client = connect(start(), transport)
     operation = begin(client, place, model(), model_id="m")
     evaluation = client.import_model_evaluation(parent=f"{place}/models/m", model_evaluation={"display_name": "e"}).name
@@ -371,7 +371,7 @@ def test_an_evaluation_has_no_operations(
 
 @pytest.mark.parametrize("name", ["", "x", "projects/p/locations/l/operations/", "projects/p/operations/1"])
 def test_the_name_of_an_operation_must_be_right(client: Client, name: str) -> None:
-    """A malformed one is INVALID_ARGUMENT, any other that is not there NOT_FOUND."""
+    """A malformed name is INVALID_ARGUMENT, any other that doesn't exist NOT_FOUND."""
     with pytest.raises(exceptions.InvalidArgument):
         client.get_operation({"name": name})
     with pytest.raises(exceptions.NotFound):
@@ -381,7 +381,7 @@ def test_the_name_of_an_operation_must_be_right(client: Client, name: str) -> No
 def test_operations_under_way_survive_a_restart(
     start: Start, connect: Connect, place: str, model: MakeModel, tmp_path: Any
 ) -> None:
-    """With what they have to do, and how many looks are left."""
+    """A reopened file has their requests and how many polls are left."""
     data = tmp_path / "data"
     first = start(data, polls_until_done=2)
     operation = begin(connect(first), place, model(), model_id="mine")
@@ -397,7 +397,7 @@ def test_operations_under_way_survive_a_restart(
 def test_a_copy_under_way_survives_in_a_file_that_does_not_tell_its_source(
     start: Start, connect: Connect, place: str, model: MakeModel, tmp_path: Any
 ) -> None:
-    """Files of this format were once written without; such a copy is of whatever bears the name."""
+    """Older files lack the source of a copy. Such a copy is of whatever has the name."""
     data = tmp_path / "data"
     first = start(data, polls_until_done=2)
     finish(connect(first), begin(connect(first), place, model(), model_id="source"))

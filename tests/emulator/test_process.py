@@ -17,7 +17,7 @@ from google.api_core import exceptions
 
 from vertex_registry.emulator import DataFileError, Emulator
 from vertex_registry.emulator.__main__ import main
-from vertex_registry.emulator._service import SWITCHES
+from vertex_registry.emulator._switches import SWITCHES
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -32,7 +32,7 @@ COMMAND = [sys.executable, "-m", "vertex_registry.emulator", "--grpc-port", "0",
 
 
 class _Addresses:
-    """Where a process serves, as ``connect`` takes an emulator."""
+    """The addresses of a process, in the form that ``connect`` accepts."""
 
     def __init__(self, line: str) -> None:
         told = json.loads(line)
@@ -42,7 +42,7 @@ class _Addresses:
 def test_a_killed_emulator_loses_nothing_it_answered(
     start: Start, connect: Connect, upload: Upload, tmp_path: Path
 ) -> None:
-    """Every upload that was answered is there after kill -9, whole, and no version number is given twice."""
+    """After kill -9, every answered upload exists, complete, and no version number is used twice."""
     data = tmp_path / "data"
     with subprocess.Popen([*COMMAND, "--data", str(data)], stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
@@ -82,7 +82,7 @@ def test_a_killed_emulator_loses_nothing_it_answered(
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_ends_it_cleanly(number: signal.Signals, tmp_path: Path) -> None:
-    """With status 0, one line of output and nothing else, also of a fault that is left; then the file is free."""
+    """The status is 0, with one line of output, even if a planned fault is left. The file is free."""
     data = tmp_path / "data"
     command = [*COMMAND, "--data", str(data), "--assume", "list-lag=2", "--polls-until-done", "1"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
@@ -102,7 +102,7 @@ def test_a_signal_ends_it_cleanly(number: signal.Signals, tmp_path: Path) -> Non
 
 
 def test_a_file_that_is_no_database_ends_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """With a sentence and status 2; the signals are as they were."""
+    """The status is 2, with a sentence. The signals are as they were."""
     data = tmp_path / "notes.txt"
     data.write_text("My notes.")
     before = signal.pthread_sigmask(signal.SIG_BLOCK, [])
@@ -110,13 +110,13 @@ def test_a_file_that_is_no_database_ends_it(tmp_path: Path, capsys: pytest.Captu
     status = main(["--data", str(data), "--grpc-port", "0", "--rest-port", "0"])
 
     assert status == 2
-    assert "is not an SQLite database" in capsys.readouterr().err
+    assert "isn't an SQLite database" in capsys.readouterr().err
     assert data.read_text() == "My notes."
     assert signal.pthread_sigmask(signal.SIG_BLOCK, []) == before
 
 
 def test_a_file_that_is_damaged_ends_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """With a sentence and status 2."""
+    """The status is 2, with a sentence."""
     data = tmp_path / "data"
     Emulator(data).close()
     with data.open("r+b") as file:
@@ -130,19 +130,19 @@ def test_a_file_that_is_damaged_ends_it(tmp_path: Path, capsys: pytest.CaptureFi
 
 
 def test_addresses_that_nobody_can_read_end_it() -> None:
-    """With a sentence and status 2, and no traceback."""
+    """The status is 2, with a sentence and no traceback."""
     with Path("/dev/full").open("wb") as full:
         done = subprocess.run(COMMAND, stdout=full, stderr=subprocess.PIPE, text=True, check=False)
 
     assert done.returncode == 2
     assert done.stderr.splitlines() == [
-        "The addresses cannot be written: No space left on device. Let standard output go elsewhere."
+        "The addresses can't be written: No space left on device. Redirect standard output elsewhere."
     ]
 
 
 @pytest.mark.parametrize("given", [["--assume", "nonsense"], ["--nonsense"], ["--grpc-port", "x"]])
 def test_arguments_that_cannot_be_right_end_it(given: list[str]) -> None:
-    """With status 2, as argparse has it."""
+    """The status is 2, as argparse has it."""
     with pytest.raises(SystemExit) as caught:
         main(given)
 
@@ -150,13 +150,13 @@ def test_arguments_that_cannot_be_right_end_it(given: list[str]) -> None:
 
 
 def test_an_assumption_that_is_not_there_ends_it(capsys: pytest.CaptureFixture[str]) -> None:
-    """With those there are."""
+    """The message lists the switches that exist."""
     assert main(["--assume", "nonsense=1"]) == 2
     assert "labels-at-upload" in capsys.readouterr().err
 
 
 def test_help_lists_what_is_assumed(capsys: pytest.CaptureFixture[str]) -> None:
-    """Each switch with its values and its evidence."""
+    """Every switch is listed with its values and its evidence."""
     with pytest.raises(SystemExit):
         main(["--help"])
 
@@ -167,7 +167,7 @@ def test_help_lists_what_is_assumed(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_a_file_is_opened_again(start: Start, connect: Connect, upload: Upload, place: str, tmp_path: Path) -> None:
-    """Everything is there: models, versions, labels, aliases, evaluations, operations; lists show it at once."""
+    """Models, versions, labels, aliases, evaluations and operations are all there. Lists show them at once."""
     data = tmp_path / "data"
     first = start(data)
     client = connect(first)
@@ -194,7 +194,7 @@ def test_a_file_is_opened_again(start: Start, connect: Connect, upload: Upload, 
 def test_a_file_is_opened_under_another_assumption(
     start: Start, connect: Connect, upload: Upload, place: str, tmp_path: Path, lag: str
 ) -> None:
-    """Lists find a model at once by the labels that they show of it now, however much writes lag."""
+    """Lists find a model at once by the labels that they show now, however much lists lag."""
     data = tmp_path / "data"
     first = start(data, assume={"label-wins": "model"})
     client = connect(first)

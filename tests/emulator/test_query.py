@@ -24,8 +24,8 @@ from vertex_registry.emulator._query import (
     Operator,
     OrderKey,
     Term,
-    _armour,
     _checksum,
+    _to_text,
     apply_read_mask,
     parse_query,
     parse_read_mask,
@@ -81,7 +81,7 @@ def equals(field: str, value: str, key: str | None = None) -> Term:
     ],
 )
 def test_the_examples_of_the_reference_are_understood(text: str, expected: Term) -> None:
-    """Each form in the documentation of ListModels parses to the one term it says."""
+    """Every form in the documentation of ListModels parses to its one term."""
     assert terms(text) == (expected,)
 
 
@@ -103,7 +103,7 @@ def test_the_examples_of_the_reference_are_understood(text: str, expected: Term)
     ],
 )
 def test_terms_stand_with_blanks_quotes_and_escapes(text: str, expected: tuple[Term, ...] | None) -> None:
-    """Blanks are free round operators and AND; quotes of both kinds take every escape."""
+    """Blanks around operators and AND are free. Quotes of both kinds accept every escape."""
     if expected is None:
         assert "expected a value" in refusal(text)
     else:
@@ -166,7 +166,7 @@ def test_a_dotted_field_of_the_slices_is_one_name() -> None:
     ],
 )
 def test_what_the_grammar_does_not_have_is_refused_with_its_position(text: str, position: int) -> None:
-    """The message points at the first character that cannot be right, counted from 1."""
+    """The message points at the first wrong character, counted from 1."""
     assert f"Invalid filter at position {position}: " in refusal(text)
 
 
@@ -179,18 +179,18 @@ def test_versions_are_filtered_by_labels_alone(text: str) -> None:
 
 @pytest.mark.parametrize("rpc", sorted(rpc for rpc, listing in LISTINGS.items() if not listing.filters))
 def test_a_list_without_documented_filters_takes_none(rpc: str) -> None:
-    """A filter that nothing documents is refused, not ignored."""
+    """An undocumented filter is refused, not ignored."""
     assert "the fields are: none" in refusal("labels.k=v", rpc)
 
 
 def test_a_refusal_does_not_repeat_values() -> None:
-    """What a label is compared with may be anything, and is not put into a message."""
+    """A label's value may be anything, and no message repeats it."""
     assert "secret" not in refusal("labels.k=secret secret")
     assert "secret" not in refusal('labels.k="secret')
 
 
 def test_a_long_filter_is_read_in_one_pass() -> None:
-    """The parser's steps grow with the text and no faster: these would not end otherwise."""
+    """The parser's steps grow with the text and no faster. Otherwise these wouldn't end."""
     long = 300_000
 
     refusal("a." * long)
@@ -199,7 +199,7 @@ def test_a_long_filter_is_read_in_one_pass() -> None:
 
 
 def test_a_filter_has_so_many_terms_and_no_more() -> None:
-    """The limit is far from what anybody writes and from what a database refuses."""
+    """The limit is far beyond what anybody writes, and far below what a database refuses."""
     assert len(terms(" AND ".join(["labels.k=v"] * MAXIMUM_TERMS))) == MAXIMUM_TERMS
     assert "at most" in refusal(" AND ".join(["labels.k=v"] * (MAXIMUM_TERMS + 1)))
 
@@ -212,7 +212,7 @@ _text: Final = st.text(st.characters(exclude_categories=["Cs"]), max_size=12)
 
 @st.composite
 def _quoted(draw: st.DrawFn, text: str) -> str:
-    """The text in quotes, each character in one of its spellings."""
+    """Return the text in quotes, each character in one of its spellings."""
     quote = draw(st.sampled_from("\"'"))
     out = []
     for character in text:
@@ -231,7 +231,7 @@ def _quoted(draw: st.DrawFn, text: str) -> str:
 
 @st.composite
 def _filters(draw: st.DrawFn) -> tuple[str, tuple[Term, ...]]:
-    """A filter as somebody may write it, and the terms it means."""
+    """Return a filter as somebody may write it, and the terms it means."""
     listing = LISTINGS["ListModels"]
     blank = st.text(" \t\n", max_size=2)
     written: list[str] = []
@@ -256,7 +256,7 @@ def _filters(draw: st.DrawFn) -> tuple[str, tuple[Term, ...]]:
 
 @given(_filters())
 def test_whatever_is_written_is_what_is_meant(case: tuple[str, tuple[Term, ...]]) -> None:
-    """A filter over any keys and values, in any spelling, parses to the very terms it was written from."""
+    """A filter over any keys and values, in any spelling, parses to the terms it was written from."""
     text, meant = case
 
     assert terms(text) == meant
@@ -292,7 +292,7 @@ def test_whatever_is_written_is_what_is_meant(case: tuple[str, tuple[Term, ...]]
 @example("labels..k=v", "ListModels")
 @example("\ud800", "ListModels")
 def test_any_text_parses_or_is_refused(text: str, rpc: str) -> None:
-    """A filter and an order that are any text at all either parse or raise INVALID_ARGUMENT, and nothing else."""
+    """A filter and an order of any text either parse or raise INVALID_ARGUMENT."""
     for asked in ({"filter": text}, {"order_by": text}, {"page_token": text}):
         try:
             parse_query(rpc, SCOPE, **asked)  # type: ignore[arg-type]
@@ -317,7 +317,7 @@ def test_any_text_parses_or_is_refused(text: str, rpc: str) -> None:
     ],
 )
 def test_a_filter_tells_a_value_that_every_match_has(text: str, value: str | None) -> None:
-    """A list that names one model by its id is a look at it."""
+    """A list that names one model by its id polls that model's operations."""
     assert models(filter=text).filter.equal("model") == value
 
 
@@ -341,7 +341,7 @@ def test_a_filter_tells_a_value_that_every_match_has(text: str, value: str | Non
     ],
 )
 def test_an_order_has_several_keys_and_two_spellings(rpc: str, text: str, expected: list[OrderKey]) -> None:
-    """The examples of the reference, both spellings, and each list's own order when none is asked for."""
+    """The reference's examples parse in both spellings. Every list has its default order."""
     assert parse_query(rpc, SCOPE, order_by=text).order == tuple(expected)
 
 
@@ -359,7 +359,7 @@ def test_an_order_has_several_keys_and_two_spellings(rpc: str, text: str, expect
     ],
 )
 def test_an_order_that_a_list_does_not_have_is_refused(rpc: str, text: str, where: int) -> None:
-    """A field that is unknown or there twice, and a direction that is none, are named by their place."""
+    """The message has the position of an unknown or repeated field, and of an invalid direction."""
     with pytest.raises(Failure, match=f"Invalid order in field {where}: ") as caught:
         parse_query(rpc, SCOPE, order_by=text)
 
@@ -370,12 +370,12 @@ def test_an_order_that_a_list_does_not_have_is_refused(rpc: str, text: str, wher
     ("asked", "given_"), [(0, DEFAULT_PAGE_SIZE), (1, 1), (MAXIMUM_PAGE_SIZE + 1, MAXIMUM_PAGE_SIZE), (2**31 - 1, 1000)]
 )
 def test_a_page_size_is_at_most_the_maximum(asked: int, given_: int) -> None:
-    """0 is the default and a size over the maximum is the maximum."""
+    """0 is the default, and a size over the maximum is the maximum."""
     assert models(page_size=asked).limit == given_
 
 
 def test_a_negative_page_size_is_refused() -> None:
-    """AIP-158 asks for INVALID_ARGUMENT."""
+    """AIP-158 requires INVALID_ARGUMENT."""
     with pytest.raises(Failure, match="page_size"):
         models(page_size=-1)
 
@@ -401,7 +401,7 @@ _PLACES: Final[tuple[tuple[str, str, tuple[type, ...]], ...]] = (
 
 @given(st.data())
 def test_a_token_carries_its_position(data: st.DataObject) -> None:
-    """The query that a token came from gets the position back, also when the page size changed."""
+    """The query that a token came from gets the position back, even with another page size."""
     rpc, order, types = data.draw(st.sampled_from(_PLACES))
     position = tuple(data.draw(_values[kind]) for kind in types)
     token = parse_query(rpc, SCOPE, order_by=order, page_size=3).token(position)
@@ -430,10 +430,10 @@ _bodies: Final = (
 
 @given(st.sampled_from(_PLACES), _bodies)
 def test_a_token_that_somebody_made_is_refused(place: tuple[str, str, tuple[type, ...]], body: bytes) -> None:
-    """The checksum is no secret: with the right one, what is no position of the query is refused all the same."""
+    """The checksum isn't a secret. With a valid one, a position that doesn't fit the query is refused."""
     rpc, order, types = place
     sealed = parse_query(rpc, SCOPE, order_by=order).fingerprint + body
-    token = _armour(_checksum(sealed) + sealed)
+    token = _to_text(_checksum(sealed) + sealed)
 
     try:
         after = parse_query(rpc, SCOPE, order_by=order, page_token=token).after
@@ -450,7 +450,7 @@ def test_a_token_that_somebody_made_is_refused(place: tuple[str, str, tuple[type
 
 @given(st.data())
 def test_a_token_that_was_cut_or_altered_is_refused(data: st.DataObject) -> None:
-    """No token with anything cut off, changed or added is taken for one that was given out."""
+    """A token that was truncated, changed or extended is refused."""
     token = models().token(data.draw(st.tuples(_numbers)))
     at = data.draw(st.integers(0, len(token) - 1))
     letter = data.draw(st.sampled_from("AQgw-_=+/. é\0"))
@@ -462,7 +462,7 @@ def test_a_token_that_was_cut_or_altered_is_refused(data: st.DataObject) -> None
 
 
 def test_other_padding_of_a_token_is_another_token() -> None:
-    """Base64 lets the last bits vary; the token does not."""
+    """Base64 allows several spellings of the last bits. The token has one."""
     token = next(token for n in range(9) if len(token := models().token((10**n,))) % 4)
     whole = base64.urlsafe_b64decode(token + "=" * (-len(token) % 4))
     twins = [
@@ -492,7 +492,7 @@ def test_other_padding_of_a_token_is_another_token() -> None:
     ],
 )
 def test_a_read_mask_comes_in_two_spellings(paths: list[str], expected: tuple[str, ...]) -> None:
-    """Paths of both spellings, nested ones too, come out in snake_case and once; no path and ``*`` are everything."""
+    """Paths of both spellings come out in snake_case, once. No path and ``*`` mean everything."""
     assert parse_read_mask(paths, MODEL) == expected
 
 
@@ -511,7 +511,7 @@ def test_a_read_mask_comes_in_two_spellings(paths: list[str], expected: tuple[st
     ],
 )
 def test_a_path_that_is_not_there_is_refused(path: str) -> None:
-    """Neither mask takes a path that does not exist, or that goes through a map, a repeated field or JSON."""
+    """Neither mask accepts a path that doesn't exist, or that goes through a map, a repeated field or JSON."""
     for parse in (parse_read_mask, parse_update_mask):
         with pytest.raises(Failure, match="there is no such field") as caught:
             parse(["name", path], MODEL)
@@ -520,7 +520,7 @@ def test_a_path_that_is_not_there_is_refused(path: str) -> None:
 
 
 def test_an_update_mask_is_required() -> None:
-    """UpdateModelRequest: the mask is required; ``*`` is the asker's to understand."""
+    """UpdateModelRequest: the mask is required. ``*`` is left to the caller."""
     with pytest.raises(Failure, match="update_mask; Message: Required"):
         parse_update_mask([], MODEL)
 
@@ -528,7 +528,7 @@ def test_an_update_mask_is_required() -> None:
 
 
 def test_a_read_mask_leaves_what_it_names() -> None:
-    """Of the message there remains what the mask names, map entries whole, and the message itself is as it was."""
+    """The result has what the mask names, with whole map entries. The message itself is unchanged."""
     model = aiplatform_v1.Model(
         name="n",
         display_name="d",
@@ -547,7 +547,7 @@ def test_a_read_mask_leaves_what_it_names() -> None:
 
 @given(st.text(max_size=30) | st.lists(st.sampled_from(["name", "labels", "a", "*", "imageUri"])).map(".".join))
 def test_any_path_parses_or_is_refused(path: str) -> None:
-    """A path that is any text at all either parses, and can then be applied, or raises INVALID_ARGUMENT."""
+    """A path of any text either parses and can be applied, or raises INVALID_ARGUMENT."""
     try:
         mask = parse_read_mask([path], MODEL)
     except Failure as failure:

@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+import http.client
 import json
 import re
 import socket
+import ssl
 import struct
+import urllib.parse
 from typing import TYPE_CHECKING, Any
 
 import grpc
 import pytest
 import requests
+import trustme
 from google.cloud.aiplatform_v1 import ModelServiceClient
 from google.cloud.aiplatform_v1.services.model_service.transports.grpc import ModelServiceGrpcTransport
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from pathlib import Path
 
     from vertex_registry.emulator import Emulator
 
@@ -29,22 +34,23 @@ MODEL = {
 
 
 def upload(emulator: Emulator, place: str, api: str = "v1", **request: Any) -> Any:
-    """POST an upload, and give the operation."""
+    """POST an upload, and return the operation."""
     answer = requests.post(f"{emulator.rest}/{api}/{place}/models:upload", json={"model": MODEL, **request}, timeout=60)
     assert answer.status_code == 200, answer.text
     return answer.json()
 
 
 def error(answer: requests.Response) -> dict[str, Any]:
-    """The error in an answer, which says its own status twice."""
+    """Return the error of a response, and check that it has the same status twice."""
     told: dict[str, Any] = answer.json()["error"]
     assert told["code"] == answer.status_code
     return told
 
 
-def exchange(emulator: Emulator, sent: bytes) -> bytes:
-    """Send bytes, and read all that comes back until the server ends the connection."""
-    host, _, port = emulator.rest.removeprefix("http://").partition(":") if emulator.rest else ("", "", "")
+def exchange(emulator: Emulator | str, sent: bytes) -> bytes:
+    """Send bytes, and return everything that comes back until the server ends the connection."""
+    address = emulator if isinstance(emulator, str) else str(emulator.rest).removeprefix("http://")
+    host, _, port = address.partition(":")
     with socket.create_connection((host, int(port)), timeout=30) as connection:
         connection.sendall(sent)
         connection.shutdown(socket.SHUT_WR)
@@ -57,7 +63,7 @@ def exchange(emulator: Emulator, sent: bytes) -> bytes:
 def test_a_client_that_goes_in_the_middle_of_its_body_is_no_mistake(
     emulator: Emulator, place: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Nobody is there to be answered; the emulator goes on, and logs nothing."""
+    """There is nobody to answer. The emulator goes on, and logs nothing."""
     host, _, port = str(emulator.rest).removeprefix("http://").partition(":")
     with socket.create_connection((host, int(port)), timeout=30) as connection:
         head = f"POST /v1/{place}/models:upload HTTP/1.1\r\nHost: {host}:{port}\r\nContent-Length: 9\r\n"
@@ -71,7 +77,7 @@ def test_a_client_that_goes_in_the_middle_of_its_body_is_no_mistake(
 
 
 def test_blanks_around_a_header_are_none_of_it(emulator: Emulator, place: str) -> None:
-    """Of the value of a Host and of a Content-Length too."""
+    """Blanks around the value of a Host or a Content-Length are ignored."""
     host = str(emulator.rest).removeprefix("http://")
     head = f"POST /v1/{place}/models:upload HTTP/1.1\r\nHost: \t{host} \r\nContent-Length:  2\t\r\n\r\n{{}}"
 
@@ -79,7 +85,7 @@ def test_blanks_around_a_header_are_none_of_it(emulator: Emulator, place: str) -
 
 
 def nested(depth: int, kind: str) -> object:
-    """A value that lies so deep in lists, in objects, or in both in turn."""
+    """Return a value that is so deep in lists, in objects, or in both in turn."""
     value: object = 1
     for level in range(depth):
         value = {"a": value} if kind == "objects" or (kind == "both" and level % 2) else [value]
@@ -89,13 +95,13 @@ def nested(depth: int, kind: str) -> object:
 @pytest.mark.parametrize("polls", [0, 2])
 @pytest.mark.parametrize("kind", ["lists", "objects", "both"])
 def test_what_lies_too_deep_is_refused(start: Start, place: str, kind: str, polls: int) -> None:
-    """And what is taken can be read, by itself, in lists and in what is told of requests: nobody is shut out by it."""
+    """What is accepted can be read, by itself, in lists and among past requests."""
     emulator = start(polls_until_done=polls)
     upload(emulator, place, modelId="m", model=MODEL | {"explanationSpec": {"parameters": {"examples": {}}}})
     at = f"{emulator.rest}/v1/{place}/models"
     model = {"displayName": "m", "containerSpec": {"imageUri": "gcr.io/acme/serve"}, "metadataSchemaUri": "gs://bkt/s"}
     while not requests.get(f"{at}/m", timeout=10).ok:
-        pass  # each is a look
+        pass  # each is a poll
     explained = {"parameters": {"xraiAttribution": {"stepCount": 1}}}
     taken: list[bool] = []
     for depth in range(29, 52):
@@ -125,7 +131,7 @@ def test_what_lies_too_deep_is_refused(start: Start, place: str, kind: str, poll
 
 
 def test_a_model_is_written_as_canonical_json(emulator: Emulator, place: str) -> None:
-    """In lower camel case, 64-bit numbers as strings, times with a Z, what is unset left out; enumerations by name."""
+    """JSON has lowerCamelCase, 64-bit numbers as strings, times with a Z, enumerations by name, nothing unset."""
     upload(emulator, place, modelId="mine")
 
     answer = requests.get(f"{emulator.rest}/v1/{place}/models/mine", timeout=10)
@@ -141,7 +147,7 @@ def test_a_model_is_written_as_canonical_json(emulator: Emulator, place: str) ->
 
 @pytest.mark.parametrize("query", ["$alt=json;enum-encoding=int", "%24alt=json%3Benum-encoding%3Dint"])
 def test_enumerations_are_numbers_on_request(emulator: Emulator, place: str, query: str) -> None:
-    """Google's Python client asks for them."""
+    """Google's Python client asks for numbers."""
     upload(emulator, place, modelId="mine")
 
     answer = requests.get(f"{emulator.rest}/v1/{place}/models/mine?{query}", timeout=10)
@@ -150,7 +156,7 @@ def test_enumerations_are_numbers_on_request(emulator: Emulator, place: str, que
 
 
 def test_fields_come_in_both_spellings(emulator: Emulator, place: str) -> None:
-    """In the body, in the query and in a mask."""
+    """Both spellings work in the body, in the query and in a mask."""
     model = {"display_name": "churn", "container_spec": {"image_uri": "x"}}
     base = f"{emulator.rest}/v1/{place}/models"
     assert requests.post(f"{base}:upload", json={"model_id": "mine", "model": model}, timeout=10).ok
@@ -168,7 +174,7 @@ def test_fields_come_in_both_spellings(emulator: Emulator, place: str) -> None:
     [("POST", "@1:export"), ("POST", "@1:mergeVersionAliases"), ("PATCH", "?updateMask=description")],
 )
 def test_a_body_is_an_object(emulator: Emulator, place: str, method: str, path: str, body: bytes) -> None:
-    """Whatever of the request is in it, and nothing is done."""
+    """Another body is refused, whatever part of the request it is, and nothing is done."""
     name = upload(emulator, place, modelId="mine", model={**MODEL, "description": "kept"})["response"]["model"]
 
     answer = requests.request(method, f"{emulator.rest}/v1/{name}{path}", data=body, timeout=10)
@@ -180,7 +186,7 @@ def test_a_body_is_an_object(emulator: Emulator, place: str, method: str, path: 
 
 @pytest.mark.parametrize("project", ["example.com:acme", "example.com%3Aacme"])
 def test_the_project_of_a_domain_has_a_colon(emulator: Emulator, project: str) -> None:
-    """In the path of a collection, of a model, of a method and of a location."""
+    """The colon works in the path of a collection, a model, a method and a location."""
     place = f"projects/{project}/locations/us-central1"
     base = f"{emulator.rest}/v1/{place}"
 
@@ -196,7 +202,7 @@ def test_the_project_of_a_domain_has_a_colon(emulator: Emulator, project: str) -
 
 @pytest.mark.parametrize("at", ["@", "%40"])
 def test_an_at_sign_comes_in_both_spellings(emulator: Emulator, place: str, at: str) -> None:
-    """Sent as it is by gcloud, encoded by Google's Python client."""
+    """Google's Python client encodes it, and gcloud doesn't."""
     name = f"{upload(emulator, place)['response']['model']}{at}1"
 
     answer = requests.post(
@@ -207,7 +213,7 @@ def test_an_at_sign_comes_in_both_spellings(emulator: Emulator, place: str, at: 
 
 
 def test_an_empty_list_is_an_empty_object(emulator: Emulator, place: str) -> None:
-    """Proto3 leaves out what is empty."""
+    """Proto3 omits what is empty."""
     assert requests.get(f"{emulator.rest}/v1/{place}/models", timeout=10).json() == {}
 
 
@@ -223,7 +229,7 @@ _UNKNOWN = "Invalid JSON payload received. Unknown name"
         (b'{"modelId": ' + b"9" * 5000 + b"}", "Invalid JSON payload received. Unexpected token."),
         (b"\xff", "Invalid JSON payload received. It is not UTF-8."),
         (b"[" * 100_000, "Invalid JSON payload received. It is nested too deeply."),
-        (b'{"modelId": "a", "modelId": "b"}', "Invalid JSON payload received. A name stands twice in one object."),
+        (b'{"modelId": "a", "modelId": "b"}', "Invalid JSON payload received. A name comes twice in one object."),
         (b"[1]", f'{_UNKNOWN} "": Root element must be a message.'),
         (b"null", f'{_UNKNOWN} "": Root element must be a message.'),
         (b"[]", f'{_UNKNOWN} "": Root element must be a message.'),
@@ -233,7 +239,7 @@ _UNKNOWN = "Invalid JSON payload received. Unknown name"
     ],
 )
 def test_what_is_no_object_is_refused(emulator: Emulator, place: str, body: bytes, told: str) -> None:
-    """400 and INVALID_ARGUMENT, in the words of Google's front end."""
+    """The error is 400 and INVALID_ARGUMENT, in the words of Google's front end."""
     answer = requests.post(f"{emulator.rest}/v1/{place}/models:upload", data=body, timeout=10)
 
     assert answer.status_code == 400
@@ -323,7 +329,7 @@ _TYPES = "type.googleapis.com/google"
     ],
 )
 def test_json_that_is_no_request_is_refused(emulator: Emulator, place: str, body: str, place_: str, told: str) -> None:
-    """400 and INVALID_ARGUMENT, in the words of Google's front end, at the place of the mistake."""
+    """The error is 400 and INVALID_ARGUMENT, in the words of Google's front end, with the mistake's path."""
     answer = requests.post(f"{emulator.rest}/v1/{place}/models:upload", data=body, timeout=10)
 
     assert answer.status_code == 400
@@ -373,7 +379,7 @@ _TOO_LARGE = "9" * 401
 def test_what_protobuf_cannot_hold_is_refused(
     emulator: Emulator, place: str, api: str, path: str, body: str, place_: str
 ) -> None:
-    """JSON has numbers that no double holds, and names half of a surrogate pair."""
+    """JSON has numbers that no double holds, and names for half of a surrogate pair."""
     method = "PATCH" if "updateMask" in path else "POST"
     answer = requests.request(method, f"{emulator.rest}/{api}/{place}/models{path}", data=body, timeout=10)
 
@@ -400,7 +406,7 @@ def test_what_protobuf_cannot_hold_is_refused(
     ],
 )
 def test_no_mistake_repeats_what_may_be_secret(emulator: Emulator, place: str, model: dict[str, Any]) -> None:
-    """Neither the environment of a container nor labels nor metadata, whatever stands in their place."""
+    """The error repeats neither a container's environment nor labels nor metadata."""
     body = json.dumps({"model": {"displayName": "m", **model}}).replace("Infinity", "1e400")
     answer = requests.post(f"{emulator.rest}/v1/{place}/models:upload", data=body, timeout=10)
 
@@ -420,7 +426,7 @@ def test_no_mistake_repeats_what_may_be_secret(emulator: Emulator, place: str, m
 def test_a_field_in_both_spellings_is_set_twice(
     emulator: Emulator, place: str, method: str, path: str, body: dict[str, Any]
 ) -> None:
-    """It could only be guessed which of them is meant."""
+    """Which of them is meant could only be guessed."""
     answer = requests.request(method, f"{emulator.rest}/v1/{place}/models{path}", json=body, timeout=10)
 
     assert error(answer)["status"] == "INVALID_ARGUMENT"
@@ -448,14 +454,14 @@ def test_an_empty_line_before_a_request_is_ignored(emulator: Emulator) -> None:
     ],
 )
 def test_a_line_of_the_head_that_is_no_header_is_refused(emulator: Emulator, lines: str, status: int) -> None:
-    """RFC 9112, 5.1: who reads it otherwise than we would could be led astray."""
+    """RFC 9112, 5.1: a server that reads it in another way could be misled."""
     head = f"GET /emulator/health HTTP/1.1\r\n{lines.format(emulator.rest.partition('://')[2])}\r\n"
 
     assert exchange(emulator, head.encode()).startswith(f"HTTP/1.1 {status} ".encode())
 
 
 def test_every_mistake_is_told(emulator: Emulator, place: str) -> None:
-    """Line by line, and each with its place in the details; of very many the first ones."""
+    """Each mistake is a line, and has its path in the details. Of very many, the first are reported."""
     url = f"{emulator.rest}/v1/{place}/models/m?updateMask=labels"
     answer = requests.patch(url, json={"labels": 1, "x": 2, "displayName": 3}, timeout=10)
 
@@ -483,7 +489,7 @@ def test_every_mistake_is_told(emulator: Emulator, place: str) -> None:
     ],
 )
 def test_what_may_be_secret_is_not_repeated(emulator: Emulator, place: str, model: dict[str, Any]) -> None:
-    """Labels, metadata and the environment are somebody's own, whatever Google's front end does."""
+    """Labels, metadata and the environment are private, whatever Google's front end does."""
     answer = requests.post(f"{emulator.rest}/v1/{place}/models:upload", json={"model": model}, timeout=10)
 
     assert answer.status_code == 400
@@ -503,21 +509,19 @@ def test_what_may_be_secret_is_not_repeated(emulator: Emulator, place: str, mode
         "read_mask.paths=a",
         "alt=media",
         "filter=%ff",
-        "fields=models.name",
-        "$fields=models.name",
         "callback=x",
         "$callback=x",
     ],
 )
 def test_a_parameter_that_cannot_be_right_is_refused(emulator: Emulator, place: str, query: str) -> None:
-    """One there is not, one that the path gives, one of another type, one given twice, one that is not served here."""
+    """A parameter is refused if it's unknown, in the path, of another type, given twice, or unsupported."""
     answer = requests.get(f"{emulator.rest}/v1/{place}/models?{query}", timeout=10)
 
     assert error(answer)["status"] == "INVALID_ARGUMENT"
 
 
 def test_a_parameter_beside_a_body_is_refused(emulator: Emulator, place: str) -> None:
-    """Where the body is the request there is nothing left for the query, and where it is the model the mask is."""
+    """If the body is the request, the query can set nothing. If the body is the model, it can set the mask."""
     base = f"{emulator.rest}/v1/{place}/models"
     posted = requests.post(f"{base}:upload?modelId=x", json={"model": MODEL}, timeout=10)
     patched = requests.patch(f"{base}/mine?model=x", json={}, timeout=10)
@@ -539,7 +543,7 @@ def test_a_parameter_beside_a_body_is_refused(emulator: Emulator, place: str) ->
     ],
 )
 def test_a_parameter_is_refused_in_the_front_ends_words(emulator: Emulator, place: str, query: str, told: str) -> None:
-    """With its type and its value."""
+    """The error has the parameter's type and value."""
     answer = requests.get(f"{emulator.rest}/v1/{place}/models?{query}", timeout=10)
 
     assert error(answer)["message"] == told
@@ -547,7 +551,7 @@ def test_a_parameter_is_refused_in_the_front_ends_words(emulator: Emulator, plac
 
 
 def test_parameters_of_googles_front_end_are_taken(emulator: Emulator, place: str) -> None:
-    """Those that any of Google's services takes mean nothing here, and a boolean is a word."""
+    """Parameters that all of Google's services accept have no effect here. A boolean is a word."""
     query = "alt=json&prettyPrint=false&key=abc&$unique=gc1&$.xgafv=2&%24prettyPrint=false&$apiVersion=v1"
     assert requests.get(f"{emulator.rest}/v1/{place}/models?{query}", timeout=10).ok
 
@@ -557,7 +561,7 @@ def test_parameters_of_googles_front_end_are_taken(emulator: Emulator, place: st
 
 
 def test_errors_have_googles_shape(emulator: Emulator, place: str) -> None:
-    """Code, message, status, and details with their type."""
+    """An error has a code, a message, a status, and details with their type."""
     answer = requests.post(f"{emulator.rest}/v1/{place}/models:upload", json={"modelId": "X"}, timeout=10)
 
     told = error(answer)
@@ -583,7 +587,7 @@ def test_errors_have_googles_shape(emulator: Emulator, place: str) -> None:
     ],
 )
 def test_what_is_not_there_is_said_in_a_sentence(emulator: Emulator, method: str, path: str, status: int) -> None:
-    """Never with a pretended success, nor with a code that makes clients try again."""
+    """It's neither a success nor a code that makes clients retry."""
     answer = requests.request(method, f"{emulator.rest}{path}", timeout=10)
 
     assert answer.status_code == status
@@ -591,18 +595,114 @@ def test_what_is_not_there_is_said_in_a_sentence(emulator: Emulator, method: str
 
 
 def test_a_head_has_no_body(emulator: Emulator) -> None:
-    """What would have been in it is counted all the same."""
+    """The length of the body is stated all the same."""
     answer = requests.head(f"{emulator.rest}/v1/x", timeout=10)
 
     assert answer.status_code == 404
     assert answer.content == b""
 
 
+# --- ways to send a request --------------------------------------------------
+
+
+@pytest.mark.parametrize("body", [b"", b'""', b"{}", b"null", b"[1]", b'{"name": "x", "nonsense": 1}', b"{", b"\xff"])
+def test_a_post_that_maps_no_body_is_answered_whatever_its_body_holds(start: Start, place: str, body: bytes) -> None:
+    """Node's client sends two quotes with CancelOperation."""
+    emulator = start(polls_until_done=9)
+    for method, expected in (("wait", {"done": True}), ("cancel", {})):
+        name = upload(emulator, place)["name"]
+        for api in ("v1", "v1beta1", "ui"):
+            answer = requests.post(f"{emulator.rest}/{api}/{name}:{method}", data=body, timeout=10)
+            assert (answer.status_code, expected.items() <= answer.json().items()) == (200, True), answer.text
+        assert requests.get(f"{emulator.rest}/v1/{name}", timeout=10).json()["done"]
+
+
+def test_what_a_post_maps_no_body_for_comes_in_its_query(start: Start, place: str) -> None:
+    """A name in its body isn't the name in its path."""
+    emulator = start(polls_until_done=9)
+    name = upload(emulator, place)["name"]
+
+    answer = requests.post(f"{emulator.rest}/v1/{name}:wait?timeout=0s", json={"timeout": "9s"}, timeout=10)
+
+    assert "done" not in answer.json()
+    assert requests.post(f"{emulator.rest}/v1/{name}:wait?nonsense=1", timeout=10).status_code == 400
+
+
+def test_the_method_can_be_in_a_header(emulator: Emulator, place: str) -> None:
+    """X-HTTP-Method-Override replaces any method: GET, PATCH, DELETE and POST, whatever was sent."""
+    base = f"{emulator.rest}/v1/{place}/models"
+    upload(emulator, place, modelId="mine")
+
+    def send(method: str, url: str, sent: str = "POST", **arguments: Any) -> requests.Response:
+        headers = {"X-HTTP-Method-Override": method}
+        return requests.request(sent, url, headers=headers, timeout=10, **arguments)
+
+    assert send("GET", f"{base}/mine").json()["displayName"] == "churn"
+    assert send("get", base, "PUT").json()["models"][0]["displayName"] == "churn"
+    assert send("PATCH", f"{base}/mine?updateMask=displayName", json={"displayName": "new"}).ok
+    assert send("POST", f"{base}/mine@1:mergeVersionAliases", "PUT", json={"versionAliases": ["gold"]}).ok
+    assert send("", f"{base}/mine@1:mergeVersionAliases", json={"versionAliases": ["silver"]}).ok
+    mine = requests.get(f"{base}/mine", timeout=10).json()
+    assert (mine["displayName"], mine["versionAliases"]) == ("new", ["default", "gold", "silver"])
+    assert send("DELETE", f"{base}/mine").json()["done"]
+    assert requests.get(f"{base}/mine", timeout=10).status_code == 404
+
+    assert send("PUT", base).status_code == 404
+    assert send("NONSENSE", base).status_code == 404
+    assert [request.rpc for request in emulator.requests()].count("DeleteModel") == 1
+
+
+def test_two_methods_in_headers_are_refused(emulator: Emulator, place: str) -> None:
+    """Of two methods, an intermediary could have meant the other one."""
+    host = str(emulator.rest).removeprefix("http://")
+    lines = [f"POST /v1/{place}/models HTTP/1.1", f"Host: {host}", "Content-Length: 0", "Connection: close"]
+    override = "X-HTTP-Method-Override: "
+
+    for methods, status in ((["GET", "DELETE"], 400), (["GET", "GET"], 200), (["GET", ""], 200)):
+        sent = "\r\n".join([*lines, *(override + method for method in methods), "", ""])
+        assert exchange(emulator, sent.encode()).startswith(f"HTTP/1.1 {status} ".encode())
+
+
+def test_a_method_in_a_header_is_none_for_the_emulators_own_paths(emulator: Emulator, place: str) -> None:
+    """It's a parameter of Google's methods, so a GET can't reset anything."""
+    upload(emulator, place, modelId="mine")
+    headers = {"X-HTTP-Method-Override": "POST"}
+
+    assert requests.get(f"{emulator.rest}/emulator/reset", headers=headers, timeout=10).status_code == 404
+    assert requests.get(f"{emulator.rest}/v1/{place}/models/mine", timeout=10).ok
+
+
+def test_a_long_query_comes_as_a_form(emulator: Emulator, place: str) -> None:
+    """google-api-python-client sends a POST if a GET's URL is longer than 2,048 characters."""
+    upload(emulator, place, modelId="mine")
+    terms = ' AND display_name="churn"' * 90
+    query = {"alt": "json", "pageSize": "1", "filter": f'display_name="churn"{terms}'}
+    headers = {"X-HTTP-Method-Override": "GET", "Content-Type": "application/x-www-form-urlencoded"}
+    body = urllib.parse.urlencode(query)
+    assert len(body) > 2048
+
+    def post(url: str, body: str | bytes) -> requests.Response:
+        return requests.post(url, data=body, headers=headers, timeout=10)
+
+    answer = post(f"{emulator.rest}/v1/{place}/models", body)
+
+    assert [model["displayName"] for model in answer.json()["models"]] == ["churn"]
+    assert emulator.requests()[-1].message.page_size == 1
+    # What is wrong in a form is told like what is wrong in a query, and both together are one query.
+    both = f"{emulator.rest}/v1/{place}/models?pageSize=1"
+    assert error(post(both, "pageSize=2"))["details"]
+    assert post(both, "filter=").ok
+    assert error(post(f"{emulator.rest}/v1/{place}/models", b"\xff"))["status"] == "INVALID_ARGUMENT"
+    # Without the header it is no query.
+    del headers["X-HTTP-Method-Override"]
+    assert post(f"{emulator.rest}/v1/{place}/models", body).status_code == 404
+
+
 # --- versions of the API -----------------------------------------------------
 
 
 def test_v1beta1_is_served_beside_v1(emulator: Emulator, place: str) -> None:
-    """On the same models; an operation is of the version that began it, whichever way it is read."""
+    """Both versions serve the same models. An operation has the version that began it, however it's read."""
     begun = upload(emulator, place, "v1beta1", modelId="mine")
     name = begun["name"]
 
@@ -620,7 +720,7 @@ def test_v1beta1_is_served_beside_v1(emulator: Emulator, place: str) -> None:
 
 
 def test_a_connection_is_kept(emulator: Emulator, place: str) -> None:
-    """Several requests go through one, also after one that failed."""
+    """Several requests use one connection, even after one that failed."""
     request = f"GET /v1/{place}/models HTTP/1.1\r\nHost: {emulator.rest}\r\n\r\n".replace("http://", "").encode()
     missing = request.replace(b"/models", b"/nonsense")
 
@@ -640,7 +740,7 @@ def test_a_connection_is_kept(emulator: Emulator, place: str) -> None:
     ],
 )
 def test_a_body_has_a_length(emulator: Emulator, place: str, headers: bytes, status: bytes) -> None:
-    """One that is no number, too long, or not told, ends the connection with a sentence."""
+    """A length that is invalid, too large or missing ends the connection with a sentence."""
     host = str(emulator.rest).removeprefix("http://").encode()
     sent = b"POST /v1/" + place.encode() + b"/models:upload HTTP/1.1\r\nHost: " + host + b"\r\n" + headers + b"\r\n{}"
 
@@ -662,7 +762,7 @@ def test_a_body_has_a_length(emulator: Emulator, place: str, headers: bytes, sta
     ],
 )
 def test_what_is_not_http_is_refused(emulator: Emulator, sent: bytes) -> None:
-    """With 400 and the like, and the next connection is served."""
+    """The error is a 400 or similar, and the next connection is served."""
     received = exchange(emulator, sent)
 
     assert b"HTTP/1.1 4" in received
@@ -671,7 +771,7 @@ def test_what_is_not_http_is_refused(emulator: Emulator, sent: bytes) -> None:
 
 @pytest.mark.parametrize("head", [b"X / HTTP/1.1\r\n", b"POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n", b"x\r\n"])
 def test_a_client_that_is_refused_hears_so(emulator: Emulator, head: bytes) -> None:
-    """Also one that goes on sending much that nobody reads."""
+    """That's true even if the client sends much more that nobody reads."""
     received = exchange(emulator, head + b"\r\n" + b"x" * 20_000_000)
 
     assert b"HTTP/1.1 4" in received
@@ -679,7 +779,7 @@ def test_a_client_that_is_refused_hears_so(emulator: Emulator, head: bytes) -> N
 
 
 def test_half_a_body_is_no_request(emulator: Emulator, place: str) -> None:
-    """A client that goes away in the middle has asked for nothing."""
+    """A client that goes away in the middle of its body hasn't sent a request."""
     host = str(emulator.rest).removeprefix("http://").encode()
     head = (
         b"POST /v1/" + place.encode() + b"/models:upload HTTP/1.1\r\nHost: " + host + b"\r\nContent-Length: 100\r\n\r\n"
@@ -708,7 +808,7 @@ def test_half_a_body_is_no_request(emulator: Emulator, place: str) -> None:
     ],
 )
 def test_only_its_own_address_is_answered(emulator: Emulator, host: str, served: bool) -> None:
-    """A name that somebody made to lead here is refused: it is how a web page would reach it."""
+    """A name that leads here is refused, because web pages would use one."""
     port = str(emulator.rest).rpartition(":")[2]
 
     answer = requests.get(f"{emulator.rest}/emulator/health", headers={"Host": host.format(port=port)}, timeout=10)
@@ -726,7 +826,7 @@ def test_only_its_own_address_is_answered(emulator: Emulator, host: str, served:
     ],
 )
 def test_a_request_has_one_host(emulator: Emulator, hosts: str, version: str, status: int) -> None:
-    """Of two, whoever stands between could have meant the other one."""
+    """Of two hosts, an intermediary could have meant the other one."""
     hosts = hosts.format(own=str(emulator.rest).removeprefix("http://"))
 
     for target in ("", emulator.rest) if version == "1.1" else ("",):
@@ -752,7 +852,7 @@ def test_a_request_has_one_host(emulator: Emulator, hosts: str, version: str, st
     ],
 )
 def test_a_target_may_be_a_whole_address(emulator: Emulator, target: str, host: str, status: int) -> None:
-    """As a proxy is asked: the address stands in for the Host, and is held to the same rule."""
+    """A client sends one to a proxy. The address replaces the Host, and follows the same rule."""
     own = str(emulator.rest).removeprefix("http://")
     names = {"own": own, "port": own.partition(":")[2]}
     sent = f"GET {target} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n".format(**names)
@@ -775,7 +875,7 @@ def test_a_target_may_be_a_whole_address(emulator: Emulator, target: str, host: 
     ],
 )
 def test_other_sites_pages_are_not_answered(emulator: Emulator, headers: dict[str, str], served: bool) -> None:
-    """A browser tells which site a request comes from."""
+    """A browser says which site a request comes from."""
     sent = {name: value.format(rest=emulator.rest) for name, value in headers.items()}
 
     answer = requests.post(f"{emulator.rest}/emulator/reset", headers=sent, timeout=10)
@@ -783,8 +883,92 @@ def test_other_sites_pages_are_not_answered(emulator: Emulator, headers: dict[st
     assert answer.status_code == (200 if served else 403)
 
 
+@pytest.mark.parametrize(
+    ("host", "origin", "served"),
+    [
+        ("192.0.2.1:{port}", "http://192.0.2.1:{port}", True),
+        ("192.0.2.1:{port}", "HTTP://192.0.2.1:{port}", True),
+        ("192.0.2.1:{port}", "http://192.0.2.7:{port}", False),
+        ("192.0.2.1:{port}", "http://127.0.0.1:{port}", False),
+        ("192.0.2.1:{port}", "http://localhost:{port}", False),
+        ("localhost:{port}", "http://127.0.0.1:{port}", False),
+        ("[2001:db8::1]:{port}", "http://[2001:db8::1]:{port}", True),
+        ("[2001:db8::1]:{port}", "http://[2001:db8::2]:{port}", False),
+        ("192.0.2.1:{port}", "https://192.0.2.1:{port}", False),
+        ("192.0.2.1:{port}", "ftp://192.0.2.1:{port}", False),
+        ("192.0.2.1:{port}", "192.0.2.1:{port}", False),
+        ("192.0.2.1:{port}", "http://192.0.2.1:{port}/", False),
+        ("192.0.2.1:{port}", "http://192.0.2.1", False),
+        ("192.0.2.1:{port}", "http://x@192.0.2.1:{port}", False),
+        ("192.0.2.1:{port}", "http://192.0.2.1:{port}, http://192.0.2.1:{port}", False),
+        ("192.0.2.1:{port}", "null", False),
+        ("192.0.2.1:{port}", "", False),
+        ("vertex:9000", "http://vertex:9000", True),
+        ("vertex", "http://vertex", True),
+        ("vertex:80", "http://vertex", True),
+        ("vertex:9000", "http://vertex:9001", False),
+        ("vertex:9000", "https://vertex:9000", False),
+        ("vertex:9000", "http://192.0.2.1:{port}", False),
+    ],
+)
+def test_a_page_reaches_only_the_address_it_came_from(start: Start, host: str, origin: str, served: bool) -> None:
+    """The origin has to be the request's address, on a server with many addresses too."""
+    emulator = start(host="0.0.0.0", grpc_port=None, allowed_hosts=["vertex"])  # noqa: S104 - it is what is tested
+    port = str(emulator.rest).rpartition(":")[2]
+    lines = [f"Host: {host}", f"Origin: {origin}", "Content-Length: 0", "Connection: close"]
+
+    for method, path in (("POST", "/emulator/reset"), ("GET", "/emulator/requests"), ("OPTIONS", "/emulator/faults")):
+        sent = "\r\n".join([f"{method} {path} HTTP/1.1", *lines, "", ""]).format(port=port)
+        expected = (404 if method == "OPTIONS" else 200) if served else 403
+        assert exchange(f"127.0.0.1:{port}", sent.encode()).startswith(f"HTTP/1.1 {expected} ".encode())
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        ["Origin: {own}", "Origin: http://evil.example"],
+        ["Origin: http://evil.example", "Origin: {own}"],
+        ["Origin: {own}", "Origin:"],
+        ["Sec-Fetch-Site: same-origin", "Sec-Fetch-Site: cross-site"],
+        ["Sec-Fetch-Site: cross-site", "Sec-Fetch-Site: same-origin"],
+        ["Sec-Fetch-Site: same-origin, cross-site"],
+        ["Sec-Fetch-Site:"],
+        ["Origin: {own}", "Sec-Fetch-Site: cross-site"],
+    ],
+)
+def test_every_header_that_says_where_a_page_is_from_counts(emulator: Emulator, headers: list[str]) -> None:
+    """Of two headers, neither the first nor the last is enough."""
+    host = str(emulator.rest).removeprefix("http://")
+    lines = ["POST /emulator/reset HTTP/1.1", f"Host: {host}", *headers, "Content-Length: 0", "Connection: close", ""]
+    sent = "\r\n".join([*lines, ""]).format(own=emulator.rest)
+
+    assert exchange(emulator, sent.encode()).startswith(b"HTTP/1.1 403 ")
+
+
+def test_a_page_under_tls_has_an_https_origin(start: Start, tmp_path: Path) -> None:
+    """A page that was loaded over plain HTTP is another site."""
+    issued = trustme.CA().issue_cert("localhost")
+    issued.cert_chain_pems[0].write_to_path(tmp_path / "cert.pem")
+    issued.private_key_pem.write_to_path(tmp_path / "key.pem")
+    emulator = start(grpc_port=None, tls_cert=tmp_path / "cert.pem", tls_key=tmp_path / "key.pem")
+    origin = str(emulator.rest)
+
+    statuses = []
+    for given in (origin, origin.replace("https:", "http:")):
+        connection = http.client.HTTPSConnection(
+            origin.removeprefix("https://"),
+            context=ssl._create_unverified_context(),  # noqa: S323 - whom it talks to isn't what is tested
+            timeout=10,
+        )
+        connection.request("POST", "/emulator/reset", headers={"Origin": given})
+        statuses.append(connection.getresponse().status)
+        connection.close()
+
+    assert statuses == [200, 403]
+
+
 def test_a_server_on_every_address_answers_to_any_number(start: Start) -> None:
-    """And to this machine's own name, which no web page owns, and to those that were named."""
+    """It also answers to the machine's own name, which no web page owns, and to the allowed names."""
     emulator = start(host="0.0.0.0", grpc_port=None, allowed_hosts=["Vertex"])  # noqa: S104 - it is what is tested
     port = str(emulator.rest).rpartition(":")[2]
 
@@ -804,7 +988,7 @@ def test_a_server_on_every_address_answers_to_any_number(start: Start) -> None:
 
 
 def test_a_service_account_gets_a_token(emulator: Emulator) -> None:
-    """At /token, in the shape that google-auth reads; the same assertion gets the same token, and it opens nothing."""
+    """/token has the format that google-auth reads. One assertion always gets the same, useless token."""
     answer = requests.post(f"{emulator.rest}/token", data={"assertion": "secret"}, timeout=10).json()
 
     assert {"token_type": "Bearer", "expires_in": 3600}.items() <= answer.items()
@@ -812,7 +996,7 @@ def test_a_service_account_gets_a_token(emulator: Emulator) -> None:
 
 
 def test_nothing_is_logged_of_a_request(emulator: Emulator, place: str, capfd: pytest.CaptureFixture[str]) -> None:
-    """Neither its line nor its mistakes: a label or a token may be in it."""
+    """Neither its line nor its mistakes are logged: both may contain a label or a token."""
     requests.get(f"{emulator.rest}/v1/{place}/models?access_token=secret", timeout=10)
     exchange(emulator, b"secret\r\n\r\n")
 

@@ -26,7 +26,7 @@ IMAGE: Final = "us-docker.pkg.dev/acme/images/serve:1"
 
 @pytest.fixture(name="emulator")
 def _emulator() -> Iterator[Emulator]:
-    """An emulator that the SDK is pointed at by its public settings: REST, plain text, no credentials."""
+    """Start an emulator, and point the SDK at it by its public settings: REST, plain text, no credentials."""
     with Emulator() as emulator:
         aiplatform.init(
             project="acme",
@@ -47,7 +47,7 @@ def upload(name: str = "churn", **options: object) -> aiplatform.Model:
 
 @pytest.mark.usefixtures("emulator")
 def test_a_model_is_uploaded_and_found() -> None:
-    """``Model.upload``, ``Model(name)`` and ``Model.list`` see one model."""
+    """``Model.upload``, ``Model(name)`` and ``Model.list`` see the same model."""
     model = upload(labels={"team": "growth"}, description="Who leaves?", serving_container_ports=[8080])
 
     assert (model.version_id, model.version_aliases, model.labels) == ("1", ["default"], {"team": "growth"})
@@ -64,7 +64,7 @@ def test_a_model_is_uploaded_and_found() -> None:
 
 @pytest.mark.usefixtures("emulator")
 def test_a_version_is_uploaded_under_its_model() -> None:
-    """A version of the SDK's is the default one unless it is told otherwise; aliases keep their order."""
+    """The SDK's new version becomes the default unless it's told otherwise. Aliases keep their order."""
     model = upload(version_aliases=["system-test-model", "testing"])
     assert model.version_aliases == ["system-test-model", "testing", "default"]
     second = upload(parent_model=model.name, is_default_version=False, version_description="The second")
@@ -80,7 +80,7 @@ def test_a_version_is_uploaded_under_its_model() -> None:
 
 @pytest.mark.usefixtures("emulator")
 def test_a_model_is_updated() -> None:
-    """``Model.update`` sends back all that it read, with its etag, and is answered with the change."""
+    """``Model.update`` sends back everything that it read, with its etag, and returns the change."""
     model = upload(labels={"a": "1"})
     updated = model.update(display_name="renamed", description="new", labels={"b": "2"})
 
@@ -93,7 +93,7 @@ def test_a_model_is_updated() -> None:
 
 @pytest.mark.usefixtures("emulator")
 def test_a_model_is_copied_and_deleted() -> None:
-    """``Model.copy`` makes a model in another location; ``Model.delete`` takes one away."""
+    """``Model.copy`` creates a model in another location. ``Model.delete`` deletes one."""
     model = upload()
     copied = model.copy(destination_location="europe-west4", destination_model_id="copied")
     assert copied.resource_name.endswith("/locations/europe-west4/models/copied")
@@ -152,7 +152,7 @@ SCRIPT: Final = textwrap.dedent(
 
 
 def test_the_sdk_speaks_grpc_over_tls(tmp_path: Path) -> None:
-    """Over gRPC the SDK insists on TLS: given a certificate, the emulator speaks it, to clients that trust it."""
+    """Over gRPC the SDK insists on TLS. With a certificate, the emulator supports it."""
     authority = trustme.CA()
     certificate = authority.issue_cert("localhost", "127.0.0.1")
     authority.cert_pem.write_to_path(tmp_path / "ca.pem")

@@ -23,11 +23,13 @@ from google.cloud.aiplatform_v1 import types
 from google.protobuf import struct_pb2
 from google.rpc import error_details_pb2, status_pb2
 
-from vertex_registry.emulator import DataFileError, Emulator, _service, _status
-from vertex_registry.emulator._dispatch import APIS, BY_NAME, LONGEST_REQUEST, MODEL_SERVICE, RPCS
-from vertex_registry.emulator._grpc import _LONGEST_DETAIL, _fit, _Worker
-from vertex_registry.emulator._rest import ROUTES
+from vertex_registry.emulator import DataFileError, Emulator, _status, _validation
+from vertex_registry.emulator._bounds import LONGEST_REQUEST
+from vertex_registry.emulator._dispatch import APIS, BY_NAME, MODEL_SERVICE, RPCS
+from vertex_registry.emulator._grpc import _MAXIMUM_DETAIL, _fit, _Worker
+from vertex_registry.emulator._operations import Call
 from vertex_registry.emulator._store import View
+from vertex_registry.emulator._transcoding import ROUTES
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -50,7 +52,7 @@ def call(emulator: Emulator, method: str, data: bytes) -> bytes:
 
 
 def ours() -> list[str]:
-    """The threads of emulators that are there."""
+    """Return the names of all threads of emulators."""
     return [thread.name for thread in threading.enumerate() if thread.name.startswith("vertex-emulator")]
 
 
@@ -59,7 +61,7 @@ def ours() -> list[str]:
 
 @pytest.fixture(name="pems", scope="module")
 def _pems(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with a certificate and its key, the key of another one, one that is locked, and a broken certificate."""
+    """Return a folder with a certificate and its key, another key, a locked key and a broken certificate."""
     there = tmp_path_factory.mktemp("pems")
     issued, other = trustme.CA().issue_cert("localhost"), trustme.CA().issue_cert("localhost")
     issued.cert_chain_pems[0].write_to_path(there / "cert.pem")
@@ -72,7 +74,7 @@ def _pems(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_closing_leaves_nothing_behind(connect: Connect, place: str) -> None:
-    """No thread, also with connections open, and closing twice is fine; the ports are free again."""
+    """No thread is left, even with open connections. Closing twice is fine, and the ports are free again."""
     emulator = Emulator()
     with requests.Session() as session:
         assert session.get(f"{emulator.rest}/v1/{place}/models", timeout=10).ok
@@ -90,7 +92,7 @@ def test_closing_leaves_nothing_behind(connect: Connect, place: str) -> None:
 
 
 def test_a_server_can_be_left_out(start: Start) -> None:
-    """With no port there is none."""
+    """Without a port there is no server."""
     assert not start(grpc_port=None).grpc
     assert not start(rest_port=None).rest
     assert repr(start(grpc_port=None, rest_port=None)) == "<Emulator grpc=None rest=None>"
@@ -100,11 +102,11 @@ def test_a_server_can_be_left_out(start: Start) -> None:
 def test_a_port_that_is_taken_is_an_error(
     start: Start, capfd: pytest.CaptureFixture[str], kind: str, name: str
 ) -> None:
-    """With a sentence, and nothing else is said; nothing is left running."""
+    """The error is one sentence, and nothing is left running."""
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         with pytest.raises(
-            OSError, match=rf"^Port {port} of 127\.0\.0\.1 cannot be had for {name}: Address already .*free\.$"
+            OSError, match=rf"^Can't listen on port {port} of 127\.0\.0\.1 for {name}: Address already .*free port\.$"
         ):
             start(**{kind: port})
         assert ours() == []
@@ -112,8 +114,8 @@ def test_a_port_that_is_taken_is_an_error(
 
 
 def test_an_address_that_only_grpc_cannot_read_is_an_error(start: Start, tmp_path: Path) -> None:
-    """With a sentence; nothing is left running, and the data file is free."""
-    with pytest.raises(OSError, match=r"^The address 127\.1:0 cannot be had for gRPC\. Name another one\.$"):
+    """The error is one sentence. Nothing is left running, and the data file is free."""
+    with pytest.raises(OSError, match=r"^gRPC can't listen on the address 127\.1:0\. Choose another address\.$"):
         start(tmp_path / "data", host="127.1")
     assert ours() == []
     start(tmp_path / "data")
@@ -122,59 +124,68 @@ def test_an_address_that_only_grpc_cannot_read_is_an_error(start: Start, tmp_pat
 @pytest.mark.parametrize(
     ("arguments", "told"),
     [
-        ({"polls_until_done": -1}, "polls_until_done cannot be -1: it is a number from 0 to 1000000000."),
-        ({"polls_until_done": 10**30}, "it is a number from 0 to 1000000000."),
-        ({"grpc_port": 9, "rest_port": 9}, "gRPC and REST cannot both have port 9. Name another one for either."),
-        ({"host": "not..a.host"}, "There is no address 'not..a.host'. Name one of this machine, such as 127.0.0.1,"),
-        ({"host": ""}, "There is no address ''. "),
-        ({"host": "[::1]"}, "There is no address '[::1]'. "),
-        ({"host": "127.0.0.1:80"}, "; the port is given apart."),
-        ({"host": "http://127.0.0.1"}, "There is no address 'http://127.0.0.1'. "),
-        ({"host": "192.0.2.1"}, "The address 192.0.2.1 cannot be had: Cannot assign requested address. Name one of"),
-        ({"host": "192.0.2.1", "grpc_port": None}, "The address 192.0.2.1 cannot be had: "),
+        ({"polls_until_done": -1}, "polls_until_done can't be -1. Use a number from 0 to 1000000000."),
+        ({"polls_until_done": 10**30}, "Use a number from 0 to 1000000000."),
+        ({"grpc_port": 9, "rest_port": 9}, "gRPC and REST can't both use port 9. Choose another port for one of them."),
+        ({"host": "not..a.host"}, "The address 'not..a.host' doesn't exist. Use an address of this machine"),
+        ({"host": ""}, "The address '' doesn't exist. "),
+        ({"host": "[::1]"}, "The address '[::1]' doesn't exist. "),
+        ({"host": "127.0.0.1:80"}, "Use an address of this machine without a port"),
+        ({"host": "http://127.0.0.1"}, "The address 'http://127.0.0.1' doesn't exist. "),
+        ({"host": "192.0.2.1"}, "Can't listen on the address 192.0.2.1: Cannot assign requested address. Use an"),
+        ({"host": "192.0.2.1", "grpc_port": None}, "Can't listen on the address 192.0.2.1: "),
         ({"tls_cert": "{there}/cert.pem"}, "TLS needs both a certificate and its key."),
-        ({"tls_cert": "{there}/x", "tls_key": "{there}/key.pem"}, "/x cannot be read: No such file or directory."),
-        ({"tls_cert": "{there}", "tls_key": "{there}/key.pem"}, "cannot be read: Is a directory."),
-        ({"tls_cert": "{there}/key.pem", "tls_key": "{there}/key.pem"}, "There is no certificate in {there}/key"),
+        ({"tls_cert": "{there}/x", "tls_key": "{there}/key.pem"}, "/x can't be read: No such file or directory."),
+        ({"tls_cert": "{there}", "tls_key": "{there}/key.pem"}, "can't be read: Is a directory."),
+        ({"tls_cert": "{there}/key.pem", "tls_key": "{there}/key.pem"}, "The file {there}/key.pem has no certificate."),
         (
             {"tls_cert": "{there}/cert.pem", "tls_key": "{there}/cert.pem"},
-            "There is no private key in {there}/",
+            "The file {there}/cert.pem has no private key.",
         ),
-        ({"tls_cert": "{there}/cert.pem", "tls_key": "{there}/other.pem"}, "is not that of the certificate in"),
-        ({"tls_cert": "{there}/cert.pem", "tls_key": "{there}/locked.pem"}, "has a password. Give one that has none."),
-        ({"tls_cert": "{there}/broken.pem", "tls_key": "{there}/key.pem"}, "cannot be used: "),
-        ({"data": "{there}/nowhere/data"}, "there is no folder {there}/nowhere. Make it, or name another."),
+        ({"tls_cert": "{there}/cert.pem", "tls_key": "{there}/other.pem"}, "isn't the key of the certificate in"),
+        (
+            {"tls_cert": "{there}/cert.pem", "tls_key": "{there}/locked.pem"},
+            "has a password. Use one without a password.",
+        ),
+        ({"tls_cert": "{there}/broken.pem", "tls_key": "{there}/key.pem"}, "can't be used: "),
+        ({"data": "{there}/nowhere/data"}, "because the folder {there}/nowhere doesn't exist. Create the"),
         ({"data": "{there}"}, "The data file {there} is a folder. Name a file in it, such as {there}/registry.db."),
-        ({"storage": "ftp://storage"}, "The storage 'ftp://storage' is no address. Name one such as http://127.0.0.1:"),
-        ({"storage": "http://["}, "The storage 'http://[' is no address."),
-        ({"allowed_hosts": [""]}, "The allowed host '' is no name: it stands without a scheme and a port"),
-        ({"allowed_hosts": ["vertex:8471"]}, "The allowed host 'vertex:8471' is no name"),
-        ({"allowed_hosts": ["http://vertex"]}, "The allowed host 'http://vertex' is no name"),
-        ({"allowed_hosts": "vertex"}, "allowed_hosts cannot be 'vertex': it is a list of names."),
-        ({"allowed_hosts": [1]}, "The allowed host 1 is no name"),
-        ({"allowed_hosts": None}, "allowed_hosts cannot be None: it is a list of names."),
-        ({"data": 1}, "data cannot be 1: it is the path of a file."),
-        ({"host": None}, "host cannot be None: it is the name or the number of an address."),
-        ({"grpc_port": "8470"}, "grpc_port cannot be '8470': it is a number, or None to serve nothing there."),
-        ({"rest_port": "8471"}, "rest_port cannot be '8471': it is a number"),
-        ({"rest_port": True}, "rest_port cannot be True: it is a number"),
-        ({"polls_until_done": "1"}, "polls_until_done cannot be '1': it is a number."),
-        ({"polls_until_done": 0.5}, "polls_until_done cannot be 0.5: it is a number."),
-        ({"assume": "list-lag=3"}, "assume cannot be 'list-lag=3': it is values by the names of switches, such as"),
-        ({"assume": {"list-lag": 0.5}}, "list-lag cannot be '0.5'. It can be: 0, N."),
-        ({"assume": {"label-wins": 1}}, "label-wins cannot be '1'. It can be: version, model."),
-        ({"assume": {"label-wins": None}}, "label-wins cannot be 'None'. It can be: version, model."),
-        ({"assume": {1: "x"}}, "There is no assumption 1. There are: "),
-        ({"tls_cert": 1, "tls_key": 1}, "tls_cert cannot be 1: it is the path of a file."),
-        ({"storage": 1}, "storage cannot be 1: it is a URL."),
-        ({"now": 1}, "now cannot be 1: it is a function."),
-        ({"new_id": "x"}, "new_id cannot be 'x': it is a function."),
+        (
+            {"storage": "ftp://storage"},
+            "The storage 'ftp://storage' isn't an address. Use one such as http://127.0.0.1:",
+        ),
+        ({"storage": "http://["}, "The storage 'http://[' isn't an address."),
+        ({"allowed_hosts": [""]}, "The allowed host '' isn't a name. Give it without a scheme and a port"),
+        ({"allowed_hosts": ["vertex:8471"]}, "The allowed host 'vertex:8471' isn't a name"),
+        ({"allowed_hosts": ["http://vertex"]}, "The allowed host 'http://vertex' isn't a name"),
+        ({"allowed_hosts": "vertex"}, "allowed_hosts can't be 'vertex'. It has to be a list of names."),
+        ({"allowed_hosts": [1]}, "The allowed host 1 isn't a name"),
+        ({"allowed_hosts": None}, "allowed_hosts can't be None. It has to be a list of names."),
+        ({"data": 1}, "data can't be 1. It has to be the path of a file."),
+        ({"host": None}, "host can't be None. It has to be the name or the number of an address."),
+        ({"grpc_port": "8470"}, "grpc_port can't be '8470'. It has to be a number, or None to serve nothing there."),
+        ({"rest_port": "8471"}, "rest_port can't be '8471'. It has to be a number"),
+        ({"rest_port": True}, "rest_port can't be True. It has to be a number"),
+        ({"polls_until_done": "1"}, "polls_until_done can't be '1'. It has to be a number."),
+        ({"polls_until_done": 0.5}, "polls_until_done can't be 0.5. It has to be a number."),
+        (
+            {"assume": "list-lag=3"},
+            "assume can't be 'list-lag=3'. It has to be values by the names of switches, such as",
+        ),
+        ({"assume": {"list-lag": 0.5}}, "list-lag can't be '0.5'. Choose one of: 0, N."),
+        ({"assume": {"label-wins": 1}}, "label-wins can't be '1'. Choose one of: version, model."),
+        ({"assume": {"label-wins": None}}, "label-wins can't be 'None'. Choose one of: version, model."),
+        ({"assume": {1: "x"}}, "The switch 1 doesn't exist. Choose one of: "),
+        ({"tls_cert": 1, "tls_key": 1}, "tls_cert can't be 1. It has to be the path of a file."),
+        ({"storage": 1}, "storage can't be 1. It has to be a URL."),
+        ({"now": 1}, "now can't be 1. It has to be a function."),
+        ({"new_id": "x"}, "new_id can't be 'x'. It has to be a function."),
     ],
 )
 def test_arguments_are_checked(
     start: Start, pems: Path, capfd: pytest.CaptureFixture[str], arguments: dict[str, Any], told: str
 ) -> None:
-    """Each mistake is told in a sentence, and nothing else is said; nothing was started, and no data file made."""
+    """Every mistake is reported in a sentence. Nothing was started, and no data file was created."""
     placed = {name: value.format(there=pems) if isinstance(value, str) else value for name, value in arguments.items()}
     before = sorted(pems.iterdir())
 
@@ -190,7 +201,7 @@ def test_arguments_are_checked(
 
 
 def test_a_lag_may_be_a_number(start: Start, connect: Connect, upload: Upload, place: str) -> None:
-    """In Python it need not be the text of one."""
+    """In Python the value doesn't have to be text."""
     client = connect(start(assume={"list-lag": 1}))
     upload(client)
 
@@ -198,7 +209,7 @@ def test_a_lag_may_be_a_number(start: Start, connect: Connect, upload: Upload, p
 
 
 def test_ipv6_is_served(start: Start, place: str) -> None:
-    """Its addresses stand in brackets."""
+    """IPv6 addresses are in brackets."""
     emulator = start(host="::1")
 
     assert str(emulator.grpc).startswith("[::1]:")
@@ -207,7 +218,7 @@ def test_ipv6_is_served(start: Start, place: str) -> None:
 
 
 def test_tls_is_spoken_on_both_ports(start: Start, place: str, tmp_path: Path) -> None:
-    """With a certificate; a client that speaks none gets no answer, and holds nobody up."""
+    """Both ports use a certificate. A client without TLS gets no response, and holds nobody up."""
     authority = trustme.CA()
     certificate = authority.issue_cert("localhost", "127.0.0.1")
     pem, root = tmp_path / "server.pem", tmp_path / "root.pem"
@@ -229,7 +240,7 @@ def test_tls_is_spoken_on_both_ports(start: Start, place: str, tmp_path: Path) -
 
 
 def test_closing_ends_connections_under_tls(start: Start, place: str, tmp_path: Path) -> None:
-    """Those that are kept, and those where TLS is not agreed on yet; nobody waits for them to be idle for long."""
+    """Kept connections end, and so do those without a finished handshake. Closing doesn't wait for them."""
     authority = trustme.CA()
     pem, root = tmp_path / "server.pem", tmp_path / "root.pem"
     authority.issue_cert("localhost").private_key_and_cert_chain_pem.write_to_path(pem)
@@ -248,7 +259,7 @@ def test_closing_ends_connections_under_tls(start: Start, place: str, tmp_path: 
 
 
 def test_a_failure_carries_its_details(emulator: Emulator) -> None:
-    """As google.rpc.Status in the trailers, where Google's clients look for them."""
+    """The details are a google.rpc.Status in the trailers, where Google's clients look for them."""
     with pytest.raises(grpc.RpcError) as caught:
         call(emulator, f"{METHOD}GetModel", b"")
 
@@ -262,13 +273,16 @@ def test_a_failure_carries_its_details(emulator: Emulator) -> None:
 
 
 def test_a_hundred_mistakes_are_told_and_as_many_as_trailers_carry(emulator: Emulator) -> None:
-    """The first ones, however many there are: whoever mends them hears of the others."""
+    """The first mistakes are reported, however many there are."""
     bad = types.ModelEvaluationSlice.pb()(metrics=struct_pb2.Value(number_value=math.nan))
     parent = "projects/p/locations/l/models/m/evaluations/e"
     request = types.BatchImportModelEvaluationSlicesRequest.pb()(parent=parent, model_evaluation_slices=[bad] * 101)
 
+    name = "batch_import_model_evaluation_slices"
+    method = emulator._dispatcher._service.methods([name])[name]
+
     with pytest.raises(_status.Failure) as caught:
-        emulator._dispatcher._service.batch_import_model_evaluation_slices(request, _service.Call())
+        method(request, Call())
 
     detail: Any = caught.value.details[0]
     told = [violation.field for violation in detail.field_violations]
@@ -277,7 +291,7 @@ def test_a_hundred_mistakes_are_told_and_as_many_as_trailers_carry(emulator: Emu
     assert _fit(caught.value).details[0].Unpack(cut)
     more.field_violations.extend(detail.field_violations[: len(cut.field_violations) + 1])
     assert cut.field_violations == more.field_violations[:-1]
-    assert cut.ByteSize() <= _LONGEST_DETAIL < more.ByteSize()
+    assert cut.ByteSize() <= _MAXIMUM_DETAIL < more.ByteSize()
 
 
 @pytest.mark.parametrize(
@@ -292,7 +306,7 @@ def test_a_hundred_mistakes_are_told_and_as_many_as_trailers_carry(emulator: Emu
     ],
 )
 def test_what_is_no_request_is_refused(emulator: Emulator, method: str, data: bytes, code: grpc.StatusCode) -> None:
-    """A method that is not there, and bytes that are no message."""
+    """An unknown method is refused, and so are bytes that aren't a message."""
     with pytest.raises(grpc.RpcError) as caught:
         call(emulator, method, data)
 
@@ -301,7 +315,7 @@ def test_what_is_no_request_is_refused(emulator: Emulator, method: str, data: by
 
 
 def test_clients_that_send_nothing_hold_nobody_up(emulator: Emulator, place: str) -> None:
-    """Requests whose message never comes, and answers that are late, leave the others their turn."""
+    """Requests whose message never comes, and delayed responses, don't hold up others."""
     emulator.fail("GetModel", delay=1e6)
     emulator.fail("GetModel", delay=1e6)
     hung = threading.Event()
@@ -318,7 +332,7 @@ def test_clients_that_send_nothing_hold_nobody_up(emulator: Emulator, place: str
 
 
 def test_a_system_that_has_no_thread_left_is_outlived(emulator: Emulator, place: str) -> None:
-    """Who works goes on; a connection that nobody can serve ends; and later all is as before."""
+    """Running requests go on, a connection that can't be served ends, and later everything works again."""
     request = BY_NAME["ListModels"].request(parent=place).SerializeToString()
     emulator.fail("ListModels", delay=0.01)  # another is to take over meanwhile
     before = threading.stack_size(2**46)  # which no thread can be started with
@@ -335,7 +349,7 @@ def test_a_system_that_has_no_thread_left_is_outlived(emulator: Emulator, place:
 
 
 def test_a_request_has_a_longest_length(emulator: Emulator) -> None:
-    """Also one that is short on the wire, and takes much room when it is read."""
+    """A message that is short on the wire and large in memory is refused too."""
     request = BY_NAME["GetModel"].request(name="x" * LONGEST_REQUEST).SerializeToString()
     with grpc.insecure_channel(str(emulator.grpc), compression=grpc.Compression.Gzip) as channel:
         stub: Any = channel.unary_unary(f"{METHOD}GetModel")
@@ -348,7 +362,7 @@ def test_a_request_has_a_longest_length(emulator: Emulator) -> None:
 
 
 def test_a_worker_ends_while_others_take_over() -> None:
-    """Whichever of them has the work when it is to end."""
+    """Whichever thread has the work when it ends, it ends."""
     interval = sys.getswitchinterval()
     sys.setswitchinterval(1e-6)
     try:
@@ -363,7 +377,7 @@ def test_a_worker_ends_while_others_take_over() -> None:
 
 
 def test_v1beta1_is_the_same_on_the_wire() -> None:
-    """Every message of v1 that the table names has in v1beta1 the same fields under the same numbers, or more."""
+    """Every message of v1 in the table has the same fields and numbers in v1beta1, or more."""
     seen: set[str] = set()
 
     def compare(one: Any, other: Any) -> None:
@@ -391,7 +405,7 @@ def test_v1beta1_is_the_same_on_the_wire() -> None:
 
 
 def test_every_row_of_the_table_is_served(emulator: Emulator) -> None:
-    """Over gRPC by each version of the API, and over HTTP by a route that no earlier route hides."""
+    """Every RPC is served over gRPC in each version, and over HTTP by a route that no earlier one hides."""
     for rpc in RPCS:
         for api in APIS:
             try:
@@ -422,7 +436,7 @@ def test_every_row_of_the_table_is_served(emulator: Emulator) -> None:
 def test_a_mistake_of_ours_is_seen(
     start: Start, connect: Connect, upload: Upload, transport: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """It is logged with its traceback, and the client hears INTERNAL; nothing was written."""
+    """It's logged with its traceback. The client gets INTERNAL, and nothing was written."""
 
     def broken() -> str:
         raise ZeroDivisionError
@@ -437,7 +451,7 @@ def test_a_mistake_of_ours_is_seen(
 
 
 def test_a_mistake_in_the_transport_is_seen(start: Start, caplog: pytest.LogCaptureFixture) -> None:
-    """Also where no RPC is concerned."""
+    """That's true outside of RPCs too."""
     emulator = start()
     emulator._dispatcher._service._store.close()
 
@@ -449,7 +463,7 @@ def test_a_mistake_in_the_transport_is_seen(start: Start, caplog: pytest.LogCapt
 
 @pytest.mark.parametrize("lag", ["0", "3"])
 def test_a_reset_forgets_everything(start: Start, connect: Connect, upload: Upload, place: str, lag: str) -> None:
-    """Models, operations, faults and requests, for reads and for lists; nothing that was there is found again."""
+    """Models, operations, faults and requests are gone, for reads and for lists."""
     emulator = start(assume={"list-lag": lag}, polls_until_done=1)
     client = connect(emulator)
     upload(client, model_id="mine")
@@ -470,7 +484,7 @@ def test_a_reset_forgets_everything(start: Start, connect: Connect, upload: Uplo
 
 
 def test_a_reset_leaves_nothing_of_what_lists_have_shown(emulator: Emulator, client: Client, upload: Upload) -> None:
-    """Not in memory either, where lists keep what they may show again."""
+    """The cache of list entries forgets them too."""
     place = upload(client, model_id="shown").rpartition("/models/")[0]
     assert [model.display_name for model in client.list_models(parent=place)] == ["churn"]
 
@@ -487,7 +501,7 @@ def test_a_reset_leaves_nothing_of_what_lists_have_shown(emulator: Emulator, cli
 
 
 def test_many_clients_see_one_registry(emulator: Emulator, connect: Connect, upload: Upload) -> None:
-    """Over both transports: no version number twice, one default, no alias on two versions, no update lost."""
+    """Over both transports there is no duplicate version number, one default, no shared alias, no lost update."""
     clients = [connect(emulator, transport) for transport in ("grpc", "rest") * 3]
     bare = upload(clients[0], model_id="mine").partition("@")[0]
 
@@ -520,7 +534,7 @@ def test_many_clients_see_one_registry(emulator: Emulator, connect: Connect, upl
 
 
 def test_one_of_many_creators_of_an_id_wins(emulator: Emulator, connect: Connect, upload: Upload) -> None:
-    """The others hear ALREADY_EXISTS."""
+    """All others get ALREADY_EXISTS."""
     clients = [connect(emulator) for _ in range(8)]
 
     def create(client: Client) -> bool:
@@ -596,7 +610,7 @@ class _Storage(BaseHTTPRequestHandler):
         self.wfile.write(body)
 
     def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - http.server's name
-        """Say nothing."""
+        """Log nothing."""
 
 
 @pytest.fixture(name="storage")
@@ -616,7 +630,7 @@ SKLEARN = {"image_uri": "europe-docker.pkg.dev/vertex-ai/prediction/sklearn-cpu.
 def test_an_artifact_that_a_prebuilt_container_can_serve(
     start: Start, connect: Connect, upload: Upload, storage: str, uri: str
 ) -> None:
-    """Its directory holds one model file and whatever else."""
+    """Its directory has exactly one model file, and anything else."""
     upload(connect(start(storage=storage)), artifact_uri=uri, container_spec=SKLEARN)
 
 
@@ -624,7 +638,7 @@ def test_an_artifact_that_a_prebuilt_container_can_serve(
 def test_an_artifact_that_a_prebuilt_container_could_not_serve(
     start: Start, connect: Connect, upload: Upload, storage: str, monkeypatch: pytest.MonkeyPatch, uri: str
 ) -> None:
-    """Where it can be looked at, it is refused in Vertex's words: no model file, two of them, another prefix."""
+    """If the bucket can be read, it's refused in Vertex's words: no model file, two of them, another prefix."""
     monkeypatch.setenv("STORAGE_EMULATOR_HOST", f"http://{storage}")
     client = connect(start())
 
@@ -654,7 +668,7 @@ def test_a_storage_that_does_not_answer_is_said(start: Start, connect: Connect, 
 def test_the_storage_is_asked_and_no_proxy(
     start: Start, connect: Connect, upload: Upload, storage: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Its address is the one that was given, whatever proxy the environment names."""
+    """The given address is used, whatever proxy the environment names."""
     client = connect(start(storage=storage))
     upload(client)  # the client heeds proxies too: it is connected now
     monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")
@@ -666,7 +680,7 @@ def test_the_storage_is_asked_and_no_proxy(
 def test_a_storage_that_answers_oddly_is_said(
     start: Start, connect: Connect, upload: Upload, storage: str, bucket: str
 ) -> None:
-    """As one that does not answer, also if it gives one page after another for ever."""
+    """It's treated as one that doesn't answer, even if it returns pages for ever."""
     client = connect(start(storage=storage))
 
     with pytest.raises(exceptions.ServiceUnavailable, match=f"The storage at http://{storage} does not answer: "):
@@ -674,16 +688,16 @@ def test_a_storage_that_answers_oddly_is_said(
 
 
 def test_every_prebuilt_framework_has_its_files() -> None:
-    """What the pattern of prebuilt images can name is in the table."""
+    """Every framework that the pattern of prebuilt images names is in the table."""
     frameworks = [
-        _service.PREBUILT_RE.fullmatch(f"us-docker.pkg.dev/vertex-ai/prediction/{name}:latest")
+        _validation.PREBUILT_RE.fullmatch(f"us-docker.pkg.dev/vertex-ai/prediction/{name}:latest")
         for name in ("tf2-cpu.2-15", "tf-cpu.1-15", "sklearn-cpu.1-5", "xgboost-cpu.2-1", "pytorch-gpu.2-4")
     ]
-    assert {match["framework"] for match in frameworks if match} == set(_service.PREBUILT_FILES)
+    assert {match["framework"] for match in frameworks if match} == set(_validation.PREBUILT_FILES)
 
 
 @pytest.mark.parametrize("ports", [{"grpc_port": 70000}, {"rest_port": 70000}, {"rest_port": -1}])
 def test_a_port_that_there_is_none_of(ports: dict[str, int]) -> None:
-    """A port that cannot be is refused, and no other is taken in its place."""
-    with pytest.raises(ValueError, match="no port"):
+    """An invalid port is refused, and no other is used instead."""
+    with pytest.raises(ValueError, match="isn't a port"):
         Emulator(**ports)  # type: ignore[arg-type]  # ports are all that is in it

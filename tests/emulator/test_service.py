@@ -12,7 +12,9 @@ from google.cloud.aiplatform_v1 import types
 from google.protobuf import field_mask_pb2
 from google.protobuf.json_format import ParseError
 
-from vertex_registry.emulator._service import LOCATIONS, SWITCHES, parse_assumptions, project_number
+from vertex_registry.emulator._locations import LOCATIONS
+from vertex_registry.emulator._names import project_number
+from vertex_registry.emulator._switches import SWITCHES, parse_assumptions
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -35,7 +37,7 @@ def mask(*paths: str) -> field_mask_pb2.FieldMask:
 
 
 def violations(error: BaseException) -> list[str]:
-    """The fields that a BadRequest names."""
+    """Return the fields that a BadRequest names."""
     assert isinstance(error, exceptions.InvalidArgument)
     assert error.message.startswith("List of found errors:\t1.Field: ")
     assert error.message.endswith(".\t")
@@ -63,7 +65,7 @@ CONTAINERS: list[tuple[str, dict[str, Any]]] = [
 
 
 def test_a_first_version_is_the_default_one(client: Client, upload: Upload) -> None:
-    """Version 1 gets the alias default, after those it was given, which keep their order."""
+    """Version 1 gets the alias default, after its other aliases, which keep their order."""
     name = upload(client, version_aliases=["beta", "alpha"])
 
     model = client.get_model(name=name)
@@ -73,7 +75,7 @@ def test_a_first_version_is_the_default_one(client: Client, upload: Upload) -> N
 
 
 def test_a_later_version_is_the_default_one_if_it_asks(client: Client, upload: Upload) -> None:
-    """Default stays where it is unless the upload asks for it, and moves when it does."""
+    """The default alias stays where it is unless the upload asks for it. Then it moves."""
     bare = upload(client).partition("@")[0]
 
     second = upload(client, under=bare)
@@ -91,7 +93,7 @@ def test_a_later_version_is_the_default_one_if_it_asks(client: Client, upload: U
 
 
 def test_equal_display_names_are_two_models(client: Client, upload: Upload, place: str) -> None:
-    """A display name is no key: two uploads make two models, each at version 1."""
+    """A display name isn't a key: two uploads create two models, each at version 1."""
     first, second = upload(client), upload(client)
 
     assert first != second
@@ -99,7 +101,7 @@ def test_equal_display_names_are_two_models(client: Client, upload: Upload, plac
 
 
 def test_a_model_id_is_taken_once(client: Client, upload: Upload, place: str) -> None:
-    """A chosen id becomes the name, and a second upload of it is ALREADY_EXISTS and no new version."""
+    """A chosen id becomes the name. A second upload of it is ALREADY_EXISTS and creates no version."""
     assert upload(client, model_id="my_model-1") == f"{place}/models/my_model-1@1"
 
     with pytest.raises(exceptions.AlreadyExists):
@@ -109,14 +111,14 @@ def test_a_model_id_is_taken_once(client: Client, upload: Upload, place: str) ->
 
 
 def test_a_bare_id_is_a_parent_model(client: Client, upload: Upload, place: str) -> None:
-    """The parent model may be typed as a bare id, as gcloud sends it."""
+    """The parent model may be a bare id, as gcloud sends it."""
     upload(client, model_id="mine")
 
     assert upload(client, under="mine") == f"{place}/models/mine@2"
 
 
 def test_a_parent_model_must_be_there(client: Client, upload: Upload, place: str) -> None:
-    """A version cannot be added to a model that is not there."""
+    """A version can't be added to a model that doesn't exist."""
     with pytest.raises(exceptions.NotFound):
         upload(client, under=f"{place}/models/nobody")
 
@@ -173,7 +175,7 @@ def test_a_parent_model_must_be_there(client: Client, upload: Upload, place: str
 def test_an_upload_that_cannot_be_right_is_refused(
     client: Client, upload: Upload, place: str, field: str, fields: dict[str, Any]
 ) -> None:
-    """Each rule on a model names its field, and nothing is made."""
+    """Every rule on a model names its field, and nothing is created."""
     with pytest.raises(exceptions.InvalidArgument) as caught:
         upload(client, **fields)
 
@@ -183,7 +185,7 @@ def test_an_upload_that_cannot_be_right_is_refused(
 
 @pytest.mark.parametrize("model_id", ["1x", "-x", "X", "a.b", "a" * 64])
 def test_a_model_id_must_be_right(client: Client, upload: Upload, model_id: str) -> None:
-    """A model id has 63 characters of [a-z0-9_-] and begins with neither a number nor a hyphen."""
+    """A model id has 63 characters of [a-z0-9_-], and doesn't begin with a number or a hyphen."""
     with pytest.raises(exceptions.InvalidArgument) as caught:
         upload(client, model_id=model_id)
 
@@ -191,7 +193,7 @@ def test_a_model_id_must_be_right(client: Client, upload: Upload, model_id: str)
 
 
 def test_all_that_is_wrong_is_told_at_once(client: Client, place: str) -> None:
-    """The message numbers the mistakes, and each is also a field violation."""
+    """The message numbers the mistakes, and each of them is also a field violation."""
     with pytest.raises(exceptions.InvalidArgument) as caught:
         client.upload_model(request={"parent": place, "model_id": "X", "parent_model": "y", "model": {}})
 
@@ -213,7 +215,7 @@ def test_a_parent_must_be_a_location(client: Client, model: MakeModel, parent: s
     ["projects/4711/locations/us-central1/models/m@1", "projects/4711/locations/europe-west4/models/m", "a b", "x/y"],
 )
 def test_a_parent_model_is_a_bare_name_in_the_same_place(client: Client, upload: Upload, parent_model: str) -> None:
-    """A version in the name, another place, or no name at all, is refused."""
+    """A version in the name, another location or no name at all is refused."""
     with pytest.raises(exceptions.InvalidArgument) as caught:
         upload(client, under=parent_model)
 
@@ -221,7 +223,7 @@ def test_a_parent_model_is_a_bare_name_in_the_same_place(client: Client, upload:
 
 
 def test_a_container_at_its_limits_is_kept(client: Client, upload: Upload) -> None:
-    """The longest timeout, the first and the last port, and what is not set."""
+    """The longest timeout, the first and the last port, and unset fields are accepted."""
     name = upload(
         client,
         container_spec={
@@ -238,7 +240,7 @@ def test_a_container_at_its_limits_is_kept(client: Client, upload: Upload) -> No
 
 
 def test_labels_at_their_limits_are_kept(client: Client, upload: Upload) -> None:
-    """64 labels of 63 characters, letters of other alphabets, and empty values."""
+    """64 labels of 63 characters, letters of other scripts and empty values are accepted."""
     labels = {f"{n:02}" + "k" * 61: "v" * 63 for n in range(62)} | {"clé": "é" * 63, "3": ""}
 
     name = upload(client, labels=labels)
@@ -247,7 +249,7 @@ def test_labels_at_their_limits_are_kept(client: Client, upload: Upload) -> None
 
 
 def test_what_is_output_only_is_ignored(client: Client, upload: Upload) -> None:
-    """Names, times, etags and the like in an upload mean nothing; the key that it is encrypted with is kept."""
+    """Names, times, etags and the like in an upload are ignored. The encryption key is kept."""
     key = "projects/4711/locations/us-central1/keyRings/r/cryptoKeys/k"
     name = upload(
         client,
@@ -272,7 +274,7 @@ def test_what_is_output_only_is_ignored(client: Client, upload: Upload) -> None:
 
 
 def test_metadata_without_a_schema_is_dropped(client: Client, upload: Upload) -> None:
-    """As Vertex was seen to do; with a schema it stays."""
+    """Without a schema it's dropped, as is recorded of Vertex. With one it stays."""
     with_schema = upload(client, metadata={"a": 1}, metadata_schema_uri="gs://bucket/schema.yaml")
     without = upload(client, metadata={"a": 1})
 
@@ -281,7 +283,7 @@ def test_metadata_without_a_schema_is_dropped(client: Client, upload: Upload) ->
 
 
 def test_a_model_that_names_its_base_model_needs_no_container(client: Client, upload: Upload, place: str) -> None:
-    """It is found by the base model's name, or the last part of it, and cannot be deployed or exported."""
+    """It's found by the base model's name or its last part. It can't be deployed or exported."""
     name = upload(
         client,
         container_spec=None,
@@ -299,8 +301,11 @@ def test_a_model_that_names_its_base_model_needs_no_container(client: Client, up
         client.export_model(name=name, output_config={"artifact_destination": {"output_uri_prefix": "gs://bucket/x"}})
 
 
-def test_a_filter_of_the_base_model_sees_the_default_version(client: Client, upload: Upload, place: str) -> None:
-    """It matches what the list shows, also when the default version is another one or none that has a base model."""
+def test_a_filter_of_the_base_model_sees_the_default_version(
+    start: Start, connect: Connect, upload: Upload, place: str
+) -> None:
+    """It matches what the list shows, even if the default version changes, or has no base model."""
+    client = connect(start(assume={"default-delete": "move"}))
 
     def found(base: str) -> list[str]:
         models = client.list_models(request={"parent": place, "filter": f'base_model_name="{base}"'})
@@ -322,7 +327,7 @@ def test_a_filter_of_the_base_model_sees_the_default_version(client: Client, upl
 
 
 def test_a_later_version_leaves_the_model_as_it_is(client: Client, upload: Upload) -> None:
-    """Display name and description of the model stay those of its first upload; the other versions are not touched."""
+    """The model keeps the display name and description of its first upload. Other versions don't change."""
     first = upload(client, description="the first")
     bare = first.partition("@")[0]
     before = client.get_model(name=first)
@@ -340,7 +345,7 @@ def test_a_later_version_leaves_the_model_as_it_is(client: Client, upload: Uploa
 
 
 def test_a_version_is_read_by_number_and_alias(client: Client, upload: Upload) -> None:
-    """A bare name gives the default version under the bare name, any other the version's own name."""
+    """A bare name returns the default version under the bare name, any other name the version's own."""
     bare = upload(client, version_aliases=["gold"]).partition("@")[0]
 
     assert client.get_model(name=bare).name == bare
@@ -351,7 +356,7 @@ def test_a_version_is_read_by_number_and_alias(client: Client, upload: Upload) -
 
 @pytest.mark.parametrize("version", ["2", "01", "0", "latest", "-", "v1.0", "9" * 30])
 def test_a_version_that_is_not_there_is_not_found(client: Client, upload: Upload, version: str) -> None:
-    """No number is read as another one, and latest is nothing special."""
+    """A number means only itself, and latest isn't special."""
     bare = upload(client).partition("@")[0]
 
     with pytest.raises(exceptions.NotFound):
@@ -368,7 +373,7 @@ def test_a_name_must_be_right(client: Client, name: str) -> None:
 
 
 def test_id_and_number_name_the_same_project(client: Client, model: MakeModel) -> None:
-    """Every project exists; names come back with its number, and both find the same models."""
+    """Every project exists. Names come back with its number, and both find the same models."""
     by_id, number = "projects/acme/locations/us-central1", project_number("acme")
     name = client.upload_model(parent=by_id, model=model()).result().model
 
@@ -380,7 +385,7 @@ def test_id_and_number_name_the_same_project(client: Client, model: MakeModel) -
 
 
 def test_a_list_shows_the_default_versions(client: Client, upload: Upload, place: str) -> None:
-    """One entry a model, the newest model first, under its bare name."""
+    """Every model has one entry, the newest first, under its bare name."""
     old = upload(client, display_name="old").partition("@")[0]
     new = upload(client, display_name="new").partition("@")[0]
     upload(client, under=old, version_aliases=["default"])
@@ -436,14 +441,14 @@ def test_lists_are_filtered_by_what_they_show(client: Client, upload: Upload, pl
     ],
 )
 def test_a_filter_matches_what_it_says(client: Client, upload: Upload, place: str, text: str, *, matches: bool) -> None:
-    """Values are compared whole and case counts; a label that is not there equals nothing, not even empty."""
+    """Whole values are compared, case included. A missing label equals nothing, not even empty."""
     upload(client, model_id="m1", display_name="Churn", labels={"team": "growth", "empty": ""})
 
     assert bool(list(client.list_models(request={"parent": place, "filter": text}))) is matches
 
 
 def test_lists_are_ordered_as_asked(client: Client, upload: Upload, place: str) -> None:
-    """By display name, by age, by the last update; ties go by age."""
+    """Models are ordered by display name, age or last update. Ties are ordered by age."""
     a = upload(client, model_id="a", display_name="2").partition("@")[0]
     b = upload(client, model_id="b", display_name="1").partition("@")[0]
     c = upload(client, model_id="c", display_name="2").partition("@")[0]
@@ -464,7 +469,7 @@ def test_lists_are_ordered_as_asked(client: Client, upload: Upload, place: str) 
 @pytest.mark.parametrize("order", ["", "create_time", "display_name desc, update_time", "update_time desc"])
 @pytest.mark.parametrize("filtered", ["", "labels.even:*", "labels.even=x", 'display_name="n1"'])
 def test_pages_put_together_are_the_list(client: Client, upload: Upload, place: str, order: str, filtered: str) -> None:
-    """Whatever the order and the filter, pages of two neither repeat nor lose a row."""
+    """In any order, with any filter, pages of two neither repeat nor miss a row."""
     for n in range(7):
         upload(client, display_name=f"n{n % 2}", labels={"even": "x"} if n % 2 == 0 else {})
     request = {"parent": place, "order_by": order, "filter": filtered}
@@ -478,7 +483,7 @@ def test_pages_put_together_are_the_list(client: Client, upload: Upload, place: 
 
 
 def test_a_page_token_belongs_to_its_query(client: Client, upload: Upload, place: str) -> None:
-    """With another filter it is INVALID_ARGUMENT."""
+    """With another filter it's INVALID_ARGUMENT."""
     for _ in range(3):
         upload(client)
     token = next(client.list_models(request={"parent": place, "page_size": 1}).pages).next_page_token
@@ -515,7 +520,7 @@ def test_a_page_token_is_good_for_id_and_number(
 
 
 def test_a_page_token_of_operations_and_locations_is_good_for_id_and_number(client: Client, model: MakeModel) -> None:
-    """Here too."""
+    """A token from the project's id is valid with its number."""
     number = project_number("acme")
     for _ in "ab":
         client.upload_model(request={"parent": "projects/acme/locations/us-central1", "model": model()})
@@ -531,7 +536,7 @@ def test_a_page_token_of_operations_and_locations_is_good_for_id_and_number(clie
 
 
 def test_a_read_mask_selects_fields(client: Client, upload: Upload, place: str) -> None:
-    """In both spellings; nothing else is in the answer."""
+    """Both spellings work, and nothing else is in the response."""
     upload(client, labels={"a": "b"})
 
     request = {"parent": place, "read_mask": mask("displayName", "version_id")}
@@ -541,7 +546,7 @@ def test_a_read_mask_selects_fields(client: Client, upload: Upload, place: str) 
 
 
 def test_versions_are_listed_oldest_first(client: Client, upload: Upload) -> None:
-    """Under the version's name, in the order of the numbers, however many there are; pages are of the same list."""
+    """Versions have their names and are ordered by number, however many there are. Pages agree."""
     bare = upload(client).partition("@")[0]
     for _ in range(10):
         upload(client, under=bare)
@@ -560,13 +565,13 @@ def test_versions_are_listed_oldest_first(client: Client, upload: Upload) -> Non
 
 
 def test_versions_of_nobody_are_not_found(client: Client, place: str) -> None:
-    """The model must be there."""
+    """The model has to exist."""
     with pytest.raises(exceptions.NotFound):
         client.list_model_versions(name=f"{place}/models/nobody")
 
 
 def test_an_uploaded_version_has_no_checkpoints(client: Client, upload: Upload, place: str) -> None:
-    """Checkpoints come from tuning jobs; the model and the version must be there all the same."""
+    """Checkpoints come from tuning jobs, but the model and the version have to exist."""
     name = upload(client)
 
     assert list(client.list_model_version_checkpoints(name=name)) == []
@@ -580,7 +585,7 @@ def test_an_uploaded_version_has_no_checkpoints(client: Client, upload: Upload, 
 
 
 def test_both_layers_of_labels_are_merged_on_reading(client: Client, upload: Upload, place: str) -> None:
-    """A label of the model shows on each version, a version's own on it alone; an update replaces one layer."""
+    """Every version shows the model's labels, and its own. An update replaces one layer."""
     bare = upload(client, labels={"a": "1"}).partition("@")[0]
     upload(client, under=bare, labels={"a": "2"})
 
@@ -596,7 +601,7 @@ def test_both_layers_of_labels_are_merged_on_reading(client: Client, upload: Upl
 
 
 def test_what_lists_find_follows_the_default_version(client: Client, upload: Upload, place: str) -> None:
-    """When default moves, a label filter sees the labels of the version it moved to."""
+    """When the default moves, a label filter sees the new default version's labels."""
     bare = upload(client, labels={"is": "one", "both": "x"}).partition("@")[0]
     upload(client, under=bare, labels={"is": "two", "both": "x"})
 
@@ -609,7 +614,7 @@ def test_what_lists_find_follows_the_default_version(client: Client, upload: Upl
 
 
 def test_an_update_goes_where_its_name_says(client: Client, upload: Upload) -> None:
-    """A bare name or @- is the model, a number or an alias a version; empty values clear."""
+    """A bare name or @- means the model, a number or an alias a version. Empty values clear fields."""
     name = upload(client, description="d", version_description="v")
     bare = name.partition("@")[0]
 
@@ -646,7 +651,7 @@ def test_an_update_that_cannot_be_right_is_refused(
     paths: list[str],
     error: type[exceptions.GoogleAPICallError],
 ) -> None:
-    """Fields of the other level are a precondition error, what cannot be updated an invalid argument."""
+    """Fields of the other level are a precondition error, other fields an invalid argument."""
     bare = upload(client).partition("@")[0]
     before = client.get_model(name=bare)
 
@@ -667,7 +672,7 @@ def test_an_update_obeys_the_rules_of_an_upload(client: Client, upload: Upload) 
 
 
 def test_a_stale_etag_is_refused(client: Client, upload: Upload) -> None:
-    """An etag is good until what it was read with changes; without one the update is blind."""
+    """An etag is valid until what it was read with changes. Without one the update is blind."""
     name = upload(client)
     etag = client.get_model(name=name).etag
 
@@ -682,7 +687,7 @@ def test_a_stale_etag_is_refused(client: Client, upload: Upload) -> None:
 
 
 def test_a_model_is_updated_with_the_etag_of_any_of_its_versions(client: Client, upload: Upload) -> None:
-    """Google's SDK reads a version and updates the model with what it read; a version takes only its own etag."""
+    """Google's SDK updates the model with what it read of a version. A version needs its own etag."""
     bare = upload(client).partition("@")[0]
     second = upload(client, under=bare)
     etag = client.get_model(name=second).etag
@@ -695,7 +700,7 @@ def test_a_model_is_updated_with_the_etag_of_any_of_its_versions(client: Client,
 
 
 def test_what_became_of_a_version_is_not_the_models(client: Client, upload: Upload) -> None:
-    """A model is updated with what was read before aliases moved and a version changed; the version itself is not."""
+    """What was read before aliases moved still updates the model, but not the version."""
     first = upload(client)
     bare = first.partition("@")[0]
     etag = client.get_model(name=first).etag
@@ -715,7 +720,7 @@ def test_what_became_of_a_version_is_not_the_models(client: Client, upload: Uplo
 
 
 def test_an_alias_moves_from_version_to_version(client: Client, upload: Upload) -> None:
-    """What a sibling has is taken from it, what is there stays, and what is not there can be removed."""
+    """Aliases are taken from other versions, existing ones stay, and missing ones can be removed."""
     bare = upload(client, version_aliases=["gold", "prod"]).partition("@")[0]
     upload(client, under=bare)
 
@@ -730,7 +735,7 @@ def test_an_alias_moves_from_version_to_version(client: Client, upload: Upload) 
 
 
 def test_many_aliases_are_merged_in_one_pass(client: Client, upload: Upload) -> None:
-    """Each is looked for among the others once, and not in all of them: the deadline is far from what that takes."""
+    """Merging is linear in the number of aliases: the deadline is far longer than that takes."""
     name = upload(client)
     aliases = ["default", *(f"alias-{n}" for n in range(50_000))]
 
@@ -741,7 +746,7 @@ def test_many_aliases_are_merged_in_one_pass(client: Client, upload: Upload) -> 
 
 
 def test_adding_and_removing_the_same_alias_cancels_out(client: Client, upload: Upload) -> None:
-    """Whether the alias was there or not, it is as it was."""
+    """The alias stays as it was, whether or not it existed."""
     name = upload(client, version_aliases=["gold"])
 
     merged = client.merge_version_aliases(
@@ -770,7 +775,7 @@ def test_a_merge_that_cannot_be_right_is_refused(
     aliases: list[str],
     error: type[exceptions.GoogleAPICallError],
 ) -> None:
-    """Default cannot be removed, only moved; a version must be named, and aliases must be aliases."""
+    """The default can only be moved. A version must be named, and aliases must be valid."""
     bare = upload(client).partition("@")[0]
 
     with pytest.raises(error):
@@ -796,8 +801,11 @@ def test_a_deleted_version_is_gone_and_its_number_is_not_given_again(client: Cli
     assert upload(client, under=bare) == f"{bare}@3"
 
 
-def test_deleting_the_default_version_moves_default(client: Client, upload: Upload, place: str) -> None:
-    """To the most recent of the others, which lists then show."""
+def test_deleting_the_default_version_may_move_default(
+    start: Start, connect: Connect, upload: Upload, place: str
+) -> None:
+    """default-delete=move: the newest other version gets the alias, which lists then show."""
+    client = connect(start(assume={"default-delete": "move"}))
     bare = upload(client, labels={"is": "one"}).partition("@")[0]
     upload(client, under=bare, labels={"is": "two"})
     upload(client, under=bare, labels={"is": "three"}, version_aliases=["gold"])
@@ -821,7 +829,7 @@ def test_the_only_version_cannot_be_deleted(client: Client, upload: Upload) -> N
 
 
 def test_a_deleted_model_is_gone_with_all_its_versions(client: Client, upload: Upload, place: str) -> None:
-    """Its id can be taken again, and begins at version 1 with nothing of the old one's."""
+    """Its id can be used again, from version 1, with nothing of the old model."""
     name = upload(client, model_id="mine", labels={"a": "b"}, version_aliases=["gold"])
     bare = name.partition("@")[0]
     upload(client, under=bare)
@@ -846,7 +854,7 @@ def test_a_deleted_model_is_gone_with_all_its_versions(client: Client, upload: U
 
 
 def test_an_export_says_where_it_goes(client: Client, upload: Upload) -> None:
-    """The directory is named after the model and the time; the image keeps the name it was given."""
+    """The directory is named after the model and the time. The image keeps its name."""
     name = upload(client)
 
     operation = client.export_model(
@@ -875,7 +883,7 @@ def test_an_export_says_where_it_goes(client: Client, upload: Upload) -> None:
 def test_an_export_that_cannot_be_right_is_refused(
     client: Client, upload: Upload, field: str, config: dict[str, Any]
 ) -> None:
-    """It needs a destination, a format that the model has, and something to put there."""
+    """An export needs a destination, a format of the model, and something to export."""
     name = upload(client, artifact_uri="")
 
     with pytest.raises(exceptions.InvalidArgument) as caught:
@@ -895,7 +903,7 @@ def test_an_export_goes_to_cloud_storage(client: Client, upload: Upload) -> None
 
 
 def test_a_copy_is_a_model_of_its_own(client: Client, upload: Upload) -> None:
-    """It tells where it comes from, has the artifact and the labels, and neither the aliases nor the id."""
+    """A copy names its source, and has its artifact and labels, but not its aliases or id."""
     source = upload(client, labels={"a": "b"}, version_aliases=["gold"], description="d", version_description="v")
     elsewhere = "projects/4711/locations/europe-west4"
     client.update_model(model={"name": source.partition("@")[0], "labels": {"m": "m"}}, update_mask=mask("labels"))
@@ -914,7 +922,7 @@ def test_a_copy_is_a_model_of_its_own(client: Client, upload: Upload) -> None:
 
 
 def test_a_copy_can_be_a_version_of_another_model(client: Client, upload: Upload, place: str) -> None:
-    """With a parent model it becomes that model's next version; without a version, the default one is copied."""
+    """With a parent model it's that model's next version. Without a version, the default is copied."""
     source = upload(client, version_description="v").partition("@")[0]
     target = upload(client).partition("@")[0]
     key = "projects/4711/locations/us-central1/keyRings/r/cryptoKeys/k"
@@ -931,7 +939,7 @@ def test_a_copy_can_be_a_version_of_another_model(client: Client, upload: Upload
 
 
 def test_a_copy_that_cannot_be_right_is_refused(client: Client, upload: Upload, place: str) -> None:
-    """The source must be there, the id right and free, the key in the place."""
+    """The source must exist, the id be valid and free, and the key in the location."""
     source = upload(client, model_id="mine")
 
     with pytest.raises(exceptions.NotFound):
@@ -946,7 +954,7 @@ def test_a_copy_that_cannot_be_right_is_refused(client: Client, upload: Upload, 
 
 
 def test_the_examples_of_an_explanation_are_updated(client: Client, upload: Upload) -> None:
-    """What is given is replaced and the rest stays, where there are examples; any other version has none to update."""
+    """Given fields are replaced and others stay. A version without examples can't be updated."""
     examples = {"example_gcs_source": {"gcs_source": {"uris": ["gs://bucket/old"]}}, "neighbor_count": 3}
     name = upload(client, explanation_spec={"parameters": {"examples": examples}, "metadata": {"inputs": {}}})
     bare = name.partition("@")[0]
@@ -972,7 +980,7 @@ def test_the_examples_of_an_explanation_are_updated(client: Client, upload: Uplo
 def test_what_was_taken_can_be_read_again(
     start: Start, connect: Connect, upload: Upload, place: str, transport: str, kind: str
 ) -> None:
-    """However deep a value lies: what would lie too deep in a list of models is refused."""
+    """A value that would be too deep for a list of models is refused."""
     client = connect(start(), transport)
     bare = upload(client, explanation_spec={"parameters": {"examples": {"neighbor_count": 3}}}).partition("@")[0]
     request = types.UpdateExplanationDatasetRequest.pb()
@@ -991,7 +999,7 @@ def test_what_was_taken_can_be_read_again(
 
 
 def test_a_version_has_the_key_of_its_model(client: Client, upload: Upload, place: str) -> None:
-    """Another one is refused, for an upload and for a copy; the same one, and none, is right."""
+    """Another key is refused for uploads and copies. The same key or none is accepted."""
     key, other = (f"projects/p/locations/us-central1/keyRings/r/cryptoKeys/{name}" for name in ("k", "l"))
     bare = upload(client, encryption_spec={"kms_key_name": key}).partition("@")[0]
     model = client.get_model(name=bare)
@@ -1035,14 +1043,14 @@ def test_a_version_has_the_key_of_its_model(client: Client, upload: Upload, plac
     ],
 )
 def test_what_a_part_of_a_model_requires(client: Client, upload: Upload, given: dict[str, Any], field: str) -> None:
-    """A part that is given has what its own message says is required, and within its range."""
+    """Parts of an upload have what their messages require, within its range."""
     with pytest.raises(exceptions.InvalidArgument) as caught:
         upload(client, **given)
     assert field in violations(caught.value)
 
 
 def test_a_model_of_genie_says_so(client: Client, upload: Upload) -> None:
-    """As one of the garden does."""
+    """A model of Genie, like one of the garden, says where it comes from, and needs no container."""
     source = types.ModelSourceInfo.ModelSourceType
     genie = upload(client, base_model_source={"genie_source": {"base_model_uri": "genie/1"}}, container_spec=None)
     garden = upload(client, base_model_source={"model_garden_source": {"public_model_name": "text-bison"}})
@@ -1053,7 +1061,7 @@ def test_a_model_of_genie_says_so(client: Client, upload: Upload) -> None:
 
 @pytest.mark.parametrize("uri", ["not a uri !!", "docker.io/acme/serve:1", "us-docker.pkg.dev/acme", "gcr.io/acme"])
 def test_an_image_is_exported_to_a_registry_of_google_s(client: Client, upload: Upload, uri: str) -> None:
-    """Anything else is refused."""
+    """Any other destination is refused."""
     name = upload(client)
     with pytest.raises(exceptions.InvalidArgument) as caught:
         client.export_model(name=name, output_config={"image_destination": {"output_uri": uri}})
@@ -1061,7 +1069,7 @@ def test_an_image_is_exported_to_a_registry_of_google_s(client: Client, upload: 
 
 
 def test_a_version_that_loses_an_alias_to_an_upload_is_updated(client: Client, upload: Upload, place: str) -> None:
-    """As by a merge of aliases; the others are left alone."""
+    """An upload that takes an alias updates the loser, like a merge. Other versions don't change."""
     bare = upload(client).partition("@")[0]
     model = {"display_name": "m", "container_spec": {"image_uri": "gcr.io/acme/serve"}}
     client.upload_model(request={"parent": place, "parent_model": bare, "model": model}).result()
@@ -1075,7 +1083,7 @@ def test_a_version_that_loses_an_alias_to_an_upload_is_updated(client: Client, u
 
 
 def nest(value: struct_pb2.Value, depth: int, kind: str) -> None:
-    """Let a value lie so many lists or objects deep. It is made in its place: to copy it would be to read it."""
+    """Nest a value in so many lists or objects, in place: copying it would parse it."""
     for _ in range(depth):
         value = value.list_value.values.add() if kind == "lists" else value.struct_value.fields["a"]
     value.string_value = "x"
@@ -1085,7 +1093,7 @@ def nest(value: struct_pb2.Value, depth: int, kind: str) -> None:
 def test_what_was_taken_over_grpc_can_be_read_over_rest(
     start: Start, connect: Connect, upload: Upload, place: str, kind: str
 ) -> None:
-    """A reader of JSON goes less deep than one of bytes: what it could not read of a list is refused as well."""
+    """JSON parsers go less deep than protobuf. What they couldn't read in a list is refused."""
     emulator = start()
     client, reader = connect(emulator, "grpc"), connect(emulator, "rest")
     bare = upload(client).partition("@")[0]
@@ -1125,7 +1133,7 @@ def test_what_was_taken_over_grpc_can_be_read_over_rest(
 
 
 def test_evaluations_are_kept_under_a_version(client: Client, upload: Upload) -> None:
-    """They are imported, read and listed, a version's own each; deleting the version deletes them."""
+    """Evaluations are imported, read and listed per version, and deleted with it."""
     bare = upload(client).partition("@")[0]
     upload(client, under=bare)
     evaluation = {"display_name": "e", "metrics": {"auc": 0.9}, "metrics_schema_uri": "gs://bucket/schema.yaml"}
@@ -1146,7 +1154,7 @@ def test_evaluations_are_kept_under_a_version(client: Client, upload: Upload) ->
 
 
 def test_evaluations_and_slices_come_in_pages(client: Client, upload: Upload) -> None:
-    """Pages of two are the whole list; a read mask selects; a filter selects slices by their dimension."""
+    """Pages of two make the whole list. A read mask selects fields, a filter slices by dimension."""
     bare = upload(client).partition("@")[0]
     made = {
         client.import_model_evaluation(parent=bare, model_evaluation={"display_name": str(n)}).name for n in range(5)
@@ -1172,7 +1180,7 @@ def test_evaluations_and_slices_come_in_pages(client: Client, upload: Upload) ->
 
 
 def test_slices_are_kept_under_an_evaluation(client: Client, upload: Upload) -> None:
-    """They are read by name; annotations are imported into one and counted."""
+    """Slices are read by name. Annotations are imported into one, and counted."""
     bare = upload(client).partition("@")[0]
     evaluation = client.import_model_evaluation(parent=bare, model_evaluation={"display_name": "e"}).name
     given = {"slice_": {"dimension": "annotationSpec", "value": "cat"}, "metrics": {"auc": 0.5}}
@@ -1196,7 +1204,7 @@ def test_slices_are_kept_under_an_evaluation(client: Client, upload: Upload) -> 
 
 
 def test_evaluations_that_cannot_be_right_are_refused(client: Client, upload: Upload) -> None:
-    """Something must be imported, and it must have a JSON."""
+    """There has to be something to import, and it has to have JSON."""
     bare = upload(client).partition("@")[0]
     evaluation = client.import_model_evaluation(parent=bare, model_evaluation={"display_name": "e"}).name
     bad = {"metrics": float("nan")}
@@ -1224,7 +1232,7 @@ def test_evaluations_that_cannot_be_right_are_refused(client: Client, upload: Up
 
 @pytest.mark.parametrize("transport", ["grpc", "rest"])
 def test_locations_are_listed_and_found(emulator: Emulator, connect: Connect, transport: str) -> None:
-    """Every location that Vertex serves models in, page by page; a project's number is in their names."""
+    """Every location where Vertex serves models is listed, page by page, with the project's number."""
     client = connect(emulator, transport)
 
     first = client.list_locations(request={"name": "projects/acme", "page_size": 40})
@@ -1259,7 +1267,7 @@ def test_the_labels_of_an_upload_go_to_a_layer(
     second: dict[str, str],
     of_first_after: dict[str, str],
 ) -> None:
-    """labels-at-upload: to the version's, to the model's, or to the model's with the first version only."""
+    """labels-at-upload: the version's, the model's, or the model's for the first version only."""
     client = connect(start(assume={"labels-at-upload": assumed}))
 
     one = upload(client, labels={"a": "1"})
@@ -1274,7 +1282,7 @@ def test_the_labels_of_an_upload_go_to_a_layer(
 def test_one_layer_of_labels_wins(
     start: Start, connect: Connect, upload: Upload, place: str, assumed: str, shown: str
 ) -> None:
-    """label-wins: what a read shows, and what a list finds, where both layers have the key."""
+    """label-wins: what reads show, and lists find, if both layers have the key."""
     client = connect(start(assume={"label-wins": assumed}))
     name = upload(client, labels={"k": "v"})
     bare = name.partition("@")[0]
@@ -1293,7 +1301,7 @@ def test_one_layer_of_labels_wins(
 def test_a_label_filter_of_versions_sees_labels(
     start: Start, connect: Connect, upload: Upload, assumed: str, wins: str
 ) -> None:
-    """label-filter: with merged the labels that are shown, with own those of the version's layer alone."""
+    """label-filter: merged sees the shown labels, own only the version's."""
     client = connect(start(assume={"label-filter": assumed, "label-wins": wins}))
     bare = upload(client, labels={"k": "v"}).partition("@")[0]
     upload(client, under=bare, labels={"k": "m"})
@@ -1318,7 +1326,7 @@ def test_a_label_filter_of_versions_sees_labels(
 
 @pytest.mark.parametrize("lag", [1, 3])
 def test_lists_lag_behind(start: Start, connect: Connect, upload: Upload, place: str, lag: int) -> None:
-    """list-lag: a list shows a write after so many further lists, as it was; a read of one name at once."""
+    """list-lag: lists show a write after so many more lists. Reads of one name show it at once."""
     client = connect(start(assume={"list-lag": str(lag)}))
 
     def listed() -> list[str]:
@@ -1351,7 +1359,7 @@ def test_lists_lag_behind(start: Start, connect: Connect, upload: Upload, place:
 
 
 def test_versions_of_a_model_that_lists_do_not_show_yet(start: Start, connect: Connect, upload: Upload) -> None:
-    """list-lag: the model is there, and its versions are not listed yet."""
+    """list-lag: the model exists, but its versions aren't listed yet."""
     client = connect(start(assume={"list-lag": "1"}))
     bare = upload(client).partition("@")[0]
 
@@ -1359,14 +1367,15 @@ def test_versions_of_a_model_that_lists_do_not_show_yet(start: Start, connect: C
     assert len(list(client.list_model_versions(name=bare))) == 1
 
 
-def test_deleting_the_default_version_may_be_refused(start: Start, connect: Connect, upload: Upload) -> None:
-    """default-delete=refuse: until default was moved."""
-    client = connect(start(assume={"default-delete": "refuse"}))
+def test_deleting_the_default_version_is_refused(client: Client, upload: Upload) -> None:
+    """It's refused until another version is the default, whatever names the version."""
     bare = upload(client).partition("@")[0]
     upload(client, under=bare)
 
-    with pytest.raises(exceptions.FailedPrecondition):
-        client.delete_model_version(name=f"{bare}@1")
+    for name in (f"{bare}@1", f"{bare}@default"):
+        with pytest.raises(exceptions.FailedPrecondition, match="is the default version and cannot be deleted"):
+            client.delete_model_version(name=name)
+    assert [version.version_id for version in client.list_model_versions(name=bare)] == ["1", "2"]
     client.merge_version_aliases(name=f"{bare}@2", version_aliases=["default"])
     client.delete_model_version(name=f"{bare}@1").result()
 
@@ -1401,17 +1410,17 @@ def test_a_taken_id_may_fail_the_operation(
         ({"nonsense": "x"}, "labels-at-upload, label-wins"),
         ({"label-wins": "nobody"}, "version, model"),
         ({"list-lag": "-1"}, "0, N"),
-        ({"list-lag": "N"}, "N stands for a number"),
+        ({"list-lag": "N"}, "Give a number instead"),
     ],
 )
 def test_an_assumption_must_be_one_there_is(start: Start, given: dict[str, str], told: str) -> None:
-    """The message lists what there is, and nothing is started."""
+    """The message lists the valid values, and nothing is started."""
     with pytest.raises(ValueError, match=told):
         start(assume=given)
 
 
 def test_the_first_value_is_the_default() -> None:
-    """Nothing said means the likelier reading of everything."""
+    """The default is the likelier reading of everything."""
     assert parse_assumptions({}) == parse_assumptions({name: switch.values[0] for name, switch in SWITCHES.items()})
 
 
@@ -1419,25 +1428,25 @@ def test_the_first_value_is_the_default() -> None:
 
 
 def test_a_clock_must_be_aware(start: Start) -> None:
-    """A naive one is refused at once, and not by the first request."""
+    """A naive clock is refused at once, not by the first request."""
     with pytest.raises(ValueError, match="aware datetimes"):
         start(now=lambda: dt.datetime(2030, 1, 2))  # noqa: DTZ001 - that is what is wrong with it
 
 
 def test_a_maker_of_ids_that_repeats_itself_is_no_end_of_it(start: Start, connect: Connect, upload: Upload) -> None:
-    """The request fails and says why, and others go on."""
+    """The request fails and says why. Others go on."""
     client = connect(start(new_id=lambda: "1"))
     name = upload(client, model_id="mine")
 
-    with pytest.raises(exceptions.InternalServerError, match="new_id, gave 1000 ids in a row that are taken"):
+    with pytest.raises(exceptions.InternalServerError, match="new_id returned 1000 ids in a row that are taken"):
         upload(client, under=name.rpartition("@")[0])
 
     assert client.get_model(name=name).version_id == "1"
 
 
 def test_time_and_ids_are_parameters(start: Start, connect: Connect, upload: Upload, place: str) -> None:
-    """The clock and the maker of ids are given; time never runs backwards, and no id is given twice."""
-    # The first of them is looked at when the emulator is made.
+    """The clock and the ids are parameters. Time never goes back, and no id is used twice."""
+    # The first of them is checked when the emulator is created.
     moments = iter([*[dt.datetime(2030, 1, 2, tzinfo=dt.UTC)] * 2, *[dt.datetime(2029, 1, 1, tzinfo=dt.UTC)] * 20])
     ids = iter(["11", "91", "11", "12", "92", "91", "93", "91", "94", "5", "5", "6", "7", "7", "8"])
     client = connect(start(now=lambda: next(moments), new_id=lambda: next(ids)))
@@ -1464,10 +1473,10 @@ def test_time_and_ids_are_parameters(start: Start, connect: Connect, upload: Upl
 
 
 def test_an_id_that_is_none_is_said(start: Start, connect: Connect, upload: Upload) -> None:
-    """What makes ids may give what no name can hold: nothing is made of it."""
+    """new_id may return ids that no name can have. Nothing is created with them."""
     for made in ("", "a/b", "x@1", "é", "A", "a" * 64):
         client = connect(start(new_id=lambda made=made: made))
-        with pytest.raises(exceptions.InternalServerError, match="which is no id"):
+        with pytest.raises(exceptions.InternalServerError, match="which isn't an id"):
             upload(client)
 
 
@@ -1490,7 +1499,7 @@ def test_lists_find_what_they_show_under_another_assumption(
 
 
 def test_a_models_own_labels_are_64_at_most(start: Start, connect: Connect, upload: Upload) -> None:
-    """labels-at-upload=model: what further versions add to them is counted as well, and too much is refused whole."""
+    """labels-at-upload=model: labels of later versions count too, and too many are refused whole."""
     client = connect(start(assume={"labels-at-upload": "model"}))
     bare = upload(client, labels={f"a{n}": "" for n in range(64)}).partition("@")[0]
 

@@ -2,7 +2,7 @@
 
 ``Rules`` below is a second, naive reading of the facts: plain dictionaries and loops, none of the emulator's code. The
 machine sends each write to both, expects the same outcome from both, and then compares every read there is. What takes
-an operation stays under way for as many looks as were drawn, while other writes go on; both sides count the looks. The
+an operation stays under way for as many polls as were drawn, while other writes go on; both sides count the polls. The
 switches of the emulator are drawn as well, since each of their combinations must be a registry that makes sense.
 """
 
@@ -51,7 +51,7 @@ CANCELLED: Final = grpc.StatusCode.CANCELLED
 
 
 class RefusedError(Exception):
-    """What the rules do not allow."""
+    """A request that the rules don't allow."""
 
     def __init__(self, code: grpc.StatusCode) -> None:
         super().__init__(code)
@@ -60,7 +60,7 @@ class RefusedError(Exception):
 
 @dataclasses.dataclass
 class Version:
-    """A version: what is its own."""
+    """A version: its own fields."""
 
     labels: dict[str, str]
     aliases: list[str]
@@ -73,7 +73,7 @@ class Version:
 
 @dataclasses.dataclass
 class Model:
-    """A model: what is its own, and its versions by number."""
+    """A model: its own fields, and its versions by number."""
 
     born: int
     display_name: str
@@ -92,7 +92,7 @@ class Model:
 
 @dataclasses.dataclass
 class Operation:
-    """A write that is done after so many looks, or was."""
+    """A write that is done after so many polls, or was."""
 
     model: str
     #: When the model was born that it is for; None where it makes one.
@@ -103,14 +103,14 @@ class Operation:
     creates: bool = False
     #: How it failed, or will fail.
     failure: grpc.StatusCode | None = None
-    #: The looks that are left.
-    looks: int = 0
+    #: How many polls are left.
+    polls_left: int = 0
     made: str = ""
 
 
 @dataclasses.dataclass
 class Rules:
-    """A registry, by the rules. A write that is refused changes nothing; one that takes time gives its operation."""
+    """A registry by the rules. A refused write changes nothing. One that takes time returns its operation."""
 
     switches: dict[str, str]
     models: dict[str, Model] = dataclasses.field(default_factory=dict)
@@ -120,28 +120,28 @@ class Rules:
     # --- operations ---
 
     def under_way(self, model: str) -> list[Operation]:
-        """What is under way for a model, the oldest first."""
-        return [each for each in self.operations.values() if each.looks and each.model == model]
+        """Return the operations under way for a model, the oldest first."""
+        return [each for each in self.operations.values() if each.polls_left and each.model == model]
 
     def operation(self, name: str) -> Operation:
         if name not in self.operations:
             raise RefusedError(NOT_FOUND)
         return self.operations[name]
 
-    def look(self, model: str) -> None:
-        """A look at a model, which is one at everything that is under way for it."""
-        self.look_at(self.under_way(model))
+    def poll_model(self, model: str) -> None:
+        """Poll a model, which polls every operation under way for it."""
+        self.poll(self.under_way(model))
 
-    def look_at(self, operations: list[Operation]) -> None:
+    def poll(self, operations: list[Operation]) -> None:
         for operation in operations:
-            if operation.looks > 1:
-                operation.looks -= 1
-            elif operation.looks:
+            if operation.polls_left > 1:
+                operation.polls_left -= 1
+            elif operation.polls_left:
                 self.finish(operation)
 
     def finish(self, operation: Operation) -> None:
-        """Do what the operation is for, unless the model that it was for is gone, or was made again."""
-        operation.looks = 0
+        """Do what the operation is for, unless its model was deleted or created again."""
+        operation.polls_left = 0
         there = self.models.get(operation.model)
         if operation.failure is None and operation.target != (there and there.born):
             operation.failure = NOT_FOUND
@@ -153,19 +153,19 @@ class Rules:
 
     def cancel(self, name: str) -> None:
         operation = self.operation(name)
-        if operation.looks:
-            operation.looks, operation.failure = 0, CANCELLED
+        if operation.polls_left:
+            operation.polls_left, operation.failure = 0, CANCELLED
 
     def delete_operation(self, name: str) -> None:
         operation = self.operation(name)
-        if operation.looks:
+        if operation.polls_left:
             self.finish(operation)
         del self.operations[name]
 
     # --- reads ---
 
     def find(self, model: str, reference: str) -> tuple[Model, int]:
-        """The version that a name means."""
+        """Return the version that a name means."""
         if model not in self.models:
             raise RefusedError(NOT_FOUND)
         found = self.models[model]
@@ -182,7 +182,7 @@ class Rules:
         return {**version.labels, **model.labels}
 
     def shown(self, name: str, model: Model, number: int) -> dict[str, Any]:
-        """What a read shows of a version."""
+        """Return what a read shows of a version."""
         version = model.versions[number]
         return {
             "name": name,
@@ -198,7 +198,7 @@ class Rules:
         }
 
     def evaluation(self, model: str, reference: str, evaluation: str) -> list[str]:
-        """The slices of an evaluation: of that version, or of any where none is named."""
+        """Return the slices of an evaluation, of that version or, without one, of any."""
         home, number = self.find(model, reference)
         versions = [home.versions[number]] if reference else home.versions.values()
         for version in versions:
@@ -209,7 +209,7 @@ class Rules:
     # --- writes ---
 
     def upload(self, model: str, *, new: bool, display_name: str, version: Version) -> Operation:
-        self.look(model)
+        self.poll_model(model)
 
         def work() -> str:
             home = self._home(model, new=new, display_name=display_name, labels={})
@@ -223,7 +223,7 @@ class Rules:
         return self._adding(model, work, new=new)
 
     def _adding(self, model: str, work: Callable[[], str], *, new: bool) -> Operation:
-        """The operation that adds a version to a model, or makes one with it."""
+        """Return the operation that adds a version to a model, or creates one with it."""
         if not new:
             if model not in self.models:
                 raise RefusedError(NOT_FOUND)
@@ -260,7 +260,7 @@ class Rules:
             model.versions[number].aliases.append(alias)
 
     def update(self, model: str, reference: str, fields: dict[str, Any], *, read_at: int | None) -> None:
-        """Update under an etag that was read when the model had been written so often; None where it is current."""
+        """Update under an etag from so many writes ago. None means the current etag."""
         if not fields:
             raise RefusedError(INVALID)
         of_version = reference not in ("", "-")
@@ -411,14 +411,14 @@ FILTERS: Final[dict[str, Callable[[str, Model, dict[str, str]], bool]]] = {
 
 
 def code_of(error: GoogleAPICallError) -> Any:
-    """The canonical code; over REST it is in the body, since several codes share a status there."""
+    """Return the canonical code. Over REST it's in the body, because codes share a status there."""
     if isinstance(error.response, requests.Response):
         return grpc.StatusCode[error.response.json()["error"]["status"]]
     return error.grpc_status_code
 
 
 class Registry(RuleBasedStateMachine):
-    """The emulator beside the rules."""
+    """Compares the emulator with the rules."""
 
     @initialize(
         switches=st.fixed_dictionaries(
@@ -426,7 +426,7 @@ class Registry(RuleBasedStateMachine):
                 "labels-at-upload": st.sampled_from(["version", "model", "first-on-model"]),
                 "label-wins": st.sampled_from(["version", "model"]),
                 "label-filter": st.sampled_from(["merged", "own"]),
-                "default-delete": st.sampled_from(["move", "refuse"]),
+                "default-delete": st.sampled_from(["refuse", "move"]),
                 "stale-etag": st.sampled_from(["aborted", "failed-precondition"]),
                 "id-taken": st.sampled_from(["call", "operation"]),
                 "list-lag": st.sampled_from(["0", "0", "2"]),
@@ -464,7 +464,7 @@ class Registry(RuleBasedStateMachine):
             self.wait(0)
 
     def start(self) -> None:
-        """An emulator, and Google's client of it."""
+        """Start an emulator, and connect Google's client to it."""
         self.emulator = self.emulators()  # type: ignore[no-untyped-call]
         transport: Any = ModelServiceGrpcTransport(channel=grpc.insecure_channel(str(self.emulator.grpc)))
         if self.transport == "rest":
@@ -481,7 +481,7 @@ class Registry(RuleBasedStateMachine):
         self.emulator.close()
 
     def teardown(self) -> None:
-        """See that no write touched a model that it was not about."""
+        """Check that no write touched a model that it wasn't about."""
         if not hasattr(self, "emulator"):
             return
         try:
@@ -498,7 +498,7 @@ class Registry(RuleBasedStateMachine):
     # --- one request, on both sides ---
 
     def both(self, expected: Callable[[], Any], actual: Callable[[], Any]) -> Any:
-        """What both sides answer, ours and then the emulator's; None where both refuse it for the same reason."""
+        """Return both results, or None if both refuse for the same reason."""
         wanted = got = outcome = answer = None
         try:
             outcome = expected()
@@ -512,12 +512,12 @@ class Registry(RuleBasedStateMachine):
         return None if wanted else (outcome, answer)
 
     def write(self, model: str, expected: Callable[[], Any], actual: Callable[[], Any]) -> Any:
-        """As both sides, of a write that is done when it is answered."""
+        """Compare both sides on a write that is done when it's answered."""
         self.touched.add(model)
         return self.both(expected, actual)
 
     def begin_operation(self, model: str, expected: Callable[[], Operation], actual: Callable[[], Any]) -> Any:
-        """As both sides, of a write that takes an operation, which stays under way."""
+        """Compare both sides on a write that begins an operation, which stays under way."""
         begun = self.write(model, expected, actual)
         if begun is None:
             return None
@@ -525,15 +525,15 @@ class Registry(RuleBasedStateMachine):
         name = future.operation.name
         self.operations.append(name)
         self.oracle.operations[name] = wanted
-        wanted.looks = self.polls
+        wanted.polls_left = self.polls
         if not self.polls:
             self.oracle.finish(wanted)
         self.compare_operation(wanted, future.operation)
         return future.operation
 
     def read(self, model: str, expected: Callable[[], Any], actual: Callable[[], Any]) -> Any:
-        """As both sides, of a Get, a List or an Upload that names the model: a look at it."""
-        self.oracle.look(model)
+        """Compare both sides on a Get, List or Upload that names the model, which polls it."""
+        self.oracle.poll_model(model)
         return self.both(expected, actual)
 
     def name(self, model: str, reference: str = "") -> str:
@@ -722,8 +722,8 @@ class Registry(RuleBasedStateMachine):
         return self.operations[-1 - which % len(self.operations)]
 
     def compare_operation(self, expected: Operation, read: Any) -> None:
-        """Hold an operation that was read against the rules."""
-        assert read.done == (not expected.looks)
+        """Compare an operation with the rules."""
+        assert read.done == (not expected.polls_left)
         if not read.done:
             return
         assert self.done.setdefault(read.name, read) == read
@@ -732,20 +732,20 @@ class Registry(RuleBasedStateMachine):
         assert aiplatform_v1.UploadModelResponse.deserialize(read.response.value).model_version_id == expected.made
 
     @rule(which=_lately)
-    def look_at_operation(self, which: int) -> None:
+    def poll_operation(self, which: int) -> None:
         name = self.lately(which)
         if name in self.oracle.operations:
-            self.oracle.look_at([self.oracle.operations[name]])
+            self.oracle.poll([self.oracle.operations[name]])
         read = self.both(lambda: self.oracle.operation(name), lambda: self.client.get_operation({"name": name}))
         if read is not None:
             self.compare_operation(*read)
 
     @rule(model=st.sampled_from(["", "a", "b"]))
     def list_operations(self, model: str) -> None:
-        """Those of the place or of a model; what is shown is looked at, in the order in which it is shown."""
+        """Compare the operations of a location or a model. Those that are shown are polled, in their order."""
         of = f"{PARENT}/models/{model}/" if model else PARENT
         expected = sorted(name for name in self.oracle.operations if name.startswith(of))
-        self.oracle.look_at([self.oracle.operations[name] for name in expected])
+        self.oracle.poll([self.oracle.operations[name] for name in expected])
         listed = self.client.list_operations({"name": of.rstrip("/")}).operations
         assert [operation.name for operation in listed] == expected
         for operation in listed:
@@ -757,7 +757,7 @@ class Registry(RuleBasedStateMachine):
 
         def expected() -> Operation:
             operation = self.oracle.operation(name)
-            if operation.looks:
+            if operation.polls_left:
                 self.oracle.finish(operation)
             return operation
 
@@ -781,7 +781,7 @@ class Registry(RuleBasedStateMachine):
     @precondition(lambda self: self.folder is not None)
     @rule()
     def restart(self) -> None:
-        """The file holds everything; lists begin with what is there."""
+        """Reopen the file, which has everything. Lists show what exists."""
         self.stop()
         self.start()
         self.touched = set("abc")
@@ -789,7 +789,7 @@ class Registry(RuleBasedStateMachine):
     # --- reads ---
 
     def compare(self, model: Any, expected: dict[str, Any], home: Model) -> None:
-        """Hold a model that was read against the rules."""
+        """Compare a model with the rules."""
         shown = aiplatform_v1.Model.to_dict(model)
         assert {field: shown[field] for field in expected if field != "examples"} == {
             field: value for field, value in expected.items() if field != "examples"
@@ -817,7 +817,7 @@ class Registry(RuleBasedStateMachine):
         self.get(model, reference)
 
     def get(self, model: str, reference: str) -> Any:
-        """A version, held against the rules; None where it is rightly not there."""
+        """Return a version after comparing it with the rules, or None if it rightly doesn't exist."""
         read = self.read(
             model,
             lambda: self.oracle.find(model, reference),
@@ -834,7 +834,7 @@ class Registry(RuleBasedStateMachine):
     def what_was_written_reads_as_the_rules_say(self) -> None:
         """Each version by number, by alias and by the bare name; what is not there is not found.
 
-        To read them all would be so many looks: what is under way for a model would not be for long.
+        To read them all would be so many polls: what is under way for a model would not be for long.
         """
         for model in sorted(self.touched):
             if not self.oracle.under_way(model):
@@ -846,7 +846,7 @@ class Registry(RuleBasedStateMachine):
         return Rules(self.oracle.switches, copy.deepcopy(self.oracle.models))
 
     def listing(self) -> Rules:
-        """What the list that comes next may show."""
+        """Return what the next list may show."""
         self.snapshots.append((self.lists, self.snapshot()))
         self.lists += 1
         return [rules for at, rules in self.snapshots if at + self.lag < self.lists][-1]
@@ -854,7 +854,7 @@ class Registry(RuleBasedStateMachine):
     def pages(
         self, method: Callable[..., Any], request: dict[str, Any], size: int, *, model: str = ""
     ) -> Iterator[tuple[Rules, list[Any]]]:
-        """Each page of a list, with what it may show; each is a look at the model that the list names.
+        """Each page of a list, with what it may show; each polls the model that the list names.
 
         There is none where the model is not there whose versions are listed.
         """
@@ -866,7 +866,7 @@ class Registry(RuleBasedStateMachine):
             return next(method({**request, "page_size": size, "page_token": token}).pages)
 
         for _ in range(50):
-            self.oracle.look(model)
+            self.oracle.poll_model(model)
             rules = self.listing()
             read = self.both(lambda: self.oracle.find(model, "") if "name" in request else None, page)
             if read is None:
@@ -884,7 +884,7 @@ class Registry(RuleBasedStateMachine):
         size=st.integers(1, 4),
     )
     def list_models(self, text: str, order: str, size: int) -> None:
-        """Every model that matches, once, as its default version, in the order asked for."""
+        """Compare the list of models: every match once, as its default version, in the requested order."""
         request = {"parent": PARENT, "filter": text, "order_by": order}
         pages = list(self.pages(self.client.list_models, request, size, model="a" if text == "model=a" else ""))
         rules = pages[0][0]
@@ -917,7 +917,7 @@ class Registry(RuleBasedStateMachine):
         size=st.integers(1, 4),
     )
     def list_versions(self, model: str, text: str, order: str, size: int) -> None:
-        """Every version that matches, once, in the order asked for."""
+        """Compare the list of versions: every match once, in the requested order."""
         request = {"name": self.name(model), "filter": text, "order_by": order}
         pages = list(self.pages(self.client.list_model_versions, request, size, model=model))
         if not pages:
@@ -953,7 +953,7 @@ class Registry(RuleBasedStateMachine):
 
     @rule(model=_models, reference=_references)
     def list_evaluations(self, model: str, reference: str) -> None:
-        """The evaluations of a version, and the slices of each."""
+        """Compare the evaluations of a version, and the slices of each."""
         read = self.read(
             model,
             lambda: self.oracle.find(model, reference),
@@ -967,7 +967,7 @@ class Registry(RuleBasedStateMachine):
             self.list_slices(model, each.name)
 
     def list_slices(self, model: str, evaluation: str) -> None:
-        """The slices of an evaluation, which may be gone since it was listed."""
+        """Compare the slices of an evaluation, which may have been deleted since it was listed."""
         read = self.read(
             model,
             lambda: self.oracle.evaluation(model, "", evaluation.rpartition("/")[2]),

@@ -42,7 +42,7 @@ EAGER: Final = DEFAULT_POLLING.with_delay(initial=0.001, maximum=0.001)
 
 @dataclasses.dataclass
 class Stock:
-    """One of Google's clients, called in one way whichever it is."""
+    """One of Google's clients, with the same interface for each."""
 
     api: ModuleType
     client: Any
@@ -50,7 +50,7 @@ class Stock:
     runner: asyncio.Runner | None
 
     def call(self, method: str, **request: Any) -> Any:
-        """The answer of an RPC; of a list, every item on every page."""
+        """Return the response of an RPC. For a list, return every item on every page."""
         answer = getattr(self.client, method)(request=request)
         if self.runner is not None:
             return self.runner.run(self._whole(answer))
@@ -61,13 +61,13 @@ class Stock:
         return [item async for item in answer] if hasattr(answer, "pages") else answer
 
     def result(self, running: Any) -> Any:
-        """What an operation ends with."""
+        """Return the result of an operation."""
         if self.runner is not None:
             return self.runner.run(running.result())
         return running.result(polling=EAGER)
 
     def upload(self, display_name: str = "churn", *, model: dict[str, Any] | None = None, **request: Any) -> Any:
-        """The answer of an upload that has ended."""
+        """Return the result of an upload."""
         body = {
             "display_name": display_name,
             "container_spec": {"image_uri": IMAGE},
@@ -134,7 +134,7 @@ def _stock(request: pytest.FixtureRequest, emulator: Emulator) -> Iterator[Stock
 
 
 def test_an_upload_makes_a_model(stock: Stock) -> None:
-    """The model that was uploaded is read back, by its name and in a list, with what the service adds to it."""
+    """An uploaded model is read back, by name and in a list, with what the service adds."""
     made = stock.upload(
         model={
             "description": "Who leaves?",
@@ -169,7 +169,7 @@ def test_an_upload_makes_a_model(stock: Stock) -> None:
 
 
 def test_a_model_id_may_be_chosen_once(stock: Stock) -> None:
-    """The id that was chosen is the model's, and a second upload with it makes no version: it is refused."""
+    """A chosen id becomes the model's. A second upload with it is refused, and creates no version."""
     made = stock.upload(model_id="churn-1")
 
     assert made.model.endswith("/models/churn-1")
@@ -179,7 +179,7 @@ def test_a_model_id_may_be_chosen_once(stock: Stock) -> None:
 
 
 def test_the_default_version_moves_only_when_asked(stock: Stock) -> None:
-    """A version without the alias ``default`` leaves it where it is; a version with it takes it over."""
+    """A version without the alias ``default`` leaves it alone. A version with it takes it."""
     model = stock.upload().model
     second = stock.upload(parent_model=model, model={"version_aliases": ["champion"]})
     assert (second.model, second.model_version_id) == (model, "2")
@@ -194,7 +194,7 @@ def test_the_default_version_moves_only_when_asked(stock: Stock) -> None:
 
 
 def test_a_version_is_named_by_its_number(stock: Stock) -> None:
-    """A read at an id or an alias names the version by its id; a read of the model does not."""
+    """Reading an id or an alias returns the version's id in the name. Reading the model doesn't."""
     model = stock.upload(model={"version_aliases": ["first"]}).model
 
     assert stock.get(f"{model}@1").name == stock.get(f"{model}@first").name == f"{model}@1"
@@ -202,7 +202,7 @@ def test_a_version_is_named_by_its_number(stock: Stock) -> None:
 
 
 def test_a_project_goes_by_id_and_by_number(stock: Stock) -> None:
-    """The name with the project's id reaches the model that answers name by the project's number."""
+    """A name with the project's id finds the model whose name has the project's number."""
     made = stock.upload(model_id="churn").model
 
     assert stock.get(f"{PARENT}/models/churn").name == made
@@ -210,7 +210,7 @@ def test_a_project_goes_by_id_and_by_number(stock: Stock) -> None:
 
 
 def test_what_is_not_there_is_not_found(stock: Stock) -> None:
-    """A model, a version and an alias that are not there are 404, for reads and for writes."""
+    """A missing model, version or alias is 404, for reads and for writes."""
     model = stock.upload().model
 
     for name in (f"{PARENT}/models/none", f"{model}@2", f"{model}@none"):
@@ -222,7 +222,7 @@ def test_what_is_not_there_is_not_found(stock: Stock) -> None:
 
 
 def test_a_refused_upload_says_which_fields_are_wrong(stock: Stock) -> None:
-    """The error is INVALID_ARGUMENT with each wrong field in its message and in a BadRequest."""
+    """The error is INVALID_ARGUMENT, with every wrong field in its message and in a BadRequest."""
     with pytest.raises((exceptions.InvalidArgument, exceptions.BadRequest)) as caught:
         stock.upload(display_name="", model={"labels": {"UPPER": "x"}})
 
@@ -238,7 +238,7 @@ def test_a_refused_upload_says_which_fields_are_wrong(stock: Stock) -> None:
 
 
 def test_a_list_comes_in_pages(stock: Stock) -> None:
-    """The pager goes through every page, each model once, in the order asked for, however small the pages are."""
+    """The pager goes through all pages, each model once, in the requested order, however small the pages."""
     names = [f"m{number}" for number in range(5)]
     for name in names:
         stock.upload(name, model={"labels": {"odd": str(int(name[1]) % 2)}})
@@ -252,7 +252,7 @@ def test_a_list_comes_in_pages(stock: Stock) -> None:
 
 @pytest.mark.parametrize("transport", ["grpc", "rest"])
 def test_a_list_is_ordered(emulator: Emulator, transport: str) -> None:
-    """By several fields, each in its direction, over page borders; v1beta1 has no orders for models."""
+    """Orders by several fields work across pages, each in its direction. v1beta1 has none for models."""
     stock = Stock(aiplatform_v1, _client(aiplatform_v1, transport, emulator), transport, None)
     made = [stock.upload(name).model for name in ("b", "a", "b", "A")]
 
@@ -284,7 +284,7 @@ def test_a_list_is_ordered(emulator: Emulator, transport: str) -> None:
     ],
 )
 def test_a_list_is_filtered(stock: Stock, text: str, expected: set[str]) -> None:
-    """Each form of the documented grammar selects what it says."""
+    """Every form of the documented grammar selects what it says."""
     stock.upload("a b", model_id="m-1", model={"labels": {"team": "growth"}})
     stock.upload(
         "c",
@@ -309,13 +309,13 @@ def test_a_list_is_filtered(stock: Stock, text: str, expected: set[str]) -> None
     ids=lambda asked: next(iter(asked)),
 )
 def test_a_list_that_cannot_be_is_refused(stock: Stock, asked: dict[str, Any]) -> None:
-    """What the grammar, the orders, the pages and the masks do not have is INVALID_ARGUMENT."""
+    """What the grammar, the orders, the pages and the masks don't have is INVALID_ARGUMENT."""
     with pytest.raises((exceptions.InvalidArgument, exceptions.BadRequest)):
         stock.call("list_models", parent=PARENT, **asked)
 
 
 def test_a_read_mask_leaves_out_the_rest(stock: Stock) -> None:
-    """Of each model in a list there is what the mask names."""
+    """Every model in the list has only what the mask names."""
     stock.upload()
     (model,) = stock.call(
         "list_models", parent=PARENT, read_mask={"paths": ["display_name", "container_spec.image_uri"]}
@@ -335,7 +335,7 @@ def test_a_list_of_models_shows_the_default_versions(stock: Stock) -> None:
 
 
 def test_versions_are_listed_oldest_first(stock: Stock) -> None:
-    """Each version is named by its id, in the order of upload, and by time in either order."""
+    """Versions have their ids in their names, in the order of upload, or by time in either order."""
     model = stock.upload(model={"labels": {"odd": "1"}}).model
     for number in range(2, 12):
         stock.upload(parent_model=model, model={"labels": {"odd": str(number % 2)}})
@@ -354,7 +354,7 @@ def test_versions_are_listed_oldest_first(stock: Stock) -> None:
 
 
 def test_a_model_is_updated_field_by_field(stock: Stock) -> None:
-    """Only what the mask names changes, and the etag with it."""
+    """Only what the mask names changes, and the etag."""
     model = stock.upload(model={"description": "old"}).model
     before = stock.get(model)
     answer = stock.call(
@@ -370,7 +370,7 @@ def test_a_model_is_updated_field_by_field(stock: Stock) -> None:
 
 
 def test_labels_have_two_layers(stock: Stock) -> None:
-    """The bare name writes the model's labels, the versioned name the version's, and reads show both merged."""
+    """The bare name sets the model's labels, the versioned name the version's. Reads show both merged."""
     model = stock.upload(model={"labels": {"mine": "1"}}).model
     mask = {"paths": ["labels"]}
     stock.call("update_model", model={"name": model, "labels": {"shared": "m", "model": "m"}}, update_mask=mask)
@@ -383,7 +383,7 @@ def test_labels_have_two_layers(stock: Stock) -> None:
 
 
 def test_model_and_version_fields_do_not_mix(stock: Stock) -> None:
-    """A version's description is not the model's to change, nor the other way round: a failed precondition."""
+    """Updating a version's description by the model's name, or the reverse, is a failed precondition."""
     model = stock.upload().model
     body = {"display_name": "x", "version_description": "y"}
 
@@ -396,7 +396,7 @@ def test_model_and_version_fields_do_not_mix(stock: Stock) -> None:
 
 
 def test_a_stale_etag_is_refused(stock: Stock) -> None:
-    """Of two updates from the same read the second is a conflict; without an etag it would overwrite."""
+    """Of two updates from the same read, the second is a conflict. Without an etag it overwrites."""
     model = stock.get(stock.upload().model)
     mask = {"paths": ["description"]}
     stock.call("update_model", model={"name": model.name, "etag": model.etag, "description": "1"}, update_mask=mask)
@@ -408,7 +408,7 @@ def test_a_stale_etag_is_refused(stock: Stock) -> None:
 
 
 def test_aliases_move_between_versions(stock: Stock) -> None:
-    """An alias belongs to one version: adding it elsewhere moves it; ``-alias`` takes it away; ``default`` stays."""
+    """An alias belongs to one version: adding it moves it, ``-alias`` removes it, and ``default`` stays."""
     model = stock.upload(model={"version_aliases": ["champion"]}).model
     stock.upload(parent_model=model)
 
@@ -424,7 +424,7 @@ def test_aliases_move_between_versions(stock: Stock) -> None:
 
 
 def test_versions_and_models_are_deleted(stock: Stock) -> None:
-    """A version goes, the only version does not, and a model goes with all that it has."""
+    """A version can be deleted unless it's the only one. A model is deleted with everything it has."""
     model = stock.upload().model
     stock.upload(parent_model=model)
     stock.result(stock.call("delete_model_version", name=f"{model}@2"))
@@ -441,7 +441,7 @@ def test_versions_and_models_are_deleted(stock: Stock) -> None:
 
 
 def test_a_copy_tells_where_it_came_from(stock: Stock) -> None:
-    """The copy is a model of its own location, without the aliases of the original, which it names."""
+    """The copy is a model of its own location, without the original's aliases, and names the original."""
     source = stock.upload(model={"version_aliases": ["champion"], "labels": {"team": "growth"}}).model
     there = f"projects/{PROJECT}/locations/europe-west4"
     made = stock.result(stock.call("copy_model", parent=there, source_model=f"{source}@champion", model_id="copied"))
@@ -457,7 +457,7 @@ def test_a_copy_tells_where_it_came_from(stock: Stock) -> None:
 
 
 def test_an_export_ends(stock: Stock) -> None:
-    """An export's operation ends and says where the artifacts would be."""
+    """An export's operation ends, and says where the artifacts would be."""
     model = stock.upload().model
     running = stock.call(
         "export_model",
@@ -473,7 +473,7 @@ def test_an_export_ends(stock: Stock) -> None:
 
 
 def test_checkpoints_are_listed(stock: Stock) -> None:
-    """A version that was not tuned has none; the RPC is there."""
+    """A version that wasn't tuned has none, but the RPC exists."""
     model = stock.upload().model
 
     assert stock.call("list_model_version_checkpoints", name=f"{model}@1") == []
@@ -482,7 +482,7 @@ def test_checkpoints_are_listed(stock: Stock) -> None:
 
 
 def test_the_explanation_dataset_is_updated(stock: Stock) -> None:
-    """The operation of an update of the examples ends with its response, where a model explains by examples."""
+    """Updating the examples ends with its response, if the model has any."""
     explained = {"parameters": {"examples": {"neighbor_count": 5}}, "metadata": {}}
     model = stock.upload(model={"explanation_spec": explained}).model
     examples = {"example_gcs_source": {"gcs_source": {"uris": ["gs://examples/1.jsonl"]}}, "neighbor_count": 5}
@@ -530,7 +530,7 @@ def test_evaluations_and_their_slices(stock: Stock) -> None:
 
 
 def test_an_operation_is_named_under_its_model(stock: Stock) -> None:
-    """The operation of an upload is read, listed and deleted by name, with metadata of the client's own version."""
+    """An upload's operation is read, listed and deleted, with metadata of the client's own version."""
     running = stock.call(
         "upload_model", parent=PARENT, model={"display_name": "churn", "container_spec": {"image_uri": IMAGE}}
     )
@@ -549,8 +549,8 @@ def test_an_operation_is_named_under_its_model(stock: Stock) -> None:
 
 
 @pytest.mark.parametrize("transport", ["grpc", "rest"])
-def test_an_operation_takes_so_many_looks(transport: str) -> None:
-    """Until it is done the id is taken and the model is not there; every look brings it nearer, whoever looks."""
+def test_an_operation_takes_so_many_polls(transport: str) -> None:
+    """Until it's done, the id is taken and the model doesn't exist. Anybody's poll counts."""
     with Emulator(polls_until_done=4) as emulator:
         stock = Stock(aiplatform_v1, _client(aiplatform_v1, transport, emulator), transport, None)
         body = {"display_name": "churn", "container_spec": {"image_uri": IMAGE}}
@@ -577,7 +577,7 @@ def test_an_operation_takes_so_many_looks(transport: str) -> None:
 
 @pytest.mark.parametrize("transport", ["grpc", "rest"])
 def test_waiting_ends_an_operation(transport: str) -> None:
-    """WaitOperation answers when the operation is done."""
+    """WaitOperation responds when the operation is done."""
     with Emulator(polls_until_done=4) as emulator:
         stock = Stock(aiplatform_v1, _client(aiplatform_v1, transport, emulator), transport, None)
         body = {"display_name": "churn", "container_spec": {"image_uri": IMAGE}}
@@ -602,7 +602,7 @@ def test_locations_are_there(stock: Stock) -> None:
 
 
 def test_an_rpc_that_is_not_there_says_so(stock: Stock) -> None:
-    """Access policies have no meaning here: the answer is UNIMPLEMENTED, never a pretended success."""
+    """Access policies mean nothing here. The error is UNIMPLEMENTED, never a false success."""
     model = stock.upload().model
 
     with pytest.raises((exceptions.MethodNotImplemented, exceptions.NotFound)):
@@ -624,7 +624,7 @@ LISTED_ANYWAY: Final = {("GET", "{name=projects/*/locations/*}/operations", "")}
 
 
 def google_rules(api: str, rpc: str) -> set[tuple[str, str, str]]:
-    """The HTTP bindings that Google's generated REST transport has of an RPC, without what leads the path."""
+    """Return the HTTP bindings of an RPC in Google's generated REST transport, without the version."""
     options = getattr(RULES[api], f"_Base{rpc}")._get_http_options()
     return {
         (
@@ -639,7 +639,7 @@ def google_rules(api: str, rpc: str) -> set[tuple[str, str, str]]:
 @pytest.mark.parametrize("api", ["v1", "v1beta1"])
 @pytest.mark.parametrize("rpc", RPCS, ids=lambda rpc: rpc.name)
 def test_each_row_of_the_table_is_bound_as_google_binds_it(api: str, rpc: Rpc) -> None:
-    """Verb, path and body of each RPC of the model service are Google's; of the shared services, those for models."""
+    """Every RPC's verb, path and body are Google's. Of shared services, those for models are served."""
     ours = {(http.verb, http.path, http.body) for http in rpc.http}
     theirs = google_rules(api, rpc.name)
 
@@ -652,7 +652,7 @@ def test_each_row_of_the_table_is_bound_as_google_binds_it(api: str, rpc: Rpc) -
 
 @pytest.mark.parametrize("api", ["v1", "v1beta1"])
 def test_every_rpc_of_googles_client_has_a_row(api: str) -> None:
-    """What Google's client can call is in the table, or is known not to be."""
+    """Everything that Google's client can call is in the table, or is known not to be."""
     theirs = {name.removeprefix("_Base") for name in vars(RULES[api]) if name.startswith("_Base")}
 
     assert theirs - {rpc.name for rpc in RPCS} == ELSEWHERE & theirs

@@ -17,8 +17,10 @@ from google.cloud.aiplatform_v1.services.model_service.transports.grpc import Mo
 
 from vertex_registry.emulator import DataFileError, Emulator
 from vertex_registry.emulator._server import _new_id, _now
-from vertex_registry.emulator._service import Service, parse_assumptions
-from vertex_registry.emulator._store import Condition, LabelCondition, OperationRow, Page, Store
+from vertex_registry.emulator._service import Service
+from vertex_registry.emulator._sql import Condition, LabelCondition, Page
+from vertex_registry.emulator._store import OperationRow, Store
+from vertex_registry.emulator._switches import parse_assumptions
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -30,7 +32,7 @@ OLDEST = Page((("number", False),), None, 101)
 
 
 def filled(models: int) -> Store:
-    """A store with so many models, a label in ten of which is rare, and as many versions of one of them."""
+    """Return a store with so many models, ten of which have a rare label, and as many versions of one."""
     store = Store(None)
     with store.writing():
         for n in range(models):
@@ -47,7 +49,7 @@ def filled(models: int) -> Store:
 
 
 def cost(store: Store, query: Callable[[Store], list[Any]]) -> int:
-    """How many instructions SQLite takes for a query that gives rows."""
+    """Return how many instructions SQLite takes for a query that returns rows."""
     steps = 0
 
     def count() -> None:
@@ -132,7 +134,7 @@ def _stores() -> tuple[Store, Store]:
 
 @pytest.mark.parametrize("query", QUERIES)
 def test_a_query_costs_the_same_however_much_there_is(stores: tuple[Store, Store], query: str) -> None:
-    """In SQLite's own instructions: an index is used, and nothing is scanned or sorted that is not shown."""
+    """Measured in SQLite's instructions: an index is used, and only what is shown is scanned or sorted."""
     small, large = (cost(store, QUERIES[query]) for store in stores)
 
     assert large <= small * 1.2
@@ -141,7 +143,7 @@ def test_a_query_costs_the_same_however_much_there_is(stores: tuple[Store, Store
 @pytest.mark.parametrize("column", ["key", "display_name", "update_time"])
 @pytest.mark.parametrize("falling", [False, True])
 def test_a_page_costs_the_same_wherever_it_lies(stores: tuple[Store, Store], column: str, falling: bool) -> None:
-    """Also among rows that are equal in what the list is ordered by."""
+    """That's true among rows that are equal in the order, too."""
     order = [(column, falling), ("key", falling)][column == "key" :]
 
     def page(key: int) -> int:
@@ -154,7 +156,7 @@ def test_a_page_costs_the_same_wherever_it_lies(stores: tuple[Store, Store], col
 
 
 def test_a_disk_that_is_full_is_said(tmp_path: Path) -> None:
-    """With the file and the reason; nothing of the write is there, and there is room again for the next."""
+    """The error names the file and the reason. Nothing was written, and the next write has room."""
     data = tmp_path / "data"
     with Emulator(data, rest_port=None, polls_until_done=1) as emulator:
         store: Store = emulator._dispatcher._service._store
@@ -165,7 +167,7 @@ def test_a_disk_that_is_full_is_said(tmp_path: Path) -> None:
             request: Any = {"parent": PLACE, "model_id": "m", "model": {"display_name": "m" * 99}}
             request["model"]["container_spec"] = {"image_uri": "x/y"}
             request["model"]["description"] = "long" * 10_000
-            with pytest.raises(exceptions.InternalServerError, match=f"{data} cannot be written: .*full"):
+            with pytest.raises(exceptions.InternalServerError, match=f"{data} can't be written: .*full"):
                 client.upload_model(request)
             assert store.under_way == 0
             store._database.execute("PRAGMA max_page_count = 1000000")
@@ -178,7 +180,7 @@ def test_a_disk_that_is_full_is_said(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("lag", [0, 2])
 def test_a_transaction_is_all_or_nothing(lag: int) -> None:
-    """What was written before an exception is not there, for reads and for lists."""
+    """What was written before an exception isn't there, for reads and for lists."""
     store = Store(None, list_lag=lag)
 
     def fail() -> None:
@@ -197,7 +199,7 @@ def test_a_transaction_is_all_or_nothing(lag: int) -> None:
 
 
 def test_what_is_due_outlives_a_reset_that_fails() -> None:
-    """Where nothing can be written the registry is as it was, and lists come to show what they were going to."""
+    """If nothing can be written, the registry stays as it was, and lists show what was due."""
     store = Store(None, list_lag=1)
     with store.writing():
         key = store.add_model(PLACE, "m", display_name="", base_model="", time=0, body=b"")
@@ -215,7 +217,7 @@ def test_what_is_due_outlives_a_reset_that_fails() -> None:
 
 
 def test_a_write_that_cannot_be_shown_is_shown_later() -> None:
-    """Until it can be, lists show what they showed before, and nothing that is neither."""
+    """Until then lists show what they showed before, and nothing half done."""
     store = Store(None, list_lag=1)
 
     def shown() -> list[Any]:
@@ -246,7 +248,7 @@ def test_a_write_that_cannot_be_shown_is_shown_later() -> None:
 
 
 def test_a_lag_costs_nothing_until_somebody_lists() -> None:
-    """However many writes there are before the next list, no image of them is kept; the list that is due shows all."""
+    """However many writes come before the next list, none is copied. The list that is due shows all."""
     store = Store(None, list_lag=2)
     with store.writing():
         key = store.add_model(PLACE, "m", display_name="", base_model="", time=0, body=b"")
@@ -269,7 +271,7 @@ def test_a_lag_costs_nothing_until_somebody_lists() -> None:
 
 
 def test_a_list_between_two_writes_tells_them_apart() -> None:
-    """Each becomes visible by itself, also a model that is deleted and one that is made anew."""
+    """Each becomes visible by itself, even a model that is deleted and created again."""
     store = Store(None, list_lag=2)
     seen = []
 
@@ -305,11 +307,11 @@ def test_a_list_between_two_writes_tells_them_apart() -> None:
 
 @pytest.mark.parametrize("text", ["My notes.\n" * 500, "\n"])
 def test_a_file_that_is_no_database_is_refused(tmp_path: Path, text: str) -> None:
-    """With a sentence that names it, and it is not touched."""
+    """The error names the file, which isn't touched."""
     data = tmp_path / "notes.txt"
     data.write_text(text)
 
-    with pytest.raises(DataFileError, match=r"notes.txt is not an SQLite database\. Name another file\.") as caught:
+    with pytest.raises(DataFileError, match=r"notes.txt isn't an SQLite database\. Name another file\.") as caught:
         Emulator(data)
 
     assert caught.value.path == str(data)
@@ -320,7 +322,7 @@ def test_a_file_that_is_no_database_is_refused(tmp_path: Path, text: str) -> Non
 
 @pytest.mark.parametrize("journal", ["delete", "wal"])
 def test_a_database_of_another_program_is_refused(tmp_path: Path, journal: str) -> None:
-    """It is not touched either."""
+    """It isn't touched either."""
     data = tmp_path / "other.db"
     with sqlite3.connect(data) as other:
         other.execute(f"PRAGMA journal_mode = {journal}")
@@ -336,7 +338,7 @@ def test_a_database_of_another_program_is_refused(tmp_path: Path, journal: str) 
 
 
 def test_a_file_of_another_format_is_refused(tmp_path: Path) -> None:
-    """A later version of the emulator may write one."""
+    """A later version of the emulator may write such a file."""
     data = tmp_path / "data"
     Emulator(data).close()
     with sqlite3.connect(data) as ours:
@@ -348,7 +350,7 @@ def test_a_file_of_another_format_is_refused(tmp_path: Path) -> None:
 
 
 def damage(data: Path, table: str) -> None:
-    """Write over the first page of a table or an index, or cut off all of the file but its first page."""
+    """Overwrite the first page of a table or an index, or truncate the file to its first page."""
     with sqlite3.connect(data) as ours:
         (page,) = ours.execute("SELECT rootpage FROM sqlite_schema WHERE name = ?", (table,)).fetchone() or (0,)
         (size,) = ours.execute("PRAGMA page_size").fetchone()
@@ -360,13 +362,13 @@ def damage(data: Path, table: str) -> None:
 
 @pytest.mark.parametrize("table", ["models", "versions", "operations_under_way", "listing", "all"])
 def test_a_file_that_is_damaged_is_refused(tmp_path: Path, table: str) -> None:
-    """With a sentence, and it is free again."""
+    """The error is a sentence, and the file is free again."""
     data = tmp_path / "data"
     Emulator(data).close()
     whole = data.read_bytes()
     damage(data, table)
 
-    with pytest.raises(DataFileError, match=r"data is damaged: .* is malformed\. Put a copy of it") as caught:
+    with pytest.raises(DataFileError, match=r"data is damaged: .* is malformed\. Replace it") as caught:
         Emulator(data)
 
     assert caught.value.path == str(data)
@@ -376,7 +378,7 @@ def test_a_file_that_is_damaged_is_refused(tmp_path: Path, table: str) -> None:
 
 
 def test_damage_that_is_met_later_is_said(tmp_path: Path) -> None:
-    """By the calls that meet it, whether they read or write."""
+    """The calls that meet it report it, for reads and for writes."""
     data = tmp_path / "data"
     Emulator(data).close()
     damage(data, "models_by_id")
@@ -390,22 +392,22 @@ def test_damage_that_is_met_later_is_said(tmp_path: Path) -> None:
 
 
 def test_a_place_where_no_file_can_be_is_refused(tmp_path: Path) -> None:
-    """A directory, a directory that is not there, or a device."""
+    """A folder, a missing folder and a device are refused."""
     for data in (tmp_path, tmp_path / "nowhere" / "data", "/dev/null"):
-        with pytest.raises(DataFileError, match="cannot be (opened|made)|is a folder") as caught:
+        with pytest.raises(DataFileError, match="can't be (opened|created)|is a folder") as caught:
             Emulator(data)
         assert not caught.value.in_use
 
 
 def test_a_file_must_have_a_name() -> None:
-    """None keeps everything in memory; an empty name would keep it nowhere."""
+    """None means memory. An empty name is refused."""
     with pytest.raises(DataFileError, match="has no name"):
         Emulator("")
 
 
 @pytest.mark.parametrize("name", [":memory:", "file:data?mode=memory", "file:data", "file::memory:?cache=shared"])
 def test_every_name_is_the_name_of_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
-    """Also one that means something else to SQLite, such as memory: what is written is there again."""
+    """Names that mean something else to SQLite, such as memory, are files. What is written stays."""
     monkeypatch.chdir(tmp_path)
     for time in (0, 7):
         store = Store(name)
@@ -418,7 +420,7 @@ def test_every_name_is_the_name_of_a_file(tmp_path: Path, monkeypatch: pytest.Mo
 
 
 def test_one_emulator_at_a_time_has_a_file(tmp_path: Path) -> None:
-    """A second one is refused until the first one is closed, also before anything is written."""
+    """A second emulator is refused until the first one is closed, even before anything is written."""
     data = tmp_path / "data"
     first = Emulator(data)
 
@@ -433,7 +435,7 @@ def test_one_emulator_at_a_time_has_a_file(tmp_path: Path) -> None:
 
 
 def test_a_file_that_was_copied_is_still_held(tmp_path: Path) -> None:
-    """A process loses SQLite's own lock as soon as it closes the file anywhere else."""
+    """A process loses SQLite's own lock as soon as it closes the file elsewhere."""
     data = tmp_path / "data"
     code = "import sys; from vertex_registry.emulator._store import Store; Store(sys.argv[1]).close()"
     with Emulator(data):
@@ -445,7 +447,7 @@ def test_a_file_that_was_copied_is_still_held(tmp_path: Path) -> None:
 
 
 def test_a_file_is_one_file_when_it_is_closed(tmp_path: Path) -> None:
-    """Nothing lies beside it, so that it can be copied."""
+    """No other file is left beside it, so it can be copied."""
     data = tmp_path / "data"
     Emulator(data).close()
 
@@ -453,7 +455,7 @@ def test_a_file_is_one_file_when_it_is_closed(tmp_path: Path) -> None:
 
 
 def test_time_goes_on_where_it_was(tmp_path: Path) -> None:
-    """A clock that was set back while the file was closed makes nothing older than what is there."""
+    """A clock that was set back while the file was closed doesn't make anything older than what exists."""
     store = Store(str(tmp_path / "data"))
     with store.writing():
         key = store.add_model(PLACE, "m", display_name="m", base_model="", time=5 * 10**15, body=b"")
@@ -463,10 +465,10 @@ def test_time_goes_on_where_it_was(tmp_path: Path) -> None:
     store = Store(str(tmp_path / "data"))
     service = Service(store, assume=parse_assumptions({}), polls_until_done=0, now=_now, new_id=_new_id)
 
-    assert service._now() == 5 * 10**15
+    assert service._stamps.time() == 5 * 10**15
     view = store.default(PLACE, "m")
     assert view is not None
-    assert service._message(view, versioned=False) == types.Model.pb()(
+    assert service._views.to_model(view, versioned=False) == types.Model.pb()(
         name=f"{PLACE}/models/m",
         version_id="1",
         version_aliases=["default"],
@@ -474,6 +476,6 @@ def test_time_goes_on_where_it_was(tmp_path: Path) -> None:
         update_time={"seconds": 5 * 10**9},
         version_create_time={"seconds": 5 * 10**9},
         version_update_time={"seconds": 5 * 10**9},
-        etag=service._message(view, versioned=False).etag,
+        etag=service._views.to_model(view, versioned=False).etag,
     )
     store.close()

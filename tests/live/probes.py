@@ -36,14 +36,14 @@ _POLLS: Final = 600
 
 @attrs.frozen
 class Answer:
-    """What came back: the HTTP status and the JSON."""
+    """A response: the HTTP status and the JSON."""
 
     status: int
     content: Any
 
     @property
     def ok(self) -> bool:
-        """Whether it was no error."""
+        """Whether it isn't an error."""
         return self.status == 200
 
     @property
@@ -59,7 +59,7 @@ class Answer:
 
 @attrs.frozen
 class Bench:
-    """What probes work with."""
+    """What probes use to send requests."""
 
     service: Service
     _session: requests.Session
@@ -69,12 +69,12 @@ class Bench:
     @classmethod
     @contextlib.contextmanager
     def at(cls, service: Service) -> Iterator[Bench]:
-        """A bench at a service, for a while."""
+        """Open a bench at a service."""
         with service.session() as session:
             yield cls(service, session)
 
     def call(self, method: str, path: str, body: Any = None, *, location: str | None = None, **query: str) -> Answer:
-        """Send a request to a path, which a resource's name begins."""
+        """Send a request to a path, which begins with a resource's name."""
         url = f"{self.service.address(location)}/v1/{path}"
         for pause in _PAUSES:
             self.service.wait_turn(method, url)
@@ -98,7 +98,7 @@ class Bench:
         return answer
 
     def put(self, probe: Probe) -> Reply:
-        """Put a question, and give the answer, with the sentences of the errors that were met; never an exception."""
+        """Ask a question, and return the answer with the sentences of all errors on the way. Never raise."""
         self._sentences.clear()
         try:
             said = probe.ask(self)
@@ -108,11 +108,11 @@ class Bench:
         return Reply(probe, said, words)
 
     def fresh(self) -> str:
-        """A display name of ours that no model has; it is a model id as well."""
+        """Return a new display name, which is also a valid model id."""
         return f"{self.service.namespace}-probe-{next(self._numbers)}"
 
     def upload(self, name: str, *, image: str = _IMAGE, source: str | None = None, **given: Any) -> Answer:
-        """Upload a version, and give what came of the call; the fields are those of the request or of its model."""
+        """Upload a version, and return the response. Fields are the request's or its model's."""
         request = {key: given.pop(key) for key in ("modelId", "parentModel") if key in given}
         artifact = self.service.put(f"{name}/{next(self._numbers)}") if source is None else source
         container = {"containerSpec": {"imageUri": image}} if image else {}
@@ -120,7 +120,7 @@ class Bench:
         return self.call("POST", f"{self.service.parent}/models:upload", {"model": model, **request})
 
     def finished(self, answer: Answer) -> Answer:
-        """An operation when it is done; a call that failed is that."""
+        """Return an operation when it's done. A failed call is returned as it is."""
         for _ in range(_POLLS):
             if not answer.ok or answer.content.get("done"):
                 break
@@ -130,7 +130,7 @@ class Bench:
         return answer
 
     def model(self, versions: int = 1, **given: Any) -> str:
-        """A model of ours with so many versions, none but the first with an alias."""
+        """Create a model with so many versions, of which only the first has an alias."""
         name = self.fresh()
         model = self.made(self.upload(name, **given))
         for _ in range(versions - 1):
@@ -138,7 +138,7 @@ class Bench:
         return model
 
     def made(self, answer: Answer) -> str:
-        """The name of the model that an upload made."""
+        """Return the name of the model that an upload created."""
         finished = self.finished(answer)
         assert "response" in finished.content, finished
         return f"{self.service.parent}/models/{finished['response']['model'].rpartition('/')[2].partition('@')[0]}"
@@ -153,12 +153,12 @@ class Bench:
         return self.call("PATCH", name, fields | etag, updateMask=",".join(fields))
 
     def changed(self, name: str, **fields: Any) -> None:
-        """Update a model or a version, which has to go well."""
+        """Update a model or a version, which has to succeed."""
         answer = self.patch(name, **fields)
         assert answer.ok, answer
 
     def listed(self, path: str, **query: str) -> list[Any]:
-        """All entries of a list that has had the time to show what was written."""
+        """Return all entries of a list that has had time to show earlier writes."""
         for _ in range(_LOOKS if self.service.endpoint else 1):
             self.call("GET", path, **query)
         found: list[Any] = []
@@ -208,12 +208,12 @@ class Reply:
 
     @property
     def differs(self) -> bool:
-        """Whether the emulator answers otherwise."""
+        """Whether the emulator answers differently."""
         return self.said not in self.probe.emulator
 
 
 def _untold(sentence: str, service: Service) -> str:
-    """A sentence without what is only of this run."""
+    """Return a sentence without the details of this run."""
     sentence = re.sub(r"/models/[A-Za-z0-9_-]+", "/models/ID", " ".join(sentence.split()))
     return service.untold(sentence)[:300]
 
@@ -410,6 +410,21 @@ def _empty_directory(bench: Bench) -> str:
     return "the operation fails" if finished.ok and "error" in finished.content else finished.verdict
 
 
+def _unquoted(bench: Bench) -> str:
+    name = f"{bench.fresh()} with blanks"
+    bench.made(bench.upload(name))
+    for _ in range(_LOOKS if bench.service.endpoint else 1):
+        answer = bench.call("GET", f"{bench.service.parent}/models", filter=f"display_name={name}")
+    found = [model["displayName"] == name for model in answer.content.get("models", [])]
+    return answer.verdict if not answer.ok else "the model is found" if found == [True] else "other models are found"
+
+
+def _unquoted_label(bench: Bench) -> str:
+    model = bench.model(labels={"probe": "x"})
+    answer = bench.call("GET", f"{model}:listVersions", filter="labels.probe=x y")
+    return answer.verdict if not answer.ok else f"taken, and {len(answer.content.get('models', []))} versions are found"
+
+
 PROBES: Final = (
     Probe(
         "a",
@@ -431,7 +446,7 @@ PROBES: Final = (
         "What becomes of deleting the default version?",
         "DeleteModelVersion of the version that has `default`, where there is another",
         _delete_default,
-        ("deleted, and version 2 is the default one",),
+        ("400 FAILED_PRECONDITION",),
         "default-delete",
     ),
     Probe(
@@ -612,5 +627,19 @@ PROBES: Final = (
         "UploadModel with another image than Vertex's, and a directory that is not there",
         _empty_directory,
         ("taken",),
+    ),
+    Probe(
+        "p",
+        "Is a display name with blanks found by a filter that doesn't quote it?",
+        "ListModels with the filter display_name=NAME with blanks",
+        _unquoted,
+        ("400 INVALID_ARGUMENT",),
+    ),
+    Probe(
+        "p",
+        "What does a filter do with an unquoted label value that has a blank in it?",
+        "ListModelVersions with the filter labels.probe=x y",
+        _unquoted_label,
+        ("400 INVALID_ARGUMENT",),
     ),
 )

@@ -28,7 +28,7 @@ from tests.live.proxy import Proxy
 from tests.live.service import Refused, Service, _somebody
 from vertex_registry import RegistryClient, _credentials
 from vertex_registry.emulator import Emulator
-from vertex_registry.emulator._service import SWITCHES
+from vertex_registry.emulator._switches import SWITCHES
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -47,7 +47,7 @@ DEVIATIONS: dict[tuple[str, str], set[tuple[str, str, str, str]]] = {
         ("ListModels", "models", '["churn@1"]', "[]"),
         ("ListModelVersions", "models", '["churn@1", "churn@2"]', "[]"),
     },
-    ("default-delete", "refuse"): set(),
+    ("default-delete", "move"): set(),
     ("stale-etag", "failed-precondition"): {("UpdateModel", "status", "409 ABORTED", "400 FAILED_PRECONDITION")},
     ("id-taken", "operation"): {("UploadModel", "status", "409 ALREADY_EXISTS", "200")},
 }
@@ -80,8 +80,8 @@ def test_the_emulator_answers(bench: Bench, probe: Probe) -> None:
 
 
 def test_every_question_is_asked() -> None:
-    """There is a probe for each question of the list, (a) to (o), and one for each switch of the emulator."""
-    assert {probe.letter for probe in PROBES} == set("abcdefghijklmno")
+    """Every question of the list, (a) to (p), has a probe, and so has every switch of the emulator."""
+    assert {probe.letter for probe in PROBES} == set("abcdefghijklmnop")
     assert sorted(probe.switch for probe in PROBES if probe.switch) == sorted(SWITCHES)
     assert len({probe.question for probe in PROBES}) == len(PROBES)
 
@@ -433,7 +433,7 @@ def test_a_run(storage_emulator: StorageServer) -> None:
     """A run makes as much as it said, reports what differs, and leaves the project and the bucket as they were."""
     storage_emulator.make_bucket("models-3")
     storage_emulator.put("models-3", "mine/model.joblib", b"")
-    assume = {"label-wins": "model", "stale-etag": "failed-precondition", "default-delete": "refuse"}
+    assume = {"label-wins": "model", "stale-etag": "failed-precondition", "default-delete": "move"}
     with Emulator(grpc_port=None, storage=storage_emulator.url, assume=assume) as emulator:
         somebody_elses(emulator)
         before = len(emulator.requests())

@@ -12,9 +12,9 @@ import sys
 import textwrap
 from typing import TYPE_CHECKING
 
+from vertex_registry.emulator._data_file import DataFileError
 from vertex_registry.emulator._server import Emulator
-from vertex_registry.emulator._service import SWITCHES
-from vertex_registry.emulator._store import DataFileError
+from vertex_registry.emulator._switches import SWITCHES
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -23,40 +23,44 @@ if TYPE_CHECKING:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m vertex_registry.emulator",
-        description="A local Vertex AI Model Registry. When it is ready it prints its addresses as one line of JSON.",
+        description="Run a local Vertex AI Model Registry. When it's ready, it prints its addresses in a line of JSON.",
         epilog=_switches(),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--host", default="127.0.0.1", help="the address to listen on (%(default)s)")
-    parser.add_argument("--grpc-port", type=int, default=8470, help="the port for gRPC, 0 for any (%(default)s)")
-    parser.add_argument("--rest-port", type=int, default=8471, help="the port for REST, 0 for any (%(default)s)")
-    parser.add_argument("--data", metavar="FILE", help="a file to keep everything in (otherwise: memory)")
     parser.add_argument(
-        "--polls-until-done", type=int, default=0, metavar="N", help="looks until an operation is done (%(default)s)"
+        "--grpc-port", type=int, default=8470, help="the port for gRPC, 0 for any free port (%(default)s)"
     )
     parser.add_argument(
-        "--assume", action="append", default=[], metavar="NAME=VALUE", help="how Vertex behaves; may be given again"
+        "--rest-port", type=int, default=8471, help="the port for REST, 0 for any free port (%(default)s)"
     )
-    parser.add_argument("--tls-cert", metavar="FILE", help="a certificate chain in PEM: both ports speak TLS")
-    parser.add_argument("--tls-key", metavar="FILE", help="its key")
+    parser.add_argument("--data", metavar="FILE", help="the file to keep everything in (default: memory)")
+    parser.add_argument(
+        "--polls-until-done", type=int, default=0, metavar="N", help="polls until an operation is done (%(default)s)"
+    )
+    parser.add_argument(
+        "--assume", action="append", default=[], metavar="NAME=VALUE", help="set a switch, see below; can be repeated"
+    )
+    parser.add_argument("--tls-cert", metavar="FILE", help="a certificate chain in PEM; both ports then use TLS")
+    parser.add_argument("--tls-key", metavar="FILE", help="the key of the certificate")
     parser.add_argument(
         "--allow-host",
         action="append",
         default=[],
         metavar="NAME",
-        help="a further name that the REST port answers to; may be given again",
+        help="another name that the REST port answers to; can be repeated",
     )
     parser.add_argument(
         "--storage",
         metavar="URL",
-        help="a local Cloud Storage server to look artifacts up in (STORAGE_EMULATOR_HOST)",
+        help="a local Cloud Storage server to check artifacts in (default: STORAGE_EMULATOR_HOST)",
     )
     return parser
 
 
 def _switches() -> str:
     lines = [
-        "It is not known how Vertex behaves in every case. What is assumed (the first value, if nothing is said):",
+        "Some facts about Vertex can be read in two ways. Choose one with a switch. The first value is the default.",
         "",
     ]
     for name, switch in SWITCHES.items():
@@ -68,7 +72,7 @@ def _switches() -> str:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Serve until SIGINT or SIGTERM, and give the exit status."""
+    """Serve until SIGINT or SIGTERM, and return the exit status."""
     parser = _parser()
     options = parser.parse_args(arguments)
     assume = {}
@@ -78,7 +82,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             parser.error(f"--assume takes NAME=VALUE, not {given!r}")
         assume[name] = value
     logging.basicConfig(format="%(levelname)s %(name)s: %(message)s")
-    # Blocked before any thread is made, so that every thread leaves them to this one.
+    # Blocked before any thread is started, so that every thread leaves them to this one.
     signals = {signal.SIGINT, signal.SIGTERM}
     before = signal.pthread_sigmask(signal.SIG_BLOCK, signals)
     try:
@@ -104,15 +108,15 @@ def _serve(options: argparse.Namespace, assume: dict[str, str], signals: set[sig
     except (DataFileError, ValueError, OSError) as error:
         print(error, file=sys.stderr)  # noqa: T201 - a command talks to people
         return 2
-    # Not left as a test leaves it: a fault that is left is the affair of the process that planned it.
+    # Only closed: a planned fault that is left is for the process that planned it to notice.
     with contextlib.closing(emulator):
         try:
             print(json.dumps({"grpc": emulator.grpc, "rest": emulator.rest}), flush=True)  # noqa: T201 - likewise
         except OSError as error:
-            # Python writes once more when it ends.
+            # Python writes once more at exit.
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-            told = f"The addresses cannot be written: {error.strerror}. Let standard output go elsewhere."
-            print(told, file=sys.stderr)  # noqa: T201 - likewise
+            message = f"The addresses can't be written: {error.strerror}. Redirect standard output elsewhere."
+            print(message, file=sys.stderr)  # noqa: T201 - likewise
             return 2
         signal.sigwait(signals)
     return 0

@@ -1,8 +1,7 @@
-"""The RPC table, and the one door that every request enters.
+"""The table of RPCs, and the dispatcher that every request of both transports goes through.
 
-``RPCS`` says what there is: from it come the gRPC handlers, the REST routes and the tests, which hold the documentation
-against it. Both transports hand a request that they can read to ``Dispatcher.call``: it is written down, meets the
-faults that were planned for its RPC, and goes to the service.
+The gRPC handlers and the REST routes are created from ``RPCS``. ``Dispatcher.call`` records a request, applies the
+faults that are planned for its RPC, and calls the service.
 """
 
 from __future__ import annotations
@@ -21,9 +20,9 @@ from google.longrunning import operations_pb2
 from google.protobuf import empty_pb2
 from google.protobuf.message import DecodeError
 
-from vertex_registry.emulator._service import Call
+from vertex_registry.emulator._data_file import DataFileError
+from vertex_registry.emulator._operations import Call
 from vertex_registry.emulator._status import Code, Failure, internal, retry_info, writable
-from vertex_registry.emulator._store import DataFileError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -54,7 +53,7 @@ class Rpc(NamedTuple):
     Attributes:
         service: The gRPC service; ``{api}`` stands for the version of the API.
         name: The method.
-        method: The method of ``Service`` that means it.
+        method: The service's method for it.
         request: The class of its requests.
         response: The class of its responses.
         http: Its bindings.
@@ -68,17 +67,17 @@ class Rpc(NamedTuple):
     http: tuple[Http, ...]
 
 
-def _model_rpc(  # noqa: PLR0917 - it is a row of the table below
+def _model_rpc(  # noqa: PLR0917 - a row of the table below
     name: str, method: str, response: Any, verb: str, path: str, body: str = ""
 ) -> Rpc:
-    """A row of the model service, whose request is named after it; a response is named, too, or is an operation."""
+    """Return a row of the model service. Its request is named after it, its response is named or an operation."""
     request = getattr(types, f"{name}Request").pb()
     response = getattr(types, response).pb() if isinstance(response, str) else response
     return Rpc(MODEL_SERVICE, name, method, request, response, (Http(verb, path, body),))
 
 
 def _operation_rpc(name: str, method: str, response: Any, verb: str, suffix: str = "") -> Rpc:
-    """A row of the operations, which stand under a location, under a model, or under one of its evaluations."""
+    """Return a row of the operations, whose names are under a location, a model, or one of its evaluations."""
     many = name == "ListOperations"
     paths = ("projects/*/locations/*", _MODEL, f"{_MODEL}/evaluations/*")
     http = tuple(
@@ -199,27 +198,35 @@ RPCS: Final = (
     ),
 )
 
-#: The most bytes of one request, over either transport.
-LONGEST_REQUEST: Final = 32 * 1024 * 1024
-
 BY_NAME: Final[Mapping[str, Rpc]] = {rpc.name: rpc for rpc in RPCS}
 
 
 def message_class(rpc: Rpc, api: str) -> Any:
-    """The class of an RPC's requests in a version of the API."""
+    """Return the class of an RPC's requests in a version of the API."""
     if api == "v1beta1" and rpc.service == MODEL_SERVICE:
         return getattr(v1beta1(), rpc.request.DESCRIPTOR.name).pb()
     return rpc.request
 
 
+def response_class(rpc: Rpc, api: str) -> Any:
+    """Return the class of an RPC's responses in a version of the API."""
+    if api == "v1beta1" and rpc.service == MODEL_SERVICE and rpc.response is not _LRO:
+        return getattr(v1beta1(), rpc.response.DESCRIPTOR.name).pb()
+    return rpc.response
+
+
+#: The header, and the gRPC metadata, of the system parameter ``fields``.
+FIELD_MASK: Final = "x-goog-fieldmask"
+
+
 def v1beta1() -> Any:
-    """The messages of v1beta1, imported by the first who asks for them."""
-    from google.cloud.aiplatform_v1beta1 import types as beta  # noqa: PLC0415 - it takes a second, and few need it
+    """Return the messages of v1beta1, which the first call imports."""
+    from google.cloud.aiplatform_v1beta1 import types as beta  # noqa: PLC0415 - importing it takes a second, and few need it
 
     return beta
 
 
-# Those whose answer is an operation that they begin.
+# The RPCs that begin an operation.
 _BEGINNING: Final = frozenset(rpc.name for rpc in RPCS if rpc.service == MODEL_SERVICE and rpc.response is _LRO)
 
 
@@ -228,19 +235,19 @@ _BEGINNING: Final = frozenset(rpc.name for rpc in RPCS if rpc.service == MODEL_S
 
 @dataclass(frozen=True)
 class Fault:
-    """A mishap that is planned for the next requests of an RPC.
+    """A fault that is planned for the next requests of an RPC.
 
     Attributes:
         rpc: The RPC.
-        code: The canonical code of the failure, such as "UNAVAILABLE"; None if the request is only delayed or dropped.
-        times: How many more requests meet it.
-        when: "before" the request is carried out (it never is), "after" (it was, and the answer is lost), or
-            "operation" (the request is answered, and the operation that it begins fails). A request that is refused
-            anyway meets neither of the latter.
-        delay: The seconds the answer takes longer.
-        drop: Whether the connection ends without an answer.
-        retry_after: The seconds the caller is asked to wait before it tries again.
-        stale_etag: Whether the request is refused as one with a stale etag.
+        code: The canonical code of the failure, such as "UNAVAILABLE". None if the request is only delayed or dropped.
+        times: How many more requests it applies to.
+        when: "before" (the request isn't carried out), "after" (it is, and the response is lost), or "operation" (the
+            request is answered, and the operation that it begins fails). The latter two don't apply to a request that
+            is refused anyway.
+        delay: The seconds by which the response is delayed.
+        drop: Whether the connection ends without a response.
+        retry_after: The seconds that the caller is asked to wait before it tries again.
+        stale_etag: Whether the request is refused for a stale etag.
         message: The failure's sentence.
     """
 
@@ -256,22 +263,22 @@ class Fault:
 
     def __post_init__(self) -> None:
         for name, kinds, what in _KINDS:
-            # To Python True is the number 1; nobody means that.
+            # True is the number 1 to Python. Nobody means that.
             if type(getattr(self, name)) not in kinds:
                 raise ValueError(f"The {name} of a fault is {what}.")
         for wrong, sentence in (
-            (self.message != writable(self.message), "The message of a fault is text that UTF-8 can write."),
-            (self.rpc not in BY_NAME, f"There is no RPC {self.rpc!r}. There are: {', '.join(BY_NAME)}."),
+            (self.message != writable(self.message), "The message of a fault has to be text that UTF-8 can write."),
+            (self.rpc not in BY_NAME, f"The RPC {self.rpc!r} doesn't exist. Choose one of: {', '.join(BY_NAME)}."),
             (
                 self.code is not None and self.code not in Code.__members__,
-                f"There is no code {self.code!r}. There are: {', '.join(Code.__members__)}.",
+                f"The code {self.code!r} doesn't exist. Choose one of: {', '.join(Code.__members__)}.",
             ),
-            (self.when not in _WHEN, f"A fault cannot come {self.when!r}. It can come: {', '.join(_WHEN)}."),
-            (self.times < 1, "A fault comes at least once."),
-            (not 0 <= self.delay <= threading.TIMEOUT_MAX, "A delay is a number of seconds."),
+            (self.when not in _WHEN, f"A fault can't come {self.when!r}. Choose one of: {', '.join(_WHEN)}."),
+            (self.times < 1, "A fault applies at least once. Set `times` to 1 or more."),
+            (not 0 <= self.delay <= threading.TIMEOUT_MAX, "A delay is a number of seconds, and isn't negative."),
             (
-                self.retry_after is not None and not 0 <= self.retry_after <= _LONGEST,
-                "The time to wait is a number of seconds.",
+                self.retry_after is not None and not 0 <= self.retry_after <= _MAXIMUM_WAIT,
+                "The time to wait is a number of seconds, and isn't negative.",
             ),
             (
                 self.code is None and (self.retry_after is not None or self.when == "operation"),
@@ -281,30 +288,36 @@ class Fault:
                 self.code is None and not (self.delay or self.drop or self.stale_etag),
                 "A fault is a code, a delay, a dropped connection or a stale etag.",
             ),
-            (self.when == "operation" and self.drop, "The request is answered when its operation fails: drop nothing."),
-            (self.drop and self.code is not None, "A connection that is dropped tells no code."),
-            (self.stale_etag and self.rpc != "UpdateModel", "Only UpdateModel takes an etag."),
+            (
+                self.when == "operation" and self.drop,
+                "A request whose operation fails is answered, so its connection can't be dropped.",
+            ),
+            (self.drop and self.code is not None, "A dropped connection has no code. Set either `drop` or `code`."),
+            (self.stale_etag and self.rpc != "UpdateModel", "Only UpdateModel has an etag."),
             (
                 self.stale_etag and self.when != "before",
-                "What has a stale etag is not carried out.",
+                "A request with a stale etag isn't carried out, so it fails 'before'.",
             ),
-            (self.stale_etag and (self.code is not None or self.drop), "What has a stale etag is refused as that."),
+            (
+                self.stale_etag and (self.code is not None or self.drop),
+                "A request with a stale etag is refused for that, without another code or a dropped connection.",
+            ),
             (
                 self.when == "operation" and self.rpc not in _BEGINNING,
-                f"{self.rpc} begins no operation.",
+                f"{self.rpc} doesn't begin an operation.",
             ),
         ):
             if wrong:
                 raise ValueError(sentence)
 
     def __str__(self) -> str:
-        mishaps = (self.code, self.drop and "a dropped connection", self.stale_etag and "a stale etag")
-        told = " and ".join(mishap for mishap in mishaps if mishap) or "a delay"
-        return f"{self.rpc}: {told}" + (f", {self.times} times" if self.times > 1 else "")
+        effects = (self.code, self.drop and "a dropped connection", self.stale_etag and "a stale etag")
+        shown = " and ".join(effect for effect in effects if effect) or "a delay"
+        return f"{self.rpc}: {shown}" + (f", {self.times} times" if self.times > 1 else "")
 
     @property
     def failure(self) -> Failure | None:
-        """What the request, or its operation, fails with."""
+        """The failure of the request, or of its operation."""
         if self.code is None:
             return None
         details = () if self.retry_after is None else (retry_info(self.retry_after),)
@@ -312,7 +325,7 @@ class Fault:
 
 
 _WHEN: Final = ("before", "after", "operation")
-# What each attribute of a fault may be: a fault comes over HTTP too.
+# The types of a fault's attributes. They are checked because faults come over HTTP too.
 _KINDS: Final[tuple[tuple[str, tuple[type, ...], str], ...]] = (
     ("rpc", (str,), "a name"),
     ("code", (str, type(None)), "a name, such as 'UNAVAILABLE'"),
@@ -324,27 +337,31 @@ _KINDS: Final[tuple[tuple[str, tuple[type, ...], str], ...]] = (
     ("stale_etag", (bool,), "true or false"),
     ("message", (str,), "text"),
 )
-_LONGEST: Final = 1e9
+_MAXIMUM_WAIT: Final = 1e9
+
+#: The most faults that may be planned at one time.
+MOST_FAULTS: Final = 10_000
 
 
-class Dropped(Exception):  # noqa: N818 - it is no error: the connection is to end without an answer
-    """The connection is to end without an answer."""
+class Dropped(Exception):  # noqa: N818 - it isn't an error
+    """The connection is to end without a response."""
 
 
-# --- the door ----------------------------------------------------------------
+# --- dispatching -------------------------------------------------------------
 
 
 @dataclass(frozen=True)
 class Request:
-    """A request that came.
+    """A request that was received.
 
     Attributes:
         rpc: The RPC.
-        api: The version of the API, or "ui" for a path that leads with it.
+        api: The version of the API, or "ui" for a path that begins with it.
         transport: "grpc" or "rest".
         message: The request's message.
-        metadata: The gRPC metadata or the HTTP headers, their names in lower case. A credential is not among them: of
-            what may be one there is the SHA-256, as ``Bearer sha256:...``.
+        metadata: The gRPC metadata or the HTTP headers, their names in lower case. Those that are known to be harmless
+            have their values, without the user and the query of an address; the others have the SHA-256 of their value,
+            as ``Bearer sha256:...`` or ``sha256:...``.
     """
 
     rpc: str
@@ -354,17 +371,54 @@ class Request:
     metadata: Mapping[str, str]
 
 
-# Metadata that may carry a credential has one of these in its name. A Referer is an address, which may have a token.
-_SECRET: Final = re.compile("auth(?!ority$)|cookie|key|token|credential|referer|assertion|secret|passw")
-# What may stand before a credential and is none.
+# The metadata that is shown as it came. Anything may carry a credential, under whatever name: of all else there is a
+# hash, which still says whether two values are the same.
+_SHOWN_METADATA: Final = frozenset(
+    {
+        ":authority",
+        "accept",
+        "accept-charset",
+        "accept-encoding",
+        "accept-language",
+        "cache-control",
+        "connection",
+        "content-encoding",
+        "content-length",
+        "content-type",
+        "date",
+        "expect",
+        "grpc-accept-encoding",
+        "grpc-encoding",
+        "grpc-timeout",
+        "host",
+        "keep-alive",
+        "origin",
+        "pragma",
+        "sec-fetch-dest",
+        "sec-fetch-mode",
+        "sec-fetch-site",
+        "te",
+        "user-agent",
+        "x-goog-api-client",
+        "x-goog-api-version",
+        "x-goog-fieldmask",
+        "x-goog-request-params",
+        "x-goog-user-project",
+        "x-http-method-override",
+    }
+)
+# What may stand before a credential.
 _SCHEME: Final = re.compile(r"(?P<scheme>Bearer|Basic) +(?P<secret>.*)", re.IGNORECASE | re.DOTALL)
+# The parts of an address that may be secret: the user and the query.
+_USER_INFO: Final = re.compile(r"(?<=://)[^/?#@\s]*@")
+_QUERY: Final = re.compile(r"(?<=\?)[^\s#<>\"')]+")
 # How many requests are remembered, and how many bytes of them.
 _REMEMBERED: Final = 4096
 _REMEMBERED_BYTES: Final = 64 * 1024 * 1024
 
 
 class _Kept(NamedTuple):
-    """A request as it is remembered: serialised, since a message may take fifty times as much room."""
+    """A request as it's remembered: serialised, because a message may take fifty times as much memory."""
 
     rpc: Rpc
     api: str
@@ -374,37 +428,43 @@ class _Kept(NamedTuple):
 
     @property
     def size(self) -> int:
-        """Its bytes."""
+        """Its size in bytes."""
         return len(self.data) + sum(len(name) + len(value) for name, value in self.metadata.items())
 
     def request(self) -> Request:
-        """The request."""
+        """Return the request."""
         message = self.rpc.request.FromString(self.data)
         return Request(self.rpc.name, self.api, self.transport, message, self.metadata)
 
 
-def _veiled(name: str, value: str) -> str:
-    if not _SECRET.search(name):
-        return value
+def redacted(name: str, value: str) -> str:
+    """Return a piece of metadata as it may be shown: a hash of it, unless its name says that it's harmless."""
+    if name in _SHOWN_METADATA:
+        if "@" in value:
+            value = _USER_INFO.sub(lambda user: f"{_hashed(user[0][:-1])}@", value)
+        return _QUERY.sub(lambda query: _hashed(query[0]), value) if "?" in value else value
     secret = value.strip()
     match = _SCHEME.fullmatch(secret)
-    scheme = f"{match['scheme']} " if match else ""
-    secret = match["secret"] if match else secret
-    return f"{scheme}sha256:{hashlib.sha256(secret.encode(errors='replace')).hexdigest()}"
+    return f"{match['scheme']} {_hashed(match['secret'])}" if match else _hashed(secret)
+
+
+def _hashed(secret: str) -> str:
+    return f"sha256:{hashlib.sha256(secret.encode(errors='replace')).hexdigest()}"
 
 
 class Dispatcher:
-    """The door: every request of both transports goes through ``call``."""
+    """What every request of both transports goes through."""
 
     def __init__(self, service: Service) -> None:
         self._service = service
-        self._methods = {rpc.name: getattr(service, rpc.method) for rpc in RPCS}
+        methods = service.methods([rpc.method for rpc in RPCS])
+        self._methods = {rpc.name: methods[rpc.method] for rpc in RPCS}
         self._lock = threading.Lock()
         self._faults: list[Fault] = []
         self._requests: collections.deque[_Kept] = collections.deque()
         self._bytes = 0
         self._closed = False
-        # Ends the waits of those that came since the last reset.
+        # Ends the delays of the requests since the last reset.
         self._over = threading.Event()
 
     def call(
@@ -417,22 +477,22 @@ class Dispatcher:
         metadata: Mapping[str, str],
         step_aside: Callable[[], None] = lambda: None,
     ) -> Any:
-        """Carry out a request and give the response, a message or the bytes of one.
+        """Carry out a request and return the response, a message or the bytes of one.
 
-        ``step_aside`` is called before a wait.
+        ``step_aside`` is called before a delay.
 
         Raises:
             Failure: The request fails.
-            Dropped: The connection is to end without an answer.
+            Dropped: The connection is to end without a response.
         """
-        # What leads the path of an operation names no version; a new operation is always begun under one.
+        # The path of an operation may have no version. A new operation always begins under one.
         call = Call(api="v1beta1" if api == "v1beta1" else "v1")
         try:
-            veiled = {name: _veiled(name, value) for name, value in metadata.items()}
-            kept = _Kept(rpc, api, transport, message.SerializeToString(), veiled)
+            shown = {name: redacted(name, value) for name, value in metadata.items()}
+            kept = _Kept(rpc, api, transport, message.SerializeToString(), shown)
             with self._lock:
                 self._remember(kept)
-                fault, over = self._take(rpc.name), self._over
+                fault, over = self._use_fault(rpc.name), self._over
             if fault is None:
                 return self._methods[rpc.name](message, call)
             if fault.delay:
@@ -444,10 +504,10 @@ class Dispatcher:
             raise internal(str(error)) from error
         except DecodeError as error:
             raise internal(
-                f"What is kept cannot be read, since the data file is damaged: {rpc.name} failed."
+                f"The data file is damaged, so {rpc.name} failed. Replace the file with an intact copy."
             ) from error
         except Exception as error:
-            # A bug of ours: it must be seen, and the client must not hang.
+            # A bug here has to be seen, and the client must not hang.
             _log.exception("%s failed", rpc.name)
             raise internal(f"The emulator made a mistake in {rpc.name}: {type(error).__name__}.") from error
 
@@ -462,13 +522,13 @@ class Dispatcher:
         if fault.when == "before":
             over.wait(fault.delay)
             if over.is_set() and not self._closed:
-                raise Dropped  # it is of before a reset, and nothing of it may be there after that
+                raise Dropped  # the request is older than a reset, so it must not change anything
             self._fail(fault)
         try:
             response = self._methods[rpc.name](message, call)
         except Failure:
             if fault.when != "before":
-                self._give_back(fault)  # there was nothing for it to go wrong with
+                self._restore_fault(fault)  # the request was refused anyway
             raise
         if fault.when != "before":
             over.wait(fault.delay)
@@ -483,7 +543,7 @@ class Dispatcher:
         if fault.failure is not None:
             raise fault.failure
 
-    def _take(self, rpc: str) -> Fault | None:
+    def _use_fault(self, rpc: str) -> Fault | None:
         for at, fault in enumerate(self._faults):
             if fault.rpc == rpc:
                 if fault.times > 1:
@@ -493,7 +553,7 @@ class Dispatcher:
                 return fault
         return None
 
-    def _give_back(self, fault: Fault) -> None:
+    def _restore_fault(self, fault: Fault) -> None:
         with self._lock:
             for at, left in enumerate(self._faults):
                 if replace(left, times=1) == replace(fault, times=1):
@@ -502,28 +562,34 @@ class Dispatcher:
             self._faults.insert(0, replace(fault, times=1))
 
     def plan(self, fault: Fault) -> None:
-        """Let the next requests of an RPC meet a fault, after those that are planned already."""
+        """Plan a fault for the next requests of an RPC, after those that are planned already.
+
+        Raises:
+            ValueError: Too many are planned already.
+        """
         with self._lock:
+            if len(self._faults) >= MOST_FAULTS:
+                raise ValueError(f"There are {MOST_FAULTS} planned faults. Plan one with a larger `times` instead.")
             self._faults.append(fault)
 
     def faults(self) -> tuple[Fault, ...]:
-        """The planned faults that no request has met yet."""
+        """Return the planned faults that haven't applied to a request yet."""
         with self._lock:
             return tuple(self._faults)
 
     def forget_faults(self) -> None:
-        """Plan no faults after all."""
+        """Cancel every planned fault."""
         with self._lock:
             self._faults.clear()
 
     def requests(self) -> tuple[Request, ...]:
-        """The requests that came, the oldest first; of very many, the latest."""
+        """Return the received requests, the oldest first. Of very many, only the latest are remembered."""
         with self._lock:
             remembered = tuple(self._requests)
         return tuple(kept.request() for kept in remembered)
 
     def reset(self) -> None:
-        """Forget every model, operation, fault and request; those that wait are carried out no more."""
+        """Forget every model, operation, fault and request. Delayed requests are no longer carried out."""
         with self._lock:
             self._faults.clear()
             self._requests.clear()
@@ -533,7 +599,7 @@ class Dispatcher:
         self._service.reset()
 
     def close(self) -> None:
-        """Let nobody wait any longer."""
+        """End every delay."""
         with self._lock:
             self._closed = True
         self._over.set()

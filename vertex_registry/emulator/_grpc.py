@@ -1,7 +1,6 @@
-"""The RPC table served over gRPC.
+"""The gRPC server. Google's package ships no servicers, so the handlers are created from the table of RPCs.
 
-Google's package ships no servicers, so that the handlers are made from the table. A handler takes the bytes and parses
-them itself: what cannot be parsed is the caller's mistake, and gRPC would call it an internal error of ours.
+A handler parses the bytes itself. gRPC would report bytes that can't be parsed as an internal error of the server.
 """
 
 from __future__ import annotations
@@ -16,7 +15,16 @@ import grpc
 from google.protobuf.message import DecodeError
 from google.rpc import error_details_pb2
 
-from vertex_registry.emulator._dispatch import APIS, LONGEST_REQUEST, RPCS, Dropped, message_class
+from vertex_registry.emulator._bounds import LONGEST_REQUEST, check_message
+from vertex_registry.emulator._dispatch import (
+    APIS,
+    FIELD_MASK,
+    RPCS,
+    Dropped,
+    message_class,
+    response_class,
+)
+from vertex_registry.emulator._selection import apply_selection, parse_selection
 from vertex_registry.emulator._status import Failure, bad_request
 
 if TYPE_CHECKING:
@@ -24,36 +32,38 @@ if TYPE_CHECKING:
 
     from vertex_registry.emulator._dispatch import Dispatcher, Rpc
 
-_LONGEST_METADATA: Final = 1024 * 1024
+_MAXIMUM_METADATA: Final = 1024 * 1024
 _OPTIONS: Final = (
-    # A port that somebody has is an error, and not a port to share.
+    # A port that is in use is an error. By default gRPC would share it.
     ("grpc.so_reuseport", 0),
     ("grpc.max_receive_message_length", LONGEST_REQUEST),
     ("grpc.max_send_message_length", -1),
-    # Google's clients repeat the name of a request in its metadata; of a long one too it is the service that judges.
-    ("grpc.max_metadata_size", _LONGEST_METADATA),
-    ("grpc.absolute_max_metadata_size", _LONGEST_METADATA),
+    # Google's clients repeat the name of a request in its metadata. A long name is for the service to refuse.
+    ("grpc.max_metadata_size", _MAXIMUM_METADATA),
+    ("grpc.absolute_max_metadata_size", _MAXIMUM_METADATA),
+    # The requests that a connection may have under way, as at Google's front end. Without a limit, a client that begins
+    # and resets requests fills the queue, and gRPC cancels the requests of others.
+    ("grpc.max_concurrent_streams", 100),
 )
 _CODES: Final = {code.value[0]: code for code in grpc.StatusCode}
-# gRPC's clients take trailers of 8 KiB. The message is in them twice: as it is, each byte that is not plain as three,
-# and in the status, which has the detail too, three bytes as four.
-_LONGEST_MESSAGE: Final = 2400
-_LONGEST_DETAIL: Final = 1200
-# The seconds after which another thread takes over from one that gets nothing done while there is something to do.
-# Where one is held up the next may be too: it is waited for half as long, down to the least.
-_HELD_UP: Final = 0.1
-_LEAST: Final = 0.005
+# gRPC's clients accept trailers of 8 KiB. The message is in them twice: by itself, with three bytes for each that isn't
+# plain, and in the status, together with the detail, with four bytes for three.
+_MAXIMUM_MESSAGE: Final = 2400
+_MAXIMUM_DETAIL: Final = 1200
+# The seconds after which another thread takes over from one that finishes nothing while tasks wait. The next one may be
+# blocked too, so it gets half as long, down to the minimum.
+_PATIENCE: Final = 0.1
+_MINIMUM_PATIENCE: Final = 0.005
 # The seconds that requests under way have when the server stops.
 _GRACE: Final = 2.0
 
 
 class _Worker(futures.Executor):
-    """One thread that does all the work.
+    """An executor with one thread that does all the work.
 
-    Python lets many threads only take turns, and each turn that is taken in between costs. Where the one is held up,
-    another takes over, and the first ends with what it has: one that is to wait steps aside, and one that waits for a
-    message which its client does not send is noticed. All are daemons, so that a request may still come while Python
-    ends: it is not answered, and keeps nobody.
+    Python's threads only take turns, and each switch costs. If the thread is blocked, another takes over, and the first
+    ends after its task. A task that is about to wait calls ``take_over`` itself. A watcher notices one that waits for a
+    message that its client doesn't send. All threads are daemons, so none keeps Python from ending.
     """
 
     def __init__(self) -> None:
@@ -67,7 +77,7 @@ class _Worker(futures.Executor):
         self._watcher.start()
 
     def take_over(self) -> None:
-        """Let another thread go on with what there is to do, if the system has one left."""
+        """Let another thread do the remaining tasks, if the system has a thread left."""
         thread = threading.Thread(target=self._work, name="vertex-emulator-grpc", daemon=True)
         with self._lock:
             try:
@@ -80,60 +90,60 @@ class _Worker(futures.Executor):
 
     def _work(self) -> None:
         with self._lock:
-            pass  # only then has it taken over
+            pass  # it takes over once this lock is free
         while self._thread is threading.current_thread():
             task = self._todo.get()
             if task is None:
-                self._todo.put(None)  # for whoever has taken over meanwhile
+                self._todo.put(None)  # for a thread that took over meanwhile
                 return
             task()
             self._done += 1
 
     def _watch(self) -> None:
-        done, patience = -1, _HELD_UP
+        done, patience = -1, _PATIENCE
         while not self._closed.wait(patience):
             if self._done == done and not self._todo.empty():
                 self.take_over()
-                patience = max(patience / 2, _LEAST)
+                patience = max(patience / 2, _MINIMUM_PATIENCE)
             else:
-                patience = _HELD_UP
+                patience = _PATIENCE
             done = self._done
 
     def submit(self, function: Callable[..., Any], /, *given: Any, **named: Any) -> futures.Future[Any]:
-        """The future of a call that is done when its turn comes."""
+        """Return the future of a call that is made when its turn comes."""
         future: futures.Future[Any] = futures.Future()
 
         def task() -> None:
             try:
                 future.set_result(function(*given, **named))
-            except BaseException as error:  # noqa: BLE001 - it is the future's
+            except BaseException as error:  # noqa: BLE001 - the future raises it
                 future.set_exception(error)
 
         self._todo.put(task)
         return future
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
-        """Do what is there, and end."""
+        """Do the remaining tasks, and end."""
         del cancel_futures
         self._closed.set()
         self._watcher.join()
         self._todo.put(None)
         with self._lock:
-            last = self._thread  # it is started, and so it can be joined
+            last = self._thread  # a thread that was started can be joined
         if wait and last is not None:
             last.join()
 
 
 class GrpcServer:
-    """The gRPC server. It is up when it is made.
+    """The gRPC server. It serves as soon as it's created.
 
     Raises:
-        OSError: The address cannot be had.
+        OSError: The address can't be listened on.
     """
 
     def __init__(self, dispatcher: Dispatcher, host: str, port: int, tls: tuple[bytes, bytes] | None = None) -> None:
         self._executor = _Worker()
-        self._server = grpc.server(self._executor, options=_OPTIONS)  # type: ignore[arg-type] # it submits, no more
+        self._server = grpc.server(self._executor, options=_OPTIONS)  # type: ignore[arg-type] # it only submits
         self._server.add_generic_rpc_handlers(tuple(_handlers(dispatcher, self._executor)))
         shown = f"[{host}]" if ":" in host else host
         address = f"{shown}:{port}"
@@ -145,13 +155,13 @@ class GrpcServer:
                 bound = self._server.add_secure_port(address, grpc.ssl_server_credentials([(key, certificate)]))
         except RuntimeError as error:
             self._executor.shutdown()
-            # What is wrong with an address is seen before: it was taken since, or gRPC cannot read how it is written.
-            raise OSError(f"The address {address} cannot be had for gRPC. Name another one.") from error
+            # The address was checked before. It was taken since, or gRPC can't read how it's written.
+            raise OSError(f"gRPC can't listen on the address {address}. Choose another address.") from error
         self._server.start()
         self.address = f"{shown}:{bound}"
 
     def close(self) -> None:
-        """Answer what is under way, and stop."""
+        """Answer the requests that are under way, and stop."""
         self._server.stop(grace=_GRACE).wait()
         self._executor.shutdown()
 
@@ -161,7 +171,7 @@ def _handlers(dispatcher: Dispatcher, worker: _Worker) -> list[grpc.GenericRpcHa
     for rpc in RPCS:
         for api in APIS:
             service = rpc.service.format(api=api)
-            # Operations have no version of their own: the first of the two handlers is for both.
+            # Operations have no version of their own, so the first of the two handlers serves both.
             services.setdefault(service, {}).setdefault(
                 rpc.name, grpc.unary_unary_rpc_method_handler(_behaviour(dispatcher, worker, rpc, api))
             )
@@ -179,30 +189,38 @@ def _behaviour(
             try:
                 message = _parse(rpc, api, data)
             except DecodeError:
-                _refuse(context, bad_request("The request cannot be read as a message of this method."))
+                _refuse(context, bad_request("The request can't be read as a message of this method."))
+            wanted = metadata.get(FIELD_MASK)
+            selection = parse_selection(wanted, response_class(rpc, api).DESCRIPTOR) if wanted else None
             response = dispatcher.call(
                 rpc, message, api=api, transport="grpc", metadata=metadata, step_aside=worker.take_over
             )
         except Failure as failure:
             _refuse(context, failure)
         except Dropped:
-            # One RPC's connection cannot be cut by itself: it ends as a client would see it end.
+            # The connection of one RPC can't be cut. The RPC ends as its client would see that.
             context.abort(grpc.StatusCode.UNAVAILABLE, "Socket closed")
         serialised: bytes = response if isinstance(response, bytes) else response.SerializeToString()
+        if selection is not None:
+            selected = response_class(rpc, api).FromString(serialised)
+            apply_selection(selected, selection)
+            serialised = selected.SerializeToString()
         return serialised
 
     return behave
 
 
 def _parse(rpc: Rpc, api: str, data: bytes) -> Any:
-    """The request's message, as one of v1. What no field is known for is dropped: nobody could read it again."""
+    """Return the request's message, as one of v1, without unknown fields: nobody could read them again."""
     of_api = message_class(rpc, api)
+    check_message(data, of_api.DESCRIPTOR)
     message = of_api.FromString(data)
     message.DiscardUnknownFields()
     return message if of_api is rpc.request else rpc.request.FromString(message.SerializeToString())
 
 
 def _refuse(context: Any, failure: Failure) -> NoReturn:
+    """End an RPC with an error."""
     status = _fit(failure)
     context.set_trailing_metadata((("grpc-status-details-bin", status.SerializeToString()),))
     context.abort(_CODES[failure.code.number], status.message)
@@ -210,24 +228,24 @@ def _refuse(context: Any, failure: Failure) -> NoReturn:
 
 
 def _fit(failure: Failure) -> Any:
-    """The failure's status, cut to what trailers carry: of more, a client would see only that it was too much."""
-    message = failure.message[:_LONGEST_MESSAGE]
-    while len(urllib.parse.quote(message, errors="replace")) > _LONGEST_MESSAGE:
+    """Return the failure's status, truncated to what trailers carry. Of a longer one a client would see nothing."""
+    message = failure.message[:_MAXIMUM_MESSAGE]
+    while len(urllib.parse.quote(message, errors="replace")) > _MAXIMUM_MESSAGE:
         message = message[: len(message) * 9 // 10]
     if message != failure.message:
         message += "..."
     details = [
-        _cut(detail) if isinstance(detail, error_details_pb2.BadRequest) else detail for detail in failure.details
+        _truncated(detail) if isinstance(detail, error_details_pb2.BadRequest) else detail for detail in failure.details
     ]
     return Failure(failure.code, message, *details).status
 
 
-def _cut(detail: error_details_pb2.BadRequest) -> error_details_pb2.BadRequest:
-    """As many of its violations, from the first one on, as fit."""
+def _truncated(detail: error_details_pb2.BadRequest) -> error_details_pb2.BadRequest:
+    """Return as many of its violations, from the first one on, as fit."""
     cut = error_details_pb2.BadRequest()
     for violation in detail.field_violations:
         cut.field_violations.append(violation)
-        if cut.ByteSize() > _LONGEST_DETAIL:
+        if cut.ByteSize() > _MAXIMUM_DETAIL:
             cut.field_violations.pop()
             break
     return cut

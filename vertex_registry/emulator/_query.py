@@ -1,21 +1,6 @@
-"""What a caller may ask of a list: filters, orders, pages and field masks. Pure.
+"""The parameters of lists: filters, orders, pages and field masks. Pure.
 
-A list is asked for with a filter, an order, a page size and a page token. What each list allows is data, in
-``LISTINGS``; one parser obeys the table. A filter is a conjunction of terms, which is all that Vertex documents:
-
-    filter = term *( AND term )          term = field ( "=" | "!=" ) value | map "." key "=" value
-                                                | map "." key ":" "*"      | map ":" key
-
-A key and a value stand bare, or in single or double quotes with the escapes of ``ESCAPES``. Field names come in
-snake_case and in camelCase. Blanks may stand round an operator and must stand round ``AND``. Everything else that
-AIP-160 knows (``OR``, ``NOT``, parentheses, ``<``, wildcards, a term without a field) is refused with the position,
-counted from 1, of the first character that cannot be right. That it is refused, and not understood, is a guess where
-Vertex's reference is silent; a caller who keeps to what is documented never meets it.
-
-A page token carries the place where the next page begins: the values of the sort key of the last row that was given,
-so that a page costs the same wherever it lies. It is bound to its query, for a place in one order means nothing in
-another, and it carries a checksum, so that what was cut or altered is refused and never misread. The checksum is no
-secret: whoever makes a token is held to the values that a place in that order has.
+``LISTINGS`` says what each list allows, and one parser follows it.
 """
 
 from __future__ import annotations
@@ -29,7 +14,7 @@ import json
 import re
 from dataclasses import dataclass, field
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Final, NoReturn, TypeVar
+from typing import TYPE_CHECKING, Any, Final, NoReturn, TypeVar
 
 from google.protobuf import field_mask_pb2
 
@@ -45,22 +30,28 @@ if TYPE_CHECKING:
 
     AnyMessage = TypeVar("AnyMessage", bound=Message)
 
-#: The values of a sort key, in the order of its fields, ending in whatever makes it unique.
+#: The values of a sort key, in the order of its fields. The last ones make it unique.
 Position = tuple[str | int, ...]
 
 # Vertex documents neither ("The standard list page size"): both are guesses. AIP-158: "If the user specifies page_size
 # to a value greater than the maximum the API supports, the API should coerce to the maximum."
 DEFAULT_PAGE_SIZE: Final = 100
 MAXIMUM_PAGE_SIZE: Final = 1000
-#: How many terms a filter may have: a guess, and far fewer than a database minds.
+#: How many terms a filter may have: a guess, and far fewer than would slow a database.
 MAXIMUM_TERMS: Final = 100
+#: The most characters of each field of a list request, and the most paths of a mask: guesses as well.
+MAXIMUM_FILTER: Final = 64 * 1024
+MAXIMUM_ORDER: Final = 4 * 1024
+MAXIMUM_TOKEN: Final = 16 * 1024
+MAXIMUM_PATHS: Final = 1000
+MAXIMUM_PATH: Final = 4 * 1024
 
 
 # --- what each list allows ---------------------------------------------------
 
 
 class Operator(enum.StrEnum):
-    """How a term compares."""
+    """The operator of a term."""
 
     EQUALS = "="
     DIFFERS = "!="
@@ -73,7 +64,7 @@ class OrderKey:
 
     Attributes:
         field: Its name, in snake_case.
-        descending: Whether the greatest comes first.
+        descending: Whether the largest value comes first.
     """
 
     field: str
@@ -90,12 +81,12 @@ class Listing:
     """What one list RPC allows.
 
     Attributes:
-        filters: The fields that a filter may name, in snake_case, with the operators that each supports.
-        maps: Those of them that are maps: their terms are about a key.
-        orders: The fields that ``order_by`` may name, in snake_case, with the types of their values.
-        default_order: The order of a list that was asked for in no order.
-        key: The types of what tells its rows apart, which ends every position. Where rows are numbered, they are in the
-            order of their ``create_time``, for which the number stands.
+        filters: The fields of a filter, in snake_case, with the operators that each supports.
+        maps: Those of them that are maps. Their terms are about a key.
+        orders: The fields of ``order_by``, in snake_case, with the types of their values.
+        default_order: The order if none is requested.
+        key: The types of the unique key of its rows, which ends every position. Numbered rows are in the order of their
+            ``create_time``, so the number stands for it.
     """
 
     filters: Mapping[str, frozenset[Operator]] = field(default_factory=dict)
@@ -105,20 +96,19 @@ class Listing:
     key: tuple[type, ...] = (str,)
 
     def position(self, order: Iterable[OrderKey]) -> tuple[type, ...]:
-        """The types of the values in a position of that order."""
+        """Return the types of the values in a position of that order."""
         fields = itertools.takewhile(lambda field: field != "create_time", (key.field for key in order))
         return (*(self.orders[field] for field in fields), *self.key)
 
 
-#: The lists, by the name of their RPC. One that its reference gives no field of has "the standard list filter" only in
-#: name: any filter is refused.
+#: The lists, by the name of their RPC. If the reference names no field of a list, any filter is refused.
 LISTINGS: Final[Mapping[str, Listing]] = MappingProxyType(
     {
         # ListModelsRequest.filter: "`model` supports = and !=. `display_name` supports = and !=. `labels` supports
         # general map functions that is: `labels.key=value` - key:value equality, `labels.key:* or labels:key - key
         # existence. A key including a space must be quoted. `base_model_name` only supports =".
         # ListModelsRequest.order_by: "Supported fields: display_name, create_time, update_time".
-        # The newest model first, when no order is asked for, is a guess.
+        # That the newest model comes first by default is a guess.
         "ListModels": Listing(
             filters={
                 "model": _EQUAL_OR_NOT,
@@ -144,7 +134,7 @@ LISTINGS: Final[Mapping[str, Listing]] = MappingProxyType(
         "ListModelEvaluations": Listing(),
         # ListModelEvaluationSlicesRequest.filter names "`slice.dimension`", and says that it is "for =".
         "ListModelEvaluationSlices": Listing(filters={"slice.dimension": _EQUAL}),
-        # An operation is told by its model and its own id.
+        # An operation is identified by its model and its own id.
         "ListOperations": Listing(key=(str, str)),
         "ListLocations": Listing(),
     }
@@ -161,8 +151,8 @@ class Term:
     Attributes:
         field: The field, in snake_case.
         key: The key, where the field is a map.
-        operator: How it compares.
-        value: What it is compared with; empty where the term asks for a key alone.
+        operator: The operator.
+        value: The value to compare with. Empty if the term is only about the existence of a key.
     """
 
     field: str
@@ -173,7 +163,7 @@ class Term:
 
 @dataclass(frozen=True, slots=True)
 class Filter:
-    """A conjunction of terms; without any it holds for everything.
+    """A conjunction of terms. Without terms, everything matches.
 
     Attributes:
         terms: The terms, in the order they were written.
@@ -182,7 +172,7 @@ class Filter:
     terms: tuple[Term, ...] = ()
 
     def equal(self, field: str) -> str | None:
-        """The value that the field, which is no map, has in every row that matches."""
+        """Return the value that a field, not a map, has in every row that matches."""
         for term in self.terms:
             if (term.field, term.key, term.operator) == (field, None, Operator.EQUALS):
                 return term.value
@@ -194,10 +184,10 @@ class Query:
     """One page of one list.
 
     Attributes:
-        filter: What the rows must be like.
-        order: What they are ordered by; whatever makes the order total is the asker's to add.
-        limit: How many of them the page may have.
-        after: The position of the last row of the page before, or None on the first page.
+        filter: What the rows have to match.
+        order: What they are ordered by. The caller adds a unique key.
+        limit: The most rows of the page.
+        after: The position of the last row of the page before, or None for the first page.
         fingerprint: What its page tokens are bound to.
     """
 
@@ -208,7 +198,7 @@ class Query:
     fingerprint: bytes
 
     def token(self, position: Position) -> str:
-        """The token of the page that begins after this position."""
+        """Return the token of the page that begins after this position."""
         return _seal(position, self.fingerprint)
 
 
@@ -221,30 +211,37 @@ def parse_query(  # the request's own fields
     page_size: int = 0,
     page_token: str = "",
 ) -> Query:
-    """The query that the fields of a list request make.
+    """Return the query that the fields of a list request make.
 
     Args:
         rpc: The RPC, one of ``LISTINGS``.
-        scope: What is listed, such as the parent; a page token is good for one scope.
+        scope: What is listed, such as the parent. A page token is valid for one scope.
         filter: The request's filter.
         order_by: The request's order.
-        page_size: The request's page size; 0 is the default, and more than the maximum is the maximum.
-        page_token: The token that the page before came with.
+        page_size: The request's page size. 0 means the default, and more than the maximum means the maximum.
+        page_token: The token that came with the page before.
 
     Raises:
-        Failure: INVALID_ARGUMENT: one of them cannot be right.
+        Failure: INVALID_ARGUMENT: one of them is invalid.
     """
     listing = LISTINGS[rpc]
+    for name, text, maximum in (
+        ("filter", filter, MAXIMUM_FILTER),
+        ("order_by", order_by, MAXIMUM_ORDER),
+        ("page_token", page_token, MAXIMUM_TOKEN),
+    ):
+        if len(text) > maximum:
+            raise invalid_argument((name, f"The value must be at most {maximum} characters long"))
     terms = _FilterParser(listing, filter).parse()
     order = _parse_order(listing, order_by)
-    # The page size is not part of it: a caller may change it from page to page, as AIP-158 says.
-    asked = [
+    # The page size isn't part of it: a caller may change it from page to page, as AIP-158 says.
+    requested = [
         rpc,
         scope,
         [[term.field, term.key, term.operator, term.value] for term in terms],
         [[key.field, key.descending] for key in order],
     ]
-    fingerprint = hashlib.blake2b(json.dumps(asked).encode(), digest_size=_DIGEST).digest()
+    fingerprint = hashlib.blake2b(json.dumps(requested).encode(), digest_size=_DIGEST).digest()
     return Query(
         filter=Filter(terms),
         order=order,
@@ -254,20 +251,32 @@ def parse_query(  # the request's own fields
     )
 
 
+def query_of(rpc: str, scope: str, request: Any) -> Query:
+    """Return the query of a list request, some of which have no filter or no order."""
+    return parse_query(
+        rpc,
+        scope,
+        filter=getattr(request, "filter", ""),
+        order_by=getattr(request, "order_by", ""),
+        page_size=request.page_size,
+        page_token=request.page_token,
+    )
+
+
 def _camel(name: str) -> str:
     first, *rest = name.split("_")
     return first + "".join(word.capitalize() for word in rest)
 
 
 def _spellings(names: Iterable[str]) -> dict[str, str]:
-    """Each name by each of its spellings."""
+    """Return each name by each of its spellings."""
     return {spelling: name for name in names for spelling in (name, _camel(name))}
 
 
 # --- filters -----------------------------------------------------------------
 
-#: What may follow a backslash in quotes, and what it stands for; `x`, `u` and `U` are followed by 2, 4 and 8
-#: hexadecimal digits. They are CEL's, for Vertex's reference names none: a guess, but for the quotes and the backslash.
+#: What may follow a backslash in quotes, and what it means. `x`, `u` and `U` are followed by 2, 4 and 8 hex digits.
+#: These are CEL's, because Vertex's reference names none: a guess, except for the quotes and the backslash.
 ESCAPES: Final[Mapping[str, str]] = MappingProxyType(
     {
         "a": "\a",
@@ -292,7 +301,18 @@ _SHOWN: Final = 64
 
 
 class _FilterParser:
-    """One filter being read, from left to right."""
+    """Reads one filter, from left to right.
+
+    A filter is a conjunction of terms, which is all that Vertex documents::
+
+        filter = term *( AND term )          term = field ( "=" | "!=" ) value | map "." key "=" value
+                                                    | map "." key ":" "*"      | map ":" key
+
+    Keys and values are bare, or in single or double quotes with the escapes of ``ESCAPES``. Names of fields come in
+    snake_case and camelCase. Blanks are allowed around an operator and required around ``AND``. Everything else in
+    AIP-160 is refused with the position, counted from 1, of the first wrong character. That is a guess if Vertex's
+    reference doesn't say so.
+    """
 
     def __init__(self, listing: Listing, text: str) -> None:
         self._listing = listing
@@ -399,10 +419,10 @@ class _FilterParser:
         length = _HEXADECIMAL.get(letter, 0)
         digits = self._text[self._at + 2 : self._at + 2 + length]
         if not length or len(digits) < length or not _HEX_DIGITS.fullmatch(digits):
-            self._refuse("there is no such escape")
+            self._refuse("this escape doesn't exist")
         number = int(digits, 16)
         if 0xD800 <= number <= 0xDFFF or number > 0x10FFFF:  # noqa: PLR2004 - the bounds of Unicode's scalar values
-            self._refuse("this escape is no character")
+            self._refuse("this escape isn't a character")
         self._at += 2 + length
         return chr(number)
 
@@ -411,7 +431,7 @@ class _FilterParser:
         return found and found.group()
 
     def _skip_blanks(self) -> bool:
-        """Pass over blanks, if there are any."""
+        """Skip blanks, and return whether there were any."""
         begin = self._at
         self._at += len(self._match(_BLANKS) or "")
         return self._at > begin
@@ -425,7 +445,7 @@ class _FilterParser:
 
 
 def _parse_order(listing: Listing, text: str) -> tuple[OrderKey, ...]:
-    """The keys of an ``order_by``.
+    """Return the keys of an ``order_by``.
 
     AIP-132: "The default sorting order is ascending. To specify descending order for a field, users append a " desc"
     suffix. Redundant space characters in the syntax are insignificant."
@@ -443,7 +463,7 @@ def _parse_order(listing: Listing, text: str) -> tuple[OrderKey, ...]:
             raise _bad_order(position, "expected asc, desc or nothing after the field")
         field = fields[name]
         if field in keys:
-            raise _bad_order(position, f"{field} is there already")
+            raise _bad_order(position, f"{field} comes twice")
         keys[field] = OrderKey(field, descending=direction == ["desc"])
     return tuple(keys.values())
 
@@ -462,12 +482,15 @@ def _parse_page_size(size: int) -> int:
 
 # --- page tokens -------------------------------------------------------------
 
+# A page token has the values of the sort key of the last row, so a page costs the same wherever it begins. It's bound
+# to its query, because a position in one order means nothing in another. The checksum detects tokens that were
+# truncated or changed. It isn't a secret: the values of a forged token are checked like all others.
 _DIGEST: Final = 8
 
 
 def _seal(position: Position, fingerprint: bytes) -> str:
     body = fingerprint + json.dumps(position, separators=(",", ":")).encode()
-    return _armour(_checksum(body) + body)
+    return _to_text(_checksum(body) + body)
 
 
 def _unseal(token: str, fingerprint: bytes, types: tuple[type, ...]) -> Position:
@@ -476,26 +499,26 @@ def _unseal(token: str, fingerprint: bytes, types: tuple[type, ...]) -> Position
     except (binascii.Error, ValueError):
         sealed = b""
     checksum, body = sealed[:_DIGEST], sealed[_DIGEST:]
-    # Base64 has several spellings of some bytes; only the one that was given out is a token.
-    if _checksum(body) != checksum or _armour(sealed) != token:
-        raise _no_token()
+    # Base64 has several spellings of some bytes. Only the one that was given out is a token.
+    if _checksum(body) != checksum or _to_text(sealed) != token:
+        raise _not_a_token()
     if body[:_DIGEST] != fingerprint:
         raise invalid_argument(("page_token", "The page token belongs to another query: only page_size may change"))
     try:
         position = json.loads(body[_DIGEST:])
     except (ValueError, RecursionError):
-        raise _no_token() from None
+        raise _not_a_token() from None
     if not isinstance(position, list) or tuple(map(type, position)) != types or not all(map(_is_value, position)):
-        raise _no_token()
+        raise _not_a_token()
     return tuple(position)
 
 
 def _is_value(value: str | int) -> bool:
-    """Whether a row may have it: a database has no longer numbers, and UTF-8 no half of a surrogate pair."""
+    """Return whether a row may have the value: numbers have 64 bits, and texts can be written in UTF-8."""
     return value == writable(value) if isinstance(value, str) else -(2**63) <= value < 2**63
 
 
-def _no_token() -> Failure:
+def _not_a_token() -> Failure:
     return invalid_argument(("page_token", "This is not a page token that was given out here"))
 
 
@@ -503,7 +526,7 @@ def _checksum(body: bytes) -> bytes:
     return hashlib.blake2b(body, digest_size=_DIGEST, person=b"page token").digest()
 
 
-def _armour(sealed: bytes) -> str:
+def _to_text(sealed: bytes) -> str:
     return base64.urlsafe_b64encode(sealed).rstrip(b"=").decode()
 
 
@@ -515,26 +538,26 @@ _JSON: Final = frozenset(f"google.protobuf.{name}" for name in ("Value", "Struct
 
 
 def parse_read_mask(paths: Iterable[str], descriptor: Descriptor) -> tuple[str, ...]:
-    """The paths to read, in snake_case, each once; none of them where everything is to be read.
+    """Return the paths to read, in snake_case, each once, or none if everything is to be read.
 
-    AIP-157: "If a field mask is not specified, all fields are returned"; ``*`` asks for all as well.
+    AIP-157: "If a field mask is not specified, all fields are returned"; ``*`` means all fields as well.
 
     Args:
         paths: The paths of the request's mask.
         descriptor: The message that they are in.
 
     Raises:
-        Failure: INVALID_ARGUMENT: there is no such path.
+        Failure: INVALID_ARGUMENT: a path doesn't exist.
     """
     found = _parse_paths("read_mask", paths, descriptor)
     return () if EVERYTHING in found else found
 
 
 def parse_update_mask(paths: Iterable[str], descriptor: Descriptor) -> tuple[str, ...]:
-    """The paths to update, in snake_case, each once; ``*`` is left as it is.
+    """Return the paths to update, in snake_case, each once. ``*`` stays ``*``.
 
     Raises:
-        Failure: INVALID_ARGUMENT: there is no such path, or no path at all: the mask is required.
+        Failure: INVALID_ARGUMENT: a path doesn't exist, or there are none although the mask is required.
     """
     found = _parse_paths("update_mask", paths, descriptor)
     if not found:
@@ -543,7 +566,7 @@ def parse_update_mask(paths: Iterable[str], descriptor: Descriptor) -> tuple[str
 
 
 def apply_read_mask(message: AnyMessage, mask: tuple[str, ...]) -> AnyMessage:
-    """The message with only what the mask names, or the message itself where the mask names nothing."""
+    """Return the message with only what the mask names, or the message itself if the mask is empty."""
     if not mask:
         return message
     masked = type(message)()
@@ -552,15 +575,21 @@ def apply_read_mask(message: AnyMessage, mask: tuple[str, ...]) -> AnyMessage:
 
 
 def _parse_paths(field: str, paths: Iterable[str], descriptor: Descriptor) -> tuple[str, ...]:
-    return tuple(dict.fromkeys(_parse_path(field, path, descriptor) for path in paths))
+    found: dict[str, None] = {}
+    for position, path in enumerate(paths):
+        if position >= MAXIMUM_PATHS or len(path) > MAXIMUM_PATH:
+            limits = f"{MAXIMUM_PATHS} paths of {MAXIMUM_PATH} characters"
+            raise invalid_argument((field, f"The mask must have at most {limits}"))
+        found[_parse_path(field, path, descriptor)] = None
+    return tuple(found)
 
 
 def _parse_path(field: str, path: str, descriptor: Descriptor) -> str:
-    """The path in snake_case.
+    """Return a path in snake_case.
 
     FieldMask: "A repeated field is not allowed except at the last position of a paths string", and a map is a repeated
-    field. AIP-161 would let a mask name the keys of a map; that Vertex does not is a guess. What is any JSON is a whole
-    too: what a mask would leave of it might be no value at all.
+    field. AIP-161 would let a mask name the keys of a map. That Vertex doesn't is a guess. Any JSON is a whole too,
+    because a part of it might not be a value.
     """
     if path == EVERYTHING:
         return path

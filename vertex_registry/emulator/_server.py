@@ -1,4 +1,4 @@
-"""The emulator: it owns the store, the service and both servers."""
+"""The emulator: it owns the store, the service and both servers, and checks its arguments before it starts any."""
 
 from __future__ import annotations
 
@@ -19,12 +19,14 @@ from http import HTTPStatus
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, Self
 
+from vertex_registry.emulator._data_file import DataFileError
 from vertex_registry.emulator._dispatch import Dispatcher, Fault
 from vertex_registry.emulator._grpc import GrpcServer
-from vertex_registry.emulator._rest import RestServer
-from vertex_registry.emulator._service import Service, parse_assumptions
+from vertex_registry.emulator._http import RestServer
+from vertex_registry.emulator._service import Service
 from vertex_registry.emulator._status import unavailable
-from vertex_registry.emulator._store import DataFileError, Store
+from vertex_registry.emulator._store import Store
+from vertex_registry.emulator._switches import parse_assumptions
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -38,47 +40,47 @@ def _now() -> dt.datetime:
 
 
 def _new_id() -> str:
-    """A decimal number of up to 19 digits, as Vertex's own ids of models and operations are."""
+    """Return a decimal number of up to 19 digits, like Vertex's own ids of models and operations."""
     return str(secrets.randbelow(9 * 10**18) + 10**18)
 
 
 class Emulator:
-    """A Vertex AI Model Registry on this machine, which Google's own clients work against.
+    """A Vertex AI Model Registry on this machine, for Google's own clients as well.
 
-    It is up when it is made, and a context manager::
+    It serves as soon as it's created, and it's a context manager::
 
         with Emulator() as emulator:
             channel = grpc.insecure_channel(emulator.grpc)
 
-    Whoever leaves the ``with`` while a planned fault is left gets an ``AssertionError`` that names it: a test that
-    planned what no request met has not tested it. No other exception is replaced by it, and ``close`` never raises it.
+    Leaving the ``with`` block while a planned fault is left raises an ``AssertionError`` that names it, because a test
+    doesn't test a fault that no request meets. It never replaces another exception, and ``close`` never raises it.
 
     Args:
-        data: A file to keep everything in; None keeps it in memory. One emulator at a time holds a file.
-        host: The address to listen on. Anything but a loopback address lets others in: nobody is asked who they are.
-        grpc_port: The port for gRPC; 0 is any that is free, None serves no gRPC.
-        rest_port: The port for HTTP; 0 is any that is free, None serves no HTTP.
-        polls_until_done: How many looks at an operation, or at its model, it takes until it is done; with 0 it is done
-            when it is begun.
-        assume: What to take for true where it is not known how Vertex behaves, by the name of the switch.
-        tls_cert: A file with a certificate chain in PEM; with it, both servers speak TLS.
-        tls_key: The file with its key.
-        storage: The URL of a local Cloud Storage server, in which the directories of artifacts are looked up before a
-            prebuilt container is given one. None is what STORAGE_EMULATOR_HOST says; "" looks nothing up.
-        folders: Buckets that are folders on this machine, by their names. Artifacts in them are looked up there.
-        allowed_hosts: Further names that the HTTP port answers to, such as the one it has in a network of containers.
-            It answers to its own address only, so that no web page can reach it through a browser.
-        now: The clock; it gives aware datetimes.
-        new_id: The maker of ids, for models and operations.
+        data: The file to keep everything in. Defaults to memory. One emulator at a time has a file.
+        host: The address to listen on. Any address but loopback lets others in, and they aren't asked who they are.
+        grpc_port: The port for gRPC. 0 means any free port, None means no gRPC.
+        rest_port: The port for HTTP. 0 means any free port, None means no HTTP.
+        polls_until_done: How many polls of an operation, or of its model, it takes until the operation is done.
+            Defaults to 0: an operation is done when it begins.
+        assume: Values of switches by their names, for facts about Vertex that can be read in two ways.
+        tls_cert: A file with a certificate chain in PEM. With it, both servers use TLS.
+        tls_key: The file with the certificate's key.
+        storage: The URL of a local Cloud Storage server. The emulator checks there that the artifact of a prebuilt
+            container has the files it needs. Defaults to STORAGE_EMULATOR_HOST; "" checks nothing.
+        folders: Buckets that are folders on this machine, by their names. The emulator checks artifacts in them there.
+        allowed_hosts: More names that the HTTP port answers to, such as the one it has in a network of containers.
+            Otherwise it answers only to its own address, so that no web page can reach it through a browser.
+        now: The clock, which returns aware datetimes.
+        new_id: The function that returns ids for models and operations.
 
     Attributes:
-        grpc: Where gRPC is served, such as "127.0.0.1:8470"; empty where it is not.
-        rest: Where HTTP is served, such as "http://127.0.0.1:8471"; empty where it is not.
+        grpc: The address of gRPC, such as "127.0.0.1:8470", or "" without gRPC.
+        rest: The address of HTTP, such as "http://127.0.0.1:8471", or "" without HTTP.
 
     Raises:
-        ValueError: There is no such assumption, or another argument cannot be right.
-        DataFileError: The data file cannot be made, is not one of an emulator's, or is open in another one.
-        OSError: An address or a port cannot be had, or the certificate or its key cannot be used.
+        ValueError: A switch doesn't exist, or another argument is invalid.
+        DataFileError: The data file can't be created, isn't an emulator's, or is open in another emulator.
+        OSError: An address or a port can't be listened on, or the certificate or its key can't be used.
     """
 
     def __init__(
@@ -114,10 +116,10 @@ class Emulator:
             new_id=new_id,
         )
         assumptions = parse_assumptions({name: str(value) for name, value in (assume or {}).items()})
-        if not 0 <= polls_until_done <= _MOST_POLLS:
-            raise ValueError(f"polls_until_done cannot be {polls_until_done}: it is a number from 0 to {_MOST_POLLS}.")
+        if not 0 <= polls_until_done <= _MAXIMUM_POLLS:
+            raise ValueError(f"polls_until_done can't be {polls_until_done}. Use a number from 0 to {_MAXIMUM_POLLS}.")
         if now().utcoffset() is None:
-            raise ValueError("The clock must give aware datetimes, such as datetime.now(UTC).")
+            raise ValueError("The clock, now, has to return aware datetimes, such as datetime.now(UTC).")
         _check_addresses(host, grpc_port, rest_port)
         tls = None
         if tls_cert is not None and tls_key is not None:
@@ -126,7 +128,7 @@ class Emulator:
             raise ValueError("TLS needs both a certificate and its key.")
         if storage is None:
             storage = os.environ.get("STORAGE_EMULATOR_HOST", "")
-        look_up = _look_up_everywhere(storage, dict(folders or {}))
+        list_objects = _objects_anywhere(storage, dict(folders or {}))
         names = tuple(allowed_hosts)
         _check_names(names)
         path = None if data is None else os.fspath(data)
@@ -144,7 +146,7 @@ class Emulator:
                 polls_until_done=polls_until_done,
                 now=now,
                 new_id=new_id,
-                look_up=look_up,
+                list_objects=list_objects,
             )
             self._dispatcher = Dispatcher(service)
             if grpc_port is not None:
@@ -163,7 +165,7 @@ class Emulator:
             raise
 
     def close(self) -> None:
-        """Stop serving and give the data file back. Closing twice is fine."""
+        """Stop serving, and close the data file. Closing twice is fine."""
         self._closers.close()
 
     def __enter__(self) -> Self:
@@ -175,7 +177,8 @@ class Emulator:
         self.close()
         if kind is None and (left := self.faults()):
             raise AssertionError(
-                f"No request met what was planned: {'; '.join(map(str, left))}. If that is right, call forget_faults()."
+                f"No request met these planned faults: {'; '.join(map(str, left))}."
+                " If that's intended, call forget_faults()."
             )
 
     def __repr__(self) -> str:
@@ -194,37 +197,38 @@ class Emulator:
         stale_etag: bool = False,
         message: str = "",
     ) -> None:
-        """Plan a fault: the next ``times`` requests of an RPC meet it, after those that are planned already.
+        """Plan a fault for the next ``times`` requests of an RPC, after those that are planned already.
 
         Args:
             rpc: The RPC, such as "UploadModel".
             code: The canonical code of the failure, such as "UNAVAILABLE".
-            times: How many requests meet it.
-            when: "before" (the request is not carried out), "after" (it is, and the answer is lost) or "operation" (it
-                is answered, and the operation that it begins fails). A request that is refused anyway meets neither of
-                the latter.
-            delay: The seconds that the answer takes longer.
-            drop: Whether the connection ends without an answer. Over gRPC that is UNAVAILABLE, which is how a client
+            times: How many requests it applies to. Defaults to 1.
+            when: "before" (the request isn't carried out), "after" (it is, and the response is lost) or "operation" (it
+                is answered, and the operation that it begins fails). The latter two don't apply to a request that is
+                refused anyway.
+            delay: The seconds by which the response is delayed.
+            drop: Whether the connection ends without a response. Over gRPC that is UNAVAILABLE, which is how a client
                 sees a connection end.
-            retry_after: The seconds to wait that the failure asks for: a RetryInfo, and over HTTP a Retry-After.
-            stale_etag: Whether the UpdateModel is refused as if its etag were stale.
+            retry_after: The seconds that the failure asks the caller to wait: a RetryInfo, and over HTTP a Retry-After.
+            stale_etag: Whether an UpdateModel is refused as if its etag were stale.
             message: The failure's sentence.
 
         Raises:
-            ValueError: There is no such RPC or code, nothing would happen, or something is not of its type.
+            ValueError: The RPC or the code doesn't exist, the fault would do nothing, an argument has the wrong type,
+                or too many faults are planned already.
         """
         self._dispatcher.plan(Fault(rpc, code, times, when, delay, drop, retry_after, stale_etag, message))
 
     def faults(self) -> tuple[Fault, ...]:
-        """The planned faults that no request has met; a test that planned one is done when there are none."""
+        """Return the planned faults that haven't applied to a request yet."""
         return self._dispatcher.faults()
 
     def forget_faults(self) -> None:
-        """Let nothing that is planned go wrong after all."""
+        """Cancel every planned fault."""
         self._dispatcher.forget_faults()
 
     def requests(self) -> tuple[Request, ...]:
-        """The requests that came, the oldest first; of very many, the latest."""
+        """Return the received requests, the oldest first. Of very many, only the latest are remembered."""
         return self._dispatcher.requests()
 
     def reset(self) -> None:
@@ -232,9 +236,9 @@ class Emulator:
         self._dispatcher.reset()
 
 
-# --- what can be wrong with the arguments ------------------------------------
+# --- checks of the arguments -------------------------------------------------
 #
-# All of it is seen before anything is started: a mistake leaves nothing behind, and is told in a sentence.
+# Everything is checked before anything is started, so a mistake leaves nothing behind.
 
 _FILE: Final = ((str, os.PathLike, type(None)), "the path of a file")
 _PORT: Final = ((int, type(None)), "a number, or None to serve nothing there")
@@ -258,41 +262,41 @@ _KINDS: Final[Mapping[str, tuple[tuple[Any, ...], str]]] = {
 
 
 def _check_kinds(**given: object) -> None:
-    """Refuse what is of another type than it is to be."""
+    """Refuse arguments of the wrong type."""
     for name, value in given.items():
         kinds, what = _KINDS[name]
-        # To Python True is the number 1, and a name is a list of letters; nobody means either.
+        # To Python, True is the number 1, and a name is a list of letters. Nobody means either.
         mistaken = isinstance(value, bool) or (isinstance(value, str) and str not in kinds)
         if mistaken or not isinstance(value, kinds):
-            raise ValueError(f"{name} cannot be {value!r}: it is {what}.")
+            raise ValueError(f"{name} can't be {value!r}. It has to be {what}.")
 
 
-#: As many looks as fit into a row of the store, and more than anybody has the time for.
-_MOST_POLLS: Final = 10**9
+#: More polls than anybody has the time for.
+_MAXIMUM_POLLS: Final = 10**9
 
-_AN_ADDRESS: Final = "Name one of this machine, such as 127.0.0.1, or 0.0.0.0 for all of them; the port is given apart"
+_AN_ADDRESS: Final = "Use an address of this machine without a port, such as 127.0.0.1, or 0.0.0.0 for all of them"
 
 
 def _check_addresses(host: str, grpc_port: int | None, rest_port: int | None) -> None:
-    """Refuse what cannot be listened on. gRPC's server would not tell why it got no port."""
+    """Refuse an address that can't be listened on. gRPC's server doesn't say why it got no port."""
     for port in (grpc_port, rest_port):
         if port is not None and not 0 <= port <= 65535:  # noqa: PLR2004 - the ports there are
-            raise ValueError(f"There is no port {port}: ports are 1 to 65535, and 0 for any that is free.")
+            raise ValueError(f"{port} isn't a port. Use 1 to 65535, or 0 for any free port.")
     if grpc_port and grpc_port == rest_port:
-        raise ValueError(f"gRPC and REST cannot both have port {grpc_port}. Name another one for either.")
-    # What has other characters than a name is a number, or a mistake that no name server need be asked about.
+        raise ValueError(f"gRPC and REST can't both use port {grpc_port}. Choose another port for one of them.")
+    # What has other characters than a name is a number or a mistake. No name server is asked about it.
     flags = socket.AI_NUMERICHOST if re.search(r"[^\w.-]", host) else 0
     try:
         found = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM, flags=flags)
     except (OSError, UnicodeError) as error:
-        raise OSError(f"There is no address {host!r}. {_AN_ADDRESS}.") from error
+        raise OSError(f"The address {host!r} doesn't exist. {_AN_ADDRESS}.") from error
     for name, port in (("gRPC", grpc_port), ("REST", rest_port)):
         if port is not None:
             _check_port(host, port, name, found)
 
 
 def _check_port(host: str, port: int, name: str, found: Sequence[tuple[Any, ...]]) -> None:
-    """Refuse a port that none of the host's addresses has."""
+    """Refuse a port that none of the host's addresses can listen on."""
     for family, kind, protocol, _, address in found:
         with socket.socket(family, kind, protocol) as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -303,28 +307,29 @@ def _check_port(host: str, port: int, name: str, found: Sequence[tuple[Any, ...]
             else:
                 return
     if refused.errno in {errno.EADDRNOTAVAIL, errno.EINVAL}:
-        raise OSError(f"The address {host} cannot be had: {refused.strerror}. {_AN_ADDRESS}.") from refused
+        raise OSError(f"Can't listen on the address {host}: {refused.strerror}. {_AN_ADDRESS}.") from refused
     raise OSError(
-        f"Port {port} of {host} cannot be had for {name}: {refused.strerror}."
-        " Name another one, or 0 for any that is free."
+        f"Can't listen on port {port} of {host} for {name}: {refused.strerror}."
+        " Choose another port, or 0 for any free port."
     ) from refused
 
 
 def _check_data(data: Path) -> None:
-    """Refuse a data file that cannot be one; SQLite says of each only that it could not open it."""
+    """Refuse a path that can't be a data file. SQLite would only say that it can't open it."""
     if data.is_dir():
         raise DataFileError(
             f"The data file {data} is a folder. Name a file in it, such as {data / 'registry.db'}.", path=str(data)
         )
     if not data.parent.is_dir():
         raise DataFileError(
-            f"The data file {data} cannot be made: there is no folder {data.parent}. Make it, or name another.",
+            f"The data file {data} can't be created, because the folder {data.parent} doesn't exist."
+            " Create the folder, or name another file.",
             path=str(data),
         )
 
 
 class _Tls(NamedTuple):
-    """A certificate chain with its key, as each server takes them."""
+    """A certificate chain with its key, in the form that each server needs."""
 
     pair: tuple[bytes, bytes]
     context: ssl.SSLContext
@@ -336,25 +341,23 @@ def _tls(certificate: Path, key: Path) -> _Tls:
         try:
             parts.append(path.read_bytes())
         except OSError as error:
-            raise OSError(f"The {what} {path} cannot be read: {error.strerror}.") from error
+            raise OSError(f"The {what} {path} can't be read: {error.strerror}.") from error
         if not re.search(rb"-----BEGIN [A-Z ]*" + label, parts[-1]):
-            raise OSError(
-                f"There is no {what} in {path}. It has to be a file in PEM: -----BEGIN {label.decode()}-----."
-            )
+            raise OSError(f"The file {path} has no {what}. It has to be in PEM: -----BEGIN {label.decode()}-----.")
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     try:
         context.load_cert_chain(certificate, key, password=_no_password)
     except ssl.SSLError as error:
         if error.reason == "KEY_VALUES_MISMATCH":
-            raise OSError(f"The key in {key} is not that of the certificate in {certificate}.") from error
-        raise OSError(f"The certificate in {certificate} and the key in {key} cannot be used: {error}.") from error
+            raise OSError(f"The key in {key} isn't the key of the certificate in {certificate}.") from error
+        raise OSError(f"The certificate in {certificate} and the key in {key} can't be used: {error}.") from error
     except _PasswordError as error:
-        raise OSError(f"The key in {key} has a password. Give one that has none.") from error
+        raise OSError(f"The key in {key} has a password. Use one without a password.") from error
     return _Tls((parts[0], parts[1]), context)
 
 
 class _PasswordError(Exception):
-    """Somebody would have to be asked for a password."""
+    """The key has a password."""
 
 
 def _no_password() -> str:
@@ -362,7 +365,7 @@ def _no_password() -> str:
 
 
 def _check_names(hosts: Iterable[object]) -> None:
-    """Refuse what no Host could ever match: one is compared without its port, and without the brackets of IPv6."""
+    """Refuse a name that no Host can match. It's compared without its port and without the brackets of IPv6."""
     for name in hosts:
         if (
             not isinstance(name, str)
@@ -370,19 +373,21 @@ def _check_names(hosts: Iterable[object]) -> None:
             or re.fullmatch(r"[^:]+:[0-9]+", name)
         ):
             raise ValueError(
-                f"The allowed host {name!r} is no name: it stands without a scheme and a port, as 'vertex'."
+                f"The allowed host {name!r} isn't a name. Give it without a scheme and a port, such as 'vertex'."
             )
 
 
-def _look_up_everywhere(
+def _objects_anywhere(
     storage: str, folders: Mapping[str, str | os.PathLike[str]]
-) -> Callable[[str, str], Sequence[str] | None]:
-    """Return a function that lists a bucket's objects under a prefix, or returns None if it can't look there."""
-    server = _look_up_in(storage) if storage else None
+) -> Callable[[str, str], Sequence[str] | None] | None:
+    """Return a function that lists a bucket's objects under a prefix; it returns None if it can't look there."""
+    on_server = _objects_in(storage) if storage else None
+    if not folders:
+        return on_server
 
-    def look_up(bucket: str, prefix: str) -> Sequence[str] | None:
+    def list_objects(bucket: str, prefix: str) -> Sequence[str] | None:
         if bucket not in folders:
-            return None if server is None else server(bucket, prefix)
+            return None if on_server is None else on_server(bucket, prefix)
         if prefix.startswith("/") or ".." in prefix.split("/"):
             return ()
         try:
@@ -391,11 +396,11 @@ def _look_up_everywhere(
         except (OSError, ValueError):
             return ()
 
-    return look_up
+    return list_objects
 
 
-def _look_up_in(storage: str) -> Callable[[str, str], Sequence[str]]:
-    """A function that lists a bucket's objects under a prefix."""
+def _objects_in(storage: str) -> Callable[[str, str], Sequence[str]]:
+    """Return a function that lists a bucket's objects under a prefix."""
     base = (storage if "://" in storage else f"http://{storage}").rstrip("/")
     try:
         parts = urllib.parse.urlsplit(base)
@@ -403,17 +408,17 @@ def _look_up_in(storage: str) -> Callable[[str, str], Sequence[str]]:
     except ValueError:
         sound = False
     if not sound:
-        raise ValueError(f"The storage {storage!r} is no address. Name one such as http://127.0.0.1:4443.")
+        raise ValueError(f"The storage {storage!r} isn't an address. Use one such as http://127.0.0.1:4443.")
 
-    # The address is the one that was given, and no proxy's that the environment names.
+    # The server is asked directly, and never through a proxy that the environment names.
     direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 
-    def look_up(bucket: str, prefix: str) -> Sequence[str]:
+    def list_objects(bucket: str, prefix: str) -> Sequence[str]:
         query = {"prefix": prefix, "delimiter": "/", "fields": "items(name),nextPageToken"}
         url = f"{base}/storage/v1/b/{urllib.parse.quote(bucket, safe='')}/o?"
         names: list[str] = []
         try:
-            for _ in range(_MOST_PAGES):
+            for _ in range(_MAXIMUM_PAGES):
                 with direct.open(url + urllib.parse.urlencode(query), timeout=10) as answer:
                     found: Any = json.load(answer)
                 names += _names_in(found)
@@ -423,23 +428,23 @@ def _look_up_in(storage: str) -> Callable[[str, str], Sequence[str]]:
         except urllib.error.HTTPError as error:
             with error:
                 if error.code == HTTPStatus.NOT_FOUND:
-                    # A bucket that is not there holds nothing.
+                    # A bucket that doesn't exist has no objects.
                     return ()
                 raise unavailable(f"The storage at {base} answered {error.code} when it was asked.") from error
         except Exception as error:
-            # Whatever can be wrong with an answer is the storage's mistake.
+            # Whatever is wrong with the response is the storage server's mistake.
             raise unavailable(f"The storage at {base} does not answer: {type(error).__name__}.") from error
         raise unavailable(f"The storage at {base} does not answer: its list of {prefix or bucket} has no end.")
 
-    return look_up
+    return list_objects
 
 
-#: So many pages, of a thousand names each, no directory of a model's files fills.
-_MOST_PAGES: Final = 100
+#: More pages, of a thousand names each, than the directory of a model's files fills.
+_MAXIMUM_PAGES: Final = 100
 
 
 def _names_in(found: Any) -> list[str]:
-    """The names in a page of a list of objects."""
+    """Return the names in a page of a list of objects."""
     names = [item["name"] for item in found.get("items", [])]
     if not all(isinstance(name, str) for name in names):
         raise TypeError

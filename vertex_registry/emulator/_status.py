@@ -1,8 +1,4 @@
-"""The one failure type, with its gRPC face and its HTTP face.
-
-What goes wrong in the emulator is raised as a ``Failure`` by whoever notices it. It knows neither transport: each
-transport asks it for the face it shows. The codes, their numbers and their HTTP statuses are ``google.rpc.Code``'s.
-"""
+"""The one error type of a request, for both transports. Its codes and their HTTP statuses are ``google.rpc.Code``'s."""
 
 from __future__ import annotations
 
@@ -17,10 +13,7 @@ if TYPE_CHECKING:
 
 
 class Code(enum.Enum):
-    """A canonical code: its number, which is also gRPC's, and its HTTP status.
-
-    The HTTP statuses are the ones that ``google/rpc/code.proto`` gives.
-    """
+    """A canonical code: its number, which is also gRPC's, and its HTTP status in ``google/rpc/code.proto``."""
 
     CANCELLED = (code_pb2.CANCELLED, 499)
     UNKNOWN = (code_pb2.UNKNOWN, 500)
@@ -40,19 +33,19 @@ class Code(enum.Enum):
     DATA_LOSS = (code_pb2.DATA_LOSS, 500)
 
     def __init__(self, number: int, http: int) -> None:
-        # Two members may share an HTTP status, and none shares a number, so that no member is another's alias.
+        # Members may share an HTTP status but not a number, so no member is another's alias.
         self.number = number
         self.http = http
 
 
-class Failure(Exception):  # noqa: N818 - it is a state of a request, which becomes an error at the client
+class Failure(Exception):  # noqa: N818 - it's the state of a request, which becomes an error in the client
     """A request, or an operation, that failed.
 
     Attributes:
         code: The canonical code.
         message: The sentence for the caller.
         details: ``google.rpc`` messages that say more, such as BadRequest or RetryInfo.
-        http: The HTTP status, where it is not the one that follows from the code.
+        http: The HTTP status. Defaults to that of the code.
     """
 
     def __init__(self, code: Code, message: str, *details: Message, http: int | None = None) -> None:
@@ -64,7 +57,7 @@ class Failure(Exception):  # noqa: N818 - it is a state of a request, which beco
 
     @property
     def status(self) -> status_pb2.Status:
-        """The failure as ``google.rpc.Status``: gRPC carries it in its trailers, a failed operation as its error."""
+        """The failure as ``google.rpc.Status``, for the trailers of gRPC and the error of an operation."""
         status = status_pb2.Status(code=self.code.number, message=self.message)
         for detail in self.details:
             packed = any_pb2.Any()
@@ -74,7 +67,7 @@ class Failure(Exception):  # noqa: N818 - it is a state of a request, which beco
 
     @property
     def retry_after(self) -> float | None:
-        """The seconds that the caller is asked to wait, if it is asked."""
+        """The seconds that the caller is asked to wait, or None."""
         for detail in self.details:
             if isinstance(detail, error_details_pb2.RetryInfo):
                 delay: float = detail.retry_delay.ToNanoseconds() / 1e9
@@ -83,14 +76,14 @@ class Failure(Exception):  # noqa: N818 - it is a state of a request, which beco
 
 
 def writable(text: str) -> str:
-    """The text as UTF-8 can write it, and itself where it can: JSON can name half of a surrogate pair."""
+    """Return the text with a ``?`` for everything that UTF-8 can't write, such as half of a surrogate pair."""
     return text.encode(errors="replace").decode()
 
 
 def invalid_argument(*violations: tuple[str, str]) -> Failure:
-    """What Vertex says about fields that cannot be right: for each its path and a message without its full stop.
+    """Return Vertex's error for invalid fields, each of which is a path and a message without its full stop.
 
-    The wording is Vertex's, tabs included: it has been seen in public traces of its model and dataset services.
+    The wording is Vertex's, tabs included, from public traces of its model and dataset services.
     """
     listed = "".join(
         f"{position}.Field: {field}; Message: {message}.\t"
@@ -101,7 +94,7 @@ def invalid_argument(*violations: tuple[str, str]) -> Failure:
 
 
 def bad_request(message: str, *violations: tuple[str, str]) -> Failure:
-    """INVALID_ARGUMENT in other words than Vertex's list: what Google's front end says before Vertex sees a request."""
+    """Return INVALID_ARGUMENT in other words than Vertex's list, such as those of Google's front end."""
     if not violations:
         return Failure(Code.INVALID_ARGUMENT, message)
     detail = error_details_pb2.BadRequest(
@@ -114,47 +107,47 @@ def bad_request(message: str, *violations: tuple[str, str]) -> Failure:
 
 
 def not_found(message: str) -> Failure:
-    """A model, a version, an operation that is not there."""
+    """Return the error for a resource that doesn't exist."""
     return Failure(Code.NOT_FOUND, message)
 
 
 def already_exists(message: str) -> Failure:
-    """An id that is taken."""
+    """Return the error for an id that is taken."""
     return Failure(Code.ALREADY_EXISTS, message)
 
 
 def failed_precondition(message: str) -> Failure:
-    """A request that could be right, but not in the state things are in."""
+    """Return the error for a request that doesn't fit the current state."""
     return Failure(Code.FAILED_PRECONDITION, message)
 
 
 def aborted(message: str) -> Failure:
-    """A change that somebody else's change has overtaken."""
+    """Return the error for a change that conflicts with another one."""
     return Failure(Code.ABORTED, message)
 
 
 def cancelled(message: str) -> Failure:
-    """An operation that was cancelled."""
+    """Return the error of an operation that was cancelled."""
     return Failure(Code.CANCELLED, message)
 
 
 def permission_denied(message: str) -> Failure:
-    """A place where the caller may not go."""
+    """Return the error for a caller that isn't allowed to do this."""
     return Failure(Code.PERMISSION_DENIED, message)
 
 
 def unavailable(message: str) -> Failure:
-    """Something that may work when it is tried again."""
+    """Return the error for something that may work if it's tried again."""
     return Failure(Code.UNAVAILABLE, message)
 
 
 def internal(message: str) -> Failure:
-    """A mistake of the emulator's own."""
+    """Return the error for the emulator's own mistake."""
     return Failure(Code.INTERNAL, message)
 
 
 def retry_info(seconds: float) -> error_details_pb2.RetryInfo:
-    """The detail that asks the caller to wait so long before it tries again."""
+    """Return the detail that asks the caller to wait before it tries again."""
     delay = duration_pb2.Duration()
     delay.FromNanoseconds(round(seconds * 1e9))
     return error_details_pb2.RetryInfo(retry_delay=delay)

@@ -1,31 +1,7 @@
-"""SQLite: a proto blob, and the columns it is searched by.
+"""The state of an emulator in SQLite: serialised messages, and the columns that they are searched by.
 
-A model is two blobs, as Vertex's labels are in two layers: the model's own fields in ``models.body``, those of each
-version in ``versions.body``. Both are serialised ``Model`` messages, and since protobuf merges what is concatenated, a
-read is the one after the other. No field of Google's is named here: a new one needs no change.
-
-The rest of a row is what lists are filtered and ordered by, and what changes when nobody writes the blob (times,
-revisions, aliases, which version is the default one). The rules of the columns:
-
-- ``models.key`` grows, and so do the create times (the service sees to it), so that the order of the keys is the order
-  of creation and needs no index of its own. The same is true of ``versions.number`` within a model.
-- ``models.last_version`` never falls: no version number of a model that is there is given twice, whichever is deleted.
-- ``models.base_model`` is the default version's, which is the one that lists show.
-- ``operations.target`` is the key of the model that an operation was begun for, if that was there, and ``source`` that
-  of the model that it copies: a later model of the same id is another one.
-- ``aliases`` finds a version by its alias, ``versions.aliases`` lists them in the order they were given in.
-- ``listed_labels`` are the labels a model shows in a list: its default version's, merged with its own, and
-  ``listing.label_wins`` is which of the two had the last word when they were written.
-- ``version_labels`` are a version's own.
-- ``slices.annotations`` is always 0, and only there because files of this format have it.
-
-There is one connection, and one thread at a time in it: everything that a request does happens under one lock, and what
-it writes in one transaction, which is on the disk before the request is answered (``synchronous=FULL`` with a
-write-ahead log). The connection holds the file's exclusive lock for as long as it is open.
-
-A list may be made to lag behind (``list_lag``). Lists then read a second database in memory with the same tables, into
-which the image of a model that was written is copied when so many further lists have been answered. All writes between
-two lists are due at once, so that the image is taken when the next list is asked for, of the last of them.
+A model has two blobs, because labels have two layers: its own fields in ``models.body``, and those of each version in
+``versions.body``. Both are serialised ``Model`` messages, and reading one after the other merges them.
 """
 
 from __future__ import annotations
@@ -36,97 +12,28 @@ import itertools
 import json
 import sqlite3
 import threading
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-try:
-    import fcntl
-except ImportError:  # pragma: no cover - Windows has none, and its locks are not lost
-    fcntl = None  # type: ignore[assignment]
+from vertex_registry.emulator._data_file import (
+    LISTED_TABLES,
+    damaged,
+    is_damage,
+    open_database,
+    statements,
+    unusable,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
 
-# "VxRg": tells a file of ours from any other SQLite database.
-APPLICATION_ID: Final = 0x56785267
-SCHEMA_VERSION: Final = 3
-# The bytes of SQLite's smallest page.
-_LEAST_DATABASE: Final = 512
+    from vertex_registry.emulator._sql import Condition, LabelCondition, Page
 
-# The tables that lists read; each has the key of its model in the column named.
+# The tables that lists read, each with the column that has the key of its model.
 _LISTED: Final = {"models": "key", "versions": "model", "version_labels": "model", "listed_labels": "model"}
-
-_LISTED_TABLES: Final = """
-CREATE TABLE {schema}.models (
-    key INTEGER PRIMARY KEY AUTOINCREMENT, parent TEXT NOT NULL, id TEXT NOT NULL,
-    display_name TEXT NOT NULL, base_model TEXT NOT NULL, listed TEXT NOT NULL,
-    create_time INTEGER NOT NULL, update_time INTEGER NOT NULL, revision INTEGER NOT NULL,
-    default_version INTEGER NOT NULL, last_version INTEGER NOT NULL, body BLOB NOT NULL
-);
-CREATE UNIQUE INDEX {schema}.models_by_id ON models (parent, id);
-CREATE INDEX {schema}.models_by_age ON models (parent, key);
-CREATE INDEX {schema}.models_by_display_name ON models (parent, display_name, key);
-CREATE INDEX {schema}.models_by_update_time ON models (parent, update_time, key);
-CREATE INDEX {schema}.models_by_base_model ON models (parent, base_model, key) WHERE base_model <> '';
-CREATE TABLE {schema}.versions (
-    model INTEGER NOT NULL, number INTEGER NOT NULL, aliases TEXT NOT NULL,
-    create_time INTEGER NOT NULL, update_time INTEGER NOT NULL, revision INTEGER NOT NULL, body BLOB NOT NULL
-);
-CREATE UNIQUE INDEX {schema}.versions_by_number ON versions (model, number);
-CREATE INDEX {schema}.versions_by_update_time ON versions (model, update_time, number);
-CREATE TABLE {schema}.version_labels (
-    model INTEGER NOT NULL, label TEXT NOT NULL, number INTEGER NOT NULL, value TEXT NOT NULL,
-    PRIMARY KEY (model, label, number)
-) WITHOUT ROWID;
-CREATE INDEX {schema}.version_labels_by_value ON version_labels (model, label, value, number);
-CREATE TABLE {schema}.listed_labels (
-    parent TEXT NOT NULL, label TEXT NOT NULL, model INTEGER NOT NULL, value TEXT NOT NULL,
-    PRIMARY KEY (parent, label, model)
-) WITHOUT ROWID;
-CREATE INDEX {schema}.listed_labels_by_value ON listed_labels (parent, label, value, model);
-"""
-
-_OTHER_TABLES: Final = """
-CREATE TABLE aliases (
-    model INTEGER NOT NULL, alias TEXT NOT NULL, number INTEGER NOT NULL, PRIMARY KEY (model, alias)
-) WITHOUT ROWID;
-CREATE TABLE operations (
-    parent TEXT NOT NULL, model TEXT NOT NULL, id TEXT NOT NULL, looks INTEGER, target INTEGER, source INTEGER,
-    creates INTEGER NOT NULL, rpc TEXT NOT NULL, api TEXT NOT NULL, request BLOB NOT NULL, failure BLOB NOT NULL,
-    body BLOB NOT NULL,
-    PRIMARY KEY (parent, model, id)
-);
-CREATE INDEX operations_under_way ON operations (parent, model) WHERE looks IS NOT NULL;
-CREATE INDEX operations_by_id ON operations (parent, id);
-CREATE TABLE evaluations (
-    model INTEGER NOT NULL, id TEXT NOT NULL, number INTEGER NOT NULL, body BLOB NOT NULL,
-    PRIMARY KEY (model, id)
-);
-CREATE INDEX evaluations_by_version ON evaluations (model, number, id);
-CREATE TABLE listing (label_wins TEXT NOT NULL);
-CREATE TABLE slices (
-    model INTEGER NOT NULL, evaluation TEXT NOT NULL, id TEXT NOT NULL, dimension TEXT NOT NULL,
-    annotations INTEGER NOT NULL, body BLOB NOT NULL, PRIMARY KEY (model, evaluation, id)
-);
-"""
-
-
-class DataFileError(Exception):
-    """A data file that the emulator cannot use. What is in it was not touched.
-
-    Attributes:
-        path: The file.
-        in_use: Whether the file is good, and another emulator has it open.
-    """
-
-    def __init__(self, message: str, *, path: str, in_use: bool = False) -> None:
-        super().__init__(message)
-        self.path = path
-        self.in_use = in_use
 
 
 class View(NamedTuple):
-    """One version of one model, with what a ``Model`` message shows of both."""
+    """One version of one model, with everything that a ``Model`` message shows of both."""
 
     parent: str
     id: str
@@ -144,14 +51,14 @@ class View(NamedTuple):
     version_body: bytes
 
 
-# The columns of a view, the model's before the version's.
+# The columns of a view: the model's, and then the version's.
 _MODEL: Final = "m.parent, m.id, m.key, m.revision, m.create_time, m.update_time, m.default_version, m.body"
 _VERSION: Final = "v.number, v.aliases, v.revision, v.create_time, v.update_time, v.body"
 _VIEW: Final = f"{_MODEL}, {_VERSION}"
 
 
 class ModelRow(NamedTuple):
-    """A model without its versions: what a view shows of it, and ``last_version``."""
+    """A model without its versions: its part of a view, and ``last_version``."""
 
     parent: str
     id: str
@@ -165,12 +72,12 @@ class ModelRow(NamedTuple):
 
 
 class OperationRow(NamedTuple):
-    """An operation: what it has to do and how many looks are left, or, when ``looks`` is None, how it ended."""
+    """An operation: its request and how many polls are left or, if ``polls_left`` is None, how it ended."""
 
     parent: str
     model: str
     id: str
-    looks: int | None
+    polls_left: int | None
     target: int | None
     rpc: str
     api: str
@@ -180,87 +87,24 @@ class OperationRow(NamedTuple):
     source: int | None = None
 
 
-class Condition(NamedTuple):
-    """A part of a WHERE clause with its values."""
-
-    sql: str
-    values: tuple[Any, ...]
-
-
-class LabelCondition(NamedTuple):
-    """A label that rows must have: with that value or, for None, with any.
-
-    With ``or_none``, a row that does not have the label at all is as good.
-    """
-
-    label: str
-    value: str | None
-    or_none: bool = False
-
-    @property
-    def selected(self) -> Condition:
-        """The further condition that selects the label's own rows ``l``."""
-        if self.value is None:
-            return Condition(" AND l.label = ?", (self.label,))
-        return Condition(" AND l.label = ? AND l.value = ?", (self.label, self.value))
-
-    def compile(self, labels: str) -> Condition:
-        """The condition, given the SELECT of a row's labels ``o``."""
-        if self.or_none:
-            return Condition(f"NOT EXISTS ({labels} AND o.label = ? AND o.value <> ?)", (self.label, self.value))
-        if self.value is None:
-            return Condition(f"EXISTS ({labels} AND o.label = ?)", (self.label,))
-        return Condition(f"EXISTS ({labels} AND o.label = ? AND o.value = ?)", (self.label, self.value))
-
-
-class Page(NamedTuple):
-    """Which rows of a list are wanted: those after a position, in an order, so many.
-
-    ``order`` is columns with whether they descend; its last column tells all rows apart.
-    """
-
-    order: tuple[tuple[str, bool], ...]
-    after: tuple[Any, ...] | None
-    limit: int
-
-    @property
-    def order_by(self) -> str:
-        """The ORDER BY clause."""
-        return ", ".join(f"{column} DESC" if descends else column for column, descends in self.order)
-
-    def qualified(self, table: str, key: str) -> Page:
-        """The page with the table's name before its columns, but for the last one, which is that key."""
-        *others, (_, descends) = self.order
-        return self._replace(order=(*((f"{table}.{column}", falls) for column, falls in others), (key, descends)))
-
-    def stretches(self) -> Iterator[Condition]:
-        """The conditions of the rows after the position, which follow upon one another in the order.
-
-        What comes after (x, y) is: the rows with a = x and b after y, and then those with a after x. An index leads to
-        the beginning of each; of the two as alternatives of one condition SQLite would look at every row.
-        """
-        if self.after is None:
-            yield Condition("", ())
-            return
-        for depth in reversed(range(len(self.order))):
-            column, descends = self.order[depth]
-            same = "".join(f" AND {earlier} = ?" for earlier, _ in self.order[:depth])
-            yield Condition(f"{same} AND {column} {'<' if descends else '>'} ?", self.after[: depth + 1])
-
-
 class Store:
     """The state of an emulator. Call its methods within ``reading()`` or ``writing()``.
 
-    Where lists lag, they show nothing of a file that is opened until ``show_in_lists()``.
+    There is one connection, and one thread at a time uses it. What a request writes is one transaction, which is on the
+    disk before the request is answered.
+
+    With ``list_lag``, lists read a second database with the same tables. A model that was written is copied there when
+    so many further lists have been answered. All writes between two lists are copied together, so the copy is taken
+    when the next list is requested. Nothing of a file is shown until ``show_in_lists()``.
     """
 
     def __init__(self, path: str | None, *, list_lag: int = 0) -> None:
         self._lock = threading.RLock()
         self._path = path
-        self._database, self._claim = _open(path)
+        self._database, self._claim = open_database(path)
         self._lag = list_lag
         self._lists_answered = 0
-        # The models that were written: in the transaction that goes on, and since the last list.
+        # The models that were written: in the current transaction, and since the last list.
         self._touched: set[int] = set()
         self._written: set[int] = set()
         self._due: collections.deque[tuple[int, int, dict[str, list[tuple[Any, ...]]]]] = collections.deque()
@@ -268,18 +112,18 @@ class Store:
         if list_lag:
             self._lists = "lagging"
             self._database.execute("ATTACH ':memory:' AS lagging")
-            for statement in _statements(_LISTED_TABLES.format(schema="lagging")):
+            for statement in statements(LISTED_TABLES.format(schema="lagging")):
                 self._database.execute(statement)
         self.under_way = 0
         try:
             with self.reading():
-                (self.under_way,) = self._one("SELECT count(*) FROM operations WHERE looks IS NOT NULL")
+                (self.under_way,) = self._fetch_one("SELECT count(*) FROM operations WHERE looks IS NOT NULL")
         except BaseException:
             self.close()
             raise
 
     def close(self) -> None:
-        """Give the file back. Closing twice is fine."""
+        """Close the file. Closing it twice is fine."""
         with self._lock:
             self._database.close()
             if self._claim is not None:
@@ -287,14 +131,14 @@ class Store:
 
     @contextlib.contextmanager
     def reading(self) -> Iterator[None]:
-        """Nobody else changes anything while it lasts."""
-        with self._lock, self._telling("read"):
+        """Keep everybody else from changing anything."""
+        with self._lock, self._translating_errors("read"):
             yield
 
     @contextlib.contextmanager
     def writing(self) -> Iterator[None]:
-        """One transaction: all of it is on the disk when it ends, or nothing if it ends with an exception."""
-        with self._lock, self._telling("written"):
+        """Run one transaction: all of it is on the disk at the end, or nothing if it ends with an exception."""
+        with self._lock, self._translating_errors("written"):
             under_way = self.under_way
             try:
                 self._database.execute("BEGIN IMMEDIATE")
@@ -317,30 +161,30 @@ class Store:
                 for table in (*_LISTED, "aliases", "operations", "evaluations", "slices"):
                     self._database.execute(f"DELETE FROM main.{table}")  # noqa: S608 - names of ours
                 self.under_way = 0
-            self.show_in_lists()  # what is due is forgotten when the rest is, and not where that failed
+            self.show_in_lists()  # only now: what is due stays due if the transaction fails
 
     def latest_create_time(self) -> int:
-        """When the youngest model or version was created, in microseconds since 1970."""
-        (latest,) = self._one(
+        """Return when the newest model or version was created, in microseconds since 1970."""
+        (latest,) = self._fetch_one(
             "SELECT max(coalesce((SELECT create_time FROM models ORDER BY key DESC LIMIT 1), 0),"
             " coalesce((SELECT create_time FROM versions ORDER BY rowid DESC LIMIT 1), 0))"
         )
         return int(latest)
 
     def listed_otherwise(self, label_wins: str) -> list[tuple[str, str]]:
-        """The place and id of every model, if what lists find it by was written under another assumption than this."""
-        written = self._one("SELECT label_wins FROM listing")
+        """Return the parent and id of every model, if what lists find them by was written under another assumption."""
+        written = self._fetch_one("SELECT label_wins FROM listing")
         if written == (label_wins,):
             return []
         self._database.execute("DELETE FROM listing")
         self._database.execute("INSERT INTO listing (label_wins) VALUES (?)", (label_wins,))
-        return self._all("SELECT parent, id FROM models")
+        return self._fetch_all("SELECT parent, id FROM models")
 
     # --- models and versions -------------------------------------------------
 
     def model(self, parent: str, model_id: str) -> ModelRow | None:
-        """The model of that id."""
-        row = self._one(
+        """Return the model of that id."""
+        row = self._fetch_one(
             f"SELECT {_MODEL}, m.last_version FROM main.models AS m WHERE m.parent = ? AND m.id = ?",  # noqa: S608 - names of ours
             parent,
             model_id,
@@ -348,15 +192,15 @@ class Store:
         return row and ModelRow(*row)
 
     def default(self, parent: str, model_id: str) -> View | None:
-        """The model's default version."""
+        """Return the model's default version."""
         return self._view("ON v.model = m.key AND v.number = m.default_version", parent, model_id)
 
     def numbered(self, parent: str, model_id: str, number: int) -> View | None:
-        """The model's version of that number."""
+        """Return the model's version of that number."""
         return self._view("ON v.model = m.key AND v.number = ?", number, parent, model_id)
 
     def aliased(self, parent: str, model_id: str, alias: str) -> View | None:
-        """The model's version that has the alias."""
+        """Return the model's version that has the alias."""
         return self._view(
             "ON v.model = m.key AND v.number = (SELECT number FROM aliases WHERE model = m.key AND alias = ?)",
             alias,
@@ -365,7 +209,7 @@ class Store:
         )
 
     def newest(self, parent: str, model_id: str) -> View | None:
-        """The model's version with the highest number."""
+        """Return the model's version with the highest number."""
         return self._view(
             "ON v.model = m.key AND v.number = (SELECT max(number) FROM versions WHERE model = m.key)",
             parent,
@@ -375,7 +219,7 @@ class Store:
     def add_model(
         self, parent: str, model_id: str, *, display_name: str, base_model: str, time: int, body: bytes
     ) -> int:
-        """Make a model that has no version yet, and give its key."""
+        """Create a model that has no version yet, and return its key."""
         cursor = self._database.execute(
             "INSERT INTO main.models (parent, id, display_name, base_model, listed, create_time, update_time, revision,"
             " default_version, last_version, body) VALUES (?, ?, ?, ?, '{}', ?, ?, 1, 0, 0, ?)",
@@ -387,7 +231,7 @@ class Store:
         return key
 
     def add_version(self, model: int, number: int, *, time: int, labels: Mapping[str, str], body: bytes) -> None:
-        """Make a version; it has no alias yet."""
+        """Create a version. It has no alias yet."""
         self._database.execute(
             "INSERT INTO main.versions (model, number, aliases, create_time, update_time, revision, body)"
             " VALUES (?, ?, '', ?, ?, 1, ?)",
@@ -410,7 +254,7 @@ class Store:
     def change_version(
         self, model: int, number: int, *, time: int, before: Iterable[str], labels: Mapping[str, str], body: bytes
     ) -> None:
-        """Replace a version's own fields; ``before`` are the keys of the labels it had."""
+        """Replace a version's own fields. ``before`` are the keys of the labels that it had."""
         self._database.execute(
             "UPDATE main.versions SET update_time = ?, revision = revision + 1, body = ?"
             " WHERE model = ? AND number = ?",
@@ -423,19 +267,19 @@ class Store:
     def set_aliases(self, model: int, number: int, aliases: Sequence[str], *, time: int | None) -> None:
         """Give a version exactly these aliases, in this order, taking each from the version that has it.
 
-        ``time`` is when the versions were updated by it, or None if that is not an update.
+        ``time`` is when that updates the versions, or None if it doesn't count as an update.
         """
         database = self._database
         losers: dict[int, set[str]] = {}
         for alias in aliases:
-            row = self._one("SELECT number FROM main.aliases WHERE model = ? AND alias = ?", model, alias)
+            row = self._fetch_one("SELECT number FROM main.aliases WHERE model = ? AND alias = ?", model, alias)
             if row is not None and row[0] != number:
                 losers.setdefault(row[0], set()).add(alias)
         for loser, lost in losers.items():
-            (had,) = self._one("SELECT aliases FROM main.versions WHERE model = ? AND number = ?", model, loser)
+            (had,) = self._fetch_one("SELECT aliases FROM main.versions WHERE model = ? AND number = ?", model, loser)
             kept = " ".join(alias for alias in had.split() if alias not in lost)
             self._write_aliases(model, loser, kept, time)
-        (had,) = self._one("SELECT aliases FROM main.versions WHERE model = ? AND number = ?", model, number)
+        (had,) = self._fetch_one("SELECT aliases FROM main.versions WHERE model = ? AND number = ?", model, number)
         database.executemany(
             "DELETE FROM main.aliases WHERE model = ? AND alias = ?",
             [(model, alias) for alias in set(had.split()).difference(aliases)],
@@ -451,7 +295,7 @@ class Store:
 
     def list_labels(self, model: int, parent: str, labels: Mapping[str, str]) -> None:
         """Let lists find the model by these labels."""
-        (was,) = self._one("SELECT listed FROM main.models WHERE key = ?", model)
+        (was,) = self._fetch_one("SELECT listed FROM main.models WHERE key = ?", model)
         old: dict[str, str] = json.loads(was)
         new = dict(labels)
         if old == new:
@@ -475,12 +319,12 @@ class Store:
         self._touched.add(model)
 
     def count_versions(self, model: int) -> int:
-        """How many versions the model has, up to two."""
-        return len(self._all("SELECT 1 FROM main.versions WHERE model = ? LIMIT 2", model))
+        """Return how many versions the model has, up to two."""
+        return len(self._fetch_all("SELECT 1 FROM main.versions WHERE model = ? LIMIT 2", model))
 
     def delete_version(self, model: int, number: int, *, time: int, labels: Iterable[str]) -> None:
-        """Delete a version with its aliases and evaluations; ``labels`` are the keys of the labels it has."""
-        (had,) = self._one("SELECT aliases FROM main.versions WHERE model = ? AND number = ?", model, number)
+        """Delete a version with its aliases and evaluations. ``labels`` are the keys of its labels."""
+        (had,) = self._fetch_one("SELECT aliases FROM main.versions WHERE model = ? AND number = ?", model, number)
         self._remove_labels(model, number, labels)
         self._database.executemany(
             "DELETE FROM main.aliases WHERE model = ? AND alias = ?", [(model, alias) for alias in had.split()]
@@ -497,7 +341,7 @@ class Store:
 
     def delete_model(self, model: ModelRow) -> None:
         """Delete a model with everything under it."""
-        (was,) = self._one("SELECT listed FROM main.models WHERE key = ?", model.key)
+        (was,) = self._fetch_one("SELECT listed FROM main.models WHERE key = ?", model.key)
         self._database.executemany(
             "DELETE FROM main.listed_labels WHERE parent = ? AND label = ? AND model = ?",
             [(model.parent, label, model.key) for label in json.loads(was)],
@@ -510,13 +354,17 @@ class Store:
     def list_models(
         self, parent: str, conditions: Sequence[Condition], labels: Sequence[LabelCondition], page: Page
     ) -> list[View]:
-        """The default versions of a place's models. Pages are ordered by columns of the table, ending in the key."""
+        """Return the default versions of a location's models. A page is ordered by columns that end in the key."""
         lists = self._lists
         of: tuple[Any, ...]
-        # An id or a display name selects fewer models than any label, and has an index too.
+        # An id or a display name selects fewer models than any label, and it has an index.
         named_models = any(condition.sql.startswith(("m.id =", "m.display_name =")) for condition in conditions)
         others = list(labels)
-        first = None if named_models else self._leading("listed_labels AS l WHERE l.parent = ?", parent, labels, page)
+        first = (
+            None
+            if named_models
+            else self._selective_label("listed_labels AS l WHERE l.parent = ?", parent, labels, page)
+        )
         if first is not None:
             others.remove(first)
             source = (
@@ -539,11 +387,11 @@ class Store:
         return [View._make(row) for row in rows]
 
     def list_versions(self, model: ModelRow, labels: Sequence[LabelCondition], page: Page) -> list[View]:
-        """The versions of a model. Pages are ordered by columns of the table, ending in the number."""
+        """Return the versions of a model. A page is ordered by columns that end in the number."""
         lists = self._lists
         of: tuple[Any, ...]
         others = list(labels)
-        first = self._leading("version_labels AS l WHERE l.model = ?", model.key, labels, page)
+        first = self._selective_label("version_labels AS l WHERE l.model = ?", model.key, labels, page)
         if first is not None:
             others.remove(first)
             source = (
@@ -563,24 +411,24 @@ class Store:
         return [View._make((*shown, *row)) for row in rows]
 
     def listed_model(self, model: int) -> ModelRow | None:
-        """The model as lists see it, or None if they don't see it yet."""
-        row = self._one(f"SELECT {_MODEL}, m.last_version FROM {self._lists}.models AS m WHERE m.key = ?", model)  # noqa: S608 - names of ours
+        """Return the model as lists show it, or None if they don't show it yet."""
+        row = self._fetch_one(f"SELECT {_MODEL}, m.last_version FROM {self._lists}.models AS m WHERE m.key = ?", model)  # noqa: S608 - names of ours
         return row and ModelRow(*row)
 
     # --- operations ----------------------------------------------------------
 
     def add_operation(self, row: OperationRow, *, creates: bool) -> None:
-        """Keep an operation. ``creates`` tells that it has taken its model's id."""
+        """Store an operation. ``creates`` says that it has taken its model's id."""
         self._database.execute(
             f"INSERT INTO operations ({_OPERATION}, creates) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",  # noqa: S608 - names of ours
             (*row, creates),
         )
-        if row.looks is not None:
+        if row.polls_left is not None:
             self.under_way += 1
 
     def operation(self, parent: str, model: str | None, operation_id: str) -> OperationRow | None:
-        """The operation of that id, a model's or, for None, whichever has it."""
-        row = self._one(
+        """Return the operation of that id: the model's or, for None, any model's."""
+        row = self._fetch_one(
             f"SELECT {_OPERATION} FROM operations INDEXED BY operations_by_id"  # noqa: S608 - names of ours
             " WHERE parent = ?1 AND id = ?2 AND model = coalesce(?3, model)",
             parent,
@@ -589,9 +437,9 @@ class Store:
         )
         return row and OperationRow(*row)
 
-    def count_look(self, parent: str, model: str) -> list[OperationRow]:
-        """Count a look at the model's operations under way, and give those that it is to end, the oldest first."""
-        rows = self._all(
+    def count_poll(self, parent: str, model: str) -> list[OperationRow]:
+        """Count a poll of the model's operations under way, and return those that it ends, the oldest first."""
+        rows = self._fetch_all(
             f"SELECT {_OPERATION} FROM operations INDEXED BY operations_under_way"  # noqa: S608 - names of ours
             " WHERE parent = ? AND model = ? AND looks = 1 ORDER BY rowid",
             parent,
@@ -605,9 +453,9 @@ class Store:
         return [OperationRow(*row) for row in rows]
 
     def is_taken(self, parent: str, model_id: str) -> bool:
-        """Whether a model has the id, or an operation that is under way makes one that will."""
+        """Return whether a model has the id, or an operation under way creates one that will."""
         return bool(
-            self._one(
+            self._fetch_one(
                 "SELECT 1 FROM models WHERE parent = ?1 AND id = ?2 UNION ALL"
                 " SELECT 1 FROM operations WHERE parent = ?1 AND model = ?2 AND looks IS NOT NULL AND creates LIMIT 1",
                 parent,
@@ -616,12 +464,12 @@ class Store:
         )
 
     def change_operation(self, row: OperationRow) -> None:
-        """Keep what became of an operation that was under way."""
+        """Store what became of an operation that was under way."""
         self._database.execute(
             "UPDATE operations SET looks = ?, body = ? WHERE parent = ? AND model = ? AND id = ?",
-            (row.looks, row.body, row.parent, row.model, row.id),
+            (row.polls_left, row.body, row.parent, row.model, row.id),
         )
-        if row.looks is None:
+        if row.polls_left is None:
             self.under_way -= 1
 
     def delete_operation(self, row: OperationRow) -> None:
@@ -631,7 +479,7 @@ class Store:
         )
 
     def list_operations(self, parent: str, model: str | None, page: Page) -> list[OperationRow]:
-        """The operations of a place, or of one of its models."""
+        """Return the operations of a location, or of one of its models."""
         sql = f"SELECT {_OPERATION} FROM operations WHERE parent = ?"  # noqa: S608 - names of ours
         if model is None:
             rows = self._page(sql, page, parent)
@@ -642,93 +490,93 @@ class Store:
     # --- evaluations ---------------------------------------------------------
 
     def add_evaluation(self, model: int, number: int, evaluation_id: str, body: bytes) -> None:
-        """Keep an evaluation of a version."""
+        """Store an evaluation of a version."""
         self._database.execute(
             "INSERT INTO evaluations (model, number, id, body) VALUES (?, ?, ?, ?)",
             (model, number, evaluation_id, body),
         )
 
     def evaluation(self, model: int, evaluation_id: str) -> tuple[int, bytes] | None:
-        """The number of the version that was evaluated, and the evaluation."""
+        """Return the number of the version that was evaluated, and the evaluation."""
         found: tuple[int, bytes] | None
-        found = self._one("SELECT number, body FROM evaluations WHERE model = ? AND id = ?", model, evaluation_id)
+        found = self._fetch_one("SELECT number, body FROM evaluations WHERE model = ? AND id = ?", model, evaluation_id)
         return found
 
     def list_evaluations(self, model: int, number: int, page: Page) -> list[tuple[str, bytes]]:
-        """The evaluations of a version, each with its id."""
+        """Return the evaluations of a version, each with its id."""
         return self._page("SELECT id, body FROM evaluations WHERE model = ? AND number = ?", page, model, number)
 
     def add_slice(self, model: int, evaluation_id: str, slice_id: str, dimension: str, body: bytes) -> None:
-        """Keep a slice of an evaluation."""
+        """Store a slice of an evaluation."""
         self._database.execute(
             "INSERT INTO slices (model, evaluation, id, dimension, annotations, body) VALUES (?, ?, ?, ?, 0, ?)",
             (model, evaluation_id, slice_id, dimension, body),
         )
 
     def slice(self, model: int, evaluation_id: str, slice_id: str) -> bytes | None:
-        """A slice of an evaluation."""
-        row: tuple[bytes] | None = self._one(
+        """Return a slice of an evaluation."""
+        row: tuple[bytes] | None = self._fetch_one(
             "SELECT body FROM slices WHERE model = ? AND evaluation = ? AND id = ?", model, evaluation_id, slice_id
         )
         return row and row[0]
 
     def list_slices(self, model: int, evaluation_id: str, dimension: str | None, page: Page) -> list[tuple[str, bytes]]:
-        """The slices of an evaluation, each with its id; with a dimension, those along it."""
+        """Return the slices of an evaluation, each with its id. With a dimension, return only those along it."""
         sql = "SELECT id, body FROM slices WHERE model = ? AND evaluation = ?"
         if dimension is None:
             return self._page(sql, page, model, evaluation_id)
         return self._page(f"{sql} AND dimension = ?", page, model, evaluation_id, dimension)
 
-    # --- within --------------------------------------------------------------
+    # --- SQL -----------------------------------------------------------------
 
     @contextlib.contextmanager
-    def _telling(self, done: str) -> Iterator[None]:
-        """Tell what is wrong with the file; what is wrong with a statement is a bug of ours."""
+    def _translating_errors(self, done: str) -> Iterator[None]:
+        """Raise a DataFileError for what is wrong with the file. What is wrong with a statement is a bug."""
         try:
             yield
         except sqlite3.DatabaseError as error:
-            if _is_damage(error):
-                raise _damaged(str(self._path), error) from error
+            if is_damage(error):
+                raise damaged(str(self._path), error) from error
             if isinstance(error, sqlite3.OperationalError) and error.sqlite_errorcode != sqlite3.SQLITE_ERROR:
-                raise DataFileError(
-                    f"The data file {self._path} cannot be {done}: {error}.", path=str(self._path)
-                ) from error
+                raise unusable(str(self._path), done, str(error), error.sqlite_errorcode) from error
             raise
 
-    def _one(self, sql: str, *values: Any) -> Any:
+    def _fetch_one(self, sql: str, *values: Any) -> Any:
         return self._database.execute(sql, values).fetchone()
 
-    def _all(self, sql: str, *values: Any) -> list[Any]:
+    def _fetch_all(self, sql: str, *values: Any) -> list[Any]:
         return self._database.execute(sql, values).fetchall()
 
     def _page(self, sql: str, page: Page, *values: Any) -> list[Any]:
-        """The rows of a page of what is selected, the values being those of its conditions."""
+        """Return the rows of a page of what the SQL selects with these values."""
         rows: list[Any] = []
-        for stretch in page.stretches():
+        for part in page.ranges():
             if len(rows) < page.limit:
-                ordered = f"{sql}{stretch.sql} ORDER BY {page.order_by} LIMIT ?"
-                rows += self._all(ordered, *values, *stretch.values, page.limit - len(rows))
+                ordered = f"{sql}{part.sql} ORDER BY {page.order_by} LIMIT ?"
+                rows += self._fetch_all(ordered, *values, *part.values, page.limit - len(rows))
         return rows
 
     def _view(self, join: str, *values: Any) -> View | None:
-        row = self._one(
+        row = self._fetch_one(
             f"SELECT {_VIEW} FROM main.models AS m JOIN main.versions AS v {join} WHERE m.parent = ? AND m.id = ?",  # noqa: S608 - names of ours
             *values,
         )
         return row and View(*row)
 
-    def _leading(self, rows: str, of: object, labels: Sequence[LabelCondition], page: Page) -> LabelCondition | None:
-        """The label whose index leads to the page, if there is one: that which the fewest rows have.
+    def _selective_label(
+        self, rows: str, of: object, labels: Sequence[LabelCondition], page: Page
+    ) -> LabelCondition | None:
+        """Return the label whose index is the fastest way to the page, if there is one: the one that fewest rows have.
 
-        A label's index has its rows in the order of their keys. In another order they have to be sorted, which is the
-        shorter way where they are fewer than the page takes. It is no use to count further than that.
+        A label's index has its rows in the order of their keys. In another order they have to be sorted, which is
+        faster only if they are fewer than the page takes. So nothing is counted further than that.
         """
         leading = [label for label in labels if not label.or_none]
         by_key = len(page.order) == 1
         if not leading or (by_key and len(leading) == 1):
             return leading[0] if leading else None
         counts = [
-            len(self._all(f"SELECT 1 FROM {self._lists}.{rows}{sql} LIMIT ?", of, *values, page.limit))  # noqa: S608 - names of ours
+            len(self._fetch_all(f"SELECT 1 FROM {self._lists}.{rows}{sql} LIMIT ?", of, *values, page.limit))  # noqa: S608 - names of ours
             for sql, values in (label.selected for label in leading)
         ]
         fewest = min(counts)
@@ -764,10 +612,12 @@ class Store:
     # --- lists that lag ------------------------------------------------------
 
     def count_list(self) -> None:
-        """A list is about to be answered: show it the writes that are due, all of them or, where that fails, none."""
+        """Show the writes that are due to a list that is about to be answered: all of them or, if that fails, none."""
         if not self._lag:
             return
-        self._due += [(self._lists_answered + self._lag, model, self._image(model)) for model in sorted(self._written)]
+        self._due += [
+            (self._lists_answered + self._lag, model, self._copy_of(model)) for model in sorted(self._written)
+        ]
         self._written.clear()
         self._lists_answered += 1
         due = list(itertools.takewhile(lambda image: image[0] < self._lists_answered, self._due))
@@ -775,17 +625,17 @@ class Store:
             return
         with self.writing():
             for _, model, image in due:
-                self._show(model, image)
+                self._replace_copy(model, image)
         for _ in due:
             self._due.popleft()
 
-    def _image(self, model: int) -> dict[str, list[tuple[Any, ...]]]:
+    def _copy_of(self, model: int) -> dict[str, list[tuple[Any, ...]]]:
         return {
-            table: self._all(f"SELECT * FROM main.{table} WHERE {column} = ?", model)  # noqa: S608 - names of ours
+            table: self._fetch_all(f"SELECT * FROM main.{table} WHERE {column} = ?", model)  # noqa: S608 - names of ours
             for table, column in _LISTED.items()
         }
 
-    def _show(self, model: int, image: dict[str, list[tuple[Any, ...]]]) -> None:
+    def _replace_copy(self, model: int, image: dict[str, list[tuple[Any, ...]]]) -> None:
         for table, column in _LISTED.items():
             self._database.execute(f"DELETE FROM lagging.{table} WHERE {column} = ?", (model,))  # noqa: S608 - names of ours
             for row in image[table]:
@@ -793,7 +643,7 @@ class Store:
                 self._database.execute(f"INSERT INTO lagging.{table} VALUES ({marks})", row)  # noqa: S608 - names of ours
 
     def show_in_lists(self) -> None:
-        """Let lists show everything as it is now: nothing of it is due later."""
+        """Let lists show everything as it is now, with nothing left that is due later."""
         if self._lag:
             for table in _LISTED:
                 self._database.execute(f"DELETE FROM lagging.{table}")  # noqa: S608 - names of ours
@@ -804,123 +654,3 @@ class Store:
 
 
 _OPERATION: Final = "parent, model, id, looks, target, rpc, api, request, failure, body, source"
-
-
-def _open(path: str | None) -> tuple[sqlite3.Connection, BinaryIO | None]:
-    """A connection to the file, which is made if it is not there, and to nobody else's file; and the claim to it."""
-    if path == "":
-        # SQLite would take a file that is gone when it is closed.
-        raise DataFileError(
-            "The data file has no name. Name one, or none at all to keep everything in memory.", path=""
-        )
-    if path is not None and Path(path).is_file() and 0 < Path(path).stat().st_size < _LEAST_DATABASE:
-        # SQLite would take it for an empty one, and write over it.
-        raise _no_database(path)
-    claim = _claim(path)
-    with contextlib.ExitStack() as failed:
-        if claim is not None:
-            failed.callback(claim.close)
-        # Whoever holds the file holds it for long: there is nothing to wait for. Only a name that begins with a folder
-        # is always the name of a file: SQLite knows others, such as ":memory:" and "file:x?mode=memory".
-        try:
-            database = sqlite3.connect(
-                ":memory:" if path is None else Path(path).absolute(),
-                timeout=0,
-                isolation_level=None,
-                check_same_thread=False,
-            )
-        except sqlite3.Error as error:
-            raise DataFileError(f"The data file {path} cannot be opened: {error}.", path=str(path)) from error
-        failed.callback(database.close)
-        _prepare(database, path)
-        claim = claim or _claim(path)  # of a file that was made just now
-        failed.pop_all()
-    return database, claim
-
-
-def _claim(path: str | None) -> BinaryIO | None:
-    """The file, locked until it is closed; None where there is none yet, or its system has no such lock.
-
-    SQLite's own lock is of a kind that a process loses as soon as it closes the file anywhere else, as who copies it
-    does. What is wrong with the file otherwise SQLite will tell.
-    """
-    if fcntl is None or path is None or not Path(path).is_file():
-        return None
-    with contextlib.ExitStack() as failed:
-        try:
-            file = failed.enter_context(Path(path).open("rb"))
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise _in_use(path) from error
-        except OSError:
-            return None
-        failed.pop_all()
-    return file
-
-
-def _no_database(path: str) -> DataFileError:
-    return DataFileError(f"The data file {path} is not an SQLite database. Name another file.", path=path)
-
-
-def _in_use(path: str) -> DataFileError:
-    return DataFileError(
-        f"The data file {path} is open in another emulator. Stop that one, or name another file.",
-        path=path,
-        in_use=True,
-    )
-
-
-def _prepare(database: sqlite3.Connection, path: str | None) -> None:
-    shown = str(path)
-    try:
-        database.execute("PRAGMA locking_mode = EXCLUSIVE")
-        (application,) = database.execute("PRAGMA application_id").fetchone()
-        (version,) = database.execute("PRAGMA user_version").fetchone()
-        empty = database.execute("SELECT 1 FROM sqlite_schema LIMIT 1").fetchone() is None
-        if not empty and application != APPLICATION_ID:
-            raise DataFileError(
-                f"The data file {shown} is an SQLite database of another program. Name another file.", path=shown
-            )
-        if not empty and version != SCHEMA_VERSION:
-            raise DataFileError(
-                f"The data file {shown} has format {version}, and this version reads format {SCHEMA_VERSION}."
-                " Name another file.",
-                path=shown,
-            )
-        database.execute("PRAGMA journal_mode = WAL")
-        database.execute("PRAGMA synchronous = FULL")
-        database.execute("BEGIN IMMEDIATE")
-        if empty:
-            for statement in _statements(_LISTED_TABLES.format(schema="main") + _OTHER_TABLES):
-                database.execute(statement)
-            database.execute(f"PRAGMA application_id = {APPLICATION_ID}")
-            database.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
-        elif not database.execute("SELECT 1 FROM pragma_table_info('operations') WHERE name = 'source'").fetchall():
-            # The one column that files of this format may be without; who reads such files minds no column more.
-            database.execute("ALTER TABLE operations ADD COLUMN source INTEGER")
-        # Also an emulator that only reads has the file to itself.
-        database.execute("COMMIT")
-    except sqlite3.OperationalError as error:
-        if error.sqlite_errorcode & 0xFF in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
-            raise _in_use(shown) from error
-        raise DataFileError(f"The data file {shown} cannot be opened: {error}.", path=shown) from error
-    except sqlite3.DatabaseError as error:
-        if _is_damage(error):
-            raise _damaged(shown, error) from error
-        raise _no_database(shown) from error
-
-
-def _is_damage(error: sqlite3.DatabaseError) -> bool:
-    # What Python itself refuses has no code.
-    return getattr(error, "sqlite_errorcode", 0) & 0xFF == sqlite3.SQLITE_CORRUPT
-
-
-def _damaged(path: str, error: sqlite3.DatabaseError) -> DataFileError:
-    return DataFileError(
-        f"The data file {path} is damaged: {error}. Put a copy of it that is whole in its place, or name another file.",
-        path=path,
-    )
-
-
-def _statements(script: str) -> list[str]:
-    return [statement for statement in script.split(";") if statement.strip()]
