@@ -1080,6 +1080,11 @@ class RegistryClient:
 
     def _send(self, local: artifacts.LocalDirectory, name: str, staging: str | None, image: str) -> str:
         _serving.check_directory(local.names, image, where=local.source)
+        if self._artifacts is not None and local.holds(self._artifacts):
+            raise InvalidArgumentError(
+                f"{local.source!r} holds this registry's own artifacts folder, {self._artifacts}. Name the model's "
+                "folder alone, or keep artifacts elsewhere with artifacts=."
+            )
         given = _names.parse_model_name(name)
         return self._files.upload(local, f"{staging}/{given.model_id if given else _names.model_id(name)}")
 

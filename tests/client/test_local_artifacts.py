@@ -233,6 +233,22 @@ def test_the_directory_is_checked(model: Path) -> None:
             registry.register_version("churn", uri, container="tensorflow")
 
 
+def test_a_model_folder_with_the_registry_in_it_is_refused(
+    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever names the folder that the registry is kept in would store the artifacts in themselves."""
+    (tmp_path / "model.joblib").write_bytes(b"a model")
+    monkeypatch.chdir(tmp_path)
+    with local_registry("registry.db") as registry:
+        for source in (".", tmp_path, tmp_path.as_uri()):
+            with pytest.raises(InvalidArgumentError, match="holds this registry's own artifacts folder"):
+                registry.register_version("churn", source, container=OWN)
+        uri = registry.register_version("churn", model, container=OWN).artifact_uri
+        stored = registry.artifacts / uri.removeprefix(f"{BUCKET}/")
+
+        assert registry.register_version("churn", stored, container=OWN).artifact_uri == uri
+
+
 def test_nothing_is_created_before_the_first_artifact(tmp_path: Path) -> None:
     """A registry of gs:// URIs only has no folder."""
     with local_registry(tmp_path / "registry.db") as registry:

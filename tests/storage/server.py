@@ -339,8 +339,13 @@ class Store:
 
 
 @pytest.fixture(params=["cloud", "folder"])
-def store(request: pytest.FixtureRequest, storage_emulator: StorageServer, bucket: str, tmp_path: Path) -> Store:
+def store(
+    request: pytest.FixtureRequest,
+    storage_emulator: StorageServer,
+    bucket: str,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Store:
     """An empty bucket, on the storage server and as a folder: everything that takes it holds for both kinds."""
     if request.param == "cloud":
         return Store(bucket, storage_emulator, None)
-    return Store("artifacts.localhost", storage_emulator, tmp_path / "registry.db.artifacts")
+    return Store("artifacts.localhost", storage_emulator, tmp_path_factory.mktemp("registry") / "registry.db.artifacts")

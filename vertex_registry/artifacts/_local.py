@@ -78,6 +78,11 @@ class LocalDirectory:
         """Return the names of its files."""
         return tuple(file.name for file in self.files)
 
+    def holds(self, folder: Path) -> bool:
+        """Return whether another folder is this one, or is somewhere below it."""
+        real = Path(os.path.realpath(folder))
+        return Path(os.path.realpath(expand_path(self.source))) in (real, *real.parents)
+
     @property
     def size(self) -> int:
         """Return the bytes of all its files."""
