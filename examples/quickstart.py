@@ -1,12 +1,13 @@
-"""Train three models, register each as a version of one model, promote the best, and predict with it again.
+"""Train three models, register and promote them, roll back, and ask what was in Production a moment ago.
 
-Run it with ``make demo``. Everything happens on this machine: what answers is the local Vertex that comes with
-vertex-registry, and a local storage server. On Google Cloud only the line that makes the registry is another:
+Run it with ``make demo``. Everything happens on this machine: the local Vertex that comes with vertex-registry answers,
+and artifacts go to a folder. On Google Cloud you change one line:
 ``RegistryClient(project=..., location=..., staging_bucket="gs://...")``.
 """
 
 from __future__ import annotations
 
+import datetime as dt
 import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -19,7 +20,6 @@ from sklearn.model_selection import train_test_split
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.tree import DecisionTreeClassifier
-from storage_server import storage_server  # type: ignore[import-not-found]  # beside this script
 
 from vertex_registry import Stage, local_registry
 
@@ -42,9 +42,9 @@ def main() -> None:
     x, y = load_breast_cancer(return_X_y=True)
     x_train, x_test, y_train, y_test = train_test_split(x, y, random_state=0)
 
-    with tempfile.TemporaryDirectory() as folder, storage_server("models"):
+    with tempfile.TemporaryDirectory() as folder:
         registry_file = Path(folder) / "registry.db"
-        with local_registry(registry_file, staging_bucket="gs://models") as registry:
+        with local_registry(registry_file) as registry:
             for algorithm, classifier in CANDIDATES.items():
                 accuracy = round(float(classifier.fit(x_train, y_train).score(x_test, y_test)), 4)
                 model = Path(folder) / algorithm
@@ -52,40 +52,50 @@ def main() -> None:
                 joblib.dump(classifier, model / "model.joblib")
                 version = registry.register_version(
                     NAME,
-                    model,  # the folder is uploaded, and then registered
+                    model,  # the folder is copied to the registry's artifacts, and then registered
                     metadata={"algorithm": algorithm, "accuracy": accuracy},
-                    # The newest image there is. One that serves has to be of the scikit-learn that wrote the model:
-                    # without container= the image follows it, or a warning says that there is none.
+                    # The newest image. To serve the model, the image must have the scikit-learn that wrote it: without
+                    # container= the client picks that one, or warns you if there is none.
                     container="sklearn",
                 )
                 if version.version == "1":
-                    registry.set_stage(NAME, version.version, Stage.PRODUCTION)
-            print("Trained, uploaded and registered; the first one went to Production:\n")
+                    registry.set_stage(NAME, version, Stage.PRODUCTION)
+            print("Trained and registered. The first version is in Production:\n")
             show(registry.list_versions(NAME))
 
-            best = max(registry.list_versions(NAME), key=lambda version: version.metadata["accuracy"])
-            registry.set_stage(NAME, best.version, Stage.PRODUCTION, archive_existing=True)
-            print(f"\nVersion {best.version} is the best, and takes its place:\n")
+            best = registry.best_version(NAME, "accuracy")
+            registry.set_stage(NAME, best, Stage.PRODUCTION, archive_existing=True)
+            print(f"\nVersion {best.version} is the best, so it replaces version 1:\n")
             show(registry.list_versions(NAME))
 
         with local_registry(registry_file) as registry:
-            print("\nClosed, and opened again:\n")
+            print("\nClosed and opened again:\n")
             show(registry.list_versions(NAME))
-            production = registry.latest_version(NAME, stage=Stage.PRODUCTION)
-            if production is None or production.version != best.version:
+            production = registry.get_version(NAME, stage=Stage.PRODUCTION)
+            if production.version != best.version:
                 raise SystemExit("The registry has forgotten which version is in Production.")
 
-            downloaded = registry.download_version(NAME, production.version, Path(folder) / "downloaded")
-            loaded = registry.load_version(NAME, production.version, trusted=True)
+            downloaded = registry.download_version(NAME, production, Path(folder) / "downloaded")
+            loaded = registry.load_version(NAME, production, trusted=True)
             trained = CANDIDATES[production.metadata["algorithm"]]
             if (loaded.predict(x_test) != trained.predict(x_test)).any():
-                raise SystemExit("What was downloaded does not predict what was trained.")
-            print(f"\nIn Production: version {production.version}, {production.metadata['algorithm']}.")
-            print(f"Downloaded to {downloaded}: predicts for {len(x_test)} patients what the trained one did.")
+                raise SystemExit("The downloaded model predicts something else than the trained one.")
+            print(f"\nDownloaded version {production.version} to {downloaded}.")
+            print(f"It predicts the same as the trained model for all {len(x_test)} patients.")
+
+            before = dt.datetime.now(dt.UTC)
+            print(f"\nRolled back: {registry.rollback(NAME)}.\n")
+            show(registry.list_versions(NAME))
+            earlier = registry.version_at(NAME, before)
+            if earlier is None or earlier.version != best.version:
+                raise SystemExit("The registry has forgotten what was in Production.")
+            print(f"\nA moment ago, version {earlier.version} was in Production. Every change it remembers:\n")
+            for change in registry.stage_history(NAME):
+                print(f"  {change.changed_at:%H:%M:%S}  version {change.version} -> {change.stage}")
 
 
 def show(versions: Iterable[ModelVersion]) -> None:
-    """Print what stands where."""
+    """Print a table of versions."""
     print(f"  {'VERSION':<9}{'STAGE':<13}{'ACCURACY':<10}{'ALIASES':<10}ALGORITHM")
     for version in versions:
         stage = "-" if version.stage is Stage.NONE else version.stage

@@ -82,7 +82,7 @@ def check_aware(what: str, moment: dt.datetime | None) -> dt.datetime | None:
     """
     if moment is not None and (not isinstance(moment, dt.datetime) or moment.utcoffset() is None):
         raise InvalidArgumentError(
-            f"{what}={moment!r} has no time zone. Pass an aware datetime, such as datetime(2026, 1, 31, tzinfo=UTC)."
+            f"{what}={moment!r} isn't a datetime with a time zone. Give one such as datetime(2026, 1, 31, tzinfo=UTC)."
         )
     return moment
 

@@ -155,6 +155,7 @@ class RegistryClient:
         self._now = now
         self._new_id = new_id
         self._closed = False
+        self._artifacts: Path | None = None  # where a local registry keeps artifacts
         self._init_connections()
 
     def _init_connections(self) -> None:
@@ -736,7 +737,8 @@ class RegistryClient:
             ConflictError: Another promotion was faster.
         """
         chosen = _stages.check_stage(stage)
-        _stages.check_exclusive(chosen, archive_existing=True)
+        if chosen not in {Stage.STAGING, Stage.PRODUCTION}:
+            raise InvalidArgumentError(f"You can roll back Staging and Production, not {chosen}.")
         self._check_model(name)
         with self._verb() as vertex:
             model, versions = vertex.find(name, vertex.versions)
@@ -797,9 +799,12 @@ class RegistryClient:
         """
         self._check_model(name)
         chosen = _stages.check_stage(stage)
-        moment = _arguments.check_aware("when", when)
-        if moment is None or moment > self._now():
-            raise InvalidArgumentError(f"when={when!r} isn't a time in the past. Give an aware datetime.")
+        if when is None or (moment := _arguments.check_aware("when", when)) is None:
+            raise InvalidArgumentError("when is missing. Give a datetime such as datetime(2026, 1, 31, tzinfo=UTC).")
+        if moment > self._now():
+            raise InvalidArgumentError(
+                f"when={moment.isoformat()} is in the future. For the present, use get_version({name!r}, stage=...)."
+            )
         return _history.version_at(self.list_versions(name), moment, chosen)
 
     def best_version(
@@ -1108,7 +1113,9 @@ class RegistryClient:
         self._check_open()
         given = self._endpoint.credentials
         credentials = None if given is None else _credentials.load(given)[0]  # Storage finds the default ones itself
-        return artifacts.Storage(project=self._project, credentials=credentials, retry=retry or self._retry)
+        return artifacts.Storage(
+            project=self._project, credentials=credentials, retry=retry or self._retry, folder=self._artifacts
+        )
 
     def _staging(self, staging_bucket: str | None) -> str | None:
         return self._staging_bucket if staging_bucket is None else _names.check_staging_bucket(staging_bucket)
@@ -1117,6 +1124,11 @@ class RegistryClient:
         from vertex_registry import _sources
 
         _serving.check_directory(local.names, image, where=local.source)
+        if self._artifacts is not None and local.holds(self._artifacts):
+            raise InvalidArgumentError(
+                f"{local.source!r} holds this registry's own artifacts folder, {self._artifacts}. Name the model's "
+                "folder alone, or keep artifacts elsewhere with artifacts=."
+            )
         return self._storage.upload(local, _sources.upload_directory(name, staging))
 
     def _download(self, version: ModelVersion, destination: str | os.PathLike[str] | None) -> Path:
@@ -1131,13 +1143,15 @@ class RegistryClient:
         """Check that the image can load a ``gs://`` directory, if that's requested or, by default, possible."""
         from vertex_registry import _sources, artifacts
 
+        ours = self._artifacts is not None and source.startswith(f"gs://{_names.LOCAL_BUCKET}/")
         if requested is None:
-            without_storage = self._endpoint.emulated and not os.environ.get(artifacts.EMULATOR)
+            without_storage = self._endpoint.emulated and not ours and not os.environ.get(artifacts.EMULATOR)
             if without_storage or not _serving.model_files(image):
                 return
         if requested is not False:
-            list_names = self._storage.list_names if requested else self._probe
-            _sources.check_cloud_directory(source, image, required=bool(requested), list_names=list_names)
+            required = bool(requested) or ours
+            list_names = self._storage.list_names if required else self._probe
+            _sources.check_cloud_directory(source, image, required=required, list_names=list_names)
 
     def _probe(self, source: str) -> tuple[str, ...]:
         """List a directory within a few seconds, because the caller didn't request it."""

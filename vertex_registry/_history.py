@@ -131,6 +131,15 @@ def before_current(versions: Iterable[ModelVersion], stage: Stage, *, name: str)
         NotFoundError: Nothing is in the stage, or nothing was in it before.
         HistoryUnknownError: The history doesn't prove what was in it before.
     """
+    try:
+        return _before_current(versions, stage, name=name)
+    except HistoryUnknownError as error:
+        raise HistoryUnknownError(
+            f"{error} Choose a version and put it in the stage with set_stage().", resource=error.resource
+        ) from error.__cause__
+
+
+def _before_current(versions: Iterable[ModelVersion], stage: Stage, *, name: str) -> tuple[ModelVersion, ModelVersion]:
     remembered = sorted(map(_remember, versions), key=lambda one: one.number)
     holders = [one for one in remembered if one.version.stage is stage]
     current = _latest_claim(holders, stage)
@@ -143,8 +152,7 @@ def before_current(versions: Iterable[ModelVersion], stage: Stage, *, name: str)
         return leaving.version, current.version  # an earlier rollback was cut off here
     if not _is_complete(current.changes):
         raise HistoryUnknownError(
-            f"Version {current.number} of {name!r} is in {stage}, and its history isn't complete. "
-            "Choose a version and put it in the stage with set_stage().",
+            f"Version {current.number} of {name!r} is in {stage}, and its history isn't complete.",
             resource=name,
         )
     entry = _first_entry(remembered, current, stage)

@@ -69,6 +69,11 @@ _VISIBLE_SPACES: Final = frozenset(" \u3000")  # these are visible as gaps
 # 3 to 63 characters, up to 222 with dots, each part at most 63. https://cloud.google.com/storage/docs/buckets#naming
 _BUCKET: Final = re.compile(r"[a-z0-9][a-z0-9_.-]*[a-z0-9]", re.ASCII)
 
+#: The bucket of a local registry, whose objects are files in a folder. Nobody can own it in Cloud Storage: a bucket's
+#: name with a dot is a domain that its owner must verify, and ``localhost`` is reserved (RFC 6761).
+#: https://cloud.google.com/storage/docs/domain-name-verification
+LOCAL_BUCKET: Final = "artifacts.localhost"
+
 #: The endings of model files, which people pass instead of the directory that contains them.
 _MODEL_FILES: Final = (
     ".joblib", ".pkl", ".pickle", ".bst", ".mar", ".pb", ".pbtxt", ".onnx", ".pt", ".h5", ".keras",

@@ -272,7 +272,7 @@ class VersionDiff:
 
 def _shown(value: Any) -> str:
     if isinstance(value, dt.datetime):
-        return value.isoformat(timespec="seconds")
+        return value.isoformat()
     return value if isinstance(value, StrEnum) else repr(value)
 
 

@@ -1,13 +1,19 @@
-"""The client and the emulator in one process: a registry that needs no cloud."""
+"""The client and the emulator in one process: a registry that needs no cloud, and a folder for its artifacts."""
 
 from __future__ import annotations
 
 import os
+import secrets
+import shutil
 import sys
+import tempfile
+import weakref
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vertex_registry import _process
 from vertex_registry._client import RegistryClient
+from vertex_registry._names import LOCAL_BUCKET
 from vertex_registry.errors import ConflictError, InvalidArgumentError
 
 if TYPE_CHECKING:
@@ -18,18 +24,24 @@ if TYPE_CHECKING:
 
 
 class LocalRegistry(RegistryClient):
-    """A `RegistryClient` with an emulator of its own, which stops when the client is closed.
+    """A `RegistryClient` with an emulator of its own, which ends with it.
 
     Attributes:
-        emulator: The emulator. Google's own clients can connect to it too, at ``emulator.grpc``.
+        emulator: The emulator. Google's own clients reach it too, at ``emulator.grpc``.
+        artifacts: The folder that artifacts on this machine are copied to. It's created with the first one.
     """
 
-    def __init__(self, emulator: Emulator, **settings: Any) -> None:
+    _remove: Callable[[], object] | None = None
+
+    def __init__(self, emulator: Emulator, artifacts: Path, *, temporary: bool = False, **settings: Any) -> None:
         self.emulator = emulator
+        self.artifacts = artifacts
         self._owner = _process.Inherited(emulator)
-        super().__init__(
-            **{"project": "local-project", "location": "us-central1"} | settings | {"endpoint": emulator.grpc}
-        )
+        defaults = {"project": "local-project", "location": "us-central1", "staging_bucket": f"gs://{LOCAL_BUCKET}"}
+        super().__init__(**defaults | settings | {"endpoint": emulator.grpc})
+        self._artifacts = artifacts
+        if temporary:
+            self._remove = weakref.finalize(self, _remove_temporary, artifacts, os.getpid())
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -40,7 +52,7 @@ class LocalRegistry(RegistryClient):
             self.emulator.__exit__(kind, error, trace)
 
     def close(self) -> None:
-        """Close the connection and the emulator. Closing twice is fine.
+        """Close the connection and the emulator, and remove a temporary artifacts folder. Closing twice is fine.
 
         In a forked process only that process's connection is closed: the emulator belongs to the process that created
         it.
@@ -48,9 +60,11 @@ class LocalRegistry(RegistryClient):
         super().close()
         if self._owner.mine:
             self.emulator.close()
+            if self._remove is not None:
+                self._remove()
 
     def __reduce__(self) -> tuple[Callable[[dict[str, Any]], RegistryClient], tuple[dict[str, Any]]]:
-        """Pickle as a plain client of the same emulator, which has to be running when the client is used."""
+        """Pickle as a plain client of the same emulator and folder. The emulator must be running when it's used."""
         return _connected, (self.__getstate__(),)
 
 
@@ -76,37 +90,73 @@ def _check_threads() -> None:
             )
 
 
-def local_registry(path: str | os.PathLike[str] | None = None, **settings: Any) -> LocalRegistry:
-    """Create a registry in this process, kept in a file or in memory.
+def local_registry(
+    path: str | os.PathLike[str] | None = None,
+    *,
+    artifacts: str | os.PathLike[str] | None = None,
+    **settings: Any,
+) -> LocalRegistry:
+    """Open a registry on this machine that needs no cloud and no storage server.
+
+    A folder that you register is copied to the artifacts folder. Its URI begins with ``gs://artifacts.localhost``, a
+    bucket that only this registry has. You can register ``gs://`` URIs of other buckets as well.
 
     >>> with local_registry() as registry:
     ...     registry.register_version("churn", "gs://models/churn/1").version
     '1'
 
     Args:
-        path: The file, which is created if it doesn't exist. One process at a time can open it. Defaults to keeping
-            everything in memory.
+        path: The file to keep models and versions in, which is created if it doesn't exist. One process at a time can
+            have it open. Defaults to keeping them in memory.
+        artifacts: The folder to keep artifacts in. It belongs to you alone: other users can't write to it. Defaults to
+            the path with ``.artifacts`` at its end; in memory to a temporary folder, which is removed on close.
         **settings: Settings of `RegistryClient`, such as ``actor`` or ``retry``.
 
     Raises:
         ConflictError: The file is open in another registry or emulator; or gevent or eventlet has patched this
-            process's threads, so that no emulator can run in it.
-        InvalidArgumentError: The file isn't a registry's.
+            process's threads, so no emulator can run in it.
+        InvalidArgumentError: The file isn't a registry's, or ``artifacts`` isn't a folder.
     """
     _check_path(path)
+    folder = _artifacts_folder(path, artifacts)
     _check_threads()
     from vertex_registry.emulator import DataFileError, Emulator  # noqa: PLC0415  # Google's libraries take a second
 
     try:
-        emulator = Emulator(path, rest_port=None)
+        emulator = Emulator(path, rest_port=None, folders={LOCAL_BUCKET: folder})
     except DataFileError as error:
         kind = ConflictError if error.in_use else InvalidArgumentError
         raise kind(str(error), resource=str(path)) from error
     try:
-        return LocalRegistry(emulator, **settings)
+        return LocalRegistry(emulator, folder, temporary=path is None and artifacts is None, **settings)
     except BaseException:
         emulator.close()
         raise
+
+
+def _artifacts_folder(path: str | os.PathLike[str] | None, artifacts: Any) -> Path:
+    if artifacts is None:
+        if path is not None:
+            return Path(f"{os.path.abspath(path)}.artifacts")  # noqa: PTH100  # for whoever changes the directory later
+        # Its name is chosen now, so that processes that are forked before the first upload know it as well.
+        return Path(tempfile.gettempdir(), f"vertex-registry-{secrets.token_hex(12)}").absolute()
+    text = os.fspath(artifacts) if isinstance(artifacts, (str, os.PathLike)) else None
+    if not isinstance(text, str) or not text or "\0" in text:
+        raise InvalidArgumentError(f"artifacts={artifacts!r} isn't the path of a folder.")
+    if "://" in text:
+        raise InvalidArgumentError(
+            f"artifacts={text!r} isn't a folder on this machine. To upload to a bucket, pass it as staging_bucket=."
+        )
+    folder = Path(text).expanduser().absolute()
+    if os.path.lexists(folder) and not folder.is_dir():
+        raise InvalidArgumentError(f"artifacts={text!r} is a file. Name a folder, or one that doesn't exist yet.")
+    return folder
+
+
+def _remove_temporary(folder: Path, process: int) -> None:
+    """Remove a temporary folder, unless this is a forked process: it belongs to the parent."""
+    if os.getpid() == process:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _check_path(path: Any) -> None:

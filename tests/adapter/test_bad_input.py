@@ -128,8 +128,8 @@ def test_a_version_that_cannot_exist(registry: VertexModelRegistry, version: str
 def test_conditions_that_cannot_be(registry: VertexModelRegistry) -> None:
     """A day where a time is asked for, and other conditions that mean nothing, are RuntimeErrors that say so."""
     conditions: tuple[tuple[dict[str, Any], str], ...] = (
-        ({"created_after": dt.date(2026, 1, 31)}, "created_after=datetime.date.* names no moment"),
-        ({"created_before": dt.date(2026, 1, 31)}, "created_before=datetime.date.* names no moment"),
+        ({"created_after": dt.date(2026, 1, 31)}, "created_after=datetime.date.* isn't a datetime with a time zone"),
+        ({"created_before": dt.date(2026, 1, 31)}, "created_before=datetime.date.* isn't a datetime with a time zone"),
         ({"stage": "Shadow"}, "There's no stage 'Shadow'"),
         ({"count": "3"}, "count='3' is no number of versions"),
         ({"order_by_date": "oldest"}, "order_by_date='oldest' is neither 'asc' nor 'desc'"),

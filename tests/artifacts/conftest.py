@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
-    from tests.storage.server import Proxy
+    from tests.storage.server import Proxy, Store
 
 
 @pytest.fixture
@@ -22,12 +22,18 @@ def clock() -> Clock:
 
 
 @pytest.fixture
-def make(clock: Clock, tmp_path: Path) -> Iterator[Callable[..., Storage]]:
-    """Create clients that keep their cache to the test; a second client acts as another process."""
+def make(clock: Clock, tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Callable[..., Storage]]:
+    """Create clients that keep their cache to the test; a second client acts as another process.
+
+    A test that takes a ``store`` has clients that reach it.
+    """
     made: list[Storage] = []
+    place = {"folder": request.getfixturevalue("store").folder} if "store" in request.fixturenames else {}
 
     def storage(**settings: Any) -> Storage:
-        made.append(Storage(**{"retry": clock.retry(), "cache": tmp_path / "cache", "chunk": CHUNK, **settings}))
+        made.append(
+            Storage(**{"retry": clock.retry(), "cache": tmp_path / "cache", "chunk": CHUNK, **place, **settings})
+        )
         return made[-1]
 
     yield storage
@@ -55,3 +61,9 @@ def stored(proxy: Proxy, make: Callable[..., Storage], bucket: str, folder: Path
     uri = make().upload(scan(folder), f"gs://{bucket}/churn-1")
     proxy.seen.clear()
     return uri
+
+
+@pytest.fixture
+def uploaded(store: Store, make: Callable[..., Storage], folder: Path) -> str:
+    """The URI of the model in a bucket of either kind."""
+    return make().upload(scan(folder), f"gs://{store.bucket}/churn-1")

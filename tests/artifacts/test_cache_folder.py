@@ -23,7 +23,7 @@ from vertex_registry.errors import RegistryError, UnavailableError
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from tests.storage.server import Proxy, StorageServer
+    from tests.storage.server import Proxy, StorageServer, Store
     from vertex_registry.artifacts import Storage
 
 ROOT = pytest.mark.skipif(os.getuid() != 0, reason="only root can give files away")
@@ -71,10 +71,10 @@ def test_the_cache_works_with_a_lax_umask(
 
 
 def test_a_download_of_the_callers_own_follows_the_umask(
-    make: Callable[..., Storage], stored: str, tmp_path: Path
+    make: Callable[..., Storage], uploaded: str, tmp_path: Path
 ) -> None:
     """A destination that the caller names gets the permissions that every other file of theirs has."""
-    folder = make().download(stored, tmp_path / "dest")
+    folder = make().download(uploaded, tmp_path / "dest")
     umask = os.umask(0)
     os.umask(umask)
 
@@ -291,14 +291,14 @@ def test_a_folder_of_others_is_not_used(
     assert make().upload(scan(folder), stored.rpartition("/")[0]).startswith("gs://")
 
 
-@pytest.mark.usefixtures("proxy")
-def test_a_cache_may_be_a_link_of_ones_own(make: Callable[..., Storage], stored: str, tmp_path: Path) -> None:
+def test_a_cache_may_be_a_link_of_ones_own(make: Callable[..., Storage], uploaded: str, tmp_path: Path) -> None:
     """People link their cache to a larger disk."""
-    (tmp_path / "cache").rename(tmp_path / "disk")
+    (tmp_path / "disk").mkdir(mode=0o700)
+    shutil.rmtree(tmp_path / "cache", ignore_errors=True)
     (tmp_path / "cache").symlink_to(tmp_path / "disk")
-    first = make().download(stored)
+    first = make().download(uploaded)
 
-    assert make().download(stored) == first
+    assert make().download(uploaded) == first
     assert list((tmp_path / "disk" / "models").iterdir())
 
 
@@ -542,23 +542,20 @@ def test_the_cache_knows_the_content(
     assert contents(make().download(stored)) == contents(folder)
 
 
-def test_the_cache_follows_the_directory(
-    storage: Storage, storage_server: StorageServer, stored: str, bucket: str
-) -> None:
+def test_the_cache_follows_the_directory(storage: Storage, store: Store, uploaded: str) -> None:
     """A directory that was changed is fetched anew, and what was fetched before stays."""
-    before = storage.download(stored)
-    storage_server.put(bucket, f"{stored.removeprefix(f'gs://{bucket}/')}/metadata.json", b"[]")
-    after = storage.download(stored)
+    before = storage.download(uploaded)
+    store.put(f"{uploaded.removeprefix(f'gs://{store.bucket}/')}/metadata.json", b"[]")
+    after = storage.download(uploaded)
 
     assert (before / "metadata.json").read_bytes() == b"{}"
     assert (after / "metadata.json").read_bytes() == b"[]"
 
 
-@pytest.mark.usefixtures("proxy")
-def test_many_may_fill_the_cache_at_once(make: Callable[..., Storage], stored: str, folder: Path) -> None:
+def test_many_may_fill_the_cache_at_once(make: Callable[..., Storage], uploaded: str, folder: Path) -> None:
     """Several processes that fetch the same at once all get the same whole folder."""
     folders: list[Path] = []
-    threads = [threading.Thread(target=lambda: folders.append(make().download(stored))) for _ in range(4)]
+    threads = [threading.Thread(target=lambda: folders.append(make().download(uploaded))) for _ in range(4)]
     for thread in threads:
         thread.start()
     for thread in threads:

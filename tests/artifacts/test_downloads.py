@@ -58,7 +58,7 @@ def test_bytes_that_always_arrive_altered_are_an_error(
 ) -> None:
     """Where other bytes arrive each time, there is an error and no folder."""
     proxy.fail("GET", "metadata.json", alter=lambda _: b"[]", times=2)
-    with pytest.raises(UnavailableError, match=r"metadata\.json .*CRC32C .*Nothing was kept"):
+    with pytest.raises(UnavailableError, match=r"metadata\.json .*checksum .*Nothing was kept"):
         storage.download(stored, tmp_path / "deep" / "er" / "dest")
 
     assert left_behind(tmp_path) == []
@@ -157,7 +157,7 @@ def linked(folder: Path, _: pytest.MonkeyPatch) -> Path:
 @pytest.mark.parametrize("named", [here, linked, lambda folder, _: folder], ids=["current", "link", "plain"])
 def test_an_empty_folder_is_filled(
     storage: Storage,
-    stored: str,
+    uploaded: str,
     folder: Path,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -166,7 +166,7 @@ def test_an_empty_folder_is_filled(
     """An empty folder is filled and stays the same one, for those who are in it, link to it or mount it."""
     (tmp_path / "dest").mkdir(mode=0o700)
     before = (tmp_path / "dest").stat()
-    storage.download(stored, named(tmp_path / "dest", monkeypatch))
+    storage.download(uploaded, named(tmp_path / "dest", monkeypatch))
     after = (tmp_path / "dest").stat()
 
     assert contents(tmp_path / "dest") == contents(folder)
@@ -189,12 +189,12 @@ def test_an_empty_folder_stays_empty(storage: Storage, proxy: Proxy, stored: str
     assert contents(tmp_path / "dest") == {"mine.txt": b"mine"}
 
 
-def test_a_destination_that_is_no_path_is_refused(storage: Storage, stored: str) -> None:
+def test_a_destination_that_is_no_path_is_refused(storage: Storage, uploaded: str) -> None:
     """A home of nobody's, and what is no path at all, is an error of ours."""
     with pytest.raises(InvalidArgumentError, match="is no path"):
-        storage.download(stored, "~nosuchuser/x")
+        storage.download(uploaded, "~nosuchuser/x")
     with pytest.raises(InvalidArgumentError, match="5 is no path"):
-        storage.download(stored, 5)  # type: ignore[arg-type]  # nothing checks the types of most callers
+        storage.download(uploaded, 5)  # type: ignore[arg-type]  # nothing checks the types of most callers
 
 
 def test_a_folder_that_appears_meanwhile_is_not_touched(

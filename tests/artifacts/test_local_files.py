@@ -15,6 +15,7 @@ from vertex_registry.artifacts import LocalDirectory, _names, digest
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from tests.storage.server import Store
     from vertex_registry.artifacts import Storage
 
 import logging
@@ -318,12 +319,13 @@ def test_the_digest_is_the_same_on_every_machine() -> None:
     )
 
 
-@pytest.mark.usefixtures("storage_emulator")
-def test_names_are_normalised(storage: Storage, bucket: str, tmp_path: Path) -> None:
+def test_names_are_normalised(storage: Storage, store: Store, tmp_path: Path) -> None:
     """A name that macOS writes in another normal form is the same name."""
     composed = write(tmp_path / "linux", {"gr\u00f6\u00dfe": b"x"})
     decomposed = write(tmp_path / "mac", {"gro\u0308\u00dfe": b"x"})
-    assert storage.upload(scan(composed), f"gs://{bucket}/m") == storage.upload(scan(decomposed), f"gs://{bucket}/m")
+    assert storage.upload(scan(composed), f"gs://{store.bucket}/m") == storage.upload(
+        scan(decomposed), f"gs://{store.bucket}/m"
+    )
 
 
 def test_links_are_followed(folder: Path, tmp_path: Path) -> None:

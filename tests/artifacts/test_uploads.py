@@ -29,7 +29,7 @@ from vertex_registry.errors import (
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from tests.storage.server import Proxy, StorageServer
+    from tests.storage.server import Proxy, StorageServer, Store
     from vertex_registry.artifacts import Storage
 
 AGENT: Final = "service-PROJECT_NUMBER@gcp-sa-aiplatform.iam.gserviceaccount.com"
@@ -38,27 +38,25 @@ AGENT: Final = "service-PROJECT_NUMBER@gcp-sa-aiplatform.iam.gserviceaccount.com
 # --- there and back ---------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.usefixtures("storage_emulator")
-def test_what_comes_back_is_what_was_sent(storage: Storage, bucket: str, folder: Path, tmp_path: Path) -> None:
+def test_what_comes_back_is_what_was_sent(storage: Storage, store: Store, folder: Path, tmp_path: Path) -> None:
     """Every file of a folder, whatever its size and name, comes back with the same bytes under the same path."""
     write(folder, {"empty": b"", "exactly": b"x" * CHUNK, "one-more": b"x" * (CHUNK + 1), ".hidden/f #?%": b"h"})
-    uri = storage.upload(scan(folder), f"gs://{bucket}/churn-1")
+    uri = storage.upload(scan(folder), f"gs://{store.bucket}/churn-1")
     fetched = storage.download(uri, tmp_path / "dest")
 
     assert fetched == tmp_path / "dest"
     assert contents(fetched) == contents(folder)
-    assert uri.startswith(f"gs://{bucket}/churn-1/")
+    assert uri.startswith(f"gs://{store.bucket}/churn-1/")
     assert not list(tmp_path.glob("cache/uploads/*"))
 
 
-@pytest.mark.usefixtures("storage_emulator")
-def test_one_file_is_a_folder_of_one_file(storage: Storage, bucket: str, folder: Path, tmp_path: Path) -> None:
+def test_one_file_is_a_folder_of_one_file(storage: Storage, store: Store, folder: Path, tmp_path: Path) -> None:
     """A file that is named by itself lies in its directory alone, and is the same content as such a folder."""
-    uri = storage.upload(scan(folder / "metadata.json"), f"gs://{bucket}/churn-1/")
+    uri = storage.upload(scan(folder / "metadata.json"), f"gs://{store.bucket}/churn-1/")
     alone = write(tmp_path / "alone", {"metadata.json": b"{}"})
 
     assert storage.list_names(uri) == ("metadata.json",)
-    assert storage.upload(scan(alone), f"gs://{bucket}/churn-1") == uri
+    assert storage.upload(scan(alone), f"gs://{store.bucket}/churn-1") == uri
 
 
 def test_the_same_bytes_are_not_sent_twice(
@@ -88,14 +86,11 @@ def test_only_what_is_missing_is_sent(
     assert storage_server.get(bucket, f"{prefix}/metadata.json") == b"{}"
 
 
-@pytest.mark.usefixtures("storage_emulator")
-def test_many_may_send_the_same_at_once(
-    make: Callable[..., Storage], storage_server: StorageServer, bucket: str, folder: Path
-) -> None:
+def test_many_may_send_the_same_at_once(make: Callable[..., Storage], store: Store, folder: Path) -> None:
     """Several processes that send the same model at once all succeed, and leave one copy."""
     uris: list[str] = []
     threads = [
-        threading.Thread(target=lambda: uris.append(make().upload(scan(folder), f"gs://{bucket}/churn-1")))
+        threading.Thread(target=lambda: uris.append(make().upload(scan(folder), f"gs://{store.bucket}/churn-1")))
         for _ in range(4)
     ]
     for thread in threads:
@@ -105,32 +100,28 @@ def test_many_may_send_the_same_at_once(
 
     assert len(uris) == 4
     assert len(set(uris)) == 1
-    assert len(storage_server.names(bucket)) == 3
+    assert len(store.names()) == 3
 
 
-@pytest.mark.usefixtures("storage_emulator")
-def test_a_directory_is_looked_at(storage: Storage, storage_server: StorageServer, bucket: str) -> None:
+def test_a_directory_is_looked_at(storage: Storage, store: Store) -> None:
     """The names at the top of a directory are told; those of its neighbours are not."""
     for name in ("m/1/model.pkl", "m/1/assets/a", "m/1/", "m/10/model.joblib", "m/1.txt"):
-        storage_server.put(bucket, name, b"x")
+        store.put(name, b"x")
 
-    assert storage.list_names(f"gs://{bucket}/m/1") == ("assets/", "model.pkl")
-    assert storage.list_names(f"gs://{bucket}/m/1/") == ("assets/", "model.pkl")
-    assert storage.list_names(f"gs://{bucket}/nothing") == ()
+    assert storage.list_names(f"gs://{store.bucket}/m/1") == ("assets/", "model.pkl")
+    assert storage.list_names(f"gs://{store.bucket}/m/1/") == ("assets/", "model.pkl")
+    assert storage.list_names(f"gs://{store.bucket}/nothing") == ()
 
 
 # --- the digest -------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.usefixtures("storage_emulator")
-def test_a_name_that_gets_too_long_is_refused(
-    storage: Storage, storage_server: StorageServer, bucket: str, folder: Path
-) -> None:
+def test_a_name_that_gets_too_long_is_refused(storage: Storage, store: Store, folder: Path) -> None:
     """An object's name has at most 1,024 bytes; where one would be longer, nothing is sent."""
     with pytest.raises(InvalidArgumentError, match="too long"):
-        storage.upload(scan(folder), f"gs://{bucket}/{'d' * 980}")
+        storage.upload(scan(folder), f"gs://{store.bucket}/{'d' * 980}")
 
-    assert storage_server.names(bucket) == []
+    assert store.names() == []
 
 
 # --- faults on the way up ---------------------------------------------------------------------------------------------
@@ -422,7 +413,7 @@ def test_bytes_that_are_always_altered_are_an_error(
 ) -> None:
     """Where every try stores other bytes, the upload fails, and what differs is removed."""
     proxy.fail("POST", "uploadType=media", alter_request=flipped, times=2)
-    with pytest.raises(UnavailableError, match="stored other bytes than were sent"):
+    with pytest.raises(UnavailableError, match="was stored with other bytes than were sent"):
         storage.upload(scan(folder / "metadata.json"), f"gs://{bucket}/churn-1")
 
     assert storage_server.names(bucket) == []

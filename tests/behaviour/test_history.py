@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from google.cloud.aiplatform_v1.types import Model
@@ -102,7 +102,7 @@ def test_rolling_back_an_empty_stage(registry: RegistryClient, name: Text) -> No
     register(registry, churn, 1)
     with pytest.raises(NotFoundError, match="nothing to roll back"):
         registry.rollback(churn)
-    with pytest.raises(InvalidArgumentError):
+    with pytest.raises(InvalidArgumentError, match="You can roll back Staging and Production, not Archived"):
         registry.rollback(churn, stage=ARCHIVED)
 
 
@@ -144,12 +144,17 @@ def test_what_was_in_production(connect: Callable[..., RegistryClient], name: Te
 
 
 def test_a_time_without_a_zone_and_the_future_are_refused(registry: RegistryClient, name: Text) -> None:
-    """A naive time names no moment, and the future isn't known."""
+    """A naive time, a date or a text isn't a time, and the future isn't known."""
     churn = name()
     register(registry, churn, 1)
-    with pytest.raises(InvalidArgumentError, match="time zone"):
-        registry.version_at(churn, dt.datetime(2026, 3, 1))  # noqa: DTZ001  # that's the mistake
-    with pytest.raises(InvalidArgumentError, match="past"):
+    mistakes: list[Any] = [dt.datetime(2026, 3, 1), dt.date(2026, 3, 1), "2026-03-01"]  # noqa: DTZ001  # the mistake
+    for when in mistakes:
+        with pytest.raises(InvalidArgumentError, match="isn't a datetime with a time zone"):
+            registry.version_at(churn, when)
+    missing: Any = None
+    with pytest.raises(InvalidArgumentError, match="when is missing"):
+        registry.version_at(churn, missing)
+    with pytest.raises(InvalidArgumentError, match="is in the future"):
         registry.version_at(churn, dt.datetime.now(dt.UTC) + dt.timedelta(days=1))
 
 
@@ -165,7 +170,7 @@ def test_a_deleted_version_leaves_a_gap_in_what_is_known(connect: Callable[..., 
     assert number(registry.version_at(churn, entered[2])) == "3"
     with pytest.raises(HistoryUnknownError, match="Version 2 was deleted"):
         registry.version_at(churn, entered[2] - dt.timedelta(seconds=1))
-    with pytest.raises(HistoryUnknownError, match="Version 2 was deleted"):
+    with pytest.raises(HistoryUnknownError, match=r"Version 2 was deleted.*Choose a version .* with set_stage\(\)"):
         registry.rollback(churn)
 
 

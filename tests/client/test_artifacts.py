@@ -18,6 +18,7 @@ from vertex_registry import (
     AlreadyExistsError,
     ConflictError,
     InvalidArgumentError,
+    LocalRegistry,
     NotFoundError,
     PermissionDeniedError,
     RegistryClient,
@@ -30,32 +31,29 @@ from vertex_registry.emulator import Emulator
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from tests.storage.server import StorageServer
+    from tests.storage.server import Store
 
 SOURCE = "gs://models/churn/1"
 OWN = "us-docker.pkg.dev/acme/serving/churn:7"
 
 
 @pytest.fixture
-def bucket(storage_emulator: StorageServer, bucket: str) -> str:
-    """An empty bucket of the test's own, in the server that the environment names."""
-    del storage_emulator
-    return bucket
-
-
-@pytest.fixture
-def emulator(storage_emulator: StorageServer) -> Iterator[Emulator]:
-    with Emulator(storage=storage_emulator.url) as emulator:
+def emulator(store: Store) -> Iterator[Emulator]:
+    folders = {} if store.folder is None else {store.bucket: store.folder}
+    with Emulator(storage=store.server.url, folders=folders) as emulator:
         yield emulator
 
 
 @pytest.fixture
-def connect(emulator: Emulator, bucket: str) -> Iterator[Callable[..., RegistryClient]]:
-    made = []
+def connect(emulator: Emulator, store: Store) -> Iterator[Callable[..., RegistryClient]]:
+    made: list[RegistryClient] = []
 
     def connect(**settings: Any) -> RegistryClient:
-        settings = {"endpoint": emulator.grpc, "staging_bucket": f"gs://{bucket}"} | settings
-        made.append(RegistryClient(**settings))
+        settings = {"staging_bucket": f"gs://{store.bucket}", "endpoint": emulator.grpc} | settings
+        if store.folder is None:
+            made.append(RegistryClient(**settings))
+        else:
+            made.append(LocalRegistry(emulator, store.folder, **settings))
         return made[-1]
 
     yield connect
@@ -86,44 +84,42 @@ def model(tmp_path: Path) -> Path:
     return folder
 
 
-def test_a_folder(registry: RegistryClient, storage_emulator: StorageServer, bucket: str, model: Path) -> None:
+def test_a_folder(registry: RegistryClient, store: Store, model: Path) -> None:
     """A folder is uploaded under the model's id and the digest of its content, and registered from there."""
     version = registry.register_version("churn", model, container=OWN)
 
     scheme, model_id, digest = version.artifact_uri.rsplit("/", 2)
-    assert scheme == f"gs://{bucket}"
+    assert scheme == f"gs://{store.bucket}"
     assert model_id == version.model_resource_name.rpartition("/")[2]
-    assert storage_emulator.names(bucket) == [
+    assert store.names() == [
         f"{model_id}/{digest}/assets/notes.txt",
         f"{model_id}/{digest}/model.joblib",
     ]
 
 
-def test_the_same_bytes_are_not_sent_twice(
-    registry: RegistryClient, storage_emulator: StorageServer, bucket: str, model: Path
-) -> None:
+def test_the_same_bytes_are_not_sent_twice(registry: RegistryClient, store: Store, model: Path) -> None:
     """The same content has the same place, and is left there; other content has another."""
     first = registry.register_version("churn", model, container=OWN, request_id="run")
     assert registry.register_version("churn", str(model), container=OWN, request_id="run") == first
     assert registry.upload(model, name="churn", container=OWN) == first.artifact_uri
-    assert len(storage_emulator.names(bucket)) == 2
+    assert len(store.names()) == 2
     (model / "assets" / "notes.txt").write_text("read me again")
     with pytest.raises(ConflictError, match="another source"):
         registry.register_version("churn", model, container=OWN, request_id="run")
     assert registry.register_version("churn", model, container=OWN).artifact_uri != first.artifact_uri
-    assert len(storage_emulator.names(bucket)) == 4
+    assert len(store.names()) == 4
 
 
-def test_a_bucket_named_for_once(connect: Callable[..., RegistryClient], bucket: str, model: Path) -> None:
+def test_a_bucket_named_for_once(connect: Callable[..., RegistryClient], store: Store, model: Path) -> None:
     """The staging bucket can be named at the call, with a directory in it; without one, the error says what to do."""
     registry = connect(staging_bucket=None)
-    version = registry.register_version("churn", model, container=OWN, staging_bucket=f"gs://{bucket}/ours/")
+    version = registry.register_version("churn", model, container=OWN, staging_bucket=f"gs://{store.bucket}/ours/")
 
-    assert version.artifact_uri.startswith(f"gs://{bucket}/ours/churn-")
+    assert version.artifact_uri.startswith(f"gs://{store.bucket}/ours/churn-")
     with pytest.raises(InvalidArgumentError, match="staging_bucket"):
         registry.register_version("churn", model, container=OWN)
     with pytest.raises(InvalidArgumentError, match="bucket"):
-        registry.register_version("churn", model, container=OWN, staging_bucket=bucket)
+        registry.register_version("churn", model, container=OWN, staging_bucket=store.bucket)
 
 
 @pytest.mark.parametrize(
@@ -198,22 +194,22 @@ def test_links_out_of_a_folder_are_an_opt_in(registry: RegistryClient, model: Pa
 
 @pytest.mark.parametrize("written", ["/", "//", "/ours", "/ours/", "/ours/of today//"])
 def test_no_name_of_an_object_has_an_empty_part(
-    registry: RegistryClient, storage_emulator: StorageServer, bucket: str, model: Path, written: str
+    registry: RegistryClient, store: Store, model: Path, written: str
 ) -> None:
     """However a staging bucket is written, its objects lie where one looks for them."""
-    version = registry.register_version("churn", model, container=OWN, staging_bucket=f"gs://{bucket}{written}")
+    version = registry.register_version("churn", model, container=OWN, staging_bucket=f"gs://{store.bucket}{written}")
 
-    assert version.artifact_uri.startswith(f"gs://{bucket}{written.rstrip('/')}/churn-")
-    assert all("" not in name.split("/") for name in storage_emulator.names(bucket))
+    assert version.artifact_uri.startswith(f"gs://{store.bucket}{written.rstrip('/')}/churn-")
+    assert all("" not in name.split("/") for name in store.names())
 
 
 @pytest.mark.parametrize("written", ["//ours", "/ours//today"])
 def test_a_staging_bucket_with_an_empty_part_is_refused(
-    connect: Callable[..., RegistryClient], bucket: str, written: str
+    connect: Callable[..., RegistryClient], store: Store, written: str
 ) -> None:
     """A slip in the middle of the staging bucket is said where it is given, and not sent to."""
     with pytest.raises(InvalidArgumentError, match="empty part between two slashes"):
-        connect(staging_bucket=f"gs://{bucket}{written}")
+        connect(staging_bucket=f"gs://{store.bucket}{written}")
 
 
 def test_nothing_is_registered_unless_every_byte_is_there(
@@ -247,23 +243,21 @@ def test_two_files_are_one_too_many(registry: RegistryClient, model: Path) -> No
         registry.register_version("churn", model, container="sklearn")
 
 
-def test_a_directory_in_a_bucket(
-    registry: RegistryClient, emulator: Emulator, storage_emulator: StorageServer, bucket: str
-) -> None:
+def test_a_directory_in_a_bucket(registry: RegistryClient, emulator: Emulator, store: Store) -> None:
     """A gs:// directory is looked into in the same way, unless that was not wanted; then Vertex refuses it itself."""
-    storage_emulator.put(bucket, "models/1/weights.bin", b"x")
-    storage_emulator.put(bucket, "models/2/model.joblib", b"x")
-    assert registry.register_version("churn", f"gs://{bucket}/models/2", container="sklearn").version == "1"
+    store.put("models/1/weights.bin", b"x")
+    store.put("models/2/model.joblib", b"x")
+    assert registry.register_version("churn", f"gs://{store.bucket}/models/2", container="sklearn").version == "1"
     with pytest.raises(InvalidArgumentError, match="model.joblib"):
-        registry.register_version("churn", f"gs://{bucket}/models/1", container="sklearn")
+        registry.register_version("churn", f"gs://{store.bucket}/models/1", container="sklearn")
     with pytest.raises(InvalidArgumentError, match="is empty"):
-        registry.register_version("churn", f"gs://{bucket}/models/3", container="sklearn")
+        registry.register_version("churn", f"gs://{store.bucket}/models/3", container="sklearn")
     with pytest.raises(InvalidArgumentError, match="is empty"):
-        registry.register_version("churn", f"gs://{bucket}/models/3", container=OWN, check_source=True)
-    assert registry.register_version("churn", f"gs://{bucket}/models/1", container=OWN).version == "2"
+        registry.register_version("churn", f"gs://{store.bucket}/models/3", container=OWN, check_source=True)
+    assert registry.register_version("churn", f"gs://{store.bucket}/models/1", container=OWN).version == "2"
     uploads = sum(request.rpc == "UploadModel" for request in emulator.requests())
     with pytest.raises(ConflictError, match="expected to contain exactly one of"):
-        registry.register_version("churn", f"gs://{bucket}/models/1", container="sklearn", check_source=False)
+        registry.register_version("churn", f"gs://{store.bucket}/models/1", container="sklearn", check_source=False)
     assert sum(request.rpc == "UploadModel" for request in emulator.requests()) == uploads + 1
 
 
@@ -323,14 +317,12 @@ def test_the_image_follows_the_model(registry: RegistryClient, tmp_path: Path) -
     assert version.container.image.endswith("sklearn-cpu.1-5:latest")
 
 
-def test_a_re_run_whose_artifact_is_gone(
-    registry: RegistryClient, storage_emulator: StorageServer, bucket: str
-) -> None:
+def test_a_re_run_whose_artifact_is_gone(registry: RegistryClient, store: Store) -> None:
     """The same request id gives the version that it made, whatever has become of the artifact since."""
-    storage_emulator.put(bucket, "models/1/model.joblib", b"x")
-    source = f"gs://{bucket}/models/1"
+    store.put("models/1/model.joblib", b"x")
+    source = f"gs://{store.bucket}/models/1"
     made = registry.register_version("churn", source, container="sklearn", request_id="run")
-    storage_emulator.call("DELETE", f"/storage/v1/b/{bucket}/o/models%2F1%2Fmodel.joblib")
+    store.delete("models/1/model.joblib")
 
     assert registry.register_version("churn", source, container="sklearn", request_id="run") == made
     with pytest.raises(InvalidArgumentError, match="is empty"):
@@ -442,18 +434,16 @@ def test_deploying_is_googles(connect: Callable[..., RegistryClient], monkeypatc
         model.deploy(machine_type="n1-standard-2")
 
 
-def test_an_interrupted_registration(
-    registry: RegistryClient, emulator: Emulator, storage_emulator: StorageServer, bucket: str, model: Path
-) -> None:
+def test_an_interrupted_registration(registry: RegistryClient, emulator: Emulator, store: Store, model: Path) -> None:
     """When Vertex refuses after the upload, nothing is registered, and a re-run sends no byte again."""
     emulator.fail("ListModels", "PERMISSION_DENIED")
     with pytest.raises(PermissionDeniedError):
         registry.register_version("churn", model, container=OWN)
-    generations = storage_emulator.call("GET", f"/storage/v1/b/{bucket}/o")
-    assert len(storage_emulator.names(bucket)) == 2
+    generations = store.state()
+    assert len(store.names()) == 2
 
     assert registry.register_version("churn", model, container=OWN).version == "1"
-    assert storage_emulator.call("GET", f"/storage/v1/b/{bucket}/o") == generations
+    assert store.state() == generations
 
 
 def as_of(pickled: bytes, version: str) -> bytes:

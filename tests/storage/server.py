@@ -285,3 +285,67 @@ def proxy(storage_server: StorageServer, monkeypatch: pytest.MonkeyPatch) -> Ite
     yield made
     made.close()
     assert not made.faults, "faults that nothing ran into"
+
+
+@attrs.frozen
+class Store:
+    """An empty bucket of either kind, as somebody else sees it.
+
+    Attributes:
+        bucket: The bucket's name.
+        server: The storage server, which runs with either kind.
+        folder: The folder that is the bucket, or None if it's on the server.
+    """
+
+    bucket: str
+    server: StorageServer
+    folder: Path | None
+
+    def put(self, name: str, data: bytes) -> None:
+        """Store an object as somebody else would."""
+        if self.folder is None:
+            self.server.put(self.bucket, name, data)
+            return
+        self.folder.mkdir(mode=0o700, exist_ok=True)
+        path = self.folder / name
+        (path if name.endswith("/") else path.parent).mkdir(parents=True, exist_ok=True)
+        if name.endswith("/"):
+            return
+        path.unlink(missing_ok=True)
+        path.write_bytes(data)
+
+    def get(self, name: str) -> bytes:
+        """Return the bytes of an object."""
+        return self.server.get(self.bucket, name) if self.folder is None else (self.folder / name).read_bytes()
+
+    def delete(self, name: str) -> None:
+        """Delete an object."""
+        if self.folder is not None:
+            (self.folder / name).unlink()
+        else:
+            self.server.call("DELETE", f"/storage/v1/b/{self.bucket}/o/{urllib.parse.quote(name, safe='')}")
+
+    def names(self) -> list[str]:
+        """Return the names of all files in the bucket."""
+        if self.folder is None:
+            return self.server.names(self.bucket)
+        return sorted(path.relative_to(self.folder).as_posix() for path in self.folder.rglob("*") if path.is_file())
+
+    def state(self) -> object:
+        """Return what changes when anything is stored again."""
+        if self.folder is None:
+            return self.server.call("GET", f"/storage/v1/b/{self.bucket}/o")
+        return {path: path.stat().st_ino for path in self.folder.rglob("*")}
+
+
+@pytest.fixture(params=["cloud", "folder"])
+def store(
+    request: pytest.FixtureRequest,
+    storage_emulator: StorageServer,
+    bucket: str,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Store:
+    """An empty bucket, on the storage server and as a folder: everything that takes it holds for both kinds."""
+    if request.param == "cloud":
+        return Store(bucket, storage_emulator, None)
+    return Store("artifacts.localhost", storage_emulator, tmp_path_factory.mktemp("registry") / "registry.db.artifacts")

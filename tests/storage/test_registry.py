@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from tests.storage.server import Proxy, StorageServer
+    from tests.storage.server import Proxy, Store
     from vertex_registry import LocalRegistry
 
 
@@ -96,17 +96,16 @@ def test_googles_sdk_goes_on_from_there(registry: LocalRegistry, monkeypatch: py
         registry.to_aiplatform("churn", 9)
 
 
-@pytest.mark.usefixtures("storage_emulator")
-def test_what_cannot_be_downloaded_is_said(
-    registry: LocalRegistry, storage_server: StorageServer, bucket: str, tmp_path: Path
-) -> None:
-    """A version whose artifact is gone, or that is not there, leaves nothing on this machine."""
-    storage_server.put(bucket, "gone/model.pkl", b"x")
-    registry.register_version("churn", f"gs://{bucket}/gone")
-    storage_server.call("DELETE", f"/storage/v1/b/{bucket}/o/gone%2Fmodel.pkl")
-    with pytest.raises(NotFoundError, match="There is nothing in"):
-        registry.download_version("churn", 1, tmp_path / "dest")
-    with pytest.raises(NotFoundError):
-        registry.download_version("churn", 2, tmp_path / "dest")
+def test_what_cannot_be_downloaded_is_said(store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A version whose artifact is gone, or that doesn't exist, leaves nothing on this machine."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    store.put("gone/model.pkl", b"x")
+    with local_registry(artifacts=store.folder) as registry:
+        registry.register_version("churn", f"gs://{store.bucket}/gone")
+        store.delete("gone/model.pkl")
+        with pytest.raises(NotFoundError, match="There is nothing in"):
+            registry.download_version("churn", 1, tmp_path / "dest")
+        with pytest.raises(NotFoundError):
+            registry.download_version("churn", 2, tmp_path / "dest")
 
     assert not list(tmp_path.iterdir())

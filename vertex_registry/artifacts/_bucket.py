@@ -20,14 +20,14 @@ class StoredObject:
     Attributes:
         name: Its whole name.
         size: The number of its stored bytes.
-        crc32c: Their CRC32C, in base64.
+        crc: Their checksum, in base64: the one that `Bucket.checksum` computes.
         generation: The number of its content, which never changes.
         encoding: The ``Content-Encoding`` that it's stored in, or an empty string if it's stored as it is.
     """
 
     name: str
     size: int
-    crc32c: str
+    crc: str
     generation: int
     encoding: str = ""
 
@@ -42,13 +42,13 @@ class Upload:
 
     Attributes:
         file: The file.
-        crc32c: The CRC32C of its bytes.
+        crc: The checksum of its bytes.
         name: The name of the object.
         generation: The generation of the object to replace, or 0 if there is none.
     """
 
     file: LocalFile
-    crc32c: int
+    crc: int
     name: str
     generation: int
 
@@ -62,6 +62,9 @@ class Bucket(Protocol):
 
     Each method ends, and raises `RegistryError` for everything that the caller can't act on.
     """
+
+    def checksum(self, data: bytes, before: int = 0) -> int:
+        """Return the checksum of some bytes, or of the bytes before and these, in 32 bits."""
 
     @property
     def server(self) -> str | None:

@@ -51,6 +51,10 @@ class CloudBucket:
         self._sessions = sessions
         self.chunk = chunk
 
+    def checksum(self, data: bytes, before: int = 0) -> int:
+        """Return the CRC32C of some bytes, or of the bytes before and these."""
+        return crc32c(data, before)
+
     @property
     def server(self) -> str | None:
         """The address of the emulator, or None for Cloud Storage itself."""
@@ -130,7 +134,7 @@ class CloudBucket:
     def _post(self, upload: Upload, stopped: threading.Event) -> StoredObject:
         with open_again(upload.file) as stream:
             data = stream.read(upload.file.size + 1)
-        if len(data) != upload.file.size or crc32c(data) != upload.crc32c:
+        if len(data) != upload.file.size or crc32c(data) != upload.crc:
             raise changed_error(upload.file)
 
         def request() -> StoredObject:

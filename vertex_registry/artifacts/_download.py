@@ -1,7 +1,7 @@
 """Download a directory: the folder appears when it's whole.
 
 Until then its files are in a hidden folder beside it. Each is read from the one generation that was listed, and its
-CRC32C is compared with the one that was listed.
+checksum is compared with the one that was listed.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, Final, Self
 
 from vertex_registry.artifacts._bucket import GenerationChangedError
 from vertex_registry.artifacts._cache import SET_CACHE, entry_name, record_of, remove, write_record
-from vertex_registry.artifacts._checksums import BLOCK, crc32c, to_base64
+from vertex_registry.artifacts._checksums import BLOCK, to_base64
 from vertex_registry.artifacts._names import safe_path
 from vertex_registry.artifacts._parallel import StoppedError, run_in_parallel
 from vertex_registry.artifacts._progress import count_files, progress_bar
@@ -162,13 +162,13 @@ class Downloader:
                 file = opened.enter_context(_NewFile(path, replace=last, private=private))
                 received = opened.enter_context(tempfile.TemporaryFile(dir=path.parent)) if encoded else file
                 crc = self._fetch_into(received.write, stored, stopped, advance)
-                if to_base64(crc) == stored.crc32c:
+                if to_base64(crc) == stored.crc:
                     if encoded:
                         _decode(received, file, uri, stopped)
                     return file.size, file.sha256
             advance(-stored.size)
         raise UnavailableError(
-            f"Other bytes of {uri} arrived than were stored: CRC32C {to_base64(crc)}, not {stored.crc32c}, twice. "
+            f"Other bytes of {uri} arrived than were stored: checksum {to_base64(crc)}, not {stored.crc}, twice. "
             "Something on the way alters them. Nothing was kept.",
             resource=uri,
         )
@@ -180,7 +180,7 @@ class Downloader:
         stopped: threading.Event,
         advance: Callable[[int], None],
     ) -> int:
-        """Write the stored bytes of an object, and return their CRC32C."""
+        """Write the stored bytes of an object, and return their checksum."""
         crc = done = 0
         while done < stored.size:
             if stopped.is_set():
@@ -191,7 +191,7 @@ class Downloader:
             except GenerationChangedError as error:
                 uri = self._bucket.uri(stored.name)
                 raise ConflictError(f"{uri} was replaced while it was fetched. Try again.", resource=uri) from error
-            crc = crc32c(data, crc)
+            crc = self._bucket.checksum(data, crc)
             write(data)
             done += len(data)
             advance(len(data))

@@ -300,7 +300,7 @@ class Connection:
             f"{self.endpoint}/upload/storage/v1/b/{bucket}/o",
             params={"uploadType": "media", "name": upload.name, "ifGenerationMatch": str(upload.generation)},
             data=data,
-            headers={"Content-Type": BYTES, "X-Goog-Hash": f"crc32c={to_base64(upload.crc32c)}"},
+            headers={"Content-Type": BYTES, "X-Goog-Hash": f"crc32c={to_base64(upload.crc)}"},
             timeout=timeout,
             allow_redirects=False,
         )

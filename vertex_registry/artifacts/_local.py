@@ -15,7 +15,7 @@ from typing import IO, TYPE_CHECKING, Final
 
 import attrs
 
-from vertex_registry.artifacts._checksums import BLOCK, crc32c
+from vertex_registry.artifacts._checksums import BLOCK
 from vertex_registry.artifacts._names import MAX_OBJECT_NAME, is_safe_name
 from vertex_registry.artifacts._parallel import StoppedError
 from vertex_registry.errors import ConflictError, InvalidArgumentError
@@ -78,6 +78,11 @@ class LocalDirectory:
         """Return the names of its files."""
         return tuple(file.name for file in self.files)
 
+    def holds(self, folder: Path) -> bool:
+        """Return whether another folder is this one, or is somewhere below it."""
+        real = Path(os.path.realpath(folder))
+        return Path(os.path.realpath(expand_path(self.source))) in (real, *real.parents)
+
     @property
     def size(self) -> int:
         """Return the bytes of all its files."""
@@ -89,7 +94,7 @@ class Checksums:
     """The checksums of a file, and how many bytes they are of."""
 
     sha256: bytes
-    crc32c: int
+    crc: int
     size: int
 
 
@@ -291,8 +296,16 @@ def digest(files: Iterable[tuple[str, bytes]]) -> str:
     return total.hexdigest()[:40]
 
 
-def checksum(file: LocalFile, stopped: threading.Event, advance: Callable[[int], None]) -> Checksums:
+def checksum(
+    file: LocalFile, stopped: threading.Event, advance: Callable[[int], None], crc_of: Callable[[bytes, int], int]
+) -> Checksums:
     """Read a file once, and return its checksums.
+
+    Args:
+        file: The file.
+        stopped: What is set when nobody needs the result any more.
+        advance: What is told of every byte that was read.
+        crc_of: The bucket's own checksum.
 
     Raises:
         InvalidArgumentError: It can't be read.
@@ -305,7 +318,7 @@ def checksum(file: LocalFile, stopped: threading.Event, advance: Callable[[int],
                 if stopped.is_set():
                     raise StoppedError
                 sha256.update(data)
-                crc = crc32c(data, crc)
+                crc = crc_of(data, crc)
                 size += len(data)
                 advance(len(data))
     except OSError as error:

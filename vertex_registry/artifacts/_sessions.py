@@ -96,7 +96,7 @@ class ResumableUpload:
                     crc, summed = crc32c_of(stream, self._stopped, session.confirmed), session.confirmed
                 data = stream.read(self._chunk)
                 crc, summed = crc32c(data, crc), summed + len(data)
-                if not data or summed > size or (summed == size and (crc != upload.crc32c or stream.read(1))):
+                if not data or summed > size or (summed == size and (crc != upload.crc or stream.read(1))):
                     self._cancel(session)
                     raise changed_error(upload.file)
                 stored, message = None, "it confirms no more of the file"
@@ -132,7 +132,7 @@ class ResumableUpload:
     def _begin(self) -> str:
         """Start a session, and return its address."""
         blob = self._storage.connection().client.bucket(self._bucket).blob(self._upload.name)
-        blob.crc32c = to_base64(self._upload.crc32c)  # Cloud Storage refuses other bytes than these
+        blob.crc32c = to_base64(self._upload.crc)  # Cloud Storage refuses other bytes than these
 
         def create() -> str:
             url: str = blob.create_resumable_upload_session(
@@ -191,7 +191,7 @@ class UploadSession:
     """
 
     def __init__(self, folder: Path | None, uri: str, upload: Upload, endpoint: str) -> None:
-        key = json.dumps([emulator_address(), uri, upload.generation, upload.file.size, upload.crc32c])
+        key = json.dumps([emulator_address(), uri, upload.generation, upload.file.size, upload.crc])
         name = f"{hashlib.sha256(key.encode()).hexdigest()[:40]}.json"
         self._path = None if folder is None else folder / name
         self._file = None if self._path is None else _open_locked(self._path)

@@ -1,17 +1,20 @@
-"""Storage: upload a folder, download a directory, list names."""
+"""Storage: upload a folder, download a directory, list names; in Cloud Storage or in a folder on this machine."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from vertex_registry._names import LOCAL_BUCKET
 from vertex_registry._records import Retry
 from vertex_registry.artifacts._cache import Cache
 from vertex_registry.artifacts._cloud import CHUNK, CloudBucket
 from vertex_registry.artifacts._download import Downloader
+from vertex_registry.artifacts._folder import FolderBucket
 from vertex_registry.artifacts._google import CloudStorage
 from vertex_registry.artifacts._local import expand_path
 from vertex_registry.artifacts._names import split_uri
 from vertex_registry.artifacts._upload import upload_directory
+from vertex_registry.errors import NotFoundError
 
 if TYPE_CHECKING:
     import os
@@ -23,6 +26,8 @@ if TYPE_CHECKING:
 
 class Storage:
     """Where artifacts are kept: Cloud Storage, or the emulator of it that ``STORAGE_EMULATOR_HOST`` names.
+
+    With a folder, the bucket ``gs://artifacts.localhost`` is that folder.
 
     No credentials are sent to an emulator. Creating a `Storage` imports nothing from Google and does no I/O; the first
     transfer does. Empty folders aren't transferred, nor is anything but the bytes of a file.
@@ -36,6 +41,7 @@ class Storage:
         chunk: The most bytes of one request; Cloud Storage requires a multiple of 256 KiB.
         cache: The folder for downloads without a destination, and for uploads that can be resumed. Defaults to
             ``$XDG_CACHE_HOME/vertex-registry``.
+        folder: The folder that is the bucket `LOCAL_BUCKET`. Defaults to none.
     """
 
     def __init__(
@@ -48,7 +54,9 @@ class Storage:
         progress: bool | None = None,
         chunk: int = CHUNK,
         cache: str | os.PathLike[str] | None = None,
+        folder: Path | None = None,
     ) -> None:
+        self._folder = folder
         self._cloud = CloudStorage(project, credentials, retry or Retry())
         self._workers = workers
         self._progress = progress
@@ -118,4 +126,12 @@ class Storage:
         return downloader.download_to(uri, objects, expand_path(destination))
 
     def _bucket(self, name: str) -> Bucket:
+        if name == LOCAL_BUCKET:
+            if self._folder is None:
+                raise NotFoundError(
+                    f"gs://{name} is the artifacts folder of a local registry, and this client isn't one. Open the "
+                    "registry with local_registry().",
+                    resource=f"gs://{name}",
+                )
+            return FolderBucket(name, self._folder)
         return CloudBucket(self._cloud, name, self._chunk, self._cache.sessions)

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from vertex_registry.artifacts._bucket import Bucket, StoredObject
     from vertex_registry.artifacts._local import LocalDirectory
 
-_ALTERED: Final = "stored other bytes than were sent, for something on the way alters them"
+_ALTERED: Final = "was stored with other bytes than were sent, for something on the way alters them"
 _OVERTAKEN: Final = "was given other bytes by somebody else meanwhile"
 
 
@@ -40,22 +40,27 @@ def upload_directory(bucket: Bucket, local: LocalDirectory, under: str, *, worke
         progress: Whether to draw a bar. Defaults to drawing it where somebody sees it.
     """
     with progress_bar(f"Reading {count_files(local.files)}", local.size, shown=progress, brief=True) as advance:
-        summed = run_in_parallel(local.files, lambda file, stopped: checksum(file, stopped, advance), workers)
+        summed = run_in_parallel(
+            local.files, lambda file, stopped: checksum(file, stopped, advance, bucket.checksum), workers
+        )
     sums = dict(zip(local.files, summed, strict=True))
     digested = digest((file.name, sums[file].sha256) for file in local.files)
     directory = f"{under}/{digested}" if under else digested
     prefix, uri = f"{directory}/", bucket.uri(directory)
     for file in local.files:
         if len((prefix + file.name).encode()) > MAX_OBJECT_NAME:
-            raise InvalidArgumentError(f"The name {file.name!r} is too long for Cloud Storage under {uri}.")
+            raise InvalidArgumentError(
+                f"The name {file.name!r} is too long under {uri}: an object's name has at most {MAX_OBJECT_NAME:,} "
+                "bytes."
+            )
     existing = {stored.name: stored for stored in bucket.list_objects(prefix)}
     uploads = []
     for file in local.files:
         stored = existing.get(prefix + file.name)
-        expected = (file.size, to_base64(sums[file].crc32c), "")
-        if stored is None or (stored.size, stored.crc32c, stored.encoding) != expected:
+        expected = (file.size, to_base64(sums[file].crc), "")
+        if stored is None or (stored.size, stored.crc, stored.encoding) != expected:
             generation = 0 if stored is None else stored.generation
-            uploads.append(Upload(file, sums[file].crc32c, prefix + file.name, generation))
+            uploads.append(Upload(file, sums[file].crc, prefix + file.name, generation))
     uploads.sort(key=lambda upload: -upload.file.size)
     size = sum(upload.file.size for upload in uploads)
     with progress_bar(f"Uploading {count_files(uploads)}", size, shown=progress) as advance:
@@ -74,10 +79,10 @@ def upload_directory(bucket: Bucket, local: LocalDirectory, under: str, *, worke
 
 def _send(bucket: Bucket, upload: Upload, stopped: threading.Event, advance: Callable[[int], None]) -> None:
     """Send one file, and compare what was stored; send it once more if that differs."""
-    expected = (upload.file.size, to_base64(upload.crc32c))
+    expected = (upload.file.size, to_base64(upload.crc))
     for _ in range(2):
         stored, problem, sent = _send_once(bucket, upload, stopped, advance)
-        if (stored.size, stored.crc32c) == expected:
+        if (stored.size, stored.crc) == expected:
             advance(upload.file.size - sent)
             return
         advance(-sent)
@@ -86,8 +91,7 @@ def _send(bucket: Bucket, upload: Upload, stopped: threading.Event, advance: Cal
         bucket.delete(stored)
     uri = bucket.uri(upload.name)
     raise UnavailableError(
-        f"Cloud Storage {problem}, twice: {uri} has the CRC32C {stored.crc32c}, not {expected[1]}. "
-        "Nothing was registered.",
+        f"{uri} {problem}, twice: it has the checksum {stored.crc}, not {expected[1]}. Nothing was registered.",
         resource=uri,
     )
 

@@ -84,7 +84,7 @@ class Models:
         views: Finds and shows them.
         operations: The operations that some of the RPCs begin.
         assume: The reading of every switch.
-        list_objects: Lists a bucket's objects under a prefix; None if there is no bucket to look into.
+        list_objects: Lists a bucket's objects under a prefix; returns None, or is None, if it can't look there.
     """
 
     def __init__(  # noqa: PLR0917 - only the service makes one
@@ -94,7 +94,7 @@ class Models:
         views: Views,
         operations: Operations,
         assume: Assumptions,
-        list_objects: Callable[[str, str], Sequence[str]] | None,
+        list_objects: Callable[[str, str], Sequence[str] | None] | None,
     ) -> None:
         self._store = store
         self._stamps = stamps
@@ -423,7 +423,10 @@ class Models:
         expected = PREBUILT_FILES[match["framework"]]
         directory = (uri["path"] or "").rstrip("/")
         prefix = f"{directory}/" if directory else ""
-        names = {name.removeprefix(prefix) for name in self._list_objects(uri["bucket"], prefix)}
+        found = self._list_objects(uri["bucket"], prefix)
+        if found is None:
+            return
+        names = {name.removeprefix(prefix) for name in found}
         if len(names & set(expected)) != 1:
             raise failed_precondition(
                 f"Model directory {model.artifact_uri} is expected to contain exactly one of: [{', '.join(expected)}]."

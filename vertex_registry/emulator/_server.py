@@ -67,6 +67,7 @@ class Emulator:
         tls_key: The file with the certificate's key.
         storage: The URL of a local Cloud Storage server. The emulator checks there that the artifact of a prebuilt
             container has the files it needs. Defaults to STORAGE_EMULATOR_HOST; "" checks nothing.
+        folders: Buckets that are folders on this machine, by their names. The emulator checks artifacts in them there.
         allowed_hosts: More names that the HTTP port answers to, such as the one it has in a network of containers.
             Otherwise it answers only to its own address, so that no web page can reach it through a browser.
         now: The clock, which returns aware datetimes.
@@ -94,6 +95,7 @@ class Emulator:
         tls_cert: str | os.PathLike[str] | None = None,
         tls_key: str | os.PathLike[str] | None = None,
         storage: str | None = None,
+        folders: Mapping[str, str | os.PathLike[str]] | None = None,
         allowed_hosts: Iterable[str] = (),
         now: Callable[[], dt.datetime] = _now,
         new_id: Callable[[], str] = _new_id,
@@ -108,6 +110,7 @@ class Emulator:
             tls_cert=tls_cert,
             tls_key=tls_key,
             storage=storage,
+            folders=folders,
             allowed_hosts=allowed_hosts,
             now=now,
             new_id=new_id,
@@ -125,7 +128,7 @@ class Emulator:
             raise ValueError("TLS needs both a certificate and its key.")
         if storage is None:
             storage = os.environ.get("STORAGE_EMULATOR_HOST", "")
-        list_objects = _objects_in(storage) if storage else None
+        list_objects = _objects_anywhere(storage, dict(folders or {}))
         names = tuple(allowed_hosts)
         _check_names(names)
         path = None if data is None else os.fspath(data)
@@ -251,6 +254,7 @@ _KINDS: Final[Mapping[str, tuple[tuple[Any, ...], str]]] = {
     "tls_cert": _FILE,
     "tls_key": _FILE,
     "storage": ((str, type(None)), "a URL"),
+    "folders": ((Mapping, type(None)), "folders by the names of buckets"),
     "allowed_hosts": ((Iterable,), "a list of names"),
     "now": ((Callable,), "a function"),
     "new_id": ((Callable,), "a function"),
@@ -371,6 +375,28 @@ def _check_names(hosts: Iterable[object]) -> None:
             raise ValueError(
                 f"The allowed host {name!r} isn't a name. Give it without a scheme and a port, such as 'vertex'."
             )
+
+
+def _objects_anywhere(
+    storage: str, folders: Mapping[str, str | os.PathLike[str]]
+) -> Callable[[str, str], Sequence[str] | None] | None:
+    """Return a function that lists a bucket's objects under a prefix; it returns None if it can't look there."""
+    on_server = _objects_in(storage) if storage else None
+    if not folders:
+        return on_server
+
+    def list_objects(bucket: str, prefix: str) -> Sequence[str] | None:
+        if bucket not in folders:
+            return None if on_server is None else on_server(bucket, prefix)
+        if prefix.startswith("/") or ".." in prefix.split("/"):
+            return ()
+        try:
+            with os.scandir(Path(folders[bucket], prefix)) as entries:
+                return tuple(prefix + entry.name for entry in entries if entry.is_file(follow_symlinks=False))
+        except (OSError, ValueError):
+            return ()
+
+    return list_objects
 
 
 def _objects_in(storage: str) -> Callable[[str, str], Sequence[str]]:

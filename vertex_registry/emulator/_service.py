@@ -49,7 +49,7 @@ class Service:
         polls_until_done: How many polls an operation takes.
         now: The clock.
         new_id: The maker of ids.
-        list_objects: Lists a bucket's objects under a prefix; None if there is no bucket to look into.
+        list_objects: Lists a bucket's objects under a prefix; returns None, or is None, if it can't look there.
     """
 
     def __init__(
@@ -60,7 +60,7 @@ class Service:
         polls_until_done: int,
         now: Callable[[], dt.datetime],
         new_id: Callable[[], str],
-        list_objects: Callable[[str, str], Sequence[str]] | None = None,
+        list_objects: Callable[[str, str], Sequence[str] | None] | None = None,
     ) -> None:
         self._store = store
         with store.reading():
