@@ -225,7 +225,7 @@ def test_the_directory_is_checked(model: Path) -> None:
     with local_registry() as registry:
         uri = registry.upload(model, name="churn", container=OWN)
         assert registry.register_version("churn", uri, container="sklearn").version == "1"
-        with pytest.raises(InvalidArgumentError, match="nothing in"):
+        with pytest.raises(InvalidArgumentError, match="is empty"):
             registry.register_version("churn", f"{BUCKET}/nowhere", container="sklearn")
         with pytest.raises(InvalidArgumentError, match="lead out"):
             registry.register_version("churn", f"{BUCKET}/../x", container="sklearn")
