@@ -317,7 +317,7 @@ class RegistryClient:
             request_id=identity,
             shared=request_id is not None,
         )
-        room = _promotion.room(self._managed_by, self._actor, version_name)
+        room = _promotion.reserved_labels(self._managed_by, self._actor, version_name)
         _labels.check_room(_labels.write({}, metadata=registration.metadata, room=room), room)
         if _names.looks_like_id(name):
             with self._verb() as vertex:
@@ -338,7 +338,9 @@ class RegistryClient:
                 registrar = _registration.Registrar(vertex, self._promoter, self._new_id)
                 return registrar.register(registration, None if request_id is None else check)
         except ClientClosedError as closed:
-            raise _registration.unknown(registration, name, "This RegistryClient was closed meanwhile.") from closed
+            raise _registration.state_unknown(
+                registration, name, "This RegistryClient was closed meanwhile."
+            ) from closed
 
     def upload(
         self,
@@ -524,7 +526,7 @@ class RegistryClient:
 
     def _in_stage(self, name: str, stage: Stage) -> ModelVersion:
         """Return the version that entered a stage last, of those that are in it."""
-        found = max(self.list_versions(name, stage=stage), key=_promotion.claim, default=None)
+        found = max(self.list_versions(name, stage=stage), key=_promotion.claim_key, default=None)
         if found is None:
             raise NotFoundError(
                 f"The model {name!r} has no version in {stage}. set_stage({name!r}, ..., Stage.{stage.name}) puts one "
@@ -584,7 +586,7 @@ class RegistryClient:
             )
 
         def found() -> Generator[ModelVersion, None, None]:
-            with contextlib.closing(self._vertex.every_version(name)) as listed:
+            with contextlib.closing(self._vertex.iter_versions(name)) as listed:
                 for versions in listed:
                     yield from filter(meets, reversed(versions) if oldest_first else versions)
 
@@ -648,8 +650,8 @@ class RegistryClient:
         def change(current: ModelVersion) -> _resources.Change:
             if not added and not removed and chosen is None:
                 return _resources.Change(labels=None, description=description)
-            notes = {} if chosen is None else self._promoter.notes(chosen, current)
-            room = self._promoter.room() if added else {}
+            notes = {} if chosen is None else self._promoter.stage_labels(chosen, current)
+            room = self._promoter.reserved_labels() if added else {}
             labels = _labels.write(current.labels, metadata=added, remove=removed, notes=notes, room=room)
             if added:
                 _labels.check_room(labels, room)
@@ -725,7 +727,7 @@ class RegistryClient:
         _stages.check_exclusive(chosen, archive_existing=True)
         self._check_model(name)
         with self._verb() as vertex:
-            model, versions = vertex.find(name, vertex.versions)
+            model, versions = vertex.find(name, vertex.list_versions)
             listed = {version.version: version for version in versions}
             while True:
                 current, previous = _history.before_current(listed.values(), chosen, name=name)
@@ -916,7 +918,7 @@ class RegistryClient:
             raise InvalidArgumentError(f"keep={keep!r} isn't a positive number of versions.")
         self._check_model(name)
         with self._verb() as vertex:
-            model, versions = vertex.find(name, vertex.versions)
+            model, versions = vertex.find(name, vertex.list_versions)
             return _deletion.prune(vertex, model, versions, keep, dry_run=dry_run)
 
     # --- models -------------------------------------------------------------------------------------------------------
@@ -963,7 +965,7 @@ class RegistryClient:
         most = _count(limit)
 
         def found() -> Generator[RegisteredModel, None, None]:
-            yield from (model for model in self._vertex.models() if wanted.items() <= model.labels.items())
+            yield from (model for model in self._vertex.list_models() if wanted.items() <= model.labels.items())
 
         return _first(most, found())
 

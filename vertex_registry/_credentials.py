@@ -33,7 +33,7 @@ _FILE: Final = "GOOGLE_APPLICATION_CREDENTIALS"
 _AWS: Final = "urn:ietf:params:aws:token-type:aws4_request"
 
 # What a token endpoint answers to say that it's its own fault. RFC 6749, and those that google-auth adds.
-_TOO_MANY: Final = frozenset({408, 429})
+_TRY_LATER: Final = frozenset({408, 429})
 _SERVER_ERROR: Final = 500
 _REFUSED: Final = 400
 
@@ -64,27 +64,27 @@ def load(given: Any) -> tuple[Any, str | None]:
         UnavailableError: They are looked for on a server, and it doesn't answer.
     """
     if given is None:
-        return _default()
+        return _load_default()
     if isinstance(given, google.auth.credentials.Credentials):
         scoped = google.auth.credentials.with_scopes_if_required(given, SCOPES)  # type: ignore[no-untyped-call]  # upstream
         return scoped, getattr(given, "project_id", None)
     if hasattr(given, "before_request"):
         return given, getattr(given, "project_id", None)
-    found, problem = _loaded(given)
+    found, problem = _load_or_explain(given)
     if found is None:
         # Outside of every `except`: what was caught there holds the text that was given.
         raise AuthenticationError(f"{problem} {LOG_IN}")
     return found
 
 
-def _default() -> tuple[Any, str | None]:
+def _load_default() -> tuple[Any, str | None]:
     file = os.environ.get(_FILE)
     problem, transient = "There are no usable credentials for Google Cloud.", False
     try:
         credentials, project = google.auth.default(scopes=SCOPES)
     except google.auth.exceptions.DefaultCredentialsError:
         if file:
-            problem = f"{_FILE}: {_loaded(file, named=True)[1] or problem}"
+            problem = f"{_FILE}: {_load_or_explain(file, named=True)[1] or problem}"
     except google.auth.exceptions.GoogleAuthError as error:
         transient = is_outage(error)
         problem = f"Looking for credentials for Google Cloud failed: {reason(error)}."
@@ -97,10 +97,10 @@ def _default() -> tuple[Any, str | None]:
     raise AuthenticationError(f"{problem} {LOG_IN}")
 
 
-def _loaded(given: Any, *, named: bool = False) -> tuple[tuple[Any, str | None] | None, str]:
+def _load_or_explain(given: Any, *, named: bool = False) -> tuple[tuple[Any, str | None] | None, str]:
     """Return the credentials and their project, or None and what is wrong with what was given."""
     if isinstance(given, dict):
-        return _of_info(given, "The credentials")
+        return _from_info(given, "The credentials")
     where, text = "The credentials", given
     if isinstance(given, os.PathLike) or (isinstance(given, str) and not given.lstrip().startswith("{")):
         where = f"The credentials file {os.fspath(given)!r}" if named or _is_path(given) else "The credentials file"
@@ -114,7 +114,7 @@ def _loaded(given: Any, *, named: bool = False) -> tuple[tuple[Any, str | None] 
         info = json.loads(text)
     if not isinstance(info, dict):
         return None, f"{where} can't be used: the content isn't a JSON object."
-    return _of_info(info, where)
+    return _from_info(info, where)
 
 
 def _is_path(given: Any) -> bool:
@@ -133,7 +133,7 @@ def _read(path: Any) -> tuple[str, str]:
         return "", "it isn't text"
 
 
-def _of_info(info: dict[str, Any], where: str) -> tuple[tuple[Any, str | None] | None, str]:
+def _from_info(info: dict[str, Any], where: str) -> tuple[tuple[Any, str | None] | None, str]:
     kind = info.get("type")
     load_kind = _KINDS.get(kind) if isinstance(kind, str) else None
     if load_kind is None:
@@ -189,7 +189,7 @@ def _impersonated(info: dict[str, Any]) -> tuple[Any, str | None]:
     return from_info(info, scopes=SCOPES), info.get("quota_project_id")  # type: ignore[no-untyped-call]  # upstream
 
 
-def _gdch(info: dict[str, Any]) -> tuple[Any, str | None]:
+def _gdch_service_account(info: dict[str, Any]) -> tuple[Any, str | None]:
     from google.oauth2 import gdch_credentials  # noqa: PLC0415  # likewise
 
     from_info = gdch_credentials.ServiceAccountCredentials.from_service_account_info
@@ -202,7 +202,7 @@ _KINDS: Final[Mapping[str, Callable[[dict[str, Any]], tuple[Any, str | None]]]] 
     "external_account": _external_account,
     "external_account_authorized_user": _external_account_user,
     "impersonated_service_account": _impersonated,
-    "gdch_service_account": _gdch,
+    "gdch_service_account": _gdch_service_account,
 }
 
 
@@ -220,21 +220,21 @@ def principal(credentials: Any) -> str | None:
 # --- tokens -----------------------------------------------------------------------------------------------------------
 
 
-def quiet(session: requests.Session) -> requests.Session:
+def without_netrc(session: requests.Session) -> requests.Session:
     """Let a session send nothing that wasn't chosen: ``.netrc`` isn't read, neither at first nor after a redirect.
 
     `trust_env` would do that too, and would take away proxies and CA bundles with it.
     """
-    session.auth = _as_it_is
-    session.rebuild_auth = _keep_no_auth(session)  # type: ignore[method-assign]  # there is no setting for it
+    session.auth = _add_no_auth
+    session.rebuild_auth = _rebuild_without_netrc(session)  # type: ignore[method-assign]  # there is no setting for it
     return session
 
 
-def _as_it_is(request: requests.PreparedRequest) -> requests.PreparedRequest:
+def _add_no_auth(request: requests.PreparedRequest) -> requests.PreparedRequest:
     return request
 
 
-def _keep_no_auth(session: requests.Session) -> Callable[[Any, Any], None]:
+def _rebuild_without_netrc(session: requests.Session) -> Callable[[Any, Any], None]:
     def rebuild_auth(request: requests.PreparedRequest, response: requests.Response) -> None:
         if session.should_strip_auth(response.request.url, request.url):  # type: ignore[no-untyped-call]  # upstream
             request.headers.pop("Authorization", None)
@@ -250,7 +250,7 @@ class TokenRequest(google.auth.transport.requests.Request):
     """
 
     def __init__(self, timeout: float = 60.0) -> None:
-        super().__init__(quiet(requests.Session()))
+        super().__init__(without_netrc(requests.Session()))
         self.timeout = timeout
         self.status = 0
 
@@ -286,7 +286,7 @@ def is_outage(error: BaseException, status: int = 0) -> bool:
         status: The status of the last answer of the token endpoint or metadata server, if it's known; 0 if there was
             no answer.
     """
-    if status in _TOO_MANY or status >= _SERVER_ERROR:
+    if status in _TRY_LATER or status >= _SERVER_ERROR:
         return True
     if getattr(error, "retryable", False):
         return True

@@ -42,10 +42,10 @@ if TYPE_CHECKING:
 _LOG: Final = logging.getLogger("vertex_registry")
 
 #: The statuses of a refusal that has to do with the state of what is to be deleted.
-_STATE: Final = frozenset({"FAILED_PRECONDITION", "INVALID_ARGUMENT"})
+_STATE_CODES: Final = frozenset({"FAILED_PRECONDITION", "INVALID_ARGUMENT"})
 
 #: How far around a version the last one is looked for, by point reads, before its model is deleted with it.
-_NEIGHBOURS: Final = 8
+_NEIGHBORS: Final = 8
 
 
 def delete_version(resources: Resources, model: Model, version: ModelVersion) -> None:
@@ -62,28 +62,28 @@ def delete_version(resources: Resources, model: Model, version: ModelVersion) ->
     """
     if version.stage is Stage.PRODUCTION:
         _LOG.warning("deleting version %s of %r, which is in %s", version.version, version.name, version.stage)
-    _keep_number(resources, model, version)
+    _keep_highest_number(resources, model, version)
     deletion = _Deletion(resources, model, version)
     try:
         deletion.run()
     except BaseException as error:
         if deletion.moved_to and not resources.rpc.closed:
             # Who types Ctrl-C does not wait for several tries.
-            _move_back(resources, model, version, deletion.moved_to, once=not isinstance(error, Exception))
+            _restore_default(resources, model, version, deletion.moved_to, once=not isinstance(error, Exception))
         raise
 
 
-def _keep_number(resources: Resources, model: Model, version: ModelVersion) -> None:
+def _keep_highest_number(resources: Resources, model: Model, version: ModelVersion) -> None:
     """Let another version carry the highest number there was, if it's known from the one that's about to go.
 
     Otherwise nothing would show that the version existed, and a stage that it was in could pass for empty.
     """
     aliases = version._hidden_aliases  # noqa: SLF001  # the package's own field
     highest = max(int(version.version) if _names.NEWEST_ALIAS in aliases else 0, _names.highest_number(aliases))
-    others = [other for other in resources.versions(model) if other.version != version.version] if highest else []
+    others = [other for other in resources.list_versions(model) if other.version != version.version] if highest else []
     if others:
         with contextlib.suppress(NotFoundError):  # a list that lags shows versions that are gone
-            _merge_surely(resources, model, others[0], add=[_names.highest_alias(highest)])
+            _merge_until_done(resources, model, others[0], add=[_names.highest_alias(highest)])
 
 
 @attrs.define
@@ -106,52 +106,52 @@ class _Deletion:
         """Delete the version, and after a refusal do what it needs: what that is, is read each time."""
         connection, number = self.resources.rpc, self.version.version
         budget, tries = connection.budget(), 0
-        known_to_be_free = False  # neither the default version nor the only one, before the last try
-        while (refusal := self._try()) is not None:
-            now = self.resources.look(self.model.resource, number)
+        known_deletable = False  # neither the default version nor the only one, before the last try
+        while (refusal := self._try_once()) is not None:
+            now = self.resources.find_version(self.model.resource, number)
             if now is None or now.created_at != self.version.created_at:
                 return  # somebody else has deleted it
-            others = _others(self.resources, self.model, number)
-            heir = _first_there(self.resources, self.model, others)
-            if heir is None:
+            others = _other_numbers(self.resources, self.model, number)
+            successor = _first_existing(self.resources, self.model, others)
+            if successor is None:
                 if _delete_with_model(self.resources, self.model, self.version):
                     return
             elif now.is_default:
                 if not self.moved_to:
-                    self.moved_to = _move_default(self.resources, self.model, heir)
-                    known_to_be_free = True
+                    self.moved_to = _move_default(self.resources, self.model, successor)
+                    known_deletable = True
                     continue
                 self.moved_to = (
                     ""  # somebody has moved it back, perhaps to delete the other version: wait, and try again
                 )
-            elif known_to_be_free or self._was_free(others):
-                _unmark_if_left(self.resources, self.model, self.version)
-                raise _refused(refusal, self.model.at(number)) from refusal.__cause__
+            elif known_deletable or self._was_deletable(others):
+                _remove_stale_mark(self.resources, self.model, self.version)
+                raise _refused_error(refusal, self.model.at(number)) from refusal.__cause__
             else:
-                known_to_be_free = True
+                known_deletable = True
             if not connection.pause(budget, tries):
-                raise _refused(refusal, self.model.at(number)) from refusal.__cause__
+                raise _refused_error(refusal, self.model.at(number)) from refusal.__cause__
             tries += 1
 
-    def _try(self) -> RegistryError | None:
+    def _try_once(self) -> RegistryError | None:
         """Delete the version; return what Vertex refused it with because of the state that it's in."""
         resource = self.model.at(self.version.version)
 
-        def is_there() -> bool:
-            return _is_there(self.resources, self.model, self.version)
+        def exists() -> bool:
+            return _exists(self.resources, self.model, self.version)
 
         try:
-            _delete(self.resources, "DeleteModelVersion", _wire.delete_version(resource), resource, is_there)
+            _delete(self.resources, "DeleteModelVersion", _wire.delete_version(resource), resource, exists)
         except (ConflictError, InvalidArgumentError, OperationFailedError) as refusal:
-            if self.resources.rpc.closed or refusal.code not in _STATE:
+            if self.resources.rpc.closed or refusal.code not in _STATE_CODES:
                 raise
             return refusal
         return None
 
-    def _was_free(self, others: list[str]) -> bool:
+    def _was_deletable(self, others: list[str]) -> bool:
         """Whether it wasn't the default version when it was read first, and an older version exists."""
         older = [other for other in others if int(other) < int(self.version.version)]
-        return not self.version.is_default and _first_there(self.resources, self.model, older) is not None
+        return not self.version.is_default and _first_existing(self.resources, self.model, older) is not None
 
 
 def prune(resources: Resources, model: Model, versions: list[ModelVersion], keep: int, *, dry_run: bool) -> Pruned:
@@ -160,11 +160,11 @@ def prune(resources: Resources, model: Model, versions: list[ModelVersion], keep
     deleted = []
     for version in reversed(versions[keep:]):
         # It may have been put to use since it was listed, and lists may lag.
-        current = version if dry_run else resources.look(model.resource, version.version)
+        current = version if dry_run else resources.find_version(model.resource, version.version)
         if current is None:
             continue
-        if (use := _use_of(current)) is not None:
-            kept[current.version] = use
+        if (usage := _usage(current)) is not None:
+            kept[current.version] = usage
             continue
         if not dry_run:
             with contextlib.suppress(NotFoundError):  # somebody else deletes it too
@@ -174,7 +174,7 @@ def prune(resources: Resources, model: Model, versions: list[ModelVersion], keep
     return Pruned(deleted=tuple(deleted), kept={number: kept[number] for number in newest_first}, dry_run=dry_run)
 
 
-def _use_of(version: ModelVersion) -> str | None:
+def _usage(version: ModelVersion) -> str | None:
     """Return how a version is in use, or None."""
     if version.stage in _stages.EXCLUSIVE:
         return f"in {version.stage}"
@@ -196,33 +196,33 @@ def delete_model(resources: Resources, model: Model, current: RegisteredModel) -
         ConflictError: Vertex refuses.
     """
 
-    def is_there() -> bool:
+    def exists() -> bool:
         try:
             return resources.read_model(model).created_at == current.created_at
         except NotFoundError:
             return False
 
-    _delete_model(resources, model, is_there)
+    _delete_model(resources, model, exists)
 
 
-def _delete_model(resources: Resources, model: Model, is_there: Callable[[], bool]) -> None:
+def _delete_model(resources: Resources, model: Model, exists: Callable[[], bool]) -> None:
     try:
-        _delete(resources, "DeleteModel", _wire.delete_model(model.resource), model.resource, is_there)
+        _delete(resources, "DeleteModel", _wire.delete_model(model.resource), model.resource, exists)
     except (ConflictError, OperationFailedError) as refusal:
-        raise _refused(refusal, model.resource) from refusal.__cause__
+        raise _refused_error(refusal, model.resource) from refusal.__cause__
     resources.forget_model(model)
 
 
 def _delete_with_model(resources: Resources, model: Model, version: ModelVersion) -> bool:
     """Delete the model with its last version; return False if there is another version, and nothing was deleted."""
-    appeared = False
+    found_other = False
 
     def is_last() -> bool:
-        nonlocal appeared
-        others = _others(resources, model, version.version)
-        appeared = _first_there(resources, model, others) is not None
+        nonlocal found_other
+        others = _other_numbers(resources, model, version.version)
+        found_other = _first_existing(resources, model, others) is not None
         # Read last, because the model may have been deleted and created again since.
-        return not appeared and _is_there(resources, model, version)
+        return not found_other and _exists(resources, model, version)
 
     try:
         _mark(resources, model, version)
@@ -236,22 +236,22 @@ def _delete_with_model(resources: Resources, model: Model, version: ModelVersion
             _unmark(resources, model, version, once=not isinstance(error, Exception))
         raise
     # The mark is on a version that stays, or that is another one by now.
-    if appeared or resources.look(model.resource, version.version) is not None:
+    if found_other or resources.find_version(model.resource, version.version) is not None:
         _unmark(resources, model, version, once=False)
-    return not appeared
+    return not found_other
 
 
 def _mark(resources: Resources, model: Model, version: ModelVersion) -> None:
     """Let those that register see that a version, and its model, are about to be deleted."""
     aliases = [_names.DELETING_ALIAS, _names.LIVE_ALIAS]
-    _merge_surely(resources, model, version, add=aliases)
+    _merge_until_done(resources, model, version, add=aliases)
 
 
 def _unmark(resources: Resources, model: Model, version: ModelVersion, *, once: bool) -> None:
     """Take the mark away; why nothing was deleted is what the caller is told."""
     try:
-        with resources.rpc.tidying():
-            _merge_surely(resources, model, version, remove=[_names.DELETING_ALIAS], once=once)
+        with resources.rpc.cleanup():
+            _merge_until_done(resources, model, version, remove=[_names.DELETING_ALIAS], once=once)
     except NotFoundError:
         pass  # it was deleted after all
     except RegistryError as error:
@@ -266,15 +266,15 @@ def _unmark(resources: Resources, model: Model, version: ModelVersion, *, once: 
         )
 
 
-def _unmark_if_left(resources: Resources, model: Model, version: ModelVersion) -> None:
+def _remove_stale_mark(resources: Resources, model: Model, version: ModelVersion) -> None:
     """Take away the mark that somebody left on a version who was killed."""
     with contextlib.suppress(UnavailableError):
-        marked = resources.look(model.resource, _names.DELETING_ALIAS)
+        marked = resources.find_version(model.resource, _names.DELETING_ALIAS)
         if marked is not None and marked.version == version.version:
             _unmark(resources, model, version, once=False)
 
 
-def _merge_surely(
+def _merge_until_done(
     resources: Resources,
     model: Model,
     version: ModelVersion,
@@ -297,20 +297,20 @@ def _merge_surely(
             return
 
 
-def _move_default(resources: Resources, model: Model, heir: ModelVersion) -> str:
+def _move_default(resources: Resources, model: Model, successor: ModelVersion) -> str:
     """Move ``default`` to another version, and return its number; nothing if that was deleted since."""
     try:
-        resources.merge_aliases(model, heir, add=[_names.DEFAULT_ALIAS])
+        resources.merge_aliases(model, successor, add=[_names.DEFAULT_ALIAS])
     except NotFoundError:
         return ""
-    return heir.version
+    return successor.version
 
 
-def _move_back(resources: Resources, model: Model, version: ModelVersion, moved_to: str, *, once: bool) -> None:
+def _restore_default(resources: Resources, model: Model, version: ModelVersion, moved_to: str, *, once: bool) -> None:
     """Move ``default`` back from where it was moved to, unless somebody has chosen another default version since."""
     try:
-        with resources.rpc.tidying():
-            default = resources.look(model.resource, _names.DEFAULT_ALIAS)
+        with resources.rpc.cleanup():
+            default = resources.find_version(model.resource, _names.DEFAULT_ALIAS)
             if default is not None and default.version == moved_to:
                 resources.merge_aliases(model, version.version, add=[_names.DEFAULT_ALIAS], once=once)
     except NotFoundError:
@@ -327,7 +327,7 @@ def _move_back(resources: Resources, model: Model, version: ModelVersion, moved_
         )
 
 
-def _others(resources: Resources, model: Model, version: str) -> list[str]:
+def _other_numbers(resources: Resources, model: Model, version: str) -> list[str]:
     """Return the numbers of the other versions, the newest first, and of some that a list that lags still shows.
 
     A version that no list shows yet must not be deleted with its model: the version that was uploaded last has aliases
@@ -336,33 +336,35 @@ def _others(resources: Resources, model: Model, version: str) -> list[str]:
     number = int(version)
     listed: set[int] = set()
     with contextlib.suppress(NotFoundError):  # the model is gone
-        listed = {int(_names.version_id(other.version) or 0) for other in resources.versions(model)} - {0}
+        listed = {int(_names.version_id(other.version) or 0) for other in resources.list_versions(model)} - {0}
     for alias in (_names.NEWEST_ALIAS, _names.LIVE_ALIAS):
-        if (newest := resources.look(model.resource, alias)) is not None:
+        if (newest := resources.find_version(model.resource, alias)) is not None:
             listed |= {int(_names.version_id(newest.version) or 0)} - {0}
     top = max(listed | {number})
-    near = {*range(number - _NEIGHBOURS, number + _NEIGHBOURS + 1), *range(top, top + _NEIGHBOURS + 1)}
+    near = {*range(number - _NEIGHBORS, number + _NEIGHBORS + 1), *range(top, top + _NEIGHBORS + 1)}
 
     unlisted = sorted(other for other in near - listed if other > 0)
-    looked = _waiting.ahead(lambda other: resources.look(model.resource, str(other)), unlisted, _NEIGHBOURS)
-    found = {int(version.version) for version in looked if version is not None}
+    unlisted_versions = _waiting.prefetch(
+        lambda other: resources.find_version(model.resource, str(other)), unlisted, _NEIGHBORS
+    )
+    found = {int(version.version) for version in unlisted_versions if version is not None}
     return [str(other) for other in sorted((listed | found) - {number}, reverse=True)]
 
 
-def _first_there(resources: Resources, model: Model, numbers: Iterable[str]) -> ModelVersion | None:
+def _first_existing(resources: Resources, model: Model, numbers: Iterable[str]) -> ModelVersion | None:
     """Return the first of some versions that can be read."""
-    looked = (resources.look(model.resource, number) for number in numbers)
-    return next((version for version in looked if version is not None), None)
+    found = (resources.find_version(model.resource, number) for number in numbers)
+    return next((version for version in found if version is not None), None)
 
 
-def _is_there(resources: Resources, model: Model, meant: ModelVersion) -> bool:
+def _exists(resources: Resources, model: Model, meant: ModelVersion) -> bool:
     """Whether the version that is meant is there still."""
-    found = resources.look(model.resource, meant.version)
+    found = resources.find_version(model.resource, meant.version)
     return found is not None and found.created_at == meant.created_at
 
 
 def _delete(  # noqa: C901  # the ways that it can end
-    resources: Resources, rpc: str, request: Any, resource: str, is_there: Callable[[], bool]
+    resources: Resources, rpc: str, request: Any, resource: str, exists: Callable[[], bool]
 ) -> None:
     """Delete, and find out whether what was meant is still there where the answer does not tell.
 
@@ -376,22 +378,22 @@ def _delete(  # noqa: C901  # the ways that it can end
         try:
             if operation is None:
                 operation = connection.call(rpc, request, resource)
-                patience = connection.operation_budget()
-            connection.wait(operation, _wire.operation, patience)
+                operation_budget = connection.operation_budget()
+            connection.wait(operation, _wire.operation, operation_budget)
         except NotFoundError:
             if operation is None and not tries:
                 raise
             return  # an earlier try has deleted it, or it took its operation along
         except OperationFailedError as failed:
-            if failed.code == "FAILED_PRECONDITION" or is_there():
+            if failed.code == "FAILED_PRECONDITION" or exists():
                 raise
             return
         except UnavailableError as lost:
             if lost.code == "UNIMPLEMENTED":
                 raise
             again = connection.pause(budget, tries, lost.retry_after)
-            if not _after(
-                connection, lost, is_there, late=not again
+            if not _read_after_loss(
+                connection, lost, exists, late=not again
             ):  # read last, so that nothing comes between it and another try
                 return
             if not again:
@@ -403,18 +405,18 @@ def _delete(  # noqa: C901  # the ways that it can end
             return
 
 
-def _after(connection: Connection, lost: UnavailableError, is_there: Callable[[], bool], *, late: bool) -> bool:
+def _read_after_loss(connection: Connection, lost: UnavailableError, exists: Callable[[], bool], *, late: bool) -> bool:
     """Return what a read shows after a lost answer; if that isn't answered either, the lost answer is the error."""
     try:
-        with connection.tidying() if late else contextlib.nullcontext():
-            return is_there()
+        with connection.cleanup() if late else contextlib.nullcontext():
+            return exists()
     except UnavailableError:
         raise lost from lost.__cause__
 
 
-def _refused(refusal: RegistryError, resource: str) -> RegistryError:
+def _refused_error(refusal: RegistryError, resource: str) -> RegistryError:
     """A refusal to delete, in words; what failed for another reason is left as it is."""
-    if refusal.code not in _STATE:
+    if refusal.code not in _STATE_CODES:
         return refusal
     return ConflictError(
         f"{resource} was not deleted: {refusal} "

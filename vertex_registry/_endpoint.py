@@ -18,16 +18,16 @@ import attrs
 from vertex_registry import _names
 from vertex_registry.errors import InvalidArgumentError
 
-EMULATOR: Final = "VERTEX_AI_EMULATOR_HOST"
-UNIVERSE: Final = "GOOGLE_CLOUD_UNIVERSE_DOMAIN"
+EMULATOR_VARIABLE: Final = "VERTEX_AI_EMULATOR_HOST"
+UNIVERSE_VARIABLE: Final = "GOOGLE_CLOUD_UNIVERSE_DOMAIN"
 
 # us-central1, europe-west12, northamerica-northeast1. Other clouds than googleapis.com put a prefix first, such as u-.
-_REGIONS: Final = re.compile(r"(?:[a-z]+-)+[a-z]+[1-9][0-9]?", re.ASCII)
-_ZONES: Final = re.compile(rf"({_REGIONS.pattern})-[a-z]", re.ASCII)
+_REGION: Final = re.compile(r"(?:[a-z]+-)+[a-z]+[1-9][0-9]?", re.ASCII)
+_ZONE: Final = re.compile(rf"({_REGION.pattern})-[a-z]", re.ASCII)
 _LOCATIONS: Final = "https://cloud.google.com/vertex-ai/docs/general/locations"
 # Python 3.11 reads [::1]evil.com as ::1.
-_NETLOCS: Final = re.compile(r"(?:\[[^\[\]@]+\]|[^\[\]:@]+)(?::[0-9]*)?", re.ASCII)
-_HOST_NAMES: Final = re.compile(r"(?!-)[A-Za-z0-9_-]{1,63}(?:\.(?!-)[A-Za-z0-9_-]{1,63})*\.?", re.ASCII)
+_NETLOC: Final = re.compile(r"(?:\[[^\[\]@]+\]|[^\[\]:@]+)(?::[0-9]*)?", re.ASCII)
+_HOST_NAME: Final = re.compile(r"(?!-)[A-Za-z0-9_-]{1,63}(?:\.(?!-)[A-Za-z0-9_-]{1,63})*\.?", re.ASCII)
 
 
 @attrs.frozen
@@ -68,7 +68,7 @@ def check_location(location: object) -> str:
     Raises:
         InvalidArgumentError: It can't be a region.
     """
-    if isinstance(location, str) and _REGIONS.fullmatch(location):
+    if isinstance(location, str) and _REGION.fullmatch(location):
         return location
     text = f"location={location!r} isn't the name of a region. Use one such as 'us-central1'; {_LOCATIONS} lists them."
     if location in {"global", "us", "eu"}:
@@ -76,7 +76,7 @@ def check_location(location: object) -> str:
             f"location={location!r} has no model registry: models live in a region. "
             "Pass a region, such as location='us-central1', or set GOOGLE_CLOUD_LOCATION."
         )
-    elif isinstance(location, str) and (zone := _ZONES.fullmatch(location)):
+    elif isinstance(location, str) and (zone := _ZONE.fullmatch(location)):
         text = f"location={location!r} is a zone. Use its region: location={zone[1]!r}."
     raise InvalidArgumentError(text)
 
@@ -92,9 +92,9 @@ def resolve(endpoint: str | None, transport: str | None, location: str, credenti
     _check_credentials(credentials)
     if endpoint is not None:
         _names.check_text("endpoint", endpoint)
-    emulator = None if endpoint else os.environ.get(EMULATOR)
+    emulator = None if endpoint else os.environ.get(EMULATOR_VARIABLE)
     address = endpoint or emulator or f"{location}-aiplatform.{_universe()}"
-    setting = EMULATOR if emulator else "endpoint"
+    setting = EMULATOR_VARIABLE if emulator else "endpoint"
     scheme, host, loopback = _parse(setting, address)
     if scheme == "http" and transport == "grpc":
         raise InvalidArgumentError(f"{setting}='http://{host}' is an address for REST, but transport='grpc' is set.")
@@ -117,11 +117,11 @@ def resolve(endpoint: str | None, transport: str | None, location: str, credenti
 
 def _universe() -> str:
     """Return the domain that Google's services are under, which only sovereign clouds change."""
-    universe = os.environ.get(UNIVERSE)
+    universe = os.environ.get(UNIVERSE_VARIABLE)
     if universe is None:
         return "googleapis.com"
-    if not _HOST_NAMES.fullmatch(universe):
-        raise InvalidArgumentError(f"{UNIVERSE} isn't a domain. Unset it, or set it to googleapis.com.")
+    if not _HOST_NAME.fullmatch(universe):
+        raise InvalidArgumentError(f"{UNIVERSE_VARIABLE} isn't a domain. Unset it, or set it to googleapis.com.")
     return universe
 
 
@@ -143,16 +143,16 @@ def _parse(setting: str, address: str) -> tuple[str, str, bool]:
     host = port = None
     with contextlib.suppress(ValueError):  # of a port that is none, or brackets around no address
         parts = urllib.parse.urlsplit(f"//{rest}")
-        if parts.netloc == rest.removesuffix("/") and _NETLOCS.fullmatch(parts.netloc):
+        if parts.netloc == rest.removesuffix("/") and _NETLOC.fullmatch(parts.netloc):
             host, port = parts.hostname, parts.port
     if separator and scheme not in {"http", "https"}:
         host = None
     ip = None
     with contextlib.suppress(ValueError):
         ip = ipaddress.ip_address(host or "")
-    if not host or port == 0 or not (ip or _HOST_NAMES.fullmatch(host)):
+    if not host or port == 0 or not (ip or _HOST_NAME.fullmatch(host)):
         raise InvalidArgumentError(
-            f"{_shown(setting, address)} isn't an address of the service. "
+            f"{_without_secrets(setting, address)} isn't an address of the service. "
             "Use 'host:port' for gRPC or 'http://host:port' for REST, without a path, a query or a user."
         )
     loopback = ip.is_loopback if ip is not None else host == "localhost"
@@ -160,7 +160,7 @@ def _parse(setting: str, address: str) -> tuple[str, str, bool]:
     return scheme, name if port is None else f"{name}:{port}", loopback
 
 
-def _shown(setting: str, address: str) -> str:
+def _without_secrets(setting: str, address: str) -> str:
     """Return what an error may say of an address: not its user, its path or its query."""
     if "@" in address:
         return f"The {setting}, which has a user in it,"

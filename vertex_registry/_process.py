@@ -19,11 +19,11 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 #: The longest that a fork waits for calls that other threads have inside gRPC, in seconds.
-_PATIENCE: Final = 2.0
-_POLL: Final = 0.001
+_MAX_FORK_DELAY: Final = 2.0
+_POLL_INTERVAL: Final = 0.001
 
-_renewed: weakref.WeakSet[Lock | Inherited] = weakref.WeakSet()
-_native: set[object] = set()
+_inherited: weakref.WeakSet[Lock | Inherited] = weakref.WeakSet()
+_inside_grpc: set[object] = set()
 _forking = False
 
 
@@ -32,7 +32,7 @@ class Lock:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        _renewed.add(self)
+        _inherited.add(self)
 
     def __enter__(self) -> None:
         self._lock.acquire()
@@ -75,7 +75,7 @@ class Owned(Lock, Generic[T]):
         super().renew()
         value, self._value = self._value, None
         if value is not None:
-            _leave_alone(value)
+            _keep_alive(value)
 
 
 class Inherited:
@@ -88,15 +88,15 @@ class Inherited:
     def __init__(self, value: object) -> None:
         self._value = value
         self.mine = True
-        _renewed.add(self)
+        _inherited.add(self)
 
     def renew(self) -> None:
         """Leave the parent's value alone."""
         self.mine = False
-        _leave_alone(self._value)
+        _keep_alive(self._value)
 
 
-def _leave_alone(value: object) -> None:
+def _keep_alive(value: object) -> None:
     """Let a value never be destroyed in this process, not even when Python ends.
 
     gRPC's finalizers would shut down sockets that the parent still uses.
@@ -114,23 +114,23 @@ def outside_fork() -> Iterator[None]:
     forks does it the other way round, so that one of them sees the other.
     """
     me = object()
-    _native.add(me)
+    _inside_grpc.add(me)
     try:
         while _forking:
-            _native.discard(me)
-            time.sleep(_POLL)
-            _native.add(me)
+            _inside_grpc.discard(me)
+            time.sleep(_POLL_INTERVAL)
+            _inside_grpc.add(me)
         yield
     finally:
-        _native.discard(me)
+        _inside_grpc.discard(me)
 
 
-def _before() -> None:
+def _before_fork() -> None:
     global _forking  # noqa: PLW0603  # one process, one state
     _forking = True
-    end = time.monotonic() + _PATIENCE
-    while _native and time.monotonic() < end:
-        time.sleep(_POLL)
+    end = time.monotonic() + _MAX_FORK_DELAY
+    while _inside_grpc and time.monotonic() < end:
+        time.sleep(_POLL_INTERVAL)
 
 
 def _after_in_parent() -> None:
@@ -140,11 +140,11 @@ def _after_in_parent() -> None:
 
 def _after_in_child() -> None:
     global _forking  # noqa: PLW0603  # likewise
-    _native.clear()
+    _inside_grpc.clear()
     _forking = False
-    for one in list(_renewed):
+    for one in list(_inherited):
         one.renew()
 
 
 if hasattr(os, "register_at_fork"):  # Windows has no fork
-    os.register_at_fork(before=_before, after_in_parent=_after_in_parent, after_in_child=_after_in_child)
+    os.register_at_fork(before=_before_fork, after_in_parent=_after_in_parent, after_in_child=_after_in_child)

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Final
 import attrs
 
 from vertex_registry import _changes, _history, _labels, _names, _stages
-from vertex_registry._resources import Change, overtaken
+from vertex_registry._resources import Change, is_write_conflict
 from vertex_registry._stages import Stage
 from vertex_registry.errors import ConflictError, InvalidArgumentError, NotFoundError
 
@@ -29,17 +29,17 @@ if TYPE_CHECKING:
     from vertex_registry._resources import Model, Resources
 
 #: The longest author that room is kept for: of 128 letters, and such that it cannot be deflated.
-_AUTHOR: Final = base64.b64encode(hashlib.sha512(b"").digest() + hashlib.sha256(b"").digest()).decode()
+_LONGEST_AUTHOR: Final = base64.b64encode(hashlib.sha512(b"").digest() + hashlib.sha256(b"").digest()).decode()
 
 
-def room(managed_by: str, actor: str | None, version_name: str | None = None) -> dict[str, str | None]:
+def reserved_labels(managed_by: str, actor: str | None, version_name: str | None = None) -> dict[str, str | None]:
     """The notes that are going to be written on a version, or may be, at their longest."""
     notes: dict[str, str | None] = {
         _labels.MANAGED_BY: managed_by,
         _labels.REQUEST: _names.fingerprint(""),
         _stages.STAGE_LABEL: Stage.PRODUCTION.label,
         _stages.CHANGED_AT_LABEL: _stages.stamp(dt.datetime.max.replace(tzinfo=dt.UTC)),
-        _stages.CHANGED_BY_LABEL: max(_AUTHOR, actor or "", key=lambda text: len(text.encode())),
+        _stages.CHANGED_BY_LABEL: max(_LONGEST_AUTHOR, actor or "", key=lambda text: len(text.encode())),
         **_changes.longest_notes(),
     }
     if version_name is not None:
@@ -63,9 +63,9 @@ class Promoter:
     actor: str | None
     now: Callable[[], dt.datetime]
 
-    def room(self, version_name: str | None = None) -> dict[str, str | None]:
+    def reserved_labels(self, version_name: str | None = None) -> dict[str, str | None]:
         """Return the notes that this promoter may have to write on a version, at their longest."""
-        return room(self.managed_by, self.actor, version_name)
+        return reserved_labels(self.managed_by, self.actor, version_name)
 
     def promote(self, model: Model, reference: str, stage: Stage, *, restored: bool = False) -> ModelVersion:
         """Put a version in a stage, archive the others there, and return it.
@@ -78,25 +78,25 @@ class Promoter:
             stage: The stage.
             restored: Whether the version was in the stage before, and a rollback puts it back.
         """
-        others = self.resources.versions(model)
+        others = self.resources.list_versions(model)
         seen = [other.stage_changed_at for other in others]
         self.check_archivable(model, others, stage)
 
         def change(current: ModelVersion) -> Change:
             rivals = [other for other in others if other.stage is stage and other.version != current.version]
-            latest = not rivals or claim(current) > max(map(claim, rivals))
-            notes = self.notes(stage, current, seen=seen, renew=not latest, restored=restored)
+            latest = not rivals or claim_key(current) > max(map(claim_key, rivals))
+            notes = self.stage_labels(stage, current, seen=seen, renew_claim=not latest, restored=restored)
             return Change(labels=_labels.write(current.labels, notes=notes))
 
         return self.archive_others(model, self.resources.change(model, reference, change))
 
-    def notes(
+    def stage_labels(
         self,
         stage: Stage,
         current: ModelVersion | None,
         *,
         seen: Iterable[dt.datetime | None] = (),
-        renew: bool = False,
+        renew_claim: bool = False,
         restored: bool = False,
         successor: ModelVersion | None = None,
     ) -> dict[str, str | None]:
@@ -104,7 +104,7 @@ class Promoter:
 
         A version that is in the stage already keeps its stamp, unless it has to claim the stage again.
         """
-        if current is not None and current.stage is stage and current.stage_changed_at is not None and not renew:
+        if current is not None and current.stage is stage and current.stage_changed_at is not None and not renew_claim:
             return {_stages.STAGE_LABEL: stage.label}
         past = [*seen, None if current is None else current.stage_changed_at]
         moment = _stages.next_moment(self.now(), past)
@@ -120,10 +120,10 @@ class Promoter:
         change = _changes.Change(stage, moment, by, successor_number, restored=restored)
         return notes | _changes.write(int(current.version), _history.changes_of(current), change)
 
-    def archive_others(self, model: Model, promoted: ModelVersion, *, yielding: bool = False) -> ModelVersion:
+    def archive_others(self, model: Model, promoted: ModelVersion, *, only_if_latest: bool = False) -> ModelVersion:
         """Archive all in the stage of the promoted version but the one with the latest claim; give the promoted one.
 
-        With ``yielding`` nothing is archived where another version has the latest claim: a promotion that was finished
+        With ``only_if_latest`` nothing is archived where another version has the latest claim: a promotion that was finished
         long ago has nothing to say of those that came after it.
         """
         stage = promoted.stage
@@ -131,27 +131,27 @@ class Promoter:
         tries = 0
         while True:
             # Lists may lag; who is in the stage now is read version by version.
-            claimed = {version.version for version in self.resources.versions(model) if version.stage is stage}
+            claimed = {version.version for version in self.resources.list_versions(model) if version.stage is stage}
             holders = []
             for version in sorted(claimed | {promoted.version}, key=int):
                 with contextlib.suppress(NotFoundError):
                     holders.append(self.resources.read(model, version))
             holders = [version for version in holders if version.stage is stage]
-            winner = max(holders, key=claim, default=None)
-            if yielding and (winner is None or winner.version != promoted.version):
+            winner = max(holders, key=claim_key, default=None)
+            if only_if_latest and (winner is None or winner.version != promoted.version):
                 return self.resources.read(model, promoted.version)
             try:
                 for loser in holders:
                     if loser is not winner:
                         seen = [version.stage_changed_at for version in holders]
-                        notes = self.notes(Stage.ARCHIVED, loser, seen=seen, successor=winner)
+                        notes = self.stage_labels(Stage.ARCHIVED, loser, seen=seen, successor=winner)
                         with contextlib.suppress(NotFoundError):  # what is gone has left the stage
-                            self.resources.write(model, *self._archived(model, loser, notes))
+                            self.resources.write(model, *self._archive_change(model, loser, notes))
             except ConflictError as conflict:
                 if conflict.code is None:
                     raise
-                now = self.resources.look(model.resource, loser.version)
-                if not overtaken(conflict, loser, now) or not self.resources.rpc.pause(budget, tries):
+                now = self.resources.find_version(model.resource, loser.version)
+                if not is_write_conflict(conflict, loser, now) or not self.resources.rpc.pause(budget, tries):
                     raise
                 tries += 1
                 continue
@@ -159,7 +159,7 @@ class Promoter:
 
     def check_archivable(self, model: Model, versions: Iterable[ModelVersion], stage: Stage) -> None:
         """Let all that are in the stage be such that they can be archived, before anything is changed."""
-        notes = room(self.managed_by, self.actor) | {
+        notes = reserved_labels(self.managed_by, self.actor) | {
             _stages.CHANGED_BY_LABEL: self.resources.rpc.principal() or self.actor
         }
         for version in versions:
@@ -171,11 +171,11 @@ class Promoter:
                 # Lists may lag, and may show versions that are gone.
                 with contextlib.suppress(NotFoundError):
                     current = self.resources.read(model, version.version)
-                    fitting, _ = self._archived(model, current, notes)
+                    fitting, _ = self._archive_change(model, current, notes)
                     if fitting is not current:
                         self.resources.write(model, fitting, Change(labels=fitting.labels))
 
-    def _archived(
+    def _archive_change(
         self, model: Model, version: ModelVersion, notes: Mapping[str, str | None]
     ) -> tuple[ModelVersion, Change]:
         """The version, and the change that archives it with these notes."""
@@ -184,7 +184,7 @@ class Promoter:
             return Change(labels=_labels.write(current.labels, notes=notes))
 
         try:
-            return self.resources.fit(model, version, change)
+            return self.resources.fit_change(model, version, change)
         except InvalidArgumentError as full:
             raise ConflictError(
                 f"Version {version.version} of {version.name!r} cannot be archived, and stays in {version.stage}. "
@@ -193,6 +193,6 @@ class Promoter:
             ) from full
 
 
-def claim(version: ModelVersion) -> tuple[dt.datetime, int]:
+def claim_key(version: ModelVersion) -> tuple[dt.datetime, int]:
     """Return how late a version claimed its stage; the latest claim wins."""
     return version.stage_changed_at or dt.datetime.min.replace(tzinfo=dt.UTC), int(version.version)

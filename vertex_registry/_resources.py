@@ -45,21 +45,21 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 #: How many calls are under way at once where every model is listed: the measured knee of the curve at 20 ms latency.
-_WINDOW: Final = 32
+_CONCURRENT_LISTS: Final = 32
 
 
 #: How many pages of a list in a row may show nothing new.
-_EMPTY_PAGES: Final = 1000
+_MAX_EMPTY_PAGES: Final = 1000
 
 #: How many of the models that share a name an error names.
-_SHOWN: Final = 10
+_MAX_CANDIDATES: Final = 10
 
 #: How many models a name is found to mean in a row before it's given up.
-_MOVES: Final = 10
+_MAX_RENAMES: Final = 10
 
 #: How many ids of a name's series in a row are free before no later one is looked at: a model may keep a later id when
 #: those before it were renamed and deleted.
-_FREE: Final = 3
+_MAX_FREE_IDS: Final = 3
 
 
 @attrs.frozen
@@ -69,12 +69,12 @@ class Model:
     Attributes:
         resource: Its resource name.
         name: Its display name.
-        given: Whether the caller named it by its resource name, and not by its display name.
+        by_resource_name: Whether the caller named it by its resource name, and not by its display name.
     """
 
     resource: str
     name: str
-    given: bool = False
+    by_resource_name: bool = False
 
     def at(self, reference: str) -> str:
         """The resource name of its version of that number or alias."""
@@ -82,7 +82,7 @@ class Model:
 
 
 @attrs.frozen
-class Found:
+class AliasedVersion:
     """A version, and all its aliases, those that `ModelVersion.aliases` does not show included."""
 
     version: ModelVersion
@@ -132,11 +132,11 @@ class Resources:
         Raises:
             NotFoundError: There is no such model, or the read finds nothing in it.
         """
-        if (found := self.find_existing(name, read)) is None:
-            raise self._no_model(name)
+        if (found := self.find_or_none(name, read)) is None:
+            raise self._no_model_error(name)
         return found
 
-    def find_existing(  # noqa: C901  # the ways that a name can move stand side by side
+    def find_or_none(  # noqa: C901  # the ways that a name can move stand side by side
         self, name: str, read: Callable[[Model], T]
     ) -> tuple[Model, T] | None:
         """Return the same as `find`, or None if no model has the name.
@@ -149,42 +149,42 @@ class Resources:
             remembered = self._known.get(name)
             if remembered is not None and remembered.resource in gone:
                 remembered = None
-            if (model := remembered or self._look_up(name, gone)) is None:
+            if (model := remembered or self._resolve(name, gone)) is None:
                 return None
             try:
                 found = read(model)
             except NotFoundError:
-                if model.given:
+                if model.by_resource_name:
                     self.forget(name)
                     if remembered is not None:
-                        self._look_up(name, gone)  # says it, if the model is gone
+                        self._resolve(name, gone)  # says it, if the model is gone
                     raise
-                if self._is_called(name, model):
+                if self._has_name(name, model):
                     raise
             else:
-                if _shows(found, model) or self._is_called(name, model):
+                if _shows_name(found, model) or self._has_name(name, model):
                     return model if model is remembered else self.remember(name, model), found
             self.forget(name)
             gone.add(model.resource)
-            if len(gone) >= _MOVES:
+            if len(gone) >= _MAX_RENAMES:
                 raise UnavailableError(
-                    f"The name {name!r} was found to mean {_MOVES} models in a row that didn't exist or had other "
+                    f"The name {name!r} was found to mean {_MAX_RENAMES} models in a row that didn't exist or had other "
                     "names when they were read. Call it again.",
                     resource=name,
                 )
 
-    def verified(self, name: str) -> Model | None:
+    def find_verified(self, name: str) -> Model | None:
         """Return the model that a name means, proved by a read just now; None if there is none.
 
         Raises:
             NotFoundError: A resource name was given, and there is no such model.
         """
-        found = self.find_existing(name, self.read_model)
+        found = self.find_or_none(name, self.read_model)
         return None if found is None else found[0]
 
-    def _is_called(self, name: str, model: Model) -> bool:
+    def _has_name(self, name: str, model: Model) -> bool:
         """Whether a model exists and has that name now."""
-        now = self.peek(model.resource)
+        now = self.find_model(model.resource)
         return now is not None and now.name == name
 
     def remember(self, name: str, model: Model) -> Model:
@@ -203,17 +203,17 @@ class Resources:
         with self._lock:
             self._known = {name: known for name, known in self._known.items() if known.resource != model.resource}
 
-    def _look_up(self, name: str, gone: Collection[str]) -> Model | None:
+    def _resolve(self, name: str, gone: Collection[str]) -> Model | None:
         """Return the model that the name means, by a list or by its id, but none of those that are known to be gone."""
         if (given := _names.parse_model_name(name)) is not None:
-            return self._named_in_full(name, given)
-        return self._listed(name, gone) or self._by_id(name, gone)
+            return self._find_by_full_name(name, given)
+        return self._find_in_list(name, gone) or self._find_by_id(name, gone)
 
-    def _no_model(self, name: str) -> NotFoundError:
+    def _no_model_error(self, name: str) -> NotFoundError:
         """Return the error of a name that no model has, with the names that may have been meant."""
         missing = f"There is no model {name!r} in {self.parent}."
         try:
-            if (meant := self._of_id(name)) is not None:
+            if (meant := self._find_with_id(name)) is not None:
                 return NotFoundError(
                     f"{missing} The model with that id is called {meant.name!r}; its full resource name is "
                     f"{meant.resource!r}. Give one of the two.",
@@ -230,9 +230,9 @@ class Resources:
         )
         return NotFoundError(f"{missing} {hint}", resource=name)
 
-    def _of_id(self, name: str) -> Model | None:
+    def _find_with_id(self, name: str) -> Model | None:
         """Return the model that has the name as its id, if there is one and the name looks like an id."""
-        return self.peek(f"{self.parent}/models/{name}") if _names.looks_like_id(name) else None
+        return self.find_model(f"{self.parent}/models/{name}") if _names.looks_like_id(name) else None
 
     def refuse_id(self, name: str) -> None:
         """Refuse the id of a model in place of its name, before a second model is created under it.
@@ -240,29 +240,29 @@ class Resources:
         Raises:
             InvalidArgumentError: No model has that name, and one has that id.
         """
-        if self.verified(name) is not None:
+        if self.find_verified(name) is not None:
             return
-        if (meant := self._of_id(name)) is not None and meant.name != name:
+        if (meant := self._find_with_id(name)) is not None and meant.name != name:
             raise InvalidArgumentError(
                 f"{name!r} is the id of the model {meant.name!r}, and not the name of a model. To register a version "
                 f"of it, give {meant.name!r} or its full resource name, {meant.resource!r}."
             )
 
-    def _listed(self, name: str, gone: Collection[str]) -> Model | None:
+    def _find_in_list(self, name: str, gone: Collection[str]) -> Model | None:
         """Return the model that the name means as far as a list tells."""
 
         def request(parent: str, token: str) -> Any:
             return _wire.models_named(parent, name, token)
 
-        found = self._pages("ListModels", self.parent, request, _wire.read_models, _resource_of)
+        found = self._pages("ListModels", self.parent, request, _wire.read_models, _resource_name)
         pairs = [(model, self._model_of(model)) for model in found if model.name == name]
         pairs = [(record, model) for record, model in pairs if model.resource not in gone]
         if len(pairs) > 1:
             # A list that lags shows models under names that they no longer have.
-            pairs = [(record, model) for record, model in pairs if self._is_called(name, model)]
+            pairs = [(record, model) for record, model in pairs if self._has_name(name, model)]
         if len(pairs) > 1:
             candidates = tuple(record.resource_name for record, _ in pairs)
-            shown = ", ".join(candidates[:_SHOWN]) + (", ..." if len(candidates) > _SHOWN else "")
+            shown = ", ".join(candidates[:_MAX_CANDIDATES]) + (", ..." if len(candidates) > _MAX_CANDIDATES else "")
             raise AmbiguousNameError(
                 f"{len(pairs)} models have the name {name!r}: {shown}. Name one by its full resource name.",
                 resource=name,
@@ -270,26 +270,26 @@ class Resources:
             )
         return pairs[0][1] if pairs else None
 
-    def _named_in_full(self, name: str, given: _names.ModelName) -> Model:
+    def _find_by_full_name(self, name: str, given: _names.ModelName) -> Model:
         own = f"{self.parent}/models/{given.model_id}"
         if given.project != self.project and not given.project.isdigit():
-            raise self._another_project(name)
+            raise self._other_project_error(name)
         model = _wire.read_model(self.rpc.call("GetModel", _wire.get(own), name))
         answered = _names.parse_model_name(model.resource_name)
         if given.project != self.project and (answered is None or answered.project != given.project):
-            raise self._another_project(name)
-        return attrs.evolve(self._model_of(model), given=True)
+            raise self._other_project_error(name)
+        return attrs.evolve(self._model_of(model), by_resource_name=True)
 
-    def _another_project(self, name: str) -> InvalidArgumentError:
+    def _other_project_error(self, name: str) -> InvalidArgumentError:
         return InvalidArgumentError(
             f"{name} is in another project, and this client is for {self.project}. Make one for that project."
         )
 
-    def _by_id(self, name: str, gone: Collection[str]) -> Model | None:
+    def _find_by_id(self, name: str, gone: Collection[str]) -> Model | None:
         """Return the model of that name that has an id of the name's series, if there is one."""
         number = free = 0
-        while free < _FREE:
-            model = self.peek(self.resource_of(name, number))
+        while free < _MAX_FREE_IDS:
+            model = self.find_model(self.resource_of(name, number))
             if model is not None and model.name == name and model.resource not in gone:
                 return model
             free = free + 1 if model is None else 0  # a model that was renamed keeps its id
@@ -310,7 +310,7 @@ class Resources:
             )
         return f"{self.parent}/models/{_names.model_id(name, number)}"
 
-    def peek(self, resource: str) -> Model | None:
+    def find_model(self, resource: str) -> Model | None:
         """The model of that resource name, if it is there."""
         try:
             return self._model_of(_wire.read_model(self.rpc.call("GetModel", _wire.get(resource), resource)))
@@ -341,7 +341,7 @@ class Resources:
                 code=error.code,
             ) from error.__cause__
 
-    def look(self, resource: str, alias: str) -> ModelVersion | None:
+    def find_version(self, resource: str, alias: str) -> ModelVersion | None:
         """The version of a model that has the alias, if it is there, and the model; a point read as well."""
         name = f"{resource}@{alias}"
         try:
@@ -349,16 +349,16 @@ class Resources:
         except NotFoundError:
             return None
 
-    def find_version(self, resource: str, reference: str) -> Found | None:
+    def find_with_aliases(self, resource: str, reference: str) -> AliasedVersion | None:
         """Return the version of a model by its number or alias with all its aliases, or None; a point read as well."""
         name = f"{resource}@{reference}"
         try:
             message = self.rpc.call("GetModel", _wire.get(name), name)
         except NotFoundError:
             return None
-        return Found(_wire.read_version(message), _wire.read_aliases(message))
+        return AliasedVersion(_wire.read_version(message), _wire.read_aliases(message))
 
-    def listed_aliases(self, model: Model) -> dict[int, tuple[str, ...]]:
+    def list_aliases(self, model: Model) -> dict[int, tuple[str, ...]]:
         """Return all aliases of each version that the list shows, by its number."""
         return dict(
             self._pages(
@@ -376,7 +376,7 @@ class Resources:
             version = self.read(model, _names.hidden_alias("name", version_name))
         except NotFoundError as error:
             # The alias goes with the newest version of the name when that is deleted, and is not copied with a model.
-            for version in self.versions(model):
+            for version in self.list_versions(model):
                 if version.version_name == version_name:
                     return version
             raise NotFoundError(
@@ -392,39 +392,39 @@ class Resources:
         """The model as it is now."""
         return _wire.read_model(self.rpc.call("GetModel", _wire.get(model.resource), model.resource))
 
-    def versions(self, model: Model) -> list[ModelVersion]:
+    def list_versions(self, model: Model) -> list[ModelVersion]:
         """All versions, the newest first, whatever order they came in."""
-        found = self._pages("ListModelVersions", model.resource, _wire.versions, _wire.read_versions, _resource_of)
-        return sorted(found, key=_number_of, reverse=True)
+        found = self._pages("ListModelVersions", model.resource, _wire.versions, _wire.read_versions, _resource_name)
+        return sorted(found, key=_version_number, reverse=True)
 
-    def models(self) -> Iterator[RegisteredModel]:
+    def list_models(self) -> Iterator[RegisteredModel]:
         """All models, the newest first, page by page."""
-        return self._pages("ListModels", self.parent, _wire.models, _wire.read_models, _resource_of)
+        return self._pages("ListModels", self.parent, _wire.models, _wire.read_models, _resource_name)
 
-    def every_version(self, name: str | None) -> Generator[list[ModelVersion], None, None]:
+    def iter_versions(self, name: str | None) -> Generator[list[ModelVersion], None, None]:
         """The versions of a model; or of every model, in order, over a window of calls under way at once."""
         if name is not None:
             with self.rpc.verb():
-                _, listed = self.find(name, self.versions)
+                _, listed = self.find(name, self.list_versions)
             yield listed
             return
 
         def versions(model: RegisteredModel) -> list[ModelVersion]:
             try:
                 with self.rpc.verb():
-                    return self.versions(self._model_of(model))
+                    return self.list_versions(self._model_of(model))
             except NotFoundError:
                 return []  # it was deleted since it was listed
 
-        most = self.rpc.operation_budget()  # a list of models may have no end
-        for listed in _waiting.ahead(versions, self.models(), _WINDOW):
-            if most.left() <= 0:
-                raise _endless("ListModelVersions", self.parent)
+        limit = self.rpc.operation_budget()  # a list of models may have no end
+        for listed in _waiting.prefetch(versions, self.list_models(), _CONCURRENT_LISTS):
+            if limit.left() <= 0:
+                raise _endless_list_error("ListModelVersions", self.parent)
             start = self.rpc.now()
             yield listed
-            most.leave_out(self.rpc.now() - start)
+            limit.leave_out(self.rpc.now() - start)
 
-    def running(self, resource: str) -> Iterator[Any]:
+    def running_operations(self, resource: str) -> Iterator[Any]:
         """The operations of a model that are still running, page by page."""
         return self._pages("ListOperations", resource, _wire.operations, _wire.read_running, lambda one: str(one.name))
 
@@ -451,7 +451,7 @@ class Resources:
         """
         token = ""
         tokens, seen = {token}, set[str]()
-        empty, most, spent = 0, self.rpc.operation_budget().seconds, 0.0
+        empty, limit, spent = 0, self.rpc.operation_budget().seconds, 0.0
         budget = self.rpc.budget()
         while True:
             start = self.rpc.now()
@@ -466,8 +466,8 @@ class Resources:
             yield from new
             if not token:
                 return
-            if token in tokens or empty >= _EMPTY_PAGES or spent >= most:
-                raise _endless(rpc, resource)
+            if token in tokens or empty >= _MAX_EMPTY_PAGES or spent >= limit:
+                raise _endless_list_error(rpc, resource)
             tokens.add(token)
             if new:
                 budget = self.rpc.budget()  # another one, unless a verb shares its own
@@ -498,12 +498,12 @@ class Resources:
         tries = 0
         while True:
             try:
-                return self.write(model, *self.fit(model, version, change, adds=adds))
+                return self.write(model, *self.fit_change(model, version, change, adds=adds))
             except ConflictError as conflict:
                 if conflict.code is None:
                     raise  # it is ours: another try would be hidden as well
                 fresh = self.read(model, number)
-                if not overtaken(conflict, version, fresh) or not self.rpc.pause(budget, tries):
+                if not is_write_conflict(conflict, version, fresh) or not self.rpc.pause(budget, tries):
                     raise
                 version = fresh
                 tries += 1
@@ -519,7 +519,7 @@ class Resources:
             resource, labels=change.labels, description=change.description, etag=version.etag
         )
         written = _wire.read_version(self.rpc.call("UpdateModel", request, resource, once=once))
-        return written if change.labels is None else _as_written(written, change.labels, version.labels, model)
+        return written if change.labels is None else _check_written(written, change.labels, version.labels, model)
 
     def update_model(
         self, model: Model, current: RegisteredModel, *, labels: Mapping[str, str] | None, description: str | None
@@ -550,11 +550,11 @@ class Resources:
                 if lost.code == "UNIMPLEMENTED":
                     raise
                 again = self.rpc.pause(budget, tries, lost.retry_after)
-                now = self._after(lost, lambda: self.read_model(model), late=not again)
+                now = self._read_after_loss(lost, lambda: self.read_model(model), late=not again)
                 if now.etag != current.etag:
                     if description in {None, now.description} and (labels or {}).items() <= now.labels.items():
                         return now
-                    raise _changed_since(model.resource, "UpdateModel", "it") from lost
+                    raise _changed_since_error(model.resource, "UpdateModel", "it") from lost
                 if not again:
                     raise
             current = now
@@ -601,7 +601,7 @@ class Resources:
         self, model: Model, version: ModelVersion, request: Any, *, add: Collection[str], remove: Collection[str]
     ) -> ModelVersion:
         number, resource = version.version, model.at(version.version)
-        before = self._holders(model, version, [*add, *remove])
+        before = self._alias_holders(model, version, [*add, *remove])
         budget = self.rpc.budget()
         tries = 0
         while True:
@@ -615,39 +615,46 @@ class Resources:
                     raise  # it was refused
                 again = self.rpc.pause(budget, tries, lost.retry_after)
 
-                def look() -> tuple[ModelVersion, dict[str, ModelVersion | None]]:
+                def read() -> tuple[ModelVersion, dict[str, ModelVersion | None]]:
                     target = self.read(model, number)
-                    return target, self._holders(model, target, [*add, *remove])
+                    return target, self._alias_holders(model, target, [*add, *remove])
 
-                target, now = self._after(lost, look, late=not again)
+                target, now = self._read_after_loss(lost, read, late=not again)
                 where = {alias: holder and holder.version for alias, holder in now.items()}
                 if all(where[alias] == number for alias in add) and all(where[alias] != number for alias in remove):
                     return target
-                if target.etag != version.etag or any(_mark(now[alias]) != _mark(before[alias]) for alias in now):
+                if target.etag != version.etag or any(
+                    _revision(now[alias]) != _revision(before[alias]) for alias in now
+                ):
                     names = ", ".join(repr(alias) for alias in now if _names.is_visible(alias)) or "an alias"
-                    raise _changed_since(resource, "MergeVersionAliases", names) from lost
+                    raise _changed_since_error(resource, "MergeVersionAliases", names) from lost
                 if not again:
                     raise
                 tries += 1
 
-    def _holders(self, model: Model, version: ModelVersion, aliases: Iterable[str]) -> dict[str, ModelVersion | None]:
+    def _alias_holders(
+        self, model: Model, version: ModelVersion, aliases: Iterable[str]
+    ) -> dict[str, ModelVersion | None]:
         """Return which version of a model has each of the aliases, given one of the versions as it was just read."""
-        return {alias: version if alias in version.aliases else self.look(model.resource, alias) for alias in aliases}
+        return {
+            alias: version if alias in version.aliases else self.find_version(model.resource, alias)
+            for alias in aliases
+        }
 
-    def _after(self, lost: UnavailableError, look: Callable[[], T], *, late: bool) -> T:
+    def _read_after_loss(self, lost: UnavailableError, read: Callable[[], T], *, late: bool) -> T:
         """Return what a look finds after a lost answer; if there's no answer to that either, the first is the error.
 
         One that comes late, when there is no time for another try, has a small budget of its own.
         """
         try:
-            with self.rpc.tidying() if late else contextlib.nullcontext():
-                return look()
+            with self.rpc.cleanup() if late else contextlib.nullcontext():
+                return read()
         except UnavailableError:
             raise lost from lost.__cause__
 
     # --- the two layers of labels -------------------------------------------------------------------------------------
 
-    def fit(
+    def fit_change(
         self, model: Model, version: ModelVersion, change: Callable[[ModelVersion], Change], *, adds: bool = False
     ) -> tuple[ModelVersion, Change]:
         """The version, and a change of it that fits into its labels.
@@ -665,9 +672,9 @@ class Resources:
             # The model shows its own labels and its default version's.
             shown = self.read_model(model).labels
             keys = {key for key in _labels.layered_keys(version.labels) if shown.get(key) == version.labels[key]}
-            change(without(version, keys))  # if that does not fit, nothing does, and nothing is written
+            change(without_keys(version, keys))  # if that does not fit, nothing does, and nothing is written
             try:
-                own = self.own(model, version, keys)
+                own = self.separate_model_labels(model, version, keys)
             except InvalidArgumentError:
                 raise full from None
         try:
@@ -676,7 +683,7 @@ class Resources:
             self.write(model, own, Change(labels=own.labels))
             raise
 
-    def own(self, model: Model, version: ModelVersion, keys: set[str]) -> ModelVersion:
+    def separate_model_labels(self, model: Model, version: ModelVersion, keys: set[str]) -> ModelVersion:
         """The version without what only the model says under these keys, and with the etag that it has now.
 
         Vertex answers with the labels of the model and of the version in one, and no read tells them apart. A write
@@ -692,31 +699,31 @@ class Resources:
         written = _wire.read_version(self.rpc.call("UpdateModel", request, resource))
         shown = _labels.read({key: written.labels[key] for key in keys & written.labels.keys()}).metadata
         theirs = {key for key, value in shown.items() if _labels.same(value, version.metadata[key])}
-        return attrs.evolve(without(version, theirs), etag=written.etag)
+        return attrs.evolve(without_keys(version, theirs), etag=written.etag)
 
 
-def _resource_of(record: ModelVersion | RegisteredModel) -> str:
+def _resource_name(record: ModelVersion | RegisteredModel) -> str:
     """Return what tells the entries of a list apart."""
     return record.resource_name
 
 
-def _number_of(version: ModelVersion) -> int:
+def _version_number(version: ModelVersion) -> int:
     """Return a version's number to sort by; 0 if a server gave it none."""
     return int(_names.version_id(version.version) or 0)
 
 
-def _shows(found: Any, model: Model) -> bool:
+def _shows_name(found: Any, model: Model) -> bool:
     """Whether everything that was read of a model shows the name that it was found by."""
     records = found if isinstance(found, list) else [found]
-    return model.given or (bool(records) and all(record.name == model.name for record in records))
+    return model.by_resource_name or (bool(records) and all(record.name == model.name for record in records))
 
 
-def _mark(version: ModelVersion | None) -> tuple[str, str] | None:
+def _revision(version: ModelVersion | None) -> tuple[str, str] | None:
     """Return what changes with each change of a version."""
     return None if version is None else (version.version, version.etag)
 
 
-def _changed_since(resource: str, rpc: str, what: str) -> ConflictError:
+def _changed_since_error(resource: str, rpc: str, what: str) -> ConflictError:
     return ConflictError(
         f"The answer of {rpc} on {resource} was lost, and somebody else has changed {what} since, so that it can't be "
         "known whether the change was made. Nothing was sent again: read it, and repeat the change if need be.",
@@ -725,7 +732,7 @@ def _changed_since(resource: str, rpc: str, what: str) -> ConflictError:
     )
 
 
-def _endless(rpc: str, resource: str) -> UnavailableError:
+def _endless_list_error(rpc: str, resource: str) -> UnavailableError:
     return UnavailableError(
         f"{rpc} on {resource} doesn't end: a page came again, many pages in a row had nothing new, or the time for a "
         "whole list was used up. Ask whoever runs the service; Retry(operation_timeout=...) sets that time.",
@@ -733,7 +740,7 @@ def _endless(rpc: str, resource: str) -> UnavailableError:
     )
 
 
-def overtaken(conflict: ConflictError, before: ModelVersion | None, now: ModelVersion | None) -> bool:
+def is_write_conflict(conflict: ConflictError, before: ModelVersion | None, now: ModelVersion | None) -> bool:
     """Whether a conflict at Vertex says that somebody else was faster, so that there is sense in beginning anew.
 
     Args:
@@ -744,7 +751,7 @@ def overtaken(conflict: ConflictError, before: ModelVersion | None, now: ModelVe
     return conflict.code == "ABORTED" or before is None or now is None or now.etag != before.etag
 
 
-def _as_written(
+def _check_written(
     written: ModelVersion, labels: Mapping[str, str], before: Mapping[str, str], model: Model
 ) -> ModelVersion:
     """The version as it was written.
@@ -771,7 +778,7 @@ def _as_written(
     return written
 
 
-def without(version: ModelVersion, keys: Collection[str]) -> ModelVersion:
+def without_keys(version: ModelVersion, keys: Collection[str]) -> ModelVersion:
     """The version without what is read under these keys."""
     return attrs.evolve(
         version,

@@ -71,21 +71,21 @@ if TYPE_CHECKING:
 _LOG: Final = logging.getLogger("vertex_registry")
 
 # An answer of one of these says nothing of whether the call has happened.
-_LOST: Final = frozenset({"UNAVAILABLE", "DEADLINE_EXCEEDED", "INTERNAL", "UNKNOWN", "CANCELLED", "DATA_LOSS"})
-_REFUSED: Final = frozenset({"RESOURCE_EXHAUSTED"})
-_NEVER: Final[frozenset[str]] = frozenset()
+LOST_RESPONSE: Final = frozenset({"UNAVAILABLE", "DEADLINE_EXCEEDED", "INTERNAL", "UNKNOWN", "CANCELLED", "DATA_LOSS"})
+QUOTA_USED_UP: Final = frozenset({"RESOURCE_EXHAUSTED"})
+NO_RETRY: Final[frozenset[str]] = frozenset()
 
 #: The seconds that an answer from far away is given, however little is left of what a call or a wait may take.
-_MOMENT: Final = 1.0
+_MIN_TIMEOUT: Final = 1.0
 
 #: The seconds after its timeout in which Google's transport has said what went wrong with a request.
-_LEEWAY: Final = 0.1
+_TIMEOUT_MARGIN: Final = 0.1
 
-#: The seconds that tidying up may take after a verb has failed, so that nothing is left half done for want of time.
-_TIDYING: Final = 10.0
+#: The seconds that cleaning up may take after a verb has failed, so that nothing is left half done for want of time.
+_CLEANUP_TIME: Final = 10.0
 
 #: The connection and the budget of the verb that runs in this thread, or that this thread works for.
-_VERB: Final[ContextVar[tuple[Connection, _waiting.Budget] | None]] = ContextVar("verb", default=None)
+_CURRENT_VERB: Final[ContextVar[tuple[Connection, _waiting.Budget] | None]] = ContextVar("verb", default=None)
 
 
 @attrs.frozen
@@ -108,16 +108,16 @@ class Method:
 # Permissions: https://cloud.google.com/vertex-ai/docs/general/iam-permissions; those of the version methods are guesses
 # from the methods of the model, for the page does not list them.
 METHODS: Final[Mapping[str, Method]] = {
-    "UploadModel": Method("upload_model", _NEVER, 60.0, "aiplatform.models.upload"),
-    "GetModel": Method("get_model", _LOST | _REFUSED, 20.0, "aiplatform.models.get"),
-    "ListModels": Method("list_models", _LOST | _REFUSED, 30.0, "aiplatform.models.list"),
-    "ListModelVersions": Method("list_model_versions", _LOST | _REFUSED, 30.0, "aiplatform.models.list"),
-    "UpdateModel": Method("update_model", _LOST | _REFUSED, 30.0, "aiplatform.models.update"),
-    "MergeVersionAliases": Method("merge_version_aliases", _REFUSED, 30.0, "aiplatform.models.update"),
-    "DeleteModel": Method("delete_model", _NEVER, 60.0, "aiplatform.models.delete"),
-    "DeleteModelVersion": Method("delete_model_version", _NEVER, 60.0, "aiplatform.models.delete"),
-    "GetOperation": Method("get_operation", _LOST | _REFUSED, 20.0, "aiplatform.models.get"),
-    "ListOperations": Method("list_operations", _LOST | _REFUSED, 20.0, "aiplatform.operations.list"),
+    "UploadModel": Method("upload_model", NO_RETRY, 60.0, "aiplatform.models.upload"),
+    "GetModel": Method("get_model", LOST_RESPONSE | QUOTA_USED_UP, 20.0, "aiplatform.models.get"),
+    "ListModels": Method("list_models", LOST_RESPONSE | QUOTA_USED_UP, 30.0, "aiplatform.models.list"),
+    "ListModelVersions": Method("list_model_versions", LOST_RESPONSE | QUOTA_USED_UP, 30.0, "aiplatform.models.list"),
+    "UpdateModel": Method("update_model", LOST_RESPONSE | QUOTA_USED_UP, 30.0, "aiplatform.models.update"),
+    "MergeVersionAliases": Method("merge_version_aliases", QUOTA_USED_UP, 30.0, "aiplatform.models.update"),
+    "DeleteModel": Method("delete_model", NO_RETRY, 60.0, "aiplatform.models.delete"),
+    "DeleteModelVersion": Method("delete_model_version", NO_RETRY, 60.0, "aiplatform.models.delete"),
+    "GetOperation": Method("get_operation", LOST_RESPONSE | QUOTA_USED_UP, 20.0, "aiplatform.models.get"),
+    "ListOperations": Method("list_operations", LOST_RESPONSE | QUOTA_USED_UP, 20.0, "aiplatform.operations.list"),
 }
 
 #: The predefined role that holds all of these permissions.
@@ -144,7 +144,7 @@ ERRORS: Final[Mapping[str, type[RegistryError]]] = {
 }
 
 # google.rpc.Code says which HTTP status each code is mapped to; the way back is needed where an answer has no body.
-_OF_HTTP: Final[Mapping[int, str]] = {
+_CODE_OF_HTTP: Final[Mapping[int, str]] = {
     400: "INVALID_ARGUMENT",
     401: "UNAUTHENTICATED",
     403: "PERMISSION_DENIED",
@@ -159,7 +159,7 @@ _OF_HTTP: Final[Mapping[int, str]] = {
     504: "DEADLINE_EXCEEDED",
 }
 
-_OF_NUMBER: Final[Mapping[int, str]] = {code.value[0]: code.name for code in grpc.StatusCode}
+_CODE_OF_NUMBER: Final[Mapping[int, str]] = {code.value[0]: code.name for code in grpc.StatusCode}
 
 _LOG_IN: Final = _credentials.LOG_IN
 
@@ -180,7 +180,7 @@ class Connection:
         self._retry = retry
         self._check_open = check_open
         self._closed = False
-        self._waiting: set[SimpleQueue[Callable[[], Any]]] = set()
+        self._waiters: set[SimpleQueue[Callable[[], Any]]] = set()
         self._credentials = credentials
         self._user_agent = user_agent
         self._google = _process.Owned(self._connect)
@@ -202,7 +202,7 @@ class Connection:
                 )
         except (google.auth.exceptions.GoogleAuthError, google_exceptions.GoogleAPIError, ValueError, OSError) as error:
             raise InvalidArgumentError(
-                f"Google's client can't be created: {_sentence(str(error))} Check the environment variables "
+                f"Google's client can't be created: {sentence(str(error))} Check the environment variables "
                 "GOOGLE_API_USE_MTLS_ENDPOINT and GOOGLE_API_USE_CLIENT_CERTIFICATE."
             ) from error
 
@@ -227,8 +227,8 @@ class Connection:
     def close(self) -> None:
         """End the connection."""
         self._closed = True
-        for one in tuple(self._waiting):
-            one.put(_cut_off)
+        for one in tuple(self._waiters):
+            one.put(_raise_closed)
         if (client := self._google.take()) is not None:
             with contextlib.suppress(google_exceptions.GoogleAPIError, google.auth.exceptions.GoogleAuthError):
                 client.transport.close()  # type: ignore[no-untyped-call]  # untyped upstream
@@ -252,13 +252,13 @@ class Connection:
         if self._verb_budget() is not None:
             yield
             return
-        with self._sharing(_waiting.Budget(self._retry, self._retry.call_timeout)):
+        with self._share(_waiting.Budget(self._retry, self._retry.call_timeout)):
             yield
 
     @contextlib.contextmanager
-    def tidying(self) -> Iterator[None]:
+    def cleanup(self) -> Iterator[None]:
         """Let the calls inside share a small budget of their own, even after that of the verb is used up."""
-        with self._sharing(_waiting.Budget(self._retry, min(self._retry.call_timeout, _TIDYING))):
+        with self._share(_waiting.Budget(self._retry, min(self._retry.call_timeout, _CLEANUP_TIME))):
             yield
 
     @contextlib.contextmanager
@@ -280,15 +280,15 @@ class Connection:
         return self._retry.clock()
 
     @contextlib.contextmanager
-    def _sharing(self, budget: _waiting.Budget) -> Iterator[None]:
-        token = _VERB.set((self, budget))
+    def _share(self, budget: _waiting.Budget) -> Iterator[None]:
+        token = _CURRENT_VERB.set((self, budget))
         try:
             yield
         finally:
-            _VERB.reset(token)
+            _CURRENT_VERB.reset(token)
 
     def _verb_budget(self) -> _waiting.Budget | None:
-        current = _VERB.get()
+        current = _CURRENT_VERB.get()
         return None if current is None or current[0] is not self else current[1]
 
     def budget(self, seconds: float | None = None) -> _waiting.Budget:
@@ -306,7 +306,7 @@ class Connection:
 
         What waits out of another budget than the verb's, for an operation, doesn't count for the verb.
         """
-        seconds = max(at_least, _waiting.longest(self._retry, tries + 1) * self._retry.random())
+        seconds = max(at_least, _waiting.max_backoff(self._retry, tries + 1) * self._retry.random())
         if seconds >= budget.left():
             return False
         _LOG.info("another try in %.2f s", seconds)
@@ -339,20 +339,20 @@ class Connection:
             )
 
         def again(failure: BaseException) -> bool:
-            if self._closed or not isinstance(failure, _CallError):
+            if self._closed or not isinstance(failure, CallError):
                 return False
             return (failure.unsent or (failure.code in method.again and not once)) and not failure.final
 
         def wait(state: tenacity.RetryCallState) -> float:
-            longest = _waiting.longest(self._retry, state.attempt_number)
-            return max(_hint(state), longest * self._retry.random())
+            upper = _waiting.max_backoff(self._retry, state.attempt_number)
+            return max(_retry_after(state), upper * self._retry.random())
 
         def stop(state: tenacity.RetryCallState) -> bool:
             return state.upcoming_sleep >= budget.left()
 
         def log(state: tenacity.RetryCallState) -> None:
             failure = state.outcome.exception() if state.outcome else None
-            code = failure.code if isinstance(failure, _CallError) else "?"
+            code = failure.code if isinstance(failure, CallError) else "?"
             _LOG.info("%s %s: %s, sent again in %.2f s", rpc, resource, code, state.upcoming_sleep)
 
         tries = tenacity.Retrying(
@@ -365,9 +365,9 @@ class Connection:
         )
         try:
             return tries(self._send, rpc, method, request, resource, budget)
-        except _CallError as failure:
+        except CallError as failure:
             if self._closed:
-                self._end(rpc, resource, failure)
+                self._raise_if_closed(rpc, resource, failure)
             raise self._error(failure, rpc, method, resource, budget) from failure.__cause__
 
     def sdk_model(self, request: Any, resource: str, project: str | None) -> Any:
@@ -388,18 +388,18 @@ class Connection:
             model.project = project  # and not its number, which the answer has
             if self._endpoint.host == f"{location}-aiplatform.googleapis.com":
                 create = functools.partial(model._instantiate_client, location=location, credentials=credentials)  # noqa: SLF001  # likewise
-                client: Any = _SdkClient(_process.Owned(create))
+                client: Any = _PerProcessClient(_process.Owned(create))
             else:
-                client = _SdkClient(self._google)
+                client = _PerProcessClient(self._google)
             model.api_client = model._registry.client = client  # noqa: SLF001  # there is no other way
         except (google.auth.exceptions.GoogleAuthError, google_exceptions.GoogleAPIError, ValueError) as error:
             raise InvalidArgumentError(
-                f"Google's SDK can't create its Model: {_sentence(str(error))} Check what aiplatform.init() and the "
+                f"Google's SDK can't create its Model: {sentence(str(error))} Check what aiplatform.init() and the "
                 "environment variables GOOGLE_API_USE_MTLS_ENDPOINT and GOOGLE_CLOUD_UNIVERSE_DOMAIN say."
             ) from error
         return model
 
-    def wait(self, operation: operations_pb2.Operation, look: Callable[[str], Any], budget: _waiting.Budget) -> Any:
+    def wait(self, operation: operations_pb2.Operation, request: Callable[[str], Any], budget: _waiting.Budget) -> Any:
         """The operation when it is done.
 
         It's polled at once, and then after each further fifth of the time that it has taken. The time that this takes
@@ -407,7 +407,7 @@ class Connection:
 
         Args:
             operation: The operation as it was last seen.
-            look: What makes a request for an operation from its name.
+            request: What makes a request for an operation from its name.
             budget: What the waiting comes out of.
 
         Raises:
@@ -416,9 +416,9 @@ class Connection:
         """
         name = operation.name
         while not operation.done:
-            within = self.budget(min(self._retry.call_timeout, max(_MOMENT, budget.left())))
+            within = self.budget(min(self._retry.call_timeout, max(_MIN_TIMEOUT, budget.left())))
             start = self._retry.clock()
-            operation = self.call("GetOperation", look(name), name, within)
+            operation = self.call("GetOperation", request(name), name, within)
             self.leave_out(self._retry.clock() - start)  # not of one that fails: who looks again does so in a loop
             if operation.done:
                 break
@@ -432,10 +432,10 @@ class Connection:
             with self.uncounted():
                 self._sleep(seconds)
         if operation.HasField("error"):
-            code = _OF_NUMBER.get(operation.error.code, "UNKNOWN")
+            code = _CODE_OF_NUMBER.get(operation.error.code, "UNKNOWN")
             ended = "was cancelled" if code == "CANCELLED" else f"failed with {code}"
             raise OperationFailedError(
-                f"The operation {name} {ended}: {_sentence(operation.error.message)}",
+                f"The operation {name} {ended}: {sentence(operation.error.message)}",
                 resource=name,
                 code=code,
             )
@@ -447,14 +447,14 @@ class Connection:
         outcome = "OK"
         try:
             # A budget that is used up still lets a try go out: one that is not answered in time is lost for nothing.
-            timeout = max(0.05, min(method.deadline, max(budget.left(), min(_MOMENT, budget.seconds))))
+            timeout = max(0.05, min(method.deadline, max(budget.left(), min(_MIN_TIMEOUT, budget.seconds))))
             send = getattr(self._google.get(), method.call)
             metadata = self._metadata(rpc, timeout)
-            with _translated(self._endpoint):
-                answer = self._ask(
+            with translated(self._endpoint):
+                answer = self._await_response(
                     lambda: send(request=request, retry=None, timeout=timeout, metadata=metadata), timeout
                 )
-        except _CallError as failure:
+        except CallError as failure:
             outcome = failure.code
             raise
         except BaseException as failure:
@@ -466,7 +466,7 @@ class Connection:
             return next(answer.pages)  # Google's pager would ask for the further pages out of our sight
         return getattr(answer, "operation", answer)
 
-    def _ask(self, send: Callable[[], Any], timeout: float) -> Any:
+    def _await_response(self, send: Callable[[], Any], timeout: float) -> Any:
         """Return the answer. Closing a channel ends its calls; of requests over HTTP it's the waiting that ends.
 
         Over HTTP the timeout is for each part of the answer. The wait for the whole of it ends then as well.
@@ -475,11 +475,11 @@ class Connection:
             with _process.outside_fork():
                 return send()
         try:
-            return self._in_a_thread(send, timeout + _LEEWAY)
+            return self._run_in_thread(send, timeout + _TIMEOUT_MARGIN)
         except Empty:
-            raise _CallError("DEADLINE_EXCEEDED", "The answer was not complete in time") from None
+            raise CallError("DEADLINE_EXCEEDED", "The answer was not complete in time") from None
 
-    def _in_a_thread(self, work: Callable[[], Any], seconds: float = math.inf) -> Any:
+    def _run_in_thread(self, work: Callable[[], Any], seconds: float = math.inf) -> Any:
         """Return the result of some work. Closing the connection ends the wait for it, and so does the time limit."""
 
         def work_outside_fork() -> Any:
@@ -488,32 +488,32 @@ class Connection:
                 return work()
 
         outcomes: SimpleQueue[Callable[[], Any]] = SimpleQueue()
-        with self._waking(outcomes):
-            _waiting.begin(work_outside_fork, outcomes, "vertex-registry-rest")
-            outcome = _waiting.get(outcomes, seconds)
+        with self._wake_on_close(outcomes):
+            _waiting.start_thread(work_outside_fork, outcomes, "vertex-registry-rest")
+            outcome = _waiting.receive(outcomes, seconds)
         return outcome()
 
     def _sleep(self, seconds: float) -> None:
         """Wait. What waits unless the caller says otherwise is woken when the connection is closed."""
         if self._retry.sleep is time.sleep:
             woken: SimpleQueue[Callable[[], Any]] = SimpleQueue()
-            with self._waking(woken), contextlib.suppress(Empty):
-                _waiting.get(woken, seconds)
+            with self._wake_on_close(woken), contextlib.suppress(Empty):
+                _waiting.receive(woken, seconds)
         else:
             self._retry.sleep(seconds)
         self._check_open()
 
     @contextlib.contextmanager
-    def _waking(self, waiting: SimpleQueue[Callable[[], Any]]) -> Iterator[None]:
+    def _wake_on_close(self, waiting: SimpleQueue[Callable[[], Any]]) -> Iterator[None]:
         """Let whoever closes the connection wake who waits there."""
-        self._waiting.add(waiting)
+        self._waiters.add(waiting)
         try:
             self._check_open()
             yield
         finally:
-            self._waiting.discard(waiting)
+            self._waiters.discard(waiting)
 
-    def _end(self, rpc: str, resource: str, failure: _CallError) -> None:
+    def _raise_if_closed(self, rpc: str, resource: str, failure: CallError) -> None:
         """Raise the error of a connection that was closed, and say of a change that it may have been made."""
         try:
             self._check_open()
@@ -535,20 +535,20 @@ class Connection:
         fetch = functools.partial(_credentials.authorize, credentials, url, timeout)
         try:
             # A token that is good needs no network; to fetch one may take as long as its server likes.
-            headers = fetch() if getattr(credentials, "valid", False) is True else self._in_a_thread(fetch, timeout)
+            headers = fetch() if getattr(credentials, "valid", False) is True else self._run_in_thread(fetch, timeout)
         except _credentials.TokenError as error:
             code = "UNAVAILABLE" if error.transient else "UNAUTHENTICATED"
-            raise _CallError(code, str(error), final=error.final, unsent=True) from error.__cause__
+            raise CallError(code, str(error), final=error.final, unsent=True) from error.__cause__
         except Empty:
             message = f"No token could be fetched in {timeout:.1f} s."
-            raise _CallError("UNAVAILABLE", message, unsent=True) from None
+            raise CallError("UNAVAILABLE", message, unsent=True) from None
         return tuple((name.lower(), value) for name, value in headers.items()) if self._endpoint.plain else ()
 
     def _error(
-        self, failure: _CallError, rpc: str, method: Method, resource: str, budget: _waiting.Budget
+        self, failure: CallError, rpc: str, method: Method, resource: str, budget: _waiting.Budget
     ) -> RegistryError:
         kind = ERRORS.get(failure.code, UnavailableError)
-        said = _sentence(failure.message)
+        said = sentence(failure.message)
         if failure.unsent:
             where = f" Tried for {budget.spent():.1f} s." if kind is UnavailableError and not failure.final else ""
             text = f"{rpc} on {resource} wasn't sent: {said}{where}"
@@ -570,7 +570,7 @@ class Connection:
                 f"role {ROLE} grants. A project or location that does not exist is refused in the same way."
             )
         elif failure.code == "RESOURCE_EXHAUSTED":
-            text = f"{rpc} on {resource}: the quota is used up: {said} {_when(failure)}, or ask for a higher quota."
+            text = f"{rpc} on {resource}: the quota is used up: {said} {_when_to_retry(failure)}, or ask for a higher quota."
         elif failure.code == "UNIMPLEMENTED":
             text = f"{self._endpoint} has no {rpc}: {said} Is it the address of Vertex, or of an emulator of it?"
         elif kind is UnavailableError:
@@ -584,19 +584,19 @@ class Connection:
             text = f"{rpc} on {resource} was refused: {said}"
         error = kind(text, resource=resource, code=failure.code)
         if isinstance(error, UnavailableError):
-            error.retry_after = failure.hint
+            error.retry_after = failure.retry_after
         return error
 
 
-def _when(failure: _CallError) -> str:
-    return f"Try again in {failure.hint:g} s, as it asks" if failure.hint else "Try again later"
+def _when_to_retry(failure: CallError) -> str:
+    return f"Try again in {failure.retry_after:g} s, as it asks" if failure.retry_after else "Try again later"
 
 
-def _remedy(endpoint: Endpoint, failure: _CallError) -> str:
+def _remedy(endpoint: Endpoint, failure: CallError) -> str:
     if failure.remedy:
         return failure.remedy
-    if failure.hint:
-        return f"{_when(failure)}. Retry(call_timeout=...) sets how long to go on trying."
+    if failure.retry_after:
+        return f"{_when_to_retry(failure)}. Retry(call_timeout=...) sets how long to go on trying."
     if endpoint.plain and re.search(r"without an answer|reset by peer|socket closed", failure.message.lower()):
         return "Is it the right port? If the server speaks TLS there, use https://."
     if endpoint.plain and failure.code == "UNAVAILABLE":
@@ -605,25 +605,25 @@ def _remedy(endpoint: Endpoint, failure: _CallError) -> str:
 
 
 #: How much of a server's message an error repeats.
-_LONGEST: Final = 2000
+_MAX_MESSAGE: Final = 2000
 
 
-def _sentence(message: str) -> str:
-    text = "".join(letter if letter.isprintable() else " " for letter in message[:_LONGEST])
+def sentence(message: str) -> str:
+    text = "".join(letter if letter.isprintable() else " " for letter in message[:_MAX_MESSAGE])
     text = " ".join(text.split()) or "no reason was given"
     return text if text.endswith((".", "!", "?")) else f"{text}."
 
 
-def _hint(state: tenacity.RetryCallState) -> float:
+def _retry_after(state: tenacity.RetryCallState) -> float:
     failure = state.outcome.exception() if state.outcome else None
-    return failure.hint if isinstance(failure, _CallError) else 0.0
+    return failure.retry_after if isinstance(failure, CallError) else 0.0
 
 
-def _cut_off() -> NoReturn:
-    raise _CallError("CANCELLED", "The connection was closed")
+def _raise_closed() -> NoReturn:
+    raise CallError("CANCELLED", "The connection was closed")
 
 
-class _CallError(Exception):
+class CallError(Exception):
     """A try that failed: Google's status, its message, the seconds it asks to wait, and what is known of it.
 
     It's final if another try can't help, and unsent if Vertex can't have seen it.
@@ -634,7 +634,7 @@ class _CallError(Exception):
         code: str,
         message: str,
         *,
-        hint: float = 0.0,
+        retry_after: float = 0.0,
         final: bool = False,
         unsent: bool = False,
         remedy: str = "",
@@ -642,14 +642,14 @@ class _CallError(Exception):
         super().__init__(f"{code}: {message}")
         self.code = code
         self.message = message
-        self.hint = hint
+        self.retry_after = retry_after
         self.final = final
         self.unsent = unsent
         self.remedy = remedy
 
 
 #: What Google's client can raise for an answer that isn't Vertex's, and doesn't translate itself.
-_FOREIGN: Final = (
+_UNEXPECTED: Final = (
     ValueError,
     TypeError,
     AttributeError,
@@ -662,27 +662,27 @@ _FOREIGN: Final = (
 
 
 @contextlib.contextmanager
-def _translated(endpoint: Endpoint) -> Iterator[None]:
-    """Turn whatever Google's libraries raise into a `_CallError`."""
+def translated(endpoint: Endpoint) -> Iterator[None]:
+    """Turn whatever Google's libraries raise into a `CallError`."""
     try:
         yield
     except google_exceptions.GoogleAPICallError as error:
-        raise _of_google(error) from error
+        raise _from_google(error) from error
     except google.auth.exceptions.GoogleAuthError as error:
         # The token was good when it was fetched; it ended meanwhile, and Google's transport fetched another.
         if _credentials.is_outage(error):
-            raise _CallError("UNAVAILABLE", f"No token could be fetched: {reason(error)}", unsent=True) from error
-        raise _CallError("UNAUTHENTICATED", "The credentials could not be refreshed", final=True) from error
+            raise CallError("UNAVAILABLE", f"No token could be fetched: {reason(error)}", unsent=True) from error
+        raise CallError("UNAUTHENTICATED", "The credentials could not be refreshed", final=True) from error
     except requests.RequestException as error:
-        raise _of_requests(error, endpoint) from error
+        raise _from_requests(error, endpoint) from error
     except OSError as error:
         # requests raises it for a CA bundle that isn't there.
-        raise _CallError("UNAVAILABLE", _sentence(str(error)), final=True, remedy=f"Check {_REST_TRUST}.") from error
+        raise CallError("UNAVAILABLE", sentence(str(error)), final=True, remedy=f"Check {_REST_TRUST}.") from error
     except (google_exceptions.GoogleAPIError, grpc.RpcError) as error:
-        raise _CallError("UNKNOWN", str(error)) from error
-    except _FOREIGN as error:
+        raise CallError("UNKNOWN", str(error)) from error
+    except _UNEXPECTED as error:
         # What Google's client trips over when something on the way answers in Google's place.
-        raise _CallError("UNKNOWN", f"The answer is not one that Vertex gives: {type(error).__name__}") from error
+        raise CallError("UNKNOWN", f"The answer is not one that Vertex gives: {type(error).__name__}") from error
 
 
 _NO_TLS: Final = (
@@ -694,12 +694,12 @@ _NO_REST: Final = (
 )
 
 
-def _distrusted(variable: str, error: BaseException | None = None) -> _CallError:
+def _untrusted_error(variable: str, error: BaseException | None = None) -> CallError:
     why = ""
     for inner in (error, *(error.args if error else ())):
         if found := re.search(r"certificate verify failed: ([\w' .,-]{1,120})", str(inner)):
             why = f" ({found[1].strip()})"
-    return _CallError(
+    return CallError(
         "UNAVAILABLE",
         f"The server's certificate isn't trusted{why}",
         final=True,
@@ -707,7 +707,7 @@ def _distrusted(variable: str, error: BaseException | None = None) -> _CallError
     )
 
 
-def _of_proxy(error: requests.exceptions.ProxyError, endpoint: Endpoint) -> _CallError:
+def _from_proxy(error: requests.exceptions.ProxyError, endpoint: Endpoint) -> CallError:
     """Say which proxy failed, without the user and password that its URL may hold."""
     url = f"{'http' if endpoint.plain else 'https'}://{endpoint.host}"
     shown = "The proxy"
@@ -717,7 +717,7 @@ def _of_proxy(error: requests.exceptions.ProxyError, endpoint: Endpoint) -> _Cal
         if parts.hostname:
             shown = f"The proxy {parts.hostname}" + (f":{parts.port}" if parts.port else "")
     said = reason(error)
-    return _CallError(
+    return CallError(
         "UNAVAILABLE",
         f"{shown} failed: {said}",
         final=re.search(r"failed: 4[0-9][0-9]", said) is not None,
@@ -728,45 +728,45 @@ def _of_proxy(error: requests.exceptions.ProxyError, endpoint: Endpoint) -> _Cal
 _PROXY: Final = "Check HTTPS_PROXY, or add the host to NO_PROXY."
 
 
-def _of_requests(  # noqa: PLR0911  # the faults stand side by side
+def _from_requests(  # noqa: PLR0911  # the faults stand side by side
     error: requests.RequestException, endpoint: Endpoint
-) -> _CallError:
+) -> CallError:
     """Say what went wrong on the way, and whether something else than HTTP answered."""
     if isinstance(error, requests.exceptions.ProxyError):
-        return _of_proxy(error, endpoint)
+        return _from_proxy(error, endpoint)
     if untrusted(error):
-        return _distrusted(_REST_TRUST, error)
+        return _untrusted_error(_REST_TRUST, error)
     if isinstance(error, requests.exceptions.SSLError):
-        return _CallError("UNAVAILABLE", f"TLS failed: {reason(error)}", final=True, remedy=_NO_TLS)
+        return CallError("UNAVAILABLE", f"TLS failed: {reason(error)}", final=True, remedy=_NO_TLS)
     if isinstance(error, requests.Timeout):
-        return _CallError("DEADLINE_EXCEEDED", "The answer did not come in time")
+        return CallError("DEADLINE_EXCEEDED", "The answer did not come in time")
     chain = repr(error)
     if "RemoteDisconnected" in chain:
-        return _CallError("UNAVAILABLE", "The server closed the connection without an answer")
+        return CallError("UNAVAILABLE", "The server closed the connection without an answer")
     if "BadStatusLine" in chain:
-        return _CallError("UNAVAILABLE", "What answers there doesn't speak HTTP", final=True, remedy=_NO_REST)
-    return _CallError("UNAVAILABLE", reason(error))
+        return CallError("UNAVAILABLE", "What answers there doesn't speak HTTP", final=True, remedy=_NO_REST)
+    return CallError("UNAVAILABLE", reason(error))
 
 
-def _of_channel(message: str) -> _CallError | None:  # noqa: PLR0911  # likewise
+def _from_channel(message: str) -> CallError | None:  # noqa: PLR0911  # likewise
     """Return what gRPC's own words mean, if they aren't Vertex's: the connection never came about."""
     low = message.lower()
     if "certificate_verify_failed" in low:
-        return _distrusted(_GRPC_TRUST)
+        return _untrusted_error(_GRPC_TRUST)
     if "http proxy returned response code" in low:
         code = re.search(r"response code ([0-9]{3})", low)
         status = code[1] if code else "an error"
-        return _CallError("UNAVAILABLE", f"The proxy answered {status}", final=status.startswith("4"), remedy=_PROXY)
+        return CallError("UNAVAILABLE", f"The proxy answered {status}", final=status.startswith("4"), remedy=_PROXY)
     if "http1.x server" in low or "http/1" in low:
-        return _CallError("UNAVAILABLE", "What answers there speaks HTTP/1, not gRPC", final=True, remedy=_NO_GRPC)
+        return CallError("UNAVAILABLE", "What answers there speaks HTTP/1, not gRPC", final=True, remedy=_NO_GRPC)
     if "failed parsing http/2" in low:
-        return _CallError("UNAVAILABLE", "What answers there isn't gRPC", final=True, remedy=_NO_GRPC)
+        return CallError("UNAVAILABLE", "What answers there isn't gRPC", final=True, remedy=_NO_GRPC)
     if re.search(r"received http2 header with status|content-type", low):
         said = re.search(r"status:? ([0-9]{3})", low)
         shown = f" (HTTP {said[1]})" if said else ""
-        return _CallError("UNAVAILABLE", f"What answers there isn't gRPC{shown}", remedy=_NO_GRPC)
+        return CallError("UNAVAILABLE", f"What answers there isn't gRPC{shown}", remedy=_NO_GRPC)
     if "wrong_version_number" in low:
-        return _CallError("UNAVAILABLE", "The server doesn't speak TLS on that port", final=True, remedy=_NO_TLS)
+        return CallError("UNAVAILABLE", "The server doesn't speak TLS on that port", final=True, remedy=_NO_TLS)
     return None
 
 
@@ -776,20 +776,20 @@ _NO_GRPC: Final = (
 )
 
 
-def _of_google(error: google_exceptions.GoogleAPICallError) -> _CallError:
+def _from_google(error: google_exceptions.GoogleAPICallError) -> CallError:
     message = error.message or ""
     if not isinstance(error.response, requests.Response):
         if error.grpc_status_code is None:
-            return _CallError("UNKNOWN", message)
+            return CallError("UNKNOWN", message)
         code = error.grpc_status_code.name
         details = error.details
         # gRPC's own words for a token that couldn't be fetched; one was good a moment ago.
         if "metadata from plugin failed" in message:
-            return _CallError("UNAVAILABLE", "The token has expired and could not be fetched again", unsent=True)
-        if (channel := _of_channel(message)) is not None:
+            return CallError("UNAVAILABLE", "The token has expired and could not be fetched again", unsent=True)
+        if (channel := _from_channel(message)) is not None:
             return channel
     else:
-        code = _OF_HTTP.get(error.code or 500, "UNKNOWN")
+        code = _CODE_OF_HTTP.get(error.code or 500, "UNKNOWN")
         details = []
         vertex = False
         with contextlib.suppress(Exception):  # an answer of a proxy on the way need not be Google's JSON
@@ -802,11 +802,11 @@ def _of_google(error: google_exceptions.GoogleAPICallError) -> _CallError:
             # That a model is missing only Vertex can say.
             kind = str(error.response.headers.get("Content-Type", "")).partition(";")[0][:60]
             what = f"HTTP 404 with {kind or 'no content type'}, which isn't how Vertex answers"
-            return _CallError("UNAVAILABLE", f"The server answers {what}", final=True, remedy=_NOT_VERTEX)
-    hint = max((_delay(detail) for detail in details), default=0.0)
+            return CallError("UNAVAILABLE", f"The server answers {what}", final=True, remedy=_NOT_VERTEX)
+    retry_after = max((_retry_delay(detail) for detail in details), default=0.0)
     with contextlib.suppress(Exception):  # a call over gRPC has no headers, and a header may hold a date
-        hint = max(hint, _seconds(error.response.headers.get("Retry-After", 0)))
-    return _CallError(code, message, hint=hint)
+        retry_after = max(retry_after, _seconds(error.response.headers.get("Retry-After", 0)))
+    return CallError(code, message, retry_after=retry_after)
 
 
 _NOT_VERTEX: Final = "Is that the address of Vertex, or of an emulator of it?"
@@ -822,9 +822,9 @@ def _rest(endpoint: Endpoint, credentials: Any, info: ClientInfo) -> ModelServic
         client_info=info,
     )
     session: Any = transport._session  # noqa: SLF001  # Google's transport has no setting for any of this
-    _credentials.quiet(session)
+    _credentials.without_netrc(session)
     if session._auth_request_session is not None:  # noqa: SLF001  # likewise
-        _credentials.quiet(session._auth_request_session)  # noqa: SLF001  # likewise
+        _credentials.without_netrc(session._auth_request_session)  # noqa: SLF001  # likewise
     if endpoint.emulated or endpoint.loopback:
         # What goes to this machine or to an emulator goes there, and to no proxy on the way.
         session.trust_env = False
@@ -832,7 +832,7 @@ def _rest(endpoint: Endpoint, credentials: Any, info: ClientInfo) -> ModelServic
     return transport
 
 
-class _SdkClient:
+class _PerProcessClient:
     """A client for an object of Google's SDK, which may be carried over a fork: each process gets its own."""
 
     def __init__(self, owned: _process.Owned[Any]) -> None:
@@ -844,7 +844,7 @@ class _SdkClient:
         return getattr(self._owned.get(), name)
 
 
-def _delay(detail: Any) -> float:
+def _retry_delay(detail: Any) -> float:
     if isinstance(detail, error_details_pb2.RetryInfo):
         return _seconds(detail.retry_delay.seconds + detail.retry_delay.nanos / 1e9)
     if isinstance(detail, dict) and str(detail.get("@type", "")).endswith("google.rpc.RetryInfo"):
@@ -852,9 +852,9 @@ def _delay(detail: Any) -> float:
     return 0.0
 
 
-def _seconds(told: Any) -> float:
+def _seconds(value: Any) -> float:
     """Return a number of seconds that a server told, or 0 if it isn't one: a header may hold a date."""
     with contextlib.suppress(ValueError, TypeError, OverflowError):
-        seconds = float(told)
+        seconds = float(value)
         return 0.0 if math.isnan(seconds) else max(0.0, seconds)
     return 0.0

@@ -8,7 +8,7 @@ One that comes just before the main thread begins to wait, or that the system gi
 when the wait is over: who waits, for an answer or for time to pass, looks up now and then. And one may come between
 taking a lock and the beginning of the block that gives it back, and the others then wait for good. A pool, a future, an
 event, and a thread that is started or joined take such locks: where those that were interrupted are still waited for,
-in ``apart``, the main thread takes none.
+in ``run_in_thread``, the main thread takes none.
 
 Threads are daemons, and none of a pool, which Python waits for when it ends, however long a call goes on that nobody
 wants any more.
@@ -37,7 +37,7 @@ S = TypeVar("S")
 T = TypeVar("T")
 
 #: The seconds after which who waits looks up.
-_LOOK_UP: Final = 0.1
+_WAKE_INTERVAL: Final = 0.1
 
 
 class Budget:
@@ -61,12 +61,12 @@ class Budget:
         return max(0.0, self.seconds - self.spent())
 
 
-def longest(retry: Retry, tries: int) -> float:
+def max_backoff(retry: Retry, tries: int) -> float:
     """The longest wait after so many tries, unless the server asks for more."""
     return min(retry.max_backoff, retry.initial_backoff * 2.0 ** min(tries - 1, 30))
 
 
-def get(queue: SimpleQueue[T], seconds: float = math.inf) -> T:
+def receive(queue: SimpleQueue[T], seconds: float = math.inf) -> T:
     """What is put into a queue, as soon as it is there.
 
     Raises:
@@ -75,7 +75,7 @@ def get(queue: SimpleQueue[T], seconds: float = math.inf) -> T:
     end = time.monotonic() + seconds
     while True:
         try:
-            return queue.get(timeout=max(0.0, min(_LOOK_UP, end - time.monotonic())))
+            return queue.get(timeout=max(0.0, min(_WAKE_INTERVAL, end - time.monotonic())))
         except Empty:
             if time.monotonic() >= end:
                 raise
@@ -84,10 +84,10 @@ def get(queue: SimpleQueue[T], seconds: float = math.inf) -> T:
 def sleep(seconds: float) -> None:
     """Let so many seconds pass."""
     with contextlib.suppress(Empty):
-        get(SimpleQueue(), seconds)
+        receive(SimpleQueue(), seconds)
 
 
-def begin(work: Callable[[], T], outcomes: SimpleQueue[Callable[[], T]], name: str) -> None:
+def start_thread(work: Callable[[], T], outcomes: SimpleQueue[Callable[[], T]], name: str) -> None:
     """Do something in a thread of that name, which then puts into the queue what gives its result, or raises its error.
 
     The thread has a copy of the caller's context variables, and with it the budget of the caller's verb. After Ctrl-C
@@ -95,13 +95,13 @@ def begin(work: Callable[[], T], outcomes: SimpleQueue[Callable[[], T]], name: s
     """
     context = contextvars.copy_context()
 
-    def do() -> None:
-        outcomes.put(_outcome(functools.partial(context.run, work)))
+    def run() -> None:
+        outcomes.put(_capture(functools.partial(context.run, work)))
 
-    threading.Thread(target=do, name=name, daemon=True).start()
+    threading.Thread(target=run, name=name, daemon=True).start()
 
 
-def ahead(work: Callable[[S], T], items: Iterable[S], window: int) -> Generator[T, None, None]:
+def prefetch(work: Callable[[S], T], items: Iterable[S], window: int) -> Generator[T, None, None]:
     """What the work gives for each item, in order, while it is done for a window of items ahead.
 
     Who stops early, or with Ctrl-C, waits for nobody.
@@ -112,49 +112,49 @@ def ahead(work: Callable[[S], T], items: Iterable[S], window: int) -> Generator[
         process, item, outcomes = pending.popleft()
         if process != os.getpid() and outcomes.empty():
             return work(item)  # the thread that was at it stayed behind when this process was forked
-        return get(outcomes)()
+        return receive(outcomes)()
 
     for item in items:
         pending.append((os.getpid(), item, SimpleQueue()))
-        begin(functools.partial(work, item), pending[-1][2], "vertex-registry")
+        start_thread(functools.partial(work, item), pending[-1][2], "vertex-registry")
         if len(pending) >= window:
             yield next_result()
     while pending:
         yield next_result()
 
 
-def apart(action: Callable[[], T], stop: Callable[[], None]) -> T:
+def run_in_thread(action: Callable[[], T], stop: Callable[[], None]) -> T:
     """What an action gives, or raises, that is done in a thread of its own and waited for.
 
     What interrupts the wait stops it, and is raised when it has ended. The caller takes no lock here until it was
     interrupted.
     """
-    turn = deque([None])  # who takes it decides: the thread begins, or it never will
+    start = deque([None])  # who takes it decides: the thread begins, or it never will
     ended: SimpleQueue[Callable[[], T]] = SimpleQueue()
 
-    def do() -> None:
+    def run() -> None:
         try:
-            turn.pop()
+            start.pop()
         except IndexError:
             return
-        outcome = _outcome(action)
+        outcome = _capture(action)
         ended.put(outcome)
         ended.put(outcome)  # the first one may be got and lost when Ctrl-C comes
 
     try:
-        _thread.start_new_thread(do, ())
-        outcome = get(ended)
+        _thread.start_new_thread(run, ())
+        outcome = receive(ended)
     except BaseException:
         stop()
         try:
-            turn.pop()
+            start.pop()
         except IndexError:
-            get(ended)
+            receive(ended)
         raise
     return outcome()
 
 
-def _outcome(work: Callable[[], T]) -> Callable[[], T]:
+def _capture(work: Callable[[], T]) -> Callable[[], T]:
     """What gives the result of some work that is done now, or raises its error."""
     try:
         result = work()

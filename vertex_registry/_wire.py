@@ -34,14 +34,12 @@ T = TypeVar("T")
 
 _LOG: Final = logging.getLogger("vertex_registry")
 
-_FIRST: Final = dt.datetime.min.replace(tzinfo=dt.UTC)
-_LAST: Final = dt.datetime.max.replace(tzinfo=dt.UTC)
+_EARLIEST: Final = dt.datetime.min.replace(tzinfo=dt.UTC)
+_LATEST: Final = dt.datetime.max.replace(tzinfo=dt.UTC)
 _EPOCH: Final = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
 
 #: What gcloud asks for; "the standard list page size" is not documented.
 PAGE_SIZE = 100
-
-_NOTE_OF_NAME = _labels.VERSION_NAME
 
 
 def upload(
@@ -180,13 +178,13 @@ def read_versions(
 ) -> tuple[list[ModelVersion], str]:
     """The versions on a page, and the token of the next page, empty on the last."""
     page = model_service.ListModelVersionsResponse.pb(response)
-    return _readable(_version, page.models), page.next_page_token
+    return _read_each(_version, page.models), page.next_page_token
 
 
 def read_models(response: model_service.ListModelsResponse) -> tuple[list[RegisteredModel], str]:
     """The models on a page, and the token of the next page, empty on the last."""
     page = model_service.ListModelsResponse.pb(response)
-    return _readable(_model, page.models), page.next_page_token
+    return _read_each(_model, page.models), page.next_page_token
 
 
 def read_upload(finished: operations_pb2.Operation) -> tuple[str, str]:
@@ -212,27 +210,27 @@ def _update(name: str, fields: Mapping[str, Any], etag: str) -> model_service.Up
     )
 
 
-def _readable(read: Callable[[Any], T], messages: Iterable[Any]) -> list[T]:
+def _read_each(read: Callable[[Any], T], messages: Iterable[Any]) -> list[T]:
     """Return a record of each message, without those that can't be one: the others aren't lost for them."""
-    records, odd = [], []
+    records, errors = [], []
     for message in messages:
         try:
             records.append(read(message))
         except UnavailableError as error:
-            odd.append(error)
-    if odd:
-        _LOG.warning("%d entries of a list can't be read, and are left out. The first: %s", len(odd), odd[0])
+            errors.append(error)
+    if errors:
+        _LOG.warning("%d entries of a list can't be read, and are left out. The first: %s", len(errors), errors[0])
     return records
 
 
-def _resource_of(message: Any) -> tuple[str, str]:
+def _parse_resource(message: Any) -> tuple[str, str]:
     resource, version = _names.split_version(message.name)
     if not _names.is_model_resource(resource):
-        raise _unusable(message, "it has no name of a model")
+        raise _unusable_error(message, "it has no name of a model")
     return resource, version
 
 
-def _unusable(message: Any, why: str) -> UnavailableError:
+def _unusable_error(message: Any, why: str) -> UnavailableError:
     return UnavailableError(
         f"The answer about {message.name[:200]!r} isn't one that Vertex gives: {why}. Check that the endpoint is the "
         "address of Vertex AI, or of an emulator of it.",
@@ -241,10 +239,10 @@ def _unusable(message: Any, why: str) -> UnavailableError:
 
 
 def _version(message: Any) -> ModelVersion:
-    resource, version = _resource_of(message)
+    resource, version = _parse_resource(message)
     number = _names.version_id(message.version_id) or _names.version_id(version)
     if number is None:
-        raise _unusable(message, "its version has no number")
+        raise _unusable_error(message, "its version has no number")
     labels = dict(sorted(message.labels.items()))
     content = _labels.read(labels)
     every_alias = tuple(message.version_aliases)
@@ -252,7 +250,7 @@ def _version(message: Any) -> ModelVersion:
     return ModelVersion(
         name=message.display_name,
         version=number,
-        version_name=content.notes.get(_NOTE_OF_NAME),
+        version_name=content.notes.get(_labels.VERSION_NAME),
         resource_name=f"{resource}@{number}",
         model_resource_name=resource,
         stage=_stages.stage_of(content.notes),
@@ -267,15 +265,15 @@ def _version(message: Any) -> ModelVersion:
         artifact_uri=message.artifact_uri,
         container=_container(message.container_spec) if message.HasField("container_spec") else None,
         deployed_to=tuple(deployed.endpoint for deployed in message.deployed_models),
-        created_at=_moment(message.version_create_time),
-        updated_at=_moment(message.version_update_time),
+        created_at=_to_datetime(message.version_create_time),
+        updated_at=_to_datetime(message.version_update_time),
         etag=message.etag,
         hidden_aliases=tuple(alias for alias in every_alias if not _names.is_visible(alias)),
     )
 
 
 def _model(message: Any) -> RegisteredModel:
-    resource, _ = _resource_of(message)
+    resource, _ = _parse_resource(message)
     labels = dict(sorted(message.labels.items()))
     return RegisteredModel(
         name=message.display_name,
@@ -284,13 +282,13 @@ def _model(message: Any) -> RegisteredModel:
         labels=labels,
         managed_by=labels.get(_labels.MANAGED_BY),
         default_version=_names.version_id(message.version_id) or "",
-        created_at=_moment(message.create_time),
-        updated_at=_moment(message.update_time),
+        created_at=_to_datetime(message.create_time),
+        updated_at=_to_datetime(message.update_time),
         etag=message.etag,
     )
 
 
-def _moment(stamp: timestamp_pb2.Timestamp) -> dt.datetime:
+def _to_datetime(stamp: timestamp_pb2.Timestamp) -> dt.datetime:
     try:
         return stamp.ToDatetime(tzinfo=dt.UTC)
     except (ValueError, OverflowError):
@@ -298,7 +296,7 @@ def _moment(stamp: timestamp_pb2.Timestamp) -> dt.datetime:
     try:
         return _EPOCH + dt.timedelta(seconds=stamp.seconds)
     except OverflowError:
-        return _LAST if stamp.seconds > 0 else _FIRST
+        return _LATEST if stamp.seconds > 0 else _EARLIEST
 
 
 def _container_spec(container: ServingContainer) -> model_types.ModelContainerSpec:

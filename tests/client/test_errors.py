@@ -42,13 +42,13 @@ def test_the_docs_show_what_is_retried(rpc: str) -> None:
     """docs/errors.md shows when each RPC is retried, its deadline and its permission."""
     method = _rpc.METHODS[rpc]
     again = {
-        _rpc._LOST | _rpc._REFUSED: "any lost response, RESOURCE_EXHAUSTED",
-        _rpc._REFUSED: "RESOURCE_EXHAUSTED; a lost response only if nothing has changed since",
-        _rpc._NEVER: "a check whether it happened",
+        _rpc.LOST_RESPONSE | _rpc.QUOTA_USED_UP: "any lost response, RESOURCE_EXHAUSTED",
+        _rpc.QUOTA_USED_UP: "RESOURCE_EXHAUSTED; a lost response only if nothing has changed since",
+        _rpc.NO_RETRY: "a check whether it happened",
     }[method.again]
 
     assert f"| `{rpc}` | {again} | {method.deadline:g} | `{method.permission}` |" in PAGE
-    assert f"*Lost response* means any of {', '.join(sorted(_rpc._LOST))}." in PAGE
+    assert f"*Lost response* means any of {', '.join(sorted(_rpc.LOST_RESPONSE))}." in PAGE
 
 
 @pytest.mark.parametrize("status", _rpc.ERRORS)

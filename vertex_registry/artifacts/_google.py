@@ -177,8 +177,8 @@ class CloudStorage:
 
         def wait(state: tenacity.RetryCallState) -> float:
             failure = state.outcome.exception() if state.outcome else None
-            longest = _waiting.longest(self.retry, state.attempt_number)
-            return max(getattr(failure, "retry_after", 0.0), longest * self.retry.random())
+            upper = _waiting.max_backoff(self.retry, state.attempt_number)
+            return max(getattr(failure, "retry_after", 0.0), upper * self.retry.random())
 
         tries = tenacity.Retrying(
             retry=tenacity.retry_if_exception(lambda error: isinstance(error, FailedRequestError) and error.transient),
