@@ -24,6 +24,7 @@ from vertex_registry import (
     Stage,
     StateUnknownError,
     UnavailableError,
+    _faults,
     _rpc,
 )
 
@@ -379,7 +380,7 @@ def test_what_is_refused_is_not_sent_again(
     for code in ("PERMISSION_DENIED", "INVALID_ARGUMENT", "FAILED_PRECONDITION", "UNAUTHENTICATED", "UNIMPLEMENTED"):
         emulator.fail(rpc, code)
         sent = len(emulator.requests())
-        with pytest.raises(_rpc.ERRORS[code]) as caught:
+        with pytest.raises(_faults.ERRORS[code]) as caught:
             calls[rpc]()
         assert caught.value.code == code
         assert sum(request.rpc == rpc for request in emulator.requests()[sent:]) in {1, 2}

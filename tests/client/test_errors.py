@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 import vertex_registry
-from vertex_registry import NotFoundError, RegistryError, _rpc
+from vertex_registry import NotFoundError, RegistryError, _faults, _rpc
 
 PAGE = (Path(__file__).parents[2] / "docs" / "errors.md").read_text(encoding="utf-8")
 BUILT_IN = {
@@ -51,7 +51,7 @@ def test_the_docs_show_what_is_retried(rpc: str) -> None:
     assert f"*Lost response* means any of {', '.join(sorted(_rpc.LOST_RESPONSE))}." in PAGE
 
 
-@pytest.mark.parametrize("status", _rpc.ERRORS)
+@pytest.mark.parametrize("status", _faults.ERRORS)
 def test_the_docs_show_the_statuses(status: str) -> None:
     """docs/errors.md shows which error each status becomes."""
-    assert f"| {status} | `{_rpc.ERRORS[status].__name__}` |" in PAGE
+    assert f"| {status} | `{_faults.ERRORS[status].__name__}` |" in PAGE
