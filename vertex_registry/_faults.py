@@ -156,6 +156,11 @@ def sentence(message: str) -> str:
     return text if text.endswith((".", "!", "?")) else f"{text}."
 
 
+def first_sentence(error: RegistryError) -> str:
+    """Return the first sentence of an error's message, to name it as the cause of another error."""
+    return sentence(re.split(r"(?<=[.!?])\s+(?=[A-Z])", str(error), maxsplit=1)[0])
+
+
 # --- into an error of this package ------------------------------------------------------------------------------------
 
 

@@ -1,6 +1,6 @@
 """Send requests to Vertex, retry them within a time budget, and wait for operations.
 
-No other module sends a request. All requests of one public method share a budget (`Connection.verb`), and waiting for
+No other module sends requests to Vertex. All requests of one public method share a budget (`Connection.verb`), and waiting for
 an operation has a budget of its own.
 """
 
