@@ -1,10 +1,7 @@
-"""Promotion: a version is put in a stage, and the others leave it.
+"""Put a version in a stage and archive the others there.
 
-Vertex cannot change two versions in one step. The order makes it safe: what is in the stage has room to be archived, or
-nothing is begun; the new version enters the stage before the others leave it, so that it is never empty. Every change
-is stamped later than any that its maker has seen (see ``_stages``). The latest claim on a stage wins; every promoter
-archives what is not the winner, itself if it is not, under the etag of a point read, and decides anew when somebody was
-faster. One that was cut off is finished by doing it again.
+Vertex can't change two versions in one call. The new version enters the stage before the others leave it, so the stage
+is never empty. The latest claim wins, and running a promotion again finishes one that was interrupted.
 """
 
 from __future__ import annotations
@@ -17,7 +14,7 @@ from typing import TYPE_CHECKING, Final
 
 import attrs
 
-from vertex_registry import _changes, _history, _labels, _names, _stages
+from vertex_registry import _changes, _faults, _history, _labels, _names, _stages
 from vertex_registry._resources import Change, is_write_conflict
 from vertex_registry._stages import Stage
 from vertex_registry.errors import ConflictError, InvalidArgumentError, NotFoundError
@@ -28,12 +25,12 @@ if TYPE_CHECKING:
     from vertex_registry._records import ModelVersion
     from vertex_registry._resources import Model, Resources
 
-#: The longest author that room is kept for: of 128 letters, and such that it cannot be deflated.
+#: The longest author that labels are reserved for: 128 characters that can't be compressed.
 _LONGEST_AUTHOR: Final = base64.b64encode(hashlib.sha512(b"").digest() + hashlib.sha256(b"").digest()).decode()
 
 
 def reserved_labels(managed_by: str, actor: str | None, version_name: str | None = None) -> dict[str, str | None]:
-    """The notes that are going to be written on a version, or may be, at their longest."""
+    """Return the labels that this package may have to write on a version, each with its longest value."""
     notes: dict[str, str | None] = {
         _labels.MANAGED_BY: managed_by,
         _labels.REQUEST: _names.fingerprint(""),
@@ -49,13 +46,13 @@ def reserved_labels(managed_by: str, actor: str | None, version_name: str | None
 
 @attrs.frozen
 class Promoter:
-    """Who puts versions in stages.
+    """Puts versions in stages.
 
     Attributes:
         resources: The versions.
         managed_by: The value of the label ``managed_by``.
-        actor: Who changes a stage, where the credentials do not tell.
-        now: What tells the time.
+        actor: Who changes a stage, if the credentials don't know their account.
+        now: Returns the current time.
     """
 
     resources: Resources
@@ -64,19 +61,19 @@ class Promoter:
     now: Callable[[], dt.datetime]
 
     def reserved_labels(self, version_name: str | None = None) -> dict[str, str | None]:
-        """Return the notes that this promoter may have to write on a version, at their longest."""
+        """Return the labels that this promoter may have to write on a version, each with its longest value."""
         return reserved_labels(self.managed_by, self.actor, version_name)
 
     def promote(self, model: Model, reference: str, stage: Stage, *, restored: bool = False) -> ModelVersion:
         """Put a version in a stage, archive the others there, and return it.
 
-        If another version claims the stage later, that one stays, and this one comes back archived.
+        If another version claims the stage later, that one stays, and this one is returned as archived.
 
         Args:
             model: The model.
             reference: The number or alias of the version.
             stage: The stage.
-            restored: Whether the version was in the stage before, and a rollback puts it back.
+            restored: Whether a rollback puts the version back in the stage.
         """
         others = self.resources.list_versions(model)
         seen = [other.stage_changed_at for other in others]
@@ -100,9 +97,9 @@ class Promoter:
         restored: bool = False,
         successor: ModelVersion | None = None,
     ) -> dict[str, str | None]:
-        """Return the notes that put a version in a stage, its history among them.
+        """Return the labels that put a version in a stage, including those of its history.
 
-        A version that is in the stage already keeps its stamp, unless it has to claim the stage again.
+        A version that is already in the stage keeps its timestamp, unless it has to claim the stage again.
         """
         if current is not None and current.stage is stage and current.stage_changed_at is not None and not renew_claim:
             return {_stages.STAGE_LABEL: stage.label}
@@ -121,16 +118,19 @@ class Promoter:
         return notes | _changes.write(int(current.version), _history.changes_of(current), change)
 
     def archive_others(self, model: Model, promoted: ModelVersion, *, only_if_latest: bool = False) -> ModelVersion:
-        """Archive all in the stage of the promoted version but the one with the latest claim; give the promoted one.
+        """Archive every version in the stage except the one with the latest claim, and return the promoted version.
 
-        With ``only_if_latest`` nothing is archived where another version has the latest claim: a promotion that was finished
-        long ago has nothing to say of those that came after it.
+        Args:
+            model: The model.
+            promoted: The version that was put in the stage.
+            only_if_latest: Whether to archive nothing if another version has the latest claim. A promotion that was
+                finished long ago mustn't touch later ones.
         """
         stage = promoted.stage
         budget = self.resources.rpc.budget()
         tries = 0
         while True:
-            # Lists may lag; who is in the stage now is read version by version.
+            # Lists may lag, so every version in the stage is read by itself.
             claimed = {version.version for version in self.resources.list_versions(model) if version.stage is stage}
             holders = []
             for version in sorted(claimed | {promoted.version}, key=int):
@@ -145,7 +145,7 @@ class Promoter:
                     if loser is not winner:
                         seen = [version.stage_changed_at for version in holders]
                         notes = self.stage_labels(Stage.ARCHIVED, loser, seen=seen, successor=winner)
-                        with contextlib.suppress(NotFoundError):  # what is gone has left the stage
+                        with contextlib.suppress(NotFoundError):  # a deleted version has left the stage
                             self.resources.write(model, *self._archive_change(model, loser, notes))
             except ConflictError as conflict:
                 if conflict.code is None:
@@ -158,7 +158,11 @@ class Promoter:
             return self.resources.read(model, promoted.version)
 
     def check_archivable(self, model: Model, versions: Iterable[ModelVersion], stage: Stage) -> None:
-        """Let all that are in the stage be such that they can be archived, before anything is changed."""
+        """Make sure that the versions in the stage can be archived, before anything is changed.
+
+        Raises:
+            ConflictError: One of them has no room for the labels.
+        """
         notes = reserved_labels(self.managed_by, self.actor) | {
             _stages.CHANGED_BY_LABEL: self.resources.rpc.principal() or self.actor
         }
@@ -168,7 +172,7 @@ class Promoter:
             try:
                 _labels.write(version.labels, notes=notes)
             except InvalidArgumentError:
-                # Lists may lag, and may show versions that are gone.
+                # Lists may lag, and may show deleted versions.
                 with contextlib.suppress(NotFoundError):
                     current = self.resources.read(model, version.version)
                     fitting, _ = self._archive_change(model, current, notes)
@@ -178,7 +182,7 @@ class Promoter:
     def _archive_change(
         self, model: Model, version: ModelVersion, notes: Mapping[str, str | None]
     ) -> tuple[ModelVersion, Change]:
-        """The version, and the change that archives it with these notes."""
+        """Return the version, and the change that archives it with these labels."""
 
         def change(current: ModelVersion) -> Change:
             return Change(labels=_labels.write(current.labels, notes=notes))
@@ -187,12 +191,12 @@ class Promoter:
             return self.resources.fit_change(model, version, change)
         except InvalidArgumentError as full:
             raise ConflictError(
-                f"Version {version.version} of {version.name!r} cannot be archived, and stays in {version.stage}. "
-                f"{full} update_version(name, {version.version}, remove_metadata=[...]) makes room.",
+                f"Version {version.version} of {version.name!r} can't be archived: {_faults.first_sentence(full)} "
+                f"Make room with update_version(name, {version.version}, remove_metadata=[...]).",
                 resource=version.resource_name,
             ) from full
 
 
 def claim_key(version: ModelVersion) -> tuple[dt.datetime, int]:
-    """Return how late a version claimed its stage; the latest claim wins."""
+    """Return a key to sort versions by their claim on a stage. The latest claim wins."""
     return version.stage_changed_at or dt.datetime.min.replace(tzinfo=dt.UTC), int(version.version)

@@ -1,7 +1,7 @@
 """Send requests to Vertex, retry them within a time budget, and wait for operations.
 
-No other module sends requests to Vertex. All requests of one public method share a budget (`Connection.verb`), and waiting for
-an operation has a budget of its own.
+No other module sends requests to Vertex. All requests of one public method share a budget (`Connection.verb`). Waiting
+for an operation has a budget of its own.
 """
 
 from __future__ import annotations
@@ -132,7 +132,7 @@ class Connection:
 
     @contextlib.contextmanager
     def verb(self) -> Iterator[None]:
-        """Let all calls inside share one budget. Inside another verb of this connection, they share that verb's budget."""
+        """Let all calls inside share one budget: that of the surrounding verb of this connection, if there is one."""
         if self._verb_budget() is not None:
             yield
             return
