@@ -80,8 +80,8 @@ def sleep(seconds: float) -> None:
 def start_thread(work: Callable[[], T], outcomes: SimpleQueue[Callable[[], T]], name: str) -> None:
     """Do some work in a thread, and put its outcome into a queue.
 
-    The outcome is a function that returns the result or raises the error.     The thread has a copy of the caller's context variables, and so the budget of the caller's verb. After Ctrl-C,
-    nobody waits for it.
+    The outcome is a function that returns the result or raises the error. The thread has a copy of the caller's context
+    variables, and so the budget of the caller's verb. After Ctrl-C, nobody waits for it.
     """
     context = contextvars.copy_context()
 

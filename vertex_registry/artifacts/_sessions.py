@@ -71,7 +71,7 @@ class ResumableUpload:
 
         Args:
             folder: The folder with the files of sessions, or None to keep the session to this process.
-            advance: What is told of every byte that was sent.
+            advance: Called with the number of bytes after every part that was sent.
 
         Raises:
             FailedRequestError: Another generation is stored there (`PRECONDITION_FAILED`).

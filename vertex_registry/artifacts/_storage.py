@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 class Storage:
-    """Where artifacts are kept: Cloud Storage, or the emulator of it that ``STORAGE_EMULATOR_HOST`` names.
+    """The place of artifacts: Cloud Storage, or the emulator of it that ``STORAGE_EMULATOR_HOST`` names.
 
     No credentials are sent to an emulator. Creating a `Storage` imports nothing from Google and does no I/O; the first
     transfer does. Empty folders aren't transferred, nor is anything but the bytes of a file.
@@ -60,7 +60,7 @@ class Storage:
         self._cloud.close()
 
     def upload(self, local: LocalDirectory, under: str) -> str:
-        """Upload a folder's files to ``<under>/<digest>``, except those that are there already.
+        """Upload a folder's files to ``<under>/<digest>``, except those that exist already.
 
         Args:
             local: The folder, from ``scan``.
