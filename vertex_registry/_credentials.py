@@ -80,7 +80,7 @@ def load(given: Any) -> tuple[Any, str | None]:
 
 def _load_default() -> tuple[Any, str | None]:
     file = os.environ.get(_FILE)
-    problem, transient = "There are no usable Google Cloud credentials.", False
+    problem, transient = "There are no usable credentials for Google Cloud.", False
     try:
         credentials, project = google.auth.default(scopes=SCOPES)
     except google.auth.exceptions.DefaultCredentialsError:

@@ -243,7 +243,7 @@ class Connection:
         def log(state: tenacity.RetryCallState) -> None:
             failure = state.outcome.exception() if state.outcome else None
             code = failure.code if isinstance(failure, CallError) else "?"
-            _LOG.info("%s %s: %s, retried in %.2f s", rpc, resource, code, state.upcoming_sleep)
+            _LOG.info("%s %s: %s, sent again in %.2f s", rpc, resource, code, state.upcoming_sleep)
 
         with_retries = tenacity.Retrying(
             retry=tenacity.retry_if_exception(can_retry),

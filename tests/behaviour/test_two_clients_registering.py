@@ -139,7 +139,7 @@ def test_a_stage_of_the_model_itself(
     try:
         made = registry.register_version(churn, source(), stage="Staging")
     except ConflictError as hidden:
-        assert "stand before" in str(hidden)
+        assert "which hide what was written" in str(hidden)
     else:
         assert made.stage is Stage.STAGING
     vertex.update_model(model=Model(name=first.model_resource_name), update_mask=FieldMask(paths=["labels"]))
@@ -245,7 +245,7 @@ def test_a_model_named_in_full_that_is_deleted_before_the_completion(
     churn, somebody = name(), connect()
     model = somebody.register_version(churn, source()).model_resource_name
     registry = connect(now=between(emulator, lambda: somebody.delete_model(churn)))
-    with pytest.raises(NotFoundError, match="if the model is still there"):
+    with pytest.raises(NotFoundError, match="if the model still exists"):
         registry.register_version(model, source(), stage="Staging")
 
 
@@ -797,7 +797,7 @@ def test_a_mark_that_nobody_takes_off(
     mark(vertex, last.resource_name, DELETING, "vr-live")
 
     assert connect().register_version(churn, source()).version == "2"
-    assert "is taken off" in caplog.text
+    assert "the mark is removed" in caplog.text
     caplog.clear()
     assert connect().register_version(churn, source()).version == "3"
     assert not caplog.text
