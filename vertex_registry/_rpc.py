@@ -399,7 +399,7 @@ class Connection:
             self._check_open()
         except ClientClosedError as closed:
             if not rpc.startswith(("Get", "List")):
-                closed.args = (f"{closed} {rpc} on {resource} was running, and may have happened.",)
+                closed.args = (f"{closed} {rpc} on {resource} was running, and may have been carried out.",)
             raise closed from failure.__cause__
 
     def _metadata(self, rpc: str, timeout: float) -> tuple[tuple[str, str], ...]:

@@ -496,14 +496,14 @@ def test_a_deployed_version(registry: RegistryClient, emulator: Emulator, name: 
     for _ in range(2):
         registry.register_version(churn, source())
     emulator.fail("DeleteModelVersion", "FAILED_PRECONDITION", message="The version is deployed", times=2)
-    with pytest.raises(ConflictError, match="undeployed"):
+    with pytest.raises(ConflictError, match="undeploy it"):
         registry.delete_version(churn, 2)
     assert registry.get_version(churn).version == "2"
     emulator.fail("DeleteModelVersion", "FAILED_PRECONDITION", times=2)
     with pytest.raises(ConflictError, match="wasn't deleted"):
         registry.delete_version(churn, 1)
     emulator.fail("DeleteModel", "FAILED_PRECONDITION")
-    with pytest.raises(ConflictError, match="undeployed"):
+    with pytest.raises(ConflictError, match="undeploy it"):
         registry.delete_model(churn)
     assert len(list(registry.list_versions(churn))) == 2
 
@@ -515,7 +515,7 @@ def test_a_deletion_whose_operation_fails(
     churn = name()
     registry.register_version(churn, source())
     emulator.fail("DeleteModel", "FAILED_PRECONDITION", when="operation")
-    with pytest.raises(ConflictError, match="undeployed"):
+    with pytest.raises(ConflictError, match="undeploy it"):
         registry.delete_model(churn)
     assert registry.get_version(churn).version == "1"
 
@@ -630,7 +630,7 @@ def test_logging(
         ("DEBUG", "GetModel"),
         ("DEBUG", "UpdateModel"),
         ("DEBUG", "GetModel"),
-        ("INFO", "another"),
+        ("INFO", "next"),
         ("DEBUG", "UpdateModel"),
     ]
     assert "UNAVAILABLE, sent again in 0.20 s" in caplog.text
@@ -812,7 +812,7 @@ def test_a_completion_that_is_refused(registry: RegistryClient, emulator: Emulat
     """An error after the upload says that the version is there, and how to have it finished."""
     churn, artifact = name(), source()
     emulator.fail("UpdateModel", "PERMISSION_DENIED")
-    with pytest.raises(PermissionDeniedError, match="request_id='run'.* writes what is missing"):
+    with pytest.raises(PermissionDeniedError, match="request_id='run' to finish it"):
         registry.register_version(churn, artifact, stage="Staging", request_id="run")
 
     assert registry.register_version(churn, artifact, stage="Staging", request_id="run").stage is Stage.STAGING
