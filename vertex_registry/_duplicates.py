@@ -72,7 +72,7 @@ def keep_lowest(
             denied = PermissionDeniedError(
                 f"Version {number} of {registration.name!r} is a duplicate of version {found.version.version}, but "
                 f"couldn't be deleted: {_faults.first_sentence(error)} Delete version {number}, or register again "
-                "with that permission.",
+                "with the permission aiplatform.models.delete.",
                 resource=model.at(number),
                 code=error.code,
             )

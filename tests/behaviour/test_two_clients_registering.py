@@ -514,7 +514,7 @@ def test_a_second_upload_that_may_not_be_removed(
         emulator.fail("DeleteModelVersion", "PERMISSION_DENIED")
 
     registry = crossing(connect, emulator, churn, meanwhile)
-    with pytest.raises(PermissionDeniedError, match="Version 3 .* whose version is 2.*aiplatform.models.delete"):
+    with pytest.raises(PermissionDeniedError, match="Version 3 .* duplicate of version 2.*aiplatform.models.delete"):
         registry.register_version(churn, artifact, stage="Staging", request_id="run")
     assert registry.get_version(churn).version == "2"
     assert registry.get_version(churn).stage is Stage.STAGING
@@ -690,7 +690,7 @@ def test_aliases_that_were_not_given(connect: Connect, emulator: Emulator, name:
     arguments: dict[str, Any] = {"aliases": ["candidate", "blue"], "request_id": "run"}
     somebody.register_version(churn, source())
     emulator.fail("MergeVersionAliases", "PERMISSION_DENIED")
-    with pytest.raises(PermissionDeniedError, match="writes what is missing"):
+    with pytest.raises(PermissionDeniedError, match="to finish it"):
         connect().register_version(churn, artifact, **arguments)
     with pytest.raises(NotFoundError):
         somebody.get_version(churn, "candidate")
