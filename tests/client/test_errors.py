@@ -45,7 +45,7 @@ def test_the_docs_show_what_is_retried(rpc: str) -> None:
         _rpc.LOST_RESPONSE | _rpc.QUOTA_USED_UP: "any lost response, RESOURCE_EXHAUSTED",
         _rpc.QUOTA_USED_UP: "RESOURCE_EXHAUSTED; a lost response only if nothing has changed since",
         _rpc.NO_RETRY: "a check whether it happened",
-    }[method.again]
+    }[method.retry_on]
 
     assert f"| `{rpc}` | {again} | {method.deadline:g} | `{method.permission}` |" in PAGE
     assert f"*Lost response* means any of {', '.join(sorted(_rpc.LOST_RESPONSE))}." in PAGE
