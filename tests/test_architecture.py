@@ -1,4 +1,4 @@
-"""The walls: each contract holds, and each would notice a breach."""
+"""The allowed imports: each contract holds, and each would notice a breach."""
 
 from __future__ import annotations
 
@@ -17,14 +17,25 @@ ROOT = Path(__file__).parents[1]
 
 # For each contract, a module and a line that must not be in it.
 BREACHES = {
-    "client-storeys": ("_records.py", "from vertex_registry import _wire"),
+    "client-layers": ("_records.py", "from vertex_registry import _wire"),
     "artifacts-layers": ("artifacts/_local.py", "from vertex_registry.artifacts import _cloud"),
-    "emulator-storeys": ("emulator/_store.py", "from vertex_registry.emulator import _service"),
-    "emulator-stands-alone": ("emulator/_service.py", "from vertex_registry import errors"),
-    "client-stands-alone": ("_rpc.py", "from vertex_registry import emulator"),
-    "google-stops-here": ("_records.py", "import grpc"),
-    "zenml-stands-outside": ("zenml.py", "from vertex_registry import _names"),
-    "cli-stands-outside": ("cli/_output.py", "from vertex_registry import _names"),
+    "emulator-layers": ("emulator/_store.py", "from vertex_registry.emulator import _service"),
+    "emulator-without-client": ("emulator/_service.py", "from vertex_registry import errors"),
+    "client-without-emulator": ("_rpc.py", "from vertex_registry import emulator"),
+    "google-libraries": ("_records.py", "import grpc"),
+    "adapters-use-public-names": ("zenml.py", "from vertex_registry import _names"),
+    "cli-uses-public-names": ("cli/_output.py", "from vertex_registry import _names"),
+}
+
+# Contracts with wildcards, and a module that doesn't exist yet with a line that must not be in it.
+NEW_MODULES = {
+    "client-layers": ("_new.py", "import json"),
+    "artifacts-layers": ("artifacts/_new.py", "import json"),
+    "emulator-layers": ("emulator/_new.py", "import json"),
+    "emulator-without-client": ("emulator/_new.py", "from vertex_registry import _names"),
+    "client-without-emulator": ("_new.py", "from vertex_registry import emulator"),
+    "google-libraries": ("artifacts/_new.py", "import grpc"),
+    "cli-uses-public-names": ("cli/_new.py", "from vertex_registry import _new"),
 }
 
 
@@ -81,3 +92,18 @@ def test_a_contract_notices_a_breach(copy: Path, contract: str) -> None:
 
     assert broken.returncode == 1, broken.stdout
     assert "BROKEN" in broken.stdout
+
+
+@pytest.mark.parametrize("contract", NEW_MODULES)
+def test_a_contract_covers_new_modules(copy: Path, contract: str) -> None:
+    """A module that nobody has added to a contract can't break it unnoticed."""
+    module, line = NEW_MODULES[contract]
+    path = copy / "vertex_registry" / module
+    path.write_text(f"{line}\n", encoding="utf-8")
+    imported = copy / "vertex_registry" / "_new.py"
+    imported.touch()
+    broken = lint(copy, "--contract", contract)
+    path.unlink()
+    imported.unlink(missing_ok=True)
+
+    assert broken.returncode == 1, broken.stdout

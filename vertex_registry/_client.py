@@ -316,7 +316,7 @@ class RegistryClient:
             request_id=identity,
             shared=request_id is not None,
         )
-        reserve = _promotion.room(self._managed_by, self._actor, version_name)
+        reserve = _promotion.reserved_labels(self._managed_by, self._actor, version_name)
         _labels.check_fits(_labels.write({}, metadata=registration.metadata, reserve=reserve), reserve)
         if _names.looks_like_id(name):
             with self._verb() as vertex:
@@ -337,7 +337,9 @@ class RegistryClient:
                 registrar = _registration.Registrar(vertex, self._promoter, self._new_id)
                 return registrar.register(registration, None if request_id is None else check)
         except ClientClosedError as closed:
-            raise _registration.unknown(registration, name, "This RegistryClient was closed meanwhile.") from closed
+            raise _registration.state_unknown(
+                registration, name, "This RegistryClient was closed meanwhile."
+            ) from closed
 
     def upload(
         self,
@@ -531,7 +533,7 @@ class RegistryClient:
         """Return the version that entered a stage last, of those that are in it."""
         from vertex_registry import _promotion
 
-        found = max(self.list_versions(name, stage=stage), key=_promotion.claim, default=None)
+        found = max(self.list_versions(name, stage=stage), key=_promotion.claim_key, default=None)
         if found is None:
             raise NotFoundError(
                 f"The model {name!r} has no version in {stage}. Put one there with "
@@ -592,7 +594,7 @@ class RegistryClient:
             )
 
         def found() -> Generator[ModelVersion, None, None]:
-            with contextlib.closing(self._vertex.every_version(name)) as listed:
+            with contextlib.closing(self._vertex.iter_versions(name)) as listed:
                 for versions in listed:
                     yield from filter(meets, reversed(versions) if oldest_first else versions)
 
@@ -661,8 +663,8 @@ class RegistryClient:
         def change(current: ModelVersion) -> _resources.Change:
             if not added and not removed and chosen is None:
                 return _resources.Change(labels=None, description=description)
-            stage_labels = {} if chosen is None else self._promoter.notes(chosen, current)
-            reserve = self._promoter.room() if added else {}
+            stage_labels = {} if chosen is None else self._promoter.stage_labels(chosen, current)
+            reserve = self._promoter.reserved_labels() if added else {}
             labels = _labels.write(
                 current.labels, metadata=added, remove=removed, own_labels=stage_labels, reserve=reserve
             )
@@ -741,7 +743,7 @@ class RegistryClient:
             raise InvalidArgumentError(f"You can roll back Staging and Production, not {chosen}.")
         self._check_model(name)
         with self._verb() as vertex:
-            model, versions = vertex.find(name, vertex.versions)
+            model, versions = vertex.find(name, vertex.list_versions)
             listed = {version.version: version for version in versions}
             while True:
                 current, previous = _history.before_current(listed.values(), chosen, name=name)
@@ -957,7 +959,7 @@ class RegistryClient:
         from vertex_registry import _deletion
 
         with self._verb() as vertex:
-            model, versions = vertex.find(name, vertex.versions)
+            model, versions = vertex.find(name, vertex.list_versions)
             return _deletion.prune(vertex, model, versions, keep, dry_run=dry_run)
 
     # --- models -------------------------------------------------------------------------------------------------------
@@ -1004,7 +1006,7 @@ class RegistryClient:
         _arguments.check_limit(limit)
 
         def found() -> Generator[RegisteredModel, None, None]:
-            yield from (model for model in self._vertex.models() if wanted.items() <= model.labels.items())
+            yield from (model for model in self._vertex.list_models() if wanted.items() <= model.labels.items())
 
         return _take(found(), limit)
 

@@ -1,6 +1,6 @@
-"""Credentials: loaded from what the caller gave, and asked for a token.
+"""Load credentials and get tokens.
 
-Nothing of what was given is in an error, nor in what an error was raised from: a key that is malformed is still a key.
+No error contains any of the credentials, nor does any exception in its chain. A malformed key is still a key.
 """
 
 from __future__ import annotations
@@ -25,15 +25,15 @@ if TYPE_CHECKING:
 SCOPES: Final = ("https://www.googleapis.com/auth/cloud-platform",)
 
 LOG_IN: Final = (
-    "Type `gcloud auth application-default login`, or set GOOGLE_APPLICATION_CREDENTIALS to the file of a service "
-    "account's key. Without a cloud, local_registry() needs none, nor does an emulator: set VERTEX_AI_EMULATOR_HOST."
+    "Run `gcloud auth application-default login`, or set GOOGLE_APPLICATION_CREDENTIALS to the file of a service "
+    "account's key. An emulator needs no credentials: use local_registry(), or set VERTEX_AI_EMULATOR_HOST."
 )
 
 _FILE: Final = "GOOGLE_APPLICATION_CREDENTIALS"
 _AWS: Final = "urn:ietf:params:aws:token-type:aws4_request"
 
-# What a token endpoint answers to say that it's its own fault. RFC 6749, and those that google-auth adds.
-_TOO_MANY: Final = frozenset({408, 429})
+# The statuses with which a token endpoint reports a fault of its own: those of RFC 6749, and google-auth's.
+_TRY_LATER: Final = frozenset({408, 429})
 _SERVER_ERROR: Final = 500
 _REFUSED: Final = 400
 
@@ -41,10 +41,11 @@ _SECRET: Final = re.compile(r"[\w.+/=~-]{40,}")
 
 
 class TokenError(Exception):
-    """There is no token. Nothing was sent.
+    """There's no token, and nothing was sent.
 
     Attributes:
-        transient: Whether the fault was on the way, and not with the credentials.
+        transient: Whether the network or the token endpoint is at fault, and not the credentials.
+        final: Whether another attempt can't help.
     """
 
     def __init__(self, message: str, *, transient: bool, final: bool = False) -> None:
@@ -57,39 +58,39 @@ class TokenError(Exception):
 
 
 def load(given: Any) -> tuple[Any, str | None]:
-    """Return credentials, and the project that they name, if they name one. Defaults to the application default ones.
+    """Return credentials, and their project if they name one. Defaults to the application default credentials.
 
     Raises:
-        AuthenticationError: There are none, or what was given holds none.
-        UnavailableError: They are looked for on a server, and it doesn't answer.
+        AuthenticationError: There are no usable credentials.
+        UnavailableError: A server that has them doesn't respond.
     """
     if given is None:
-        return _default()
+        return _load_default()
     if isinstance(given, google.auth.credentials.Credentials):
         scoped = google.auth.credentials.with_scopes_if_required(given, SCOPES)  # type: ignore[no-untyped-call]  # upstream
         return scoped, getattr(given, "project_id", None)
     if hasattr(given, "before_request"):
         return given, getattr(given, "project_id", None)
-    found, problem = _loaded(given)
+    found, problem = _load_or_explain(given)
     if found is None:
-        # Outside of every `except`: what was caught there holds the text that was given.
+        # This is outside of every `except`, because an exception caught there may contain the credentials.
         raise AuthenticationError(f"{problem} {LOG_IN}")
     return found
 
 
-def _default() -> tuple[Any, str | None]:
+def _load_default() -> tuple[Any, str | None]:
     file = os.environ.get(_FILE)
     problem, transient = "There are no usable credentials for Google Cloud.", False
     try:
         credentials, project = google.auth.default(scopes=SCOPES)
     except google.auth.exceptions.DefaultCredentialsError:
         if file:
-            problem = f"{_FILE}: {_loaded(file, named=True)[1] or problem}"
+            problem = f"{_FILE}: {_load_or_explain(file, named=True)[1] or problem}"
     except google.auth.exceptions.GoogleAuthError as error:
         transient = is_outage(error)
-        problem = f"Looking for credentials for Google Cloud failed: {reason(error)}."
-    except Exception as error:  # noqa: BLE001  # whatever a library of somebody else's raises while it looks around
-        problem = f"Looking for credentials for Google Cloud failed: {type(error).__name__}."
+        problem = f"Searching for Google Cloud credentials failed: {reason(error)}."
+    except Exception as error:  # noqa: BLE001  # any library may raise while it searches
+        problem = f"Searching for Google Cloud credentials failed: {type(error).__name__}."
     else:
         return credentials, project
     if transient:
@@ -97,10 +98,10 @@ def _default() -> tuple[Any, str | None]:
     raise AuthenticationError(f"{problem} {LOG_IN}")
 
 
-def _loaded(given: Any, *, named: bool = False) -> tuple[tuple[Any, str | None] | None, str]:
-    """Return the credentials and their project, or None and what is wrong with what was given."""
+def _load_or_explain(given: Any, *, named: bool = False) -> tuple[tuple[Any, str | None] | None, str]:
+    """Return the credentials and their project, or None and a sentence about what's wrong with them."""
     if isinstance(given, dict):
-        return _of_info(given, "The credentials")
+        return _from_info(given, "The credentials")
     where, text = "The credentials", given
     if isinstance(given, os.PathLike) or (isinstance(given, str) and not given.lstrip().startswith("{")):
         where = f"The credentials file {os.fspath(given)!r}" if named or _is_path(given) else "The credentials file"
@@ -114,16 +115,16 @@ def _loaded(given: Any, *, named: bool = False) -> tuple[tuple[Any, str | None] 
         info = json.loads(text)
     if not isinstance(info, dict):
         return None, f"{where} can't be used: the content isn't a JSON object."
-    return _of_info(info, where)
+    return _from_info(info, where)
 
 
 def _is_path(given: Any) -> bool:
-    """Whether a text is surely a path, and not a key or a token in the wrong place."""
+    """Return whether a text is certainly a path, and not a misplaced key or token."""
     return isinstance(given, os.PathLike) or (given.endswith(".json") and "{" not in given and "\n" not in given)
 
 
 def _read(path: Any) -> tuple[str, str]:
-    """Return the text of a file, and what is wrong where there is none."""
+    """Return the text of a file, or an empty text and what's wrong."""
     try:
         with open(path, encoding="utf-8") as file:  # noqa: PTH123  # a path of either kind
             return file.read(), ""
@@ -133,7 +134,7 @@ def _read(path: Any) -> tuple[str, str]:
         return "", "it isn't text"
 
 
-def _of_info(info: dict[str, Any], where: str) -> tuple[tuple[Any, str | None] | None, str]:
+def _from_info(info: dict[str, Any], where: str) -> tuple[tuple[Any, str | None] | None, str]:
     kind = info.get("type")
     load_kind = _KINDS.get(kind) if isinstance(kind, str) else None
     if load_kind is None:
@@ -145,7 +146,7 @@ def _of_info(info: dict[str, Any], where: str) -> tuple[tuple[Any, str | None] |
     except google.auth.exceptions.GoogleAuthError as error:
         if found := re.search(r"missing fields? ([a-z_, ]{1,200})", str(error)):
             problem = f"these fields are missing: {found[1].strip(' ,')}"
-    except Exception:  # noqa: BLE001, S110  # from any library that reads a key; its text may hold the key
+    except Exception:  # noqa: BLE001, S110  # any library that reads a key may raise, with the key in its message
         pass
     return None, f"{where} of the type {kind} can't be used: {problem}."
 
@@ -153,15 +154,15 @@ def _of_info(info: dict[str, Any], where: str) -> tuple[tuple[Any, str | None] |
 def _service_account(info: dict[str, Any]) -> tuple[Any, str | None]:
     from google.oauth2 import service_account  # noqa: PLC0415  # each kind brings modules of its own
 
-    made = service_account.Credentials.from_service_account_info(info, scopes=SCOPES)  # type: ignore[no-untyped-call]  # upstream
-    return made, info.get("project_id")
+    loaded = service_account.Credentials.from_service_account_info(info, scopes=SCOPES)  # type: ignore[no-untyped-call]  # upstream
+    return loaded, info.get("project_id")
 
 
 def _authorized_user(info: dict[str, Any]) -> tuple[Any, str | None]:
     from google.oauth2 import credentials  # noqa: PLC0415  # likewise
 
-    made = credentials.Credentials.from_authorized_user_info(info, scopes=SCOPES)  # type: ignore[no-untyped-call]  # upstream
-    return made, info.get("quota_project_id")
+    loaded = credentials.Credentials.from_authorized_user_info(info, scopes=SCOPES)  # type: ignore[no-untyped-call]  # upstream
+    return loaded, info.get("quota_project_id")
 
 
 def _external_account(info: dict[str, Any]) -> tuple[Any, str | None]:
@@ -178,8 +179,8 @@ def _external_account(info: dict[str, Any]) -> tuple[Any, str | None]:
 def _external_account_user(info: dict[str, Any]) -> tuple[Any, str | None]:
     from google.auth import external_account_authorized_user  # noqa: PLC0415  # likewise
 
-    made = external_account_authorized_user.Credentials.from_info(info)  # type: ignore[no-untyped-call]  # upstream
-    return made, info.get("quota_project_id")
+    loaded = external_account_authorized_user.Credentials.from_info(info)  # type: ignore[no-untyped-call]  # upstream
+    return loaded, info.get("quota_project_id")
 
 
 def _impersonated(info: dict[str, Any]) -> tuple[Any, str | None]:
@@ -189,7 +190,7 @@ def _impersonated(info: dict[str, Any]) -> tuple[Any, str | None]:
     return from_info(info, scopes=SCOPES), info.get("quota_project_id")  # type: ignore[no-untyped-call]  # upstream
 
 
-def _gdch(info: dict[str, Any]) -> tuple[Any, str | None]:
+def _gdch_service_account(info: dict[str, Any]) -> tuple[Any, str | None]:
     from google.oauth2 import gdch_credentials  # noqa: PLC0415  # likewise
 
     from_info = gdch_credentials.ServiceAccountCredentials.from_service_account_info
@@ -202,14 +203,14 @@ _KINDS: Final[Mapping[str, Callable[[dict[str, Any]], tuple[Any, str | None]]]] 
     "external_account": _external_account,
     "external_account_authorized_user": _external_account_user,
     "impersonated_service_account": _impersonated,
-    "gdch_service_account": _gdch,
+    "gdch_service_account": _gdch_service_account,
 }
 
 
 def principal(credentials: Any) -> str | None:
     """Return the account that the credentials act as, if they know it."""
     for attribute in ("service_account_email", "signer_email", "account"):
-        # Credentials of a machine know their account only once they have asked for it, and say "default" till then.
+        # The credentials of a machine know their account only after a request, and say "default" until then.
         with contextlib.suppress(Exception):
             account = getattr(credentials, attribute, None)
             if isinstance(account, str) and "@" in account:
@@ -220,21 +221,21 @@ def principal(credentials: Any) -> str | None:
 # --- tokens -----------------------------------------------------------------------------------------------------------
 
 
-def quiet(session: requests.Session) -> requests.Session:
-    """Let a session send nothing that wasn't chosen: ``.netrc`` isn't read, neither at first nor after a redirect.
+def without_netrc(session: requests.Session) -> requests.Session:
+    """Keep a session from reading ``.netrc``, even after a redirect, and return it.
 
-    `trust_env` would do that too, and would take away proxies and CA bundles with it.
+    ``trust_env = False`` would do that too, but it would also ignore proxies and CA bundles.
     """
-    session.auth = _as_it_is
-    session.rebuild_auth = _keep_no_auth(session)  # type: ignore[method-assign]  # there is no setting for it
+    session.auth = _add_no_auth
+    session.rebuild_auth = _rebuild_without_netrc(session)  # type: ignore[method-assign]  # requests has no setting for it
     return session
 
 
-def _as_it_is(request: requests.PreparedRequest) -> requests.PreparedRequest:
+def _add_no_auth(request: requests.PreparedRequest) -> requests.PreparedRequest:
     return request
 
 
-def _keep_no_auth(session: requests.Session) -> Callable[[Any, Any], None]:
+def _rebuild_without_netrc(session: requests.Session) -> Callable[[Any, Any], None]:
     def rebuild_auth(request: requests.PreparedRequest, response: requests.Response) -> None:
         if session.should_strip_auth(response.request.url, request.url):  # type: ignore[no-untyped-call]  # upstream
             request.headers.pop("Authorization", None)
@@ -243,31 +244,31 @@ def _keep_no_auth(session: requests.Session) -> Callable[[Any, Any], None]:
 
 
 class TokenRequest(google.auth.transport.requests.Request):
-    """What google-auth sends its requests with. It remembers the status of the last answer.
+    """Sends the requests of google-auth, and remembers the status of the last response.
 
     Args:
-        timeout: The longest that one request may take, in seconds.
+        timeout: How many seconds one request may take.
     """
 
     def __init__(self, timeout: float = 60.0) -> None:
-        super().__init__(quiet(requests.Session()))
+        super().__init__(without_netrc(requests.Session()))
         self.timeout = timeout
         self.status = 0
 
     def __call__(self, *args: Any, timeout: float | None = None, **settings: Any) -> Any:
-        """Send one request, and return its answer."""
+        """Send one request, and return its response."""
         self.status = 0
         seconds = self.timeout if timeout is None else min(timeout, self.timeout)
-        answer = super().__call__(*args, **settings | {"timeout": seconds})  # type: ignore[no-untyped-call]  # upstream
-        self.status = answer.status
-        return answer
+        response = super().__call__(*args, **settings | {"timeout": seconds})  # type: ignore[no-untyped-call]  # upstream
+        self.status = response.status
+        return response
 
 
 def authorize(credentials: Any, url: str, timeout: float) -> dict[str, str]:
-    """Return the headers that authorize a request. A token that has expired is fetched first.
+    """Return the headers that authorize a request. An expired token is renewed first.
 
     Raises:
-        TokenError: There is none.
+        TokenError: No token could be fetched.
     """
     request = TokenRequest(timeout)
     headers: dict[str, str] = {}
@@ -279,14 +280,13 @@ def authorize(credentials: Any, url: str, timeout: float) -> dict[str, str]:
 
 
 def is_outage(error: BaseException, status: int = 0) -> bool:
-    """Whether there is no token because of a fault on the way, and not because the credentials were refused.
+    """Return whether the network or the token endpoint is at fault, and not the credentials.
 
     Args:
         error: What google-auth raised.
-        status: The status of the last answer of the token endpoint or metadata server, if it's known; 0 if there was
-            no answer.
+        status: The status of the last response from the token endpoint or the metadata server, or 0 if there was none.
     """
-    if status in _TOO_MANY or status >= _SERVER_ERROR:
+    if status in _TRY_LATER or status >= _SERVER_ERROR:
         return True
     if getattr(error, "retryable", False):
         return True

@@ -1,15 +1,7 @@
-"""Deleting does what is meant, and never more.
+"""Delete a version, and its model with the last version.
 
-``DeleteModelVersion`` is tried first, and everything else only after Vertex refused it: moving ``default`` to another
-version, or deleting the model with its last version. Both are decided by what is read after the refusal.
-
-A model goes with its last version in three steps. One write marks the version with an alias, for those that register
-meanwhile: they wait until the model or the mark is gone. Then the model is searched for other versions once more. Then
-it's deleted. A registration that comes before the search is found by it; one that comes later finds the mark.
-
-A deletion whose answer was lost is verified by a read. What has the name by then need not be what was meant: the id of
-a model is a function of its name, and somebody may have registered the name anew. It's recognized by when it was
-created.
+`DeleteModelVersion` is tried first. Only after a refusal is ``default`` moved, or the model deleted, depending on what
+is read then. Before a model is deleted, its last version is marked, so registering clients wait.
 """
 
 from __future__ import annotations
@@ -20,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import attrs
 
-from vertex_registry import _names, _stages, _waiting, _wire
+from vertex_registry import _faults, _names, _stages, _waiting, _wire
 from vertex_registry._records import Pruned
 from vertex_registry._stages import Stage
 from vertex_registry.errors import (
@@ -42,11 +34,11 @@ if TYPE_CHECKING:
 
 _LOG: Final = logging.getLogger("vertex_registry")
 
-#: The statuses of a refusal that has to do with the state of what is to be deleted.
-_STATE: Final = frozenset({"FAILED_PRECONDITION", "INVALID_ARGUMENT"})
+#: The codes of a refusal that depends on the state of the resource.
+_STATE_CODES: Final = frozenset({"FAILED_PRECONDITION", "INVALID_ARGUMENT"})
 
-#: How far around a version the last one is looked for, by point reads, before its model is deleted with it.
-_NEIGHBOURS: Final = 8
+#: How many numbers around a version are read one by one, to find versions that no list shows yet.
+_NEIGHBORS: Final = 8
 
 
 def delete_version(resources: Resources, model: Model, version: ModelVersion) -> None:
@@ -58,38 +50,38 @@ def delete_version(resources: Resources, model: Model, version: ModelVersion) ->
         version: The version as it was just read.
 
     Raises:
-        NotFoundError: There is no such version.
+        NotFoundError: There's no such version.
         ConflictError: Vertex refuses.
     """
     if version.stage is Stage.PRODUCTION:
         _LOG.warning("deleting version %s of %r, which is in %s", version.version, version.name, version.stage)
-    _keep_number(resources, model, version)
+    _keep_highest_number(resources, model, version)
     deletion = _Deletion(resources, model, version)
     try:
         deletion.run()
     except BaseException as error:
         if deletion.moved_to and not resources.rpc.closed:
-            # Who types Ctrl-C does not wait for several tries.
-            _move_back(resources, model, version, deletion.moved_to, once=not isinstance(error, Exception))
+            # After Ctrl-C, nobody waits for several attempts.
+            _restore_default(resources, model, version, deletion.moved_to, once=not isinstance(error, Exception))
         raise
 
 
-def _keep_number(resources: Resources, model: Model, version: ModelVersion) -> None:
-    """Let another version carry the highest number there was, if it's known from the one that's about to go.
+def _keep_highest_number(resources: Resources, model: Model, version: ModelVersion) -> None:
+    """Copy the highest version number so far to another version, if only the deleted version shows it.
 
-    Otherwise nothing would show that the version existed, and a stage that it was in could pass for empty.
+    Otherwise, nothing would show that the version existed, and a stage that it was in could be mistaken for empty.
     """
     aliases = version._hidden_aliases  # noqa: SLF001  # the package's own field
     highest = max(int(version.version) if _names.NEWEST_ALIAS in aliases else 0, _names.highest_number(aliases))
     if not highest:
         return
-    # A list that lags shows versions that are gone, and whoever may delete may not be allowed to list.
+    # A lagging list shows deleted versions, and whoever may delete may not be allowed to list.
     with contextlib.suppress(NotFoundError, PermissionDeniedError):
-        others = [other for other in resources.versions(model) if other.version != version.version]
+        others = [other for other in resources.list_versions(model) if other.version != version.version]
         before = str(int(version.version) - 1)
-        heir = others[0] if others else resources.look(model.resource, before) if before != "0" else None
-        if heir is not None:
-            _merge_surely(resources, model, heir, add=[_names.highest_alias(highest)])
+        successor = others[0] if others else resources.find_version(model.resource, before) if before != "0" else None
+        if successor is not None:
+            _merge_until_done(resources, model, successor, add=[_names.highest_alias(highest)])
 
 
 @attrs.define
@@ -109,68 +101,67 @@ class _Deletion:
     moved_to: str = ""
 
     def run(self) -> None:
-        """Delete the version, and after a refusal do what it needs: what that is, is read each time."""
+        """Delete the version. After each refusal, read what it takes, do that, and try again."""
         connection, number = self.resources.rpc, self.version.version
         budget, tries = connection.budget(), 0
-        known_to_be_free = False  # neither the default version nor the only one, before the last try
-        while (refusal := self._try()) is not None:
-            now = self.resources.look(self.model.resource, number)
+        known_deletable = False  # neither the default version nor the only one, before the last try
+        while (refusal := self._try_once()) is not None:
+            now = self.resources.find_version(self.model.resource, number)
             if now is None or now.created_at != self.version.created_at:
                 return  # somebody else has deleted it
-            others = _others(self.resources, self.model, number)
-            heir = _first_there(self.resources, self.model, others)
-            if heir is None:
+            others = _other_numbers(self.resources, self.model, number)
+            successor = _first_existing(self.resources, self.model, others)
+            if successor is None:
                 if _delete_with_model(self.resources, self.model, self.version):
                     return
             elif now.is_default:
                 if not self.moved_to:
-                    self.moved_to = _move_default(self.resources, self.model, heir)
-                    known_to_be_free = True
+                    self.moved_to = _move_default(self.resources, self.model, successor)
+                    known_deletable = True
                     continue
-                self.moved_to = (
-                    ""  # somebody has moved it back, perhaps to delete the other version: wait, and try again
-                )
-            elif known_to_be_free or self._was_free(others):
-                _unmark_if_left(self.resources, self.model, self.version)
-                raise _refused(refusal, self.model.at(number)) from refusal.__cause__
+                # Somebody has moved it back, perhaps to delete the other version. Wait, and try again.
+                self.moved_to = ""
+            elif known_deletable or self._was_deletable(others):
+                _remove_stale_mark(self.resources, self.model, self.version)
+                raise _refused_error(refusal, self.model.at(number)) from refusal.__cause__
             else:
-                known_to_be_free = True
+                known_deletable = True
             if not connection.pause(budget, tries):
-                raise _refused(refusal, self.model.at(number)) from refusal.__cause__
+                raise _refused_error(refusal, self.model.at(number)) from refusal.__cause__
             tries += 1
 
-    def _try(self) -> RegistryError | None:
-        """Delete the version; return what Vertex refused it with because of the state that it's in."""
+    def _try_once(self) -> RegistryError | None:
+        """Try to delete the version, and return Vertex's refusal if it depends on the version's state."""
         resource = self.model.at(self.version.version)
 
-        def is_there() -> bool:
-            return _is_there(self.resources, self.model, self.version)
+        def exists() -> bool:
+            return _exists(self.resources, self.model, self.version)
 
         try:
-            _delete(self.resources, "DeleteModelVersion", _wire.delete_version(resource), resource, is_there)
+            _delete(self.resources, "DeleteModelVersion", _wire.delete_version(resource), resource, exists)
         except (ConflictError, InvalidArgumentError, OperationFailedError) as refusal:
-            if self.resources.rpc.closed or refusal.code not in _STATE:
+            if self.resources.rpc.closed or refusal.code not in _STATE_CODES:
                 raise
             return refusal
         return None
 
-    def _was_free(self, others: list[str]) -> bool:
-        """Whether it wasn't the default version when it was read first, and an older version exists."""
+    def _was_deletable(self, others: list[str]) -> bool:
+        """Return whether the version wasn't the default at first, and an older version exists."""
         older = [other for other in others if int(other) < int(self.version.version)]
-        return not self.version.is_default and _first_there(self.resources, self.model, older) is not None
+        return not self.version.is_default and _first_existing(self.resources, self.model, older) is not None
 
 
 def prune(resources: Resources, model: Model, versions: list[ModelVersion], keep: int, *, dry_run: bool) -> Pruned:
-    """Delete the versions that are neither among the newest nor in use, oldest first."""
+    """Delete the versions that are neither among the newest nor in use, the oldest first."""
     kept = {version.version: f"among the newest {keep}" for version in versions[:keep]}
     deleted = []
     for version in reversed(versions[keep:]):
-        # It may have been put to use since it was listed, and lists may lag.
-        current = version if dry_run else resources.look(model.resource, version.version)
+        # It may be in use by now, and lists may lag.
+        current = version if dry_run else resources.find_version(model.resource, version.version)
         if current is None:
             continue
-        if (use := _use_of(current)) is not None:
-            kept[current.version] = use
+        if (usage := _usage(current)) is not None:
+            kept[current.version] = usage
             continue
         if not dry_run:
             with contextlib.suppress(NotFoundError):  # somebody else deletes it too
@@ -180,7 +171,7 @@ def prune(resources: Resources, model: Model, versions: list[ModelVersion], keep
     return Pruned(deleted=tuple(deleted), kept={number: kept[number] for number in newest_first}, dry_run=dry_run)
 
 
-def _use_of(version: ModelVersion) -> str | None:
+def _usage(version: ModelVersion) -> str | None:
     """Return how a version is in use, or None."""
     if version.stage in _stages.EXCLUSIVE:
         return f"in {version.stage}"
@@ -198,37 +189,37 @@ def delete_model(resources: Resources, model: Model, current: RegisteredModel) -
         current: The model as it was just read.
 
     Raises:
-        NotFoundError: There is no such model.
+        NotFoundError: There's no such model.
         ConflictError: Vertex refuses.
     """
 
-    def is_there() -> bool:
+    def exists() -> bool:
         try:
             return resources.read_model(model).created_at == current.created_at
         except NotFoundError:
             return False
 
-    _delete_model(resources, model, is_there)
+    _delete_model(resources, model, exists)
 
 
-def _delete_model(resources: Resources, model: Model, is_there: Callable[[], bool]) -> None:
+def _delete_model(resources: Resources, model: Model, exists: Callable[[], bool]) -> None:
     try:
-        _delete(resources, "DeleteModel", _wire.delete_model(model.resource), model.resource, is_there)
+        _delete(resources, "DeleteModel", _wire.delete_model(model.resource), model.resource, exists)
     except (ConflictError, OperationFailedError) as refusal:
-        raise _refused(refusal, model.resource) from refusal.__cause__
+        raise _refused_error(refusal, model.resource) from refusal.__cause__
     resources.forget_model(model)
 
 
 def _delete_with_model(resources: Resources, model: Model, version: ModelVersion) -> bool:
-    """Delete the model with its last version; return False if there is another version, and nothing was deleted."""
-    appeared = False
+    """Delete a model with its last version. If there's another version, delete nothing and return False."""
+    found_other = False
 
     def is_last() -> bool:
-        nonlocal appeared
-        others = _others(resources, model, version.version)
-        appeared = _first_there(resources, model, others) is not None
-        # Read last, because the model may have been deleted and created again since.
-        return not appeared and _is_there(resources, model, version)
+        nonlocal found_other
+        others = _other_numbers(resources, model, version.version)
+        found_other = _first_existing(resources, model, others) is not None
+        # This is read last, because the model may have been deleted and created again.
+        return not found_other and _exists(resources, model, version)
 
     try:
         _mark(resources, model, version)
@@ -241,29 +232,29 @@ def _delete_with_model(resources: Resources, model: Model, version: ModelVersion
         if not resources.rpc.closed:
             _unmark(resources, model, version, once=not isinstance(error, Exception))
         raise
-    # The mark is on a version that stays, or that is another one by now.
-    if appeared or resources.look(model.resource, version.version) is not None:
+    # The version with the mark is kept, or another version has its number by now.
+    if found_other or resources.find_version(model.resource, version.version) is not None:
         _unmark(resources, model, version, once=False)
-    return not appeared
+    return not found_other
 
 
 def _mark(resources: Resources, model: Model, version: ModelVersion) -> None:
-    """Let those that register see that a version, and its model, are about to be deleted."""
+    """Mark a version, so registering clients see that it's about to be deleted with its model."""
     aliases = [_names.DELETING_ALIAS, _names.LIVE_ALIAS]
-    _merge_surely(resources, model, version, add=aliases)
+    _merge_until_done(resources, model, version, add=aliases)
 
 
 def _unmark(resources: Resources, model: Model, version: ModelVersion, *, once: bool) -> None:
-    """Take the mark away; why nothing was deleted is what the caller is told."""
+    """Remove the mark. If that fails, log a warning, because the caller gets the error of the deletion."""
     try:
-        with resources.rpc.tidying():
-            _merge_surely(resources, model, version, remove=[_names.DELETING_ALIAS], once=once)
+        with resources.rpc.cleanup():
+            _merge_until_done(resources, model, version, remove=[_names.DELETING_ALIAS], once=once)
     except NotFoundError:
         pass  # it was deleted after all
     except RegistryError as error:
         _LOG.warning(
-            "%s is still marked as about to be deleted, which makes register_version(%r, ...) wait: %s "
-            "delete_version(%r, %s) deletes the version or takes the mark away.",
+            "%s is still marked for deletion, so register_version(%r, ...) will wait: %s "
+            "delete_version(%r, %s) deletes the version or removes the mark.",
             model.at(version.version),
             model.name,
             error,
@@ -272,15 +263,15 @@ def _unmark(resources: Resources, model: Model, version: ModelVersion, *, once: 
         )
 
 
-def _unmark_if_left(resources: Resources, model: Model, version: ModelVersion) -> None:
-    """Take away the mark that somebody left on a version who was killed."""
+def _remove_stale_mark(resources: Resources, model: Model, version: ModelVersion) -> None:
+    """Remove the mark that a killed client left on a version."""
     with contextlib.suppress(UnavailableError):
-        marked = resources.look(model.resource, _names.DELETING_ALIAS)
+        marked = resources.find_version(model.resource, _names.DELETING_ALIAS)
         if marked is not None and marked.version == version.version:
             _unmark(resources, model, version, once=False)
 
 
-def _merge_surely(
+def _merge_until_done(
     resources: Resources,
     model: Model,
     version: ModelVersion,
@@ -289,7 +280,7 @@ def _merge_surely(
     remove: Collection[str] = (),
     once: bool = False,
 ) -> None:
-    """Change aliases that only deletions use, and send it again after a lost answer, as a second time does no harm."""
+    """Change aliases that only deletions use. That's idempotent, so it's retried after a lost response."""
     connection = resources.rpc
     budget, tries = connection.budget(), 0
     while True:
@@ -303,28 +294,27 @@ def _merge_surely(
             return
 
 
-def _move_default(resources: Resources, model: Model, heir: ModelVersion) -> str:
-    """Move ``default`` to another version, and return its number; nothing if that was deleted since."""
+def _move_default(resources: Resources, model: Model, successor: ModelVersion) -> str:
+    """Move ``default`` to another version and return its number, or an empty string if it was deleted meanwhile."""
     try:
-        resources.merge_aliases(model, heir, add=[_names.DEFAULT_ALIAS])
+        resources.merge_aliases(model, successor, add=[_names.DEFAULT_ALIAS])
     except NotFoundError:
         return ""
-    return heir.version
+    return successor.version
 
 
-def _move_back(resources: Resources, model: Model, version: ModelVersion, moved_to: str, *, once: bool) -> None:
-    """Move ``default`` back from where it was moved to, unless somebody has chosen another default version since."""
+def _restore_default(resources: Resources, model: Model, version: ModelVersion, moved_to: str, *, once: bool) -> None:
+    """Move ``default`` back, unless somebody has chosen another default version since."""
     try:
-        with resources.rpc.tidying():
-            default = resources.look(model.resource, _names.DEFAULT_ALIAS)
+        with resources.rpc.cleanup():
+            default = resources.find_version(model.resource, _names.DEFAULT_ALIAS)
             if default is not None and default.version == moved_to:
                 resources.merge_aliases(model, version.version, add=[_names.DEFAULT_ALIAS], once=once)
     except NotFoundError:
         pass  # it was deleted after all
     except RegistryError as error:
         _LOG.warning(
-            "default was moved away from version %s of %r, and could not be moved back: %s "
-            "set_default(%r, %s) does it.",
+            "default was moved away from version %s of %r, and couldn't be moved back: %s Call set_default(%r, %s).",
             version.version,
             model.name,
             error,
@@ -333,46 +323,48 @@ def _move_back(resources: Resources, model: Model, version: ModelVersion, moved_
         )
 
 
-def _others(resources: Resources, model: Model, version: str) -> list[str]:
-    """Return the numbers of the other versions, the newest first, and of some that a list that lags still shows.
+def _other_numbers(resources: Resources, model: Model, version: str) -> list[str]:
+    """Return the numbers of the other versions, the newest first. A lagging list may add deleted ones.
 
-    A version that no list shows yet must not be deleted with its model: the version that was uploaded last has aliases
-    of ours, and the numbers around the version and after the last one are read one by one.
+    A version that no list shows yet mustn't be deleted with its model. So this also reads the hidden aliases of the
+    latest upload, and the numbers around the version and after the highest one.
     """
     number = int(version)
     listed: set[int] = set()
-    with contextlib.suppress(NotFoundError):  # the model is gone
-        listed = {int(_names.version_id(other.version) or 0) for other in resources.versions(model)} - {0}
+    with contextlib.suppress(NotFoundError):  # the model was deleted
+        listed = {int(_names.version_id(other.version) or 0) for other in resources.list_versions(model)} - {0}
     for alias in (_names.NEWEST_ALIAS, _names.LIVE_ALIAS):
-        if (newest := resources.look(model.resource, alias)) is not None:
+        if (newest := resources.find_version(model.resource, alias)) is not None:
             listed |= {int(_names.version_id(newest.version) or 0)} - {0}
     top = max(listed | {number})
-    near = {*range(number - _NEIGHBOURS, number + _NEIGHBOURS + 1), *range(top, top + _NEIGHBOURS + 1)}
+    near = {*range(number - _NEIGHBORS, number + _NEIGHBORS + 1), *range(top, top + _NEIGHBORS + 1)}
 
     unlisted = sorted(other for other in near - listed if other > 0)
-    looked = _waiting.ahead(lambda other: resources.look(model.resource, str(other)), unlisted, _NEIGHBOURS)
-    found = {int(version.version) for version in looked if version is not None}
+    unlisted_versions = _waiting.prefetch(
+        lambda other: resources.find_version(model.resource, str(other)), unlisted, _NEIGHBORS
+    )
+    found = {int(version.version) for version in unlisted_versions if version is not None}
     return [str(other) for other in sorted((listed | found) - {number}, reverse=True)]
 
 
-def _first_there(resources: Resources, model: Model, numbers: Iterable[str]) -> ModelVersion | None:
-    """Return the first of some versions that can be read."""
-    looked = (resources.look(model.resource, number) for number in numbers)
-    return next((version for version in looked if version is not None), None)
+def _first_existing(resources: Resources, model: Model, numbers: Iterable[str]) -> ModelVersion | None:
+    """Return the first of these versions that exists, or None."""
+    found = (resources.find_version(model.resource, number) for number in numbers)
+    return next((version for version in found if version is not None), None)
 
 
-def _is_there(resources: Resources, model: Model, meant: ModelVersion) -> bool:
-    """Whether the version that is meant is there still."""
-    found = resources.look(model.resource, meant.version)
+def _exists(resources: Resources, model: Model, meant: ModelVersion) -> bool:
+    """Return whether exactly this version still exists."""
+    found = resources.find_version(model.resource, meant.version)
     return found is not None and found.created_at == meant.created_at
 
 
-def _delete(  # noqa: C901  # the ways that it can end
-    resources: Resources, rpc: str, request: Any, resource: str, is_there: Callable[[], bool]
+def _delete(  # noqa: C901  # one branch for each way it can end
+    resources: Resources, rpc: str, request: Any, resource: str, exists: Callable[[], bool]
 ) -> None:
-    """Delete, and find out whether what was meant is still there where the answer does not tell.
+    """Delete a resource, and check whether it still exists if the response doesn't show it.
 
-    Once it has begun it is not begun again: what is tried again is the wait for it.
+    Once an operation has started, only the wait for it is retried.
     """
     connection = resources.rpc
     budget = connection.budget()
@@ -382,49 +374,48 @@ def _delete(  # noqa: C901  # the ways that it can end
         try:
             if operation is None:
                 operation = connection.call(rpc, request, resource)
-                patience = connection.operation_budget()
-            connection.wait(operation, _wire.operation, patience)
+                operation_budget = connection.operation_budget()
+            connection.wait(operation, _wire.operation, operation_budget)
         except NotFoundError:
             if operation is None and not tries:
                 raise
-            return  # an earlier try has deleted it, or it took its operation along
+            return  # an earlier attempt has deleted it, perhaps with its operation
         except OperationFailedError as failed:
-            if failed.code == "FAILED_PRECONDITION" or is_there():
+            if failed.code == "FAILED_PRECONDITION" or exists():
                 raise
             return
         except UnavailableError as lost:
             if lost.code == "UNIMPLEMENTED":
                 raise
             again = connection.pause(budget, tries, lost.retry_after)
-            if not _after(
-                connection, lost, is_there, late=not again
-            ):  # read last, so that nothing comes between it and another try
+            # This is read last, right before the next attempt.
+            if not _read_after_loss(connection, lost, exists, late=not again):
                 return
             if not again:
                 if operation is not None:
-                    lost.args = (f"{lost} The deletion of {resource} has begun, and goes on at Vertex.",)
+                    lost.args = (f"{lost} The deletion of {resource} has started, and goes on at Vertex.",)
                 raise
             tries += 1
         else:
             return
 
 
-def _after(connection: Connection, lost: UnavailableError, is_there: Callable[[], bool], *, late: bool) -> bool:
-    """Return what a read shows after a lost answer; if that isn't answered either, the lost answer is the error."""
+def _read_after_loss(connection: Connection, lost: UnavailableError, exists: Callable[[], bool], *, late: bool) -> bool:
+    """Return what a read finds after a lost response. If the read gets no response either, raise the first error."""
     try:
-        with connection.tidying() if late else contextlib.nullcontext():
-            return is_there()
+        with connection.cleanup() if late else contextlib.nullcontext():
+            return exists()
     except UnavailableError:
         raise lost from lost.__cause__
 
 
-def _refused(refusal: RegistryError, resource: str) -> RegistryError:
-    """A refusal to delete, in words; what failed for another reason is left as it is."""
-    if refusal.code not in _STATE:
+def _refused_error(refusal: RegistryError, resource: str) -> RegistryError:
+    """Return the error of a refused deletion. An error for another reason is returned unchanged."""
+    if refusal.code not in _STATE_CODES:
         return refusal
     return ConflictError(
-        f"{resource} was not deleted: {refusal} "
-        "A version that is deployed has to be undeployed from its endpoints first.",
+        f"{resource} wasn't deleted: {_faults.first_sentence(refusal)} If it's deployed, undeploy it from its "
+        "endpoints first.",
         resource=resource,
         code=refusal.code,
     )

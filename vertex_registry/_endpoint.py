@@ -1,7 +1,7 @@
-"""Where to connect to, and as whom.
+"""Decide where to connect, and with which credentials.
 
-An emulator is reached in plain text and without credentials. Credentials that were given reach an emulator on this
-machine only: to send them elsewhere on purpose, there is ``endpoint=``.
+An emulator is reached in plain text and without credentials. Credentials reach an emulator on this machine only, unless
+``endpoint=`` names another one.
 """
 
 from __future__ import annotations
@@ -18,16 +18,16 @@ import attrs
 from vertex_registry import _names
 from vertex_registry.errors import InvalidArgumentError
 
-EMULATOR: Final = "VERTEX_AI_EMULATOR_HOST"
-UNIVERSE: Final = "GOOGLE_CLOUD_UNIVERSE_DOMAIN"
+EMULATOR_VARIABLE: Final = "VERTEX_AI_EMULATOR_HOST"
+UNIVERSE_VARIABLE: Final = "GOOGLE_CLOUD_UNIVERSE_DOMAIN"
 
-# us-central1, europe-west12, northamerica-northeast1. Other clouds than googleapis.com put a prefix first, such as u-.
-_REGIONS: Final = re.compile(r"(?:[a-z]+-)+[a-z]+[1-9][0-9]?", re.ASCII)
-_ZONES: Final = re.compile(rf"({_REGIONS.pattern})-[a-z]", re.ASCII)
+# us-central1, europe-west12, northamerica-northeast1. Sovereign clouds add a prefix, such as u-.
+_REGION: Final = re.compile(r"(?:[a-z]+-)+[a-z]+[1-9][0-9]?", re.ASCII)
+_ZONE: Final = re.compile(rf"({_REGION.pattern})-[a-z]", re.ASCII)
 _LOCATIONS: Final = "https://cloud.google.com/vertex-ai/docs/general/locations"
-# Python 3.11 reads [::1]evil.com as ::1.
-_NETLOCS: Final = re.compile(r"(?:\[[^\[\]@]+\]|[^\[\]:@]+)(?::[0-9]*)?", re.ASCII)
-_HOST_NAMES: Final = re.compile(r"(?!-)[A-Za-z0-9_-]{1,63}(?:\.(?!-)[A-Za-z0-9_-]{1,63})*\.?", re.ASCII)
+# This check is necessary because Python 3.11 parses [::1]evil.com as ::1.
+_NETLOC: Final = re.compile(r"(?:\[[^\[\]@]+\]|[^\[\]:@]+)(?::[0-9]*)?", re.ASCII)
+_HOST_NAME: Final = re.compile(r"(?!-)[A-Za-z0-9_-]{1,63}(?:\.(?!-)[A-Za-z0-9_-]{1,63})*\.?", re.ASCII)
 
 
 @attrs.frozen
@@ -36,11 +36,11 @@ class Endpoint:
 
     Attributes:
         host: ``host`` or ``host:port``, without a scheme.
-        rest: Whether to talk REST, and not gRPC.
-        plain: Whether to talk in plain text.
+        rest: Whether to use REST instead of gRPC.
+        plain: Whether to connect in plain text.
         anonymous: Whether to send no credentials at all.
-        credentials: What the caller gave: a google-auth credentials object, the content of a credentials file, the
-            path of one, or None. Cloud Storage may get them even if ``anonymous`` keeps them from this address.
+        credentials: What the caller passed: a google-auth credentials object, the content of a credentials file, its
+            path, or None. Cloud Storage may get them even if ``anonymous`` withholds them from this address.
         loopback: Whether the address is this machine's own.
     """
 
@@ -56,19 +56,19 @@ class Endpoint:
 
     @property
     def emulated(self) -> bool:
-        """Whether it's an emulator, as far as the settings tell."""
+        """Return whether it's an emulator, judging by the settings."""
         return self.plain or self.anonymous
 
 
 def check_location(location: object) -> str:
-    """Return the location if a Vertex region can have that name.
+    """Return the location if it can be a Vertex region.
 
-    The grammar of region names is checked, and no list of them, so that new regions work.
+    This checks the form of the name and uses no list, so new regions work.
 
     Raises:
         InvalidArgumentError: It can't be a region.
     """
-    if isinstance(location, str) and _REGIONS.fullmatch(location):
+    if isinstance(location, str) and _REGION.fullmatch(location):
         return location
     text = f"location={location!r} isn't the name of a region. Use one such as 'us-central1'; {_LOCATIONS} lists them."
     if location in {"global", "us", "eu"}:
@@ -76,25 +76,25 @@ def check_location(location: object) -> str:
             f"location={location!r} has no model registry: models live in a region. "
             "Pass a region, such as location='us-central1', or set GOOGLE_CLOUD_LOCATION."
         )
-    elif isinstance(location, str) and (zone := _ZONES.fullmatch(location)):
+    elif isinstance(location, str) and (zone := _ZONE.fullmatch(location)):
         text = f"location={location!r} is a zone. Use its region: location={zone[1]!r}."
     raise InvalidArgumentError(text)
 
 
 def resolve(endpoint: str | None, transport: str | None, location: str, credentials: Any) -> Endpoint:
-    """Return the endpoint that a client's settings and the environment name.
+    """Return the endpoint for a client's settings and the environment.
 
     Raises:
-        InvalidArgumentError: A setting can't be right.
+        InvalidArgumentError: A setting isn't valid.
     """
     if transport not in (None, "grpc", "rest"):
         raise InvalidArgumentError(f"There is no transport {transport!r}. The transports are 'grpc' and 'rest'.")
     _check_credentials(credentials)
     if endpoint is not None:
         _names.check_text("endpoint", endpoint)
-    emulator = None if endpoint else os.environ.get(EMULATOR)
+    emulator = None if endpoint else os.environ.get(EMULATOR_VARIABLE)
     address = endpoint or emulator or f"{location}-aiplatform.{_universe()}"
-    setting = EMULATOR if emulator else "endpoint"
+    setting = EMULATOR_VARIABLE if emulator else "endpoint"
     scheme, host, loopback = _parse(setting, address)
     if scheme == "http" and transport == "grpc":
         raise InvalidArgumentError(f"{setting}='http://{host}' is an address for REST, but transport='grpc' is set.")
@@ -116,43 +116,43 @@ def resolve(endpoint: str | None, transport: str | None, location: str, credenti
 
 
 def _universe() -> str:
-    """Return the domain that Google's services are under, which only sovereign clouds change."""
-    universe = os.environ.get(UNIVERSE)
+    """Return the domain of Google's services, which is different in sovereign clouds."""
+    universe = os.environ.get(UNIVERSE_VARIABLE)
     if universe is None:
         return "googleapis.com"
-    if not _HOST_NAMES.fullmatch(universe):
-        raise InvalidArgumentError(f"{UNIVERSE} isn't a domain. Unset it, or set it to googleapis.com.")
+    if not _HOST_NAME.fullmatch(universe):
+        raise InvalidArgumentError(f"{UNIVERSE_VARIABLE} isn't a domain. Unset it, or set it to googleapis.com.")
     return universe
 
 
 def _check_credentials(given: Any) -> None:
-    """Credentials of Google's are known by what is asked of them, so that nothing of Google's has to be imported."""
+    """Check the type of the credentials without importing Google's libraries."""
     if not (given is None or isinstance(given, (str, os.PathLike, dict)) or hasattr(given, "before_request")):
         raise InvalidArgumentError(
-            "credentials is a google-auth credentials object, the path of a credentials file, or its content as a "
-            f"dict, and not {type(given).__name__}."
+            "credentials must be a google-auth credentials object, the path of a credentials file, or its content as a "
+            f"dict, not {type(given).__name__}."
         )
 
 
 def _parse(setting: str, address: str) -> tuple[str, str, bool]:
     """Return the scheme, ``host`` or ``host:port``, and whether the host is this machine.
 
-    The host is put together again from what was parsed: what was judged is what is connected to.
+    The result is put together from the parsed parts, so the client connects to exactly what was checked.
     """
     scheme, separator, rest = address.rpartition("://")
     host = port = None
-    with contextlib.suppress(ValueError):  # of a port that is none, or brackets around no address
+    with contextlib.suppress(ValueError):  # an invalid port, or brackets around something else than an address
         parts = urllib.parse.urlsplit(f"//{rest}")
-        if parts.netloc == rest.removesuffix("/") and _NETLOCS.fullmatch(parts.netloc):
+        if parts.netloc == rest.removesuffix("/") and _NETLOC.fullmatch(parts.netloc):
             host, port = parts.hostname, parts.port
     if separator and scheme not in {"http", "https"}:
         host = None
     ip = None
     with contextlib.suppress(ValueError):
         ip = ipaddress.ip_address(host or "")
-    if not host or port == 0 or not (ip or _HOST_NAMES.fullmatch(host)):
+    if not host or port == 0 or not (ip or _HOST_NAME.fullmatch(host)):
         raise InvalidArgumentError(
-            f"{_shown(setting, address)} isn't an address of the service. "
+            f"{_without_secrets(setting, address)} isn't an address of the service. "
             "Use 'host:port' for gRPC or 'http://host:port' for REST, without a path, a query or a user."
         )
     loopback = ip.is_loopback if ip is not None else host == "localhost"
@@ -160,10 +160,10 @@ def _parse(setting: str, address: str) -> tuple[str, str, bool]:
     return scheme, name if port is None else f"{name}:{port}", loopback
 
 
-def _shown(setting: str, address: str) -> str:
-    """Return what an error may say of an address: not its user, its path or its query."""
+def _without_secrets(setting: str, address: str) -> str:
+    """Return the part of an address that an error may show, without its user, path and query."""
     if "@" in address:
-        return f"The {setting}, which has a user in it,"
+        return f"The {setting}, which contains a user,"
     scheme, separator, rest = address.rpartition("://")
     start = re.split(r"[/?#]", rest, maxsplit=1)[0]
     more = "..." if len(start) < len(rest.rstrip("/")) else ""

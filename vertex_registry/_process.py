@@ -1,7 +1,7 @@
 """What a forked process may keep of its parent's: no connection, and no lock that another thread may have held.
 
-A child creates its own. What it leaves behind is kept and never closed, because closing it would end the parent's
-connection as well.
+A child creates its own connections. It keeps what it inherited and never closes it, because closing would end the
+parent's connection too.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-#: The longest that a fork waits for calls that other threads have inside gRPC, in seconds.
-_PATIENCE: Final = 2.0
-_POLL: Final = 0.001
+#: How many seconds a fork waits for the calls of other threads inside gRPC.
+_MAX_FORK_DELAY: Final = 2.0
+_POLL_INTERVAL: Final = 0.001
 
-_renewed: weakref.WeakSet[Lock | Inherited] = weakref.WeakSet()
-_native: set[object] = set()
+_inherited: weakref.WeakSet[Lock | Inherited] = weakref.WeakSet()
+_inside_grpc: set[object] = set()
 _forking = False
 
 
@@ -32,7 +32,7 @@ class Lock:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        _renewed.add(self)
+        _inherited.add(self)
 
     def __enter__(self) -> None:
         self._lock.acquire()
@@ -41,15 +41,15 @@ class Lock:
         self._lock.release()
 
     def renew(self) -> None:
-        """Be free again, in a process that was just forked."""
+        """Replace the lock with a free one, in a process that was just forked."""
         self._lock = threading.Lock()
 
 
 class Owned(Lock, Generic[T]):
-    """A value that holds connections. It's created at its first use, and once more in each forked process.
+    """A value with connections. It's created at its first use, and again in each forked process.
 
     Args:
-        create: What creates it. It runs under the lock.
+        create: Creates the value. It runs under the lock.
     """
 
     def __init__(self, create: Callable[[], T]) -> None:
@@ -65,21 +65,21 @@ class Owned(Lock, Generic[T]):
             return self._value
 
     def take(self) -> T | None:
-        """Return this process's value, if it has one, and forget it: for whoever closes it."""
+        """Return this process's value, if it has one, and forget it, so the caller can close it."""
         with self:
             value, self._value = self._value, None
             return value
 
     def renew(self) -> None:
-        """Leave the parent's value alone, without closing it."""
+        """Forget the parent's value without closing it."""
         super().renew()
         value, self._value = self._value, None
         if value is not None:
-            _leave_alone(value)
+            _keep_alive(value)
 
 
 class Inherited:
-    """A value that belongs to the process that created it, and that no forked process may end.
+    """A value that belongs to the process that created it. No forked process may close it.
 
     Attributes:
         mine: Whether this is that process.
@@ -88,16 +88,16 @@ class Inherited:
     def __init__(self, value: object) -> None:
         self._value = value
         self.mine = True
-        _renewed.add(self)
+        _inherited.add(self)
 
     def renew(self) -> None:
-        """Leave the parent's value alone."""
+        """Give up the parent's value without closing it."""
         self.mine = False
-        _leave_alone(self._value)
+        _keep_alive(self._value)
 
 
-def _leave_alone(value: object) -> None:
-    """Let a value never be destroyed in this process, not even when Python ends.
+def _keep_alive(value: object) -> None:
+    """Keep a value alive in this process forever, even when Python exits.
 
     gRPC's finalizers would shut down sockets that the parent still uses.
     """
@@ -108,29 +108,29 @@ def _leave_alone(value: object) -> None:
 
 @contextlib.contextmanager
 def outside_fork() -> Iterator[None]:
-    """Let no fork happen while a thread is inside gRPC: its locks would stay locked in the child for good.
+    """Delay forks while a thread is inside gRPC, because gRPC's locks would stay locked in the child.
 
-    There is no lock here either. A thread first says that it enters and then checks whether somebody forks; whoever
-    forks does it the other way round, so that one of them sees the other.
+    This takes no lock either. A thread first announces that it enters and then checks for a fork. A fork does it the
+    other way round, so at least one of them sees the other.
     """
     me = object()
-    _native.add(me)
+    _inside_grpc.add(me)
     try:
         while _forking:
-            _native.discard(me)
-            time.sleep(_POLL)
-            _native.add(me)
+            _inside_grpc.discard(me)
+            time.sleep(_POLL_INTERVAL)
+            _inside_grpc.add(me)
         yield
     finally:
-        _native.discard(me)
+        _inside_grpc.discard(me)
 
 
-def _before() -> None:
+def _before_fork() -> None:
     global _forking  # noqa: PLW0603  # one process, one state
     _forking = True
-    end = time.monotonic() + _PATIENCE
-    while _native and time.monotonic() < end:
-        time.sleep(_POLL)
+    end = time.monotonic() + _MAX_FORK_DELAY
+    while _inside_grpc and time.monotonic() < end:
+        time.sleep(_POLL_INTERVAL)
 
 
 def _after_in_parent() -> None:
@@ -140,11 +140,11 @@ def _after_in_parent() -> None:
 
 def _after_in_child() -> None:
     global _forking  # noqa: PLW0603  # likewise
-    _native.clear()
+    _inside_grpc.clear()
     _forking = False
-    for one in list(_renewed):
-        one.renew()
+    for value in list(_inherited):
+        value.renew()
 
 
 if hasattr(os, "register_at_fork"):  # Windows has no fork
-    os.register_at_fork(before=_before, after_in_parent=_after_in_parent, after_in_child=_after_in_child)
+    os.register_at_fork(before=_before_fork, after_in_parent=_after_in_parent, after_in_child=_after_in_child)

@@ -1,10 +1,7 @@
-"""Promotion: a version is put in a stage, and the others leave it.
+"""Put a version in a stage and archive the others there.
 
-Vertex cannot change two versions in one step. The order makes it safe: what is in the stage has room to be archived, or
-nothing is begun; the new version enters the stage before the others leave it, so that it is never empty. Every change
-is stamped later than any that its maker has seen (see ``_stages``). The latest claim on a stage wins; every promoter
-archives what is not the winner, itself if it is not, under the etag of a point read, and decides anew when somebody was
-faster. One that was cut off is finished by doing it again.
+Vertex can't change two versions in one call. The new version enters the stage before the others leave it, so the stage
+is never empty. The latest claim wins, and running a promotion again finishes one that was interrupted.
 """
 
 from __future__ import annotations
@@ -17,8 +14,8 @@ from typing import TYPE_CHECKING, Final
 
 import attrs
 
-from vertex_registry import _changes, _history, _labels, _names, _stages
-from vertex_registry._resources import Change, overtaken
+from vertex_registry import _changes, _faults, _history, _labels, _names, _stages
+from vertex_registry._resources import Change, is_write_conflict
 from vertex_registry._stages import Stage
 from vertex_registry.errors import ConflictError, InvalidArgumentError, NotFoundError
 
@@ -28,18 +25,18 @@ if TYPE_CHECKING:
     from vertex_registry._records import ModelVersion
     from vertex_registry._resources import Model, Resources
 
-#: The longest author that room is kept for: of 128 letters, and such that it cannot be deflated.
-_AUTHOR: Final = base64.b64encode(hashlib.sha512(b"").digest() + hashlib.sha256(b"").digest()).decode()
+#: The longest author that labels are reserved for: 128 characters that can't be compressed.
+_LONGEST_AUTHOR: Final = base64.b64encode(hashlib.sha512(b"").digest() + hashlib.sha256(b"").digest()).decode()
 
 
-def room(managed_by: str, actor: str | None, version_name: str | None = None) -> dict[str, str | None]:
-    """The notes that are going to be written on a version, or may be, at their longest."""
+def reserved_labels(managed_by: str, actor: str | None, version_name: str | None = None) -> dict[str, str | None]:
+    """Return the labels that this package may have to write on a version, each with its longest value."""
     notes: dict[str, str | None] = {
         _labels.MANAGED_BY: managed_by,
         _labels.REQUEST: _names.fingerprint(""),
         _stages.STAGE_LABEL: Stage.PRODUCTION.label,
         _stages.CHANGED_AT_LABEL: _stages.format_timestamp(dt.datetime.max.replace(tzinfo=dt.UTC)),
-        _stages.CHANGED_BY_LABEL: max(_AUTHOR, actor or "", key=lambda text: len(text.encode())),
+        _stages.CHANGED_BY_LABEL: max(_LONGEST_AUTHOR, actor or "", key=lambda text: len(text.encode())),
         **_changes.longest_labels(),
     }
     if version_name is not None:
@@ -49,13 +46,13 @@ def room(managed_by: str, actor: str | None, version_name: str | None = None) ->
 
 @attrs.frozen
 class Promoter:
-    """Who puts versions in stages.
+    """Puts versions in stages.
 
     Attributes:
         resources: The versions.
         managed_by: The value of the label ``managed_by``.
-        actor: Who changes a stage, where the credentials do not tell.
-        now: What tells the time.
+        actor: Who changes a stage, if the credentials don't know their account.
+        now: Returns the current time.
     """
 
     resources: Resources
@@ -63,48 +60,48 @@ class Promoter:
     actor: str | None
     now: Callable[[], dt.datetime]
 
-    def room(self, version_name: str | None = None) -> dict[str, str | None]:
-        """Return the notes that this promoter may have to write on a version, at their longest."""
-        return room(self.managed_by, self.actor, version_name)
+    def reserved_labels(self, version_name: str | None = None) -> dict[str, str | None]:
+        """Return the labels that this promoter may have to write on a version, each with its longest value."""
+        return reserved_labels(self.managed_by, self.actor, version_name)
 
     def promote(self, model: Model, reference: str, stage: Stage, *, restored: bool = False) -> ModelVersion:
         """Put a version in a stage, archive the others there, and return it.
 
-        If another version claims the stage later, that one stays, and this one comes back archived.
+        If another version claims the stage later, that one stays, and this one is returned as archived.
 
         Args:
             model: The model.
             reference: The number or alias of the version.
             stage: The stage.
-            restored: Whether the version was in the stage before, and a rollback puts it back.
+            restored: Whether a rollback puts the version back in the stage.
         """
-        others = self.resources.versions(model)
+        others = self.resources.list_versions(model)
         seen = [other.stage_changed_at for other in others]
         self.check_archivable(model, others, stage)
 
         def change(current: ModelVersion) -> Change:
             rivals = [other for other in others if other.stage is stage and other.version != current.version]
-            latest = not rivals or claim(current) > max(map(claim, rivals))
-            notes = self.notes(stage, current, seen=seen, renew=not latest, restored=restored)
+            latest = not rivals or claim_key(current) > max(map(claim_key, rivals))
+            notes = self.stage_labels(stage, current, seen=seen, renew_claim=not latest, restored=restored)
             return Change(labels=_labels.write(current.labels, own_labels=notes))
 
         return self.archive_others(model, self.resources.change(model, reference, change))
 
-    def notes(
+    def stage_labels(
         self,
         stage: Stage,
         current: ModelVersion | None,
         *,
         seen: Iterable[dt.datetime | None] = (),
-        renew: bool = False,
+        renew_claim: bool = False,
         restored: bool = False,
         successor: ModelVersion | None = None,
     ) -> dict[str, str | None]:
-        """Return the notes that put a version in a stage, its history among them.
+        """Return the labels that put a version in a stage, including those of its history.
 
-        A version that is in the stage already keeps its stamp, unless it has to claim the stage again.
+        A version that is already in the stage keeps its timestamp, unless it has to claim the stage again.
         """
-        if current is not None and current.stage is stage and current.stage_changed_at is not None and not renew:
+        if current is not None and current.stage is stage and current.stage_changed_at is not None and not renew_claim:
             return {_stages.STAGE_LABEL: stage.label}
         past = [*seen, None if current is None else current.stage_changed_at]
         moment = _stages.next_timestamp(self.now(), past)
@@ -120,46 +117,53 @@ class Promoter:
         change = _changes.Change(stage, moment, by, successor_number, restored=restored)
         return notes | _changes.write(int(current.version), _history.changes_of(current), change)
 
-    def archive_others(self, model: Model, promoted: ModelVersion, *, yielding: bool = False) -> ModelVersion:
-        """Archive all in the stage of the promoted version but the one with the latest claim; give the promoted one.
+    def archive_others(self, model: Model, promoted: ModelVersion, *, only_if_latest: bool = False) -> ModelVersion:
+        """Archive every version in the stage except the one with the latest claim, and return the promoted version.
 
-        With ``yielding`` nothing is archived where another version has the latest claim: a promotion that was finished
-        long ago has nothing to say of those that came after it.
+        Args:
+            model: The model.
+            promoted: The version that was put in the stage.
+            only_if_latest: Whether to archive nothing if another version has the latest claim. A promotion that was
+                finished long ago mustn't touch later ones.
         """
         stage = promoted.stage
         budget = self.resources.rpc.budget()
         tries = 0
         while True:
-            # Lists may lag; who is in the stage now is read version by version.
-            claimed = {version.version for version in self.resources.versions(model) if version.stage is stage}
+            # Lists may lag, so every version in the stage is read by itself.
+            claimed = {version.version for version in self.resources.list_versions(model) if version.stage is stage}
             holders = []
             for version in sorted(claimed | {promoted.version}, key=int):
                 with contextlib.suppress(NotFoundError):
                     holders.append(self.resources.read(model, version))
             holders = [version for version in holders if version.stage is stage]
-            winner = max(holders, key=claim, default=None)
-            if yielding and (winner is None or winner.version != promoted.version):
+            winner = max(holders, key=claim_key, default=None)
+            if only_if_latest and (winner is None or winner.version != promoted.version):
                 return self.resources.read(model, promoted.version)
             try:
                 for loser in holders:
                     if loser is not winner:
                         seen = [version.stage_changed_at for version in holders]
-                        notes = self.notes(Stage.ARCHIVED, loser, seen=seen, successor=winner)
-                        with contextlib.suppress(NotFoundError):  # what is gone has left the stage
-                            self.resources.write(model, *self._archived(model, loser, notes))
+                        notes = self.stage_labels(Stage.ARCHIVED, loser, seen=seen, successor=winner)
+                        with contextlib.suppress(NotFoundError):  # a deleted version has left the stage
+                            self.resources.write(model, *self._archive_change(model, loser, notes))
             except ConflictError as conflict:
                 if conflict.code is None:
                     raise
-                now = self.resources.look(model.resource, loser.version)
-                if not overtaken(conflict, loser, now) or not self.resources.rpc.pause(budget, tries):
+                now = self.resources.find_version(model.resource, loser.version)
+                if not is_write_conflict(conflict, loser, now) or not self.resources.rpc.pause(budget, tries):
                     raise
                 tries += 1
                 continue
             return self.resources.read(model, promoted.version)
 
     def check_archivable(self, model: Model, versions: Iterable[ModelVersion], stage: Stage) -> None:
-        """Let all that are in the stage be such that they can be archived, before anything is changed."""
-        notes = room(self.managed_by, self.actor) | {
+        """Make sure that the versions in the stage can be archived, before anything is changed.
+
+        Raises:
+            ConflictError: One of them has no room for the labels.
+        """
+        notes = reserved_labels(self.managed_by, self.actor) | {
             _stages.CHANGED_BY_LABEL: self.resources.rpc.principal() or self.actor
         }
         for version in versions:
@@ -168,31 +172,31 @@ class Promoter:
             try:
                 _labels.write(version.labels, own_labels=notes)
             except InvalidArgumentError:
-                # Lists may lag, and may show versions that are gone.
+                # Lists may lag, and may show deleted versions.
                 with contextlib.suppress(NotFoundError):
                     current = self.resources.read(model, version.version)
-                    fitting, _ = self._archived(model, current, notes)
+                    fitting, _ = self._archive_change(model, current, notes)
                     if fitting is not current:
                         self.resources.write(model, fitting, Change(labels=fitting.labels))
 
-    def _archived(
+    def _archive_change(
         self, model: Model, version: ModelVersion, notes: Mapping[str, str | None]
     ) -> tuple[ModelVersion, Change]:
-        """The version, and the change that archives it with these notes."""
+        """Return the version, and the change that archives it with these labels."""
 
         def change(current: ModelVersion) -> Change:
             return Change(labels=_labels.write(current.labels, own_labels=notes))
 
         try:
-            return self.resources.fit(model, version, change)
+            return self.resources.fit_change(model, version, change)
         except InvalidArgumentError as full:
             raise ConflictError(
-                f"Version {version.version} of {version.name!r} cannot be archived, and stays in {version.stage}. "
-                f"{full} update_version(name, {version.version}, remove_metadata=[...]) makes room.",
+                f"Version {version.version} of {version.name!r} can't be archived: {_faults.first_sentence(full)} "
+                f"Make room with update_version(name, {version.version}, remove_metadata=[...]).",
                 resource=version.resource_name,
             ) from full
 
 
-def claim(version: ModelVersion) -> tuple[dt.datetime, int]:
-    """Return how late a version claimed its stage; the latest claim wins."""
+def claim_key(version: ModelVersion) -> tuple[dt.datetime, int]:
+    """Return a key to sort versions by their claim on a stage. The latest claim wins."""
     return version.stage_changed_at or dt.datetime.min.replace(tzinfo=dt.UTC), int(version.version)

@@ -1,33 +1,22 @@
-"""Registering: an upload happens once, and the version that it makes is completed.
+"""Register a version: upload it exactly once, and then write everything that belongs to it.
 
-**A request makes one version.** Each upload carries two hidden aliases: that of its request, which moves to the
-request's latest upload, and one of its own, which never moves and by which the version is known to be this upload's.
-After a lost answer the request's alias is looked for before anything is sent again. Where a request has several
-uploads, because two calls share its id or because a request that was given up arrives late, the lowest version stays:
-whoever finds a lower one hands over its aliases and removes the higher one. That is the only direction, or two clients
-could remove each other's.
-
-**A version is complete when its labels name its request.** Whose layer the labels of an upload go to is not documented,
-so an upload carries ``managed_by`` alone. The version is read by its own alias, and one update under the etag of that
-read writes the rest: what others have written since the upload stands, and an update that arrives late is refused. The
-caller's aliases are given after that, so that whoever finds the version by one finds it complete.
-
-**A model may go with its last version.** Who deletes that version marks it, and looks for further versions once more
-before the model goes; a registration looks for the mark after its upload. One of the two always sees the other.
+An upload carries the label ``managed_by`` only. The version is complete once one update, under the etag of a read by
+the upload's own alias, has written the other labels. The caller's aliases follow after that.
 """
 
 from __future__ import annotations
 
 import contextlib
 import logging
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 import attrs
 
-from vertex_registry import _labels, _names, _stages, _waiting, _wire
+from vertex_registry import _duplicates, _faults, _labels, _names, _stages, _uploads, _wire
 from vertex_registry._records import ModelVersion
-from vertex_registry._resources import Change, Found, Model, overtaken, without
+from vertex_registry._resources import AliasedVersion, Change, Model, is_write_conflict, without_keys
 from vertex_registry._stages import Stage
+from vertex_registry._uploads import Registration, is_complete, state_unknown
 from vertex_registry.errors import (
     AlreadyExistsError,
     ConflictError,
@@ -35,91 +24,43 @@ from vertex_registry.errors import (
     NotFoundError,
     OperationFailedError,
     OperationTimeoutError,
-    PermissionDeniedError,
     RegistryError,
-    StateUnknownError,
     UnavailableError,
 )
 
 if TYPE_CHECKING:
     import datetime as dt
-    from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+    from collections.abc import Callable, Iterable, Mapping
 
     from vertex_registry._promotion import Promoter
-    from vertex_registry._records import RegisteredModel, ServingContainer
+    from vertex_registry._records import RegisteredModel
     from vertex_registry._resources import Resources
     from vertex_registry._waiting import Budget
 
+__all__ = ["Registrar", "Registration", "state_unknown"]
+
 _LOG: Final = logging.getLogger("vertex_registry")
 
-#: The seconds after which an upload that was lost is looked for once more, and then sent again.
-_ARRIVAL: Final = 1.0
+#: The seconds after which the client looks for a lost upload once more, and then sends it again.
+_ARRIVAL_DELAY: Final = 1.0
 
-#: How often a model is looked for before its id, taken by an upload that is not done, is tried again.
-_LOOKS: Final = 4
+#: How often the client polls for a model whose ID is taken by an unfinished upload, before it tries the ID again.
+_POLLS_PER_TRY: Final = 4
 
-#: How many versions between two numbers are read one by one; of more, those that the list shows are not.
-_READS: Final = 32
-
-#: How often a second upload is removed once more after a refusal: somebody may just have made it the default version.
-_REFUSALS: Final = 3
-
-#: The seconds after which a deletion of a model, which is marked just before it is sent, is done or was never sent.
-_DELETION: Final = 120.0
-
-#: How many of them are read at once.
-_WINDOW: Final = 8
-
-
-@attrs.frozen(kw_only=True)
-class Registration:
-    """What is to be registered, checked and ready to be sent, as often as it takes.
-
-    Attributes:
-        aliases: The aliases that the caller gives the version, without ``default``.
-        shared: Whether another call may be sending the same request.
-    """
-
-    name: str
-    source: str
-    container: ServingContainer
-    aliases: tuple[str, ...]
-    make_default: bool
-    description: str | None
-    model_description: str | None
-    metadata: dict[str, Any]
-    version_name: str | None
-    stage: Stage
-    archive_existing: bool
-    managed_by: str
-    request_id: str
-    shared: bool
-
-    @property
-    def alias(self) -> str:
-        """The alias of the request, which moves to its latest upload."""
-        return _names.hidden_alias("request", self.request_id)
-
-    def upload_aliases(self, own: str) -> list[str]:
-        """Return the aliases that an upload carries, its own among them."""
-        aliases = [self.alias, own, _names.NEWEST_ALIAS, _names.LIVE_ALIAS]
-        if self.version_name is not None:
-            aliases.append(_names.hidden_alias("name", self.version_name))
-        if self.aliases:
-            aliases.append(_names.pending_alias(own))
-        if self.make_default:
-            aliases.append(_names.DEFAULT_ALIAS)
-        return aliases
-
-    def own_alias(self, found: Found) -> str:
-        """Return the alias that only the upload of this version carries."""
-        own = _names.find_upload_alias(found.aliases, self.alias)
-        return self.alias if own is None else own[0]
+#: The seconds that a marked deletion of a model may take. After that, its client was killed.
+_DELETION_TIME: Final = 120.0
 
 
 @attrs.frozen
 class _Upload:
-    """An upload that is done: the model and the version that it made, and its own alias."""
+    """A finished upload.
+
+    Attributes:
+        model: The model.
+        version: The number of the version that it created.
+        alias: Its own alias.
+        base: The number of a version that existed before it.
+    """
 
     model: Model
     version: str
@@ -127,22 +68,22 @@ class _Upload:
     base: int
 
 
-class _SweptAwayError(Exception):
-    """The version went with its model, which somebody deleted with the version that was the last one before."""
+class _ModelDeletedError(Exception):
+    """The version was deleted with its model, together with what used to be the model's last version."""
 
 
-class _GoneError(Exception):
-    """The version is not there any more."""
+class _VersionDeletedError(Exception):
+    """The version doesn't exist anymore."""
 
 
 @attrs.frozen
 class Registrar:
-    """Who makes versions, in models that are there and in new ones.
+    """Registers versions, in existing models and in new ones.
 
     Attributes:
         resources: The models and versions.
-        promoter: Who puts them in their stages.
-        new_id: What makes an id that no other upload has.
+        promoter: Sets the stages.
+        new_id: Returns an ID that no other upload has.
     """
 
     resources: Resources
@@ -150,99 +91,81 @@ class Registrar:
     new_id: Callable[[], str]
 
     def register(self, registration: Registration, check_source: Callable[[], None] | None) -> ModelVersion:
-        """Return the version that the request has made before, or makes now.
+        """Return the version that the request created earlier, or create it.
 
         Args:
-            registration: What is to be registered.
-            check_source: Where somebody may have made the request before: what looks into the source if nobody has,
-                for what was registered before is given, whatever has become of its artifact. None where it is new.
+            registration: What to register.
+            check_source: Checks the source if the request turns out to be new. A version that was registered earlier is
+                returned whatever has happened to its artifact. None if the request is known to be new.
         """
-        self._labels_of(registration, seen=())  # they fit, with all that is ours, or nothing is uploaded
-        model, base = self._locate(registration)
+        self._complete_labels(registration, seen=())  # nothing is uploaded if the labels don't fit
+        model, base = self._find_model(registration)
         if check_source is not None:
-            found: Found | None = None
+            found: AliasedVersion | None = None
             if model is not None:
-                with _unless_forbidden():
-                    found = self._find_made(model.resource, registration)
+                with _uploads.ignore_forbidden():
+                    found = self._find_earlier(model.resource, registration)
             if model is not None and found is not None:
                 try:
-                    return self._finish(model, found, registration)
-                except _SweptAwayError:
+                    return self._finish_earlier(model, found, registration)
+                except _ModelDeletedError:
                     self.resources.forget(registration.name)
-                    model, base = self._locate(registration)
+                    model, base = self._find_model(registration)
             check_source()
         if registration.archive_existing and model is not None:
-            with contextlib.suppress(NotFoundError):  # a model that is gone is found out by the upload
-                self.promoter.check_archivable(model, self.resources.versions(model), registration.stage)
+            with contextlib.suppress(NotFoundError):  # the upload notices if the model was deleted
+                self.promoter.check_archivable(model, self.resources.list_versions(model), registration.stage)
         return self._upload(registration, model, base)
 
     # --- before the upload --------------------------------------------------------------------------------------------
 
-    def _locate(self, registration: Registration) -> tuple[Model | None, int]:
-        """Return the model that the name means, if there is one, and the number that a new version is later than.
+    def _find_model(self, registration: Registration) -> tuple[Model | None, int]:
+        """Return the model with the name, or None, and a version number that the new version's will exceed.
 
-        What was remembered or listed is read before anything is uploaded to it: it may have been deleted or renamed.
+        A remembered or listed model is read first, because it may have been deleted or renamed.
         """
-        if (found := self.resources.find_existing(registration.name, self._newest)) is None:
+        if (found := self.resources.find_or_none(registration.name, self._read_newest)) is None:
             return None, 0
         model, newest = found
-        return model, self._base_of(model, newest)
+        return model, self._base_number(model, newest)
 
-    def _newest(self, model: Model) -> ModelVersion | RegisteredModel:
-        """Return the version of a model that was uploaded last, or the model if only other tools have uploaded."""
-        return self.resources.look(model.resource, _names.NEWEST_ALIAS) or self.resources.read_model(model)
+    def _read_newest(self, model: Model) -> ModelVersion | RegisteredModel:
+        """Return the version that was uploaded last, or the model itself if only other tools have uploaded to it."""
+        return self.resources.find_version(model.resource, _names.NEWEST_ALIAS) or self.resources.read_model(model)
 
-    def _base_of(self, model: Model, newest: ModelVersion | RegisteredModel) -> int:
-        """Return the number of a version that is there before the request is looked for; a lower one does no harm."""
+    def _base_number(self, model: Model, newest: ModelVersion | RegisteredModel) -> int:
+        """Return the number of a version that exists before the client looks for the request. It may be too low."""
         if isinstance(newest, ModelVersion):
             return int(newest.version)
         # Only other tools have uploaded to the model, or the version that was uploaded last was deleted.
-        return max((int(version.version) for version in self.resources.versions(model)), default=0)
+        return max((int(version.version) for version in self.resources.list_versions(model)), default=0)
 
-    def _find_made(self, resource: str, registration: Registration) -> Found | None:
-        """Return the version that the request made or is making: what is running now is waited for."""
-        if (found := self.resources.find_version(resource, registration.alias)) is not None:
+    def _find_earlier(self, resource: str, registration: Registration) -> AliasedVersion | None:
+        """Return the version that the request created, after waiting for running uploads, or None."""
+        if (found := self.resources.find_with_aliases(resource, registration.alias)) is not None:
             return found
-        if not self._wait_for_running(resource, registration):
+        if not _uploads.wait_for_running(self.resources, resource, registration):
             return None
-        return self.resources.find_version(resource, registration.alias)
-
-    def _wait_for_running(self, resource: str, registration: Registration) -> bool:
-        """Wait for the operations of a model that are running, and return whether there were any.
-
-        Which upload an operation belongs to is not to be seen, so that those of others are waited for as well.
-        """
-        rpc = self.resources.rpc
-        budget = rpc.operation_budget()
-        running = False
-        for operation in self.resources.running(resource):
-            running = True
-            try:
-                rpc.wait(operation, _wire.operation, budget)
-            except (OperationFailedError, NotFoundError):
-                continue
-            except OperationTimeoutError as late:
-                raise _late(registration, late) from late.__cause__
-        return running
+        return self.resources.find_with_aliases(resource, registration.alias)
 
     # --- the upload ---------------------------------------------------------------------------------------------------
 
-    def _upload(  # noqa: C901, PLR0912  # the ways that an upload can end stand side by side
+    def _upload(  # noqa: C901, PLR0912  # one branch for each way an upload can end
         self, registration: Registration, model: Model | None, base: int
     ) -> ModelVersion:
-        """Upload until there is a version, and only one."""
+        """Upload until the request has exactly one version, and return it."""
         rpc = self.resources.rpc
         calls, race = rpc.budget(), rpc.operation_budget()
         number = tries = waits = 0
         while True:
             resource = self.resources.resource_of(registration.name, number) if model is None else model.resource
             try:
-                made: _Upload | Found | None = self._upload_once(registration, model, resource, base)
+                uploaded: _Upload | AliasedVersion | None = self._upload_once(registration, model, resource, base)
             except (AlreadyExistsError, OperationFailedError, NotFoundError) as refused:
                 if model is not None and refused.code == "NOT_FOUND":
                     # The model was deleted since its name was looked up.
                     self.resources.forget(registration.name)
-                    found, base = self._locate(registration)
+                    found, base = self._find_model(registration)
                     if found == model and not rpc.pause(calls, tries):
                         raise
                     tries += 1
@@ -250,41 +173,41 @@ class Registrar:
                     continue
                 if refused.code != "ALREADY_EXISTS" or model is not None:
                     raise
-                with _looking(registration, resource, refused):
-                    bearer = self._await_model(registration, resource, race, waits)
-                    same = bearer is not None and bearer.name == registration.name
-                    base = self._known_base(bearer) if bearer is not None and same else 0
-                    made = self.resources.find_version(resource, registration.alias) if same else None
-                waits += _LOOKS
-                if bearer is None:
-                    continue  # perhaps the upload that had taken the id has failed, and the id is free
-                if bearer.name != registration.name:
-                    number += 1  # the id belongs to a model that was given another name since
+                with _uploads.unknown_if_lookup_fails(registration, resource, refused):
+                    holder = self._wait_for_model(registration, resource, race, waits)
+                    same = holder is not None and holder.name == registration.name
+                    base = self._known_base(holder) if holder is not None and same else 0
+                    uploaded = self.resources.find_with_aliases(resource, registration.alias) if same else None
+                waits += _POLLS_PER_TRY
+                if holder is None:
+                    continue  # the upload that had taken the ID may have failed, and the ID may be free
+                if holder.name != registration.name:
+                    number += 1  # the ID belongs to a model that has been renamed
                     continue
-                model = self.resources.remember(registration.name, bearer)
+                model = self.resources.remember(registration.name, holder)
             except UnavailableError as lost:
                 if lost.code == "UNIMPLEMENTED":
                     raise
-                made, base = self._find_lost(registration, model, resource, lost, calls=calls, tries=tries)
-                # What was lost may still arrive, and is a second upload of the request if it is sent again.
+                uploaded, base = self._find_after_loss(registration, model, resource, lost, calls=calls, tries=tries)
+                # A lost upload may still arrive. If it's sent again, the request may have two uploads.
                 registration = attrs.evolve(registration, shared=True)
                 tries += 1
-            if made is None:
+            if uploaded is None:
                 continue
             try:
-                if isinstance(made, Found):
-                    return self._finish(model or Model(resource, registration.name), made, registration)
-                self.resources.remember(registration.name, made.model)
-                return self._settle(made, registration, created=model is None)
-            except _SweptAwayError as swept:
+                if isinstance(uploaded, AliasedVersion):
+                    return self._finish_earlier(model or Model(resource, registration.name), uploaded, registration)
+                self.resources.remember(registration.name, uploaded.model)
+                return self._finish_upload(uploaded, registration, created=model is None)
+            except _ModelDeletedError as deleted:
                 self.resources.forget(registration.name)
                 if not rpc.pause(calls, tries):
-                    raise self._gone(registration, resource, registration.name) from swept.__cause__
+                    raise self._deleted_error(registration, resource, registration.name) from deleted.__cause__
                 tries += 1
-                model, base = self._locate(registration)
+                model, base = self._find_model(registration)
 
     def _upload_once(self, registration: Registration, model: Model | None, resource: str, base: int) -> _Upload:
-        """Upload once, and return what was made."""
+        """Upload once, and return the finished upload."""
         rpc = self.resources.rpc
         own = _names.upload_alias(registration.alias, base, self.new_id())
         request = _wire.upload(
@@ -299,51 +222,54 @@ class Registrar:
             model_id="" if model is not None else resource.rpartition("/")[2],
             parent_model="" if model is None else resource,
         )
-        made_in = model or Model(resource, registration.name)
+        target = model or Model(resource, registration.name)
         operation = rpc.call("UploadModel", request, resource)
         try:
             _, version = _wire.read_upload(rpc.wait(operation, _wire.operation, rpc.operation_budget()))
-        except OperationTimeoutError as late:
-            raise _late(registration, late) from late.__cause__
+        except OperationTimeoutError as timeout:
+            raise _uploads.timeout_error(registration, timeout) from timeout.__cause__
         except OperationFailedError:
             raise
         except RegistryError as lost:
-            # How the operation ended is not known; the version that it makes may be there to tell.
+            # It's unknown how the operation ended. Its version shows it, if it exists.
             version = ""
             cause: RegistryError | None = lost
         else:
             cause = None
         if not version:
             with contextlib.suppress(RegistryError):
-                if (ours := self.resources.look(resource, own)) is not None:
-                    return _Upload(made_in, ours.version, own, base)
-            raise unknown(registration, operation.name, str(cause or "It does not name its version.")) from cause
-        return _Upload(made_in, version, own, base)
+                if (ours := self.resources.find_version(resource, own)) is not None:
+                    return _Upload(target, ours.version, own, base)
+            raise state_unknown(
+                registration,
+                operation.name,
+                _faults.first_sentence(cause) if cause else "The finished upload doesn't name its version.",
+            ) from cause
+        return _Upload(target, version, own, base)
 
-    def _await_model(self, registration: Registration, resource: str, race: Budget, waits: int) -> Model | None:
-        """Return the model that has taken an id, once its first upload is done; None to try the id again."""
-        if (bearer := self.resources.peek(resource)) is not None:
-            return bearer
-        for look in range(_LOOKS):
-            if not self.resources.rpc.pause(race, waits + look):
-                late = OperationTimeoutError(
-                    f"The id of {resource} is taken by an upload that is not done after {race.seconds:g} s. "
-                    "Retry(operation_timeout=...) sets how long to wait.",
+    def _wait_for_model(self, registration: Registration, resource: str, race: Budget, waits: int) -> Model | None:
+        """Return the model that has taken an ID once its first upload is done, or None to try the ID again."""
+        if (holder := self.resources.find_model(resource)) is not None:
+            return holder
+        for poll in range(_POLLS_PER_TRY):
+            if not self.resources.rpc.pause(race, waits + poll):
+                timeout = OperationTimeoutError(
+                    f"The ID of {resource} is taken by an upload that is still running after {race.seconds:g} s.",
                     resource=resource,
                 )
-                raise _late(registration, late)
-            if (bearer := self.resources.peek(resource)) is not None:
-                return bearer
+                raise _uploads.timeout_error(registration, timeout)
+            if (holder := self.resources.find_model(resource)) is not None:
+                return holder
         return None
 
     def _known_base(self, model: Model) -> int:
-        """Return the number of a version that is there, or 0, which is lower than any."""
+        """Return the number of an existing version, or 0 if the model was deleted."""
         try:
-            return self._base_of(model, self._newest(model))
+            return self._base_number(model, self._read_newest(model))
         except NotFoundError:
             return 0
 
-    def _find_lost(
+    def _find_after_loss(
         self,
         registration: Registration,
         model: Model | None,
@@ -352,373 +278,224 @@ class Registrar:
         *,
         calls: Budget,
         tries: int,
-    ) -> tuple[Found | None, int]:
-        """Return the version that a lost upload made, or None if it can be sent again, and the base for that.
+    ) -> tuple[AliasedVersion | None, int]:
+        """Return the version that a lost upload created, or None if it may be sent again, and the base number for that.
 
-        A request that was cut off on its way may still arrive. What can be done is to look, to wait, and to look again
-        before it is sent a second time; where its deadline passed, nobody knows how long that would take. The id of a
-        new model lets no second upload through.
+        A lost request may still arrive. So the client looks for the version, waits, and looks again before it sends the
+        request a second time. If the deadline passed, nobody knows how long to wait. For a new model, its ID prevents a
+        second upload.
         """
-        began = calls.spent()
-        with _looking(registration, resource, lost):
+        start = calls.spent()
+        with _uploads.unknown_if_lookup_fails(registration, resource, lost):
             if model is None:
-                found = self.resources.find_version(resource, registration.alias)
+                found = self.resources.find_with_aliases(resource, registration.alias)
             else:
-                found = self._find_made(resource, registration)
+                found = self._find_earlier(resource, registration)
         if found is not None:
             return found, 0
         if model is not None and lost.code == "DEADLINE_EXCEEDED":
-            raise unknown(registration, resource, f"{lost} It may still be on its way.") from lost
-        calls.seconds += calls.spent() - began  # waiting for what is running is no call
-        if not self.resources.rpc.pause(calls, tries, max(_ARRIVAL, lost.retry_after)):
+            raise state_unknown(
+                registration, resource, f"{_faults.first_sentence(lost)} It may still arrive."
+            ) from lost
+        calls.seconds += calls.spent() - start  # waiting for running operations doesn't count as a call
+        if not self.resources.rpc.pause(calls, tries, max(_ARRIVAL_DELAY, lost.retry_after)):
             if lost.code == "RESOURCE_EXHAUSTED":
-                raise lost  # it was refused, and nothing of it is to be found
-            raise unknown(registration, resource, str(lost)) from lost
+                raise lost  # it was refused, and there's no trace of it
+            raise state_unknown(registration, resource, _faults.first_sentence(lost)) from lost
         if model is None:
             return None, 0
-        with _looking(registration, resource, lost):
+        with _uploads.unknown_if_lookup_fails(registration, resource, lost):
             base = self._known_base(model)
-            return self.resources.find_version(resource, registration.alias), base
+            return self.resources.find_with_aliases(resource, registration.alias), base
 
-    # --- one version for each request ---------------------------------------------------------------------------------
+    # --- finishing ----------------------------------------------------------------------------------------------------
 
-    def _settle(self, made: _Upload, registration: Registration, *, created: bool) -> ModelVersion:
-        """Return the complete version of the request, which is a lower one if there is one."""
-        if registration.shared and int(made.version) != made.base + 1:
-            # Nobody can have uploaded between the base and the number that follows it.
-            if (found := self._read_own(made.model, made.alias, made.version, registration)) is None:
-                return self._replaced(made.model, made.version, registration, swept=False)
-            return self._finish(made.model, found, registration)
-        swept = not created and self._wait_for_deletion(made.model, made.alias, registration)
-        found = self._read_own(made.model, made.alias, made.version, registration)
+    def _finish_upload(self, uploaded: _Upload, registration: Registration, *, created: bool) -> ModelVersion:
+        """Complete the version of a finished upload, or a lower one of the same request, and return it."""
+        if registration.shared and int(uploaded.version) != uploaded.base + 1:
+            # No other upload can have a number between the base and the number that follows it.
+            if (found := self._read_upload(uploaded.model, uploaded.alias, uploaded.version, registration)) is None:
+                return self._find_replacement(uploaded.model, uploaded.version, registration, model_deleted=False)
+            return self._finish_earlier(uploaded.model, found, registration)
+        model_deleted = not created and self._wait_for_deletion(uploaded.model, uploaded.alias, registration)
+        found = self._read_upload(uploaded.model, uploaded.alias, uploaded.version, registration)
         if found is None:
-            return self._replaced(made.model, made.version, registration, swept=swept)
-        return self._complete(made.model, found, registration)
+            return self._find_replacement(uploaded.model, uploaded.version, registration, model_deleted=model_deleted)
+        return self._complete(uploaded.model, found, registration)
 
-    def _finish(self, model: Model, found: Found, registration: Registration) -> ModelVersion:
-        """Return the version that the request made before, completed where that was cut off."""
+    def _finish_earlier(self, model: Model, found: AliasedVersion, registration: Registration) -> ModelVersion:
+        """Return the version that the request created earlier, and complete it if that was interrupted."""
         self.resources.remember(registration.name, model)
-        with _settling(registration, model.at(found.version.version)):
-            found, denied = self._lowest(model, found, registration)
+        with _uploads.unknown_if_completion_fails(registration, model.at(found.version.version)):
+            found, denied = _duplicates.keep_lowest(self.resources, model, found, registration)
         version = found.version
         if version.artifact_uri.rstrip("/") != registration.source.rstrip("/"):
             raise ConflictError(
-                f"The request id {registration.request_id!r} has registered version {version.version} of "
-                f"{registration.name!r} with another source, {version.artifact_uri}. "
-                "Give each source its own request id.",
+                f"The request ID {registration.request_id!r} has registered version {version.version} of "
+                f"{registration.name!r} with another source. Give each source its own request ID.",
                 resource=version.resource_name,
             )
-        if not _is_whole(version, registration):
+        if not is_complete(version, registration):
             own = registration.own_alias(found)
-            swept = self._wait_for_deletion(model, own, registration)
-            fresh = self._read_own(model, own, version.version, registration)
+            model_deleted = self._wait_for_deletion(model, own, registration)
+            fresh = self._read_upload(model, own, version.version, registration)
             if fresh is None:
-                return self._replaced(model, version.version, registration, swept=swept)
+                return self._find_replacement(model, version.version, registration, model_deleted=model_deleted)
             found = fresh
-        whole = self._complete(model, found, registration)
+        complete = self._complete(model, found, registration)
         if denied is not None:
             raise denied
-        return whole
+        return complete
 
-    def _replaced(self, model: Model, number: str, registration: Registration, *, swept: bool) -> ModelVersion:
-        """Return the version that somebody kept in place of the upload that is gone.
+    def _find_replacement(
+        self, model: Model, number: str, registration: Registration, *, model_deleted: bool
+    ) -> ModelVersion:
+        """Return the version of the same request that another client kept instead of a deleted upload.
 
         Raises:
-            _SweptAwayError: The upload went with its model, and can be made once more.
+            _ModelDeletedError: The version was deleted with its model, and can be uploaded again.
             NotFoundError: Somebody has deleted it.
         """
-        found = self._read_own(model, registration.alias, number, registration)
+        found = self._read_upload(model, registration.alias, number, registration)
         if found is not None and int(found.version.version) < int(number):
-            return self._finish(model, found, registration)
-        if swept:
-            raise _SweptAwayError
-        raise self._gone(registration, model.resource, f"Version {number} of {registration.name!r}")
+            return self._finish_earlier(model, found, registration)
+        if model_deleted:
+            raise _ModelDeletedError
+        raise self._deleted_error(registration, model.resource, f"Version {number} of {registration.name!r}")
 
-    def _gone(self, registration: Registration, resource: str, what: str) -> NotFoundError:
+    def _deleted_error(self, registration: Registration, resource: str, what: str) -> NotFoundError:
         self.resources.forget(registration.name)
         again = (
-            "if the model is still there"
+            "if the model still exists"
             if _names.parse_model_name(registration.name) is not None
             else "as a new version"
         )
         return NotFoundError(
-            f"{what} was uploaded, and was deleted by somebody, or with its model, before its registration was done. "
+            f"{what} was deleted, by itself or with its model, before its registration was done. "
             f"register_version with request_id={registration.request_id!r} uploads it once more, {again}.",
             resource=resource,
         )
 
-    def _lowest(
-        self, model: Model, found: Found, registration: Registration
-    ) -> tuple[Found, PermissionDeniedError | None]:
-        """Return the lowest version of the request, after the others were removed or that was not allowed."""
-        denied: PermissionDeniedError | None = None
-        budget, tries = self.resources.rpc.budget(), 0
-        while not _is_whole(found.version, registration):  # a complete version was the lowest one
-            others = self._find_lower(model, found, registration)
-            if not others:
-                break
-            lower, *second = others
-            try:
-                self._hand_over(model, lower, [*second, found], registration)
-            except NotFoundError:  # somebody has deleted the lower one
-                if not self.resources.rpc.pause(budget, tries):
-                    raise
-                tries += 1
-                continue
-            fresh = self.resources.find_version(model.resource, registration.own_alias(lower))
-            found = lower if fresh is None else fresh
-        for number in _names.versions_being_removed(found.aliases):
-            try:
-                version = self._remove(model, number, found, registration)
-                left = tuple(alias for alias in found.aliases if alias != _names.removing_alias(number))
-                found = Found(version, left)
-            except PermissionDeniedError as error:
-                denied = PermissionDeniedError(
-                    f"Version {number} of {registration.name!r} is a second upload of the request "
-                    f"{registration.request_id!r}, whose version is {found.version.version}. It could not be removed: "
-                    f"{error} Delete version {number}, or register again with that permission.",
-                    resource=model.at(number),
-                    code=error.code,
-                )
-                denied.__cause__ = error.__cause__
-        return found, denied
-
-    def _find_lower(self, model: Model, found: Found, registration: Registration) -> list[Found]:
-        """Return the versions of the request that are lower than one of its versions, the lowest first.
-
-        The alias of an upload tells how far to look: a version that was there before that upload's request was looked
-        for is none of its request. No list has to be complete for this.
-        """
-        own = _names.find_upload_alias(found.aliases, registration.alias)
-        number = int(found.version.version)
-        base = 0 if own is None or own[1] >= number else own[1]
-        between = list(range(base + 1, number))
-        if len(between) > _READS:
-            listed = self.resources.listed_aliases(model)
-            between = [
-                other
-                for other in between
-                if other not in listed or _names.find_upload_alias(listed[other], registration.alias)
-            ]
-        there = self._read_each(model, between)
-        missing = [other for other in between if other not in there]
-        if missing:
-            # They were deleted, or their uploads have a number and are not done yet.
-            with _unless_forbidden():
-                if self._wait_for_running(model.resource, registration):
-                    there |= self._read_each(model, missing)
-        return [
-            there[other]
-            for other in sorted(there)
-            if _names.find_upload_alias(there[other].aliases, registration.alias) is not None
-        ]
-
-    def _read_each(self, model: Model, numbers: list[int]) -> dict[int, Found]:
-        """Return those of the versions that are there, by their numbers."""
-
-        def read(number: int) -> Found | None:
-            return self.resources.find_version(model.resource, str(number))
-
-        if len(numbers) == 1:
-            found: Iterable[Found | None] = [read(numbers[0])]
-        else:
-            found = _waiting.ahead(read, numbers, _WINDOW)
-        return {number: one for number, one in zip(numbers, found, strict=True) if one is not None}
-
-    def _hand_over(self, model: Model, lower: Found, others: list[Found], registration: Registration) -> None:
-        """Give a version the aliases of the other uploads of its request, and mark it until they are removed.
-
-        Raises:
-            NotFoundError: The lower version is gone.
-        """
-        aliases: list[str] = []
-        for other in others:
-            # What others have moved since it was read stays where it is.
-            fresh = self.resources.find_version(model.resource, registration.own_alias(other))
-            if fresh is not None:
-                aliases += _names.inherited_aliases(fresh.aliases, registration.alias)
-                aliases.append(_names.removing_alias(fresh.version.version))
-        if aliases:
-            own, mark = registration.own_alias(lower), aliases[-1]  # the mark comes in the same step as the others
-            self._change_aliases(model, lower.version, own, add=aliases, done=lambda there: mark in there)
-
-    def _remove(self, model: Model, number: str, kept: Found, registration: Registration) -> ModelVersion:
-        """Remove a second upload of the request, and return the version that is kept, without the mark of that."""
-        rpc = self.resources.rpc
-        resource, own_of_kept, default = model.at(number), registration.own_alias(kept), _names.DEFAULT_ALIAS
-        budget, tries = rpc.budget(), 0
-        while True:
-            second = self.resources.find_version(model.resource, number)
-            own = None if second is None else _names.find_upload_alias(second.aliases, registration.alias)
-            if second is None or own is None or int(number) <= int(kept.version.version):
-                break
-            if second.version.is_default:  # somebody has moved it there since it was handed over
-                self._change_aliases(
-                    model, kept.version, own_of_kept, add=[default], done=lambda there: default in there
-                )
-            try:
-                operation = rpc.call("DeleteModelVersion", _wire.delete_version(resource), resource)
-                rpc.wait(operation, _wire.operation, rpc.operation_budget())
-            except NotFoundError:
-                break
-            except (UnavailableError, OperationFailedError, ConflictError) as failure:
-                final = failure.code == "UNIMPLEMENTED" or (isinstance(failure, ConflictError) and tries >= _REFUSALS)
-                if final or not rpc.pause(budget, tries, getattr(failure, "retry_after", 0.0)):
-                    raise
-                tries += 1
-            else:
-                break
-        mark = _names.removing_alias(number)
-        return self._change_aliases(
-            model, kept.version, own_of_kept, remove=[mark], done=lambda there: mark not in there
-        )
-
-    def _change_aliases(
-        self,
-        model: Model,
-        version: ModelVersion,
-        own: str,
-        *,
-        add: Collection[str] = (),
-        remove: Collection[str] = (),
-        done: Callable[[Collection[str]], bool],
-    ) -> ModelVersion:
-        """Give aliases to a version and take others from it, once, and return it.
-
-        Args:
-            model: The model.
-            version: The version.
-            own: The alias of its upload, or its number, by which it is read after a lost answer.
-            add: The aliases to add.
-            remove: The aliases to remove.
-            done: Whether that has happened, given the aliases that are there.
-
-        Raises:
-            NotFoundError: The version is gone.
-        """
-        rpc = self.resources.rpc
-        budget, tries = rpc.budget(), 0
-        while True:
-            try:
-                return self.resources.merge_aliases(model, version.version, add=add, remove=remove, once=True)
-            except UnavailableError as lost:
-                found = self.resources.find_version(model.resource, own)
-                if found is None:
-                    raise NotFoundError(
-                        f"{model.at(version.version)} was deleted.", resource=model.at(version.version)
-                    ) from lost.__cause__
-                if done(found.aliases):
-                    return found.version
-                if lost.code == "UNIMPLEMENTED" or not rpc.pause(budget, tries, lost.retry_after):
-                    raise
-                tries += 1
-
     # --- completing ---------------------------------------------------------------------------------------------------
 
     def _wait_for_deletion(self, model: Model, own: str, registration: Registration) -> bool:
-        """Wait while somebody deletes the model with the version that was its last one, and return whether that was.
+        """Wait while another client deletes the model with its last version, and return whether one did.
 
-        A mark that stays for longer than a deletion takes is of somebody who was killed, and is taken off.
+        A client that was killed leaves its mark behind. A mark that is older than any deletion is removed.
         """
         rpc = self.resources.rpc
-        budget, tries = rpc.budget(min(_DELETION, rpc.operation_budget().seconds)), 0
-        with _settling(registration, model.resource):
+        budget, tries = rpc.budget(min(_DELETION_TIME, rpc.operation_budget().seconds)), 0
+        with _uploads.unknown_if_completion_fails(registration, model.resource):
             while True:
-                marked = self.resources.find_version(model.resource, _names.DELETING_ALIAS)
+                marked = self.resources.find_with_aliases(model.resource, _names.DELETING_ALIAS)
                 if marked is None or own in marked.aliases:
                     return tries > 0
                 if not rpc.pause(budget, tries):
                     break
                 tries += 1
             _LOG.warning(
-                "version %s of %r has been marked as being deleted with its model for %g s; the mark is taken off",
+                "version %s of %r has been marked for deletion with its model for %g s; the mark is removed",
                 marked.version.version,
                 model.name,
                 budget.seconds,
             )
             mark, number = _names.DELETING_ALIAS, marked.version.version
             with contextlib.suppress(NotFoundError):
-                self._change_aliases(model, marked.version, number, remove=[mark], done=lambda there: mark not in there)
+                _uploads.change_aliases(
+                    self.resources,
+                    model,
+                    marked.version,
+                    number,
+                    remove=[mark],
+                    is_done=lambda aliases: mark not in aliases,
+                )
         return True
 
-    def _read_own(self, model: Model, alias: str, number: str, registration: Registration) -> Found | None:
-        """Return the version that an alias of ours is on, if there is one, after the upload that made this number."""
-        with _settling(registration, model.at(number)):
-            return self.resources.find_version(model.resource, alias)
+    def _read_upload(self, model: Model, alias: str, number: str, registration: Registration) -> AliasedVersion | None:
+        """Return the version that has an alias of this request, or None, after the upload that created this number."""
+        with _uploads.unknown_if_completion_fails(registration, model.at(number)):
+            return self.resources.find_with_aliases(model.resource, alias)
 
-    def _complete(self, model: Model, found: Found, registration: Registration) -> ModelVersion:
-        """Write everything that belongs to the version, which was read by the alias of its upload."""
+    def _complete(self, model: Model, found: AliasedVersion, registration: Registration) -> ModelVersion:
+        """Write everything that belongs to a version that was read by its upload's own alias."""
         version = found.version
         resource = model.at(version.version)
         own = registration.own_alias(found)
         try:
-            whole, claimed = self._write_whole(model, found, registration)
+            complete, claimed = self._write_labels(model, found, registration)
             if _names.pending_alias(own) in found.aliases:
-                whole = self._give_aliases(model, whole, own, registration)
-            if registration.archive_existing and whole.stage is registration.stage:
-                whole = self._archive_others(model, whole, claimed=claimed)
-        except _GoneError as gone:
-            return self._after_loss(model, version.version, registration, gone)
+                complete = self._give_aliases(model, complete, own, registration)
+            if registration.archive_existing and complete.stage is registration.stage:
+                complete = self._archive_others(model, complete, claimed=claimed)
+        except _VersionDeletedError as gone:
+            return self._find_after_deletion(model, version.version, registration, gone)
         except NotFoundError as missing:
-            if self._read_own(model, own, version.version, registration) is None:
-                return self._after_loss(model, version.version, registration, missing)
-            raise self._unfinished(registration, resource, missing) from missing.__cause__
+            if self._read_upload(model, own, version.version, registration) is None:
+                return self._find_after_deletion(model, version.version, registration, missing)
+            raise self._incomplete_error(registration, resource, missing) from missing.__cause__
         except UnavailableError as lost:
-            raise unknown(
-                registration, resource, f"The version {resource} was uploaded, and could not be completed: {lost}"
-            ) from lost
+            raise _uploads.not_completed(registration, resource, lost) from lost
         except RegistryError as error:
-            raise self._unfinished(registration, resource, error) from error.__cause__
-        return whole
+            raise self._incomplete_error(registration, resource, error) from error.__cause__
+        return complete
 
     def _archive_others(self, model: Model, version: ModelVersion, *, claimed: bool) -> ModelVersion:
-        """Archive the others in the version's stage, but for later claims where the stage was not given just now.
+        """Archive the other versions in the stage, and return the version.
+
+        Args:
+            model: The model.
+            version: The version.
+            claimed: Whether this call has put it in its stage. Otherwise later claims win.
 
         Raises:
-            _GoneError: Another version has the number by now.
+            _VersionDeletedError: Another version has the number by now.
         """
-        promoted = self.promoter.archive_others(model, version, yielding=not claimed)
+        promoted = self.promoter.archive_others(model, version, only_if_latest=not claimed)
         if promoted.created_at != version.created_at:
-            raise _GoneError
+            raise _VersionDeletedError
         return promoted
 
-    def _after_loss(self, model: Model, number: str, registration: Registration, cause: Exception) -> ModelVersion:
+    def _find_after_deletion(
+        self, model: Model, number: str, registration: Registration, cause: Exception
+    ) -> ModelVersion:
         try:
-            return self._replaced(model, number, registration, swept=False)
+            return self._find_replacement(model, number, registration, model_deleted=False)
         except NotFoundError as gone:
             raise gone from cause.__cause__
 
     @staticmethod
-    def _unfinished(registration: Registration, resource: str, error: RegistryError) -> RegistryError:
-        finish = f"register_version with request_id={registration.request_id!r} gives it, and writes what is missing."
-        error.args = (f"{error} The version {resource} was uploaded; {finish}",)
+    def _incomplete_error(registration: Registration, resource: str, error: RegistryError) -> RegistryError:
+        finish = f"call register_version again with request_id={registration.request_id!r} to finish it."
+        error.args = (f"{error} {resource} was uploaded; {finish}",)
         return error
 
-    def _write_whole(  # noqa: C901  # the ways that the write can end stand side by side
-        self, model: Model, found: Found, registration: Registration
+    def _write_labels(  # noqa: C901  # one branch for each way the write can end
+        self, model: Model, found: AliasedVersion, registration: Registration
     ) -> tuple[ModelVersion, bool]:
-        """Complete the version, and return it and whether its stage was given by this call.
+        """Write the labels of a version. Return the version, and whether this call has put it in its stage.
 
         Raises:
-            _GoneError: The version is gone.
+            _VersionDeletedError: The version was deleted.
         """
         rpc = self.resources.rpc
         own = registration.own_alias(found)
         current = found.version
-        if _is_whole(current, registration):
+        if is_complete(current, registration):
             return current, False
         budget, tries = rpc.budget(), 0
         seen = (
-            [other.stage_changed_at for other in self.resources.versions(model)]
+            [other.stage_changed_at for other in self.resources.list_versions(model)]
             if registration.archive_existing
             else []
         )
-        # Until somebody changes the version, the labels that it shows are its model's, and what we uploaded with it.
+        # As long as nobody has changed the version, its other labels are its model's or come from the upload.
         models = current.labels if current.updated_at == current.created_at else {}
         claims: set[dt.datetime | None] = set()
         while True:
             try:
-                mine, change = self._change_beside(model, registration, seen, _without_labels(current, models))
+                mine, change = self._completing_change(
+                    model, registration, seen, _without_model_labels(current, models)
+                )
                 stamp = _labels.read(change.labels or {}).own_labels.get(_stages.CHANGED_AT_LABEL)
                 if stamp != _labels.read(mine.labels).own_labels.get(_stages.CHANGED_AT_LABEL):
                     claims.add(_stages.parse_timestamp(stamp))
@@ -726,16 +503,16 @@ class Registrar:
             except (UnavailableError, ConflictError) as failure:
                 if failure.code is None:
                     raise
-                again = self.resources.find_version(model.resource, own)
+                again = self.resources.find_with_aliases(model.resource, own)
                 if again is None:
-                    raise _GoneError from failure.__cause__
-                if _is_whole(again.version, registration):
-                    if not (doubtful := _doubtful(again.version, registration)):
+                    raise _VersionDeletedError from failure.__cause__
+                if is_complete(again.version, registration):
+                    if not (differing := _differing_keys(again.version, registration)):
                         return again.version, again.version.stage_changed_at in claims
-                    # It was written, and somebody has changed it since, or the model hides it.
-                    left = {key: registration.metadata[key] for key in doubtful}
+                    # It was written. Somebody has changed it since, or the model's labels hide some of it.
+                    left = {key: registration.metadata[key] for key in differing}
                     registration = attrs.evolve(registration, metadata=left)
-                final = isinstance(failure, ConflictError) and not overtaken(failure, current, again.version)
+                final = isinstance(failure, ConflictError) and not is_write_conflict(failure, current, again.version)
                 if final or not rpc.pause(budget, tries, getattr(failure, "retry_after", 0.0)):
                     raise
                 current = again.version
@@ -744,142 +521,85 @@ class Registrar:
                 return written, written.stage_changed_at in claims
 
     def _give_aliases(self, model: Model, version: ModelVersion, own: str, registration: Registration) -> ModelVersion:
-        """Give the version the aliases of its registration, and take off the alias that says that they are missing.
+        """Add the caller's aliases to the version, and remove the alias that says that they're missing.
 
-        Both happen in one step, so that aliases that were given are not given once more by a later run.
+        Both happen in one call, so a later run doesn't add the aliases again.
 
         Raises:
-            _GoneError: The version is gone.
+            _VersionDeletedError: The version was deleted.
         """
         pending = _names.pending_alias(own)
-        given = self._change_aliases(
-            model, version, own, add=registration.aliases, remove=[pending], done=lambda there: pending not in there
+        given = _uploads.change_aliases(
+            self.resources,
+            model,
+            version,
+            own,
+            add=registration.aliases,
+            remove=[pending],
+            is_done=lambda aliases: pending not in aliases,
         )
         if given.created_at != version.created_at:
-            raise _GoneError
+            raise _VersionDeletedError
         return given
 
-    def _labels_of(
+    def _complete_labels(
         self,
         registration: Registration,
         seen: Iterable[dt.datetime | None],
         current: ModelVersion | None = None,
     ) -> dict[str, str]:
-        """Return all the labels that the version is complete with; what is there already stands."""
+        """Return the labels of the complete version. Existing ones are kept."""
         notes: dict[str, str | None] = {
             _labels.MANAGED_BY: registration.managed_by,
             _labels.REQUEST: _names.fingerprint(registration.request_id),
             _labels.VERSION_NAME: registration.version_name,
         }
-        there = {} if current is None else current.labels
-        staged = _stages.stage_of(_labels.read(there).own_labels) is not Stage.NONE
+        existing = {} if current is None else current.labels
+        staged = _stages.stage_of(_labels.read(existing).own_labels) is not Stage.NONE
         if staged or (current is not None and current.stage_changed_at is not None):
-            pass  # somebody has put it in a stage since, or taken it out of one
+            pass  # somebody has changed its stage since
         elif registration.stage is Stage.NONE:
             notes[_stages.STAGE_LABEL] = Stage.NONE.label
         else:
-            notes |= self.promoter.notes(registration.stage, current, seen=seen)
+            notes |= self.promoter.stage_labels(registration.stage, current, seen=seen)
         written = () if current is None else current.metadata
         metadata = {key: value for key, value in registration.metadata.items() if key not in written}
-        room = self.promoter.room(registration.version_name)
-        return _labels.write(there, metadata=metadata, own_labels=notes, reserve=room)
+        room = self.promoter.reserved_labels(registration.version_name)
+        return _labels.write(existing, metadata=metadata, own_labels=notes, reserve=room)
 
-    def _change_beside(
+    def _completing_change(
         self, model: Model, registration: Registration, seen: Iterable[dt.datetime | None], current: ModelVersion
     ) -> tuple[ModelVersion, Change]:
-        """The version as somebody may have changed it, and the change to all the labels that it is complete with.
+        """Return the version without its model's labels, and the change that completes its own.
 
-        What others have written on the version stands; what the model says under a key that is registered does not
-        count for it. Where it cannot be found out which of the two it is, because it does not fit into a pack, what is
-        registered stands: the version was never complete, so that hardly anybody has written there, and a value that
-        nobody asked for must not come back as if it had been registered.
+        What others have written on the version is kept. What the model says under a registered key is ignored. If it's
+        unknown which of the two a value is, because it doesn't fit into a pack, the registered value wins: hardly
+        anybody writes on an incomplete version, and no value may come back that the caller didn't register.
         """
-        if doubtful := _doubtful(current, registration):
+        if differing := _differing_keys(current, registration):
             try:
-                current = self.resources.own(model, current, doubtful)
+                current = self.resources.separate_model_labels(model, current, differing)
             except InvalidArgumentError:
-                current = without(current, doubtful)
+                current = without_keys(current, differing)
 
         def change(version: ModelVersion) -> Change:
-            return Change(labels=self._labels_of(registration, seen, version))
+            return Change(labels=self._complete_labels(registration, seen, version))
 
-        return self.resources.fit(model, current, change)
+        return self.resources.fit_change(model, current, change)
 
 
-def _without_labels(version: ModelVersion, labels: Mapping[str, str]) -> ModelVersion:
-    """Return the version without these labels, as far as they are what they were."""
+def _without_model_labels(version: ModelVersion, labels: Mapping[str, str]) -> ModelVersion:
+    """Return the version without these labels, unless their values have changed."""
     left = {key: value for key, value in version.labels.items() if labels.get(key) != value}
     content = _labels.read(left)
     changed_at = _stages.parse_timestamp(content.own_labels.get(_stages.CHANGED_AT_LABEL))
     return attrs.evolve(version, labels=left, metadata=content.metadata, stage_changed_at=changed_at)
 
 
-def _is_whole(version: ModelVersion, registration: Registration) -> bool:
-    """Whether everything has been written that belongs to the version."""
-    written = _labels.read(version.labels).own_labels.get(_labels.REQUEST)
-    return written == _names.fingerprint(registration.request_id)
-
-
-def _doubtful(version: ModelVersion, registration: Registration) -> set[str]:
-    """The keys under which another value is read than was registered, which may be the model's or the version's."""
+def _differing_keys(version: ModelVersion, registration: Registration) -> set[str]:
+    """Return the keys with another value than the registered one. It may be the model's or the version's."""
     return {
         key
         for key in _labels.inheritable_keys(version.labels) & registration.metadata.keys() & version.metadata.keys()
         if not _labels.json_equal(version.metadata[key], registration.metadata[key])
     }
-
-
-@contextlib.contextmanager
-def _looking(registration: Registration, resource: str, sent: RegistryError) -> Iterator[None]:
-    """Let what is looked for be unknown where the look fails: it was sent, and that ended in this error."""
-    try:
-        yield
-    except OperationTimeoutError:
-        raise  # it tells the request id
-    except RegistryError as error:
-        raise unknown(registration, resource, f"{sent} Looking for it failed too: {error}") from error
-
-
-@contextlib.contextmanager
-def _unless_forbidden() -> Iterator[None]:
-    """Do without what is running if it may not be seen, or nobody can tell: what is done has been looked at."""
-    try:
-        yield
-    except (PermissionDeniedError, UnavailableError) as error:
-        if error.code not in {"PERMISSION_DENIED", "UNIMPLEMENTED"}:
-            raise
-
-
-@contextlib.contextmanager
-def _settling(registration: Registration, resource: str) -> Iterator[None]:
-    """Turn what fails after an upload into the error that names its request id."""
-    try:
-        yield
-    except (OperationTimeoutError, ConflictError):
-        raise
-    except RegistryError as error:
-        raise unknown(
-            registration, resource, f"The version {resource} was uploaded, and could not be completed: {error}"
-        ) from error
-
-
-def _late(registration: Registration, late: OperationTimeoutError) -> OperationTimeoutError:
-    error = OperationTimeoutError(
-        f"{late} A version of {registration.name!r} that it makes has neither its stage nor its metadata by then. Call "
-        f"register_version again with request_id={registration.request_id!r}: it finds what was made, or makes it, and "
-        "finishes it.",
-        resource=late.resource,
-        code=late.code,
-    )
-    error.request_id = registration.request_id
-    return error
-
-
-def unknown(registration: Registration, resource: str, what: str) -> StateUnknownError:
-    """The error of a registration of which nobody can say whether it happened."""
-    return StateUnknownError(
-        f"It is not known whether the version of {registration.name!r} was made: {what} Call register_version again "
-        f"with request_id={registration.request_id!r}: it finds what was made, or makes it.",
-        resource=resource,
-        request_id=registration.request_id,
-    )

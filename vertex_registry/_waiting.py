@@ -1,17 +1,7 @@
-"""Waiting: for how long, and so that Ctrl-C ends it.
+"""Budgets for time, and waits that Ctrl-C ends.
 
-**For how long.** All that a call waits for comes out of one budget, told by the clock of `Retry`. Between two tries it
-waits for a share of a longest wait, which doubles with each try.
-
-**Ctrl-C.** Python heeds a signal before the next instruction of the main thread, whichever that is. Two things follow.
-One that comes just before the main thread begins to wait, or that the system gives to another thread, would be heeded
-when the wait is over: who waits, for an answer or for time to pass, looks up now and then. And one may come between
-taking a lock and the beginning of the block that gives it back, and the others then wait for good. A pool, a future, an
-event, and a thread that is started or joined take such locks: where those that were interrupted are still waited for,
-in ``apart``, the main thread takes none.
-
-Threads are daemons, and none of a pool, which Python waits for when it ends, however long a call goes on that nobody
-wants any more.
+Python handles a signal before the next instruction of the main thread. So every wait wakes up now and then, and the
+main thread takes no lock while it waits for interrupted work. Threads are daemons, so Python never waits for them.
 """
 
 from __future__ import annotations
@@ -36,12 +26,12 @@ if TYPE_CHECKING:
 S = TypeVar("S")
 T = TypeVar("T")
 
-#: The seconds after which who waits looks up.
-_LOOK_UP: Final = 0.1
+#: The seconds after which a wait wakes up, so Python can handle a signal.
+_WAKE_INTERVAL: Final = 0.1
 
 
 class Budget:
-    """A number of seconds that several calls share."""
+    """A number of seconds that several calls share, measured by the clock of `Retry`."""
 
     def __init__(self, retry: Retry, seconds: float) -> None:
         self.seconds = seconds
@@ -49,116 +39,125 @@ class Budget:
         self._start = retry.clock()
 
     def spent(self) -> float:
-        """Return the seconds since it began, without those that don't count."""
+        """Return the seconds since it started, without those that don't count."""
         return self._clock() - self._start
 
     def leave_out(self, seconds: float) -> None:
-        """Don't count these seconds, which have passed since it began."""
+        """Don't count these seconds, which have passed since it started."""
         self._start += seconds
 
     def left(self) -> float:
-        """The seconds that are left; never less than none."""
+        """Return the seconds that are left. It's never negative."""
         return max(0.0, self.seconds - self.spent())
 
 
-def longest(retry: Retry, tries: int) -> float:
-    """The longest wait after so many tries, unless the server asks for more."""
+def max_backoff(retry: Retry, tries: int) -> float:
+    """Return the longest wait after that many attempts, unless the server asks for more."""
     return min(retry.max_backoff, retry.initial_backoff * 2.0 ** min(tries - 1, 30))
 
 
-def get(queue: SimpleQueue[T], seconds: float = math.inf) -> T:
-    """What is put into a queue, as soon as it is there.
+def receive(queue: SimpleQueue[T], seconds: float = math.inf) -> T:
+    """Return the next item of a queue, as soon as there is one.
 
     Raises:
-        Empty: It was not there in so many seconds.
+        Empty: There was none within that many seconds.
     """
     end = time.monotonic() + seconds
     while True:
         try:
-            return queue.get(timeout=max(0.0, min(_LOOK_UP, end - time.monotonic())))
+            return queue.get(timeout=max(0.0, min(_WAKE_INTERVAL, end - time.monotonic())))
         except Empty:
             if time.monotonic() >= end:
                 raise
 
 
 def sleep(seconds: float) -> None:
-    """Let so many seconds pass."""
+    """Sleep for that many seconds."""
     with contextlib.suppress(Empty):
-        get(SimpleQueue(), seconds)
+        receive(SimpleQueue(), seconds)
 
 
-def begin(work: Callable[[], T], outcomes: SimpleQueue[Callable[[], T]], name: str) -> None:
-    """Do something in a thread of that name, which then puts into the queue what gives its result, or raises its error.
+def start_thread(work: Callable[[], T], outcomes: SimpleQueue[Callable[[], T]], name: str) -> None:
+    """Do some work in a thread, and put its outcome into a queue.
 
-    The thread has a copy of the caller's context variables, and with it the budget of the caller's verb. After Ctrl-C
-    nobody waits for it any more.
+    The outcome is a function that returns the result or raises the error. The thread has a copy of the caller's context
+    variables, and so the budget of the caller's verb. After Ctrl-C, nobody waits for it.
     """
     context = contextvars.copy_context()
 
-    def do() -> None:
-        outcomes.put(_outcome(functools.partial(context.run, work)))
+    def run() -> None:
+        outcomes.put(_capture(functools.partial(context.run, work)))
 
-    threading.Thread(target=do, name=name, daemon=True).start()
+    threading.Thread(target=run, name=name, daemon=True).start()
 
 
-def ahead(work: Callable[[S], T], items: Iterable[S], window: int) -> Generator[T, None, None]:
-    """What the work gives for each item, in order, while it is done for a window of items ahead.
+def prefetch(work: Callable[[S], T], items: Iterable[S], window: int) -> Generator[T, None, None]:
+    """Yield the result of some work for each item, in order, while threads work on the next items.
 
-    Who stops early, or with Ctrl-C, waits for nobody.
+    Stopping early, also with Ctrl-C, waits for no thread.
+
+    Args:
+        work: The work.
+        items: The items.
+        window: How many items are worked on at once.
     """
     pending: deque[tuple[int, S, SimpleQueue[Callable[[], T]]]] = deque()
 
     def next_result() -> T:
         process, item, outcomes = pending.popleft()
         if process != os.getpid() and outcomes.empty():
-            return work(item)  # the thread that was at it stayed behind when this process was forked
-        return get(outcomes)()
+            return work(item)  # a forked child doesn't have its parent's threads
+        return receive(outcomes)()
 
     for item in items:
         pending.append((os.getpid(), item, SimpleQueue()))
-        begin(functools.partial(work, item), pending[-1][2], "vertex-registry")
+        start_thread(functools.partial(work, item), pending[-1][2], "vertex-registry")
         if len(pending) >= window:
             yield next_result()
     while pending:
         yield next_result()
 
 
-def apart(action: Callable[[], T], stop: Callable[[], None]) -> T:
-    """What an action gives, or raises, that is done in a thread of its own and waited for.
+def run_in_thread(action: Callable[[], T], stop: Callable[[], None]) -> T:
+    """Run an action in a thread of its own, wait for it, and return its result.
 
-    What interrupts the wait stops it, and is raised when it has ended. The caller takes no lock here until it was
-    interrupted.
+    Ctrl-C calls ``stop``, waits until the action has ended, and is raised then. The caller takes no lock
+    here until it's interrupted.
+
+    Args:
+        action: The action.
+        stop: Makes the action end early.
     """
-    turn = deque([None])  # who takes it decides: the thread begins, or it never will
+    start = deque([None])  # whoever takes it decides whether the thread starts working
     ended: SimpleQueue[Callable[[], T]] = SimpleQueue()
 
-    def do() -> None:
+    def run() -> None:
         try:
-            turn.pop()
+            start.pop()
         except IndexError:
             return
-        outcome = _outcome(action)
+        outcome = _capture(action)
         ended.put(outcome)
-        ended.put(outcome)  # the first one may be got and lost when Ctrl-C comes
+        ended.put(outcome)  # Ctrl-C may come after the first one was taken from the queue
 
     try:
-        _thread.start_new_thread(do, ())
-        outcome = get(ended)
+        _thread.start_new_thread(run, ())
+        outcome = receive(ended)
     except BaseException:
         stop()
         try:
-            turn.pop()
+            start.pop()
         except IndexError:
-            get(ended)
+            receive(ended)
         raise
     return outcome()
 
 
-def _outcome(work: Callable[[], T]) -> Callable[[], T]:
-    """What gives the result of some work that is done now, or raises its error."""
+def _capture(work: Callable[[], T]) -> Callable[[], T]:
+    """Do some work, and return a function that returns its result or raises its error."""
     try:
         result = work()
-    except BaseException as error:  # noqa: BLE001  # it is raised where the outcome is asked for
+    except BaseException as error:  # noqa: BLE001  # raised later, by whoever calls the outcome
         return functools.partial(_raise, error)
     return lambda: result
 

@@ -1,12 +1,8 @@
-"""Records to protos and back.
+"""Translate records into Google's messages and back, without any I/O.
 
-The only module that reads a field of one of Google's messages, but for the operations that are waited for. It does no
-I/O: requests come out of it, and answers go into it. Answers are read beneath proto-plus, from the protobuf message
-itself, because that takes a sixth of the time.
-
-An answer can hold anything. Every record that comes out of here has a resource name that can be used, and a version's
-number is one. A time, port or duration that doesn't exist is replaced by the nearest that does, or left out. What has
-no usable name is left out of a list, with a warning in the log; asked for by itself, it's an `UnavailableError`.
+No other module reads a field of a Vertex message, except operations that are waited for. Every record from here has a
+usable resource name and version number, whatever the server sent. Responses are read beneath proto-plus, which takes a
+sixth of the time.
 """
 
 from __future__ import annotations
@@ -34,14 +30,12 @@ T = TypeVar("T")
 
 _LOG: Final = logging.getLogger("vertex_registry")
 
-_FIRST: Final = dt.datetime.min.replace(tzinfo=dt.UTC)
-_LAST: Final = dt.datetime.max.replace(tzinfo=dt.UTC)
+_EARLIEST: Final = dt.datetime.min.replace(tzinfo=dt.UTC)
+_LATEST: Final = dt.datetime.max.replace(tzinfo=dt.UTC)
 _EPOCH: Final = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
 
-#: What gcloud asks for; "the standard list page size" is not documented.
+#: The page size that gcloud uses. "The standard list page size" isn't documented.
 PAGE_SIZE = 100
-
-_NAME_LABEL = _labels.VERSION_NAME
 
 
 def upload(
@@ -57,7 +51,7 @@ def upload(
     model_id: str = "",
     parent_model: str = "",
 ) -> model_service.UploadModelRequest:
-    """Upload a version: of the model ``parent_model``, or the first of a new model with that id."""
+    """Create a request to upload a version of ``parent_model``, or the first version of a new model with that ID."""
     return model_service.UploadModelRequest(
         parent=parent,
         model_id=model_id,
@@ -75,12 +69,12 @@ def upload(
 
 
 def get(name: str) -> model_service.GetModelRequest:
-    """Get a model or a version."""
+    """Create a request to get a model or a version."""
     return model_service.GetModelRequest(name=name)
 
 
 def models_named(parent: str, name: str, page_token: str) -> model_service.ListModelsRequest:
-    """List the models of exactly that display name."""
+    """Create a request to list the models with exactly that display name."""
     quoted = name.replace("\\", "\\\\").replace('"', '\\"')
     return model_service.ListModelsRequest(
         parent=parent, filter=f'display_name="{quoted}"', page_size=PAGE_SIZE, page_token=page_token
@@ -88,21 +82,21 @@ def models_named(parent: str, name: str, page_token: str) -> model_service.ListM
 
 
 def models(parent: str, page_token: str) -> model_service.ListModelsRequest:
-    """List all models, the newest first."""
+    """Create a request to list all models, the newest first."""
     return model_service.ListModelsRequest(
         parent=parent, order_by="create_time desc", page_size=PAGE_SIZE, page_token=page_token
     )
 
 
 def versions(model: str, page_token: str) -> model_service.ListModelVersionsRequest:
-    """List the versions of a model."""
+    """Create a request to list the versions of a model."""
     return model_service.ListModelVersionsRequest(name=model, page_size=PAGE_SIZE, page_token=page_token)
 
 
 def update_version(
     name: str, *, labels: Mapping[str, str] | None = None, description: str | None = None, etag: str = ""
 ) -> model_service.UpdateModelRequest:
-    """Replace the labels or the description of the version ``model@version``."""
+    """Create a request to replace the labels or the description of the version ``model@version``."""
     fields: dict[str, Any] = {}
     if labels is not None:
         fields["labels"] = dict(labels)
@@ -114,7 +108,7 @@ def update_version(
 def update_model(
     name: str, *, labels: Mapping[str, str] | None = None, description: str | None = None, etag: str = ""
 ) -> model_service.UpdateModelRequest:
-    """Replace the model's own labels or its description."""
+    """Create a request to replace a model's own labels or its description."""
     fields: dict[str, Any] = {}
     if labels is not None:
         fields["labels"] = dict(labels)
@@ -126,71 +120,71 @@ def update_model(
 def merge_aliases(
     name: str, *, add: Iterable[str] = (), remove: Iterable[str] = ()
 ) -> model_service.MergeVersionAliasesRequest:
-    """Give aliases to a version, and take aliases from it."""
+    """Create a request to add aliases to a version and remove others."""
     aliases = [*add, *(f"-{alias}" for alias in remove)]
     return model_service.MergeVersionAliasesRequest(name=name, version_aliases=aliases)
 
 
 def delete_version(name: str) -> model_service.DeleteModelVersionRequest:
-    """Delete the version ``model@version``."""
+    """Create a request to delete the version ``model@version``."""
     return model_service.DeleteModelVersionRequest(name=name)
 
 
 def delete_model(name: str) -> model_service.DeleteModelRequest:
-    """Delete a model with all its versions."""
+    """Create a request to delete a model with all its versions."""
     return model_service.DeleteModelRequest(name=name)
 
 
 def operation(name: str) -> operations_pb2.GetOperationRequest:
-    """Look at an operation."""
+    """Create a request to poll an operation."""
     return operations_pb2.GetOperationRequest(name=name)
 
 
 def operations(model: str, page_token: str) -> operations_pb2.ListOperationsRequest:
-    """List the operations of a model."""
+    """Create a request to list the operations of a model."""
     return operations_pb2.ListOperationsRequest(name=model, page_size=PAGE_SIZE, page_token=page_token)
 
 
 def read_version(message: model_types.Model) -> ModelVersion:
-    """The version that a Model tells of; the model's own fields are left aside."""
+    """Return the version in a Model message, without the fields of the model itself."""
     return _version(model_types.Model.pb(message))
 
 
 def read_aliases(message: model_types.Model) -> tuple[str, ...]:
-    """Return all aliases of the version, those that `ModelVersion.aliases` does not show included."""
+    """Return all aliases of a version, including those that `ModelVersion.aliases` hides."""
     return tuple(model_types.Model.pb(message).version_aliases)
 
 
 def read_listed_aliases(
     response: model_service.ListModelVersionsResponse,
 ) -> tuple[list[tuple[int, tuple[str, ...]]], str]:
-    """Return the numbers of the versions on a page with all their aliases, and the token of the next page."""
+    """Return the number and all aliases of each version on a page, and the token of the next page."""
     page = model_service.ListModelVersionsResponse.pb(response)
     found = [(int(message.version_id), tuple(message.version_aliases)) for message in page.models]
     return found, page.next_page_token
 
 
 def read_model(message: model_types.Model) -> RegisteredModel:
-    """The model that a Model tells of, whichever of its versions came with it."""
+    """Return the model in a Model message, whichever version it contains."""
     return _model(model_types.Model.pb(message))
 
 
 def read_versions(
     response: model_service.ListModelVersionsResponse,
 ) -> tuple[list[ModelVersion], str]:
-    """The versions on a page, and the token of the next page, empty on the last."""
+    """Return the versions on a page, and the token of the next page, which is empty on the last one."""
     page = model_service.ListModelVersionsResponse.pb(response)
-    return _readable(_version, page.models), page.next_page_token
+    return _read_each(_version, page.models), page.next_page_token
 
 
 def read_models(response: model_service.ListModelsResponse) -> tuple[list[RegisteredModel], str]:
-    """The models on a page, and the token of the next page, empty on the last."""
+    """Return the models on a page, and the token of the next page, which is empty on the last one."""
     page = model_service.ListModelsResponse.pb(response)
-    return _readable(_model, page.models), page.next_page_token
+    return _read_each(_model, page.models), page.next_page_token
 
 
 def read_upload(finished: operations_pb2.Operation) -> tuple[str, str]:
-    """Return the model and the version that a finished upload made; the version is empty if no number is given."""
+    """Return the model and the version that a finished upload created. The version is empty if it has no number."""
     answer = model_service.UploadModelResponse.pb(model_service.UploadModelResponse())
     try:
         finished.response.Unpack(answer)
@@ -201,7 +195,7 @@ def read_upload(finished: operations_pb2.Operation) -> tuple[str, str]:
 
 
 def read_running(response: operations_pb2.ListOperationsResponse) -> tuple[list[operations_pb2.Operation], str]:
-    """The operations on a page that are still running, and the token of the next page, empty on the last."""
+    """Return the running operations on a page, and the token of the next page, which is empty on the last one."""
     return [operation for operation in response.operations if not operation.done], response.next_page_token
 
 
@@ -212,39 +206,39 @@ def _update(name: str, fields: Mapping[str, Any], etag: str) -> model_service.Up
     )
 
 
-def _readable(read: Callable[[Any], T], messages: Iterable[Any]) -> list[T]:
-    """Return a record of each message, without those that can't be one: the others aren't lost for them."""
-    records, odd = [], []
+def _read_each(read: Callable[[Any], T], messages: Iterable[Any]) -> list[T]:
+    """Return a record for each message, and skip those that can't be read."""
+    records, errors = [], []
     for message in messages:
         try:
             records.append(read(message))
         except UnavailableError as error:
-            odd.append(error)
-    if odd:
-        _LOG.warning("%d entries of a list can't be read, and are left out. The first: %s", len(odd), odd[0])
+            errors.append(error)
+    if errors:
+        _LOG.warning("%d entries of a list can't be read and are skipped. The first: %s", len(errors), errors[0])
     return records
 
 
-def _resource_of(message: Any) -> tuple[str, str]:
+def _parse_resource(message: Any) -> tuple[str, str]:
     resource, version = _names.split_version(message.name)
     if not _names.is_model_resource(resource):
-        raise _unusable(message, "it has no name of a model")
+        raise _unusable_error(message, "its name isn't that of a model")
     return resource, version
 
 
-def _unusable(message: Any, why: str) -> UnavailableError:
+def _unusable_error(message: Any, why: str) -> UnavailableError:
     return UnavailableError(
-        f"The answer about {message.name[:200]!r} isn't one that Vertex gives: {why}. Check that the endpoint is the "
-        "address of Vertex AI, or of an emulator of it.",
+        f"The response about {message.name[:200]!r} isn't one that Vertex sends: {why}. Check that the endpoint is the "
+        "address of Vertex AI, or of an emulator.",
         resource=message.name,
     )
 
 
 def _version(message: Any) -> ModelVersion:
-    resource, version = _resource_of(message)
+    resource, version = _parse_resource(message)
     number = _names.version_id(message.version_id) or _names.version_id(version)
     if number is None:
-        raise _unusable(message, "its version has no number")
+        raise _unusable_error(message, "its version has no number")
     labels = dict(sorted(message.labels.items()))
     content = _labels.read(labels)
     every_alias = tuple(message.version_aliases)
@@ -252,7 +246,7 @@ def _version(message: Any) -> ModelVersion:
     return ModelVersion(
         name=message.display_name,
         version=number,
-        version_name=content.own_labels.get(_NAME_LABEL),
+        version_name=content.own_labels.get(_labels.VERSION_NAME),
         resource_name=f"{resource}@{number}",
         model_resource_name=resource,
         stage=_stages.stage_of(content.own_labels),
@@ -267,15 +261,15 @@ def _version(message: Any) -> ModelVersion:
         artifact_uri=message.artifact_uri,
         container=_container(message.container_spec) if message.HasField("container_spec") else None,
         deployed_to=tuple(deployed.endpoint for deployed in message.deployed_models),
-        created_at=_moment(message.version_create_time),
-        updated_at=_moment(message.version_update_time),
+        created_at=_to_datetime(message.version_create_time),
+        updated_at=_to_datetime(message.version_update_time),
         etag=message.etag,
         hidden_aliases=tuple(alias for alias in every_alias if not _names.is_visible(alias)),
     )
 
 
 def _model(message: Any) -> RegisteredModel:
-    resource, _ = _resource_of(message)
+    resource, _ = _parse_resource(message)
     labels = dict(sorted(message.labels.items()))
     return RegisteredModel(
         name=message.display_name,
@@ -284,13 +278,13 @@ def _model(message: Any) -> RegisteredModel:
         labels=labels,
         managed_by=labels.get(_labels.MANAGED_BY),
         default_version=_names.version_id(message.version_id) or "",
-        created_at=_moment(message.create_time),
-        updated_at=_moment(message.update_time),
+        created_at=_to_datetime(message.create_time),
+        updated_at=_to_datetime(message.update_time),
         etag=message.etag,
     )
 
 
-def _moment(stamp: timestamp_pb2.Timestamp) -> dt.datetime:
+def _to_datetime(stamp: timestamp_pb2.Timestamp) -> dt.datetime:
     try:
         return stamp.ToDatetime(tzinfo=dt.UTC)
     except (ValueError, OverflowError):
@@ -298,7 +292,7 @@ def _moment(stamp: timestamp_pb2.Timestamp) -> dt.datetime:
     try:
         return _EPOCH + dt.timedelta(seconds=stamp.seconds)
     except OverflowError:
-        return _LAST if stamp.seconds > 0 else _FIRST
+        return _LATEST if stamp.seconds > 0 else _EARLIEST
 
 
 def _container_spec(container: ServingContainer) -> model_types.ModelContainerSpec:
@@ -337,7 +331,7 @@ def _container(spec: Any) -> ServingContainer | None:
 
 def _ports(ports: Iterable[Any]) -> tuple[int, ...]:
     numbers = (port.container_port for port in ports)
-    return tuple(number for number in numbers if 0 < number < 65536)  # noqa: PLR2004  # the ports that exist
+    return tuple(number for number in numbers if 0 < number < 65536)  # noqa: PLR2004  # the valid ports
 
 
 def _duration(seconds: float) -> duration_pb2.Duration:

@@ -238,7 +238,7 @@ def test_a_version_that_is_deployed(registry: VertexModelRegistry, zenml: ZenML,
     registry.register_model_version("churn", "2", "gs://models/2")
     emulator.fail("DeleteModelVersion", "FAILED_PRECONDITION", message="It is deployed.")
 
-    assert "has to be undeployed" in zenml.try_("model-registry models delete-version churn -v 2 -y").line
+    assert "undeploy it" in zenml.try_("model-registry models delete-version churn -v 2 -y").line
     assert [version.version for version in registry.list_model_versions("churn")] == ["2", "1"]
     with RegistryClient() as client:
         assert client.get_version("churn").version_name == "2"

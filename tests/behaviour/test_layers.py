@@ -42,7 +42,7 @@ def or_told(key: str) -> Iterator[None]:
         yield
     except ConflictError as conflict:
         assert f"labels '{key}', " in str(conflict)
-        assert "stand before" in str(conflict)
+        assert "which hide what was written" in str(conflict)
 
 
 @pytest.mark.parametrize("when", ["before", "after"])
@@ -259,9 +259,9 @@ def test_a_version_that_cannot_be_archived(
     )
     settle()
 
-    with pytest.raises(ConflictError, match=r"Version 1 of .* cannot be archived.* Vertex allows 64"):
+    with pytest.raises(ConflictError, match=r"Version 1 of .* can't be archived.* Vertex allows 64"):
         registry.set_stage(churn, 2, "Production", archive_existing=True)
-    with pytest.raises(ConflictError, match=r"Version 1 of .* cannot be archived.* Vertex allows 64"):
+    with pytest.raises(ConflictError, match=r"Version 1 of .* can't be archived.* Vertex allows 64"):
         registry.register_version(churn, source(), stage="Production", archive_existing=True)
     assert [version.version for version in registry.list_versions(churn, stage="Production")] == ["1"]
     assert registry.get_version(churn, 2) == second

@@ -89,10 +89,10 @@ def test_the_id_of_a_model_in_place_of_its_name(
 
     for full, called in ((resource, churn), (ours.model_resource_name, ours.name)):
         number = full.rpartition("/")[2]
-        with pytest.raises(InvalidArgumentError, match=f"'{number}' is the id of the model '{called}'"):
+        with pytest.raises(InvalidArgumentError, match=f"'{number}' is the ID of a model. Pass its name, '{called}'"):
             registry.register_version(number, source())
         for verb in (registry.get_version, registry.latest_version, registry.get_model, registry.delete_model):
-            with pytest.raises(NotFoundError, match=f"The model with that id is called '{called}'"):
+            with pytest.raises(NotFoundError, match=f"That's the ID of a model. Pass its name, '{called}'"):
                 verb(number)
     assert sorted(model.name for model in registry.list_models()) == sorted([churn, ours.name])
 

@@ -149,7 +149,7 @@ def test_version_name_of_an_older_version(
     settle()
 
     assert registry.get_version(churn, version_name="7").version == "1"
-    with pytest.raises(NotFoundError, match="no version of the name '8'"):
+    with pytest.raises(NotFoundError, match="no version named '8'"):
         registry.get_version(churn, version_name="8")
 
 

@@ -139,7 +139,7 @@ def test_a_stage_of_the_model_itself(
     try:
         made = registry.register_version(churn, source(), stage="Staging")
     except ConflictError as hidden:
-        assert "stand before" in str(hidden)
+        assert "which hide what was written" in str(hidden)
     else:
         assert made.stage is Stage.STAGING
     vertex.update_model(model=Model(name=first.model_resource_name), update_mask=FieldMask(paths=["labels"]))
@@ -245,7 +245,7 @@ def test_a_model_named_in_full_that_is_deleted_before_the_completion(
     churn, somebody = name(), connect()
     model = somebody.register_version(churn, source()).model_resource_name
     registry = connect(now=between(emulator, lambda: somebody.delete_model(churn)))
-    with pytest.raises(NotFoundError, match="if the model is still there"):
+    with pytest.raises(NotFoundError, match="if the model still exists"):
         registry.register_version(model, source(), stage="Staging")
 
 
@@ -514,7 +514,7 @@ def test_a_second_upload_that_may_not_be_removed(
         emulator.fail("DeleteModelVersion", "PERMISSION_DENIED")
 
     registry = crossing(connect, emulator, churn, meanwhile)
-    with pytest.raises(PermissionDeniedError, match="Version 3 .* whose version is 2.*aiplatform.models.delete"):
+    with pytest.raises(PermissionDeniedError, match="Version 3 .* duplicate of version 2.*aiplatform.models.delete"):
         registry.register_version(churn, artifact, stage="Staging", request_id="run")
     assert registry.get_version(churn).version == "2"
     assert registry.get_version(churn).stage is Stage.STAGING
@@ -690,7 +690,7 @@ def test_aliases_that_were_not_given(connect: Connect, emulator: Emulator, name:
     arguments: dict[str, Any] = {"aliases": ["candidate", "blue"], "request_id": "run"}
     somebody.register_version(churn, source())
     emulator.fail("MergeVersionAliases", "PERMISSION_DENIED")
-    with pytest.raises(PermissionDeniedError, match="writes what is missing"):
+    with pytest.raises(PermissionDeniedError, match="to finish it"):
         connect().register_version(churn, artifact, **arguments)
     with pytest.raises(NotFoundError):
         somebody.get_version(churn, "candidate")
@@ -797,7 +797,7 @@ def test_a_mark_that_nobody_takes_off(
     mark(vertex, last.resource_name, DELETING, "vr-live")
 
     assert connect().register_version(churn, source()).version == "2"
-    assert "is taken off" in caplog.text
+    assert "the mark is removed" in caplog.text
     caplog.clear()
     assert connect().register_version(churn, source()).version == "3"
     assert not caplog.text

@@ -380,16 +380,16 @@ def test_no_proxy_in_plain_text(emulator: Emulator, monkeypatch: pytest.MonkeyPa
 @pytest.mark.parametrize(
     ("status", "body", "error", "told"),
     [
-        (200, b"<html>Log in</html>", UnavailableError, "not one that Vertex gives"),
-        (200, b"null", UnavailableError, "not one that Vertex gives"),
-        (200, b'{"models": [{"createTime": "x"}]}', UnavailableError, "not one that Vertex gives"),
-        (302, b"moved", UnavailableError, "not one that Vertex gives"),
-        (400, b'{"error": "invalid_request"}', UnavailableError, "not one that Vertex gives"),
-        (403, b"<html>No</html>", PermissionDeniedError, "is not allowed"),
-        (403, b'{"error": {"code": 403, "message": null}}', PermissionDeniedError, "is not allowed"),
-        (403, b'{"error": {"code": 403, "details": null}}', UnavailableError, "not one that Vertex gives"),
-        (404, b'{"error": {"code": 404, "details": {"a": 1}}}', UnavailableError, "not one that Vertex gives"),
-        (404, b'{"error": {"message": "m", "status": "NONSENSE"}}', NotFoundError, "is not there: m."),
+        (200, b"<html>Log in</html>", UnavailableError, "isn't one that Vertex sends"),
+        (200, b"null", UnavailableError, "isn't one that Vertex sends"),
+        (200, b'{"models": [{"createTime": "x"}]}', UnavailableError, "isn't one that Vertex sends"),
+        (302, b"moved", UnavailableError, "isn't one that Vertex sends"),
+        (400, b'{"error": "invalid_request"}', UnavailableError, "isn't one that Vertex sends"),
+        (403, b"<html>No</html>", PermissionDeniedError, "isn't allowed"),
+        (403, b'{"error": {"code": 403, "message": null}}', PermissionDeniedError, "isn't allowed"),
+        (403, b'{"error": {"code": 403, "details": null}}', UnavailableError, "isn't one that Vertex sends"),
+        (404, b'{"error": {"code": 404, "details": {"a": 1}}}', UnavailableError, "isn't one that Vertex sends"),
+        (404, b'{"error": {"message": "m", "status": "NONSENSE"}}', NotFoundError, "doesn't exist: m."),
     ],
 )
 def test_what_a_proxy_on_the_way_answers(

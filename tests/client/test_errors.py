@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 import vertex_registry
-from vertex_registry import NotFoundError, RegistryError, _rpc
+from vertex_registry import NotFoundError, RegistryError, _faults, _rpc
 
 PAGE = (Path(__file__).parents[2] / "docs" / "errors.md").read_text(encoding="utf-8")
 BUILT_IN = {
@@ -43,17 +43,16 @@ def test_the_docs_show_what_is_retried(rpc: str) -> None:
     """docs/errors.md shows when each RPC is retried, its deadline and its permission."""
     method = _rpc.METHODS[rpc]
     again = {
-        _rpc._LOST | _rpc._REFUSED: "any lost response, RESOURCE_EXHAUSTED",
-        _rpc._REFUSED: "RESOURCE_EXHAUSTED; a lost response only if nothing has changed since",
-        _rpc._REFUSED: "RESOURCE_EXHAUSTED; a lost response only if nothing has changed since",
-        _rpc._NEVER: "a check whether it happened",
-    }[method.again]
+        _rpc.LOST_RESPONSE | _rpc.QUOTA_USED_UP: "any lost response, RESOURCE_EXHAUSTED",
+        _rpc.QUOTA_USED_UP: "RESOURCE_EXHAUSTED; a lost response only if nothing has changed since",
+        _rpc.NO_RETRY: "a check whether it happened",
+    }[method.retry_on]
 
     assert f"| `{rpc}` | {again} | {method.deadline:g} | `{method.permission}` |" in PAGE
-    assert f"*Lost response* means any of {', '.join(sorted(_rpc._LOST))}." in PAGE
+    assert f"*Lost response* means any of {', '.join(sorted(_rpc.LOST_RESPONSE))}." in PAGE
 
 
-@pytest.mark.parametrize("status", _rpc.ERRORS)
+@pytest.mark.parametrize("status", _faults.ERRORS)
 def test_the_docs_show_the_statuses(status: str) -> None:
     """docs/errors.md shows which error each status becomes."""
-    assert f"| {status} | `{_rpc.ERRORS[status].__name__}` |" in PAGE
+    assert f"| {status} | `{_faults.ERRORS[status].__name__}` |" in PAGE

@@ -110,7 +110,7 @@ def test_an_update_beside_labels_without_end(count: int) -> None:
     labels = {f"k{number}": f"_j_{number}" for number in range(count)}
     start = time.process_time()
     with contextlib.suppress(InvalidArgumentError):
-        changed = _labels.write(labels, metadata={"a": 1}, reserve=_promotion.room("zenml", None))
+        changed = _labels.write(labels, metadata={"a": 1}, reserve=_promotion.reserved_labels("zenml", None))
         assert _labels.read(changed).metadata == _labels.read(labels).metadata | {"a": 1}
 
     assert time.process_time() - start < 3
@@ -155,7 +155,7 @@ def test_labels_of_an_earlier_release() -> None:
     )
 
 
-ROOM = _promotion.room("zenml", None)
+ROOM = _promotion.reserved_labels("zenml", None)
 VALUES = JSON | LABEL_TEXT | st.integers(0, 10**12) | st.floats(0, 1)
 
 

@@ -131,6 +131,6 @@ def test_what_is_done_apart_fails_where_it_is_waited_for(error: BaseException) -
         raise error
 
     with pytest.raises(type(error)) as caught:
-        _waiting.apart(fail, lambda: None)
+        _waiting.run_in_thread(fail, lambda: None)
     assert caught.value is error
-    assert _waiting.apart(lambda: 1, lambda: None) == 1
+    assert _waiting.run_in_thread(lambda: 1, lambda: None) == 1

@@ -68,7 +68,7 @@ class Bucket(Protocol):
 
     @property
     def server(self) -> str | None:
-        """What tells buckets of one name apart, such as the address of an emulator."""
+        """Return what distinguishes buckets with the same name, such as the address of an emulator."""
 
     def uri(self, name: str) -> str:
         """Return the URI of an object."""
@@ -88,7 +88,7 @@ class Bucket(Protocol):
         Args:
             upload: The file, and the generation that it replaces.
             stopped: What is set when nobody needs the result any more.
-            advance: What is told of every byte that was sent.
+            advance: Called with the number of bytes after every part that was sent.
 
         Raises:
             GenerationChangedError: Another generation is stored there.

@@ -57,7 +57,7 @@ class CloudBucket:
 
     @property
     def server(self) -> str | None:
-        """The address of the emulator, or None for Cloud Storage itself."""
+        """Return the address of the emulator, or None for Cloud Storage itself."""
         return emulator_address()
 
     def uri(self, name: str) -> str:

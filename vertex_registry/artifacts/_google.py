@@ -93,7 +93,7 @@ class FailedRequestError(Exception):
 
     @property
     def transient(self) -> bool:
-        """Whether another try could help."""
+        """Return whether another attempt could help."""
         # https://cloud.google.com/storage/docs/retry-strategy: 408, 429 and 5xx, and connections that broke.
         return self.status in {0, 408, 429} or self.status >= 500  # noqa: PLR2004  # the list quoted above
 
@@ -137,7 +137,7 @@ class CloudStorage:
 
     @property
     def timeout(self) -> float:
-        """The seconds that one request may take."""
+        """Return how many seconds one request may take."""
         return min(60.0, self.retry.call_timeout)
 
     def with_retries(
@@ -177,8 +177,8 @@ class CloudStorage:
 
         def wait(state: tenacity.RetryCallState) -> float:
             failure = state.outcome.exception() if state.outcome else None
-            longest = _waiting.longest(self.retry, state.attempt_number)
-            return max(getattr(failure, "retry_after", 0.0), longest * self.retry.random())
+            upper = _waiting.max_backoff(self.retry, state.attempt_number)
+            return max(getattr(failure, "retry_after", 0.0), upper * self.retry.random())
 
         tries = tenacity.Retrying(
             retry=tenacity.retry_if_exception(lambda error: isinstance(error, FailedRequestError) and error.transient),
@@ -215,7 +215,7 @@ if hasattr(os, "register_at_fork"):
 
 
 class Connection:
-    """A connected client of Google's, and what its exceptions mean.
+    """One of Google's clients, connected, and what its exceptions mean.
 
     Attributes:
         client: Google's client.
@@ -383,7 +383,7 @@ class Connection:
 
 
 def error_of(failure: FailedRequestError, verb: str, uri: str, spent: float) -> RegistryError:
-    """Return the error that tells a caller what to do about a failed request.
+    """Return the error of a failed request, which says what to do.
 
     Args:
         failure: The request's failure.
@@ -443,7 +443,7 @@ def verb_of(upload: Upload) -> str:
 
 
 def emulator_address() -> str | None:
-    """Return the address of the emulator that stands for Cloud Storage: a URL without a slash at its end.
+    """Return the address of the Cloud Storage emulator: a URL without a slash at its end.
 
     Raises:
         InvalidArgumentError: The variable holds something else, or what must not be sent or shown.

@@ -31,7 +31,7 @@ def read(answer: Any, size: int, seconds: float, clock: Callable[[], float], *, 
         answer: The answer, of which nothing was read.
         size: The most bytes to read.
         seconds: The most seconds that it may take; requests' own timeout starts over with every byte.
-        clock: What tells the time.
+        clock: Returns the time.
         decode: Whether to decode what is encoded for the way.
 
     Raises:

@@ -59,7 +59,7 @@ def run_in_parallel(items: Sequence[Any], work: Callable[[Any, threading.Event],
         for thread in threads:
             thread.join()
 
-    _waiting.apart(take_all, stopped.set)
+    _waiting.run_in_thread(take_all, stopped.set)
     if failures:
         raise failures[0]
     return [results[index] for index in range(len(items))]

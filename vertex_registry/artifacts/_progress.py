@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 def progress_bar(
     what: str, size: int, *, shown: bool | None = None, brief: bool = False
 ) -> Iterator[Callable[[int], None]]:
-    """Draw a bar, and yield what tells it of progress.
+    """Draw a bar, and yield a function that advances it.
 
     Args:
         what: What is going on.

@@ -71,7 +71,7 @@ class ResumableUpload:
 
         Args:
             folder: The folder with the files of sessions, or None to keep the session to this process.
-            advance: What is told of every byte that was sent.
+            advance: Called with the number of bytes after every part that was sent.
 
         Raises:
             FailedRequestError: Another generation is stored there (`PRECONDITION_FAILED`).
@@ -124,7 +124,7 @@ class ResumableUpload:
         Only the waits count against the budget: sending again what was lost may take long.
         """
         retry = self._storage.retry
-        waits = [_waiting.longest(retry, tries) for tries in range(1, idle + 1)]
+        waits = [_waiting.max_backoff(retry, tries) for tries in range(1, idle + 1)]
         if sum(waits) >= retry.call_timeout:
             raise error_of(FailedRequestError(0, message), self._verb, self._uri, sum(waits))
         self._storage.sleep(self._stopped)(waits[-1] * retry.random())

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 
 class Storage:
-    """Where artifacts are kept: Cloud Storage, or the emulator of it that ``STORAGE_EMULATOR_HOST`` names.
+    """The place of artifacts: Cloud Storage, or the emulator of it that ``STORAGE_EMULATOR_HOST`` names.
 
     With a folder, the bucket ``gs://artifacts.localhost`` is that folder.
 
@@ -68,7 +68,7 @@ class Storage:
         self._cloud.close()
 
     def upload(self, local: LocalDirectory, under: str) -> str:
-        """Upload a folder's files to ``<under>/<digest>``, except those that are there already.
+        """Upload a folder's files to ``<under>/<digest>``, except those that exist already.
 
         Args:
             local: The folder, from ``scan``.

@@ -99,7 +99,7 @@ def _send(bucket: Bucket, upload: Upload, stopped: threading.Event, advance: Cal
 def _send_once(
     bucket: Bucket, upload: Upload, stopped: threading.Event, advance: Callable[[int], None]
 ) -> tuple[StoredObject, str, int]:
-    """Send one file, and return what is stored, why it might differ, and how many bytes the bar was told of."""
+    """Send one file, and return what is stored, why it might differ, and how many bytes the bar shows."""
     sent = 0
 
     def count(size: int) -> None:

@@ -1,0 +1,146 @@
+"""Create Google's client for an address, over gRPC or REST, and a `Model` of Google's SDK that uses it."""
+
+from __future__ import annotations
+
+import functools
+import os
+import re
+from typing import TYPE_CHECKING, Any, Final
+
+import google.auth.credentials
+import google.auth.exceptions
+import google.auth.transport.grpc
+import grpc
+from google.api_core import exceptions as google_exceptions
+from google.api_core.client_options import ClientOptions
+from google.api_core.gapic_v1.client_info import ClientInfo
+from google.cloud.aiplatform_v1.services.model_service import ModelServiceClient
+from google.cloud.aiplatform_v1.services.model_service.transports.grpc import ModelServiceGrpcTransport
+from google.cloud.aiplatform_v1.services.model_service.transports.rest import ModelServiceRestTransport
+
+from vertex_registry import _credentials, _faults, _process
+from vertex_registry.errors import InvalidArgumentError
+
+if TYPE_CHECKING:
+    from vertex_registry._endpoint import Endpoint
+
+#: What Google's libraries raise for settings that they don't accept.
+_SETTING_ERRORS: Final = (google.auth.exceptions.GoogleAuthError, google_exceptions.GoogleAPIError, ValueError)
+
+
+def create_client(endpoint: Endpoint, credentials: Any, user_agent: str) -> ModelServiceClient:
+    """Create Google's client.
+
+    Raises:
+        InvalidArgumentError: Google's libraries refuse a setting of the environment.
+    """
+    info = ClientInfo(user_agent=user_agent)  # type: ignore[no-untyped-call]  # untyped upstream
+    create = _create_rest if endpoint.rest else _create_grpc
+    try:
+        with _process.outside_fork():
+            # The address is known, and with it the domain. This keeps Google's client from reading the environment.
+            options = ClientOptions(universe_domain="googleapis.com")
+            return ModelServiceClient(transport=create(endpoint, credentials, info), client_options=options)
+    except (*_SETTING_ERRORS, OSError) as error:
+        raise InvalidArgumentError(
+            f"Google's client can't be created: {_faults.sentence(str(error))} Check the environment variables "
+            "GOOGLE_API_USE_MTLS_ENDPOINT and GOOGLE_API_USE_CLIENT_CERTIFICATE."
+        ) from error
+
+
+def _create_grpc(endpoint: Endpoint, credentials: Any, info: ClientInfo) -> ModelServiceGrpcTransport:
+    options: list[tuple[str, Any]] = [("grpc.max_send_message_length", -1), ("grpc.max_receive_message_length", -1)]
+    if endpoint.emulated or endpoint.loopback:
+        options.append(("grpc.enable_http_proxy", 0))
+    if endpoint.plain:
+        channel = grpc.insecure_channel(endpoint.host, options)
+    else:
+        secure = grpc.ssl_channel_credentials()
+        if credentials is not None and not endpoint.anonymous:
+            plugin = google.auth.transport.grpc.AuthMetadataPlugin(  # type: ignore[no-untyped-call]  # upstream
+                credentials, _credentials.TokenRequest()
+            )
+            secure = grpc.composite_channel_credentials(secure, grpc.metadata_call_credentials(plugin))
+        host = endpoint.host if re.search(r":[0-9]+$", endpoint.host) else f"{endpoint.host}:443"
+        channel = grpc.secure_channel(host, secure, options)
+    return ModelServiceGrpcTransport(channel=channel, client_info=info)
+
+
+def _create_rest(endpoint: Endpoint, credentials: Any, info: ClientInfo) -> ModelServiceRestTransport:
+    anonymous = google.auth.credentials.AnonymousCredentials()  # type: ignore[no-untyped-call]  # untyped upstream
+    # Google's transport sends no token in plain text. `Connection` sends it instead.
+    transport = ModelServiceRestTransport(
+        host=endpoint.host,
+        credentials=anonymous if endpoint.plain or endpoint.anonymous else credentials,
+        url_scheme="http" if endpoint.plain else "https",
+        client_info=info,
+    )
+    session: Any = transport._session  # noqa: SLF001  # Google's transport has no setting for any of this
+    _credentials.without_netrc(session)
+    if session._auth_request_session is not None:  # noqa: SLF001  # likewise
+        _credentials.without_netrc(session._auth_request_session)  # noqa: SLF001  # likewise
+    if endpoint.emulated or endpoint.loopback:
+        # Requests to this machine or to an emulator don't go through a proxy.
+        session.trust_env = False
+        session.verify = os.environ.get(_faults.REST_TRUST) or os.environ.get("CURL_CA_BUNDLE") or True
+    return transport
+
+
+def create_sdk_model(
+    message: Any,
+    resource: str,
+    *,
+    project: str | None,
+    credentials: Any,
+    endpoint: Endpoint,
+    client: _process.Owned[ModelServiceClient],
+) -> Any:
+    """Create a ``Model`` of Google's SDK.
+
+    The SDK creates a client from its global state for each object. That state doesn't know the address of an emulator,
+    so for any address but Vertex's own, the model gets the client given here.
+
+    Args:
+        message: The model, as Vertex answers it.
+        resource: Its resource name.
+        project: The project, by ID or number.
+        credentials: The credentials of the connection, or None.
+        endpoint: The address of the connection.
+        client: Google's client of the connection.
+
+    Raises:
+        InvalidArgumentError: The SDK refuses its own settings.
+    """
+    from google.cloud import aiplatform  # noqa: PLC0415  # the SDK takes another second, and few callers need it
+
+    location = ModelServiceClient.parse_model_path(resource.partition("@")[0])["location"]
+    # Without credentials, the SDK would search for its own.
+    credentials = credentials or google.auth.credentials.AnonymousCredentials()  # type: ignore[no-untyped-call]
+    construct = aiplatform.Model._construct_sdk_resource_from_gapic  # noqa: SLF001  # as its own list() does
+    try:
+        model: Any = construct(message, project=project, location=location, credentials=credentials)
+        model.project = project  # the message has its number instead
+        if endpoint.host == f"{location}-aiplatform.googleapis.com":
+            create = functools.partial(model._instantiate_client, location=location, credentials=credentials)  # noqa: SLF001  # likewise
+            own: Any = _PerProcessClient(_process.Owned(create))
+        else:
+            own = _PerProcessClient(client)
+        model.api_client = model._registry.client = own  # noqa: SLF001  # there is no other way
+    except _SETTING_ERRORS as error:
+        raise InvalidArgumentError(
+            f"Google's SDK can't create its Model: {_faults.sentence(str(error))} Check aiplatform.init() and the "
+            "environment variables GOOGLE_API_USE_MTLS_ENDPOINT and GOOGLE_CLOUD_UNIVERSE_DOMAIN."
+        ) from error
+    return model
+
+
+class _PerProcessClient:
+    """A client for an object of Google's SDK. The object survives a fork, because each process gets its own client."""
+
+    def __init__(self, owned: _process.Owned[Any]) -> None:
+        self._owned = owned
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("__"):  # only code that copies or pickles the client reads these
+            raise AttributeError(name)
+        return getattr(self._owned.get(), name)
