@@ -23,7 +23,18 @@ from typing import TYPE_CHECKING, Any, Final, Literal, Self, TypeVar
 
 import attrs
 
-from vertex_registry import _endpoint, _history, _labels, _loading, _names, _process, _servable, _serving, _stages
+from vertex_registry import (
+    _endpoint,
+    _history,
+    _labels,
+    _loading,
+    _names,
+    _process,
+    _reuse,
+    _servable,
+    _serving,
+    _stages,
+)
 from vertex_registry._records import ModelVersion, Retry, Rollback, ServingContainer
 from vertex_registry._stages import Stage
 from vertex_registry._version import __version__
@@ -233,6 +244,7 @@ class RegistryClient:
         staging_bucket: str | None = None,
         check_source: bool | None = None,
         request_id: str | None = None,
+        reuse_existing: bool = False,
         follow_links: bool = False,
     ) -> ModelVersion:
         """Upload an artifact as the next version of the model of that name, and give the version.
@@ -269,6 +281,10 @@ class RegistryClient:
             request_id: The caller's own id of this registration. Registering with it again, today or tomorrow, from
                 this process or another, gives the version that it made, and finishes it where it was cut off. Several
                 calls with one id make one version, also at once: the lowest stays, and the others are removed.
+            reuse_existing: Return the newest version with this ``version_name`` if it has the same source, so you can
+                run the same registration again. The version stays as it is: if you pass another description, metadata
+                or stage, a warning is logged. Another source makes a new version, and so does going back to an
+                earlier one. Needs ``version_name``, and excludes ``request_id``.
             follow_links: Upload what links lead to even if it's outside the folder. Defaults to refusing such links,
                 except those of a Hugging Face cache.
 
@@ -290,6 +306,7 @@ class RegistryClient:
         identity = self._new_id() if request_id is None else _names.check_text("request_id", request_id, 512)
         if version_name is not None:
             _names.check_text("version_name", version_name, 128)
+        _reuse.check_arguments(reuse_existing=reuse_existing, version_name=version_name, request_id=request_id)
         given = [_names.check_alias(alias) for alias in _strings("aliases", aliases)]
         if _names.DEFAULT_ALIAS in given and not make_default:
             raise InvalidArgumentError(
@@ -331,14 +348,29 @@ class RegistryClient:
             with self._vertex.rpc.uncounted():
                 self._check_directory(registration.source, registration.container.image, asked=check_source)
 
-        try:
-            if request_id is None:
-                check()
-            with self._verb() as vertex:
-                registrar = _registration.Registrar(vertex, self._promoter, self._new_id)
-                return registrar.register(registration, None if request_id is None else check)
-        except ClientClosedError as closed:
-            raise _registration.unknown(registration, name, "This RegistryClient was closed meanwhile.") from closed
+        def register(registration: _registration.Registration) -> ModelVersion:
+            try:
+                if not registration.shared:
+                    check()
+                with self._verb() as vertex:
+                    registrar = _registration.Registrar(vertex, self._promoter, self._new_id)
+                    return registrar.register(registration, check if registration.shared else None)
+            except ClientClosedError as closed:
+                raise _registration.unknown(registration, name, "This RegistryClient was closed meanwhile.") from closed
+
+        return self._reuse_or_register(registration, register) if reuse_existing else register(registration)
+
+    def _reuse_or_register(
+        self,
+        registration: _registration.Registration,
+        register: Callable[[_registration.Registration], ModelVersion],
+    ) -> ModelVersion:
+        version_name = str(registration.version_name)
+        with self._verb() as vertex:
+            newest = None
+            with contextlib.suppress(NotFoundError):
+                newest = vertex.find(registration.name, lambda model: vertex.read_named(model, version_name))[1]
+            return _reuse.register(registration, newest, register)
 
     def upload(
         self,
@@ -521,6 +553,38 @@ class RegistryClient:
             )
         with self._verb() as vertex:
             return vertex.find(name, lambda model: vertex.read(model, reference))[1]
+
+    def find_version(self, name: str, text: str) -> ModelVersion:
+        """Return the version that was registered under a name, or else the version of that number.
+
+        Use it for what a person typed. A number only finds a version that was registered without a name, so no text
+        means two versions. If several versions have the name, the newest is returned.
+
+        Args:
+            name: The model's name.
+            text: The name of the version, or its number.
+
+        Raises:
+            NotFoundError: No such model or version exists, or no version can be registered under such a name.
+        """
+        self._check_model(name)
+        missing = f"The model {name!r} has no version {text!r}, by name or by number."
+        if not _names.is_version_name(text):
+            raise NotFoundError(f"{missing} A name of a version has 1 to 128 characters.", resource=name)
+        number = _names.version_id(text)
+        with self._verb() as vertex:
+
+            def read(model: _resources.Model) -> ModelVersion:
+                with contextlib.suppress(NotFoundError):
+                    return vertex.read_named(model, text)
+                if number is not None:
+                    with contextlib.suppress(NotFoundError):
+                        found = vertex.read(model, number)
+                        if found.version_name is None:
+                            return found
+                raise NotFoundError(f"{missing} list_versions({name!r}) shows what exists.", resource=model.resource)
+
+            return vertex.find(name, read)[1]
 
     def _in_stage(self, name: str, stage: Stage) -> ModelVersion:
         """Return the version that entered a stage last, of those that are in it."""
@@ -1069,6 +1133,7 @@ class RegistryClient:
         return self._staging_bucket if staging_bucket is None else _names.check_staging_bucket(staging_bucket)
 
     def _send(self, local: artifacts.LocalDirectory, name: str, staging: str | None, image: str) -> str:
+        local = local.with_names(_servable.renames(local.names, _serving.files_of(image), where=local.source))
         _serving.check_directory(local.names, image, where=local.source)
         given = _names.parse_model_name(name)
         return self._files.upload(local, f"{staging}/{given.model_id if given else _names.model_id(name)}")

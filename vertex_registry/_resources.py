@@ -378,7 +378,8 @@ class Resources:
             # The alias goes with the newest version of the name when that is deleted, and is not copied with a model.
             for version in self.versions(model):
                 if version.version_name == version_name:
-                    return version
+                    with contextlib.suppress(NotFoundError):  # a list that lags shows versions that are gone
+                        return self.read(model, version.version)
             raise NotFoundError(
                 f"The model {model.name!r} has no version of the name {version_name!r}. "
                 f"list_versions({model.name!r}) shows those that are there.",
