@@ -568,9 +568,12 @@ class RegistryClient:
             NotFoundError: No such model or version exists, or no version can be registered under such a name.
         """
         self._check_model(name)
-        missing = f"The model {name!r} has no version {text!r}, by name or by number."
         if not _names.is_version_name(text):
-            raise NotFoundError(f"{missing} A name of a version has 1 to 128 characters.", resource=name)
+            raise NotFoundError(
+                f"The model {name!r} has no such version, by name or by number: a version's name is text of 1 to 128 "
+                "characters.",
+                resource=name,
+            )
         number = _names.version_id(text)
         with self._verb() as vertex:
 
@@ -582,7 +585,11 @@ class RegistryClient:
                         found = vertex.read(model, number)
                         if found.version_name is None:
                             return found
-                raise NotFoundError(f"{missing} list_versions({name!r}) shows what exists.", resource=model.resource)
+                raise NotFoundError(
+                    f"The model {name!r} has no version {text!r}, by name or by number. list_versions({name!r}) shows "
+                    "which exist.",
+                    resource=model.resource,
+                )
 
             return vertex.find(name, read)[1]
 

@@ -262,7 +262,9 @@ class VertexModelRegistry(BaseModelRegistry):
         """
         for what, given in (("source", model_source_uri), ("version", version)):
             if not isinstance(given, (str, type(None))):
-                raise VertexRegistryError(f"The {what} is a string, not {given!r}. Nothing was registered.")
+                raise VertexRegistryError(
+                    f"The {what} is a string, not {given!r}. Pass str({what}). Nothing was registered."
+                )
         client, source, chosen = (
             self.client,
             model_source_uri or "",

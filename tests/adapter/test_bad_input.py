@@ -71,15 +71,15 @@ def test_zenmls_register_version_fails(component: str, zenml: ZenML, emulator: E
     ("arguments", "said"),
     [
         ({"model_source_uri": None}, "The source is empty"),
-        ({"model_source_uri": "s3://models/1"}, "is not in Cloud Storage"),
+        ({"model_source_uri": "s3://models/1"}, "isn't in Cloud Storage"),
         ({"model_source_uri": "gs://models"}, "names a bucket and no directory"),
         ({"model_source_uri": "gs://models/1/model.pkl"}, "is a file"),
-        ({"model_source_uri": Path("models")}, r"The source is a string, .*Give str\(path\)"),
+        ({"model_source_uri": Path("models")}, r"The source is a string, .*Pass str\(source\)"),
         ({"name": ""}, "name is empty"),
-        ({"version": 2}, r"The version is a string, and not 2. Give str\(version\)"),
+        ({"version": 2}, r"The version is a string, not 2. Pass str\(version\)"),
         ({"name": "n" * 129}, "129 characters"),
         ({"version": "v" * 129}, "129 characters"),
-        ({"metadata": [("owner", "Ann")]}, "The metadata is a dict or a ModelRegistryModelMetadata, and not a list"),
+        ({"metadata": [("owner", "Ann")]}, "The metadata is a dict or a ModelRegistryModelMetadata, not a list"),
         ({"metadata": {"when": object()}}, "which JSON does not have"),
         ({"metadata": ModelRegistryModelMetadata.model_validate({"x": float("nan")})}, "not a finite number"),
         ({"stage": "Shadow"}, "There is no stage 'Shadow'"),
@@ -121,7 +121,7 @@ def test_a_version_that_cannot_exist(registry: VertexModelRegistry, version: str
         registry.delete_model_version,
         registry.load_model_version,
     ):
-        with pytest.raises(KeyError, match="'churn' has no version of the name"):
+        with pytest.raises(KeyError, match="'churn' has no such version, by name or by number"):
             call("churn", version)
 
 
@@ -131,9 +131,9 @@ def test_conditions_that_cannot_be(registry: VertexModelRegistry) -> None:
         ({"created_after": dt.date(2026, 1, 31)}, "created_after=datetime.date.* names no moment"),
         ({"created_before": dt.date(2026, 1, 31)}, "created_before=datetime.date.* names no moment"),
         ({"stage": "Shadow"}, "There is no stage 'Shadow'"),
-        ({"count": "3"}, "count='3' is no number of versions"),
+        ({"count": "3"}, "count='3' isn't a number of versions"),
         ({"order_by_date": "oldest"}, "order_by_date='oldest' is neither 'asc' nor 'desc'"),
-        ({"metadata": "owner"}, "The metadata is a dict or a ModelRegistryModelMetadata, and not a str"),
+        ({"metadata": "owner"}, "The metadata is a dict or a ModelRegistryModelMetadata, not a str"),
     )
     for condition, said in conditions:
         with pytest.raises(RuntimeError, match=said):
@@ -159,7 +159,7 @@ def test_a_bad_location(
     """A location that can be none is one line, and nothing is sent."""
     zenml.use(location=location)
 
-    with pytest.raises(RuntimeError, match="is not the name of a location"):
+    with pytest.raises(RuntimeError, match="isn't the name of a region"):
         active().register_model_version("churn", "1", "gs://models/1")
     assert f"location={location!r}" in zenml.try_("model-registry models list").line
     assert not emulator.requests()
@@ -168,7 +168,7 @@ def test_a_bad_location(
 def test_a_setting_that_is_none(zenml: ZenML, emulator: Emulator) -> None:
     """An address, a time and an image that can be none are one line each, and nothing is sent."""
     for setting, said in (
-        ({"api_endpoint": "ftp://vertex"}, "is no address of the service"),
+        ({"api_endpoint": "ftp://vertex"}, "isn't an address of the service"),
         ({"timeout": "0"}, "not a positive number of seconds"),
         ({"service_account_path": "/nowhere/key.json"}, "cannot be read"),
     ):
@@ -236,7 +236,7 @@ def test_a_version_that_is_deployed(registry: VertexModelRegistry, zenml: ZenML,
     """A deletion that Vertex refuses is one line, and the version is still there, as the default one."""
     registry.register_model_version("churn", "1", "gs://models/1")
     registry.register_model_version("churn", "2", "gs://models/2")
-    emulator.fail("DeleteModelVersion", "FAILED_PRECONDITION", message="It is deployed.")
+    emulator.fail("DeleteModelVersion", "FAILED_PRECONDITION", message="It is deployed.", times=2)
 
     assert "has to be undeployed" in zenml.try_("model-registry models delete-version churn -v 2 -y").line
     assert [version.version for version in registry.list_model_versions("churn")] == ["2", "1"]

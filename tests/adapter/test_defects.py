@@ -214,11 +214,11 @@ def test_11_names_that_are_not_unique(
     one, two = upload(google, "twin"), upload(google, "twin")
 
     assert [model.name for model in registry.list_models("twin")] == ["twin", "twin"]
-    with pytest.raises(RuntimeError, match="2 models bear the name 'twin'") as refused:
+    with pytest.raises(RuntimeError, match="2 models have the name 'twin'") as refused:
         registry.register_model_version("twin", "1", "gs://models/twin/1")
     assert one in str(refused.value)
     assert two in str(refused.value)
-    assert "2 models bear the name" in zenml.try_("model-registry models get twin").line
+    assert "2 models have the name" in zenml.try_("model-registry models get twin").line
     registry.register_model_version(two, "1", "gs://models/twin/1")
     assert [version.model_source_uri for version in registry.list_model_versions(two)] == [
         "gs://models/twin/1",
@@ -331,7 +331,7 @@ def test_17_what_is_missing_is_a_key_error_with_words(registry: VertexModelRegis
         registry.load_model_version,
     ]
     for call in calls:
-        with pytest.raises(KeyError, match="'churn' has no version of the name 'two'"):
+        with pytest.raises(KeyError, match="'churn' has no version 'two', by name or by number"):
             call("churn", "two")
         with pytest.raises(KeyError, match="There is no model 'nobody'"):
             call("nobody", "1")
@@ -376,7 +376,7 @@ def test_19_no_setting_and_no_argument_is_ignored(
     with pytest.raises(TypeError, match="config"):
         registry.register_model_version("churn", "2", "gs://models/churn/2", config=object())
     zenml.use(project="acme", project_id="other")
-    with pytest.raises(RuntimeError, match="two names of one setting"):
+    with pytest.raises(RuntimeError, match="two names for one setting"):
         active().list_models()
 
 

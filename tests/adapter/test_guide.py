@@ -134,6 +134,7 @@ def test_the_guides_python(
 ) -> None:
     """Each line of Python of the guide that is no pipeline, and its change of a version, do what the guide says."""
     storage.put("models", "churn/1/model.joblib", b"a model")
+    storage.put("models", "churn/2/model.joblib", b"the next model")
     storage.put("models", "raw/weights.bin", b"another")
     (tmp_path / "artifact.pkl").write_bytes(
         pickle.dumps(LogisticRegression(max_iter=1000).fit(*load_iris(return_X_y=True)))
@@ -145,7 +146,7 @@ def test_the_guides_python(
     changed = zenml(update.removeprefix("zenml "))
     assert re.search(r"STAGE +Production", changed)
     assert "{'owner': 'Ann'}" in changed
-    ran = runpy.run_path(str(script(tmp_path, 2, 3, 4)))
+    ran = runpy.run_path(str(script(tmp_path, 2, 3, 4, 5, 6)))
     ran["registry"].cleanup()
     assert {request.message.model.display_name for request in emulator.requests() if request.rpc == "UploadModel"} == {
         "iris_clf",

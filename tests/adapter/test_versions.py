@@ -76,7 +76,7 @@ def test_a_version_that_is_returned_unchanged(registry: VertexModelRegistry, cap
     """Registering again with another description, metadata or stage changes nothing, and a warning says so."""
     given: dict[str, Any] = {"description": "one", "metadata": {"a": "secret-1", "b": 2}, "stage": "Staging"}
     first = registry.register_model_version("churn", "1", "gs://models/a", **given)
-    with caplog.at_level("WARNING", "vertex_registry.zenml"):
+    with caplog.at_level("WARNING", "vertex_registry"):
         assert registry.register_model_version("churn", "1", "gs://models/a", **given) == first
         assert registry.register_model_version("churn", "1", "gs://models/a") == first
         assert not caplog.records
@@ -87,8 +87,8 @@ def test_a_version_that_is_returned_unchanged(registry: VertexModelRegistry, cap
         ):
             assert registry.register_model_version("churn", "1", "gs://models/a", **{**given, **other}) == first
             (record,) = caplog.records
-            assert f"returned unchanged: it has another {word} than was given" in record.getMessage()
-            assert "update_model_version()" in record.getMessage()
+            assert f"returned unchanged: its {word} differs from what you passed" in record.getMessage()
+            assert "Update the version if you want to change that" in record.getMessage()
             assert "secret" not in record.getMessage()
             caplog.clear()
 

@@ -176,7 +176,7 @@ def test_a_version_that_does_not_exist(registry: RegistryClient, name: Text, sou
     registry.register_version(churn, source(), version_name="first")
     registry.register_version(churn, source(), stage=Stage.PRODUCTION)
 
-    with pytest.raises(NotFoundError, match="has no version .*, by name or by number"):
+    with pytest.raises(NotFoundError, match="has no .*version.*, by name or by number"):
         registry.find_version(churn, text)
 
 
