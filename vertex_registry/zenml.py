@@ -1,8 +1,8 @@
 """ZenML's model registry flavor ``vertex``: the flavor, its settings, and the registry.
 
 It translates between ZenML's types and those of `RegistryClient`, and does nothing else. Its errors are click's, which
-ZenML's command line shows as one line, and the built-in ones that ZenML's callers catch. Importing it imports nothing
-of Google's, because ZenML imports the flavor whenever it lists flavors.
+ZenML's command line shows as one line, and the built-in ones that ZenML's callers catch. Importing it loads none of
+Google's libraries, because ZenML imports the flavor whenever it lists flavors.
 """
 
 from __future__ import annotations
@@ -456,18 +456,14 @@ class VertexModelRegistry(BaseModelRegistry):
 
     @contextlib.contextmanager
     def _local_copy(self, source: str) -> Iterator[Path]:
-        """Yield the folder of an artifact on this machine, which is a copy unless the artifact is on this machine."""
-        if "://" not in source:
-            _check_directory(source)
-            yield Path(source)
-            return
+        """Yield the folder of an artifact on this machine. It's a copy, unless the artifact is on this machine."""
         with tempfile.TemporaryDirectory(prefix="vertex-registry-") as root:
-            folder = Path(root, "model")
+            folder = Path(root, "model") if "://" in source else Path(source)
             try:
                 if source.startswith("gs://"):
                     self.client.download(source, folder)
                 else:
-                    _copy(source, folder)
+                    _fetch(source, folder)
                 yield folder
             except RegistryError as error:
                 # The copy is gone by the time that the message is read.
@@ -497,29 +493,20 @@ def _credentials(setting: SecretStr | str | None) -> dict[str, Any] | str | None
         ) from None
 
 
-def _check_directory(source: str) -> None:
+def _fetch(source: str, folder: Path) -> None:
+    """Copy a directory of an artifact store that ZenML can read. What's there already is only checked."""
     try:
         found = fileio.isdir(source)
+        if found and not folder.exists():
+            folder.mkdir()
+            io_utils.copy_dir(source, str(folder))
     except (OSError, ValueError, NotImplementedError) as error:
-        raise _unreadable(source, error) from error
+        problem = _line(error).replace(str(folder), source)
+        raise VertexRegistryError(f"{source!r} can't be read, and nothing was registered: {problem}") from error
     if not found:
         raise VertexRegistryError(
             f"{source!r} isn't a directory. Nothing was registered. Name the directory that the model was saved to."
         )
-
-
-def _copy(source: str, folder: Path) -> None:
-    """Copy a directory of an artifact store that ZenML can read."""
-    _check_directory(source)
-    folder.mkdir()
-    try:
-        io_utils.copy_dir(source, str(folder))
-    except (OSError, ValueError, NotImplementedError) as error:
-        raise _unreadable(source, error) from error
-
-
-def _unreadable(source: str, error: Exception) -> VertexRegistryError:
-    return VertexRegistryError(f"{source!r} can't be read, and nothing was registered: {_line(error)}")
 
 
 def _line(error: Exception) -> str:
@@ -543,7 +530,7 @@ def _to_stage(stage: ModelVersionStage | str | None) -> str | None:
 
 
 def _to_json(metadata: ModelRegistryModelMetadata | Mapping[str, Any] | None) -> dict[str, Any]:
-    """Return the metadata as a JSON object. If it's None, a field of ZenML's is left out, and an attribute is null."""
+    """Return the metadata as a JSON object. A None in one of ZenML's fields is left out; in an attribute it's null."""
     if isinstance(metadata, BaseModel):
         metadata = metadata.model_dump(exclude_none=False)
     if not isinstance(metadata, (Mapping, type(None))):

@@ -62,14 +62,14 @@ def test_what_was_in_production(registry: VertexModelRegistry, zenml: ZenML) -> 
 
 
 def test_the_metadata_of_a_version_holds_no_history(registry: VertexModelRegistry) -> None:
-    """ZenML shows the metadata as it was registered, however often the stage changes."""
+    """ZenML shows the metadata that was registered, however often the stage changes."""
     registry.register_model_version("churn", "1", "gs://models/1", metadata={"team": "growth"})
     for stage in ("Staging", "Production", "Archived", "None"):
         changed = registry.update_model_version("churn", "1", stage=stage)
 
         assert changed.metadata is not None
         assert changed.metadata.model_dump() == {"team": "growth"}
-    assert registry.get_model("churn").metadata == {"managed_by": "zenml"}
+    assert registry.get_model("churn").metadata == {"managed_by": "zenml", "team": "growth"}
 
 
 def test_the_client_is_that_of_the_registry(registry: VertexModelRegistry) -> None:
