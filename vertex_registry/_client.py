@@ -27,6 +27,7 @@ from vertex_registry import (
     _loading,
     _names,
     _process,
+    _servable,
     _serving,
     _stages,
 )
@@ -39,7 +40,7 @@ if TYPE_CHECKING:
     from pathlib import Path
     from types import TracebackType
 
-    from vertex_registry import _promotion, _resources, artifacts
+    from vertex_registry import _promotion, _registration, _resources, artifacts
     from vertex_registry._records import (
         ModelVersion,
         Pruned,
@@ -225,6 +226,7 @@ class RegistryClient:
         staging_bucket: str | None = None,
         check_source: bool | None = None,
         request_id: str | None = None,
+        reuse_existing: bool = False,
         follow_links: bool = False,
     ) -> ModelVersion:
         """Register an artifact as the next version of a model and return the version.
@@ -263,6 +265,10 @@ class RegistryClient:
                 with one ID create one version: the lowest stays, and the others are removed.
             follow_links: Whether to upload what links point to even if it's outside the folder. Defaults to refusing
                 such links, except those of a Hugging Face cache.
+            reuse_existing: Return the newest version with this ``version_name`` if it has the same source, so you can
+                run the same registration again. The version stays as it is: if you pass another description, metadata
+                or stage, a warning is logged. Another source makes a new version, and so does going back to an
+                earlier one. Needs ``version_name``, and excludes ``request_id``.
 
         Raises:
             InvalidArgumentError: An argument isn't valid, or the image can't serve the source. Nothing was sent.
@@ -285,6 +291,9 @@ class RegistryClient:
         identity = self._new_id() if request_id is None else _names.check_text("request_id", request_id, 512)
         if version_name is not None:
             _names.check_text("version_name", version_name, 128)
+        from vertex_registry import _reuse
+
+        _reuse.check_arguments(reuse_existing=reuse_existing, version_name=version_name, request_id=request_id)
         given = [_names.check_alias(alias) for alias in _arguments.check_strings("aliases", aliases)]
         if _names.DEFAULT_ALIAS in given and not make_default:
             raise InvalidArgumentError(
@@ -330,16 +339,33 @@ class RegistryClient:
             with self._vertex.rpc.uncounted():
                 self._check_source(registration.source, registration.container.image, requested=check_source)
 
-        try:
-            if request_id is None:
-                check()
-            with self._verb() as vertex:
-                registrar = _registration.Registrar(vertex, self._promoter, self._new_id)
-                return registrar.register(registration, None if request_id is None else check)
-        except ClientClosedError as closed:
-            raise _registration.state_unknown(
-                registration, name, "This RegistryClient was closed meanwhile."
-            ) from closed
+        def register(registration: _registration.Registration) -> ModelVersion:
+            try:
+                if not registration.shared:
+                    check()
+                with self._verb() as vertex:
+                    registrar = _registration.Registrar(vertex, self._promoter, self._new_id)
+                    return registrar.register(registration, check if registration.shared else None)
+            except ClientClosedError as closed:
+                raise _registration.state_unknown(
+                    registration, name, "This RegistryClient was closed meanwhile."
+                ) from closed
+
+        return self._reuse_or_register(registration, register) if reuse_existing else register(registration)
+
+    def _reuse_or_register(
+        self,
+        registration: _registration.Registration,
+        register: Callable[[_registration.Registration], ModelVersion],
+    ) -> ModelVersion:
+        from vertex_registry import _reuse
+
+        version_name = str(registration.version_name)
+        with self._verb() as vertex:
+            newest = None
+            with contextlib.suppress(NotFoundError):
+                newest = vertex.find(registration.name, lambda model: vertex.read_named(model, version_name))[1]
+            return _reuse.register(registration, newest, register)
 
     def upload(
         self,
@@ -528,6 +554,45 @@ class RegistryClient:
             )
         with self._verb() as vertex:
             return vertex.find(name, lambda model: vertex.read(model, reference))[1]
+
+    def find_version(self, name: str, text: str) -> ModelVersion:
+        """Return the version that was registered under a name, or else the version of that number.
+
+        Use it for what a person typed. A number only finds a version that was registered without a name, so no text
+        means two versions. If several versions have the name, the newest is returned.
+
+        Args:
+            name: The model's name.
+            text: The name of the version, or its number.
+
+        Raises:
+            NotFoundError: No such model or version exists, or no version can be registered under such a name.
+        """
+        self._check_model(name)
+        if not _names.is_version_name(text):
+            raise NotFoundError(
+                f"The model {name!r} has no such version, by name or by number: a version's name is text of 1 to 128 "
+                "characters.",
+                resource=name,
+            )
+        number = _names.version_id(text)
+        with self._verb() as vertex:
+
+            def read(model: _resources.Model) -> ModelVersion:
+                with contextlib.suppress(NotFoundError):
+                    return vertex.read_named(model, text)
+                if number is not None:
+                    with contextlib.suppress(NotFoundError):
+                        found = vertex.read(model, number)
+                        if found.version_name is None:
+                            return found
+                raise NotFoundError(
+                    f"The model {name!r} has no version {text!r}, by name or by number. list_versions({name!r}) shows "
+                    "which exist.",
+                    resource=model.resource,
+                )
+
+            return vertex.find(name, read)[1]
 
     def _in_stage(self, name: str, stage: Stage) -> ModelVersion:
         """Return the version that entered a stage last, of those that are in it."""
@@ -1125,6 +1190,7 @@ class RegistryClient:
     def _upload(self, local: artifacts.LocalDirectory, name: str, staging: str | None, image: str) -> str:
         from vertex_registry import _sources
 
+        local = local.with_names(_servable.renames(local.names, _serving.model_files(image), where=local.source))
         _serving.check_directory(local.names, image, where=local.source)
         if self._artifacts is not None and local.holds(self._artifacts):
             raise InvalidArgumentError(

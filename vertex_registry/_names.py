@@ -367,6 +367,11 @@ def check_text(what: str, text: str, most: int | None = None) -> str:
     return text
 
 
+def is_version_name(text: str) -> bool:
+    """Return whether a version can be registered under a name."""
+    return isinstance(text, str) and _is_text(text) and 0 < len(text) <= 128  # noqa: PLR2004  # as `check_text` has it
+
+
 def check_source(source: str) -> str:  # noqa: C901  # one branch for each mistake
     """Check the Cloud Storage directory of an artifact and return it.
 

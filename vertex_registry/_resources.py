@@ -375,7 +375,8 @@ class Resources:
             # The alias is deleted with the newest version of that name, and isn't copied with a model.
             for version in self.list_versions(model):
                 if version.version_name == version_name:
-                    return version
+                    with contextlib.suppress(NotFoundError):  # a list that lags shows versions that are gone
+                        return self.read(model, version.version)
             raise NotFoundError(
                 f"The model {model.name!r} has no version named {version_name!r}. "
                 f"list_versions({model.name!r}) shows those that exist.",

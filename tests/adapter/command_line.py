@@ -1,4 +1,4 @@
-"""ZenML's command line in this process, in a home of its own."""
+"""Run ZenML's command line in this process, with a home of its own."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ HOME = tempfile.TemporaryDirectory(prefix="zenml-")
 
 
 def environment(folder: Path) -> dict[str, str]:
-    """The variables that give ZenML a home in that folder, and keep it quiet and off the network."""
+    """Return the environment that gives ZenML a home in a folder, and keeps it quiet and off the network."""
     return {
         "ZENML_CONFIG_PATH": str(folder / "config"),
         "ZENML_ANALYTICS_OPT_IN": "false",
@@ -28,7 +28,7 @@ def environment(folder: Path) -> dict[str, str]:
     }
 
 
-# ZenML reads them when it is imported, which the tests do.
+# ZenML reads them when it's imported.
 os.environ.update(environment(Path(HOME.name)))
 
 from click.testing import CliRunner  # noqa: E402  # see above
@@ -37,7 +37,7 @@ from zenml.cli.cli import cli  # noqa: E402
 
 @attrs.frozen
 class Result:
-    """What a command did: its exit code, and what it wrote."""
+    """The outcome of a command: its exit code and its output."""
 
     code: int
     out: str
@@ -45,7 +45,7 @@ class Result:
 
     @property
     def line(self) -> str:
-        """The one line that it failed with."""
+        """Return the one line that the command failed with."""
         assert self.code == 1, self
         lines = self.error.strip().splitlines()
         assert len(lines) == 1, self
@@ -60,7 +60,7 @@ class ZenML:
         self._shared: dict[str, str] = {}
 
     def try_(self, command: str | list[str]) -> Result:
-        """Run one command, without its first word."""
+        """Run a command, given without its first word, and return its outcome."""
         words = shlex.split(command) if isinstance(command, str) else command
         done = CliRunner().invoke(cli, words)
         if done.exception is not None and not isinstance(done.exception, SystemExit):
@@ -69,13 +69,13 @@ class ZenML:
         return Result(done.exit_code, done.stdout, error)
 
     def __call__(self, command: str | list[str]) -> str:
-        """What a command writes, which succeeds."""
+        """Run a command that has to succeed, and return its output."""
         done = self.try_(command)
         assert done.code == 0, (command, done)
         return done.out
 
     def use(self, **settings: Any) -> str:
-        """Register a model registry with these settings, make it the active stack's, and give its name."""
+        """Register a component with these settings, activate a stack that has it, and return its name."""
         name = f"vertex_{next(self._numbers)}"
         options = [f"--{key}={value}" for key, value in settings.items()]
         self(["model-registry", "register", name, "--flavor=vertex", *options])
@@ -83,7 +83,7 @@ class ZenML:
         return name
 
     def share(self, **settings: Any) -> str:
-        """The same with a registry that no test changes, and that is made once, which takes time."""
+        """Do the same with a component that no test changes. It's registered once, because that takes time."""
         key = repr(sorted(settings.items()))
         if key in self._shared:
             self(f"stack set {self._shared[key]}")

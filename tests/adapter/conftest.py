@@ -1,9 +1,8 @@
-"""ZenML itself, with a store of its own in a temporary directory, and a Vertex of our own.
+"""ZenML with a store of its own in a temporary folder, and an emulator.
 
-These tests run where ZenML is installed (`make test` has a virtual environment for them) and nowhere else. One ZenML
-serves all tests of a process: making its store takes seconds. Each test has a Vertex of its own, and a registry
-component of its own where it changes that. The command line is run in this process, through click's own runner, and is
-the one that people type into.
+These tests need an environment where ZenML is installed; `make test` creates one. ZenML is set up once for each
+process, because that takes seconds. Each test has its own emulator, and its own component if it changes settings.
+Commands run in this process, through click's test runner: it's the same command line that you type into.
 """
 
 from __future__ import annotations
@@ -32,18 +31,18 @@ FLAVOR = "vertex_registry.zenml.VertexModelRegistryFlavor"
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark the tests of this directory, and let the longest come first."""
+    """Mark the tests of this folder, and run the longest first."""
     items.sort(key=lambda item: item.name != "test_the_guide")
     for item in items:
         if HERE in item.path.parents:
             item.add_marker(pytest.mark.zenml)
-            # ZenML and what it stands on warn of much; a warning from here is an error, unless the test says more.
+            # ZenML and its dependencies warn a lot. A warning of this package is an error, unless the test expects it.
             item.add_marker(pytest.mark.filterwarnings("ignore", "error:::vertex_registry"), append=False)
 
 
 @pytest.fixture(scope="session")
 def zenml() -> Iterator[ZenML]:
-    """ZenML with the flavor registered, in a store that ends with the tests."""
+    """Return ZenML with the flavor registered, in a store that's deleted after the tests."""
     from tests.adapter.command_line import HOME, ZenML  # noqa: PLC0415  # not in the other environment
 
     work = Path(HOME.name, "work")
@@ -63,13 +62,13 @@ def _buckets(storage_server: StorageServer) -> None:
 
 @pytest.fixture
 def storage(_buckets: None, storage_emulator: StorageServer) -> StorageServer:
-    """A storage server with some buckets; to be asked for before the emulator, which then looks into it."""
+    """Return a storage server with some buckets. If it comes before the emulator, the emulator checks artifacts."""
     return storage_emulator
 
 
 @pytest.fixture
 def emulator(monkeypatch: pytest.MonkeyPatch) -> Iterator[Emulator]:
-    """A Vertex of this test's own, which ``VERTEX_AI_EMULATOR_HOST`` names."""
+    """Start an emulator for this test. ``VERTEX_AI_EMULATOR_HOST`` has its address."""
     from vertex_registry.emulator import Emulator  # noqa: PLC0415  # Google's libraries take a second
 
     with Emulator() as emulator:
@@ -80,14 +79,14 @@ def emulator(monkeypatch: pytest.MonkeyPatch) -> Iterator[Emulator]:
 
 @pytest.fixture
 def component(zenml: ZenML, emulator: Emulator) -> str:
-    """The name of a registry component without settings, in the active stack; it is not to be changed."""
+    """Return the name of a component without settings, in the active stack. Don't change it."""
     del emulator
     return zenml.share()
 
 
 @pytest.fixture
 def active() -> Iterator[Callable[[], VertexModelRegistry]]:
-    """What gives the active stack's registry, as a step gets it."""
+    """Return a function that returns the active stack's registry, as a step gets it."""
     made: list[VertexModelRegistry] = []
 
     def active() -> VertexModelRegistry:
@@ -104,19 +103,19 @@ def active() -> Iterator[Callable[[], VertexModelRegistry]]:
 
 @pytest.fixture
 def registry(component: str, active: Callable[[], VertexModelRegistry]) -> VertexModelRegistry:
-    """The registry without settings."""
+    """Return a registry without settings."""
     del component
     return active()
 
 
 @pytest.fixture
 def key(emulator: Emulator, tmp_path: Path) -> Path:
-    """The file of a service account's key, whose tokens the emulator hands out."""
+    """Return the path of a service account key. The emulator issues its tokens."""
     return write_key(tmp_path / "vertex-registry-sa.json", f"{emulator.rest}/token")
 
 
 def write_key(path: Path, token_uri: str, project: str = "acme") -> Path:
-    """Write the key of a service account that does not exist; it is made here, and opens nothing."""
+    """Write the key of a service account that doesn't exist. It's generated here and gives access to nothing."""
     from cryptography.hazmat.primitives import serialization  # noqa: PLC0415  # not in the other environment
     from cryptography.hazmat.primitives.asymmetric import rsa  # noqa: PLC0415
 

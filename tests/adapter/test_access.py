@@ -1,4 +1,4 @@
-"""With what credentials, and for which project, the registry talks to Vertex."""
+"""Which credentials and which project the registry uses."""
 
 from __future__ import annotations
 
@@ -29,12 +29,12 @@ if TYPE_CHECKING:
 
 
 def authorizations(emulator: Emulator) -> set[str | None]:
-    """What the requests carried as a credential."""
+    """Return the authorization headers of the requests."""
     return {request.metadata.get("authorization") for request in emulator.requests()}
 
 
 def projects(emulator: Emulator) -> set[str]:
-    """The projects that the requests named."""
+    """Return the projects that the requests named."""
     return {
         match[1]
         for request in emulator.requests()
@@ -44,7 +44,7 @@ def projects(emulator: Emulator) -> set[str]:
 
 
 def connect(zenml: ZenML, options: str, **settings: str) -> str:
-    """Make a registry that is connected to a connector of its own, and give the connector's name."""
+    """Connect a new registry to a new connector, and return the connector's name."""
     connector = f"connector-{uuid.uuid4().hex[:8]}"
     zenml(f"service-connector register {connector} --type gcp --resource-type gcp-generic {options}")
     zenml(f"model-registry connect {zenml.use(**settings)} --connector {connector}")
@@ -52,12 +52,12 @@ def connect(zenml: ZenML, options: str, **settings: str) -> str:
 
 
 def token(text: str) -> str:
-    """What the emulator remembers of a token."""
+    """Return what the emulator records of a token."""
     return f"Bearer sha256:{hashlib.sha256(text.encode()).hexdigest()}"
 
 
 def test_importing_the_flavor_imports_nothing_of_googles() -> None:
-    """ZenML imports the flavor, its settings and the registry without waiting for Google's libraries."""
+    """ZenML can import the flavor, its settings and the registry without loading Google's libraries."""
     code = (
         "import sys; from vertex_registry.zenml import VertexModelRegistryFlavor as F; f = F(); f.config_class; "
         "f.implementation_class; f.service_connector_requirements; "
@@ -69,7 +69,7 @@ def test_importing_the_flavor_imports_nothing_of_googles() -> None:
 
 
 def test_the_flavor() -> None:
-    """The flavor has the name that ZenML documents, and its image can be built: the package is a requirement."""
+    """The flavor has the name that ZenML documents, and requires a GCP service connector."""
     flavor = VertexModelRegistryFlavor()
 
     assert (flavor.name, flavor.type.value) == ("vertex", "model_registry")
@@ -78,7 +78,7 @@ def test_the_flavor() -> None:
 
 
 def test_the_package_is_what_a_step_needs(registry: VertexModelRegistry) -> None:
-    """An image that is built for a step has this package in it."""
+    """An image that's built for a step contains this package."""
     (requirement,) = registry.requirements
 
     assert re.fullmatch(r"vertex-registry\[zenml\]==[0-9.]+", requirement)
@@ -91,7 +91,7 @@ def test_the_guides_other_ways(
     monkeypatch: pytest.MonkeyPatch,
     active: Callable[[], VertexModelRegistry],
 ) -> None:
-    """A registry without credentials and one with a secret work, as the guide has them."""
+    """The guide's registries without credentials and with a secret work."""
     monkeypatch.chdir(key.parent)
     others = [
         command
@@ -120,7 +120,7 @@ def test_the_guides_other_ways(
 def test_application_default_credentials(
     zenml: ZenML, key: Path, monkeypatch: pytest.MonkeyPatch, active: Callable[[], VertexModelRegistry], tmp_path: Path
 ) -> None:
-    """Without a connector and without settings, the machine's own credentials are taken, with their project."""
+    """Without a connector and settings, the registry uses application default credentials and their project."""
     authority = trustme.CA()
     authority.cert_pem.write_to_path(tmp_path / "authority.pem")
     authority.issue_cert("localhost").private_key_and_cert_chain_pem.write_to_path(tmp_path / "server.pem")
@@ -142,21 +142,21 @@ def test_application_default_credentials(
 def test_no_credentials_at_all(
     zenml: ZenML, monkeypatch: pytest.MonkeyPatch, active: Callable[[], VertexModelRegistry], tmp_path: Path
 ) -> None:
-    """Where there are no credentials either, that is one line that says how to come by some."""
+    """If there are no credentials at all, one line says how to get some."""
     monkeypatch.delenv("VERTEX_AI_EMULATOR_HOST", raising=False)
     monkeypatch.setenv("GOOGLE_APPLICATION_CREDENTIALS", str(tmp_path / "nothing.json"))
     zenml.use(project_id="acme")
 
-    with pytest.raises(RuntimeError, match="no usable credentials for Google Cloud. Type `gcloud auth"):
+    with pytest.raises(RuntimeError, match="nothing.json' can't be read: .* Type `gcloud auth"):
         active().list_models()
-    assert "no usable credentials" in zenml.try_("model-registry models list").line
+    assert "nothing.json' can't be read" in zenml.try_("model-registry models list").line
 
 
 @pytest.mark.parametrize("way", ["credentials", "path in credentials", "service_account_path"])
 def test_a_key_in_the_settings(
     zenml: ZenML, key: Path, emulator: Emulator, active: Callable[[], VertexModelRegistry], way: str
 ) -> None:
-    """A service account's key is taken as text or as a path; its project is the default, and it is not shown."""
+    """A service account key works as text or as a path. Its project is the default, and ``repr`` hides the key."""
     zenml.use(**{way.rpartition(" ")[2]: f"@{key}" if way == "credentials" else key})
     registry = active()
     registry.list_models()
@@ -168,7 +168,7 @@ def test_a_key_in_the_settings(
 
 
 def test_a_token_of_a_connector(zenml: ZenML, emulator: Emulator, active: Callable[[], VertexModelRegistry]) -> None:
-    """The very token that a connector holds arrives at Vertex."""
+    """Vertex gets exactly the token that a connector holds."""
     connect(zenml, "--auth-method=oauth2-token --token=abc123 --project_id=theirs")
     active().list_models()
 
@@ -179,7 +179,7 @@ def test_a_token_of_a_connector(zenml: ZenML, emulator: Emulator, active: Callab
 def test_a_connector_that_has_expired(
     zenml: ZenML, emulator: Emulator, active: Callable[[], VertexModelRegistry]
 ) -> None:
-    """A registry that is held for long takes its credentials anew when they have expired."""
+    """A registry that's used for a long time requests new credentials when they have expired."""
     name = connect(zenml, "--auth-method=oauth2-token --token=before --project_id=theirs")
     registry = active()
     registry.list_models()
@@ -200,20 +200,20 @@ def test_a_connector_that_has_expired(
 def test_a_connector_that_is_no_longer_good(
     zenml: ZenML, emulator: Emulator, active: Callable[[], VertexModelRegistry]
 ) -> None:
-    """Where there are no fresh credentials, that is one line and a RuntimeError, and nothing is sent."""
+    """If there are no fresh credentials, you get one line and a RuntimeError, and nothing is sent."""
     name = connect(zenml, "--auth-method=oauth2-token --token=before --project_id=theirs")
     zenml(f"service-connector update {name} --expires-at '2020-01-01 00:00:00' --no-verify")
 
-    with pytest.raises(RuntimeError, match="cannot be used: .*expired"):
+    with pytest.raises(RuntimeError, match="can't be used: .*expired"):
         active().list_models()
-    assert "cannot be used" in zenml.try_("model-registry models list").line
+    assert "can't be used" in zenml.try_("model-registry models list").line
     assert emulator.requests() == ()
 
 
 def test_a_connector_for_another_project(
     zenml: ZenML, emulator: Emulator, active: Callable[[], VertexModelRegistry]
 ) -> None:
-    """A registry and a connector that name different projects are one line that says what to do; nothing is sent."""
+    """If the registry and its connector name different projects, one line says what to do, and nothing is sent."""
     connect(zenml, "--auth-method=oauth2-token --token=abc --project_id=theirs", project_id="ours")
 
     with pytest.raises(RuntimeError, match=r"for the project 'ours', and its service connector for 'theirs'"):
@@ -223,37 +223,37 @@ def test_a_connector_for_another_project(
 
 
 def test_a_secret_that_is_missing(zenml: ZenML, emulator: Emulator) -> None:
-    """A secret that is not there is not taken for a model that is not there."""
+    """A missing secret isn't reported as a missing model."""
     zenml.use(credentials="{{nowhere.key}}")
 
     line = zenml.try_("model-registry models get churn").line
-    assert "cannot be used" in line
+    assert "can't be used" in line
     assert "nowhere does not exist" in line
     assert emulator.requests() == ()
 
 
 def test_credentials_that_are_none(zenml: ZenML, tmp_path: Path, emulator: Emulator) -> None:
-    """A key that is cut off is one line, in which nothing of it is shown."""
+    """A truncated key is one line that doesn't show any of it."""
     path = tmp_path / "cut.json"
     path.write_text(json.dumps({"type": "service_account", "private_key": "SECRET"})[:-1], encoding="utf-8")
     zenml.use(credentials=f"@{path}")
 
     line = zenml.try_("model-registry models list").line
-    assert "is no JSON" in line
+    assert "isn't valid JSON" in line
     assert "SECRET" not in line
     assert emulator.requests() == ()
 
 
 def test_credentials_without_anything_in_them(zenml: ZenML, key: Path, emulator: Emulator) -> None:
-    """Credentials of an empty object are refused, and neither other ones nor none are taken in their place."""
+    """Credentials without content are refused, and no other credentials are used instead."""
     for settings in ({}, {"service_account_path": str(key)}):
         zenml.use(credentials="{}", **settings)
-        assert "The credentials are of the type None" in zenml.try_("model-registry models list").line
+        assert "The credentials can't be used: their type is none of" in zenml.try_("model-registry models list").line
     assert emulator.requests() == ()
 
 
 def test_which_credentials_are_described(zenml: ZenML, key: Path) -> None:
-    """ZenML's ``describe`` prints a key that is a setting, and not one that is in a secret: the guide says so."""
+    """ZenML's ``describe`` prints a key in a setting, but not one in a secret, as the guide says."""
     plain = zenml.use(credentials=f"@{key}")
     printed = zenml(f"model-registry describe {plain}")
     assert "PRIVATEKEY" in "".join(filter(str.isalpha, printed))  # a table breaks a text wherever it is full
@@ -266,7 +266,7 @@ def test_which_credentials_are_described(zenml: ZenML, key: Path) -> None:
 
 @pytest.mark.parametrize("setting", sorted(VertexModelRegistryConfig.model_fields))
 def test_which_settings_can_be_secrets(setting: str) -> None:
-    """Every setting can be a reference to a secret but those that the guide names."""
+    """Every setting can be a reference to a secret, except those that the guide names."""
     rule = re.search(r"^Each can be a reference to a secret, (.*)\.$", TEXT, re.MULTILINE)
     assert rule
     if f"`{setting}`" in rule[1]:
@@ -277,7 +277,7 @@ def test_which_settings_can_be_secrets(setting: str) -> None:
 
 
 def test_a_setting_that_does_not_exist(zenml: ZenML) -> None:
-    """A setting that does not exist is refused by ZenML, and no component is made."""
+    """ZenML refuses a setting that doesn't exist, and creates no component."""
     with pytest.raises(ValueError, match="zone"):
         zenml.try_("model-registry register wrong --flavor=vertex --zone=here")
 

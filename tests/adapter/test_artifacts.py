@@ -1,4 +1,4 @@
-"""Where artifacts lie, how they get to where Vertex reads them, and how the model comes back."""
+"""Where artifacts are, how they get to Cloud Storage, and how the model is loaded again."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import pytest
 from sklearn.datasets import load_iris
 from sklearn.linear_model import LogisticRegression
 
+from tests.behaviour.noise import noise
 from vertex_registry import RegistryClient, ServingContainer
 
 if TYPE_CHECKING:
@@ -28,14 +29,14 @@ pytestmark = pytest.mark.filterwarnings("ignore:Google has no serving image for 
 
 @pytest.fixture(scope="module")
 def model() -> Any:
-    """A classifier of irises."""
+    """Return a classifier of irises."""
     features, species = load_iris(return_X_y=True)
     return LogisticRegression(max_iter=1000).fit(features, species)
 
 
 @pytest.fixture
 def artifact(tmp_path: Path, model: Any) -> Path:
-    """The folder that ZenML makes of the classifier in its default artifact store."""
+    """Return the folder that ZenML creates for the classifier in its default artifact store."""
     folder = tmp_path / "sklearn_classifier" / "output"
     folder.mkdir(parents=True)
     (folder / "artifact.pkl").write_bytes(cloudpickle.dumps(model))
@@ -47,14 +48,14 @@ def artifact(tmp_path: Path, model: Any) -> Path:
 def staging(
     storage: StorageServer, zenml: ZenML, emulator: Emulator, active: Callable[[], VertexModelRegistry]
 ) -> VertexModelRegistry:
-    """A registry with a staging bucket."""
+    """Return a registry with a staging bucket."""
     del storage, emulator
     zenml.share(staging_bucket="gs://staging/models")
     return active()
 
 
 def loads(registry: VertexModelRegistry, version: str) -> bool:
-    """Whether the version is the classifier."""
+    """Return whether the version is the classifier."""
     loaded = registry.load_model_version("iris", version, trusted=True)
     return list(loaded.predict([[5.1, 3.5, 1.4, 0.2], [5.9, 3.0, 5.1, 1.8]])) == [0, 2]
 
@@ -62,7 +63,7 @@ def loads(registry: VertexModelRegistry, version: str) -> bool:
 def test_a_local_artifact_without_a_staging_bucket(
     zenml: ZenML, registry: VertexModelRegistry, artifact: Path, emulator: Emulator
 ) -> None:
-    """One line names both ways out, and nothing is sent."""
+    """One line names both solutions, and nothing is sent."""
     with pytest.raises(RuntimeError) as refused:
         registry.register_model_version("iris", "1", str(artifact))
 
@@ -74,7 +75,7 @@ def test_a_local_artifact_without_a_staging_bucket(
 
 
 def test_a_local_artifact_is_staged(staging: VertexModelRegistry, artifact: Path, storage: StorageServer) -> None:
-    """ZenML's pickle is copied under the name that the image loads, is registered from there, and comes back."""
+    """ZenML's pickle is copied under the name that the image loads, registered from there, and loaded again."""
     version = staging.register_model_version("iris", "1", str(artifact))
 
     uri = staging.get_model_uri_artifact_store(version)
@@ -87,7 +88,7 @@ def test_a_local_artifact_is_staged(staging: VertexModelRegistry, artifact: Path
 
 
 def test_a_staged_artifact_is_registered_once(staging: VertexModelRegistry, artifact: Path, model: Any) -> None:
-    """The same content gives the version that is there, and a changed content is a new version that wins."""
+    """The same content returns the existing version, and changed content is a new version."""
     first = staging.register_model_version("iris", "1", str(artifact))
     assert staging.register_model_version("iris", "1", str(artifact)) == first
     (artifact / "python_version.txt").write_text("3.12", encoding="utf-8")
@@ -102,7 +103,7 @@ def test_a_staged_artifact_is_registered_once(staging: VertexModelRegistry, arti
 def test_an_artifact_in_cloud_storage_that_the_image_cannot_load(
     storage: StorageServer, zenml: ZenML, registry: VertexModelRegistry, artifact: Path, emulator: Emulator
 ) -> None:
-    """It is refused before anything is sent, in one line that names the staging bucket and another image."""
+    """It's refused before anything is sent, in one line that names the staging bucket and another image."""
     storage.put("models", "refused/artifact.pkl", (artifact / "artifact.pkl").read_bytes())
 
     with pytest.raises(RuntimeError) as refused:
@@ -119,7 +120,7 @@ def test_an_artifact_in_cloud_storage_that_the_image_cannot_load(
 def test_an_artifact_in_cloud_storage_is_staged(
     staging: VertexModelRegistry, storage: StorageServer, artifact: Path
 ) -> None:
-    """With a staging bucket, the pickle of a GCS artifact store is copied under the name that the image loads."""
+    """With a staging bucket, a pickle in a GCS artifact store is copied under the name that the image loads."""
     storage.put("models", "gcs/artifact.pkl", (artifact / "artifact.pkl").read_bytes())
     version = staging.register_model_version("iris", "1", "gs://models/gcs")
 
@@ -130,7 +131,7 @@ def test_an_artifact_in_cloud_storage_is_staged(
 def test_an_artifact_that_can_be_served_stays_where_it_is(
     staging: VertexModelRegistry, storage: StorageServer, tmp_path: Path, model: Any
 ) -> None:
-    """An artifact that the image finds its file in is registered from there."""
+    """An artifact that the image can load is registered where it is."""
     joblib.dump(model, tmp_path / "model.joblib")
     storage.put("models", "served/model.joblib", (tmp_path / "model.joblib").read_bytes())
     before = storage.names("staging")
@@ -146,7 +147,7 @@ def test_an_artifact_that_can_be_served_stays_where_it_is(
 def test_another_image_loads_what_it_likes(
     staging: VertexModelRegistry, artifact: Path, storage: StorageServer, container: Any
 ) -> None:
-    """For an image that is not scikit-learn's nothing is renamed."""
+    """For images that aren't prebuilt, nothing is renamed."""
     version = staging.register_model_version("iris", "raw", str(artifact), container=container)
 
     names = [
@@ -157,7 +158,7 @@ def test_another_image_loads_what_it_likes(
 
 
 def test_what_runs_code_is_loaded_for_those_who_trust_it(staging: VertexModelRegistry, artifact: Path) -> None:
-    """A pickle is not read unless the caller trusts its writer, and the message says why."""
+    """A pickle isn't loaded unless you trust its writer, and the message says why."""
     staging.register_model_version("iris", "1", str(artifact))
 
     with pytest.raises(RuntimeError, match="runs whatever code .* trusted=True"):
@@ -165,7 +166,7 @@ def test_what_runs_code_is_loaded_for_those_who_trust_it(staging: VertexModelReg
 
 
 def test_an_artifact_that_is_not_there(staging: VertexModelRegistry, tmp_path: Path, emulator: Emulator) -> None:
-    """An artifact that is gone, here or in Cloud Storage, is one line, and nothing is registered."""
+    """If the artifact doesn't exist, here or in Cloud Storage, you get one line, and nothing is registered."""
     for source in (str(tmp_path / "gone"), "gs://models/gone"):
         with pytest.raises(RuntimeError) as refused:
             staging.register_model_version("iris", "1", source)
@@ -174,13 +175,17 @@ def test_an_artifact_that_is_not_there(staging: VertexModelRegistry, tmp_path: P
 
 
 def test_an_artifact_that_cannot_be_read(staging: VertexModelRegistry, tmp_path: Path, emulator: Emulator) -> None:
-    """A store that ZenML has no reader for here, and a folder with a broken link in it, are one line each."""
+    """A store that ZenML can't read, and a folder with a broken link, are one line each."""
     folder = tmp_path / "broken"
     folder.mkdir()
-    (folder / "artifact.pkl").symlink_to(tmp_path / "gone")
-    for source in ("s3://models/1", str(folder)):
-        with pytest.raises(RuntimeError, match=f"{source}' cannot be read, and nothing was registered: ") as refused:
+    (folder / "artifact.pkl").symlink_to(folder / "gone")
+    for source, says in (
+        ("s3://models/1", "can't be read, and nothing was registered: "),
+        (str(folder), "read: No such"),
+    ):
+        with pytest.raises(RuntimeError, match=says) as refused:
             staging.register_model_version("iris", "1", source)
+        assert source in str(refused.value)
         assert "\n" not in str(refused.value)
     assert "UploadModel" not in {request.rpc for request in emulator.requests()}
 
@@ -188,7 +193,7 @@ def test_an_artifact_that_cannot_be_read(staging: VertexModelRegistry, tmp_path:
 def test_a_staging_bucket_that_is_none(
     zenml: ZenML, storage: StorageServer, emulator: Emulator, active: Callable[[], VertexModelRegistry], artifact: Path
 ) -> None:
-    """A staging bucket that does not exist, or is no bucket, is one line, and nothing is registered."""
+    """A staging bucket that doesn't exist, or isn't valid, is one line, and nothing is registered."""
     del storage
     for bucket, said in (("gs://nobodys", "nobodys"), ("models", "gs://")):
         zenml.use(staging_bucket=bucket)
@@ -200,7 +205,7 @@ def test_a_staging_bucket_that_is_none(
 def test_a_staging_bucket_of_one_call(
     zenml: ZenML, storage: StorageServer, emulator: Emulator, active: Callable[[], VertexModelRegistry], artifact: Path
 ) -> None:
-    """A staging bucket that is an argument stands before the component's, and is enough where that has none."""
+    """A staging bucket that you pass is used instead of the component's, or if the component has none."""
     del emulator
     for settings in ({}, {"staging_bucket": "gs://nobodys"}):
         zenml.use(**settings)
@@ -212,7 +217,7 @@ def test_a_staging_bucket_of_one_call(
 
 
 def test_a_staging_bucket_is_part_of_the_source(staging: VertexModelRegistry, artifact: Path) -> None:
-    """The same artifact in another staging bucket lies elsewhere, and is another version."""
+    """The same artifact in another staging bucket is another version."""
     staging.register_model_version("iris", "1", str(artifact))
     other = staging.register_model_version("iris", "1", str(artifact), staging_bucket="gs://guide")
 
@@ -221,7 +226,7 @@ def test_a_staging_bucket_is_part_of_the_source(staging: VertexModelRegistry, ar
 
 
 def test_an_image_with_a_gpu(staging: VertexModelRegistry, tmp_path: Path) -> None:
-    """With ``gpu=True`` a staged artifact is checked against and served by the image for machines with a GPU."""
+    """With ``gpu=True``, a staged artifact is checked for and served by the GPU image."""
     (tmp_path / "saved").mkdir()
     (tmp_path / "saved" / "saved_model.pb").write_bytes(b"graph")
     staging.register_model_version("iris", "1", str(tmp_path / "saved"), container="tensorflow", gpu=True)
@@ -239,7 +244,7 @@ def test_an_image_with_a_gpu(staging: VertexModelRegistry, tmp_path: Path) -> No
         {"version": "v" * 129},
         {"aliases": ["v1.0"]},
         {"metadata": {"when": object()}},
-        {"metadata": {f"k{number}": "v" for number in range(70)}},
+        {"metadata": noise(70)},
         {"container": "caffe"},
         {"gpu": True},
         {"staging_bucket": "models"},
@@ -271,18 +276,18 @@ def test_a_secret_that_is_missing(
     artifact: Path,
     setting: str,
 ) -> None:
-    """A secret that is not there is a RuntimeError of one line, and nothing is sent."""
+    """A missing secret is a RuntimeError of one line, and nothing is sent."""
     del storage
     zenml.use(**{"staging_bucket": "gs://staging/models", setting: "{{nowhere.key}}"})
     for source in (str(artifact), "gs://models/1"):
-        with pytest.raises(RuntimeError, match="cannot be used: .*nowhere does not exist") as refused:
+        with pytest.raises(RuntimeError, match="can't be used: .*nowhere does not exist") as refused:
             active().register_model_version("iris", "1", source)
         assert not isinstance(refused.value, KeyError)
     assert not emulator.requests()
 
 
 def test_messages_name_the_source(staging: VertexModelRegistry, tmp_path: Path, storage: StorageServer) -> None:
-    """A message names the artifact as its registrant did, and not a folder that is gone by then."""
+    """Messages name the artifact as you did, not a temporary folder."""
     (tmp_path / "wrong").mkdir()
     (tmp_path / "wrong" / "notes.txt").write_text("no model", encoding="utf-8")
     (tmp_path / "empty").mkdir()
@@ -296,8 +301,8 @@ def test_messages_name_the_source(staging: VertexModelRegistry, tmp_path: Path, 
 
 
 def test_a_file_as_the_source(staging: VertexModelRegistry, artifact: Path, emulator: Emulator) -> None:
-    """A file is said to be one, with what to name in its place."""
-    with pytest.raises(RuntimeError, match=r"artifact.pkl' is a file, .* name the one that the file is in"):
+    """A file is refused, and the message says what to name instead."""
+    with pytest.raises(RuntimeError, match=r"artifact.pkl' isn't a directory. .* Name the directory that"):
         staging.register_model_version("iris", "1", str(artifact / "artifact.pkl"))
     assert "UploadModel" not in {request.rpc for request in emulator.requests()}
 
@@ -306,7 +311,7 @@ def test_a_file_as_the_source(staging: VertexModelRegistry, artifact: Path, emul
 def test_several_models(
     staging: VertexModelRegistry, artifact: Path, storage: StorageServer, others: list[str]
 ) -> None:
-    """Beside another model ZenML's pickle is not renamed: which is meant is not guessed, and all are named."""
+    """If the folder holds another model too, ZenML's pickle isn't renamed, and the message names all of them."""
     for other in others:
         (artifact / other).write_bytes(b"another")
     before = storage.names("staging")
@@ -315,13 +320,13 @@ def test_several_models(
 
     message = str(refused.value)
     assert f"{artifact}' holds {' and '.join(['artifact.pkl', *others])}, and the" in message
-    assert "Nothing was registered. Take away all of them but the one that is the model" in message
+    assert "Nothing was registered. Remove all but the one that is the model" in message
     assert "\n" not in message
     assert storage.names("staging") == before
 
 
 def test_the_files_are_pickles(artifact: Path, model: Any) -> None:
-    """What is renamed is a plain pickle, which the image reads without cloudpickle."""
+    """The file that's renamed is a plain pickle, which the image can read without cloudpickle."""
     unpickled = pickle.loads((artifact / "artifact.pkl").read_bytes())  # noqa: S301  # it was written here
 
     assert type(unpickled) is type(model)

@@ -1,4 +1,4 @@
-"""Mistakes: each is one line on the command line and the right error in Python, and nothing is half-done."""
+"""Mistakes: each is one line on the command line and the right error in Python, and nothing is left half done."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ WRITES = {"UploadModel", "UpdateModel", "MergeVersionAliases", "DeleteModel", "D
 
 
 def written(emulator: Emulator) -> set[str]:
-    """The kinds of writes that were sent."""
+    """Return which kinds of writes were sent."""
     return {request.rpc for request in emulator.requests()} & WRITES
 
 
 def test_the_errors_are_what_zenml_expects() -> None:
-    """Each error is click's, for the command line, and Python's, for those who catch it."""
+    """Each error is click's, for the command line, and a built-in one, for code that catches it."""
     assert issubclass(MissingError, (click.ClickException, KeyError))
     assert issubclass(UnsupportedError, NotImplementedError)
     assert issubclass(UnsupportedError, VertexRegistryError)
@@ -39,7 +39,7 @@ def test_the_errors_are_what_zenml_expects() -> None:
 
 
 def test_models_are_not_managed_by_themselves(registry: VertexModelRegistry, zenml: ZenML, emulator: Emulator) -> None:
-    """Registering, updating and deleting a model is refused with one line that says what to do instead."""
+    """Registering, updating or deleting a model is refused with one line that says what to do instead."""
     registry.register_model_version("churn", "1", "gs://models/1")
     before = len(emulator.requests())
     calls: dict[str, tuple[Callable[..., Any], str]] = {
@@ -59,7 +59,7 @@ def test_models_are_not_managed_by_themselves(registry: VertexModelRegistry, zen
 
 
 def test_zenmls_register_version_fails(component: str, zenml: ZenML, emulator: Emulator) -> None:
-    """ZenML's own command cannot register a version, whatever the flavor: the guide says so as long as this holds."""
+    """ZenML's own command can't register a version, with any flavor. The guide says so as long as this holds."""
     with pytest.raises(TypeError, match="zenml_pipeline_run_id"):
         zenml.try_("model-registry models register-version churn -v 1 -u gs://models/1")
 
@@ -74,12 +74,12 @@ def test_zenmls_register_version_fails(component: str, zenml: ZenML, emulator: E
         ({"model_source_uri": "s3://models/1"}, "isn't in Cloud Storage"),
         ({"model_source_uri": "gs://models"}, "is a bucket without a directory"),
         ({"model_source_uri": "gs://models/1/model.pkl"}, "is a file"),
-        ({"model_source_uri": Path("models")}, r"The source is a string, .*Give str\(path\)"),
+        ({"model_source_uri": Path("models")}, r"The source is a string, .*Pass str\(source\)"),
         ({"name": ""}, "name is empty"),
-        ({"version": 2}, r"The version is a string, and not 2. Give str\(version\)"),
+        ({"version": 2}, r"The version is a string, not 2. Pass str\(version\)"),
         ({"name": "n" * 129}, "129 characters"),
         ({"version": "v" * 129}, "129 characters"),
-        ({"metadata": [("owner", "Ann")]}, "The metadata is a dict or a ModelRegistryModelMetadata, and not a list"),
+        ({"metadata": [("owner", "Ann")]}, "The metadata is a dict or a ModelRegistryModelMetadata, not a list"),
         ({"metadata": {"when": object()}}, "which JSON doesn't have"),
         ({"metadata": ModelRegistryModelMetadata.model_validate({"x": float("nan")})}, "isn't a finite number"),
         ({"stage": "Shadow"}, "There's no stage 'Shadow'"),
@@ -91,7 +91,7 @@ def test_zenmls_register_version_fails(component: str, zenml: ZenML, emulator: E
 def test_a_registration_that_cannot_be(
     registry: VertexModelRegistry, emulator: Emulator, arguments: dict[str, Any], said: str
 ) -> None:
-    """An argument that cannot be right is a RuntimeError, caused by this package's own, and nothing is sent."""
+    """An invalid argument is a RuntimeError, caused by one of this package's errors, and nothing is sent."""
     right = {"name": "churn", "version": "1", "model_source_uri": "gs://models/1"}
     with pytest.raises(RuntimeError, match=said) as refused:
         registry.register_model_version(**{**right, **arguments})
@@ -102,7 +102,7 @@ def test_a_registration_that_cannot_be(
 
 
 def test_a_resource_name_makes_no_model(registry: VertexModelRegistry, emulator: Emulator) -> None:
-    """A full resource name of a model that is not there is a RuntimeError, as all that hinders a registration."""
+    """The resource name of a model that doesn't exist is a RuntimeError, like all that prevents a registration."""
     name = "projects/local-project/locations/us-central1/models/nobody"
     with pytest.raises(RuntimeError, match="nobody") as refused:
         registry.register_model_version(name, "1", "gs://models/1")
@@ -113,7 +113,7 @@ def test_a_resource_name_makes_no_model(registry: VertexModelRegistry, emulator:
 
 @pytest.mark.parametrize("version", ["v" * 129, "1" * 129, "\ud800"], ids=["long", "number", "surrogate"])
 def test_a_version_that_cannot_exist(registry: VertexModelRegistry, version: str) -> None:
-    """A version that could not be registered is one that is not there."""
+    """A version that nobody could have registered doesn't exist."""
     registry.register_model_version("churn", "1", "gs://models/1")
     for call in (
         registry.get_model_version,
@@ -121,19 +121,19 @@ def test_a_version_that_cannot_exist(registry: VertexModelRegistry, version: str
         registry.delete_model_version,
         registry.load_model_version,
     ):
-        with pytest.raises(KeyError, match="'churn' has no version of the name"):
+        with pytest.raises(KeyError, match="'churn' has no such version, by name or by number"):
             call("churn", version)
 
 
 def test_conditions_that_cannot_be(registry: VertexModelRegistry) -> None:
-    """A day where a time is asked for, and other conditions that mean nothing, are RuntimeErrors that say so."""
+    """A date instead of a time, and other invalid conditions, are RuntimeErrors that say what's wrong."""
     conditions: tuple[tuple[dict[str, Any], str], ...] = (
         ({"created_after": dt.date(2026, 1, 31)}, "created_after=datetime.date.* isn't a datetime with a time zone"),
         ({"created_before": dt.date(2026, 1, 31)}, "created_before=datetime.date.* isn't a datetime with a time zone"),
         ({"stage": "Shadow"}, "There's no stage 'Shadow'"),
-        ({"count": "3"}, "count='3' is no number of versions"),
+        ({"count": "3"}, "count='3' isn't a number of versions"),
         ({"order_by_date": "oldest"}, "order_by_date='oldest' is neither 'asc' nor 'desc'"),
-        ({"metadata": "owner"}, "The metadata is a dict or a ModelRegistryModelMetadata, and not a str"),
+        ({"metadata": "owner"}, "The metadata is a dict or a ModelRegistryModelMetadata, not a str"),
     )
     for condition, said in conditions:
         with pytest.raises(RuntimeError, match=said):
@@ -144,7 +144,7 @@ def test_conditions_that_cannot_be(registry: VertexModelRegistry) -> None:
 
 
 def test_an_update_that_contradicts_itself(registry: VertexModelRegistry, zenml: ZenML) -> None:
-    """Setting and taking out the same attribute is refused, and nothing is changed."""
+    """Setting and removing the same attribute is refused, and nothing is changed."""
     before = registry.register_model_version("churn", "1", "gs://models/1", metadata={"a": "1"})
 
     line = zenml.try_("model-registry models update-version churn -v 1 -s Production -m a 2 -rm a").line
@@ -156,21 +156,21 @@ def test_an_update_that_contradicts_itself(registry: VertexModelRegistry, zenml:
 def test_a_bad_location(
     zenml: ZenML, emulator: Emulator, active: Callable[[], VertexModelRegistry], location: str
 ) -> None:
-    """A location that can be none is one line, and nothing is sent."""
+    """An invalid location is one line, and nothing is sent."""
     zenml.use(location=location)
 
-    with pytest.raises(RuntimeError, match="is not the name of a location"):
+    with pytest.raises(RuntimeError, match="isn't the name of a region"):
         active().register_model_version("churn", "1", "gs://models/1")
     assert f"location={location!r}" in zenml.try_("model-registry models list").line
     assert not emulator.requests()
 
 
 def test_a_setting_that_is_none(zenml: ZenML, emulator: Emulator) -> None:
-    """An address, a time and an image that can be none are one line each, and nothing is sent."""
+    """An invalid address, time or path is one line each, and nothing is sent."""
     for setting, said in (
-        ({"api_endpoint": "ftp://vertex"}, "is no address of the service"),
+        ({"api_endpoint": "ftp://vertex"}, "isn't an address of the service"),
         ({"timeout": "0"}, "not a positive number of seconds"),
-        ({"service_account_path": "/nowhere/key.json"}, "cannot be read"),
+        ({"service_account_path": "/nowhere/key.json"}, "can't be read"),
     ):
         zenml.use(**setting)
         assert said in zenml.try_("model-registry models list").line
@@ -181,7 +181,7 @@ def test_a_setting_that_is_none(zenml: ZenML, emulator: Emulator) -> None:
 
 @pytest.mark.parametrize("scheme", ["", "http://"])
 def test_an_emulator_that_is_down(zenml: ZenML, active: Callable[[], VertexModelRegistry], scheme: str) -> None:
-    """Where nobody answers, that is one line that says whom was asked for how long, and a RuntimeError."""
+    """If nothing answers at the address, one line says which address and how long it was tried."""
     with socket.socket() as taken:  # bound and not listening: whoever connects is refused
         taken.bind(("127.0.0.1", 0))
         address = f"{scheme}127.0.0.1:{taken.getsockname()[1]}"
@@ -207,7 +207,7 @@ def test_an_emulator_that_is_down(zenml: ZenML, active: Callable[[], VertexModel
 def test_messages_name_what_there_is_here(
     zenml: ZenML, emulator: Emulator, active: Callable[[], VertexModelRegistry]
 ) -> None:
-    """A message names the settings and the methods of the registry, and not those of the client behind it."""
+    """Messages name the settings and methods of the registry, not those of the client that it uses."""
     with Emulator(storage="", polls_until_done=1000) as slow:
         zenml.use(api_endpoint=str(slow.grpc), operation_timeout="0.1")
         with pytest.raises(RuntimeError, match=r"`--operation_timeout` sets how long to wait"):
@@ -223,7 +223,7 @@ def test_messages_name_what_there_is_here(
 
 
 def test_credentials_that_may_not(registry: VertexModelRegistry, zenml: ZenML, emulator: Emulator) -> None:
-    """What the credentials may not do is one line that names the permission and the role."""
+    """If the credentials don't allow it, one line names the permission and the role."""
     emulator.fail("ListModels", "PERMISSION_DENIED", times=2)
     line = zenml.try_("model-registry models list").line
     assert "aiplatform.models.list" in line
@@ -233,10 +233,10 @@ def test_credentials_that_may_not(registry: VertexModelRegistry, zenml: ZenML, e
 
 
 def test_a_version_that_is_deployed(registry: VertexModelRegistry, zenml: ZenML, emulator: Emulator) -> None:
-    """A deletion that Vertex refuses is one line, and the version is still there, as the default one."""
+    """If Vertex refuses to delete a version, you get one line, and the version is still the default one."""
     registry.register_model_version("churn", "1", "gs://models/1")
     registry.register_model_version("churn", "2", "gs://models/2")
-    emulator.fail("DeleteModelVersion", "FAILED_PRECONDITION", message="It is deployed.")
+    emulator.fail("DeleteModelVersion", "FAILED_PRECONDITION", message="It is deployed.", times=2)
 
     assert "undeploy it" in zenml.try_("model-registry models delete-version churn -v 2 -y").line
     assert [version.version for version in registry.list_model_versions("churn")] == ["2", "1"]
@@ -245,7 +245,7 @@ def test_a_version_that_is_deployed(registry: VertexModelRegistry, zenml: ZenML,
 
 
 def test_a_version_that_goes_between(registry: VertexModelRegistry, zenml: ZenML, emulator: Emulator) -> None:
-    """A version that somebody deletes just before the command line does is one line, too."""
+    """If somebody else deletes the version just before you do, you get one line."""
     registry.register_model_version("churn", "1", "gs://models/1")
     registry.register_model_version("churn", "2", "gs://models/2")
     emulator.fail("MergeVersionAliases", "NOT_FOUND", times=1)

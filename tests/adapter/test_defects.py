@@ -1,4 +1,4 @@
-"""What went wrong in the adapter that was proposed to ZenML: 21 things, each of which has to hold here."""
+"""Defects of the adapter that was proposed to ZenML. Each of the 21 tests shows that this adapter doesn't have one."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ PARENT = "projects/local-project/locations/us-central1"
 
 @pytest.fixture
 def vertex(emulator: Emulator) -> Iterator[RegistryClient]:
-    """The same registry, through the client that the adapter stands on."""
+    """Return a client of this package for the same registry."""
     del emulator
     with RegistryClient() as client:
         yield client
@@ -38,7 +38,7 @@ def vertex(emulator: Emulator) -> Iterator[RegistryClient]:
 
 @pytest.fixture
 def google(emulator: Emulator) -> Iterator[vertex_api.ModelServiceClient]:
-    """The same registry, through Google's own client: somebody else."""
+    """Return Google's own client for the same registry."""
     transport = ModelServiceRestTransport(
         host=str(emulator.rest).removeprefix("http://"),
         url_scheme="http",
@@ -49,7 +49,7 @@ def google(emulator: Emulator) -> Iterator[vertex_api.ModelServiceClient]:
 
 
 def upload(google: vertex_api.ModelServiceClient, name: str) -> str:
-    """Make a model as somebody else would, and give its resource name."""
+    """Upload a model with Google's client, and return its resource name."""
     model = vertex_api.Model(
         display_name=name,
         artifact_uri="gs://elsewhere/model",
@@ -60,14 +60,14 @@ def upload(google: vertex_api.ModelServiceClient, name: str) -> str:
 
 
 def versions(registry: VertexModelRegistry, **conditions: Any) -> list[str]:
-    """The versions that a list shows."""
+    """Return the versions that a list shows."""
     return [version.version for version in registry.list_model_versions(**conditions)]
 
 
 def test_01_credentials_reach_every_call(
     zenml: ZenML, emulator: Emulator, key: Path, active: Callable[[], VertexModelRegistry]
 ) -> None:
-    """Every request carries the service connector's token, and names its project."""
+    """Every request has the service connector's token and names its project."""
     zenml(
         "service-connector register every_call --type gcp --auth-method=service-account --project_id=acme "
         f"--service_account_json=@{key} --resource-type gcp-generic"
@@ -91,7 +91,7 @@ def test_01_credentials_reach_every_call(
 
 
 def test_02_a_model_is_found(registry: VertexModelRegistry, zenml: ZenML) -> None:
-    """A model that is there is shown, and one that is not is a KeyError and one line."""
+    """A model that exists is shown. One that doesn't is a KeyError and one line."""
     registry.register_model_version("churn", "1", "gs://models/churn/1")
 
     assert registry.get_model("churn").name == "churn"
@@ -102,14 +102,14 @@ def test_02_a_model_is_found(registry: VertexModelRegistry, zenml: ZenML) -> Non
 
 
 def test_03_listed_versions_are_whole(registry: VertexModelRegistry) -> None:
-    """A version in a list is equal to the version that is got by itself."""
+    """A version in a list is equal to the version that you get by name."""
     registry.register_model_version("churn", "1", "gs://models/churn/1", "first", {"team": "growth"})
 
     assert registry.list_model_versions("churn") == [registry.get_model_version("churn", "1")]
 
 
 def test_04_every_condition_of_a_list_counts(registry: VertexModelRegistry) -> None:
-    """Stage, source, metadata, order and count do what they say, and a count counts what is left after them."""
+    """Stage, source, metadata and order do what they say, and the count comes after all of them."""
     for number in range(1, 5):
         metadata = {"owner": 'O"Brien & co', "even": number % 2 == 0, "accuracy": number / 10}
         registry.register_model_version("churn", f"v{number}", f"gs://models/churn/{number}", metadata=metadata)
@@ -126,7 +126,7 @@ def test_04_every_condition_of_a_list_counts(registry: VertexModelRegistry) -> N
 
 
 def test_05_the_version_that_was_asked_for(registry: VertexModelRegistry) -> None:
-    """A version is the one that was named, and not the default one."""
+    """You get the version that you named, not the default one."""
     for number in ("1", "2", "3"):
         registry.register_model_version("churn", number, f"gs://models/churn/{number}")
 
@@ -134,7 +134,7 @@ def test_05_the_version_that_was_asked_for(registry: VertexModelRegistry) -> Non
 
 
 def test_06_an_update_touches_that_version_alone(registry: VertexModelRegistry) -> None:
-    """Of two models with a version of the same name, only the one that was named changes, and it comes back."""
+    """If two models have a version of the same name, only the one that you named changes, and you get it back."""
     for name in ("churn", "fraud"):
         for number in ("1", "2"):
             registry.register_model_version(name, number, f"gs://models/{name}/{number}", f"{name} {number}")
@@ -148,7 +148,7 @@ def test_06_an_update_touches_that_version_alone(registry: VertexModelRegistry) 
 
 
 def test_07_a_version_is_what_it_was_called(registry: VertexModelRegistry, zenml: ZenML) -> None:
-    """What was registered is what is listed and what is reached, letter for letter."""
+    """A version is listed and found by exactly the name that it was registered with."""
     names = [
         "1.0",
         "1-0",
@@ -171,7 +171,7 @@ def test_07_a_version_is_what_it_was_called(registry: VertexModelRegistry, zenml
 
 
 def test_08_a_version_is_deleted_by_what_it_was_called(registry: VertexModelRegistry, vertex: RegistryClient) -> None:
-    """The version of that name goes, also when it is the default one, and no other does."""
+    """The version of that name is deleted, even if it's the default one, and no other is."""
     for name in ("3", "2", "1"):
         registry.register_model_version("churn", name, f"gs://models/churn/{name}")
     assert vertex.get_version("churn").version_name == "1"
@@ -184,7 +184,7 @@ def test_08_a_version_is_deleted_by_what_it_was_called(registry: VertexModelRegi
 
 
 def test_09_only_the_same_registration_is_not_made_again(registry: VertexModelRegistry) -> None:
-    """The same version with the same source is there once; another version of that source is another version."""
+    """The same version with the same source is registered once. Another version of that source is another version."""
     first = registry.register_model_version("churn", "1", "gs://models/churn/1", metadata={"a": "1"})
     registry.register_model_version("churn", "2", "gs://models/churn/2")
     registry.register_model_version("churn", "3", "gs://models/churn/1", metadata={"a": "3"})
@@ -197,7 +197,7 @@ def test_09_only_the_same_registration_is_not_made_again(registry: VertexModelRe
 
 
 def test_10_a_name_means_one_model(registry: VertexModelRegistry) -> None:
-    """Versions of one name come together in one model, and names that only look alike stay apart."""
+    """Versions of one name are in one model, and similar names are different models."""
     names = ["My Model", "my model", "my-model", "m" * 70 + "1", "m" * 70 + "2"]
     for version in ("1", "2"):
         for name in names:
@@ -210,15 +210,15 @@ def test_10_a_name_means_one_model(registry: VertexModelRegistry) -> None:
 def test_11_names_that_are_not_unique(
     registry: VertexModelRegistry, google: vertex_api.ModelServiceClient, zenml: ZenML
 ) -> None:
-    """Of several models of one name each is listed, none is taken for another, each is reached by its full name."""
+    """If several models have one name, each is listed, none is guessed, and each is found by its full name."""
     one, two = upload(google, "twin"), upload(google, "twin")
 
     assert [model.name for model in registry.list_models("twin")] == ["twin", "twin"]
-    with pytest.raises(RuntimeError, match="2 models bear the name 'twin'") as refused:
+    with pytest.raises(RuntimeError, match="2 models have the name 'twin'") as refused:
         registry.register_model_version("twin", "1", "gs://models/twin/1")
     assert one in str(refused.value)
     assert two in str(refused.value)
-    assert "2 models bear the name" in zenml.try_("model-registry models get twin").line
+    assert "2 models have the name" in zenml.try_("model-registry models get twin").line
     registry.register_model_version(two, "1", "gs://models/twin/1")
     assert [version.model_source_uri for version in registry.list_model_versions(two)] == [
         "gs://models/twin/1",
@@ -227,7 +227,7 @@ def test_11_names_that_are_not_unique(
 
 
 def test_12_metadata_comes_back_equal(registry: VertexModelRegistry, emulator: Emulator) -> None:
-    """Case, length, structure and awkward keys are kept; what is too much is refused before anything is sent."""
+    """Case, length, structure and awkward keys are kept. Too much metadata is refused before anything is sent."""
     given = {
         "zenml_version": "0.98.0",
         "zenml_run_name": "Training-2026_11_24-T10:00:00",
@@ -259,7 +259,7 @@ def test_12_metadata_comes_back_equal(registry: VertexModelRegistry, emulator: E
 
 
 def test_13_a_stack_of_a_registry_alone(registry: VertexModelRegistry) -> None:
-    """A stack without a model deployer can register."""
+    """You can register with a stack that has no model deployer."""
     assert Client().active_stack.model_deployer is None
     assert registry.register_model_version("churn", "1", "gs://models/churn/1").version == "1"
 
@@ -268,7 +268,7 @@ def test_13_a_stack_of_a_registry_alone(registry: VertexModelRegistry) -> None:
 def test_14_stages_are_one_to_one(
     registry: VertexModelRegistry, vertex: RegistryClient, zenml: ZenML, stage: str
 ) -> None:
-    """Each stage is written and read as itself: by Python, by the command line, and at registration."""
+    """Each stage is written and read as itself, in Python, on the command line and at registration."""
     assert {stage.value for stage in ModelVersionStage} == {stage.value for stage in VertexStage}
     chosen = ModelVersionStage(stage)
     for version in ("1", "2", "3"):
@@ -287,7 +287,7 @@ def test_14_stages_are_one_to_one(
 def test_15_a_version_has_its_own_description_and_times(
     zenml: ZenML, monkeypatch: pytest.MonkeyPatch, active: Callable[[], VertexModelRegistry]
 ) -> None:
-    """The description is the version's, and so are the times, in UTC."""
+    """A version has its own description and its own times, in UTC."""
     times = iter(dt.datetime(2026, 1, day, 12, tzinfo=dt.UTC) for day in range(1, 29))
     with Emulator(storage="", now=lambda: next(times)) as emulator:
         monkeypatch.setenv("VERTEX_AI_EMULATOR_HOST", str(emulator.grpc))
@@ -310,7 +310,7 @@ def test_15_a_version_has_its_own_description_and_times(
 def test_16_the_default_moves_where_that_is_wanted(
     zenml: ZenML, registry: VertexModelRegistry, vertex: RegistryClient, active: Callable[[], VertexModelRegistry]
 ) -> None:
-    """A new version becomes the default one, as with Google's SDK, unless the settings or the call say no."""
+    """A new version becomes the default one, as with Google's SDK, unless the settings or the call say otherwise."""
     registry.register_model_version("churn", "1", "gs://models/churn/1")
     registry.register_model_version("churn", "2", "gs://models/churn/2")
     assert vertex.get_version("churn").version_name == "2"
@@ -322,7 +322,7 @@ def test_16_the_default_moves_where_that_is_wanted(
 
 
 def test_17_what_is_missing_is_a_key_error_with_words(registry: VertexModelRegistry) -> None:
-    """Every method that needs a version says which one is not there."""
+    """Every method that takes a version says which one doesn't exist."""
     registry.register_model_version("churn", "1", "gs://models/churn/1")
     calls: list[Callable[..., Any]] = [
         registry.get_model_version,
@@ -331,7 +331,7 @@ def test_17_what_is_missing_is_a_key_error_with_words(registry: VertexModelRegis
         registry.load_model_version,
     ]
     for call in calls:
-        with pytest.raises(KeyError, match="'churn' has no version of the name 'two'"):
+        with pytest.raises(KeyError, match="'churn' has no version 'two', by name or by number"):
             call("churn", "two")
         with pytest.raises(KeyError, match="There is no model 'nobody'"):
             call("nobody", "1")
@@ -344,7 +344,7 @@ def test_18_the_image_is_near_and_new(
     active: Callable[[], VertexModelRegistry],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """The default image is scikit-learn's, from the host near the location; the settings and the call name another."""
+    """The default image is scikit-learn's, from the nearest host. Settings and calls can name another."""
     registry.register_model_version("churn", "1", "gs://models/churn/1")
     assert _image(vertex, "1") == "us-docker.pkg.dev/vertex-ai/prediction/sklearn-cpu.1-6:latest"
     registry.register_model_version("churn", "2", "gs://models/churn/2", container="europe-docker.pkg.dev/acme/own:1")
@@ -366,7 +366,7 @@ def _image(client: RegistryClient, name: str) -> str:
 def test_19_no_setting_and_no_argument_is_ignored(
     zenml: ZenML, registry: VertexModelRegistry, vertex: RegistryClient, active: Callable[[], VertexModelRegistry]
 ) -> None:
-    """Further arguments are those of the client, others are a TypeError, and two projects that disagree are refused."""
+    """Other arguments are the client's, unknown ones are a TypeError, and two different projects are refused."""
     registry.register_model_version(
         "churn", "1", "gs://models/churn/1", stage="Staging", aliases=["candidate"], model_description="who leaves"
     )
@@ -376,12 +376,12 @@ def test_19_no_setting_and_no_argument_is_ignored(
     with pytest.raises(TypeError, match="config"):
         registry.register_model_version("churn", "2", "gs://models/churn/2", config=object())
     zenml.use(project="acme", project_id="other")
-    with pytest.raises(RuntimeError, match="two names of one setting"):
+    with pytest.raises(RuntimeError, match="two names for one setting"):
         active().list_models()
 
 
 def test_20_resource_names_are_vertexs(registry: VertexModelRegistry, emulator: Emulator) -> None:
-    """Every version is asked for as ``MODEL@VERSION``, which is how Vertex names it."""
+    """Every version is requested as ``MODEL@VERSION``, which is how Vertex names it."""
     registry.register_model_version("churn", "1", "gs://models/churn/1")
     registry.update_model_version("churn", "1", description="first")
     registry.get_model_version("churn", "1")
@@ -399,7 +399,7 @@ def test_20_resource_names_are_vertexs(registry: VertexModelRegistry, emulator: 
 def test_21_an_upload_that_takes_long(
     zenml: ZenML, monkeypatch: pytest.MonkeyPatch, active: Callable[[], VertexModelRegistry]
 ) -> None:
-    """An upload that is not done in time is an error that says so, and trying again gives what it made, once."""
+    """An upload that takes too long is an error that says so, and trying again returns the one version."""
     with Emulator(storage="", polls_until_done=40) as emulator:
         monkeypatch.setenv("VERTEX_AI_EMULATOR_HOST", str(emulator.grpc))
         zenml.use(operation_timeout="0.3")

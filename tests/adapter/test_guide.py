@@ -1,4 +1,4 @@
-"""The guide, docs/zenml.md, from beginning to end: its commands and its pipeline in processes of their own."""
+"""Run docs/zenml.md from beginning to end: its commands and its pipeline, in processes of their own."""
 
 from __future__ import annotations
 
@@ -35,8 +35,8 @@ COMMANDS = [
     command for kind, block in BLOCKS if kind == "shell" for command in re.split(r"\n+(?=[a-z])", block.strip())
 ]
 
-# The one command that needs the network; the other ways to credentials, which test_access.py goes; and one that is run
-# in this process, because each process of its own takes seconds.
+# The one command that needs the network; other credentials, which test_access.py tests; and one that runs in this
+# process, because each process of its own takes seconds.
 ELSEWHERE = (
     "pip install",
     "zenml secret",
@@ -46,7 +46,7 @@ ELSEWHERE = (
 
 
 class Shell:
-    """A folder and an environment that commands are run in, as a person would, one after the other."""
+    """A folder and an environment to run commands in, one after the other."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -56,7 +56,7 @@ class Shell:
         self.environment = {**ours, **environment(folder), "PATH": path, "HOME": str(folder)}
 
     def run(self, command: str, answer: str = "") -> str:
-        """What a command wrote; it has to succeed."""
+        """Run a command that has to succeed, and return its output."""
         done = subprocess.run(
             ["/bin/sh", "-c", command],
             cwd=self.folder,
@@ -70,7 +70,7 @@ class Shell:
         return done.stdout + done.stderr
 
     def run_the_guides(self, beginning: str, **values: str) -> str:
-        """Run the guide's own command of that beginning, with its placeholders filled in."""
+        """Run the guide's command that begins like this, with its placeholders filled in."""
         (command,) = [command for command in COMMANDS if command == beginning] or [
             command for command in COMMANDS if command.startswith(f"{beginning} ")
         ]
@@ -82,7 +82,7 @@ class Shell:
 
 
 def script(folder: Path, *blocks: int) -> Path:
-    """Blocks of the guide's Python as one script."""
+    """Write blocks of the guide's Python as one script."""
     code = [block for kind, block in BLOCKS if kind == "python"]
     file = folder / "run.py"
     file.write_text("\n".join(code[block] for block in blocks), encoding="utf-8")
@@ -90,7 +90,7 @@ def script(folder: Path, *blocks: int) -> Path:
 
 
 def test_the_guide(tmp_path: Path, storage: StorageServer, key: Path, emulator: Emulator) -> None:
-    """Each command of the guide and its pipeline do what the guide says, against a real server."""
+    """The guide's commands and its pipeline do what the guide says, against a real server."""
     shell = Shell(tmp_path)
     assert key.parent == tmp_path
 
@@ -132,8 +132,9 @@ def test_the_guides_python(
     active: Callable[[], VertexModelRegistry],
     tmp_path: Path,
 ) -> None:
-    """Each line of Python of the guide that is no pipeline, and its change of a version, do what the guide says."""
+    """The guide's other Python, and its command that changes a version, do what the guide says."""
     storage.put("models", "churn/1/model.joblib", b"a model")
+    storage.put("models", "churn/2/model.joblib", b"the next model")
     storage.put("models", "raw/weights.bin", b"another")
     (tmp_path / "artifact.pkl").write_bytes(
         pickle.dumps(LogisticRegression(max_iter=1000).fit(*load_iris(return_X_y=True)))
@@ -145,7 +146,7 @@ def test_the_guides_python(
     changed = zenml(update.removeprefix("zenml "))
     assert re.search(r"STAGE +Production", changed)
     assert "{'owner': 'Ann'}" in changed
-    ran = runpy.run_path(str(script(tmp_path, 2, 3, 4)))
+    ran = runpy.run_path(str(script(tmp_path, 2, 3, 4, 5, 6)))
     ran["registry"].cleanup()
     assert {request.message.model.display_name for request in emulator.requests() if request.rpc == "UploadModel"} == {
         "iris_clf",
@@ -154,14 +155,14 @@ def test_the_guides_python(
 
 
 def test_the_settings_are_in_the_guide() -> None:
-    """Each setting has a row in the guide's table, and each row is a setting's."""
+    """The guide's table has a row for each setting, and no others."""
     table = TEXT.partition("## Settings")[2].partition("## Errors")[0]
 
     assert set(re.findall(r"^\| `(\w+)` \|", table, re.MULTILINE)) == set(VertexModelRegistryConfig.model_fields)
 
 
 def test_the_formats_are_in_the_guide() -> None:
-    """The guide's table of formats is the one that the code goes by."""
+    """The guide's table of formats is the one in the code."""
     table = TEXT.partition("<!-- the formats: begin -->\n")[2].partition("<!-- the formats: end -->")[0]
     rows = [f"| `{form.file}` | {form.library} | {'yes' if form.runs_code else 'no'} |" for form in FORMATS]
 

@@ -1,4 +1,4 @@
-"""What a version is called, what reaches it, and what is kept with it."""
+"""What a version is called, what finds it, and what's kept with it."""
 
 from __future__ import annotations
 
@@ -24,19 +24,19 @@ if TYPE_CHECKING:
 
 @pytest.fixture
 def client(emulator: Emulator) -> Iterator[RegistryClient]:
-    """The same registry, through the client that the adapter stands on."""
+    """Return a client of this package for the same registry."""
     del emulator
     with RegistryClient() as client:
         yield client
 
 
 def listed(registry: VertexModelRegistry, name: str | None = "churn", **conditions: Any) -> list[str]:
-    """The versions that a list shows."""
+    """Return the versions that a list shows."""
     return [version.version for version in registry.list_model_versions(name, **conditions)]
 
 
 def test_a_number_of_vertexs_reaches_what_has_no_name(registry: VertexModelRegistry) -> None:
-    """A name is looked for first, and Vertex's number finds a version only where that has no name."""
+    """A name is tried first, and Vertex's number finds only versions without a name."""
     registry.register_model_version("churn", "2", "gs://models/named-two")
     registry.register_model_version("churn", None, "gs://models/unnamed-two")
     registry.register_model_version("churn", None, "gs://models/unnamed-three")
@@ -50,7 +50,7 @@ def test_a_number_of_vertexs_reaches_what_has_no_name(registry: VertexModelRegis
 
 
 def test_the_newest_of_a_name_wins(registry: VertexModelRegistry, client: RegistryClient) -> None:
-    """The same source gives what is there, another one makes a new version, and going back makes a new one, too."""
+    """The same source returns the existing version, another source makes a new one, and so does going back."""
     sources = ["gs://models/a", "gs://models/a", "gs://models/b", "gs://models/b", "gs://models/a", "gs://models/a"]
     seen = []
     for source in [*sources, "gs://models/b", "gs://models/b"]:
@@ -64,7 +64,7 @@ def test_the_newest_of_a_name_wins(registry: VertexModelRegistry, client: Regist
 
 
 def test_a_slash_at_the_end_is_no_other_source(registry: VertexModelRegistry) -> None:
-    """A directory is the same one with slashes at its end and without: it gives the version that is there."""
+    """Slashes at the end of a directory don't make it another source."""
     first = registry.register_model_version("churn", "1", "gs://models/a")
 
     assert registry.register_model_version("churn", "1", "gs://models/a/") == first
@@ -76,7 +76,7 @@ def test_a_version_that_is_returned_unchanged(registry: VertexModelRegistry, cap
     """Registering again with another description, metadata or stage changes nothing, and a warning says so."""
     given: dict[str, Any] = {"description": "one", "metadata": {"a": "secret-1", "b": 2}, "stage": "Staging"}
     first = registry.register_model_version("churn", "1", "gs://models/a", **given)
-    with caplog.at_level("WARNING", "vertex_registry.zenml"):
+    with caplog.at_level("WARNING", "vertex_registry"):
         assert registry.register_model_version("churn", "1", "gs://models/a", **given) == first
         assert registry.register_model_version("churn", "1", "gs://models/a") == first
         assert not caplog.records
@@ -87,15 +87,15 @@ def test_a_version_that_is_returned_unchanged(registry: VertexModelRegistry, cap
         ):
             assert registry.register_model_version("churn", "1", "gs://models/a", **{**given, **other}) == first
             (record,) = caplog.records
-            assert f"returned unchanged: it has another {word} than was given" in record.getMessage()
-            assert "update_model_version()" in record.getMessage()
+            assert f"returned unchanged: its {word} differs from what you passed" in record.getMessage()
+            assert "Update the version if you want to change that" in record.getMessage()
             assert "secret" not in record.getMessage()
             caplog.clear()
 
 
 @pytest.mark.parametrize("stage", ["Production", "production", ModelVersionStage.PRODUCTION])
 def test_a_stage_by_its_name(registry: VertexModelRegistry, stage: Any) -> None:
-    """A stage is given as ZenML's or by its name, wherever one is given."""
+    """You can pass ZenML's stage or its name wherever a stage is accepted."""
     registry.register_model_version("churn", "1", "gs://models/1", stage=stage)
     registry.register_model_version("churn", "2", "gs://models/2")
     assert listed(registry, stage=stage) == ["1"]
@@ -105,7 +105,7 @@ def test_a_stage_by_its_name(registry: VertexModelRegistry, stage: Any) -> None:
 
 
 def test_after_a_deletion_the_one_before_is_reached(registry: VertexModelRegistry) -> None:
-    """Deleting the newest version of a name uncovers the one before, and registering makes it again."""
+    """If the newest version of a name is deleted, the one before is found, and you can register it again."""
     registry.register_model_version("churn", "sgd", "gs://models/a")
     registry.register_model_version("churn", "sgd", "gs://models/b")
     registry.delete_model_version("churn", "sgd")
@@ -116,7 +116,7 @@ def test_after_a_deletion_the_one_before_is_reached(registry: VertexModelRegistr
 
 
 def test_a_registration_that_was_cut_off_is_finished(registry: VertexModelRegistry, emulator: Emulator) -> None:
-    """A step that failed in the middle of a registration finishes it when it runs again, and makes nothing twice."""
+    """A step that failed during a registration finishes it when it runs again, and makes no second version."""
     emulator.fail("UpdateModel", "PERMISSION_DENIED")
     with pytest.raises(RuntimeError, match="UpdateModel is not allowed"):
         registry.register_model_version("churn", "1", "gs://models/1", metadata={"a": "b"})
@@ -129,7 +129,7 @@ def test_a_registration_that_was_cut_off_is_finished(registry: VertexModelRegist
 
 @pytest.mark.parametrize("nothing", [None, ""])
 def test_nothing_is_no_version(registry: VertexModelRegistry, zenml: ZenML, nothing: Any) -> None:
-    """Neither None nor "" reaches a version, least of all the default one."""
+    """Neither None nor "" finds a version, least of all the default one."""
     registry.register_model_version("churn", "1", "gs://models/1")
     registry.register_model_version("churn", None, "gs://models/2")
     for call in (
@@ -154,7 +154,7 @@ def test_nothing_is_no_version(registry: VertexModelRegistry, zenml: ZenML, noth
 def test_dates_are_in_utc(
     zenml: ZenML, monkeypatch: pytest.MonkeyPatch, active: Callable[[], VertexModelRegistry]
 ) -> None:
-    """A date of ZenML's has no zone, and means midnight in UTC wherever the command is typed."""
+    """ZenML's dates have no time zone, and mean midnight in UTC on every machine."""
     now = dt.datetime(2026, 1, 1, 23, 30, tzinfo=dt.UTC)
     monkeypatch.setenv("TZ", "America/New_York")
     time.tzset()
@@ -180,7 +180,7 @@ def test_dates_are_in_utc(
 
 
 def test_of_every_model(registry: VertexModelRegistry) -> None:
-    """Without a name the versions of all models are listed, the newest first, or the oldest."""
+    """Without a name, the versions of all models are listed, newest or oldest first."""
     for number, name in enumerate(["churn", "fraud", "churn", "fraud"]):
         registry.register_model_version(name, f"v{number}", f"gs://models/{number}")
 
@@ -189,7 +189,7 @@ def test_of_every_model(registry: VertexModelRegistry) -> None:
 
 
 def test_a_list_of_nothing(registry: VertexModelRegistry, zenml: ZenML) -> None:
-    """A model that is not there has no versions, no latest one, and no line of error."""
+    """A model that doesn't exist has no versions and no latest one, and listing it isn't an error."""
     assert listed(registry, "nobody") == []
     assert registry.get_latest_model_version("nobody") is None
     assert zenml("model-registry models list-versions nobody").strip() == "No model versions found."
@@ -199,7 +199,7 @@ def test_a_list_of_nothing(registry: VertexModelRegistry, zenml: ZenML) -> None:
 
 
 def test_the_latest_version(registry: VertexModelRegistry) -> None:
-    """The newest version, or the newest in a stage."""
+    """The latest version is the newest one, or the newest one in a stage."""
     for number in ("1", "2", "3"):
         registry.register_model_version("churn", number, f"gs://models/{number}")
     registry.update_model_version("churn", "2", stage=ModelVersionStage.PRODUCTION)
@@ -213,7 +213,7 @@ def test_the_latest_version(registry: VertexModelRegistry) -> None:
 
 
 def test_an_update_on_the_command_line(registry: VertexModelRegistry, zenml: ZenML) -> None:
-    """Stage, description and metadata are changed together; what is not named stays."""
+    """Stage, description and metadata change together, and the rest stays."""
     registry.register_model_version(
         "churn", "1", "gs://models/1", "first", {"a": "1", "B": "2", "zenml_version": "0.98"}
     )
@@ -228,7 +228,7 @@ def test_an_update_on_the_command_line(registry: VertexModelRegistry, zenml: Zen
 
 
 def test_everything_is_managed_by_zenml(registry: VertexModelRegistry, client: RegistryClient) -> None:
-    """Each version carries the label ``managed_by=zenml``, also when it is changed, and so does its model."""
+    """Each version and its model have the label ``managed_by=zenml``, even after changes."""
     registry.register_model_version("churn", "1", "gs://models/1", metadata={"managed_by": "somebody"})
     registry.update_model_version("churn", "1", metadata={"managed_by": "else"}, stage=ModelVersionStage.ARCHIVED)
 
@@ -241,7 +241,7 @@ def test_everything_is_managed_by_zenml(registry: VertexModelRegistry, client: R
 
 
 def test_labels_of_somebody_elses(registry: VertexModelRegistry, client: RegistryClient) -> None:
-    """Labels that others wrote are attributes, and none breaks a read, not even under a key of ZenML's."""
+    """Labels of other tools are attributes, and none breaks a read, even under one of ZenML's keys."""
     client.register_version("churn", "gs://models/1", metadata={"zenml_version": 98, "team": "growth", "accuracy": 0.9})
     version = registry.get_model_version("churn", "1")
 
@@ -261,7 +261,7 @@ FIELDS = sorted(ModelRegistryModelMetadata.model_fields)
 
 @pytest.fixture(scope="module")
 def one_registry(zenml: ZenML) -> Iterator[VertexModelRegistry]:
-    """A registry for all examples of a property."""
+    """Return one registry for all examples of a property."""
     from zenml.client import Client  # noqa: PLC0415  # ZenML is initialised by then
 
     with Emulator(storage="") as emulator:
@@ -285,7 +285,7 @@ def one_registry(zenml: ZenML) -> Iterator[VertexModelRegistry]:
 def test_metadata_comes_back_equal(
     one_registry: VertexModelRegistry, fields: dict[str, str], attributes: dict[str, Any]
 ) -> None:
-    """Whatever metadata is registered or set, in its fields and its attributes, is equal to what is read."""
+    """Metadata comes back equal, whether it was registered or set, in fields or attributes."""
     metadata = ModelRegistryModelMetadata.model_validate({**fields, **attributes})
     try:
         made = one_registry.register_model_version("property", None, "gs://models/1", metadata=metadata)

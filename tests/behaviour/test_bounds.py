@@ -42,11 +42,15 @@ VERBS: dict[str, Callable[[RegistryClient, str], Any]] = {
     "register_version-again": lambda registry, name: registry.register_version(
         name, SOURCE, request_id="run", check_source=False
     ),
+    "register_version-reuse": lambda registry, name: registry.register_version(
+        name, SOURCE, version_name="1.0", reuse_existing=True, check_source=False
+    ),
     "register_version-archive": lambda registry, name: registry.register_version(
         name, SOURCE, stage="Production", archive_existing=True, check_source=False
     ),
     "get_version": lambda registry, name: registry.get_version(name),
     "get_version-name": lambda registry, name: registry.get_version(name, version_name="1.0"),
+    "find_version": lambda registry, name: registry.find_version(name, "2"),
     "list_versions": lambda registry, name: list(registry.list_versions(name)),
     "list_versions-all": lambda registry, name: list(registry.list_versions()),
     "latest_version": lambda registry, name: registry.latest_version(name, stage="Staging"),

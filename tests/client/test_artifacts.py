@@ -97,6 +97,33 @@ def test_a_folder(registry: RegistryClient, store: Store, model: Path) -> None:
     ]
 
 
+def test_a_folder_of_zenmls(registry: RegistryClient, store: Store, tmp_path: Path) -> None:
+    """ZenML's pickle is uploaded under the name that the image loads. The folder on this machine stays as it is."""
+    (tmp_path / "artifact.pkl").write_bytes(b"a pickle of no estimator")
+    (tmp_path / "__pycache__").mkdir()
+    (tmp_path / "__pycache__" / "litter.pyc").write_bytes(b"x")
+    served = registry.register_version("churn", tmp_path, container="sklearn")
+    (tmp_path / "__pycache__" / "more.pyc").write_bytes(b"x")
+    raw = registry.upload(tmp_path, name="churn", container=OWN)
+
+    prefix = f"gs://{store.bucket}/"
+    assert store.names() == sorted(
+        [f"{served.artifact_uri.removeprefix(prefix)}/model.pkl", f"{raw.removeprefix(prefix)}/artifact.pkl"]
+    )
+    assert registry.upload(tmp_path, name="churn", container="sklearn") == served.artifact_uri
+    assert (tmp_path / "artifact.pkl").exists()
+
+
+def test_a_folder_is_registered_once_under_a_version_name(registry: RegistryClient, model: Path) -> None:
+    """With ``reuse_existing`` the same content returns the existing version, and other content makes a new one."""
+    given: dict[str, Any] = {"container": OWN, "version_name": "1", "reuse_existing": True}
+    first = registry.register_version("churn", model, **given)
+    assert registry.register_version("churn", model, **given) == first
+    (model / "assets" / "notes.txt").write_text("read me again")
+
+    assert registry.register_version("churn", model, **given).version == "2"
+
+
 def test_the_same_bytes_are_not_sent_twice(registry: RegistryClient, store: Store, model: Path) -> None:
     """The same content has the same place, and is left there; other content has another."""
     first = registry.register_version("churn", model, container=OWN, request_id="run")

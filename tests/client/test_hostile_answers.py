@@ -195,11 +195,15 @@ VERBS: Final[dict[str, Callable[[RegistryClient], Any]]] = {
     "register promoted": lambda r: r.register_version(
         "churn", "gs://bucket/dir", stage="Production", archive_existing=True, version_name="1.0"
     ),
+    "register or reuse": lambda r: r.register_version(
+        "churn", "gs://bucket/dir", version_name="1.0", reuse_existing=True, check_source=False
+    ),
     "register by number": lambda r: r.register_version("1234567890", "gs://bucket/dir"),
     "register by resource": lambda r: r.register_version(MODEL, "gs://bucket/dir"),
     "get": lambda r: r.get_version("churn"),
     "get by number": lambda r: r.get_version("churn", 1),
     "get by name": lambda r: r.get_version("churn", version_name="1.0"),
+    "find": lambda r: r.find_version("churn", "1"),
     "latest": lambda r: r.latest_version("churn", stage="Production"),
     "list": lambda r: list(r.list_versions("churn", metadata={"a": 1})),
     "list all": lambda r: list(r.list_versions()),

@@ -1,4 +1,4 @@
-"""Which scikit-learn wrote a model."""
+"""What a serving image can load of a framework's folder, and which scikit-learn wrote a model."""
 
 from __future__ import annotations
 
@@ -10,11 +10,48 @@ import pytest
 import sklearn.linear_model
 
 from tests.artifacts.tools import write
-from vertex_registry._servable import sklearn_version
+from vertex_registry import InvalidArgumentError
+from vertex_registry._servable import renames, sklearn_version
 from vertex_registry.artifacts import scan
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+SKLEARN = ("model.joblib", "model.pkl")
+
+
+def test_zenmls_pickle_is_renamed_for_images_that_load_pickles() -> None:
+    """ZenML's ``artifact.pkl`` is what the images call ``model.pkl``."""
+    names = ["artifact.pkl", "python_version.txt"]
+
+    assert renames(names, SKLEARN, where="output") == {"artifact.pkl": "model.pkl"}
+    assert renames(names, ("model.bst", *SKLEARN), where="output") == {"artifact.pkl": "model.pkl"}
+
+
+@pytest.mark.parametrize("loads", [(), ("model.mar",), ("saved_model.pb", "saved_model.pbtxt")])
+def test_nothing_is_renamed_for_other_images(loads: tuple[str, ...]) -> None:
+    """An image that isn't prebuilt, or doesn't load a pickle, gets the folder as it is."""
+    assert renames(["artifact.pkl"], loads, where="output") == {}
+
+
+@pytest.mark.parametrize(
+    "names", [["model.pkl"], ["model.joblib", "model.pkl"], ["below/artifact.pkl"], ["Artifact.pkl"], []]
+)
+def test_a_folder_without_a_known_layout_stays_as_it_is(names: list[str]) -> None:
+    """Only a file at the top of the folder, with exactly that name, is renamed."""
+    assert renames(names, SKLEARN, where="output") == {}
+
+
+@pytest.mark.parametrize("others", [["model.joblib"], ["model.pkl"], ["model.joblib", "model.pkl"]], ids="-".join)
+def test_a_file_beside_another_model_is_not_renamed(others: list[str]) -> None:
+    """Which of several models is meant isn't guessed. All of them are named."""
+    with pytest.raises(InvalidArgumentError) as refused:
+        renames(["artifact.pkl", "notes.txt", *others], SKLEARN, where="output")
+
+    assert f"'output' holds {' and '.join(['artifact.pkl', *others])}, and the image loads one model" in str(
+        refused.value
+    )
+    assert refused.value.resource == "output"
 
 
 def written_by(folder: Path) -> str | None:
@@ -33,6 +70,13 @@ def test_a_model_says_which_scikit_learn_wrote_it(tmp_path: Path, protocol: int,
     folder = write(tmp_path / "model", {"model.pkl": before + pickled})
 
     assert written_by(folder) == other
+
+
+def test_zenmls_pickle_says_it_as_well(tmp_path: Path) -> None:
+    """A pickle is read under the name that ZenML gives it, too."""
+    pickled = pickle.dumps(ESTIMATOR).replace(sklearn.__version__.encode(), f"0{sklearn.__version__[1:]}".encode())
+
+    assert written_by(write(tmp_path / "model", {"artifact.pkl": pickled})) == f"0{sklearn.__version__[1:]}"
 
 
 def test_joblib_says_it_as_well(tmp_path: Path) -> None:

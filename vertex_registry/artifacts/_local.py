@@ -88,6 +88,15 @@ class LocalDirectory:
         """Return the bytes of all its files."""
         return sum(file.size for file in self.files)
 
+    def with_names(self, renames: Mapping[str, str]) -> LocalDirectory:
+        """Return the same folder, with some files uploaded under other names.
+
+        Args:
+            renames: The names of these files, each with its new name.
+        """
+        files = (attrs.evolve(file, name=renames.get(file.name, file.name)) for file in self.files)
+        return attrs.evolve(self, files=tuple(sorted(files, key=lambda file: file.name)))
+
 
 @attrs.frozen
 class Checksums:
