@@ -24,18 +24,19 @@ from typing import TYPE_CHECKING, Any, Final, Literal, Self, TypeVar
 import attrs
 
 from vertex_registry import _endpoint, _history, _labels, _loading, _names, _process, _servable, _serving, _stages
-from vertex_registry._records import ModelVersion, Retry, Rollback, ServingContainer
+from vertex_registry._listing import Listing
+from vertex_registry._records import ModelVersion, RegisteredModel, Retry, Rollback, ServingContainer
 from vertex_registry._stages import Stage
 from vertex_registry._version import __version__
 from vertex_registry.errors import ClientClosedError, ConflictError, InvalidArgumentError, NotFoundError, RegistryError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Generator, Iterator, Mapping
+    from collections.abc import Callable, Collection, Generator, Mapping
     from pathlib import Path
     from types import TracebackType
 
     from vertex_registry import _credentials, _deletion, _promotion, _registration, _resources, _rpc, artifacts
-    from vertex_registry._records import Pruned, RegisteredModel, StageHistory, VersionDiff
+    from vertex_registry._records import Pruned, StageHistory, VersionDiff
 else:
 
     class _Later:
@@ -544,8 +545,8 @@ class RegistryClient:
         created_before: dt.datetime | None = None,
         oldest_first: bool = False,
         limit: int | None = None,
-    ) -> Iterator[ModelVersion]:
-        """The versions of a model, the newest first, lazily.
+    ) -> Listing[ModelVersion]:
+        """List the versions of a model, newest first, lazily. At a prompt or in a notebook the list shows as a table.
 
         Every condition is decided here, from what came back. Vertex does not say which labels its filters see, so that
         no filter of its own could be trusted to miss none.
@@ -588,7 +589,7 @@ class RegistryClient:
                 for versions in listed:
                     yield from filter(meets, reversed(versions) if oldest_first else versions)
 
-        return _first(most, found())
+        return Listing(_first(most, found()), ModelVersion)
 
     def latest_version(self, name: str, *, stage: Stage | str | None = None) -> ModelVersion | None:
         """Return the newest version of a model, or the newest in a stage.
@@ -945,8 +946,8 @@ class RegistryClient:
 
     def list_models(
         self, *, labels: Mapping[str, str] | None = None, limit: int | None = None
-    ) -> Iterator[RegisteredModel]:
-        """The models, the newest first, lazily.
+    ) -> Listing[RegisteredModel]:
+        """List the models, newest first, lazily. At a prompt or in a notebook the list shows as a table.
 
         Args:
             labels: Only models that read back with these labels.
@@ -965,7 +966,7 @@ class RegistryClient:
         def found() -> Generator[RegisteredModel, None, None]:
             yield from (model for model in self._vertex.models() if wanted.items() <= model.labels.items())
 
-        return _first(most, found())
+        return Listing(_first(most, found()), RegisteredModel)
 
     def update_model(
         self, name: str, *, description: str | None = None, labels: Mapping[str, str] | None = None
@@ -1049,7 +1050,7 @@ class RegistryClient:
                 "No project is known. Give RegistryClient(project=...), or set GOOGLE_CLOUD_PROJECT."
             )
         rpc = _rpc.Connection(at, credentials, self._user_agent, self._retry, self._check_open)
-        return _resources.Resources(rpc, self._project, self._location)
+        return _resources.Resources(rpc, self._project, self._location, on_vertex=at.on_vertex)
 
     @property
     def _promoter(self) -> _promotion.Promoter:
@@ -1224,7 +1225,7 @@ def _count(limit: int | None) -> int | None:
     return limit
 
 
-def _first(most: int | None, found: Generator[_T, None, None]) -> Iterator[_T]:
+def _first(most: int | None, found: Generator[_T, None, None]) -> Generator[_T, None, None]:
     """At most so many; once there are enough, nothing more is asked for."""
     with contextlib.closing(found):
         yield from itertools.islice(found, most)

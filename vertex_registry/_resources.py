@@ -22,6 +22,7 @@ the model's labels hide of what was written is an error, for a read would never 
 from __future__ import annotations
 
 import contextlib
+import functools
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import attrs
@@ -106,8 +107,12 @@ class Resources:
         parent: ``projects/PROJECT/locations/LOCATION``.
     """
 
-    def __init__(self, rpc: Connection, project: str, location: str) -> None:
+    def __init__(self, rpc: Connection, project: str, location: str, *, on_vertex: bool = False) -> None:
         self.rpc = rpc
+        self._read_version = functools.partial(_wire.read_version, on_vertex=on_vertex)
+        self._read_versions = functools.partial(_wire.read_versions, on_vertex=on_vertex)
+        self._read_model = functools.partial(_wire.read_model, on_vertex=on_vertex)
+        self._read_models = functools.partial(_wire.read_models, on_vertex=on_vertex)
         self.project = project
         self.parent = f"projects/{project}/locations/{location}"
         self._lock = _process.Lock()
@@ -254,7 +259,7 @@ class Resources:
         def request(parent: str, token: str) -> Any:
             return _wire.models_named(parent, name, token)
 
-        found = self._pages("ListModels", self.parent, request, _wire.read_models, _resource_of)
+        found = self._pages("ListModels", self.parent, request, self._read_models, _resource_of)
         pairs = [(model, self._model_of(model)) for model in found if model.name == name]
         pairs = [(record, model) for record, model in pairs if model.resource not in gone]
         if len(pairs) > 1:
@@ -274,7 +279,7 @@ class Resources:
         own = f"{self.parent}/models/{given.model_id}"
         if given.project != self.project and not given.project.isdigit():
             raise self._another_project(name)
-        model = _wire.read_model(self.rpc.call("GetModel", _wire.get(own), name))
+        model = self._read_model(self.rpc.call("GetModel", _wire.get(own), name))
         answered = _names.parse_model_name(model.resource_name)
         if given.project != self.project and (answered is None or answered.project != given.project):
             raise self._another_project(name)
@@ -313,7 +318,7 @@ class Resources:
     def peek(self, resource: str) -> Model | None:
         """The model of that resource name, if it is there."""
         try:
-            return self._model_of(_wire.read_model(self.rpc.call("GetModel", _wire.get(resource), resource)))
+            return self._model_of(self._read_model(self.rpc.call("GetModel", _wire.get(resource), resource)))
         except NotFoundError:
             return None
 
@@ -332,7 +337,7 @@ class Resources:
         """
         resource = model.at(reference)
         try:
-            return _wire.read_version(self.rpc.call("GetModel", _wire.get(resource), resource))
+            return self._read_version(self.rpc.call("GetModel", _wire.get(resource), resource))
         except NotFoundError as error:
             raise NotFoundError(
                 f"The model {model.name!r} has no version {reference!r}. "
@@ -345,7 +350,7 @@ class Resources:
         """The version of a model that has the alias, if it is there, and the model; a point read as well."""
         name = f"{resource}@{alias}"
         try:
-            return _wire.read_version(self.rpc.call("GetModel", _wire.get(name), name))
+            return self._read_version(self.rpc.call("GetModel", _wire.get(name), name))
         except NotFoundError:
             return None
 
@@ -356,7 +361,7 @@ class Resources:
             message = self.rpc.call("GetModel", _wire.get(name), name)
         except NotFoundError:
             return None
-        return Found(_wire.read_version(message), _wire.read_aliases(message))
+        return Found(self._read_version(message), _wire.read_aliases(message))
 
     def listed_aliases(self, model: Model) -> dict[int, tuple[str, ...]]:
         """Return all aliases of each version that the list shows, by its number."""
@@ -390,16 +395,16 @@ class Resources:
 
     def read_model(self, model: Model) -> RegisteredModel:
         """The model as it is now."""
-        return _wire.read_model(self.rpc.call("GetModel", _wire.get(model.resource), model.resource))
+        return self._read_model(self.rpc.call("GetModel", _wire.get(model.resource), model.resource))
 
     def versions(self, model: Model) -> list[ModelVersion]:
         """All versions, the newest first, whatever order they came in."""
-        found = self._pages("ListModelVersions", model.resource, _wire.versions, _wire.read_versions, _resource_of)
+        found = self._pages("ListModelVersions", model.resource, _wire.versions, self._read_versions, _resource_of)
         return sorted(found, key=_number_of, reverse=True)
 
     def models(self) -> Iterator[RegisteredModel]:
         """All models, the newest first, page by page."""
-        return self._pages("ListModels", self.parent, _wire.models, _wire.read_models, _resource_of)
+        return self._pages("ListModels", self.parent, _wire.models, self._read_models, _resource_of)
 
     def every_version(self, name: str | None) -> Generator[list[ModelVersion], None, None]:
         """The versions of a model; or of every model, in order, over a window of calls under way at once."""
@@ -518,7 +523,7 @@ class Resources:
         request = _wire.update_version(
             resource, labels=change.labels, description=change.description, etag=version.etag
         )
-        written = _wire.read_version(self.rpc.call("UpdateModel", request, resource, once=once))
+        written = self._read_version(self.rpc.call("UpdateModel", request, resource, once=once))
         return written if change.labels is None else _as_written(written, change.labels, version.labels, model)
 
     def update_model(
@@ -540,7 +545,7 @@ class Resources:
         while True:
             request = _wire.update_model(model.resource, labels=labels, description=description, etag=current.etag)
             try:
-                return _wire.read_model(self.rpc.call("UpdateModel", request, model.resource, once=True))
+                return self._read_model(self.rpc.call("UpdateModel", request, model.resource, once=True))
             except ConflictError as conflict:
                 again = self.rpc.pause(budget, tries)
                 now = self.read_model(model)
@@ -592,7 +597,7 @@ class Resources:
         resource = model.at(number)
         request = _wire.merge_aliases(resource, add=add, remove=remove)
         if isinstance(reference, str) or once:
-            return _wire.read_version(self.rpc.call("MergeVersionAliases", request, resource, once=True))
+            return self._read_version(self.rpc.call("MergeVersionAliases", request, resource, once=True))
         if not add and not remove:
             return reference
         return self._merge_aliases(model, reference, request, add=add, remove=remove)
@@ -606,7 +611,7 @@ class Resources:
         tries = 0
         while True:
             try:
-                return _wire.read_version(self.rpc.call("MergeVersionAliases", request, resource))
+                return self._read_version(self.rpc.call("MergeVersionAliases", request, resource))
             except NotFoundError:
                 self.read(model, number)  # says it in better words
                 raise
@@ -689,7 +694,7 @@ class Resources:
         freed = _labels.freed(version.labels, keys)
         resource = model.at(version.version)
         request = _wire.update_version(resource, labels=freed, etag=version.etag)
-        written = _wire.read_version(self.rpc.call("UpdateModel", request, resource))
+        written = self._read_version(self.rpc.call("UpdateModel", request, resource))
         shown = _labels.read({key: written.labels[key] for key in keys & written.labels.keys()}).metadata
         theirs = {key for key, value in shown.items() if _labels.same(value, version.metadata[key])}
         return attrs.evolve(without(version, theirs), etag=written.etag)

@@ -12,6 +12,7 @@ no usable name is left out of a list, with a warning in the log; asked for by it
 from __future__ import annotations
 
 import datetime as dt
+import functools
 import logging
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
@@ -151,9 +152,9 @@ def operations(model: str, page_token: str) -> operations_pb2.ListOperationsRequ
     return operations_pb2.ListOperationsRequest(name=model, page_size=PAGE_SIZE, page_token=page_token)
 
 
-def read_version(message: model_types.Model) -> ModelVersion:
+def read_version(message: model_types.Model, *, on_vertex: bool = False) -> ModelVersion:
     """The version that a Model tells of; the model's own fields are left aside."""
-    return _version(model_types.Model.pb(message))
+    return _version(model_types.Model.pb(message), on_vertex=on_vertex)
 
 
 def read_aliases(message: model_types.Model) -> tuple[str, ...]:
@@ -170,23 +171,25 @@ def read_listed_aliases(
     return found, page.next_page_token
 
 
-def read_model(message: model_types.Model) -> RegisteredModel:
+def read_model(message: model_types.Model, *, on_vertex: bool = False) -> RegisteredModel:
     """The model that a Model tells of, whichever of its versions came with it."""
-    return _model(model_types.Model.pb(message))
+    return _model(model_types.Model.pb(message), on_vertex=on_vertex)
 
 
 def read_versions(
-    response: model_service.ListModelVersionsResponse,
+    response: model_service.ListModelVersionsResponse, *, on_vertex: bool = False
 ) -> tuple[list[ModelVersion], str]:
     """The versions on a page, and the token of the next page, empty on the last."""
     page = model_service.ListModelVersionsResponse.pb(response)
-    return _readable(_version, page.models), page.next_page_token
+    return _readable(functools.partial(_version, on_vertex=on_vertex), page.models), page.next_page_token
 
 
-def read_models(response: model_service.ListModelsResponse) -> tuple[list[RegisteredModel], str]:
+def read_models(
+    response: model_service.ListModelsResponse, *, on_vertex: bool = False
+) -> tuple[list[RegisteredModel], str]:
     """The models on a page, and the token of the next page, empty on the last."""
     page = model_service.ListModelsResponse.pb(response)
-    return _readable(_model, page.models), page.next_page_token
+    return _readable(functools.partial(_model, on_vertex=on_vertex), page.models), page.next_page_token
 
 
 def read_upload(finished: operations_pb2.Operation) -> tuple[str, str]:
@@ -240,7 +243,7 @@ def _unusable(message: Any, why: str) -> UnavailableError:
     )
 
 
-def _version(message: Any) -> ModelVersion:
+def _version(message: Any, *, on_vertex: bool) -> ModelVersion:
     resource, version = _resource_of(message)
     number = _names.version_id(message.version_id) or _names.version_id(version)
     if number is None:
@@ -271,10 +274,11 @@ def _version(message: Any) -> ModelVersion:
         updated_at=_moment(message.version_update_time),
         etag=message.etag,
         hidden_aliases=tuple(alias for alias in every_alias if not _names.is_visible(alias)),
+        on_vertex=on_vertex,
     )
 
 
-def _model(message: Any) -> RegisteredModel:
+def _model(message: Any, *, on_vertex: bool) -> RegisteredModel:
     resource, _ = _resource_of(message)
     labels = dict(sorted(message.labels.items()))
     return RegisteredModel(
@@ -287,6 +291,7 @@ def _model(message: Any) -> RegisteredModel:
         created_at=_moment(message.create_time),
         updated_at=_moment(message.update_time),
         etag=message.etag,
+        on_vertex=on_vertex,
     )
 
 
