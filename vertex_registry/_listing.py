@@ -142,10 +142,10 @@ class Listing(Iterator[RecordT]):
         }
 
     def _note(self, count: int) -> str:
-        if self._failure is not None:
-            return f"{type(self._failure).__name__}: {_display.printable(str(self._failure))}"
         if len(self._read) > count:
             return f"{count} {self._what(count)} shown; there are more"
+        if self._failure is not None:
+            return f"{type(self._failure).__name__}: {_display.printable(str(self._failure))}"
         earlier = f"; {self._taken} came before" if self._taken else ""
         return f"{count or 'no'} {'more ' if self._taken else ''}{self._what(count)}{earlier}"
 
