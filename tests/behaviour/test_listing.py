@@ -150,10 +150,9 @@ def test_an_incomplete_list_never_looks_complete(registry: RegistryClient, emula
         with pytest.raises(PermissionDeniedError):
             listing.to_dicts()
     assert "20 models shown; there are more" in repr(listing)
-    taken = []
+    taken: list[str] = []
     with pytest.raises(PermissionDeniedError):
-        for model in listing:
-            taken.append(model.name)  # noqa: PERF401  # a comprehension would lose what came before the error
+        taken.extend(model.name for model in listing)
     assert taken[:2] == ["model-100", "model-99"]
     assert "PermissionDeniedError" in repr(listing)
 
