@@ -39,8 +39,8 @@ class Listing(Iterator[RecordT]):
     >>> with local_registry() as registry:
     ...     version = registry.register_version("churn", "gs://models/churn/1")
     ...     registry.list_versions("churn")
-    VERSION  NAME  STAGE  ALIASES  AGE
-    1              None   default  now
+    VERSION  STAGE  ALIASES  AGE
+    1        None   default  now
     1 version
     """
 
@@ -117,27 +117,31 @@ class Listing(Iterator[RecordT]):
         records = list(itertools.islice(self._read, _ROWS))
         if not records:
             return table([self._what(2)], [], self._note(0))
-        columns = self._columns(records)
-        rows = [[_display.shown(value(record)) for value in columns.values()] for record in records]
-        return table([name.upper() for name in columns], rows, self._note(len(records)))
+        cells = {
+            name: [_display.shown(read(record)) for record in records] for name, read in self._columns(records).items()
+        }
+        filled = {name: column for name, column in cells.items() if any(column)}
+        rows = [list(row) for row in zip(*filled.values(), strict=True)]
+        return table(list(filled), rows, self._note(len(records)))
 
     def _columns(self, records: list[RecordT]) -> dict[str, Callable[[Any], Any]]:
+        """Return the columns; metadata keys are as they were written, because their case matters."""
         now = dt.datetime.now(dt.UTC)
         if self._kind is RegisteredModel:
             return {
-                "name": lambda model: model.name,
-                "default": lambda model: model.default_version,
-                "description": lambda model: model.description,
-                "age": lambda model: _display.age(model.created_at, now),
+                "NAME": lambda model: model.name,
+                "DEFAULT": lambda model: model.default_version,
+                "DESCRIPTION": lambda model: model.description,
+                "AGE": lambda model: _display.age(model.created_at, now),
             }
         several = len({record.name for record in records}) > 1
         return {
-            **({"model": lambda version: version.name} if several else {}),
-            "version": lambda version: version.version,
-            "name": lambda version: version.version_name,
-            "stage": lambda version: str(version.stage),
-            "aliases": lambda version: version.aliases,
-            "age": lambda version: _display.age(version.created_at, now),
+            **({"MODEL": lambda version: version.name} if several else {}),
+            "VERSION": lambda version: version.version,
+            "NAME": lambda version: version.version_name,
+            "STAGE": lambda version: str(version.stage),
+            "ALIASES": lambda version: version.aliases,
+            "AGE": lambda version: _display.age(version.created_at, now),
             **{_display.printable(key): _metric(key) for key in _metrics(records)},
         }
 

@@ -157,7 +157,10 @@ class ModelVersion:
             "changed at": self.stage_changed_at,
             "aliases": self.aliases,
             "description": self.description,
-            **{f"metadata.{key}": json.dumps(value, ensure_ascii=False) for key, value in self.metadata.items()},
+            **{
+                f"metadata.{key}": value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+                for key, value in self.metadata.items()
+            },
             "artifact": self.artifact_uri,
             "image": None if self.container is None else self.container.image,
             "deployed to": self.deployed_to,
