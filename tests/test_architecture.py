@@ -24,6 +24,7 @@ BREACHES = {
     "client-stands-alone": ("_rpc.py", "from vertex_registry import emulator"),
     "google-stops-here": ("_records.py", "import grpc"),
     "zenml-stands-outside": ("zenml.py", "from vertex_registry import _names"),
+    "cli-stands-outside": ("cli/_output.py", "from vertex_registry import _names"),
 }
 
 
