@@ -11,7 +11,7 @@ ADAPTER_GCP := $(ZENML)-gcp/bin/python -m pytest --numprocesses 2 --dist workste
 LIVE    = $(if $(LOCATION),--location "$(LOCATION)") $(if $(YES),--yes)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check format lowest zenml-gcp loaders histories picture record live record-live clean
+.PHONY: help demo test check format lowest zenml-gcp loaders histories container picture record live record-live clean
 
 help:     ## list what there is
 	@grep -hE '^[a-z-]+: .*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 20
@@ -78,6 +78,9 @@ loaders:   ## load models that torch, Keras, TensorFlow, XGBoost and scikit-lear
 
 histories: $(READY)   ## play several processes against the emulator and check what they saw: [SECONDS=...] [SEED=...]
 	@$(BIN)/python -m tests.histories --seconds $(or $(SECONDS),300) --seed $(or $(SEED),1)
+
+container: $(READY)   ## check the Dockerfile, as far as that's possible without Docker
+	@$(BIN)/python -m tests.container
 
 picture: $(READY)   ## draw docs/architecture.svg from the import contracts
 	@$(BIN)/python -m tests.picture

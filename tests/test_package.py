@@ -47,6 +47,8 @@ def test_the_tests_of_the_sdist_can_be_collected(tmp_path: Path) -> None:
     for name in (
         "conftest.py",
         "Makefile",
+        "Dockerfile",
+        ".dockerignore",
         "pyproject.toml",
         "README.md",
         "CONTRIBUTING.md",

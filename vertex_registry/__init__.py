@@ -9,6 +9,7 @@ from vertex_registry._version import __version__
 
 if TYPE_CHECKING:
     from vertex_registry._client import RegistryClient
+    from vertex_registry._listing import Listing
     from vertex_registry._records import (
         ModelVersion,
         Pruned,
@@ -47,6 +48,7 @@ __all__ = [
     "ConflictError",
     "HistoryUnknownError",
     "InvalidArgumentError",
+    "Listing",
     "LocalRegistry",
     "ModelVersion",
     "NotFoundError",
@@ -73,6 +75,7 @@ __all__ = [
 # Which module defines each name. It's imported when the name is first used, so importing the package is cheap.
 _DEFINED_IN = {
     "RegistryClient": "_client",
+    "Listing": "_listing",
     "ModelVersion": "_records",
     "Pruned": "_records",
     "RegisteredModel": "_records",

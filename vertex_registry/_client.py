@@ -31,20 +31,19 @@ from vertex_registry import (
     _serving,
     _stages,
 )
-from vertex_registry._records import Retry, Rollback
+from vertex_registry._listing import Listing
+from vertex_registry._records import ModelVersion, RegisteredModel, Retry, Rollback
 from vertex_registry._stages import Stage
 from vertex_registry.errors import ClientClosedError, ConflictError, InvalidArgumentError, NotFoundError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Generator, Iterable, Iterator, Mapping
+    from collections.abc import Callable, Collection, Generator, Iterable, Mapping
     from pathlib import Path
     from types import TracebackType
 
     from vertex_registry import _promotion, _registration, _resources, artifacts
     from vertex_registry._records import (
-        ModelVersion,
         Pruned,
-        RegisteredModel,
         ServingContainer,
         StageHistory,
         VersionDiff,
@@ -618,8 +617,8 @@ class RegistryClient:
         created_before: dt.datetime | None = None,
         oldest_first: bool = False,
         limit: int | None = None,
-    ) -> Iterator[ModelVersion]:
-        """List the versions of a model lazily, newest first.
+    ) -> Listing[ModelVersion]:
+        """List the versions of a model lazily, newest first. At a prompt or in a notebook, the list shows as a table.
 
         The client filters the versions itself. Vertex doesn't document which labels its own filters see, so they could
         miss some.
@@ -663,7 +662,7 @@ class RegistryClient:
                 for versions in listed:
                     yield from filter(meets, reversed(versions) if oldest_first else versions)
 
-        return _take(found(), limit)
+        return Listing(_take(found(), limit), ModelVersion)
 
     def latest_version(self, name: str, *, stage: Stage | str | None = None) -> ModelVersion | None:
         """Return the newest version of a model, or the newest in a stage.
@@ -1055,8 +1054,8 @@ class RegistryClient:
 
     def list_models(
         self, *, labels: Mapping[str, str] | None = None, limit: int | None = None
-    ) -> Iterator[RegisteredModel]:
-        """List the models lazily, newest first.
+    ) -> Listing[RegisteredModel]:
+        """List the models lazily, newest first. At a prompt or in a notebook, the list shows as a table.
 
         Args:
             labels: Only models with these labels. Defaults to any labels.
@@ -1073,7 +1072,7 @@ class RegistryClient:
         def found() -> Generator[RegisteredModel, None, None]:
             yield from (model for model in self._vertex.list_models() if wanted.items() <= model.labels.items())
 
-        return _take(found(), limit)
+        return Listing(_take(found(), limit), RegisteredModel)
 
     def update_model(
         self, name: str, *, description: str | None = None, labels: Mapping[str, str] | None = None
@@ -1160,7 +1159,7 @@ class RegistryClient:
                 "The project isn't known. Pass RegistryClient(project=...), or set GOOGLE_CLOUD_PROJECT."
             )
         rpc = _rpc.Connection(endpoint, credentials, self._user_agent, self._retry, self._check_open)
-        return _resources.Resources(rpc, self._project, self._location)
+        return _resources.Resources(rpc, self._project, self._location, on_vertex=endpoint.on_vertex)
 
     @property
     def _promoter(self) -> _promotion.Promoter:
@@ -1240,7 +1239,7 @@ class RegistryClient:
         )
 
 
-def _take(found: Generator[_T, None, None], limit: int | None) -> Iterator[_T]:
+def _take(found: Generator[_T, None, None], limit: int | None) -> Generator[_T, None, None]:
     """Yield at most so many; once there are enough, nothing more is requested."""
     with contextlib.closing(found):
         yield from itertools.islice(found, limit)

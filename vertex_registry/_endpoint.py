@@ -59,6 +59,11 @@ class Endpoint:
         """Return whether it's an emulator, judging by the settings."""
         return self.plain or self.anonymous
 
+    @property
+    def on_vertex(self) -> bool:
+        """Whether it's Google's own Vertex AI, which the Google Cloud console shows."""
+        return not self.emulated and self.host.partition(":")[0].endswith("aiplatform.googleapis.com")
+
 
 def check_location(location: object) -> str:
     """Return the location if it can be a Vertex region.

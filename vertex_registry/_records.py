@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import json
 import random
 import time
 from collections.abc import Sequence
@@ -11,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Final, overload
 
 import attrs
 
+from vertex_registry import _display
 from vertex_registry._stages import Stage
 from vertex_registry.errors import InvalidArgumentError
 
@@ -120,6 +122,54 @@ class ModelVersion:
     updated_at: dt.datetime
     etag: str = ""
     _hidden_aliases: tuple[str, ...] = attrs.field(default=(), repr=False, eq=False)
+    _on_vertex: bool = attrs.field(default=False, repr=False, eq=False)
+
+    @property
+    def console_url(self) -> str | None:
+        """The version's page in the Google Cloud console, or None if it was read from anything but Vertex AI itself."""
+        return _display.console_url(self.resource_name) if self._on_vertex else None
+
+    def __repr__(self) -> str:
+        own = "" if self.version_name is None else f" {_display.quoted(self.version_name)}"
+        aliases = f", aliases {_display.shown(self.aliases)}" if self.aliases else ""
+        return (
+            f"<ModelVersion {_display.quoted(self.name)} version {self.version}{own}, "
+            f"stage {self.stage}{aliases}, age {_display.age(self.created_at)}>"
+        )
+
+    def __str__(self) -> str:
+        return _display.text_fields(self._title, self._fields)
+
+    def _repr_html_(self) -> str:
+        return _display.html_fields(self._title, self._fields, self.console_url)
+
+    @property
+    def _title(self) -> str:
+        return f"{_display.printable(self.name)}, version {self.version}"
+
+    @property
+    def _fields(self) -> dict[str, Any]:
+        """What a person sees of it: neither empty fields, nor labels, which repeat the rest, nor a container's env."""
+        fields = {
+            "name": self.version_name,
+            "stage": str(self.stage),
+            "changed by": self.stage_changed_by,
+            "changed at": self.stage_changed_at,
+            "aliases": self.aliases,
+            "description": self.description,
+            **{
+                f"metadata.{key}": value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+                for key, value in self.metadata.items()
+            },
+            "artifact": self.artifact_uri,
+            "image": None if self.container is None else self.container.image,
+            "deployed to": self.deployed_to,
+            "managed by": self.managed_by,
+            "created": self.created_at,
+            "updated": self.updated_at,
+            "resource": self.resource_name,
+        }
+        return {name: value for name, value in fields.items() if value not in (None, "", ())}
 
     def to_dict(self) -> dict[str, Any]:
         """Return the record as a dict that JSON can hold: times in ISO 8601 (UTC), the stage as text."""
@@ -151,6 +201,37 @@ class RegisteredModel:
     created_at: dt.datetime
     updated_at: dt.datetime
     etag: str = ""
+    _on_vertex: bool = attrs.field(default=False, repr=False, eq=False)
+
+    @property
+    def console_url(self) -> str | None:
+        """The model's page in the Google Cloud console, or None if it was read from anything but Vertex AI itself."""
+        return _display.console_url(self.resource_name) if self._on_vertex else None
+
+    def __repr__(self) -> str:
+        return (
+            f"<RegisteredModel {_display.quoted(self.name)}, default version {self.default_version}, "
+            f"age {_display.age(self.created_at)}>"
+        )
+
+    def __str__(self) -> str:
+        return _display.text_fields(_display.printable(self.name), self._fields)
+
+    def _repr_html_(self) -> str:
+        return _display.html_fields(self.name, self._fields, self.console_url)
+
+    @property
+    def _fields(self) -> dict[str, Any]:
+        """What a person sees of it, without empty fields."""
+        fields = {
+            "default version": self.default_version,
+            "description": self.description,
+            "managed by": self.managed_by,
+            "created": self.created_at,
+            "updated": self.updated_at,
+            "resource": self.resource_name,
+        }
+        return {name: value for name, value in fields.items() if value}
 
     def to_dict(self) -> dict[str, Any]:
         """Return the record as a dict that JSON can hold, with times in ISO 8601 (UTC)."""

@@ -7,6 +7,7 @@ etag of the read, and starts over if somebody else was faster.
 from __future__ import annotations
 
 import contextlib
+import functools
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import attrs
@@ -91,8 +92,12 @@ class Resources:
         parent: ``projects/PROJECT/locations/LOCATION``.
     """
 
-    def __init__(self, rpc: Connection, project: str, location: str) -> None:
+    def __init__(self, rpc: Connection, project: str, location: str, *, on_vertex: bool = False) -> None:
         self.rpc = rpc
+        self._read_version = functools.partial(_wire.read_version, on_vertex=on_vertex)
+        self._read_versions = functools.partial(_wire.read_versions, on_vertex=on_vertex)
+        self._read_model = functools.partial(_wire.read_model, on_vertex=on_vertex)
+        self._read_models = functools.partial(_wire.read_models, on_vertex=on_vertex)
         self.project = project
         self.parent = f"projects/{project}/locations/{location}"
         self._lock = _process.Lock()
@@ -205,7 +210,7 @@ class Resources:
                     resource=name,
                 )
             page = self.rpc.call("ListModels", _wire.models(self.parent, ""), self.parent, once=True)
-            close = _names.close_names(name, (model.name for model in _wire.read_models(page)[0]))
+            close = _names.close_names(name, (model.name for model in self._read_models(page)[0]))
         except RegistryError:  # without suggestions, the error still says what the caller wants to know
             close = []
         hint = (
@@ -243,7 +248,7 @@ class Resources:
         def request(parent: str, token: str) -> Any:
             return _wire.models_named(parent, name, token)
 
-        found = self._pages("ListModels", self.parent, request, _wire.read_models, _resource_name)
+        found = self._pages("ListModels", self.parent, request, self._read_models, _resource_name)
         pairs = [(model, self._model_of(model)) for model in found if model.name == name]
         pairs = [(record, model) for record, model in pairs if model.resource not in gone]
         if len(pairs) > 1:
@@ -263,7 +268,7 @@ class Resources:
         own = f"{self.parent}/models/{given.model_id}"
         if given.project != self.project and not given.project.isdigit():
             raise self._other_project_error(name)
-        model = _wire.read_model(self.rpc.call("GetModel", _wire.get(own), name))
+        model = self._read_model(self.rpc.call("GetModel", _wire.get(own), name))
         answered = _names.parse_model_name(model.resource_name)
         if given.project != self.project and (answered is None or answered.project != given.project):
             raise self._other_project_error(name)
@@ -306,7 +311,7 @@ class Resources:
     def find_model(self, resource: str) -> Model | None:
         """Return the model with that resource name, or None."""
         try:
-            return self._model_of(_wire.read_model(self.rpc.call("GetModel", _wire.get(resource), resource)))
+            return self._model_of(self._read_model(self.rpc.call("GetModel", _wire.get(resource), resource)))
         except NotFoundError:
             return None
 
@@ -325,7 +330,7 @@ class Resources:
         """
         resource = model.at(reference)
         try:
-            return _wire.read_version(self.rpc.call("GetModel", _wire.get(resource), resource))
+            return self._read_version(self.rpc.call("GetModel", _wire.get(resource), resource))
         except NotFoundError as error:
             raise NotFoundError(
                 f"The model {model.name!r} has no version {reference!r}. "
@@ -338,7 +343,7 @@ class Resources:
         """Return the version of a model with that number or alias, or None. It's a point read too."""
         name = f"{resource}@{reference}"
         try:
-            return _wire.read_version(self.rpc.call("GetModel", _wire.get(name), name))
+            return self._read_version(self.rpc.call("GetModel", _wire.get(name), name))
         except NotFoundError:
             return None
 
@@ -349,7 +354,7 @@ class Resources:
             message = self.rpc.call("GetModel", _wire.get(name), name)
         except NotFoundError:
             return None
-        return AliasedVersion(_wire.read_version(message), _wire.read_aliases(message))
+        return AliasedVersion(self._read_version(message), _wire.read_aliases(message))
 
     def list_aliases(self, model: Model) -> dict[int, tuple[str, ...]]:
         """Return all aliases of each listed version, by its number."""
@@ -388,16 +393,16 @@ class Resources:
 
     def read_model(self, model: Model) -> RegisteredModel:
         """Return the model as it is now."""
-        return _wire.read_model(self.rpc.call("GetModel", _wire.get(model.resource), model.resource))
+        return self._read_model(self.rpc.call("GetModel", _wire.get(model.resource), model.resource))
 
     def list_versions(self, model: Model) -> list[ModelVersion]:
         """Return all versions, the newest first."""
-        found = self._pages("ListModelVersions", model.resource, _wire.versions, _wire.read_versions, _resource_name)
+        found = self._pages("ListModelVersions", model.resource, _wire.versions, self._read_versions, _resource_name)
         return sorted(found, key=_version_number, reverse=True)
 
     def list_models(self) -> Iterator[RegisteredModel]:
         """Yield all models, the newest first, page by page."""
-        return self._pages("ListModels", self.parent, _wire.models, _wire.read_models, _resource_name)
+        return self._pages("ListModels", self.parent, _wire.models, self._read_models, _resource_name)
 
     def iter_versions(self, name: str | None) -> Generator[list[ModelVersion], None, None]:
         """Yield the versions of a model. Without a name, yield those of every model in order, and prefetch."""
@@ -523,7 +528,7 @@ class Resources:
         request = _wire.update_version(
             resource, labels=change.labels, description=change.description, etag=version.etag
         )
-        written = _wire.read_version(self.rpc.call("UpdateModel", request, resource, once=once))
+        written = self._read_version(self.rpc.call("UpdateModel", request, resource, once=once))
         return written if change.labels is None else _check_written(written, change.labels, version.labels, model)
 
     def update_model(
@@ -545,7 +550,7 @@ class Resources:
         while True:
             request = _wire.update_model(model.resource, labels=labels, description=description, etag=current.etag)
             try:
-                return _wire.read_model(self.rpc.call("UpdateModel", request, model.resource, once=True))
+                return self._read_model(self.rpc.call("UpdateModel", request, model.resource, once=True))
             except ConflictError as conflict:
                 again = self.rpc.pause(budget, tries)
                 now = self.read_model(model)
@@ -597,7 +602,7 @@ class Resources:
         resource = model.at(number)
         request = _wire.merge_aliases(resource, add=add, remove=remove)
         if isinstance(reference, str) or once:
-            return _wire.read_version(self.rpc.call("MergeVersionAliases", request, resource, once=True))
+            return self._read_version(self.rpc.call("MergeVersionAliases", request, resource, once=True))
         if not add and not remove:
             return reference
         return self._merge_aliases(model, reference, request, add=add, remove=remove)
@@ -611,7 +616,7 @@ class Resources:
         tries = 0
         while True:
             try:
-                return _wire.read_version(self.rpc.call("MergeVersionAliases", request, resource))
+                return self._read_version(self.rpc.call("MergeVersionAliases", request, resource))
             except NotFoundError:
                 self.read(model, number)  # raises a better error
                 raise
@@ -704,7 +709,7 @@ class Resources:
         packed = _labels.pack_keys(version.labels, keys)
         resource = model.at(version.version)
         request = _wire.update_version(resource, labels=packed, etag=version.etag)
-        written = _wire.read_version(self.rpc.call("UpdateModel", request, resource))
+        written = self._read_version(self.rpc.call("UpdateModel", request, resource))
         shown = _labels.read({key: written.labels[key] for key in keys & written.labels.keys()}).metadata
         theirs = {key for key, value in shown.items() if _labels.json_equal(value, version.metadata[key])}
         return attrs.evolve(without_keys(version, theirs), etag=written.etag)

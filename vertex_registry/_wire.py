@@ -8,6 +8,7 @@ sixth of the time.
 from __future__ import annotations
 
 import datetime as dt
+import functools
 import logging
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
@@ -145,9 +146,9 @@ def operations(model: str, page_token: str) -> operations_pb2.ListOperationsRequ
     return operations_pb2.ListOperationsRequest(name=model, page_size=PAGE_SIZE, page_token=page_token)
 
 
-def read_version(message: model_types.Model) -> ModelVersion:
+def read_version(message: model_types.Model, *, on_vertex: bool = False) -> ModelVersion:
     """Return the version in a Model message, without the fields of the model itself."""
-    return _version(model_types.Model.pb(message))
+    return _version(model_types.Model.pb(message), on_vertex=on_vertex)
 
 
 def read_aliases(message: model_types.Model) -> tuple[str, ...]:
@@ -164,23 +165,25 @@ def read_listed_aliases(
     return found, page.next_page_token
 
 
-def read_model(message: model_types.Model) -> RegisteredModel:
+def read_model(message: model_types.Model, *, on_vertex: bool = False) -> RegisteredModel:
     """Return the model in a Model message, whichever version it contains."""
-    return _model(model_types.Model.pb(message))
+    return _model(model_types.Model.pb(message), on_vertex=on_vertex)
 
 
 def read_versions(
-    response: model_service.ListModelVersionsResponse,
+    response: model_service.ListModelVersionsResponse, *, on_vertex: bool = False
 ) -> tuple[list[ModelVersion], str]:
     """Return the versions on a page, and the token of the next page, which is empty on the last one."""
     page = model_service.ListModelVersionsResponse.pb(response)
-    return _read_each(_version, page.models), page.next_page_token
+    return _read_each(functools.partial(_version, on_vertex=on_vertex), page.models), page.next_page_token
 
 
-def read_models(response: model_service.ListModelsResponse) -> tuple[list[RegisteredModel], str]:
+def read_models(
+    response: model_service.ListModelsResponse, *, on_vertex: bool = False
+) -> tuple[list[RegisteredModel], str]:
     """Return the models on a page, and the token of the next page, which is empty on the last one."""
     page = model_service.ListModelsResponse.pb(response)
-    return _read_each(_model, page.models), page.next_page_token
+    return _read_each(functools.partial(_model, on_vertex=on_vertex), page.models), page.next_page_token
 
 
 def read_upload(finished: operations_pb2.Operation) -> tuple[str, str]:
@@ -234,7 +237,7 @@ def _unusable_error(message: Any, why: str) -> UnavailableError:
     )
 
 
-def _version(message: Any) -> ModelVersion:
+def _version(message: Any, *, on_vertex: bool) -> ModelVersion:
     resource, version = _parse_resource(message)
     number = _names.version_id(message.version_id) or _names.version_id(version)
     if number is None:
@@ -265,10 +268,11 @@ def _version(message: Any) -> ModelVersion:
         updated_at=_to_datetime(message.version_update_time),
         etag=message.etag,
         hidden_aliases=tuple(alias for alias in every_alias if not _names.is_visible(alias)),
+        on_vertex=on_vertex,
     )
 
 
-def _model(message: Any) -> RegisteredModel:
+def _model(message: Any, *, on_vertex: bool) -> RegisteredModel:
     resource, _ = _parse_resource(message)
     labels = dict(sorted(message.labels.items()))
     return RegisteredModel(
@@ -281,6 +285,7 @@ def _model(message: Any) -> RegisteredModel:
         created_at=_to_datetime(message.create_time),
         updated_at=_to_datetime(message.update_time),
         etag=message.etag,
+        on_vertex=on_vertex,
     )
 
 

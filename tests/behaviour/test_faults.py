@@ -683,7 +683,7 @@ def test_stopping_early_stops_calling(registry: RegistryClient, emulator: Emulat
     before = len(emulator.requests())
     listed = registry.list_versions()
     next(listed)
-    listed.close()  # type: ignore[attr-defined]  # the iterator is a generator
+    listed.close()
     asked = sum(request.rpc == "ListModelVersions" for request in emulator.requests()[before:])
 
     assert 1 <= asked <= 40

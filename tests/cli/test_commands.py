@@ -277,3 +277,44 @@ def _on_terminal(words: list[str], typed: str, environment: dict[str, str] | Non
     process.wait()
     os.close(controller)
     return shown.decode().replace("\r\n", "\n")
+
+
+@pytest.mark.parametrize(
+    ("words", "following"),
+    [
+        (("versions", "show", "chrun"), "models list"),
+        (("versions", "show", "churn", "99"), "versions list NAME"),
+        (("alias", "set", "churn", "99", "champion"), "versions list NAME"),
+        (("rollback", "churn", "--stage", "staging"), "history NAME"),
+    ],
+)
+def test_the_next_command_fits_what_was_not_found(vr: Run, words: tuple[str, ...], following: str) -> None:
+    """After a missing model you list the models, and after a missing version that model's versions."""
+    status, _, err = vr(*words)
+    assert status == 3
+    assert err.endswith(f"\nnext:  vertex-registry {following}\n")
+
+
+def test_a_key_that_no_version_has_is_named(vr: Run) -> None:
+    """A typo in a metadata key isn't just an empty column or an empty table."""
+    words = ("--where", "acuracy>=0.9", "--sort", "-acc", "--show", "Team", "--show", "team")
+    status, _, err = vr("versions", "list", "churn", *words)
+    assert status == 0
+    assert err.splitlines() == [
+        f"none of these versions has the metadata key {key!r}" for key in ("Team", "acuracy", "acc")
+    ]
+    assert vr("versions", "list", "churn", "--sort", "created", "--stage", "archived", "--where", "team=x")[2] == ""
+
+
+def test_no_command_shows_the_help(capsys: pytest.CaptureFixture[str]) -> None:
+    """Without a command you see what there is, and no error."""
+    assert run([]) == 2
+    written = capsys.readouterr().err
+    assert written.startswith("Usage: ")
+    assert "error" not in written
+
+
+def test_a_timeout_of_your_own(capsys: pytest.CaptureFixture[str]) -> None:
+    """--timeout says how long to retry, so a service that's away is reported soon."""
+    assert run(["models", "list", "--endpoint", "127.0.0.1:1", "--project", "acme", "--timeout", "0.2"]) == 6
+    assert "error: ListModels" in capsys.readouterr().err

@@ -51,11 +51,26 @@ def connected(command: Callable[..., Any]) -> Callable[..., Any]:
     @click.option("--location", help="The location. Defaults to GOOGLE_CLOUD_LOCATION, then us-central1.")
     @click.option("--endpoint", help="The address of the service. Defaults to VERTEX_AI_EMULATOR_HOST, then Vertex AI.")
     @click.option("--local", type=click.Path(dir_okay=False), help="Use the local registry in this file.")
+    @click.option(
+        "--timeout",
+        type=click.FloatRange(min=0, min_open=True),
+        metavar="SECONDS",
+        help="How long to retry before giving up. Defaults to 60; uploads have more.",
+    )
     @functools.wraps(command)
     def run(
-        *args: Any, project: str | None, location: str | None, endpoint: str | None, local: str | None, **kwargs: Any
+        *args: Any,
+        project: str | None,
+        location: str | None,
+        endpoint: str | None,
+        local: str | None,
+        timeout: float | None,
+        **kwargs: Any,
     ) -> Any:
-        settings = {"project": project, "location": location, "endpoint": endpoint, "local": local}
+        from vertex_registry import Retry  # noqa: PLC0415  # --help doesn't need it
+
+        retry = None if timeout is None else Retry(call_timeout=timeout)
+        settings = {"project": project, "location": location, "endpoint": endpoint, "local": local, "retry": retry}
         with _client(settings) as registry:
             return command(registry, *args, **kwargs)
 
@@ -227,15 +242,15 @@ def list_versions(
     """List the versions of a model, newest first."""
     conditions = [_conditions.parse_condition(text) for text in where]
     cut = limit if not conditions and sort is None else None
-    found: Any = (
-        version
-        for version in registry.list_versions(name, stage=stage, limit=cut)
-        if all(meets(version) for meets in conditions)
-    )
+    listed = list(registry.list_versions(name, stage=stage, limit=cut))
+    found = [version for version in listed if all(condition.meets(version) for condition in conditions)]
     if sort is not None:
         found = _conditions.sort(found, sort)
-    chosen = [version for version, _ in zip(found, range(limit), strict=False)] if limit else found
-    _output.show_list(output, chosen, _version_columns(show), lambda version: version.version)
+    _output.show_list(output, found[:limit], _version_columns(show), lambda version: version.version)
+    asked = [*show, *(condition.key for condition in conditions), *_conditions.metadata_keys(sort)]
+    for key in dict.fromkeys(asked) if listed else ():
+        if not any(key in version.metadata for version in listed):
+            _output.note(f"none of these versions has the metadata key {key!r}")
 
 
 @versions.command("show")
@@ -450,9 +465,10 @@ def remove_alias(registry: RegistryClient, name: str, version: str, aliases: tup
 @formatted
 def duplicates(registry: RegistryClient, output: str) -> None:
     """List the names that several models have."""
-    rows = [(name, resource) for name, resources in registry.duplicates().items() for resource in resources]
+    found = registry.duplicates()
+    rows = [(name, resource) for name, resources in found.items() for resource in resources]
     if output == "json":
-        click.echo(json.dumps({name: list(found) for name, found in registry.duplicates().items()}, indent=2))
+        click.echo(json.dumps(found, indent=2, ensure_ascii=False))
     else:
         _output.show_list(
             output, rows, {"name": lambda row: row[0], "resource": lambda row: row[1]}, lambda row: row[1]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import operator
 import re
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import click
 
@@ -34,8 +34,15 @@ FIELDS: Final[dict[str, Callable[[ModelVersion], Any]]] = {
 }
 
 
-def parse_condition(text: str) -> Callable[[ModelVersion], bool]:
-    """Return a test for a condition such as ``accuracy>=0.9`` or ``team=growth``.
+class Condition(NamedTuple):
+    """A condition on metadata: its key, and a function that returns whether a version meets it."""
+
+    key: str
+    meets: Callable[[ModelVersion], bool]
+
+
+def parse_condition(text: str) -> Condition:
+    """Return a condition such as ``accuracy>=0.9`` or ``team=growth``.
 
     A version without the key, or with a value of another type, doesn't meet it; for ``!=`` it does.
     """
@@ -59,7 +66,13 @@ def parse_condition(text: str) -> Callable[[ModelVersion], bool]:
         except TypeError:
             return False  # null and lists have no order
 
-    return meets
+    return Condition(key, meets)
+
+
+def metadata_keys(sort_key: str | None) -> list[str]:
+    """Return the metadata key that ``--sort`` names, if it isn't a field."""
+    name = (sort_key or "").removeprefix("-")
+    return [name] if name and name not in FIELDS else []
 
 
 def sort(versions: Iterable[ModelVersion], key: str) -> list[ModelVersion]:

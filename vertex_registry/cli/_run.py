@@ -46,10 +46,13 @@ NEXT: Final = {
 def run(arguments: Sequence[str] | None = None) -> int:
     """Run a command and return its exit status."""
     _show_warnings()
+    words = sys.argv[1:] if arguments is None else list(arguments)
     try:
-        words = None if arguments is None else list(arguments)
         status = cli.main(args=words, prog_name="vertex-registry", standalone_mode=False)
         sys.stdout.flush()
+    except click.exceptions.NoArgsIsHelpError as error:
+        click.echo(error.format_message(), err=True)
+        return error.exit_code
     except click.ClickException as error:
         if isinstance(error, click.UsageError) and error.ctx is not None:
             click.echo(error.ctx.get_usage(), err=True)
@@ -65,7 +68,7 @@ def run(arguments: Sequence[str] | None = None) -> int:
     except Exception as error:
         if (known := _status_of(error)) is None:
             raise
-        _explain(error)  # type: ignore[arg-type]  # only registry errors have a status
+        _explain(error, words)  # type: ignore[arg-type]  # only registry errors have a status
         return known
     return status if isinstance(status, int) else OK
 
@@ -78,9 +81,11 @@ def _status_of(error: Exception) -> int | None:
     return next((STATUSES[kind.__name__] for kind in type(error).__mro__ if kind.__name__ in STATUSES), REFUSED)
 
 
-def _explain(error: RegistryError) -> None:
+def _explain(error: RegistryError, words: list[str]) -> None:
     click.echo(f"error: {error}", err=True)
     following = next((NEXT[kind.__name__] for kind in type(error).__mro__ if kind.__name__ in NEXT), None)
+    if type(error).__name__ == "NotFoundError" and "There is no model" not in str(error):
+        following = f"vertex-registry {'history' if words[:1] == ['rollback'] else 'versions list'} NAME"
     if request_id := getattr(error, "request_id", ""):
         following = f"the same command with --request-id {request_id}"
     if following is not None:
