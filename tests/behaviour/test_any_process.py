@@ -20,11 +20,11 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from tests.behaviour.conftest import Door
+    from tests.behaviour.conftest import Backend, Connect, NewName
     from tests.storage.server import StorageServer
     from vertex_registry.emulator import Emulator
 
-pytestmark = [pytest.mark.plain, pytest.mark.local("it starts processes")]
+pytestmark = [pytest.mark.no_switches, pytest.mark.emulator_only("it starts processes")]
 
 
 @pytest.fixture
@@ -42,14 +42,14 @@ with_and_without_artifacts = pytest.mark.parametrize(
 def start(
     request: pytest.FixtureRequest,
     emulator: Emulator,
-    door: Door,
-    name: Callable[[], str],
+    backend: Backend,
+    name: NewName,
     tmp_path: Path,
     artifacts: bool,
 ) -> Callable[..., None]:
     """Return a function that runs a scenario of `processes` in a process of its own."""
     settings = {
-        "endpoint": emulator.grpc if door.transport == "grpc" else emulator.rest,
+        "endpoint": emulator.grpc if backend.transport == "grpc" else emulator.rest,
         "bucket": request.getfixturevalue("bucket") if artifacts else "",
         "folder": str(tmp_path),
         "prefix": name(),
@@ -135,7 +135,7 @@ def test_a_proxy(start: Callable[..., None]) -> None:
     start("alone", without=("NO_PROXY", "no_proxy"), **proxies)
 
 
-def test_a_copy(connect: Callable[..., RegistryClient], name: Callable[[], str]) -> None:
+def test_a_copy(connect: Connect, name: NewName) -> None:
     """A copy of a client and one that was pickled have its settings, and connections of their own."""
     client = connect(actor="ann@example.com", retry=Retry(call_timeout=30))
     given = name()
@@ -156,7 +156,7 @@ class Unpicklable(google.auth.credentials.AnonymousCredentials):
         raise TypeError("cannot pickle 'a-token-nobody-may-see'")
 
 
-def test_settings_that_cannot_be_pickled(connect: Callable[..., RegistryClient]) -> None:
+def test_settings_that_cannot_be_pickled(connect: Connect) -> None:
     """Where a setting can't be pickled, the error says which one and what to do; a token can."""
     no_credentials = connect(credentials=Unpicklable())  # type: ignore[no-untyped-call]  # untyped upstream
     with pytest.raises(InvalidArgumentError, match="its credentials can't. Pass credentials as the path") as caught:
@@ -228,10 +228,10 @@ with RegistryClient(endpoint=sys.argv[1]) as registry:
 """
 
 
-def test_gevent(door: Door, emulator: Emulator) -> None:
+def test_gevent(backend: Backend, emulator: Emulator) -> None:
     """Under gevent a client works; a local registry says at once that it can't, and what to do."""
     pytest.importorskip("gevent")
-    endpoint = emulator.grpc if door.transport == "grpc" else emulator.rest
+    endpoint = emulator.grpc if backend.transport == "grpc" else emulator.rest
     command = [sys.executable, "-W", "ignore", "-c", GEVENT, endpoint]
     ended = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
     assert ended.returncode == 0, ended.stderr

@@ -26,13 +26,12 @@ from vertex_registry import (
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from tests.behaviour.conftest import Clock
+    from tests.behaviour.conftest import Clock, Connect, NewName, NewSource
     from vertex_registry import (
         RegistryError,
     )
     from vertex_registry.emulator import Emulator
 
-    Text = Callable[..., str]
 
 BUCKET = "gs://vr-test-artifacts"
 
@@ -407,7 +406,7 @@ def cases(*, sent: bool) -> list[Any]:
 
 @pytest.fixture(name="mistaken")
 def _mistaken(
-    connect: Callable[..., RegistryClient], emulator: Emulator, name: Text, source: Text
+    connect: Connect, emulator: Emulator, name: NewName, source: NewSource
 ) -> Callable[[Mistake, Callable[[RegistryClient, str, str], Any]], int]:
     """What makes a mistake and gives how many requests were sent: it is the error of the table, and changes nothing."""
 
@@ -437,7 +436,7 @@ def test_mistakes(
     assert mistaken(mistake, call) == 0
 
 
-@pytest.mark.plain
+@pytest.mark.no_switches
 @pytest.mark.parametrize(("mistake", "call"), cases(sent=True))
 def test_mistakes_that_vertex_tells(
     mistaken: Callable[..., int], mistake: Mistake, call: Callable[[RegistryClient, str, str], Any]
@@ -446,9 +445,9 @@ def test_mistakes_that_vertex_tells(
     mistaken(mistake, call)
 
 
-@pytest.mark.local("nothing lies in these directories")
-@pytest.mark.plain
-def test_dots_are_fine(registry: RegistryClient, name: Text, source: Text) -> None:
+@pytest.mark.emulator_only("nothing lies in these directories")
+@pytest.mark.no_switches
+def test_dots_are_fine(registry: RegistryClient, name: NewName, source: NewSource) -> None:
     """A directory may have dots in its name, and even end like a file where a slash says that it is none."""
     for end in ("/v1.2", "/model.v2", "/model.joblib/", "/model.pkl/1"):
         assert registry.register_version(name(), source() + end).artifact_uri.endswith(end)
@@ -505,9 +504,9 @@ def test_retries_that_cannot_be_right() -> None:
         Retry(call_timeout=0)
 
 
-@pytest.mark.plain
+@pytest.mark.no_switches
 def test_an_emulator_that_is_not_running(
-    connect: Callable[..., RegistryClient], emulator: Emulator, clock: Clock, name: Text, source: Text
+    connect: Connect, emulator: Emulator, clock: Clock, name: NewName, source: NewSource
 ) -> None:
     """An address where nobody answers is said, with the address in it, within the budget of a call."""
     registry = connect(retry=Retry(sleep=clock.sleep, clock=clock))

@@ -26,13 +26,11 @@ from vertex_registry import (
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from tests.behaviour.conftest import Clock
+    from tests.behaviour.conftest import Clock, Connect, NewName, NewSource
     from vertex_registry.emulator import Emulator
 
-    Text = Callable[..., str]
-    Connect = Callable[..., RegistryClient]
 
-pytestmark = [pytest.mark.plain, pytest.mark.local("Vertex does nothing wrong on demand")]
+pytestmark = [pytest.mark.no_switches, pytest.mark.emulator_only("Vertex does nothing wrong on demand")]
 
 SOURCE = "gs://vr-test-artifacts/1"
 
@@ -76,7 +74,7 @@ RPCS = ["GetModel", "ListModels", "ListModelVersions", "UpdateModel", "MergeVers
 
 @pytest.mark.parametrize("verb", ["promote", "update_version", "add_aliases", "delete_version", "stage_history"])
 def test_the_tries_of_all_calls_share_a_budget(
-    connect: Connect, emulator: Emulator, clock: Clock, name: Text, source: Text, verb: str
+    connect: Connect, emulator: Emulator, clock: Clock, name: NewName, source: NewSource, verb: str
 ) -> None:
     """A verb whose every call is lost again and again waits no longer than one budget in all."""
     churn = name()
@@ -110,7 +108,7 @@ class Ticking:
 
 
 def test_a_call_is_not_started_without_time_for_it(
-    connect: Connect, emulator: Emulator, name: Text, source: Text
+    connect: Connect, emulator: Emulator, name: NewName, source: NewSource
 ) -> None:
     """When the budget is used up the verb ends, says so, and can be finished by calling it again."""
     churn, clock = name(), Ticking()
@@ -129,7 +127,7 @@ def test_a_call_is_not_started_without_time_for_it(
     assert [version.version for version in registry.list_versions(churn, stage="Production")] == ["7"]
 
 
-def test_a_registration_that_has_no_time_left(connect: Connect, emulator: Emulator, name: Text) -> None:
+def test_a_registration_that_has_no_time_left(connect: Connect, emulator: Emulator, name: NewName) -> None:
     """A registration whose budget is used up after the upload tells the request id that finishes it."""
     churn, clock = name(), Ticking()
 
@@ -144,8 +142,8 @@ def test_a_registration_that_has_no_time_left(connect: Connect, emulator: Emulat
     assert (made.version, made.stage) == ("1", Stage.STAGING)
 
 
-@pytest.mark.looks(40)
-def test_operations_have_their_own_budget(connect: Connect, clock: Clock, name: Text, source: Text) -> None:
+@pytest.mark.polls(40)
+def test_operations_have_their_own_budget(connect: Connect, clock: Clock, name: NewName, source: NewSource) -> None:
     """What waits for an operation, one's own or somebody else's, takes nothing from the budget of the calls."""
     churn = name()
     registry = connect(retry=Retry(call_timeout=1, sleep=clock.sleep, clock=clock, random=lambda: 1.0))
@@ -158,7 +156,7 @@ def test_operations_have_their_own_budget(connect: Connect, clock: Clock, name: 
 
 
 def test_tidying_up_has_its_own_budget(
-    connect: Connect, emulator: Emulator, clock: Clock, name: Text, source: Text
+    connect: Connect, emulator: Emulator, clock: Clock, name: NewName, source: NewSource
 ) -> None:
     """However little time is left when a deletion fails, default moves back and the mark is taken away."""
     churn = name()
@@ -175,7 +173,7 @@ def test_tidying_up_has_its_own_budget(
     assert clock.time - start <= 3
 
 
-def test_a_verb_of_another_client(connect: Connect, clock: Clock, name: Text, source: Text) -> None:
+def test_a_verb_of_another_client(connect: Connect, clock: Clock, name: NewName, source: NewSource) -> None:
     """Clients that are used within each other's calls have budgets of their own."""
     churn = name()
     inner = connect(retry=Retry(call_timeout=60, sleep=clock.sleep, clock=clock))
@@ -192,7 +190,7 @@ def test_a_verb_of_another_client(connect: Connect, clock: Clock, name: Text, so
 # --- lists ------------------------------------------------------------------------------------------------------------
 
 
-def test_a_long_list_has_the_time_of_its_pages(connect: Connect, emulator: Emulator, name: Text) -> None:
+def test_a_long_list_has_the_time_of_its_pages(connect: Connect, emulator: Emulator, name: NewName) -> None:
     """Pages that bring something new take nothing from the budget: a list may take longer than a call."""
     clock = Ticking()
     registry = connect(retry=Retry(call_timeout=5, operation_timeout=1000, clock=clock))

@@ -14,20 +14,20 @@ from tests.behaviour.noise import noise
 from vertex_registry import ConflictError, InvalidArgumentError, PermissionDeniedError, Retry, Stage
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
 
     from google.cloud.aiplatform_v1.services.model_service import ModelServiceClient
 
+    from tests.behaviour.conftest import Connect, NewName, NewSource, WaitForLists
     from vertex_registry import RegistryClient
     from vertex_registry.emulator import Emulator
 
-    Text = Callable[..., str]
 
-pytestmark = pytest.mark.local("Vertex does nothing wrong on demand")
+pytestmark = pytest.mark.emulator_only("Vertex does nothing wrong on demand")
 
 
 @pytest.fixture
-def churn(registry: RegistryClient, name: Text, source: Text) -> str:
+def churn(registry: RegistryClient, name: NewName, source: NewSource) -> str:
     """A model with one version and two labels of its own."""
     model = name()
     registry.register_version(model, source())
@@ -47,7 +47,7 @@ def or_told(key: str) -> Iterator[None]:
 
 @pytest.mark.parametrize("when", ["before", "after"])
 def test_a_lost_completion_beside_the_models_labels(
-    registry: RegistryClient, emulator: Emulator, churn: str, source: Text, when: str
+    registry: RegistryClient, emulator: Emulator, churn: str, source: NewSource, when: str
 ) -> None:
     """A label of the model's does not take the place of what is registered when an answer is lost."""
     emulator.fail("UpdateModel", "UNAVAILABLE", when=when)
@@ -59,7 +59,7 @@ def test_a_lost_completion_beside_the_models_labels(
 
 
 def test_what_others_changed_before_the_loss_was_noticed(
-    connect: Callable[..., RegistryClient], emulator: Emulator, name: Text, source: Text
+    connect: Connect, emulator: Emulator, name: NewName, source: NewSource
 ) -> None:
     """What somebody changes and takes out between a completion and the read after its lost answer stays so."""
     churn, somebody = name(), connect()
@@ -83,7 +83,7 @@ def test_what_others_changed_before_the_loss_was_noticed(
 
 
 def test_a_re_run_beside_the_models_labels(
-    registry: RegistryClient, emulator: Emulator, churn: str, source: Text
+    registry: RegistryClient, emulator: Emulator, churn: str, source: NewSource
 ) -> None:
     """Nor when a registration that was cut off is finished: what it registers is on the version, in whichever form."""
     artifact = source()
@@ -98,7 +98,7 @@ def test_a_re_run_beside_the_models_labels(
 
 
 def test_what_others_wrote_on_the_version_stands_beside_the_models_labels(
-    registry: RegistryClient, emulator: Emulator, churn: str, source: Text
+    registry: RegistryClient, emulator: Emulator, churn: str, source: NewSource
 ) -> None:
     """What somebody has written on the version since stands, and what only the model says does not count for it."""
     artifact = source()
@@ -118,7 +118,7 @@ def test_what_others_wrote_on_the_version_stands_beside_the_models_labels(
 
 
 def test_a_finish_that_is_cut_off_itself(
-    registry: RegistryClient, emulator: Emulator, churn: str, source: Text
+    registry: RegistryClient, emulator: Emulator, churn: str, source: NewSource
 ) -> None:
     """Finding out which labels are the model's loses nothing where it is cut off, and does not mislead the next run."""
     artifact = source()
@@ -151,19 +151,21 @@ def test_what_is_packed_is_read_before_the_models_label(registry: RegistryClient
     assert registry.get_version(churn, 1).metadata == {"team": team, "owner": "ann"}
 
 
-def test_a_model_full_of_labels(registry: RegistryClient, name: Text, source: Text, settle: Callable[[], None]) -> None:
+def test_a_model_full_of_labels(
+    registry: RegistryClient, name: NewName, source: NewSource, wait_for_lists: WaitForLists
+) -> None:
     """The labels of the model take no room on its versions: each layer has its own 64."""
     churn = name()
     labels = {f"label-{number}": "x" for number in range(63)}
     registry.register_version(churn, source(), metadata={"a": 1, "b": "two"}, stage="Production")
     registry.update_model(churn, labels=labels)
-    settle()
+    wait_for_lists()
 
     assert registry.update_version(churn, 1, metadata={"a": 2}, remove_metadata=["b"]).metadata == {"a": 2} | labels
     made = registry.register_version(churn, source(), metadata={"c": 3}, stage="Production", archive_existing=True)
     assert (made.version, made.metadata) == ("2", {"c": 3} | labels)
     assert registry.get_version(churn, 1).stage is Stage.ARCHIVED
-    settle()
+    wait_for_lists()
     assert registry.set_stage(churn, 1, "Production", archive_existing=True).metadata == {"a": 2} | labels
     assert registry.get_version(churn, 2).stage is Stage.ARCHIVED
 
@@ -172,7 +174,7 @@ def test_a_model_full_of_labels(registry: RegistryClient, name: Text, source: Te
 
 
 def test_a_finish_beside_a_model_full_of_labels(
-    registry: RegistryClient, emulator: Emulator, name: Text, source: Text
+    registry: RegistryClient, emulator: Emulator, name: NewName, source: NewSource
 ) -> None:
     """Nor do they stand in the way of a registration that is finished."""
     churn = name()
@@ -187,7 +189,7 @@ def test_a_finish_beside_a_model_full_of_labels(
 
 
 def test_a_finish_beside_labels_that_do_not_fit_into_a_pack(
-    registry: RegistryClient, emulator: Emulator, name: Text, source: Text
+    registry: RegistryClient, emulator: Emulator, name: NewName, source: NewSource
 ) -> None:
     """Where it cannot be found out whose labels they are, what is registered stands."""
     churn = name()
@@ -201,7 +203,7 @@ def test_a_finish_beside_labels_that_do_not_fit_into_a_pack(
         assert registry.register_version(churn, source(), metadata=metadata).metadata == metadata
 
 
-def test_a_version_that_is_full_itself(registry: RegistryClient, name: Text, source: Text) -> None:
+def test_a_version_that_is_full_itself(registry: RegistryClient, name: NewName, source: NewSource) -> None:
     """Where a change does not fit on the version, it is refused, and nothing is written."""
     churn = name()
     metadata = noise(30)
@@ -220,7 +222,7 @@ def test_a_version_that_is_full_itself(registry: RegistryClient, name: Text, sou
     assert registry.update_version(churn, 1, metadata=more, remove_metadata=list(metadata)).metadata == more
 
 
-def test_there_is_room_for_a_stage(connect: Callable[..., RegistryClient], name: Text, source: Text) -> None:
+def test_there_is_room_for_a_stage(connect: Connect, name: NewName, source: NewSource) -> None:
     """What can be registered or updated can be promoted and archived, by whomever."""
     churn, many = name(), [noise(count) for count in range(40, 64)]
     registry = connect(actor="ann@example.com")
@@ -244,9 +246,9 @@ def test_there_is_room_for_a_stage(connect: Callable[..., RegistryClient], name:
 def test_a_version_that_cannot_be_archived(
     registry: RegistryClient,
     vertex: ModelServiceClient,
-    name: Text,
-    source: Text,
-    settle: Callable[[], None],
+    name: NewName,
+    source: NewSource,
+    wait_for_lists: WaitForLists,
 ) -> None:
     """A promotion that could not archive a version that others have filled changes nothing, and names it."""
     churn = name()
@@ -257,7 +259,7 @@ def test_a_version_that_cannot_be_archived(
         model=Model(name=first.resource_name, labels=theirs | {"stage": "production", "managed_by": "zenml"}),
         update_mask=FieldMask(paths=["labels"]),
     )
-    settle()
+    wait_for_lists()
 
     with pytest.raises(ConflictError, match=r"Version 1 of .* cannot be archived.* Vertex allows 64"):
         registry.set_stage(churn, 2, "Production", archive_existing=True)

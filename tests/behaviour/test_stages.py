@@ -12,22 +12,19 @@ from google.protobuf.field_mask_pb2 import FieldMask
 from vertex_registry import ConflictError, InvalidArgumentError, Stage
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from google.cloud.aiplatform_v1.services.model_service import ModelServiceClient
 
+    from tests.behaviour.conftest import Connect, NewName, NewSource, WaitForLists
     from vertex_registry import RegistryClient
-
-    Text = Callable[..., str]
 
 
 @pytest.fixture
-def churn(registry: RegistryClient, name: Text, source: Text, settle: Callable[[], None]) -> str:
+def churn(registry: RegistryClient, name: NewName, source: NewSource, wait_for_lists: WaitForLists) -> str:
     """A model with three versions."""
     model = name()
     for _ in range(3):
         registry.register_version(model, source())
-    settle()
+    wait_for_lists()
     return model
 
 
@@ -46,13 +43,13 @@ def test_every_stage_comes_back(registry: RegistryClient, churn: str, stage: str
 
 
 @pytest.mark.cassette
-def test_promotion_archives_the_others(registry: RegistryClient, churn: str, settle: Callable[[], None]) -> None:
+def test_promotion_archives_the_others(registry: RegistryClient, churn: str, wait_for_lists: WaitForLists) -> None:
     """With archive_existing the version takes the place of whatever was in the stage."""
     registry.set_stage(churn, 1, Stage.PRODUCTION)
     registry.set_stage(churn, 2, Stage.PRODUCTION)
-    settle()
+    wait_for_lists()
     promoted = registry.set_stage(churn, 3, Stage.PRODUCTION, archive_existing=True)
-    settle()
+    wait_for_lists()
 
     assert promoted.stage is Stage.PRODUCTION
     assert stages(registry, churn) == ["Archived", "Archived", "Production"]
@@ -67,11 +64,11 @@ def test_promotion_without_archiving(registry: RegistryClient, churn: str) -> No
     assert stages(registry, churn) == ["Production", "Production", "None"]
 
 
-def test_an_old_version_is_promoted_again(registry: RegistryClient, churn: str, settle: Callable[[], None]) -> None:
+def test_an_old_version_is_promoted_again(registry: RegistryClient, churn: str, wait_for_lists: WaitForLists) -> None:
     """A promotion of a version that is in the stage already claims it anew: the last word counts, not the first."""
     registry.set_stage(churn, 1, Stage.PRODUCTION)
     registry.set_stage(churn, 2, Stage.PRODUCTION)
-    settle()
+    wait_for_lists()
     promoted = registry.set_stage(churn, 1, Stage.PRODUCTION, archive_existing=True)
 
     assert promoted.stage is Stage.PRODUCTION
@@ -79,31 +76,29 @@ def test_an_old_version_is_promoted_again(registry: RegistryClient, churn: str, 
 
 
 def test_registering_into_a_stage(
-    registry: RegistryClient, churn: str, source: Text, settle: Callable[[], None]
+    registry: RegistryClient, churn: str, source: NewSource, wait_for_lists: WaitForLists
 ) -> None:
     """A version can be registered into a stage, and archive what was there."""
     registry.set_stage(churn, 1, Stage.PRODUCTION)
-    settle()
+    wait_for_lists()
     made = registry.register_version(churn, source(), stage=Stage.PRODUCTION, archive_existing=True)
 
     assert (made.version, made.stage) == ("4", Stage.PRODUCTION)
     assert stages(registry, churn) == ["Archived", "None", "None"]
 
 
-def test_a_clock_that_runs_ahead(
-    connect: Callable[..., RegistryClient], churn: str, settle: Callable[[], None]
-) -> None:
+def test_a_clock_that_runs_ahead(connect: Connect, churn: str, wait_for_lists: WaitForLists) -> None:
     """A later promotion wins also where its maker's clock is behind the clock of the one before."""
     now = dt.datetime(2026, 1, 1, tzinfo=dt.UTC)
     fast, slow = connect(now=lambda: now + dt.timedelta(hours=1)), connect(now=lambda: now)
     fast.set_stage(churn, 1, Stage.PRODUCTION, archive_existing=True)
-    settle()
+    wait_for_lists()
     slow.set_stage(churn, 2, Stage.PRODUCTION, archive_existing=True)
 
     assert stages(slow, churn) == ["Archived", "Production", "None"]
 
 
-def test_when_and_by_whom(connect: Callable[..., RegistryClient], churn: str, settle: Callable[[], None]) -> None:
+def test_when_and_by_whom(connect: Connect, churn: str, wait_for_lists: WaitForLists) -> None:
     """A change keeps its moment and its author; writing the same stage again changes neither."""
     moments = [dt.datetime(2026, 1, day, 12, 30, 15, 123456, tzinfo=dt.UTC) for day in range(1, 9)]
     clock = iter(moments)
@@ -115,7 +110,7 @@ def test_when_and_by_whom(connect: Callable[..., RegistryClient], churn: str, se
     again = ann.set_stage(churn, 1, Stage.STAGING)
     second = bob.set_stage(churn, 1, Stage.PRODUCTION)
     ann.update_version(churn, 2, stage="archived")
-    settle()
+    wait_for_lists()
 
     assert (first.stage_changed_at, first.stage_changed_by) == (moments[0], "Ann <ann@example.com>")
     assert (again.stage_changed_at, again.stage_changed_by) == (moments[0], "Ann <ann@example.com>")
@@ -128,7 +123,7 @@ def test_when_and_by_whom(connect: Callable[..., RegistryClient], churn: str, se
 
 
 def test_a_label_of_the_models_never_shows_as_a_stage(
-    registry: RegistryClient, vertex: ModelServiceClient, name: Text, source: Text
+    registry: RegistryClient, vertex: ModelServiceClient, name: NewName, source: NewSource
 ) -> None:
     """Whatever label stage is on the model, a version stands where it was put, or it is said that this is hidden."""
     model = name()

@@ -15,25 +15,22 @@ from tests.behaviour.noise import noise
 from vertex_registry import ConflictError, InvalidArgumentError, NotFoundError, Stage
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from google.cloud.aiplatform_v1.services.model_service import ModelServiceClient
 
+    from tests.behaviour.conftest import NewName, NewSource, WaitForLists
     from vertex_registry import RegistryClient
     from vertex_registry.emulator import Emulator
 
-    Text = Callable[..., str]
-
 
 @pytest.fixture
-def churn(registry: RegistryClient, name: Text, source: Text, settle: Callable[[], None]) -> str:
+def churn(registry: RegistryClient, name: NewName, source: NewSource, wait_for_lists: WaitForLists) -> str:
     """A model with twelve versions, of which every third is in Staging."""
     model = name()
     for number in range(1, 13):
         stage = Stage.STAGING if number % 3 == 0 else Stage.NONE
         metadata = {"team": "growth" if number % 2 else "Sales", "number": number, "even": number % 2 == 0}
         registry.register_version(model, source(), stage=stage, metadata=metadata)
-    settle()
+    wait_for_lists()
     return model
 
 
@@ -68,7 +65,7 @@ def test_listing_agrees_with_reading(registry: RegistryClient, churn: str) -> No
     assert all(version == registry.get_version(churn, version.version) for version in registry.list_versions(churn))
 
 
-def test_arguments_are_checked_at_the_call(registry: RegistryClient, churn: str, name: Text) -> None:
+def test_arguments_are_checked_at_the_call(registry: RegistryClient, churn: str, name: NewName) -> None:
     """A wrong argument is an error before the first version is asked for; an unknown name at the first."""
     wrongs: list[dict[str, Any]] = [{"stage": "canary"}, {"created_after": dt.datetime(2026, 1, 1)}, {"limit": -1}]  # noqa: DTZ001
     for wrong in wrongs:
@@ -79,9 +76,9 @@ def test_arguments_are_checked_at_the_call(registry: RegistryClient, churn: str,
         next(listed)
 
 
-@pytest.mark.local("it asks from many threads at once, about models that are not ours")
+@pytest.mark.emulator_only("it asks from many threads at once, about models that are not ours")
 def test_every_version_of_every_model(
-    registry: RegistryClient, name: Text, source: Text, settle: Callable[[], None]
+    registry: RegistryClient, name: NewName, source: NewSource, wait_for_lists: WaitForLists
 ) -> None:
     """Without a name the versions of every model come, model by model, the newest model first."""
     models = [name() for _ in range(4)]
@@ -89,15 +86,17 @@ def test_every_version_of_every_model(
         registry.register_version(model, source())
     for model in models:
         registry.register_version(model, source())
-    settle()
+    wait_for_lists()
 
     ours = [(v.name, v.version) for v in registry.list_versions() if v.name in models]
     assert ours == [(model, version) for model in reversed(models) for version in ("2", "1")]
     assert len(list(registry.list_versions(limit=3))) == 3
 
 
-@pytest.mark.plain
-def test_a_limit_that_is_reached(registry: RegistryClient, emulator: Emulator, name: Text, source: Text) -> None:
+@pytest.mark.no_switches
+def test_a_limit_that_is_reached(
+    registry: RegistryClient, emulator: Emulator, name: NewName, source: NewSource
+) -> None:
     """Nothing is asked for when none is wanted, nor once the last one that is wanted was given."""
     for _ in range(34):
         registry.register_version(name(), source())
@@ -115,7 +114,7 @@ def test_a_limit_that_is_reached(registry: RegistryClient, emulator: Emulator, n
     assert asked["ListModelVersions"] <= 32
 
 
-def test_latest(registry: RegistryClient, churn: str, name: Text) -> None:
+def test_latest(registry: RegistryClient, churn: str, name: NewName) -> None:
     """The latest version is the newest, or the newest in a stage; where there is none it is None."""
     assert numbers([registry.latest_version(churn), registry.latest_version(churn, stage="Staging")]) == [12, 12]
     assert registry.latest_version(churn, stage=Stage.PRODUCTION) is None
@@ -127,7 +126,7 @@ def test_latest(registry: RegistryClient, churn: str, name: Text) -> None:
 
 
 @pytest.mark.cassette
-def test_metadata_is_merged(registry: RegistryClient, name: Text, source: Text) -> None:
+def test_metadata_is_merged(registry: RegistryClient, name: NewName, source: NewSource) -> None:
     """An update sets its keys, takes out what it names, and leaves the rest."""
     churn = name()
     registry.register_version(churn, source(), metadata={"a": 1, "b": "two", "long": "x" * 500, "C": [1, {"d": None}]})
@@ -138,7 +137,7 @@ def test_metadata_is_merged(registry: RegistryClient, name: Text, source: Text) 
     assert registry.get_version(churn, 1).metadata == {"a": 2}
 
 
-def test_keys_that_are_ours(registry: RegistryClient, name: Text, source: Text) -> None:
+def test_keys_that_are_ours(registry: RegistryClient, name: NewName, source: NewSource) -> None:
     """Metadata may have the keys that we use ourselves, and does not touch what we keep there."""
     churn = name()
     metadata = {"stage": "canary", "managed_by": "me", "vr-request": 7, "vr-pack-1-0": "x", "goog-x": "y", "": "z"}
@@ -151,7 +150,7 @@ def test_keys_that_are_ours(registry: RegistryClient, name: Text, source: Text) 
 
 
 def test_label_safe_strings_are_labels(
-    registry: RegistryClient, vertex: ModelServiceClient, name: Text, source: Text
+    registry: RegistryClient, vertex: ModelServiceClient, name: NewName, source: NewSource
 ) -> None:
     """What is a label already can be read in the console as itself."""
     made = registry.register_version(name(), source(), metadata={"team": "growth", "git_sha": "9f2c1e7", "big": "A B"})
@@ -164,7 +163,7 @@ def test_label_safe_strings_are_labels(
 
 
 def test_what_googles_client_reads(
-    registry: RegistryClient, vertex: ModelServiceClient, name: Text, source: Text
+    registry: RegistryClient, vertex: ModelServiceClient, name: NewName, source: NewSource
 ) -> None:
     """Google's own client reads the stage, managed_by and the metadata as they were written, and our notes."""
     made = registry.register_version(name(), source(), metadata={"team": "growth"}, stage="Production")
@@ -178,7 +177,9 @@ def test_what_googles_client_reads(
     assert labels.keys() <= {"stage", "managed_by", "team", "vr-request", "vr-stage-changed-at"}
 
 
-def test_labels_of_others(registry: RegistryClient, vertex: ModelServiceClient, name: Text, source: Text) -> None:
+def test_labels_of_others(
+    registry: RegistryClient, vertex: ModelServiceClient, name: NewName, source: NewSource
+) -> None:
     """Labels that others wrote are metadata, and an update leaves them as they are."""
     churn = name()
     made = registry.register_version(churn, source(), metadata={"a": 1})
@@ -194,7 +195,7 @@ def test_labels_of_others(registry: RegistryClient, vertex: ModelServiceClient, 
     assert theirs.items() <= labels.items()
 
 
-def test_metadata_over_the_budget(registry: RegistryClient, name: Text, source: Text) -> None:
+def test_metadata_over_the_budget(registry: RegistryClient, name: NewName, source: NewSource) -> None:
     """Metadata that does not fit is refused in whole, with the budget and what took it."""
     churn = name()
     registry.register_version(churn, source(), metadata={"a": 1})
@@ -209,7 +210,7 @@ def test_metadata_over_the_budget(registry: RegistryClient, name: Text, source: 
 
 
 def test_a_label_of_the_models_that_hides_metadata(
-    registry: RegistryClient, vertex: ModelServiceClient, name: Text, source: Text
+    registry: RegistryClient, vertex: ModelServiceClient, name: NewName, source: NewSource
 ) -> None:
     """Metadata is read back as it was written, or it is said which label of the model's hides it."""
     churn = name()
@@ -227,7 +228,7 @@ def test_a_label_of_the_models_that_hides_metadata(
         registry.update_version(churn, 1, remove_metadata=["team"])
 
 
-def test_descriptions(registry: RegistryClient, name: Text, source: Text) -> None:
+def test_descriptions(registry: RegistryClient, name: NewName, source: NewSource) -> None:
     """A version has a description of its own, which can be changed and cleared."""
     churn = name()
     registry.register_version(churn, source(), description="a try", model_description="who leaves")
@@ -238,14 +239,14 @@ def test_descriptions(registry: RegistryClient, name: Text, source: Text) -> Non
     assert registry.get_model(churn).description == "who leaves"
 
 
-def test_an_update_of_nothing(registry: RegistryClient, name: Text, source: Text) -> None:
+def test_an_update_of_nothing(registry: RegistryClient, name: NewName, source: NewSource) -> None:
     """An update that names nothing gives the version as it is."""
     churn = name()
     assert registry.register_version(churn, source()) == registry.update_version(churn, 1)
 
 
 @pytest.mark.cassette
-def test_aliases(registry: RegistryClient, name: Text, source: Text) -> None:
+def test_aliases(registry: RegistryClient, name: NewName, source: NewSource) -> None:
     """An alias is on one version at a time: giving it to another moves it."""
     churn = name()
     registry.register_version(churn, source(), aliases=["champion"])
@@ -261,7 +262,7 @@ def test_aliases(registry: RegistryClient, name: Text, source: Text) -> None:
     assert registry.add_aliases(churn, 1, []).version == "1"
 
 
-def test_default(registry: RegistryClient, name: Text, source: Text) -> None:
+def test_default(registry: RegistryClient, name: NewName, source: NewSource) -> None:
     """The default version can be chosen, and cannot be done without."""
     churn = name()
     registry.register_version(churn, source(), aliases=["first"])

@@ -158,7 +158,7 @@ class Service:
             time.sleep(max(0.0, self._uploaded.pop() + _BETWEEN_UPLOADS - time.monotonic()))
         self._uploaded.append(time.monotonic())
 
-    def settle(self) -> None:
+    def wait_for_lists(self) -> None:
         """Give lists the time to show what was written."""
         if not self.endpoint:
             time.sleep(_UNTIL_LISTED)
