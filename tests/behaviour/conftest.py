@@ -83,7 +83,7 @@ def backends_of(test: pytest.Function) -> list[Backend]:
         return [Backend("live", "live")]
     if test.get_closest_marker("no_switches"):
         backends = [GRPC, REST]
-    elif test.get_closest_marker("switches_together"):
+    elif test.get_closest_marker("switches_together") and not test.get_closest_marker("each_switch"):
         backends = [GRPC, REST, ALL_SWITCHES, ALL_WITHOUT_LAG]
     else:
         backends = [GRPC, REST, *ONE_SWITCH, ALL_SWITCHES]

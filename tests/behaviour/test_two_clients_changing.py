@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from vertex_registry.emulator import Emulator
 
 
-pytestmark = pytest.mark.emulator_only("Vertex does nothing wrong on demand")
+pytestmark = [pytest.mark.switches_together, pytest.mark.emulator_only("Vertex does nothing wrong on demand")]
 
 MARK, LIVE, NEWEST = "vr-deleting", "vr-live", "vr-newest"
 
@@ -416,6 +416,7 @@ def refused(emulator: Emulator, times: int = 1) -> None:
     emulator.fail("DeleteModelVersion", "FAILED_PRECONDITION", message="The version is in use", times=times)
 
 
+@pytest.mark.each_switch
 def test_default_is_moved_only_if_vertex_refuses_otherwise(
     registry: RegistryClient, backend: Backend, emulator: Emulator, name: NewName, source: NewSource
 ) -> None:
@@ -460,6 +461,7 @@ def test_a_default_that_somebody_chooses_while_a_deletion_is_refused(
     assert (somebody.latest_version(churn) or somebody.get_version(churn)).version in {"2", "3"}
 
 
+@pytest.mark.each_switch
 def test_default_moves_back(registry: RegistryClient, emulator: Emulator, name: NewName, source: NewSource) -> None:
     """If nobody has moved default since, and the version stays, it is the default version again."""
     churn = name()
@@ -471,7 +473,6 @@ def test_default_moves_back(registry: RegistryClient, emulator: Emulator, name: 
     assert registry.get_version(churn).version == "3"
 
 
-@pytest.mark.switches_together
 def test_a_deletion_that_is_on_its_way_while_the_model_is_created_again(
     connect: Connect, emulator: Emulator, name: NewName, source: NewSource
 ) -> None:
@@ -500,7 +501,6 @@ def marked_version(registry: RegistryClient, name: str) -> str | None:
         return None
 
 
-@pytest.mark.switches_together
 @pytest.mark.parametrize("moment", [1, 2, 4, 11, 12, 14, 21])
 def test_a_model_that_is_created_again_while_its_last_version_is_deleted(
     connect: Connect, emulator: Emulator, name: NewName, source: NewSource, moment: int
@@ -722,7 +722,6 @@ def test_a_version_that_is_no_longer_the_only_one(
         somebody.get_version(churn, 1)
 
 
-@pytest.mark.switches_together
 @pytest.mark.polls(2)
 def test_many_deletions_at_once(connect: Connect, name: NewName, source: NewSource) -> None:
     """All versions of a model can be deleted at once, each by its own client: all go, the model with the last."""

@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from vertex_registry.emulator import Emulator
 
 
-pytestmark = pytest.mark.emulator_only("Vertex does nothing wrong on demand")
+pytestmark = [pytest.mark.switches_together, pytest.mark.emulator_only("Vertex does nothing wrong on demand")]
 
 DELETING = "vr-deleting"
 
@@ -86,6 +86,7 @@ def numbers(registry: RegistryClient, name: str, wait_for_lists: WaitForLists) -
 # --- what others write before the completion --------------------------------------------------------------------------
 
 
+@pytest.mark.each_switch
 def test_a_promotion_before_the_completion(
     connect: Connect, emulator: Emulator, name: NewName, source: NewSource, wait_for_lists: WaitForLists
 ) -> None:
@@ -125,6 +126,7 @@ def test_a_stage_without_a_stamp_before_the_completion(
     assert (made.stage, made.metadata) == (Stage.PRODUCTION, {"a": 1, "team": "growth"})
 
 
+@pytest.mark.each_switch
 @pytest.mark.parametrize("labels", [{"stage": "production"}, {"team": "growth", "stage": "nonsense"}])
 def test_a_stage_of_the_model_itself(
     connect: Connect, vertex: ModelServiceClient, name: NewName, source: NewSource, labels: dict[str, str]
@@ -318,6 +320,7 @@ def crossing(
     return connect(retry=Retry(sleep=once(act)))
 
 
+@pytest.mark.each_switch
 def test_one_request_id_in_two_calls(
     connect: Connect, emulator: Emulator, name: NewName, source: NewSource, wait_for_lists: WaitForLists
 ) -> None:
@@ -354,6 +357,7 @@ def test_one_request_id_with_two_sources(
     assert registry.get_version(churn).artifact_uri == artifact
 
 
+@pytest.mark.each_switch
 def test_other_uploads_between_those_of_a_request(
     connect: Connect, emulator: Emulator, name: NewName, source: NewSource, wait_for_lists: WaitForLists
 ) -> None:
@@ -374,7 +378,6 @@ def test_other_uploads_between_those_of_a_request(
     assert numbers(registry, churn, wait_for_lists) == ["5", "4", "3", "1"]
 
 
-@pytest.mark.switches_together
 def test_many_uploads_between_those_of_a_request(
     connect: Connect, emulator: Emulator, name: NewName, source: NewSource, wait_for_lists: WaitForLists
 ) -> None:
@@ -424,7 +427,6 @@ KILLED: dict[str, list[dict[str, Any]]] = {
 }
 
 
-@pytest.mark.switches_together
 @pytest.mark.parametrize("when", KILLED)
 @pytest.mark.parametrize("complete", [True, False])
 def test_a_second_upload_that_was_killed(
@@ -522,7 +524,6 @@ def test_a_second_upload_that_may_not_be_removed(
     assert numbers(registry, churn, wait_for_lists) == ["2", "1"]
 
 
-@pytest.mark.switches_together
 @pytest.mark.parametrize("times", [1, 1000])
 def test_a_second_upload_whose_removal_is_refused(
     connect: Connect, emulator: Emulator, name: NewName, source: NewSource, wait_for_lists: WaitForLists, times: int
@@ -545,7 +546,6 @@ def test_a_second_upload_whose_removal_is_refused(
     assert numbers(registry, churn, wait_for_lists) == ["2", "1"]
 
 
-@pytest.mark.switches_together
 @pytest.mark.parametrize("code", ["UNAVAILABLE", "DEADLINE_EXCEEDED", "INTERNAL"])
 @pytest.mark.parametrize("when", ["before", "after"])
 def test_a_removal_whose_answer_is_lost(
@@ -569,7 +569,6 @@ def test_a_removal_whose_answer_is_lost(
     assert numbers(registry, churn, wait_for_lists) == ["2", "1"]
 
 
-@pytest.mark.switches_together
 @pytest.mark.parametrize("well", [0, 1])
 @pytest.mark.parametrize("when", ["before", "after"])
 def test_a_hand_over_whose_answer_is_lost(
@@ -653,7 +652,6 @@ def test_an_upload_that_arrives_while_it_is_sent_again(
     assert numbers(registry, churn, wait_for_lists) == ["2", "1"]
 
 
-@pytest.mark.switches_together
 @pytest.mark.polls(4)
 @pytest.mark.parametrize("known", [True, False])
 def test_one_request_id_in_many_threads(
