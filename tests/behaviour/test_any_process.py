@@ -81,7 +81,6 @@ def test_forks_threads_and_coroutines(play: Callable[..., None]) -> None:
         "fork_while_busy",
         "fork_under_locks",
         "fork_with_the_sdk",
-        "spawn",
         "threads",
         "to_thread",
     )
