@@ -143,6 +143,7 @@ def test_what_was_in_production(connect: Connect, name: NewName) -> None:
     assert [change.stage for change in registry.stage_history(churn, 2)] == [PRODUCTION, ARCHIVED, PRODUCTION]
 
 
+@pytest.mark.no_switches
 def test_a_time_without_a_zone_and_the_future_are_refused(registry: RegistryClient, name: NewName) -> None:
     """A naive time names no moment, and the future isn't known."""
     churn = name()

@@ -222,6 +222,7 @@ def test_a_version_that_is_full_itself(registry: RegistryClient, name: NewName, 
     assert registry.update_version(churn, 1, metadata=more, remove_metadata=list(metadata)).metadata == more
 
 
+@pytest.mark.switches_together
 def test_there_is_room_for_a_stage(connect: Connect, name: NewName, source: NewSource) -> None:
     """What can be registered or updated can be promoted and archived, by whomever."""
     churn, many = name(), [noise(count) for count in range(40, 64)]

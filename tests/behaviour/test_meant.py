@@ -75,6 +75,7 @@ def test_a_name_that_is_close_to_none(registry: RegistryClient, source: NewSourc
         registry.latest_version("pricing")
 
 
+@pytest.mark.switches_together
 def test_suggestions_are_no_condition(registry: RegistryClient, emulator: Emulator, name: NewName) -> None:
     """If models can't be listed a second time, the error is still that there's no such model."""
     emulator.fail("ListModels", delay=0.01)

@@ -63,6 +63,7 @@ def test_updating_a_model(registry: RegistryClient, name: NewName, source: NewSo
     assert registry.update_model(churn) == registry.get_model(churn)
 
 
+@pytest.mark.no_switches
 def test_labels_that_a_model_may_not_have(registry: RegistryClient, name: NewName, source: NewSource) -> None:
     """Labels of the model's own show on every version, so that none of ours may be among them."""
     churn = name()

@@ -36,10 +36,9 @@ def test_versions_count_up(registry: RegistryClient, name: NewName, source: NewS
 
 
 def test_record(registry: RegistryClient, name: NewName, source: NewSource) -> None:
-    """A version comes back with all that it was registered with, from the call and from reading it."""
+    """A version has everything that it was registered with, when it's returned and when it's read."""
     churn, artifact = name(), source()
     metadata = {"accuracy": 0.93, "git_sha": "9f2c1e7", "Owner": "Ann"}
-    before = dt.datetime.now(dt.UTC) - dt.timedelta(minutes=5)
     made = registry.register_version(
         churn,
         artifact,
@@ -55,17 +54,25 @@ def test_record(registry: RegistryClient, name: NewName, source: NewSource) -> N
     assert (made.name, made.version, made.version_name) == (churn, "1", "Release Candidate 1")
     assert made.stage is Stage.STAGING
     assert set(made.aliases) == {"candidate", "default"}
-    assert made.is_default
     assert made.description == "a first try"
     assert made.metadata == metadata
-    assert made.managed_by == "zenml"
     assert made.artifact_uri == artifact
-    assert made.resource_name == f"{made.model_resource_name}@1"
-    assert before < made.created_at <= made.updated_at
-    assert made.created_at.utcoffset() == dt.timedelta(0)
     assert registry.get_model(churn).description == "who leaves"
 
 
+def test_what_a_version_has_by_itself(registry: RegistryClient, name: NewName, source: NewSource) -> None:
+    """A first version is the default one, and has its manager, its resource name and its times in UTC."""
+    before = dt.datetime.now(dt.UTC) - dt.timedelta(minutes=5)
+    made = registry.register_version(name(), source())
+
+    assert made.is_default
+    assert made.managed_by == "zenml"
+    assert made.resource_name == f"{made.model_resource_name}@1"
+    assert before < made.created_at <= made.updated_at
+    assert made.created_at.utcoffset() == dt.timedelta(0)
+
+
+@pytest.mark.no_switches
 def test_default_container(registry: RegistryClient, name: NewName, source: NewSource) -> None:
     """A version that names no container is served by the newest scikit-learn image near the location."""
     version = registry.register_version(name(), source())
@@ -74,6 +81,7 @@ def test_default_container(registry: RegistryClient, name: NewName, source: NewS
     assert version.container.image == "us-docker.pkg.dev/vertex-ai/prediction/sklearn-cpu.1-6:latest"
 
 
+@pytest.mark.no_switches
 @pytest.mark.emulator_only("Vertex looks for the image, and there is none of that name")
 def test_own_container(registry: RegistryClient, name: NewName, source: NewSource) -> None:
     """A container of the caller's comes back as it was given."""
@@ -92,6 +100,7 @@ def test_own_container(registry: RegistryClient, name: NewName, source: NewSourc
     assert registry.register_version(name(), source(), container=container).container == container
 
 
+@pytest.mark.no_switches
 @pytest.mark.emulator_only("Vertex looks for the image, and there is none of that name")
 def test_default_image_of_the_client(connect: Connect, name: NewName, source: NewSource) -> None:
     """The client's default image serves what names no other."""
@@ -150,6 +159,7 @@ def test_version_name_of_an_older_version(
         registry.get_version(churn, version_name="8")
 
 
+@pytest.mark.switches_together
 def test_what_carries_the_names_is_out_of_sight(registry: RegistryClient, name: NewName, source: NewSource) -> None:
     """The aliases that a request id and a version name are found by are not among the version's aliases."""
     version = registry.register_version(name(), source(), version_name="1.2.0", request_id="run-1", make_default=False)
@@ -158,6 +168,7 @@ def test_what_carries_the_names_is_out_of_sight(registry: RegistryClient, name: 
     assert version.metadata == {}
 
 
+@pytest.mark.switches_together
 @pytest.mark.parametrize(
     "text",
     ['"quoted"', "back\\slash", "смешанный 名前 😀", "ends with \\", "a AND b = 'c'", "x" * 90, "%40@"],
@@ -308,6 +319,7 @@ def test_a_name_that_has_gone_to_another_model(
     assert registry.get_version(churn).model_resource_name == new
 
 
+@pytest.mark.no_switches
 def test_managed_by(connect: Connect, name: NewName, source: NewSource) -> None:
     """The label managed_by says what the client was told to say."""
     assert connect(managed_by="acme-ml").register_version(name(), source()).managed_by == "acme-ml"

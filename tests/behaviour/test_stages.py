@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 @pytest.fixture
-def churn(registry: RegistryClient, name: NewName, source: NewSource, wait_for_lists: WaitForLists) -> str:
+def model(registry: RegistryClient, name: NewName, source: NewSource, wait_for_lists: WaitForLists) -> str:
     """A model with three versions."""
     model = name()
     for _ in range(3):
@@ -32,93 +32,105 @@ def stages(registry: RegistryClient, model: str) -> list[str]:
     return [str(registry.get_version(model, version).stage) for version in (1, 2, 3)]
 
 
+@pytest.mark.switches_together
 @pytest.mark.parametrize("stage", [*Stage, "production", "STAGING", "none"])
-def test_every_stage_comes_back(registry: RegistryClient, churn: str, stage: str) -> None:
+def test_every_stage_comes_back(registry: RegistryClient, model: str, stage: str) -> None:
     """A stage, as a Stage or by its name in any case, is what the version then stands in."""
-    registry.set_stage(churn, 2, "Production" if stage != "Production" else "Staging")
+    registry.set_stage(model, 2, "Production" if stage != "Production" else "Staging")
 
-    assert registry.set_stage(churn, 2, stage).stage is Stage(stage)
-    assert registry.get_version(churn, 2).stage is Stage(stage)
-    assert registry.get_version(churn, 1).stage is Stage.NONE
+    assert registry.set_stage(model, 2, stage).stage is Stage(stage)
+    assert registry.get_version(model, 2).stage is Stage(stage)
+    assert registry.get_version(model, 1).stage is Stage.NONE
 
 
 @pytest.mark.cassette
-def test_promotion_archives_the_others(registry: RegistryClient, churn: str, wait_for_lists: WaitForLists) -> None:
+def test_promotion_archives_the_others(registry: RegistryClient, model: str, wait_for_lists: WaitForLists) -> None:
     """With archive_existing the version takes the place of whatever was in the stage."""
-    registry.set_stage(churn, 1, Stage.PRODUCTION)
-    registry.set_stage(churn, 2, Stage.PRODUCTION)
+    registry.set_stage(model, 1, Stage.PRODUCTION)
+    registry.set_stage(model, 2, Stage.PRODUCTION)
     wait_for_lists()
-    promoted = registry.set_stage(churn, 3, Stage.PRODUCTION, archive_existing=True)
+    promoted = registry.set_stage(model, 3, Stage.PRODUCTION, archive_existing=True)
     wait_for_lists()
 
     assert promoted.stage is Stage.PRODUCTION
-    assert stages(registry, churn) == ["Archived", "Archived", "Production"]
-    assert registry.latest_version(churn, stage=Stage.PRODUCTION) == promoted
+    assert stages(registry, model) == ["Archived", "Archived", "Production"]
+    assert registry.latest_version(model, stage=Stage.PRODUCTION) == promoted
 
 
-def test_promotion_without_archiving(registry: RegistryClient, churn: str) -> None:
+def test_promotion_without_archiving(registry: RegistryClient, model: str) -> None:
     """Without archive_existing the others stay where they are."""
-    registry.set_stage(churn, 1, Stage.PRODUCTION)
-    registry.set_stage(churn, 2, Stage.PRODUCTION)
+    registry.set_stage(model, 1, Stage.PRODUCTION)
+    registry.set_stage(model, 2, Stage.PRODUCTION)
 
-    assert stages(registry, churn) == ["Production", "Production", "None"]
+    assert stages(registry, model) == ["Production", "Production", "None"]
 
 
-def test_an_old_version_is_promoted_again(registry: RegistryClient, churn: str, wait_for_lists: WaitForLists) -> None:
+def test_an_old_version_is_promoted_again(registry: RegistryClient, model: str, wait_for_lists: WaitForLists) -> None:
     """A promotion of a version that is in the stage already claims it anew: the last word counts, not the first."""
-    registry.set_stage(churn, 1, Stage.PRODUCTION)
-    registry.set_stage(churn, 2, Stage.PRODUCTION)
+    registry.set_stage(model, 1, Stage.PRODUCTION)
+    registry.set_stage(model, 2, Stage.PRODUCTION)
     wait_for_lists()
-    promoted = registry.set_stage(churn, 1, Stage.PRODUCTION, archive_existing=True)
+    promoted = registry.set_stage(model, 1, Stage.PRODUCTION, archive_existing=True)
 
     assert promoted.stage is Stage.PRODUCTION
-    assert stages(registry, churn) == ["Production", "Archived", "None"]
+    assert stages(registry, model) == ["Production", "Archived", "None"]
 
 
 def test_registering_into_a_stage(
-    registry: RegistryClient, churn: str, source: NewSource, wait_for_lists: WaitForLists
+    registry: RegistryClient, model: str, source: NewSource, wait_for_lists: WaitForLists
 ) -> None:
     """A version can be registered into a stage, and archive what was there."""
-    registry.set_stage(churn, 1, Stage.PRODUCTION)
+    registry.set_stage(model, 1, Stage.PRODUCTION)
     wait_for_lists()
-    made = registry.register_version(churn, source(), stage=Stage.PRODUCTION, archive_existing=True)
+    made = registry.register_version(model, source(), stage=Stage.PRODUCTION, archive_existing=True)
 
     assert (made.version, made.stage) == ("4", Stage.PRODUCTION)
-    assert stages(registry, churn) == ["Archived", "None", "None"]
+    assert stages(registry, model) == ["Archived", "None", "None"]
 
 
-def test_a_clock_that_runs_ahead(connect: Connect, churn: str, wait_for_lists: WaitForLists) -> None:
+def test_a_clock_that_runs_ahead(connect: Connect, model: str, wait_for_lists: WaitForLists) -> None:
     """A later promotion wins also where its maker's clock is behind the clock of the one before."""
     now = dt.datetime(2026, 1, 1, tzinfo=dt.UTC)
     fast, slow = connect(now=lambda: now + dt.timedelta(hours=1)), connect(now=lambda: now)
-    fast.set_stage(churn, 1, Stage.PRODUCTION, archive_existing=True)
+    fast.set_stage(model, 1, Stage.PRODUCTION, archive_existing=True)
     wait_for_lists()
-    slow.set_stage(churn, 2, Stage.PRODUCTION, archive_existing=True)
+    slow.set_stage(model, 2, Stage.PRODUCTION, archive_existing=True)
 
-    assert stages(slow, churn) == ["Archived", "Production", "None"]
+    assert stages(slow, model) == ["Archived", "Production", "None"]
 
 
-def test_when_and_by_whom(connect: Connect, churn: str, wait_for_lists: WaitForLists) -> None:
-    """A change keeps its moment and its author; writing the same stage again changes neither."""
-    moments = [dt.datetime(2026, 1, day, 12, 30, 15, 123456, tzinfo=dt.UTC) for day in range(1, 9)]
-    clock = iter(moments)
-    ann = connect(actor="Ann <ann@example.com>", now=lambda: next(clock))
-    bob = connect(now=lambda: next(clock))
-    assert ann.get_version(churn, 1).stage_changed_at is None
+MOMENTS = [dt.datetime(2026, 1, day, 12, 30, 15, 123456, tzinfo=dt.UTC) for day in range(1, 9)]
+ANN = "Ann <ann@example.com>"
 
-    first = ann.set_stage(churn, 1, Stage.STAGING)
-    again = ann.set_stage(churn, 1, Stage.STAGING)
-    second = bob.set_stage(churn, 1, Stage.PRODUCTION)
-    ann.update_version(churn, 2, stage="archived")
+
+def test_a_change_has_its_time_and_its_author(connect: Connect, model: str) -> None:
+    """A version says when its stage changed and who changed it; writing the same stage again changes neither."""
+    clock = iter(MOMENTS)
+    ann, bob = connect(actor=ANN, now=lambda: next(clock)), connect(now=lambda: next(clock))
+    assert ann.get_version(model, 1).stage_changed_at is None
+
+    first = ann.set_stage(model, 1, Stage.STAGING)
+    again = ann.set_stage(model, 1, Stage.STAGING)
+    second = bob.set_stage(model, 1, Stage.PRODUCTION)
+    assert (first.stage_changed_at, first.stage_changed_by) == (MOMENTS[0], ANN)
+    assert (again.stage_changed_at, again.stage_changed_by) == (MOMENTS[0], ANN)
+    assert (second.stage_changed_at, second.stage_changed_by) == (MOMENTS[1], None)
+
+
+def test_the_history_has_times_and_authors(connect: Connect, model: str, wait_for_lists: WaitForLists) -> None:
+    """The history shows each change with its time and its author, and nothing of a stage that was written again."""
+    clock = iter(MOMENTS)
+    ann, bob = connect(actor=ANN, now=lambda: next(clock)), connect(now=lambda: next(clock))
+    ann.set_stage(model, 1, Stage.STAGING)
+    ann.set_stage(model, 1, Stage.STAGING)
+    bob.set_stage(model, 1, Stage.PRODUCTION)
+    ann.update_version(model, 2, stage="archived")
     wait_for_lists()
 
-    assert (first.stage_changed_at, first.stage_changed_by) == (moments[0], "Ann <ann@example.com>")
-    assert (again.stage_changed_at, again.stage_changed_by) == (moments[0], "Ann <ann@example.com>")
-    assert (second.stage_changed_at, second.stage_changed_by) == (moments[1], None)
-    history = ann.stage_history(churn)
+    history = ann.stage_history(model)
     assert [(change.version, change.stage, change.changed_at, change.changed_by) for change in history] == [
-        ("2", Stage.ARCHIVED, moments[2], "Ann <ann@example.com>"),
-        ("1", Stage.PRODUCTION, moments[1], None),
+        ("2", Stage.ARCHIVED, MOMENTS[2], ANN),
+        ("1", Stage.PRODUCTION, MOMENTS[1], None),
     ]
 
 
@@ -140,29 +152,30 @@ def test_a_label_of_the_models_never_shows_as_a_stage(
         assert stages_of(registry, model, 2) == ["None", "Production"]
 
 
-def test_a_stage_on_one_version_never_shows_on_another(registry: RegistryClient, churn: str) -> None:
+def test_a_stage_on_one_version_never_shows_on_another(registry: RegistryClient, model: str) -> None:
     """What is written on version 2 is on version 2."""
-    registry.set_stage(churn, 2, Stage.PRODUCTION)
+    registry.set_stage(model, 2, Stage.PRODUCTION)
 
-    assert stages(registry, churn) == ["None", "Production", "None"]
+    assert stages(registry, model) == ["None", "Production", "None"]
 
 
-def test_foreign_values(registry: RegistryClient, vertex: ModelServiceClient, churn: str) -> None:
+def test_foreign_values(registry: RegistryClient, vertex: ModelServiceClient, model: str) -> None:
     """A label stage that is nobody's stage reads as no stage, and can be changed."""
-    version = registry.get_version(churn, 1)
+    version = registry.get_version(model, 1)
     vertex.update_model(
         model=Model(name=version.resource_name, labels={"stage": "canary"}), update_mask=FieldMask(paths=["labels"])
     )
 
-    assert registry.get_version(churn, 1).stage is Stage.NONE
-    assert registry.set_stage(churn, 1, Stage.STAGING).stage is Stage.STAGING
+    assert registry.get_version(model, 1).stage is Stage.NONE
+    assert registry.set_stage(model, 1, Stage.STAGING).stage is Stage.STAGING
 
 
-def test_stages_that_many_may_stand_in(registry: RegistryClient, churn: str) -> None:
+@pytest.mark.no_switches
+def test_stages_that_many_may_stand_in(registry: RegistryClient, model: str) -> None:
     """Only Staging and Production can be taken alone."""
     for stage in (Stage.NONE, Stage.ARCHIVED):
         with pytest.raises(InvalidArgumentError, match="archive_existing"):
-            registry.set_stage(churn, 1, stage, archive_existing=True)
+            registry.set_stage(model, 1, stage, archive_existing=True)
 
 
 def stages_of(registry: RegistryClient, model: str, count: int) -> list[str]:

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 
 @pytest.fixture
-def churn(registry: RegistryClient, name: NewName, source: NewSource, wait_for_lists: WaitForLists) -> str:
+def model(registry: RegistryClient, name: NewName, source: NewSource, wait_for_lists: WaitForLists) -> str:
     """A model with twelve versions, of which every third is in Staging."""
     model = name()
     for number in range(1, 13):
@@ -38,44 +38,47 @@ def numbers(versions: object) -> list[int]:
     return [int(version.version) for version in versions]  # type: ignore[attr-defined]  # any iterable of versions
 
 
-def test_newest_first(registry: RegistryClient, churn: str) -> None:
+@pytest.mark.switches_together
+def test_newest_first(registry: RegistryClient, model: str) -> None:
     """Versions come by number, the newest first, and the other way round on request; the tenth is after the ninth."""
-    assert numbers(registry.list_versions(churn)) == list(range(12, 0, -1))
-    assert numbers(registry.list_versions(churn, oldest_first=True)) == list(range(1, 13))
+    assert numbers(registry.list_versions(model)) == list(range(12, 0, -1))
+    assert numbers(registry.list_versions(model, oldest_first=True)) == list(range(1, 13))
 
 
-def test_conditions(registry: RegistryClient, churn: str) -> None:
+def test_conditions(registry: RegistryClient, model: str) -> None:
     """Each condition narrows the list, together they narrow it further, and the limit counts what is left."""
-    middle = registry.get_version(churn, 6)
+    middle = registry.get_version(model, 6)
 
-    assert numbers(registry.list_versions(churn, stage="staging")) == [12, 9, 6, 3]
-    assert numbers(registry.list_versions(churn, stage=Stage.NONE, limit=2)) == [11, 10]
-    assert numbers(registry.list_versions(churn, metadata={"team": "growth"}, limit=3)) == [11, 9, 7]
-    assert numbers(registry.list_versions(churn, metadata={"team": "Sales"}, stage="Staging")) == [12, 6]
-    assert numbers(registry.list_versions(churn, metadata={"number": 1})) == [1]
-    assert numbers(registry.list_versions(churn, metadata={"even": 1})) == []
-    assert numbers(registry.list_versions(churn, artifact_uri=middle.artifact_uri + "/")) == [6]
-    assert numbers(registry.list_versions(churn, created_after=middle.created_at)) == list(range(12, 6, -1))
-    assert numbers(registry.list_versions(churn, created_before=middle.created_at)) == list(range(5, 0, -1))
-    assert numbers(registry.list_versions(churn, limit=0)) == []
+    assert numbers(registry.list_versions(model, stage="staging")) == [12, 9, 6, 3]
+    assert numbers(registry.list_versions(model, stage=Stage.NONE, limit=2)) == [11, 10]
+    assert numbers(registry.list_versions(model, metadata={"team": "growth"}, limit=3)) == [11, 9, 7]
+    assert numbers(registry.list_versions(model, metadata={"team": "Sales"}, stage="Staging")) == [12, 6]
+    assert numbers(registry.list_versions(model, metadata={"number": 1})) == [1]
+    assert numbers(registry.list_versions(model, metadata={"even": 1})) == []
+    assert numbers(registry.list_versions(model, artifact_uri=middle.artifact_uri + "/")) == [6]
+    assert numbers(registry.list_versions(model, created_after=middle.created_at)) == list(range(12, 6, -1))
+    assert numbers(registry.list_versions(model, created_before=middle.created_at)) == list(range(5, 0, -1))
+    assert numbers(registry.list_versions(model, limit=0)) == []
 
 
-def test_listing_agrees_with_reading(registry: RegistryClient, churn: str) -> None:
+def test_listing_agrees_with_reading(registry: RegistryClient, model: str) -> None:
     """A version in a list is the version that reading it gives."""
-    assert all(version == registry.get_version(churn, version.version) for version in registry.list_versions(churn))
+    assert all(version == registry.get_version(model, version.version) for version in registry.list_versions(model))
 
 
-def test_arguments_are_checked_at_the_call(registry: RegistryClient, churn: str, name: NewName) -> None:
+@pytest.mark.no_switches
+def test_arguments_are_checked_at_the_call(registry: RegistryClient, model: str, name: NewName) -> None:
     """A wrong argument is an error before the first version is asked for; an unknown name at the first."""
     wrongs: list[dict[str, Any]] = [{"stage": "canary"}, {"created_after": dt.datetime(2026, 1, 1)}, {"limit": -1}]  # noqa: DTZ001
     for wrong in wrongs:
         with pytest.raises(InvalidArgumentError):
-            registry.list_versions(churn, **wrong)
+            registry.list_versions(model, **wrong)
     listed = registry.list_versions(name())
     with pytest.raises(NotFoundError):
         next(listed)
 
 
+@pytest.mark.switches_together
 @pytest.mark.emulator_only("it asks from many threads at once, about models that are not ours")
 def test_every_version_of_every_model(
     registry: RegistryClient, name: NewName, source: NewSource, wait_for_lists: WaitForLists
@@ -114,10 +117,11 @@ def test_a_limit_that_is_reached(
     assert asked["ListModelVersions"] <= 32
 
 
-def test_latest(registry: RegistryClient, churn: str, name: NewName) -> None:
+@pytest.mark.switches_together
+def test_latest(registry: RegistryClient, model: str, name: NewName) -> None:
     """The latest version is the newest, or the newest in a stage; where there is none it is None."""
-    assert numbers([registry.latest_version(churn), registry.latest_version(churn, stage="Staging")]) == [12, 12]
-    assert registry.latest_version(churn, stage=Stage.PRODUCTION) is None
+    assert numbers([registry.latest_version(model), registry.latest_version(model, stage="Staging")]) == [12, 12]
+    assert registry.latest_version(model, stage=Stage.PRODUCTION) is None
     with pytest.raises(NotFoundError, match="There is no model"):
         registry.latest_version(name())
     for verb in (registry.latest_version, registry.stage_history):
@@ -195,6 +199,7 @@ def test_labels_of_others(
     assert theirs.items() <= labels.items()
 
 
+@pytest.mark.switches_together
 def test_metadata_over_the_budget(registry: RegistryClient, name: NewName, source: NewSource) -> None:
     """Metadata that does not fit is refused in whole, with the budget and what took it."""
     churn = name()
@@ -239,6 +244,7 @@ def test_descriptions(registry: RegistryClient, name: NewName, source: NewSource
     assert registry.get_model(churn).description == "who leaves"
 
 
+@pytest.mark.switches_together
 def test_an_update_of_nothing(registry: RegistryClient, name: NewName, source: NewSource) -> None:
     """An update that names nothing gives the version as it is."""
     churn = name()

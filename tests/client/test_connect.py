@@ -79,18 +79,28 @@ def settings(
     return made.host, made.rest, made.plain, made.anonymous
 
 
-def test_addresses(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The host, whether it is REST, whether it is plain text, and whether nobody is named: of every kind of address."""
-    assert settings() == ("europe-west4-aiplatform.googleapis.com", False, False, False)
-    assert settings(transport="rest") == ("europe-west4-aiplatform.googleapis.com", True, False, False)
-    assert settings("127.0.0.1:8470") == ("127.0.0.1:8470", False, True, True)
-    assert settings("localhost:8470", "rest") == ("localhost:8470", True, True, True)
-    assert settings("[::1]:8470") == ("[::1]:8470", False, True, True)
-    assert settings("http://127.0.0.1:8471/") == ("127.0.0.1:8471", True, True, True)
-    assert settings("https://localhost:8470") == ("localhost:8470", False, False, False)
-    assert settings("vertex.example.com") == ("vertex.example.com", False, False, False)
-    assert settings("http://vertex.example.com") == ("vertex.example.com", True, True, True)
-    assert settings("127.0.0.1:8470", credentials="key.json") == ("127.0.0.1:8470", False, True, False)
+ADDRESSES: list[tuple[dict[str, Any], tuple[str, bool, bool, bool]]] = [
+    ({}, ("europe-west4-aiplatform.googleapis.com", False, False, False)),
+    ({"transport": "rest"}, ("europe-west4-aiplatform.googleapis.com", True, False, False)),
+    ({"endpoint": "127.0.0.1:8470"}, ("127.0.0.1:8470", False, True, True)),
+    ({"endpoint": "localhost:8470", "transport": "rest"}, ("localhost:8470", True, True, True)),
+    ({"endpoint": "[::1]:8470"}, ("[::1]:8470", False, True, True)),
+    ({"endpoint": "http://127.0.0.1:8471/"}, ("127.0.0.1:8471", True, True, True)),
+    ({"endpoint": "https://localhost:8470"}, ("localhost:8470", False, False, False)),
+    ({"endpoint": "vertex.example.com"}, ("vertex.example.com", False, False, False)),
+    ({"endpoint": "http://vertex.example.com"}, ("vertex.example.com", True, True, True)),
+    ({"endpoint": "127.0.0.1:8470", "credentials": "key.json"}, ("127.0.0.1:8470", False, True, False)),
+]
+
+
+@pytest.mark.parametrize(("given", "expected"), ADDRESSES)
+def test_addresses(given: dict[str, Any], expected: tuple[str, bool, bool, bool]) -> None:
+    """An address decides the host, and whether it's REST, plain text and without credentials."""
+    assert settings(**given) == expected
+
+
+def test_addresses_in_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    """VERTEX_AI_EMULATOR_HOST is the address unless the client has one of its own."""
     monkeypatch.setenv("VERTEX_AI_EMULATOR_HOST", "emulator:8470")
     assert settings() == ("emulator:8470", False, True, True)
     assert settings(credentials="key.json") == ("emulator:8470", False, True, True)
