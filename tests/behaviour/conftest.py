@@ -127,7 +127,7 @@ def _conversation(request: pytest.FixtureRequest) -> Iterator[None]:
     backend = backend_of(request)
     with contextlib.ExitStack() as stack:
         if LIVE is not None:
-            stack.enter_context(LIVE.writing_down(request.node.nodeid))
+            stack.enter_context(LIVE.recording(request.node.nodeid))
         elif backend in RECORDED:
             name = request.function.__name__.removeprefix("test_").replace("_", "-")
             file = recorder.CASSETTES / "behaviour" / f"{name}.yaml"
@@ -136,7 +136,7 @@ def _conversation(request: pytest.FixtureRequest) -> Iterator[None]:
                 stack.enter_context(tape.replaying(file))
             else:
                 about = request.function.__doc__.partition(".")[0]
-                stack.enter_context(recorder.again(file, request.getfixturevalue("tmp_path"), about))
+                stack.enter_context(recorder.record_again(file, request.getfixturevalue("tmp_path"), about))
         yield
 
 
@@ -196,7 +196,11 @@ def connect(backend: Backend, request: pytest.FixtureRequest) -> Iterator[Connec
             client = LIVE.connect(**settings)
         else:
             endpoint = (
-                recorder.NOBODY if emulator is None else emulator.grpc if backend.transport == "grpc" else emulator.rest
+                recorder.NO_SERVER
+                if emulator is None
+                else emulator.grpc
+                if backend.transport == "grpc"
+                else emulator.rest
             )
             clock = Clock()
             retry = settings.pop("retry", Retry(call_timeout=600, sleep=clock.sleep, clock=clock))
@@ -261,7 +265,7 @@ def source(request: pytest.FixtureRequest) -> NewSource:
     unique = _unique(request)
     if LIVE is not None:
         live = LIVE
-        return lambda: live.put(f"{unique}/{next(numbers)}")
+        return lambda: live.put_artifact(f"{unique}/{next(numbers)}")
     return lambda: f"gs://vr-test-artifacts/{unique}/{next(numbers)}"
 
 

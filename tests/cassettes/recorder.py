@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 CASSETTES: Final = Path(__file__).parents[2] / "cassettes"
 
 #: The address of a server that is not there.
-NOBODY: Final = "http://127.0.0.1:9"
+NO_SERVER: Final = "http://127.0.0.1:9"
 
 #: The variable that lets the behaviour suite put its cassettes on file.
 RECORD: Final = "VERTEX_REGISTRY_RECORD"
@@ -68,7 +68,7 @@ def server(scenario: Scenario, **settings: Any) -> Iterator[str]:
     """The address of a fresh emulator that does what the scenario needs."""
     with contextlib.ExitStack() as stack:
         emulator = stack.enter_context(
-            Emulator(grpc_port=None, polls_until_done=scenario.looks, **counted() | settings)
+            Emulator(grpc_port=None, polls_until_done=scenario.polls, **counted() | settings)
         )
         for fault in scenario.faults:
             emulator.fail(**fault)
@@ -77,7 +77,7 @@ def server(scenario: Scenario, **settings: Any) -> Iterator[str]:
         if scenario.page is None:
             yield emulator.rest
         else:
-            yield stack.enter_context(Proxy(emulator.rest, request=_paged(scenario.page))).address
+            yield stack.enter_context(Proxy(emulator.rest, request=_with_small_pages(scenario.page))).address
 
 
 def counted_client() -> dict[str, Any]:
@@ -96,7 +96,7 @@ def counted() -> dict[str, Any]:
     return {"now": lambda: _START + dt.timedelta(seconds=next(seconds)), "new_id": lambda: str(next(ids))}
 
 
-def _paged(most: int) -> Callable[[str, str, bytes], tuple[str, bytes]]:
+def _with_small_pages(most: int) -> Callable[[str, str, bytes], tuple[str, bytes]]:
     """What asks for fewer entries on a page; a server may always give fewer than it was asked for."""
     return lambda method, target, body: (target.replace("pageSize=100", f"pageSize={most}"), body)
 
@@ -117,7 +117,7 @@ def _provenance(about: str, note: str) -> tape.Provenance:
 
 
 @contextlib.contextmanager
-def again(file: Path, scratch: Path, about: str) -> Iterator[None]:
+def record_again(file: Path, scratch: Path, about: str) -> Iterator[None]:
     """Record what is said meanwhile, and see that it is what is on file; where it is asked for, put it on file.
 
     Raises:
@@ -128,13 +128,13 @@ def again(file: Path, scratch: Path, about: str) -> Iterator[None]:
     with tape.recording(new, stated):
         yield
     if os.environ.get(RECORD):
-        _keep(new, file)
+        _replace_if_changed(new, file)
     else:
         recorded = file.read_bytes() if file.exists() else b""
         assert recorded == new.read_bytes(), f"{file}: type `make record`, and look at it"
 
 
-def _keep(new: Path, old: Path) -> bool:
+def _replace_if_changed(new: Path, old: Path) -> bool:
     """Put a cassette on file if its conversation is another one than that on file."""
     if old.exists() and tape.load(old)[1] == tape.load(new)[1]:
         return False
@@ -163,7 +163,7 @@ def record_all(folder: Path = CASSETTES) -> list[str]:
             if old.exists() and tape.load(old)[0].server == VERTEX:
                 continue
             record(scenario, new, provenance(scenario))
-            if _keep(new, old):
+            if _replace_if_changed(new, old):
                 changed.append(name)
     return changed
 

@@ -121,7 +121,7 @@ class Scenario:
     about: str
     play: Callable[[World], None]
     faults: tuple[dict[str, Any], ...] = ()
-    looks: int = 0
+    polls: int = 0
     page: int | None = None
 
     def hold(self, world: World) -> None:
@@ -132,13 +132,13 @@ class Scenario:
     @property
     def live(self) -> bool:
         """Whether it can be held with the real service, to which nothing can be done."""
-        return not self.faults and not self.looks and self.page is None
+        return not self.faults and not self.polls and self.page is None
 
     @property
     def note(self) -> str:
         """What was done to the server."""
         notes = [f"{fault['rpc']} fails with {fault['code']}" for fault in self.faults]
-        notes += [f"an operation is done after {self.looks} looks"] if self.looks else []
+        notes += [f"an operation is done after {self.polls} looks"] if self.polls else []
         notes += [f"a page has at most {self.page} entries"] if self.page else []
         return "; ".join(notes)
 
@@ -319,7 +319,7 @@ def _conflict(world: World) -> None:
 def _refused(error: type[RegistryError], code: str) -> Callable[[World], None]:
     def play(world: World) -> None:
         with _fails(error, code):
-            world.connect(calls=5).get_model(world.name)
+            world.connect(call_timeout=5).get_model(world.name)
 
     return play
 
@@ -338,11 +338,11 @@ def _operation_failed(world: World) -> None:
 
 def _operation_timeout(world: World) -> None:
     with _fails(OperationTimeoutError):
-        world.connect(operations=0.2).register_version(world.name, world.source(1))
+        world.connect(operation_timeout=0.2).register_version(world.name, world.source(1))
 
 
 def _state_unknown(world: World) -> None:
-    registry = world.connect(calls=5)
+    registry = world.connect(call_timeout=5)
     with _fails(StateUnknownError):
         registry.register_version(world.name, world.source(1))
 
@@ -394,7 +394,7 @@ SCENARIOS: Final = (
         _operation_failed,
         faults=_fault("UploadModel", "FAILED_PRECONDITION", when="operation"),
     ),
-    Scenario("error-operation-timeout", "an upload whose operation does not end", _operation_timeout, looks=1000),
+    Scenario("error-operation-timeout", "an upload whose operation does not end", _operation_timeout, polls=1000),
     Scenario(
         "error-state-unknown",
         "an upload that is never answered",

@@ -135,11 +135,11 @@ class _Dumper(yaml.CSafeDumper):
     """YAML in which a text of several lines is a block."""
 
 
-def _text(dumper: yaml.CSafeDumper, text: str) -> yaml.ScalarNode:
+def _represent_text(dumper: yaml.CSafeDumper, text: str) -> yaml.ScalarNode:
     return dumper.represent_scalar("tag:yaml.org,2002:str", text, style="|" if "\n" in text else None)
 
 
-_Dumper.add_representer(str, _text)
+_Dumper.add_representer(str, _represent_text)
 
 
 @attrs.frozen
@@ -147,23 +147,27 @@ class _Serializer:
     """vcrpy's way to write a cassette, and to read one."""
 
     provenance: Provenance | None
-    plain: Mapping[str, str]
+    replacements: Mapping[str, str]
 
     def serialize(self, cassette: Mapping[str, Any]) -> str:
         """The cassette's text."""
         assert self.provenance is not None
-        interactions = _by_number(cassette["interactions"])
+        interactions = _reads_by_version(cassette["interactions"])
         texts = []
         for interaction in interactions:
             request, response = interaction["request"], interaction["response"]
-            texts += [request["uri"], _str(request["body"]), _canonical(_str(response["body"]["string"]))]
-        texts = _numbered(_scrubbed(texts, self.plain))
+            texts += [
+                request["uri"],
+                _decoded(request["body"]),
+                _with_sorted_keys(_decoded(response["body"]["string"])),
+            ]
+        texts = _number(_scrub(texts, self.replacements))
         written = [
             {
                 "request": {**interaction["request"], "uri": uri, "body": body or None},
                 "response": {
                     "status": interaction["response"]["status"],
-                    "headers": _kept(interaction["response"]["headers"]),
+                    "headers": _kept_headers(interaction["response"]["headers"]),
                     "body": {"string": answer},
                 },
             }
@@ -178,46 +182,48 @@ class _Serializer:
         return _parse(text)
 
 
-def _str(text: str | bytes | None) -> str:
+def _decoded(text: str | bytes | None) -> str:
     return text.decode() if isinstance(text, bytes) else text or ""
 
 
-def _kept(headers: Mapping[str, Any]) -> dict[str, Any]:
+def _kept_headers(headers: Mapping[str, Any]) -> dict[str, Any]:
     return {name: headers[name] for name in sorted(headers) if name.lower() in KEPT}
 
 
-def _canonical(text: str) -> str:
+def _with_sorted_keys(text: str) -> str:
     """JSON with its keys sorted; anything else as it is."""
     with contextlib.suppress(ValueError):
         return json.dumps(json.loads(text), indent=2, sort_keys=True, ensure_ascii=False)
     return text
 
 
-def _by_number(interactions: list[Any]) -> list[Any]:
+def _reads_by_version(interactions: list[Any]) -> list[Any]:
     ordered: list[Any] = []
-    for is_read, run in itertools.groupby(interactions, lambda interaction: _version_read(interaction) is not None):
+    for is_read, run in itertools.groupby(
+        interactions, lambda interaction: _version_that_is_read(interaction) is not None
+    ):
         several = list(run)
-        ordered += sorted(several, key=lambda one: _version_read(one) or 0) if is_read else several
+        ordered += sorted(several, key=lambda one: _version_that_is_read(one) or 0) if is_read else several
     return ordered
 
 
-def _version_read(interaction: Any) -> int | None:
+def _version_that_is_read(interaction: Any) -> int | None:
     request = interaction["request"]
     match = _VERSION_READ.match(request["uri"]) if request["method"] == "GET" else None
     return int(match[1]) if match else None
 
 
-def _scrubbed(texts: list[str], plain: Mapping[str, str]) -> list[str]:
+def _scrub(texts: list[str], replacements: Mapping[str, str]) -> list[str]:
     """The texts without a project, and with a plain word for each that is not to be told."""
     numbers = {number for text in texts for number in _NUMBER.findall(text)}
-    hidden = {**dict.fromkeys(numbers, PROJECT), **plain}
+    hidden = {**dict.fromkeys(numbers, PROJECT), **replacements}
     if hidden:
         pattern = re.compile("|".join(map(re.escape, sorted(hidden, key=len, reverse=True))))
         texts = [pattern.sub(lambda match: hidden[match[0]], text) for text in texts]
     return [_PROJECT.sub(f"projects/{PROJECT}", text) for text in texts]
 
 
-def _numbered(texts: list[str]) -> list[str]:
+def _number(texts: list[str]) -> list[str]:
     """The texts with a number for each thing that the server made up."""
     numbers: dict[str, str] = {}
     for text in texts:
@@ -226,7 +232,7 @@ def _numbered(texts: list[str]) -> list[str]:
                 if found not in numbers:
                     known = sum(number.startswith(word) for number in numbers.values())
                     numbers[found] = f"{word}-{known + 1:04}"
-    moments = sorted({moment for text in texts for moment in _MOMENT.findall(text)}, key=padded)
+    moments = sorted({moment for text in texts for moment in _MOMENT.findall(text)}, key=sortable)
     numbers |= {moment: f"2026-01-01T{n // 3600:02}:{n // 60 % 60:02}:{n % 60:02}Z" for n, moment in enumerate(moments)}
     if not numbers:
         return texts
@@ -236,7 +242,7 @@ def _numbered(texts: list[str]) -> list[str]:
     return [pattern.sub(lambda match: numbers[match[0]], text) for text in texts]
 
 
-def padded(moment: str) -> str:
+def sortable(moment: str) -> str:
     """A moment as text that is in the order of time."""
     whole, _, fraction = moment.rstrip("Z").partition(".")
     return f"{whole}.{fraction:0<9}"
@@ -245,19 +251,21 @@ def padded(moment: str) -> str:
 # --- recording and replaying ------------------------------------------------------------------------------------------
 
 
-def _request(request: Request) -> Request | None:
+def _normalized(request: Request) -> Request | None:
     """The request as it is compared and kept; None where it is not of the model registry, such as one for a token."""
     parts = urllib.parse.urlsplit(request.uri)
     if not _OURS.match(parts.path):
         return None
     target = parts.path + (f"?{parts.query}" if parts.query else "")
-    target, body = (_PROJECT.sub(f"projects/{PROJECT}", text) for text in (target, _canonical(_str(request.body))))
-    return Request(request.method, HOST + target, body or None, _kept(request.headers))
+    target, body = (
+        _PROJECT.sub(f"projects/{PROJECT}", text) for text in (target, _with_sorted_keys(_decoded(request.body)))
+    )
+    return Request(request.method, HOST + target, body or None, _kept_headers(request.headers))
 
 
-def _body(one: Request, other: Request) -> None:
+def _match_bodies(one: Request, other: Request) -> None:
     """Vcrpy's matcher of bodies, which shows where they differ."""
-    sent, recorded = _str(one.body), _str(other.body)
+    sent, recorded = _decoded(one.body), _decoded(other.body)
     if sent != recorded:
         lines = difflib.unified_diff(recorded.splitlines(), sent.splitlines(), "recorded", "sent", lineterm="", n=2)
         raise AssertionError("\n".join(lines))
@@ -266,13 +274,13 @@ def _body(one: Request, other: Request) -> None:
 def _cassette(file: Path, mode: str, serializer: _Serializer) -> Any:
     recorder = vcr.VCR()
     recorder.register_serializer("tape", serializer)
-    recorder.register_matcher("same body", _body)
+    recorder.register_matcher("same body", _match_bodies)
     return recorder.use_cassette(
         str(file),
         serializer="tape",
         record_mode=vcr.record_mode.RecordMode(mode),
         match_on=["method", "path", "query", "same body"],
-        before_record_request=_request,
+        before_record_request=_normalized,
     )
 
 
@@ -285,13 +293,13 @@ def _one_at_a_time(before: Callable[[str, str], None] | None = None) -> Iterator
     """
     lock, send = threading.Lock(), HTTPAdapter.send
 
-    def alone(adapter: HTTPAdapter, request: Any, *given: Any, **named: Any) -> Any:
+    def send_alone(adapter: HTTPAdapter, request: Any, *given: Any, **named: Any) -> Any:
         with lock:
             if before is not None:
                 before(request.method, request.url)
             return send(adapter, request, *given, **named)
 
-    with mock.patch.object(HTTPAdapter, "send", alone):
+    with mock.patch.object(HTTPAdapter, "send", send_alone):
         yield
 
 
@@ -299,7 +307,7 @@ def _one_at_a_time(before: Callable[[str, str], None] | None = None) -> Iterator
 def recording(
     file: Path,
     provenance: Provenance,
-    plain: Mapping[str, str] | None = None,
+    replacements: Mapping[str, str] | None = None,
     *,
     before: Callable[[str, str], None] | None = None,
 ) -> Iterator[None]:
@@ -308,11 +316,11 @@ def recording(
     Args:
         file: The cassette.
         provenance: What stands in it of where it is from.
-        plain: What to write in place of words that are not to be told.
+        replacements: What to write in place of words that are not to be told.
         before: What to do before a request is sent, given its method and URL.
     """
     file.unlink(missing_ok=True)
-    with _one_at_a_time(before), _cassette(file, "all", _Serializer(provenance, plain or {})):
+    with _one_at_a_time(before), _cassette(file, "all", _Serializer(provenance, replacements or {})):
         yield
 
 
@@ -345,7 +353,12 @@ def replaying(file: Path) -> Iterator[None]:
         cassette.can_play_response_for = refuse
         yield
     lines = difflib.unified_diff(
-        _lines(cassette.requests), _lines(filter(None, map(_request, sent))), "recorded", "sent", lineterm="", n=1
+        _request_lines(cassette.requests),
+        _request_lines(filter(None, map(_normalized, sent))),
+        "recorded",
+        "sent",
+        lineterm="",
+        n=1,
     )
     if shown := "\n".join(lines):
         raise AssertionError(
@@ -353,6 +366,6 @@ def replaying(file: Path) -> Iterator[None]:
         )
 
 
-def _lines(requests: Iterable[Request]) -> list[str]:
-    ordered = _by_number([{"request": {"method": request.method, "uri": request.uri}} for request in requests])
+def _request_lines(requests: Iterable[Request]) -> list[str]:
+    ordered = _reads_by_version([{"request": {"method": request.method, "uri": request.uri}} for request in requests])
     return [f"{one['request']['method']} {urllib.parse.unquote(one['request']['uri'])}" for one in ordered]

@@ -38,7 +38,7 @@ def file_of(scenario: Scenario) -> Path:
 def test_to_the_client(scenario: Scenario) -> None:
     """The client says what is on file, word for word, and makes of the answers what it should."""
     with tape.replaying(file_of(scenario)):
-        scenario.hold(recorder.world(recorder.NOBODY))
+        scenario.hold(recorder.world(recorder.NO_SERVER))
 
 
 @every_scenario
@@ -174,7 +174,7 @@ def test_another_body(change: dict[str, object], shown: list[str]) -> None:
         pytest.raises(CannotOverwriteExistingCassetteException) as caught,
         tape.replaying(file_of(BY_FILE["first-registration"])),
     ):
-        changed(recorder.world(recorder.NOBODY), **change)
+        changed(recorder.world(recorder.NO_SERVER), **change)
     assert [text for text in shown if text not in str(caught.value)] == []
     assert "make record" in str(caught.value)
     assert "record_mode=" not in str(caught.value)  # vcrpy's own advice would alter a cassette by hand
@@ -187,7 +187,7 @@ def test_another_path_or_query() -> None:
         pytest.raises(CannotOverwriteExistingCassetteException, match=r"(?s)models.*filter.*make record") as caught,
         tape.replaying(file_of(BY_FILE["first-registration"])),
     ):
-        recorder.world(recorder.NOBODY).connect().get_model("another name")
+        recorder.world(recorder.NO_SERVER).connect().get_model("another name")
     assert "record_mode=" not in str(caught.value)
 
 
@@ -197,7 +197,7 @@ def test_a_request_fewer() -> None:
     play = scenarios._fails(NotFoundError)  # what the scenario goes on with after this is not sent
     said = r"(?ms)^-GET .*models/churn.*make record"
     with pytest.raises(AssertionError, match=said), tape.replaying(NOT_FOUND), play:
-        recorder.world(recorder.NOBODY).connect().get_version("churn")
+        recorder.world(recorder.NO_SERVER).connect().get_version("churn")
 
 
 def test_another_answer() -> None:

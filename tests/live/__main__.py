@@ -118,7 +118,7 @@ def _report(service: Service, outcome: Outcome) -> str:
         outcome.differences,
         about=about,
         conversations=outcome.conversations,
-        untold=service.untold,
+        redact=service.redact,
     )
 
 
@@ -158,7 +158,7 @@ def _run(service: Service, tests: Sequence[str], *, quiet: bool = False) -> Outc
     """The behaviour suite, the probes and the conversations."""
     command = [sys.executable, "-m", "pytest", *tests, "-q", "-p", "no:cacheprovider", "--force-enable-socket"]
     suite = subprocess.run(
-        command, cwd=_HERE, env=os.environ | service.told(), check=False, capture_output=quiet, text=True
+        command, cwd=_HERE, env=os.environ | service.environment(), check=False, capture_output=quiet, text=True
     )
     if quiet and suite.returncode:
         _say(suite.stdout)
@@ -196,7 +196,7 @@ def _hold(service: Service, scenario: Scenario) -> bool:
         google=service.google,
         parent=service.parent,
         name=name,
-        source=lambda number: service.put(f"{name}/{number}"),
+        source=lambda number: service.put_artifact(f"{name}/{number}"),
     )
     stated = tape.Provenance(
         scenario=scenario.about,
@@ -206,7 +206,7 @@ def _hold(service: Service, scenario: Scenario) -> bool:
     )
     file = Path(service.folder, f"{scenario.file}.yaml")
     try:
-        with tape.recording(file, stated, service.plain(name), before=service.wait_turn):
+        with tape.recording(file, stated, service.replacements(name), before=service.wait_turn):
             scenario.hold(world)
     except Exception as error:  # noqa: BLE001  # the others are held all the same
         _say(f"The conversation {scenario.file} went otherwise than it should: {type(error).__name__}: {error}")

@@ -27,7 +27,7 @@ _IMAGE: Final = "us-docker.pkg.dev/vertex-ai/prediction/sklearn-cpu.1-6:latest"
 _OWN_IMAGE: Final = "us-docker.pkg.dev/cloudrun/container/hello:latest"  # everybody may read it
 
 #: How often a list is asked for before it is read, where it is not the lag of lists that is in question.
-_LOOKS: Final = 8
+_READS: Final = 8
 
 #: The seconds to wait, again and again, where the quota is used up; and how often an operation is looked at.
 _PAUSES: Final = (5, 15, 40, 0)
@@ -104,7 +104,7 @@ class Bench:
             said = probe.ask(self)
         except (AssertionError, LookupError, TypeError, ValueError, requests.RequestException) as error:
             said = f"the question could not be put: {type(error).__name__}"
-        words = tuple(dict.fromkeys(_untold(sentence, self.service) for sentence in self._sentences))
+        words = tuple(dict.fromkeys(_redact(sentence, self.service) for sentence in self._sentences))
         return Reply(probe, said, words)
 
     def fresh(self) -> str:
@@ -114,7 +114,7 @@ class Bench:
     def upload(self, name: str, *, image: str = _IMAGE, source: str | None = None, **given: Any) -> Answer:
         """Upload a version, and give what came of the call; the fields are those of the request or of its model."""
         request = {key: given.pop(key) for key in ("modelId", "parentModel") if key in given}
-        artifact = self.service.put(f"{name}/{next(self._numbers)}") if source is None else source
+        artifact = self.service.put_artifact(f"{name}/{next(self._numbers)}") if source is None else source
         container = {"containerSpec": {"imageUri": image}} if image else {}
         model = {"displayName": name, "artifactUri": artifact, **container, **given}
         return self.call("POST", f"{self.service.parent}/models:upload", {"model": model, **request})
@@ -157,9 +157,9 @@ class Bench:
         answer = self.patch(name, **fields)
         assert answer.ok, answer
 
-    def listed(self, path: str, **query: str) -> list[Any]:
+    def list_all(self, path: str, **query: str) -> list[Any]:
         """All entries of a list that has had the time to show what was written."""
-        for _ in range(_LOOKS if self.service.endpoint else 1):
+        for _ in range(_READS if self.service.endpoint else 1):
             self.call("GET", path, **query)
         found: list[Any] = []
         token = ""
@@ -212,10 +212,10 @@ class Reply:
         return self.said not in self.probe.emulator
 
 
-def _untold(sentence: str, service: Service) -> str:
+def _redact(sentence: str, service: Service) -> str:
     """A sentence without what is only of this run."""
     sentence = re.sub(r"/models/[A-Za-z0-9_-]+", "/models/ID", " ".join(sentence.split()))
-    return service.untold(sentence)[:300]
+    return service.redact(sentence)[:300]
 
 
 def _taken_id(bench: Bench) -> str:
@@ -290,7 +290,7 @@ def _label_wins(bench: Bench) -> str:
 def _label_filter(bench: Bench) -> str:
     model = bench.model()
     bench.changed(model, labels={"probe": "x"})
-    found = bench.listed(f"{model}:listVersions", filter="labels.probe=x")
+    found = bench.list_all(f"{model}:listVersions", filter="labels.probe=x")
     return "the model's labels too" if found else "the version's own labels only"
 
 
@@ -325,13 +325,13 @@ def _page_sizes(bench: Bench) -> str:
 
 def _model_order(bench: Bench) -> str:
     models = [bench.model().rpartition("/")[2] for _ in range(2)]
-    shown = [model["name"].rpartition("/")[2] for model in bench.listed(f"{bench.service.parent}/models")]
+    shown = [model["name"].rpartition("/")[2] for model in bench.list_all(f"{bench.service.parent}/models")]
     ours = [model for model in shown if model in models]
     return {tuple(models): "oldest first", tuple(reversed(models)): "newest first"}.get(tuple(ours), "neither")
 
 
 def _version_order(bench: Bench) -> str:
-    shown = [version["versionId"] for version in bench.listed(f"{bench.model(3)}:listVersions")]
+    shown = [version["versionId"] for version in bench.list_all(f"{bench.model(3)}:listVersions")]
     return {"123": "oldest first", "321": "newest first"}.get("".join(shown), ", ".join(shown))
 
 

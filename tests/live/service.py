@@ -79,10 +79,10 @@ class Service:
     @classmethod
     def of_this_run(cls) -> Self | None:
         """The service of the run that this process belongs to."""
-        told = os.environ.get(VARIABLE)
-        return cls(**json.loads(told)) if told else None
+        variable = os.environ.get(VARIABLE)
+        return cls(**json.loads(variable)) if variable else None
 
-    def told(self) -> dict[str, str]:
+    def environment(self) -> dict[str, str]:
         """What tells another process of this service, as an environment."""
         return {VARIABLE: json.dumps({k: v for k, v in attrs.asdict(self).items() if not k.startswith("_")})}
 
@@ -95,7 +95,7 @@ class Service:
     def settings(self) -> dict[str, Any]:
         """How a `RegistryClient` reaches it."""
         where = {"project": self.project, "location": self.location, "retry": Retry(call_timeout=600)}
-        return where | ({"endpoint": self.endpoint} if self.endpoint else {"credentials": _somebody()})
+        return where | ({"endpoint": self.endpoint} if self.endpoint else {"credentials": _default_credentials()})
 
     def connect(self, **settings: Any) -> RegistryClient:
         """A client of the service, over REST, because that can be recorded."""
@@ -104,16 +104,16 @@ class Service:
     def google(self) -> ModelServiceClient:
         """Google's own client of it, over REST."""
         if self.endpoint:
-            host, scheme, credentials = self.endpoint.removeprefix("http://"), "http", _nobody()
+            host, scheme, credentials = self.endpoint.removeprefix("http://"), "http", _anonymous()
         else:
-            host, scheme, credentials = f"{self.location}-aiplatform.googleapis.com", "https", _somebody()
+            host, scheme, credentials = f"{self.location}-aiplatform.googleapis.com", "https", _default_credentials()
         return ModelServiceClient(
             transport=ModelServiceRestTransport(host=host, credentials=credentials, url_scheme=scheme)
         )
 
     def session(self) -> requests.Session:
         """What sends requests that no client would."""
-        return requests.Session() if self.endpoint else AuthorizedSession(_somebody())  # type: ignore[no-untyped-call]  # untyped upstream
+        return requests.Session() if self.endpoint else AuthorizedSession(_default_credentials())  # type: ignore[no-untyped-call]  # untyped upstream
 
     def address(self, location: str | None = None) -> str:
         """The URL of the service in a location."""
@@ -139,9 +139,9 @@ class Service:
                     f"{variable} is set, so that an emulator would be asked in place of Vertex. Unset it, or name the "
                     "server that stands in for Vertex with --endpoint. Nothing was sent."
                 )
-        _somebody()
+        _default_credentials()
 
-    def put(self, path: str) -> str:
+    def put_artifact(self, path: str) -> str:
         """The directory of an artifact of ours that Vertex accepts, with a scikit-learn model's file in it."""
         directory = f"{self.namespace}/{path}"
         if self.artifacts:
@@ -164,7 +164,7 @@ class Service:
             time.sleep(_UNTIL_LISTED)
 
     @contextlib.contextmanager
-    def writing_down(self, about: str) -> Iterator[None]:
+    def recording(self, about: str) -> Iterator[None]:
         """Write down what is said to the service meanwhile."""
         name = hashlib.sha256(about.encode()).hexdigest()[:16]
         stated = tape.Provenance(about, self.endpoint or "Vertex AI", "v1", dt.datetime.now(dt.UTC).date().isoformat())
@@ -181,19 +181,19 @@ class Service:
                     removed[what] += 1
             except Exception as error:  # noqa: BLE001  # the rest is removed, and what ended the run is still raised
                 kept[f"{what} of {self.namespace}"] = str(error)
-        told = f"Removed {removed['models']} models and {removed['objects']} objects: "
-        told += f"all that is named {self.namespace}-*."
+        summary = f"Removed {removed['models']} models and {removed['objects']} objects: "
+        summary += f"all that is named {self.namespace}-*."
         if kept:
-            told += " But for these, which have to be removed by hand:"
-            told += "".join(f"\n  {name}: {why}" for name, why in sorted(kept.items()))
-        return told
+            summary += " But for these, which have to be removed by hand:"
+            summary += "".join(f"\n  {name}: {why}" for name, why in sorted(kept.items()))
+        return summary
 
     def _remove_models(self, kept: dict[str, str]) -> Iterator[str]:
         """Remove the models and give their names; those that could not be are added to `kept`, and why."""
         with self.connect() as registry:
             # A list that lags shows models that are gone, and not yet those that are new.
             for _ in range(_ROUNDS):
-                left, cut_short = self._ours(registry)
+                left, cut_short = self._own_models(registry)
                 if cut_short is None:
                     kept.clear()
                 for model in left:
@@ -209,7 +209,7 @@ class Service:
                 if not left:
                     break
 
-    def _ours(self, registry: RegistryClient) -> tuple[list[RegisteredModel], RegistryError | None]:
+    def _own_models(self, registry: RegistryClient) -> tuple[list[RegisteredModel], RegistryError | None]:
         """The models of ours that are listed; where the list breaks off, those before that, and why it did."""
         found: list[RegisteredModel] = []
         try:
@@ -232,7 +232,7 @@ class Service:
                 except Exception as error:  # noqa: BLE001  # the others are removed all the same
                     kept[f"gs://{self.bucket}/{blob.name}"] = str(error)
 
-    def plain(self, name: str) -> Mapping[str, str]:
+    def replacements(self, name: str) -> Mapping[str, str]:
         """What to write in a cassette in place of words that are only of this run, for the model of that name."""
         ids = {_names.model_id(name, number): _names.model_id("churn", number) for number in range(3)}
         return {
@@ -243,7 +243,7 @@ class Service:
             self.project: "PROJECT",
         }
 
-    def untold(self, text: str) -> str:
+    def redact(self, text: str) -> str:
         """A text without project, by id or number, account and bucket.
 
         An account may be named by its number, and a service agent by the project's: so no long number stays.
@@ -255,7 +255,7 @@ class Service:
         return _LONG_NUMBER.sub("NUMBER", _PROJECT.sub("projects/PROJECT", text))
 
     def _storage(self) -> storage.Client:
-        credentials = _nobody() if os.environ.get("STORAGE_EMULATOR_HOST") else None
+        credentials = _anonymous() if os.environ.get("STORAGE_EMULATOR_HOST") else None
         client = storage.Client(project=self.project, credentials=credentials)
         # A thread of its own would ask for the bucket, in the middle of a conversation that is recorded.
         client._bucket_metadata_cache = None  # there is no public way for one client
@@ -269,11 +269,11 @@ _PROJECT: Final = re.compile(r"projects/[A-Za-z0-9:._-]+")
 _LONG_NUMBER: Final = re.compile(r"[0-9]{10,}")
 
 
-def _nobody() -> Any:
+def _anonymous() -> Any:
     return AnonymousCredentials()  # type: ignore[no-untyped-call]  # untyped upstream
 
 
-class _Unnamed(google.auth.credentials.Credentials):
+class _WithoutAccount(google.auth.credentials.Credentials):
     """Credentials that do not tell whose they are.
 
     The client writes down who has changed a stage where the credentials tell, and nobody's account is to stand in a
@@ -290,9 +290,9 @@ class _Unnamed(google.auth.credentials.Credentials):
         self.token, self.expiry = self._credentials.token, self._credentials.expiry
 
 
-def _somebody() -> Any:
+def _default_credentials() -> Any:
     try:
-        return _Unnamed(google.auth.default(scopes=_SCOPES)[0])
+        return _WithoutAccount(google.auth.default(scopes=_SCOPES)[0])
     except google.auth.exceptions.DefaultCredentialsError as error:
         raise Refused(
             "There are no application default credentials. Type `gcloud auth application-default login`, or set "

@@ -25,7 +25,7 @@ from tests.live import fidelity
 from tests.live.__main__ import Outcome, _ask, _report, main
 from tests.live.probes import PROBES, Bench
 from tests.live.proxy import Proxy
-from tests.live.service import Refused, Service, _somebody
+from tests.live.service import Refused, Service, _default_credentials
 from vertex_registry import RegistryClient, _credentials
 from vertex_registry.emulator import Emulator
 from vertex_registry.emulator._service import SWITCHES
@@ -259,7 +259,7 @@ def test_nobody_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Non
         file.write_text(json.dumps(about | {"private_key": pem.decode()}), encoding="utf-8")
         monkeypatch.setenv("GOOGLE_APPLICATION_CREDENTIALS", str(file))
         assert _credentials.principal(google.auth.default()[0]) == "ann@acme.example"
-        credentials = _somebody()
+        credentials = _default_credentials()
         credentials.refresh(google.auth.transport.requests.Request())
 
     assert credentials.token.startswith("emulator-")
@@ -288,8 +288,8 @@ def test_asked_first(
         assert main(arguments) == 2
         assert emulator.requests() == ()
 
-    told = capsys.readouterr().out
-    assert re.search(r"about \d+ models with \d+ versions, and \d+ objects in gs://models-1", told)
+    shown = capsys.readouterr().out
+    assert re.search(r"about \d+ models with \d+ versions, and \d+ objects in gs://models-1", shown)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -308,7 +308,7 @@ def test_an_artifact_is_put_and_no_more(storage_server: StorageServer, proxy: St
     storage_server.make_bucket("models-9")
     service = Service("acme-prod-1", "models-9", "us-central1", "http://127.0.0.1:9", "vr-live-0")
 
-    assert service.put("churn") == "gs://models-9/vr-live-0/churn"
+    assert service.put_artifact("churn") == "gs://models-9/vr-live-0/churn"
     assert [seen.method for seen in proxy.seen] == ["POST"]
 
 
@@ -330,13 +330,13 @@ def test_recorded_elsewhere(
         somebody_elses(emulator)
         arguments = ["record", "acme-prod-1", "gs://models-1", "--endpoint", str(emulator.rest)]
         status = main([*arguments, "--folder", str(tmp_path)])
-        told = capsys.readouterr().out
+        shown = capsys.readouterr().out
         assert status == 0
         assert left(emulator) == ["somebody else's"]
 
     assert storage_emulator.names("models-1") == []
     assert {file.stem for file in tmp_path.iterdir()} == {one.file for one in SCENARIOS if not one.note}
-    assert "0 kinds of answers differ in 11 conversations." in told
+    assert "0 kinds of answers differ in 11 conversations." in shown
     for file in tmp_path.iterdir():
         stated, exchanges = tape.load(file)
         assert stated.server == "a server that stands in for Google's service"
@@ -360,8 +360,8 @@ def test_removed_whatever_happens(
         assert main([*arguments, "--folder", str(tmp_path)]) == 1
         assert left(emulator) == ["somebody else's"]
 
-    told = capsys.readouterr().out
-    assert "The conversation delete-default went otherwise than it should: PermissionDeniedError" in told
+    shown = capsys.readouterr().out
+    assert "The conversation delete-default went otherwise than it should: PermissionDeniedError" in shown
     assert storage_emulator.names("models-2") == ["mine/model.joblib"]
 
 
@@ -395,14 +395,14 @@ def test_what_cannot_be_listed(storage_server: StorageServer, proxy: StorageProx
 
         emulator.fail("ListModels", "PERMISSION_DENIED")
         proxy.fail("DELETE", "vr-live-0%2Fb", status=403)
-        told = ours.remove()
-        assert told.startswith("Removed 0 models and 2 objects")
-        assert re.findall(r"(?m)^  (\S+(?: of \S+)?): .", told) == ["gs://models-4/vr-live-0/b", "models of vr-live-0"]
+        shown = ours.remove()
+        assert shown.startswith("Removed 0 models and 2 objects")
+        assert re.findall(r"(?m)^  (\S+(?: of \S+)?): .", shown) == ["gs://models-4/vr-live-0/b", "models of vr-live-0"]
 
         proxy.fail("GET", "prefix=", status=403)
-        told = attrs.evolve(ours, endpoint=paged.address).remove()
-        assert told.startswith("Removed 1 models and 0 objects")
-        assert re.findall(r"(?m)^  (\w+ of \S+): .", told) == ["models of vr-live-0", "objects of vr-live-0"]
+        shown = attrs.evolve(ours, endpoint=paged.address).remove()
+        assert shown.startswith("Removed 1 models and 0 objects")
+        assert re.findall(r"(?m)^  (\w+ of \S+): .", shown) == ["models of vr-live-0", "objects of vr-live-0"]
 
         assert ours.remove() == "Removed 2 models and 1 objects: all that is named vr-live-0-*."
         assert storage_server.names("models-4") == []
@@ -468,11 +468,11 @@ def left(emulator: Emulator) -> list[str]:
     return models
 
 
-def test_what_is_told_to_another_process(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The suite's process learns of the service what there is to know."""
+def test_the_environment_of_the_suite(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The environment carries the whole service to the process of the suite."""
     one = attrs.evolve(service("http://127.0.0.1:9"), folder="somewhere")
     assert Service.of_this_run() is None
-    for variable, told in one.told().items():
-        monkeypatch.setenv(variable, told)
+    for variable, value in one.environment().items():
+        monkeypatch.setenv(variable, value)
 
     assert Service.of_this_run() == one
