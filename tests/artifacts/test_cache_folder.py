@@ -32,7 +32,7 @@ NOBODY = 65534
 
 @pytest.fixture
 def kept(make: Callable[..., Storage], stored: str, proxy: Proxy) -> Path:
-    """The folder of the cache that the model was downloaded to."""
+    """Return the folder of the cache that the model was downloaded to."""
     folder = make().download(stored)
     proxy.seen.clear()
     return folder
@@ -52,7 +52,7 @@ def test_the_cache_is_its_owners_alone(kept: Path, tmp_path: Path) -> None:
 
 @pytest.fixture
 def lax() -> Iterator[None]:
-    """A process that lets everybody write to what it creates."""
+    """Let everybody write to the files that this process creates."""
     before = os.umask(0)
     yield
     os.umask(before)
@@ -307,7 +307,7 @@ def test_a_cache_may_be_a_link_of_ones_own(make: Callable[..., Storage], stored:
 
 @pytest.fixture
 def session(make: Callable[..., Storage], proxy: Proxy, bucket: str, folder: Path, tmp_path: Path) -> Path:
-    """The file of an upload that was cut off after half of its chunks."""
+    """Return the file of an upload that was cut off after half of its chunks."""
     proxy.fail("PUT", status=503, body=error("Later."), after=2)
     with pytest.raises(UnavailableError):
         make(retry=Clock().once()).upload(scan(folder / "model.joblib"), f"gs://{bucket}/churn-1")
@@ -440,7 +440,7 @@ os._exit(0)
 
 @pytest.fixture
 def public(folder: Path) -> Iterator[Path]:
-    """A folder that everybody can write to, with the model in it; pytest's own are closed to other users."""
+    """Return a folder with the model that everybody can write to; pytest's own are closed to other users."""
     with tempfile.TemporaryDirectory() as name:
         shutil.copytree(folder, Path(name, "model"))
         for path in (Path(name), *Path(name).rglob("*")):

@@ -39,7 +39,7 @@ SECRET = "s3cret-of-somebody"  # noqa: S105  # nobody's
 
 @pytest.fixture
 def netrc(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A file with credentials for every host, as people have them for their package index."""
+    """Write a .netrc with credentials for every host, as people have them for their package index."""
     path = tmp_path / "netrc"
     path.write_text(f"default login somebody password {SECRET}\n", encoding="utf-8")
     path.chmod(0o600)
@@ -184,7 +184,7 @@ def test_an_emulators_address_is_checked(
 
 
 class Cloud:
-    """What stands in for Cloud Storage and for Google's token server: an HTTPS proxy that answers in their place.
+    """An HTTPS proxy that answers in place of Cloud Storage and Google's token server.
 
     Attributes:
         requests: The first line and the headers of each request, by host.
@@ -227,7 +227,7 @@ class Cloud:
                 wrapped.sendall("\r\n".join([*answer, *filter(None, [header]), "", ""]).encode() + body)
 
     def sent_to(self, host: str) -> list[str]:
-        """The requests to a host."""
+        """Return the requests to a host."""
         return [text for name, text in self.requests if name == host]
 
     def close(self) -> None:

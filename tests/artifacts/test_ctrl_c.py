@@ -36,7 +36,7 @@ def interruptible() -> Iterator[None]:
 
 
 def interrupted(code: str, path: Path, *arguments: object) -> str:
-    """What a process printed that was sent Ctrl-C in the middle of reading a file."""
+    """Send Ctrl-C to a process in the middle of reading a file, and return what it printed."""
     command = [sys.executable, "-c", f"import signal; signal.signal(2, signal.default_int_handler); {code}"]
     with subprocess.Popen([*command, *map(str, arguments)], stderr=subprocess.PIPE, text=True) as process:
         try:
@@ -49,7 +49,7 @@ def interrupted(code: str, path: Path, *arguments: object) -> str:
 
 
 def reads(pid: int, path: Path) -> bool:
-    """Whether a process is well into a file, so that its main thread has begun to wait for the others."""
+    """Return whether a process is well into a file, so its main thread waits for the others."""
     for file in Path(f"/proc/{pid}/fd").glob("*"):
         with contextlib.suppress(OSError):
             if file.readlink() == path:
@@ -145,7 +145,7 @@ OURS = {module.__file__ for module in (_parallel, _waiting, threading, contextli
 
 
 def after(steps: int, *, begun: bool) -> list[Any]:  # noqa: C901  # it says so at each instruction
-    """What comes of work in parallel that Ctrl-C comes to after so many of the main thread's instructions.
+    """Return the outcome of parallel work if Ctrl-C comes after so many instructions of the main thread.
 
     Those of the library that it waits with count as well. A garbage collection, whose finalizers use that library and
     swallow errors, is kept away. The work ends when it is stopped, or when the main thread waits for it.

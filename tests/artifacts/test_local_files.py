@@ -31,7 +31,7 @@ from vertex_registry.errors import InvalidArgumentError
 
 @pytest.fixture
 def outside(tmp_path: Path) -> Path:
-    """A folder that isn't the model's."""
+    """Return a folder outside the model's folder."""
     return write(tmp_path / "outside", {"secret.txt": b"secret", "more/deep.txt": b"deep"})
 
 
@@ -132,7 +132,7 @@ def test_a_folder_or_file_that_is_a_link_is_followed(folder: Path, tmp_path: Pat
 
 @pytest.fixture
 def snapshot(tmp_path: Path) -> Path:
-    """A snapshot in a Hugging Face cache, as its library lays it out."""
+    """Return a snapshot in a Hugging Face cache, as its library lays it out."""
     repository = tmp_path / "hub" / "models--acme--churn"
     write(repository, {"blobs/0a1b": b"{}", "blobs/2c3d": b"weights", "refs/main": b"4e5f"})
     folder = repository / "snapshots" / "4e5f"

@@ -78,7 +78,7 @@ def test_reading_much_gets_a_bar(folder: Path, bucket: str) -> None:
 
 
 def on_a_terminal(enough: Callable[[bytes], bool], *arguments: object) -> bytes:
-    """What an upload draws on a terminal, until it ends or that is enough."""
+    """Return what an upload draws on a terminal, until it ends or enough is drawn."""
     ours, theirs = pty.openpty()
     termios.tcsetwinsize(theirs, (24, 120))
     command = [sys.executable, "-c", UPLOAD, *map(str, arguments)]

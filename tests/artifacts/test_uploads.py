@@ -431,7 +431,7 @@ def test_bytes_that_are_always_altered_are_an_error(
 
 
 def flipped(body: bytes) -> bytes:
-    """The body with one byte of the file changed."""
+    """Return the body with one byte of the file changed."""
     index = len(body) // 2
     return body[:index] + bytes([body[index] ^ 1]) + body[index + 1 :]
 

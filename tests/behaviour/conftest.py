@@ -195,13 +195,9 @@ def connect(backend: Backend, request: pytest.FixtureRequest) -> Iterator[Connec
         if LIVE is not None:
             client = LIVE.connect(**settings)
         else:
-            endpoint = (
-                recorder.NO_SERVER
-                if emulator is None
-                else emulator.grpc
-                if backend.transport == "grpc"
-                else emulator.rest
-            )
+            endpoint = recorder.NO_SERVER
+            if emulator is not None:
+                endpoint = emulator.grpc if backend.transport == "grpc" else emulator.rest
             clock = Clock()
             retry = settings.pop("retry", Retry(call_timeout=600, sleep=clock.sleep, clock=clock))
             settings = {"project": PROJECT, "location": LOCATION, "retry": retry} | counted | settings

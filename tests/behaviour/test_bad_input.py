@@ -57,7 +57,7 @@ ELSEWHERE = (
 
 @attrs.frozen
 class Mistake:
-    """A mistake, the error that it is, what its message says, and the calls that make it.
+    """A mistake: the calls that make it, the error they raise, and what its message says.
 
     Attributes:
         sent: Whether it can only be known after something was sent.
@@ -74,12 +74,12 @@ MODEL_FILES = [".joblib", ".pkl", ".pickle", ".bst", ".mar", ".pb", ".pbtxt", ".
 
 
 def registering(end: str) -> Callable[[RegistryClient, str, str], Any]:
-    """What registers a source that ends so."""
+    """Return a function that registers a source with this ending."""
     return lambda r, n, s: r.register_version(n, s + end)
 
 
 def nested(depth: int) -> dict[str, Any]:
-    """Metadata that is nested so deep."""
+    """Return metadata that is nested this deep."""
     inner: Any = 1
     for _ in range(depth - 1):
         inner = [inner]
@@ -395,7 +395,7 @@ MISTAKES = (
 
 
 def cases(*, sent: bool) -> list[Any]:
-    """A case for each call that makes a mistake which is known before anything is sent, or only after."""
+    """Return a case for each call whose mistake is known before anything is sent, or only after."""
     return [
         pytest.param(mistake, call, id=f"{mistake.what} {index}")
         for mistake in MISTAKES
@@ -408,7 +408,7 @@ def cases(*, sent: bool) -> list[Any]:
 def _mistaken(
     connect: Connect, emulator: Emulator, name: NewName, source: NewSource
 ) -> Callable[[Mistake, Callable[[RegistryClient, str, str], Any]], int]:
-    """What makes a mistake and gives how many requests were sent: it is the error of the table, and changes nothing."""
+    """Return a function that makes a mistake, checks it, and returns how many requests were sent."""
 
     def make(mistake: Mistake, call: Callable[[RegistryClient, str, str], Any]) -> int:
         registry, onlooker = connect(), connect()

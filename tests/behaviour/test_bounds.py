@@ -213,7 +213,7 @@ def server() -> Iterator[Hostile]:
 
 @pytest.fixture(params=["grpc", "rest"])
 def hostile(request: pytest.FixtureRequest, server: Hostile) -> Iterator[Callable[..., RegistryClient]]:
-    """What gives the server its answers, and a client of it that has little time."""
+    """Return a function that gives the server its answers and returns a client with little time."""
     made: list[RegistryClient] = []
 
     def hostile(answers: dict[str, Any], seconds: float = 0.1) -> RegistryClient:
@@ -275,7 +275,7 @@ def running(_: Any) -> Any:
 
 
 def honest(request: Any) -> Any:
-    """A version or the model, as an honest server shows it."""
+    """Return a version or the model, as an honest server shows it."""
     _, _, reference = request.name.partition("@")
     if reference in {"", "default", "1", "2"}:
         number = int(reference) if reference.isdigit() else 2

@@ -59,7 +59,7 @@ def plan(emulator: Emulator, fault: dict[str, Any]) -> None:
 
 
 def quiet(registry: RegistryClient, name: str) -> list[ModelVersion]:
-    """The versions of a model once every operation that was begun has been looked at often enough to be done."""
+    """Poll until every operation is done, then return the versions of a model."""
     for _ in range(8):
         versions = list(registry.list_versions(name))
     return versions

@@ -28,7 +28,7 @@ pytestmark = pytest.mark.emulator_only("Vertex does nothing wrong on demand")
 
 @pytest.fixture
 def churn(registry: RegistryClient, name: NewName, source: NewSource) -> str:
-    """A model with one version and two labels of its own."""
+    """Register a model with one version and two labels of its own, and return its name."""
     model = name()
     registry.register_version(model, source())
     registry.update_model(model, labels={"team": "sales", "owner": "ann"})
@@ -37,7 +37,7 @@ def churn(registry: RegistryClient, name: NewName, source: NewSource) -> str:
 
 @contextlib.contextmanager
 def or_told(key: str) -> Iterator[None]:
-    """What is within is true, or is refused because a label of the model's hides the key."""
+    """Allow one error: that a label of the model hides the key."""
     try:
         yield
     except ConflictError as conflict:

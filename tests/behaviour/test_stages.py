@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 @pytest.fixture
 def model(registry: RegistryClient, name: NewName, source: NewSource, wait_for_lists: WaitForLists) -> str:
-    """A model with three versions."""
+    """Register a model with three versions, and return its name."""
     model = name()
     for _ in range(3):
         registry.register_version(model, source())

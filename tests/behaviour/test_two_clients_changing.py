@@ -33,7 +33,7 @@ MARK, LIVE, NEWEST = "vr-deleting", "vr-live", "vr-newest"
 
 
 class Once:
-    """What the second client does while the first one waits for its next try."""
+    """A sleep of the first client, during which the second client acts once."""
 
     def __init__(self, act: Callable[[], Any]) -> None:
         self._act = act

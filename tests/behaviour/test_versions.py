@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 @pytest.fixture
 def model(registry: RegistryClient, name: NewName, source: NewSource, wait_for_lists: WaitForLists) -> str:
-    """A model with twelve versions, of which every third is in Staging."""
+    """Register a model with twelve versions, every third in Staging, and return its name."""
     model = name()
     for number in range(1, 13):
         stage = Stage.STAGING if number % 3 == 0 else Stage.NONE

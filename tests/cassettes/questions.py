@@ -1,8 +1,7 @@
-"""A recorded conversation, put to another server as questions.
+"""Send a recorded conversation to another server, and compare the answers.
 
-What one server made up, the other makes up otherwise: each number of a cassette (``etag-0001``) stands for whatever the
-other server gave in its place, and is asked on with as that. All else has to be the same, but for what `MASKS` names.
-Two etags are the same with one server where they are with the other, and nothing is made after its last change.
+A number in a cassette (``etag-0001``) stands for whatever the other server generated in its place. Everything else has
+to be the same, except what `MASKS` names.
 """
 
 from __future__ import annotations
@@ -73,7 +72,7 @@ class Difference:
 
 
 def rpc_of(method: str, path: str) -> str:
-    """The RPC that a request is of."""
+    """Return the name of a request's RPC."""
     for verb, pattern, name in _RPCS:
         if verb == method and re.fullmatch(pattern, path):
             return name
@@ -83,7 +82,7 @@ def rpc_of(method: str, path: str) -> str:
 def ask(
     exchanges: Iterable[tape.Exchange], endpoint: str, *, project: str = "test-project", alone: bool = True
 ) -> list[Difference]:
-    """Put the requests of a conversation to a server and tell where its answers are others.
+    """Send the requests of a conversation to a server, and return where its answers differ.
 
     Args:
         exchanges: The conversation.
@@ -132,7 +131,7 @@ def _belongs_to(name: str, made: set[str]) -> bool:
 
 
 def _without_others(answer: Any, made: set[str]) -> Any:
-    """A list with those models only that were made in the conversation."""
+    """Return a list without the models that weren't created in the conversation."""
     if not isinstance(answer, dict) or "models" not in answer:
         return answer
     kept = [model for model in answer["models"] if _belongs_to(model["name"], made)]
@@ -176,7 +175,7 @@ def _send(exchange: tape.Exchange, endpoint: str, project: str, known: Mapping[s
 def _compare(
     where: str, recorded: Any, given: Any, known: dict[str, str], *, paged: bool
 ) -> Iterator[tuple[str, Any, Any]]:
-    """Where two answers differ; what the numbers of the first stand for is learnt on the way."""
+    """Yield where two answers differ, and learn what the numbers of the first stand for."""
     if isinstance(recorded, dict) and isinstance(given, dict):
         for name in sorted(recorded.keys() | given.keys()):
             if not paged and name == "nextPageToken":
@@ -203,7 +202,7 @@ def _compare(
 
 
 def _compare_times(where: str, recorded: dict[str, Any], given: dict[str, Any]) -> Iterator[tuple[str, str, str]]:
-    """What was made after its last change, with either server."""
+    """Yield what was created after its last change, with either server."""
     for created, updated in _CREATED_AND_UPDATED:
         if all(created in one and updated in one for one in (recorded, given)):
             after = [tape.sortable(one[created]) > tape.sortable(one[updated]) for one in (recorded, given)]
@@ -213,7 +212,7 @@ def _compare_times(where: str, recorded: dict[str, Any], given: dict[str, Any]) 
 
 
 def _compare_etags(recorded: Any, given: Any, known: Mapping[str, str]) -> tuple[str, str] | None:
-    """What two etags are, where they stay and change otherwise than those before them."""
+    """Return what two etags are, if one stays the same when the other changes."""
     if not isinstance(recorded, str) or not re.fullmatch(r"etag-[0-9]{4}", recorded):
         return None
     if known.get(recorded, given) != given:
@@ -229,7 +228,7 @@ def _sort_key(item: Any, known: Mapping[str, str]) -> str:
 
 
 def _summaries(listed: list[Any]) -> list[Any]:
-    """What a list holds, as far as it can be told at a glance: of models their names and versions."""
+    """Return a short form of each entry of a list: for models, the name and the version."""
     return [_summary(item) if isinstance(item, dict) else item for item in listed]
 
 

@@ -1,8 +1,6 @@
-"""The conversations that are on file: one a scenario, each a few calls of the client and what they have to give.
+"""The recorded conversations: each a few calls of the client, and what they must return.
 
-A scenario is played three times with the same words: to a server, when it is recorded; to its cassette, in the tests;
-and again to a server, to see that the recording is stable. Nothing in it is left to chance: the clock and the ids are
-counted, and somebody else who comes in between does so after a certain call.
+Nothing in a scenario is left to chance: its clock and its IDs count up, and another client acts after a certain call.
 """
 
 from __future__ import annotations
@@ -46,7 +44,7 @@ _START: Final = dt.datetime(2026, 1, 1, tzinfo=dt.UTC)
 
 
 class Clock:
-    """A clock that only sleeping moves."""
+    """A clock that moves only when somebody sleeps."""
 
     def __init__(self) -> None:
         self.time = 0.0
@@ -60,14 +58,14 @@ class Clock:
 
 @attrs.frozen
 class World:
-    """What a scenario is played in.
+    """The server, the names and the clients of a scenario.
 
     Attributes:
         settings: How the client reaches the server.
-        parent: The location, as Vertex names it.
+        parent: Return the resource name of the location.
         name: The display name of the scenario's model.
-        source: What gives the directory of an artifact.
-        google: What makes Google's own client of the same server, over REST.
+        source: Returns the directory of an artifact.
+        google: Creates Google's own client of the same server, over REST.
     """
 
     settings: dict[str, Any]
@@ -80,7 +78,7 @@ class World:
     _open: contextlib.ExitStack = attrs.field(factory=contextlib.ExitStack, init=False)
 
     def connect(self, **limits: float) -> RegistryClient:
-        """A client that knows nothing yet; the limits are those of `Retry`."""
+        """Create a client that has no memory of the server yet. The limits are those of `Retry`."""
         clock = Clock()
         retry = {} if "retry" in self.settings else {"retry": _patient(clock, **limits)}
         registry = RegistryClient(
@@ -92,7 +90,7 @@ class World:
         return self._open.enter_context(registry)
 
     def google(self) -> ModelServiceClient:
-        """Google's own client: somebody else."""
+        """Create Google's own client: it stands for another tool."""
         return self._open.enter_context(self._google())
 
     def close(self) -> None:
@@ -112,8 +110,8 @@ class Scenario:
         file: The name of its cassette.
         about: What it is about.
         play: What is said, and what has to come of it.
-        faults: What the emulator is told to do wrong, as arguments of ``Emulator.fail``.
-        looks: After how many looks the emulator's operations are done.
+        faults: Faults of the emulator, as arguments of ``Emulator.fail``.
+        polls: After how many polls the emulator's operations are done.
         page: The most entries that the server gives on a page.
     """
 
@@ -131,14 +129,14 @@ class Scenario:
 
     @property
     def live(self) -> bool:
-        """Whether it can be held with the real service, to which nothing can be done."""
+        """Whether it can be held with the real service, which can't be made to fail."""
         return not self.faults and not self.polls and self.page is None
 
     @property
     def note(self) -> str:
-        """What was done to the server."""
+        """Say what was done to the server."""
         notes = [f"{fault['rpc']} fails with {fault['code']}" for fault in self.faults]
-        notes += [f"an operation is done after {self.polls} looks"] if self.polls else []
+        notes += [f"an operation is done after {self.polls} polls"] if self.polls else []
         notes += [f"a page has at most {self.page} entries"] if self.page else []
         return "; ".join(notes)
 

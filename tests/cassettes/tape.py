@@ -1,15 +1,7 @@
-"""A conversation with Vertex on file: recorded, scrubbed, replayed to the client, and put to the emulator as questions.
+"""Record conversations over HTTP as vcrpy cassettes, scrub them, and play them back.
 
-A cassette is vcrpy's, written so that a person can read it and so that a second recording of the same conversation is
-the same file, whoever it was held with.
-
-**Nothing of the recorder's is in it.** Of the headers those are kept that a list names, so that no token, user agent or
-version can be among them. A project, by id or by number, is ``PROJECT``, and the host is ``vertex``.
-
-**What the server makes up is numbered in the order in which it came:** etags, the ids of operations, page tokens, and
-the ids of models that nobody chose. Its moments keep their order and are a second apart. JSON is written with its keys
-sorted, because protobuf writes a map in another order in each process. Reads of one version after the other stand by
-number, because the client sends those of neighbours all at once.
+A cassette has no secrets and no values of chance: only the headers in `KEPT`, ``PROJECT`` for every project, and
+numbers for what the server generates. So a second recording of the same conversation is the same file.
 """
 
 from __future__ import annotations
@@ -49,7 +41,7 @@ _MOMENT: Final = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(?:\.\d+)?Z")
 _OURS: Final = re.compile(r"/(?:v1|v1beta1|ui)/projects/[^/]+/locations/")
 _VERSION_READ: Final = re.compile(r".*/models/[^/?]+?(?:%40|@)(\d+)\?")
 
-#: What the server makes up: the word that its numbers stand behind, and where it is found in an answer.
+#: What the server generates: the word before its numbers, and where an answer has it.
 MADE_UP: Final[Mapping[str, re.Pattern[str]]] = {
     "etag": re.compile(r'"etag": "([^"]+)"'),
     "page": re.compile(r'"nextPageToken": "([^"]+)"'),
@@ -67,7 +59,7 @@ Otherwise it is the client that has changed what it says.
 
 @attrs.frozen
 class Provenance:
-    """Where a cassette is from.
+    """How and when a cassette was recorded.
 
     Attributes:
         scenario: What the conversation is about.
@@ -86,7 +78,7 @@ class Provenance:
 
 @attrs.frozen
 class Exchange:
-    """A request and its answer, as they stand in a cassette.
+    """A request and its response, as a cassette has them.
 
     Attributes:
         method: The HTTP method.
@@ -104,7 +96,7 @@ class Exchange:
 
     @property
     def path(self) -> str:
-        """The path as a person writes it."""
+        """Return the path as a person writes it."""
         return urllib.parse.unquote(self.target.partition("?")[0])
 
 
@@ -112,7 +104,7 @@ class Exchange:
 
 
 def load(file: Path) -> tuple[Provenance, list[Exchange]]:
-    """A cassette's provenance and its conversation."""
+    """Return a cassette's provenance and its conversation."""
     content = _parse(file.read_text(encoding="utf-8"))
     exchanges = [
         Exchange(
@@ -144,13 +136,13 @@ _Dumper.add_representer(str, _represent_text)
 
 @attrs.frozen
 class _Serializer:
-    """vcrpy's way to write a cassette, and to read one."""
+    """Writes and reads cassettes for vcrpy."""
 
     provenance: Provenance | None
     replacements: Mapping[str, str]
 
     def serialize(self, cassette: Mapping[str, Any]) -> str:
-        """The cassette's text."""
+        """Return the cassette's text."""
         assert self.provenance is not None
         interactions = _reads_by_version(cassette["interactions"])
         texts = []
@@ -191,13 +183,14 @@ def _kept_headers(headers: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _with_sorted_keys(text: str) -> str:
-    """JSON with its keys sorted; anything else as it is."""
+    """Return JSON with its keys sorted, and anything else unchanged."""
     with contextlib.suppress(ValueError):
         return json.dumps(json.loads(text), indent=2, sort_keys=True, ensure_ascii=False)
     return text
 
 
 def _reads_by_version(interactions: list[Any]) -> list[Any]:
+    """Sort successive reads of versions by number, because the client sends those of neighbours all at once."""
     ordered: list[Any] = []
     for is_read, run in itertools.groupby(
         interactions, lambda interaction: _version_that_is_read(interaction) is not None
@@ -214,7 +207,7 @@ def _version_that_is_read(interaction: Any) -> int | None:
 
 
 def _scrub(texts: list[str], replacements: Mapping[str, str]) -> list[str]:
-    """The texts without a project, and with a plain word for each that is not to be told."""
+    """Return the texts with each project and each secret word replaced."""
     numbers = {number for text in texts for number in _NUMBER.findall(text)}
     hidden = {**dict.fromkeys(numbers, PROJECT), **replacements}
     if hidden:
@@ -224,7 +217,7 @@ def _scrub(texts: list[str], replacements: Mapping[str, str]) -> list[str]:
 
 
 def _number(texts: list[str]) -> list[str]:
-    """The texts with a number for each thing that the server made up."""
+    """Return the texts with a number in place of each value that the server generated."""
     numbers: dict[str, str] = {}
     for text in texts:
         for word, pattern in MADE_UP.items():
@@ -243,7 +236,7 @@ def _number(texts: list[str]) -> list[str]:
 
 
 def sortable(moment: str) -> str:
-    """A moment as text that is in the order of time."""
+    """Return a timestamp as text that sorts by time."""
     whole, _, fraction = moment.rstrip("Z").partition(".")
     return f"{whole}.{fraction:0<9}"
 
@@ -252,7 +245,7 @@ def sortable(moment: str) -> str:
 
 
 def _normalized(request: Request) -> Request | None:
-    """The request as it is compared and kept; None where it is not of the model registry, such as one for a token."""
+    """Return a request as it's compared and stored, or None if it isn't for the model registry (a token, say)."""
     parts = urllib.parse.urlsplit(request.uri)
     if not _OURS.match(parts.path):
         return None
@@ -264,7 +257,7 @@ def _normalized(request: Request) -> Request | None:
 
 
 def _match_bodies(one: Request, other: Request) -> None:
-    """Vcrpy's matcher of bodies, which shows where they differ."""
+    """Match two bodies for vcrpy, or show where they differ."""
     sent, recorded = _decoded(one.body), _decoded(other.body)
     if sent != recorded:
         lines = difflib.unified_diff(recorded.splitlines(), sent.splitlines(), "recorded", "sent", lineterm="", n=2)
@@ -286,7 +279,7 @@ def _cassette(file: Path, mode: str, serializer: _Serializer) -> Any:
 
 @contextlib.contextmanager
 def _one_at_a_time(before: Callable[[str, str], None] | None = None) -> Iterator[None]:
-    """Let no request begin while another is under way, nor before something was done.
+    """Send one request at a time, and call `before` first.
 
     While vcrpy sends a request it takes its hands off every connection, so that what other threads send meanwhile would
     be missing from the cassette.
@@ -311,13 +304,13 @@ def recording(
     *,
     before: Callable[[str, str], None] | None = None,
 ) -> Iterator[None]:
-    """Write what is said over HTTP meanwhile to a cassette.
+    """Record all HTTP requests and responses meanwhile into a cassette.
 
     Args:
         file: The cassette.
-        provenance: What stands in it of where it is from.
-        replacements: What to write in place of words that are not to be told.
-        before: What to do before a request is sent, given its method and URL.
+        provenance: The provenance to write into it.
+        replacements: What to write in place of secret words.
+        before: Called with the method and URL before a request is sent.
     """
     file.unlink(missing_ok=True)
     with _one_at_a_time(before), _cassette(file, "all", _Serializer(provenance, replacements or {})):
@@ -326,7 +319,7 @@ def recording(
 
 @contextlib.contextmanager
 def replaying(file: Path) -> Iterator[None]:
-    """Answer what is asked over HTTP meanwhile from a cassette, and from nothing else.
+    """Answer all HTTP requests meanwhile from a cassette.
 
     Raises:
         CannotOverwriteExistingCassetteException: A request is not one that was recorded; the message shows the nearest.

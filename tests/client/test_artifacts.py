@@ -38,7 +38,7 @@ OWN = "us-docker.pkg.dev/acme/serving/churn:7"
 
 @pytest.fixture
 def bucket(storage_emulator: StorageServer, bucket: str) -> str:
-    """An empty bucket of the test's own, in the server that the environment names."""
+    """Create an empty bucket in the server that the environment names, and return its name."""
     del storage_emulator
     return bucket
 
@@ -65,7 +65,7 @@ def connect(emulator: Emulator, bucket: str) -> Iterator[Callable[..., RegistryC
 
 @pytest.fixture
 def blind(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., RegistryClient]]:
-    """What connects to a Vertex that looks into no bucket."""
+    """Return a function that connects to a Vertex that doesn't check buckets."""
     monkeypatch.delenv("STORAGE_EMULATOR_HOST", raising=False)
     with Emulator() as emulator, contextlib.ExitStack() as made:
         yield lambda **settings: made.enter_context(RegistryClient(endpoint=emulator.grpc, **settings))
@@ -78,7 +78,7 @@ def registry(connect: Callable[..., RegistryClient]) -> RegistryClient:
 
 @pytest.fixture
 def model(tmp_path: Path) -> Path:
-    """A folder with a model in it that scikit-learn 1.6 might have written."""
+    """Return a folder with a model that scikit-learn 1.6 could have written."""
     folder = tmp_path / "model"
     (folder / "assets").mkdir(parents=True)
     (folder / "model.joblib").write_bytes(b"not one that says who wrote it" * 100)
@@ -455,7 +455,7 @@ def test_an_interrupted_registration(
 
 
 def as_of(pickled: bytes, version: str) -> bytes:
-    """A pickle as a scikit-learn of that version would have written it."""
+    """Return a pickle as scikit-learn of this version would write it."""
     at = pickled.index(b"_sklearn_version")
     start = pickled.index(b"\x8c", at + len(b"_sklearn_version"))
     length = pickled[start + 1]

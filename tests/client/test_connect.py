@@ -56,7 +56,7 @@ def emulator() -> Iterator[Emulator]:
 
 @pytest.fixture(scope="module")
 def key() -> dict[str, str]:
-    """A service account's key, which opens nothing."""
+    """Write a service account key that has access to nothing."""
     private = rsa.generate_private_key(public_exponent=65537, key_size=2048)
     pem = private.private_bytes(
         serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
@@ -228,7 +228,7 @@ def test_a_local_registry_in_a_file(tmp_path: Path) -> None:
 
 
 def cut_off(registry: RegistryClient, call: Callable[[], Any], begun: Callable[[], bool]) -> Any:
-    """What a call fails with in its thread when the client is closed in this one, as soon as it has begun."""
+    """Start a call in a thread, close the client as soon as it has begun, and return the call's error."""
     ended: Future[Any] = Future()
 
     def run() -> None:
@@ -245,14 +245,14 @@ def cut_off(registry: RegistryClient, call: Callable[[], Any], begun: Callable[[
 
 
 def came(emulator: Emulator, rpc: str) -> Callable[[], bool]:
-    """What tells whether a further request of that kind has come."""
+    """Return a function that returns whether another request of this RPC has arrived."""
     before = len(emulator.requests())
     return lambda: any(request.rpc == rpc for request in emulator.requests()[before:])
 
 
 @pytest.fixture(params=["grpc", "rest"])
 def busy(emulator: Emulator, request: pytest.FixtureRequest, caplog: pytest.LogCaptureFixture) -> RegistryClient:
-    """A client that has begun, and that would try for days."""
+    """Return a client that has begun a call and would retry for days."""
     caplog.set_level(logging.DEBUG, "vertex_registry")
     endpoint = emulator.grpc if request.param == "grpc" else emulator.rest
     retry = Retry(call_timeout=1e6, operation_timeout=1e6, initial_backoff=1e5, max_backoff=1e5, random=lambda: 1.0)
@@ -512,7 +512,7 @@ def test_locations(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def tls(tmp_path: Path) -> Iterator[Emulator]:
-    """An emulator with a certificate that nobody here trusts."""
+    """Start an emulator with an untrusted certificate."""
     authority = trustme.CA()
     certificate = authority.issue_cert("127.0.0.1")
     certificate.private_key_pem.write_to_path(tmp_path / "key.pem")
@@ -525,7 +525,7 @@ def tls(tmp_path: Path) -> Iterator[Emulator]:
 
 @pytest.fixture
 def stranger() -> Iterator[int]:
-    """The port of an HTTP server that is neither Vertex nor a proxy that lets anybody through."""
+    """Return the port of an HTTP server that is neither Vertex nor a working proxy."""
 
     class Handler(http.server.BaseHTTPRequestHandler):
         def do_GET(self) -> None:

@@ -59,7 +59,7 @@ Answer = Message | Failure | bytes
 
 
 class Server:
-    """A Vertex that answers what is planned: for each RPC some answers, the last of them for ever."""
+    """A server that answers each RPC with planned answers, and repeats the last one."""
 
     def __init__(self) -> None:
         self.plan: Mapping[str, list[Answer]] = {}

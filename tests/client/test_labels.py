@@ -30,12 +30,12 @@ LEGAL_VALUE = re.compile(r"[a-z0-9_-]{0,63}")
 
 
 def same(one: Any, other: Any) -> bool:
-    """Whether two JSON documents are equal in value and in type."""
+    """Return whether two JSON documents are equal in value and in type."""
     return bool(one == other) and json.dumps(one, sort_keys=True) == json.dumps(other, sort_keys=True)
 
 
 def written(labels: dict[str, str], **changes: Any) -> dict[str, str]:
-    """The labels with changes, where those fit; now and then as much is drawn as no version has room for."""
+    """Return the labels with the changes, if they fit on a version."""
     try:
         return _labels.write(labels, **changes)
     except InvalidArgumentError as error:

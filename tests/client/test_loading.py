@@ -27,18 +27,18 @@ WHERE = "gs://models/line/1"
 
 
 def library(name: str) -> Any:
-    """A library that writes models. The test ends here where it is not installed."""
+    """Import a library that writes models, or skip the test if it isn't installed."""
     return importlib.import_module(name) if os.environ.get("EVERY_LIBRARY") else pytest.importorskip(name)
 
 
 @pytest.fixture(scope="module")
 def line() -> Any:
-    """A model of a straight line: 2x + 1."""
+    """Return a model of a straight line: 2x + 1."""
     return LinearRegression().fit([[0.0], [1.0], [2.0]], [1.0, 3.0, 5.0])
 
 
 class Intruder:
-    """What runs code when it is read."""
+    """An object that runs code when it's unpickled."""
 
     def __init__(self, path: Path) -> None:
         self.path = path

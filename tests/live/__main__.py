@@ -1,7 +1,7 @@
-"""``make live`` and ``make record-live``: the tests, the questions and the conversations, held with the real Vertex.
+"""Run the tests, the questions and the conversations against the real Vertex AI.
 
-A run rehearses with an emulator first, which is how it knows what it is going to make. Then it asks, makes it, compares
-every answer with the emulator's, removes what it has made, whatever happened, and prints the fidelity report.
+``make live`` and ``make record-live`` start this. A run first rehearses with an emulator, to know what it will create.
+Then it asks you, runs, compares every answer with the emulator's, removes what it created, and prints the report.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ _SECONDS_AN_UPLOAD: Final = 5  # two seconds that Vertex asks for, and its opera
 
 @attrs.frozen
 class Outcome:
-    """What a run has brought.
+    """The result of a run.
 
     Attributes:
         failed: Whether a test, or a conversation, did not go as it should.
@@ -155,7 +155,7 @@ def _rehearse(service: Service, what: str, tests: Sequence[str]) -> str:
 
 
 def _run(service: Service, tests: Sequence[str], *, quiet: bool = False) -> Outcome:
-    """The behaviour suite, the probes and the conversations."""
+    """Run the behaviour suite, the probes and the conversations."""
     command = [sys.executable, "-m", "pytest", *tests, "-q", "-p", "no:cacheprovider", "--force-enable-socket"]
     suite = subprocess.run(
         command, cwd=_HERE, env=os.environ | service.environment(), check=False, capture_output=quiet, text=True
@@ -169,7 +169,7 @@ def _run(service: Service, tests: Sequence[str], *, quiet: bool = False) -> Outc
 
 
 def _record(service: Service, folder: Path) -> Outcome:
-    """The cassettes, of those conversations that can be held with a service that does nothing wrong on demand."""
+    """Record the conversations that need no faults."""
     failed = False
     for scenario in _live():
         if not _hold(service, scenario):

@@ -24,14 +24,14 @@ def report(
     conversations: int,
     redact: Callable[[str], str] = str,
 ) -> str:
-    """The report.
+    """Return the report as Markdown.
 
     Args:
         replies: What the service answers to the probes.
         differences: Where its other answers differ from the emulator's.
         about: Which service it was, when, and by whom.
         conversations: How many conversations were compared.
-        redact: What takes out of an answer what is not to be told.
+        redact: A function that removes secret words from a text.
     """
     differing = [reply for reply in replies if reply.differs]
     grouped = group(differences, redact)
@@ -71,7 +71,7 @@ def report(
 def group(
     differences: Iterable[Difference], redact: Callable[[str], str] = str
 ) -> dict[tuple[str, str, str, str], list[Difference]]:
-    """The differences by what they say: RPC, where, what the emulator gives and what the service gave."""
+    """Group differences by RPC, field, the emulator's value and the service's value."""
     grouped = defaultdict(list)
     for one in differences:
         grouped[one.rpc, one.where, _shown(one.given, redact), _shown(one.recorded, redact)].append(one)

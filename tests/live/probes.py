@@ -1,4 +1,4 @@
-"""The questions that only the service itself can answer: facts that have two sides, or none that is written down.
+"""Questions that only Vertex AI can answer, because its documentation is silent or contradicts itself.
 
 `PROBES` is the table. Each probe makes what it needs, sends what no client would, and reads one short answer, in which
 no id and no name is, so that two servers give the same answer or do not. What the emulator answers stands beside it:
@@ -36,19 +36,19 @@ _POLLS: Final = 600
 
 @attrs.frozen
 class Answer:
-    """What came back: the HTTP status and the JSON."""
+    """A response: the HTTP status and the JSON."""
 
     status: int
     content: Any
 
     @property
     def ok(self) -> bool:
-        """Whether it was no error."""
+        """Whether it wasn't an error."""
         return self.status == 200
 
     @property
     def verdict(self) -> str:
-        """The status in words."""
+        """Return the status in words."""
         if self.ok:
             return "taken"
         return f"{self.status} {self.content.get('error', {}).get('status', '')}".strip()
@@ -59,7 +59,7 @@ class Answer:
 
 @attrs.frozen
 class Bench:
-    """What probes work with."""
+    """The requests that probes can send."""
 
     service: Service
     _session: requests.Session
@@ -69,7 +69,7 @@ class Bench:
     @classmethod
     @contextlib.contextmanager
     def at(cls, service: Service) -> Iterator[Bench]:
-        """A bench at a service, for a while."""
+        """Open a bench for a service."""
         with service.session() as session:
             yield cls(service, session)
 
@@ -108,7 +108,7 @@ class Bench:
         return Reply(probe, said, words)
 
     def fresh(self) -> str:
-        """A display name of ours that no model has; it is a model id as well."""
+        """Return a new display name, which is also a valid model ID."""
         return f"{self.service.namespace}-probe-{next(self._numbers)}"
 
     def upload(self, name: str, *, image: str = _IMAGE, source: str | None = None, **given: Any) -> Answer:
@@ -120,7 +120,7 @@ class Bench:
         return self.call("POST", f"{self.service.parent}/models:upload", {"model": model, **request})
 
     def finished(self, answer: Answer) -> Answer:
-        """An operation when it is done; a call that failed is that."""
+        """Poll an operation until it's done. A call that failed is returned as it is."""
         for _ in range(_POLLS):
             if not answer.ok or answer.content.get("done"):
                 break
@@ -130,7 +130,7 @@ class Bench:
         return answer
 
     def model(self, versions: int = 1, **given: Any) -> str:
-        """A model of ours with so many versions, none but the first with an alias."""
+        """Create a model with so many versions, and return its name. Only the first has an alias."""
         name = self.fresh()
         model = self.made(self.upload(name, **given))
         for _ in range(versions - 1):
@@ -138,7 +138,7 @@ class Bench:
         return model
 
     def made(self, answer: Answer) -> str:
-        """The name of the model that an upload made."""
+        """Return the name of the model that an upload created."""
         finished = self.finished(answer)
         assert "response" in finished.content, finished
         return f"{self.service.parent}/models/{finished['response']['model'].rpartition('/')[2].partition('@')[0]}"
@@ -194,7 +194,7 @@ class Probe:
 
 @attrs.frozen
 class Reply:
-    """What a service answers to a question.
+    """A service's answer to a question.
 
     Attributes:
         probe: The question.
@@ -208,12 +208,12 @@ class Reply:
 
     @property
     def differs(self) -> bool:
-        """Whether the emulator answers otherwise."""
+        """Whether the emulator's answer is different."""
         return self.said not in self.probe.emulator
 
 
 def _redact(sentence: str, service: Service) -> str:
-    """A sentence without what is only of this run."""
+    """Return a sentence without the names of this run."""
     sentence = re.sub(r"/models/[A-Za-z0-9_-]+", "/models/ID", " ".join(sentence.split()))
     return service.redact(sentence)[:300]
 

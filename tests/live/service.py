@@ -1,7 +1,7 @@
-"""The service that a live run is about: Vertex itself, or a server that stands in for it.
+"""The service of a live run: Vertex AI, or a server in its place.
 
-Everything that a run makes bears the run's namespace in its name, models in the registry and objects in the bucket, and
-is removed by it. Nothing else in the project is written to.
+The names of all models and objects that a run creates begin with its namespace. The run removes them, and writes to
+nothing else.
 """
 
 from __future__ import annotations
@@ -50,12 +50,12 @@ _UNTIL_LISTED: Final = 2.0
 
 
 class Refused(Exception):  # noqa: N818  # it is no error that a run does not start, but its end
-    """The run cannot start; the message says why."""
+    """Raised if a run can't start; the message says why."""
 
 
 @attrs.frozen
 class Service:
-    """Where the service is, and what is ours there.
+    """A service, and where a run may write in it.
 
     Attributes:
         project: The project.
@@ -78,31 +78,31 @@ class Service:
 
     @classmethod
     def of_this_run(cls) -> Self | None:
-        """The service of the run that this process belongs to."""
+        """Return the service of the run that this process belongs to, or None."""
         variable = os.environ.get(VARIABLE)
         return cls(**json.loads(variable)) if variable else None
 
     def environment(self) -> dict[str, str]:
-        """What tells another process of this service, as an environment."""
+        """Return environment variables from which another process creates this service."""
         return {VARIABLE: json.dumps({k: v for k, v in attrs.asdict(self).items() if not k.startswith("_")})}
 
     @property
     def parent(self) -> str:
-        """The location, as Vertex names it."""
+        """Return the resource name of the location."""
         return f"projects/{self.project}/locations/{self.location}"
 
     @property
     def settings(self) -> dict[str, Any]:
-        """How a `RegistryClient` reaches it."""
+        """Return the settings of a `RegistryClient` for this service."""
         where = {"project": self.project, "location": self.location, "retry": Retry(call_timeout=600)}
         return where | ({"endpoint": self.endpoint} if self.endpoint else {"credentials": _default_credentials()})
 
     def connect(self, **settings: Any) -> RegistryClient:
-        """A client of the service, over REST, because that can be recorded."""
+        """Create a client over REST, because REST can be recorded."""
         return RegistryClient(transport="rest", **self.settings | settings)
 
     def google(self) -> ModelServiceClient:
-        """Google's own client of it, over REST."""
+        """Create Google's own client, over REST."""
         if self.endpoint:
             host, scheme, credentials = self.endpoint.removeprefix("http://"), "http", _anonymous()
         else:
@@ -112,18 +112,18 @@ class Service:
         )
 
     def session(self) -> requests.Session:
-        """What sends requests that no client would."""
+        """Create a session for requests that no client sends."""
         return requests.Session() if self.endpoint else AuthorizedSession(_default_credentials())  # type: ignore[no-untyped-call]  # untyped upstream
 
     def address(self, location: str | None = None) -> str:
-        """The URL of the service in a location."""
+        """Return the URL of the service in a location."""
         host = {"global": "aiplatform.googleapis.com"}.get(
             location or self.location, f"{location or self.location}-aiplatform.googleapis.com"
         )
         return self.endpoint or f"https://{host}"
 
     def check(self) -> None:
-        """See to it that there is something to run against.
+        """Check that there is something to run against.
 
         Raises:
             Refused: No project or bucket is named, there are no application default credentials, or the environment
@@ -142,7 +142,7 @@ class Service:
         _default_credentials()
 
     def put_artifact(self, path: str) -> str:
-        """The directory of an artifact of ours that Vertex accepts, with a scikit-learn model's file in it."""
+        """Upload an artifact that Vertex accepts, and return its directory."""
         directory = f"{self.namespace}/{path}"
         if self.artifacts:
             # Vertex looks at the name of the file, and at its content only when the model is deployed.
@@ -151,7 +151,7 @@ class Service:
         return f"gs://{self.bucket}/{directory}"
 
     def wait_turn(self, method: str, url: str) -> None:
-        """Let two uploads be as far apart as Vertex asks for."""
+        """Wait until an upload is as long after the last one as Vertex requires."""
         if self.endpoint or method != "POST" or ":upload" not in url:
             return
         if self._uploaded:
@@ -159,13 +159,13 @@ class Service:
         self._uploaded.append(time.monotonic())
 
     def wait_for_lists(self) -> None:
-        """Give lists the time to show what was written."""
+        """Wait until lists show what was written."""
         if not self.endpoint:
             time.sleep(_UNTIL_LISTED)
 
     @contextlib.contextmanager
     def recording(self, about: str) -> Iterator[None]:
-        """Write down what is said to the service meanwhile."""
+        """Record what is sent to the service meanwhile."""
         name = hashlib.sha256(about.encode()).hexdigest()[:16]
         stated = tape.Provenance(about, self.endpoint or "Vertex AI", "v1", dt.datetime.now(dt.UTC).date().isoformat())
         with tape.recording(Path(self.folder, f"{name}.yaml"), stated, before=self.wait_turn):
@@ -210,7 +210,7 @@ class Service:
                     break
 
     def _own_models(self, registry: RegistryClient) -> tuple[list[RegisteredModel], RegistryError | None]:
-        """The models of ours that are listed; where the list breaks off, those before that, and why it did."""
+        """Return the run's models, and the error if the list broke off."""
         found: list[RegisteredModel] = []
         try:
             for model in registry.list_models():
@@ -233,7 +233,7 @@ class Service:
                     kept[f"gs://{self.bucket}/{blob.name}"] = str(error)
 
     def replacements(self, name: str) -> Mapping[str, str]:
-        """What to write in a cassette in place of words that are only of this run, for the model of that name."""
+        """Return what a cassette gets in place of the words of this run."""
         ids = {_names.model_id(name, number): _names.model_id("churn", number) for number in range(3)}
         return {
             f"gs://{self.bucket}/{self.namespace}/{name}": "gs://models/churn",
@@ -244,7 +244,7 @@ class Service:
         }
 
     def redact(self, text: str) -> str:
-        """A text without project, by id or number, account and bucket.
+        """Return a text without the project, by ID or number, the account and the bucket.
 
         An account may be named by its number, and a service agent by the project's: so no long number stays.
         """
@@ -274,7 +274,7 @@ def _anonymous() -> Any:
 
 
 class _WithoutAccount(google.auth.credentials.Credentials):
-    """Credentials that do not tell whose they are.
+    """Credentials without the name of their account.
 
     The client writes down who has changed a stage where the credentials tell, and nobody's account is to stand in a
     cassette or in a report.

@@ -181,7 +181,7 @@ def headings(text: str) -> set[str]:
 
 
 def rows(text: str) -> set[str]:
-    """The first four columns of the report's table."""
+    """Return the first four columns of the report's table."""
     return {found[0] for found in re.finditer(r"(?m)^\| [A-Z][A-Za-z]+ \| `.*?` \|.*?(?<!\\)\|.*?(?<!\\)\|", text)}
 
 
@@ -366,7 +366,7 @@ def test_removed_whatever_happens(
 
 
 def denied(path: str) -> Any:
-    """What answers the GET of a path that nobody may see it."""
+    """Return a function that answers the GET of a path with PERMISSION_DENIED."""
 
     def answer(method: str, target: str, status: int, body: bytes) -> tuple[int, bytes]:
         if method == "GET" and path in target:

@@ -29,14 +29,14 @@ DOWN = "fetched = registry.download(uri, {folder!r} + '-fetched')"
 
 @pytest.fixture
 def bucket(storage_emulator: StorageServer, bucket: str) -> str:
-    """An empty bucket of the test's own, in the server that the environment names."""
+    """Create an empty bucket in the server that the environment names, and return its name."""
     del storage_emulator
     return bucket
 
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """A model of two files."""
+    """Return a model of two files."""
     folder = tmp_path / "model"
     folder.mkdir()
     (folder / "model.bst").write_bytes(b"x" * 400_000)

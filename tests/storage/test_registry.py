@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 @pytest.fixture
 def registry(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[LocalRegistry]:
-    """A registry that keeps its downloads to the test."""
+    """Return a registry whose downloads stay in the test's folder."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     with local_registry() as made:
         yield made
@@ -31,7 +31,7 @@ def registry(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[LocalR
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """A folder that the scikit-learn images can serve, as far as its names go."""
+    """Return a folder whose file names suit the scikit-learn images."""
     made = tmp_path / "model"
     made.mkdir()
     (made / "model.joblib").write_bytes(b"a model")
