@@ -43,7 +43,7 @@ def record(kept: Path) -> Path:
 
 
 def test_the_cache_is_its_owners_alone(kept: Path, tmp_path: Path) -> None:
-    """Nobody else can read or write in the cache, whatever the umask is."""
+    """Only its owner can read and write the cache, with any umask."""
     for path in (tmp_path / "cache", *(tmp_path / "cache").rglob("*")):
         if path.parent in {tmp_path, tmp_path / "cache", kept.parent}:
             assert path.stat().st_mode & 0o077 == 0, path
@@ -319,7 +319,7 @@ def session(make: Callable[..., Storage], proxy: Proxy, bucket: str, folder: Pat
 def test_a_session_is_resumed(
     make: Callable[..., Storage], proxy: Proxy, bucket: str, folder: Path, session: Path
 ) -> None:
-    """What the tests below spoil works if nobody spoils it."""
+    """A session continues if nobody damages it."""
     assert session.stat().st_mode & 0o077 == 0
     make().upload(scan(folder / "model.joblib"), f"gs://{bucket}/churn-1")
 
@@ -346,7 +346,7 @@ def test_a_session_is_resumed(
 def test_a_session_elsewhere_is_not_used(
     make: Callable[..., Storage], proxy: Proxy, bucket: str, folder: Path, session: Path, planted: str
 ) -> None:
-    """A file that names a session at another address is ignored: the model goes to nobody else."""
+    """A file that names a session at another address is ignored, so the model isn't sent there."""
     url = planted.replace("{host}", proxy.url.removeprefix("http://"))
     session.write_text(json.dumps({"url": url, "confirmed": 524_288}), encoding="utf-8")
     uri = make().upload(scan(folder / "model.joblib"), f"gs://{bucket}/churn-1")
@@ -359,7 +359,7 @@ def test_a_session_elsewhere_is_not_used(
 def test_a_servers_session_is_at_the_endpoint(
     make: Callable[..., Storage], proxy: Proxy, storage_server: StorageServer, bucket: str, folder: Path
 ) -> None:
-    """A server that names another host for its session gets the file where it was asked, and so does no other host."""
+    """A session on another host is used at the endpoint, so no other host gets the file."""
     proxy.fail(
         "POST", "resumable", alter_headers=lambda headers: headers | {"Location": f"{storage_server.url}/x?upload_id=1"}
     )
@@ -525,7 +525,7 @@ def test_a_disk_that_is_read_only(stored: str, tmp_path: Path) -> None:
 def test_the_cache_knows_the_content(
     make: Callable[..., Storage], proxy: Proxy, stored: str, folder: Path, tmp_path: Path
 ) -> None:
-    """Without a destination, what was fetched once is not fetched again, as long as it is what it was."""
+    """Without a destination, unchanged files are downloaded once."""
     fetched = make().download(stored)
     assert contents(fetched) == contents(folder)
     assert fetched.is_relative_to(tmp_path / "cache")
@@ -545,7 +545,7 @@ def test_the_cache_knows_the_content(
 def test_the_cache_follows_the_directory(
     storage: Storage, storage_server: StorageServer, stored: str, bucket: str
 ) -> None:
-    """A directory that was changed is fetched anew, and what was fetched before stays."""
+    """A changed directory is downloaded again, and the earlier copy stays."""
     before = storage.download(stored)
     storage_server.put(bucket, f"{stored.removeprefix(f'gs://{bucket}/')}/metadata.json", b"[]")
     after = storage.download(stored)

@@ -60,7 +60,7 @@ def reads(pid: int, path: Path) -> bool:
 
 @pytest.mark.usefixtures("storage_emulator")
 def test_ctrl_c_ends_the_summing(folder: Path, bucket: str) -> None:
-    """Ctrl-C ends an upload that is not yet more than a look at a large file."""
+    """Ctrl-C ends an upload while it still reads a large file."""
     os.truncate(folder / "model.joblib", HUGE)
     said = interrupted(UPLOAD, folder / "model.joblib", folder, f"gs://{bucket}/churn-1")
 
@@ -209,7 +209,7 @@ def after(steps: int, *, begun: bool) -> list[Any]:  # noqa: C901  # it says so 
 
 @pytest.mark.parametrize("begun", [True, False])
 def test_ctrl_c_may_come_at_any_moment(*, begun: bool) -> None:
-    """Between whichever two instructions Ctrl-C comes, it is heeded, nobody goes on, and nobody waits for good."""
+    """Ctrl-C between any two instructions ends the work, and no thread keeps running or waits forever."""
     steps = 0
     while (came := after(steps, begun=begun)) == ["interrupted", 0]:
         steps += 1

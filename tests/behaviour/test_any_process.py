@@ -200,6 +200,6 @@ with RegistryClient(endpoint=sys.argv[1]) as registry:
 
 
 def test_gevent(endpoint: str) -> None:
-    """Under gevent a client works; a local registry says at once that it can't, and what to do."""
+    """Under gevent a client works, and a local registry says at once that it can't."""
     pytest.importorskip("gevent")
     run("-c", GEVENT, endpoint)

@@ -492,7 +492,7 @@ def test_the_docs_show_the_table() -> None:
     ],
 )
 def test_settings_that_cannot_be_right(settings: dict[str, Any]) -> None:
-    """A setting that cannot be right is an error when the client is made, which names the setting."""
+    """An impossible setting is an error when you create the client, and the error names it."""
     with pytest.raises(InvalidArgumentError) as caught:
         RegistryClient(**settings)
     assert str(caught.value).endswith(".")
@@ -508,7 +508,7 @@ def test_retries_that_cannot_be_right() -> None:
 def test_an_emulator_that_is_not_running(
     connect: Connect, emulator: Emulator, clock: Clock, name: NewName, source: NewSource
 ) -> None:
-    """An address where nobody answers is said, with the address in it, within the budget of a call."""
+    """If nobody listens at the address, the error names it within the budget of a call."""
     registry = connect(retry=Retry(sleep=clock.sleep, clock=clock))
     emulator.close()
 

@@ -128,7 +128,7 @@ def test_a_call_is_not_started_without_time_for_it(
 
 
 def test_a_registration_that_has_no_time_left(connect: Connect, emulator: Emulator, name: NewName) -> None:
-    """A registration whose budget is used up after the upload tells the request id that finishes it."""
+    """If the budget runs out after the upload, the error has the request ID that finishes it."""
     churn, clock = name(), Ticking()
 
     def tell() -> float:
@@ -144,7 +144,7 @@ def test_a_registration_that_has_no_time_left(connect: Connect, emulator: Emulat
 
 @pytest.mark.polls(40)
 def test_operations_have_their_own_budget(connect: Connect, clock: Clock, name: NewName, source: NewSource) -> None:
-    """What waits for an operation, one's own or somebody else's, takes nothing from the budget of the calls."""
+    """Waiting for an operation takes nothing from the budget of the calls."""
     churn = name()
     registry = connect(retry=Retry(call_timeout=1, sleep=clock.sleep, clock=clock, random=lambda: 1.0))
     made = registry.register_version(churn, source(), stage="Staging")
@@ -158,7 +158,7 @@ def test_operations_have_their_own_budget(connect: Connect, clock: Clock, name: 
 def test_tidying_up_has_its_own_budget(
     connect: Connect, emulator: Emulator, clock: Clock, name: NewName, source: NewSource
 ) -> None:
-    """However little time is left when a deletion fails, default moves back and the mark is taken away."""
+    """When a deletion fails late, the default still moves back and the mark is removed."""
     churn = name()
     registry = connect(retry=Retry(call_timeout=3, sleep=clock.sleep, clock=clock, random=lambda: 1.0))
     for _ in range(2):
@@ -367,7 +367,7 @@ ENDLESS: dict[str, dict[str, Any]] = {
 
 @pytest.mark.parametrize("endless", ENDLESS)
 def test_a_server_that_never_ends(hostile: Callable[..., RegistryClient], endless: str) -> None:
-    """Every verb ends within its bound, in a result or in one of our errors, whatever the server goes on answering."""
+    """Every method ends within its bound, with a result or one of our errors."""
     registry = hostile(HONEST | ENDLESS[endless])
     for verb, call in VERBS.items():
         start = time.monotonic()
@@ -400,7 +400,7 @@ def test_a_list_that_does_not_end(
 
 
 def test_a_list_that_brings_something_new_for_ever(hostile: Callable[..., RegistryClient]) -> None:
-    """Such a list ends within the budget of an operation, even if nothing of it is what was asked for."""
+    """An endless list ends within the budget of an operation, even if nothing in it matches."""
     registry = hostile(HONEST | ENDLESS["new entries"])
     with pytest.raises(UnavailableError, match="doesn't end"):
         next(registry.list_models(labels={"team": "nobody"}))
@@ -450,7 +450,7 @@ def test_a_series_of_ids_that_belong_to_others(hostile: Callable[..., RegistryCl
 
 
 def test_what_a_server_asks_to_wait(hostile: Callable[..., RegistryClient]) -> None:
-    """However odd the wait that a server asks for is, it ends in one of our errors."""
+    """Any odd wait that a server requests ends in one of our errors."""
     for hint in ("nan", "-5", "1e400", "soon", "inf"):
 
         def quota(_: Any, hint: str = hint) -> Any:

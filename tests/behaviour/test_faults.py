@@ -80,7 +80,7 @@ def test_an_upload_happens_once(
     known: bool,
     own: bool,
 ) -> None:
-    """Whatever goes wrong, a registration that returns made one version, and one that is run again ends with one."""
+    """Whatever fails, a registration creates at most one version, and a re-run ends with exactly one."""
     name, artifact = f"vr-test-{uuid.uuid4()}", source()
     onlooker = connect()
     before = 1 if known else 0
@@ -126,7 +126,7 @@ def test_an_upload_happens_once(
 def test_a_lost_upload_of_a_new_model(
     registry: RegistryClient, emulator: Emulator, name: NewName, source: NewSource, code: str, when: str
 ) -> None:
-    """The upload that makes a model is protected by the model's id, whatever was lost."""
+    """The model ID prevents a second model, whatever was lost."""
     churn = name()
     emulator.fail("UploadModel", code, when=when)
 
@@ -140,7 +140,7 @@ def test_a_lost_upload_of_a_new_model(
 def test_a_lost_upload_of_a_version(
     registry: RegistryClient, emulator: Emulator, name: NewName, source: NewSource, code: str, when: str
 ) -> None:
-    """A lost upload is looked for, also while its operation is running, before it is sent again."""
+    """The client searches for a lost upload, even while its operation runs, before it retries."""
     churn = name()
     registry.register_version(churn, source())
     emulator.fail("UploadModel", code, when=when)
@@ -152,7 +152,7 @@ def test_a_lost_upload_of_a_version(
 def test_an_upload_that_may_be_on_its_way(
     registry: RegistryClient, emulator: Emulator, name: NewName, source: NewSource
 ) -> None:
-    """An upload whose deadline passed, and that is not to be found, is not sent again: nobody can know."""
+    """An upload that timed out and can't be found isn't sent again."""
     churn = name()
     registry.register_version(churn, source())
     emulator.fail("UploadModel", "DEADLINE_EXCEEDED", when="before")
@@ -177,7 +177,7 @@ def test_a_look_for_an_upload_that_fails(
     code: str,
     lost: str,
 ) -> None:
-    """Once an upload was sent, whatever a look for it fails for, the error tells the id that finishes the version."""
+    """If the search for an upload fails, the error has the request ID that finishes the version."""
     churn, artifact, registry = name(), source(), connect(retry=patient(clock, call_timeout=3))
     if known:
         registry.register_version(churn, source())
@@ -215,7 +215,7 @@ def test_a_second_look_for_an_upload_that_fails(
 def test_an_upload_whose_operation_cannot_be_looked_at(
     connect: Connect, clock: Clock, emulator: Emulator, name: NewName, source: NewSource, code: str
 ) -> None:
-    """The error tells the request id that finishes the version, which has neither stage nor metadata."""
+    """If an operation can't be polled, the error has the request ID that finishes the version."""
     churn, artifact, registry = name(), source(), connect(retry=patient(clock, call_timeout=3))
     emulator.fail("GetOperation", code, times=1000)
     with pytest.raises(StateUnknownError, match="with request_id=") as caught:
@@ -332,7 +332,7 @@ def test_an_operation_that_does_not_end(connect: Connect, clock: Clock, name: Ne
 def test_a_last_look_has_the_time_that_an_answer_takes(
     connect: Connect, emulator: Emulator, clock: Clock, name: NewName, source: NewSource
 ) -> None:
-    """However little is left of the budget, and though the answer comes from far away."""
+    """The last poll has enough time for a slow response."""
     emulator.fail("GetOperation", delay=0.2, times=2)
     with pytest.raises(OperationTimeoutError, match="is still running after 0.05 s"):
         connect(retry=patient(clock, operation_timeout=0.05)).register_version(name(), source())
@@ -342,7 +342,7 @@ def test_a_last_look_has_the_time_that_an_answer_takes(
 def test_a_name_whose_first_upload_does_not_end(
     connect: Connect, clock: Clock, name: NewName, source: NewSource
 ) -> None:
-    """Who waits for somebody else's first upload waits within the budget, and says what for."""
+    """Waiting for another client's first upload ends within the budget, and the error says what it waited for."""
     churn = name()
     with pytest.raises(OperationTimeoutError):
         connect(retry=patient(clock, operation_timeout=1)).register_version(churn, source())
@@ -352,7 +352,7 @@ def test_a_name_whose_first_upload_does_not_end(
 
 
 def test_reads_are_sent_again(registry: RegistryClient, emulator: Emulator, name: NewName, source: NewSource) -> None:
-    """A read is sent again whatever went wrong, and every page of a list by itself."""
+    """Every read is retried, and so is every single page of a list."""
     churn = name()
     for _ in range(3):
         registry.register_version(churn, source())
@@ -440,7 +440,7 @@ def test_a_lost_deletion(
 def test_a_lost_deletion_and_somebody_elses_model(
     connect: Connect, emulator: Emulator, name: NewName, source: NewSource, rpc: str, when: str
 ) -> None:
-    """What somebody has registered under the name since the answer was lost is not what was meant, and stays."""
+    """A model that was registered under the name after the lost response stays."""
     churn, somebody = name(), connect()
 
     def register_anew(_: float) -> None:
@@ -465,7 +465,7 @@ def test_a_lost_deletion_and_somebody_elses_model(
 def test_a_deletion_that_has_begun(
     connect: Connect, clock: Clock, emulator: Emulator, name: NewName, source: NewSource
 ) -> None:
-    """It is waited for where its operation cannot be looked at for long, and is not begun a second time."""
+    """A running deletion is waited for, and isn't started twice."""
     churn, registry = name(), connect(retry=patient(clock, call_timeout=10))
     for _ in range(3):
         registry.register_version(churn, source())
@@ -528,7 +528,7 @@ def test_dropped_connections(registry: RegistryClient, emulator: Emulator, name:
 
 
 def test_a_stale_etag(registry: RegistryClient, emulator: Emulator, name: NewName, source: NewSource) -> None:
-    """An update that meets somebody else's starts over from what is there now."""
+    """An update that meets another one starts again from the new state."""
     churn = name()
     registry.register_version(churn, source(), metadata={"a": 1})
     emulator.fail("UpdateModel", "UNAVAILABLE", when="after")
@@ -703,7 +703,7 @@ def test_what_a_change_costs(registry: RegistryClient, cost: Cost, name: NewName
 def test_stopping_early_stops_calling(
     registry: RegistryClient, emulator: Emulator, name: NewName, source: NewSource
 ) -> None:
-    """The versions of every model are asked for in a window: who stops early does not pay for all."""
+    """Versions of all models are requested in a window, so stopping early saves requests."""
     for _ in range(80):
         registry.register_version(name(), source())
     before = len(emulator.requests())
@@ -735,7 +735,7 @@ def test_two_clients_do_not_meet(emulator: Emulator, backend: Backend, name: New
 
 
 def test_closing_while_others_call(connect: Connect, name: NewName, source: NewSource) -> None:
-    """A client that is closed while threads use it gives them errors of ours, and nothing else."""
+    """Threads that use a client while it's closed get our errors only."""
     registry, churn = connect(), name()
     registry.register_version(churn, source())
     seen: list[BaseException] = []
@@ -799,7 +799,7 @@ def test_a_re_run_while_the_first_run_is_at_work(
 def test_what_others_wrote_meanwhile_stands(
     connect: Connect, clock: Clock, emulator: Emulator, name: NewName, source: NewSource
 ) -> None:
-    """Finishing a registration that was cut off takes nothing back that somebody has written since."""
+    """Finishing an interrupted registration overwrites nothing that was written since."""
     churn, artifact = name(), source()
     hasty = connect(retry=patient(clock, call_timeout=1))
     arguments: dict[str, Any] = {"metadata": {"a": 1, "b": 2}, "stage": "Staging", "request_id": "run"}
@@ -837,7 +837,7 @@ def test_a_completion_whose_answer_is_lost(
 def test_a_completion_that_is_refused(
     registry: RegistryClient, emulator: Emulator, name: NewName, source: NewSource
 ) -> None:
-    """An error after the upload says that the version is there, and how to have it finished."""
+    """An error after the upload says that the version exists, and how to finish it."""
     churn, artifact = name(), source()
     emulator.fail("UpdateModel", "PERMISSION_DENIED")
     with pytest.raises(PermissionDeniedError, match="request_id='run'.* writes what is missing"):
@@ -850,7 +850,7 @@ def test_a_completion_that_is_refused(
 def test_default_stays_where_nothing_was_deleted(
     registry: RegistryClient, emulator: Emulator, name: NewName, source: NewSource, code: str
 ) -> None:
-    """Whatever a deletion is refused for, the default version is the one it was."""
+    """A refused deletion leaves the default version as it was."""
     churn = name()
     for _ in range(2):
         registry.register_version(churn, source())
@@ -869,7 +869,7 @@ def test_default_that_cannot_move_back(
     source: NewSource,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    """A deletion that is refused says why, whatever becomes of the way back; that is logged."""
+    """A refused deletion says why, even if the default can't move back; that is logged."""
     churn, registry = name(), connect(retry=patient(clock, call_timeout=1))
     for _ in range(2):
         registry.register_version(churn, source())
@@ -908,7 +908,7 @@ def test_ctrl_c_during_a_deletion(connect: Connect, emulator: Emulator, name: Ne
 
 
 def test_a_promotion_that_was_finished_long_ago(registry: RegistryClient, name: NewName, source: NewSource) -> None:
-    """Running a finished registration again changes nothing, whatever was promoted since."""
+    """Re-running a finished registration changes nothing."""
     churn, artifact = name(), source()
     arguments: dict[str, Any] = {"stage": "Production", "archive_existing": True, "request_id": "run"}
     first = registry.register_version(churn, artifact, **arguments)

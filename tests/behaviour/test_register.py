@@ -225,7 +225,7 @@ def test_somebody_elses_model_is_used(
     source: NewSource,
     wait_for_lists: WaitForLists,
 ) -> None:
-    """A model that somebody else made under the name gets the next version, and is not doubled."""
+    """An existing model of another tool gets the next version."""
     churn = name()
     upload(vertex, parent, churn, source())
     wait_for_lists()
@@ -268,7 +268,7 @@ def test_a_name_whose_id_has_gone_to_another_name(
     source: NewSource,
     wait_for_lists: WaitForLists,
 ) -> None:
-    """When a model has been given another name, its old name can be registered anew."""
+    """After a model was renamed, its old name can be registered again."""
     old, new = name(), name()
     renamed = registry.register_version(old, source())
     vertex.update_model(
@@ -290,7 +290,7 @@ def test_a_model_that_was_deleted_and_made_again(
     source: NewSource,
     wait_for_lists: WaitForLists,
 ) -> None:
-    """A client that remembers a model notices that it is gone, and registers the name anew."""
+    """A client notices that a model it remembers is gone, and registers the name again."""
     churn = name()
     registry.register_version(churn, source())
     connect().delete_model(churn)
@@ -309,7 +309,7 @@ def test_a_name_that_has_gone_to_another_model(
     source: NewSource,
     wait_for_lists: WaitForLists,
 ) -> None:
-    """A client that remembers a model that is gone finds the one that bears its name now."""
+    """A client that remembers a deleted model finds the one that has its name now."""
     churn = name()
     old = registry.register_version(churn, source())
     vertex.delete_model(name=old.model_resource_name).result()  # type: ignore[no-untyped-call]  # untyped upstream
@@ -321,7 +321,7 @@ def test_a_name_that_has_gone_to_another_model(
 
 @pytest.mark.no_switches
 def test_managed_by(connect: Connect, name: NewName, source: NewSource) -> None:
-    """The label managed_by says what the client was told to say."""
+    """The label managed_by has the value of the client's setting."""
     assert connect(managed_by="acme-ml").register_version(name(), source()).managed_by == "acme-ml"
 
 

@@ -35,7 +35,7 @@ def stages(registry: RegistryClient, model: str) -> list[str]:
 @pytest.mark.switches_together
 @pytest.mark.parametrize("stage", [*Stage, "production", "STAGING", "none"])
 def test_every_stage_comes_back(registry: RegistryClient, model: str, stage: str) -> None:
-    """A stage, as a Stage or by its name in any case, is what the version then stands in."""
+    """A version has the stage that you set, as a Stage or by its name in any case."""
     registry.set_stage(model, 2, "Production" if stage != "Production" else "Staging")
 
     assert registry.set_stage(model, 2, stage).stage is Stage(stage)
@@ -58,7 +58,7 @@ def test_promotion_archives_the_others(registry: RegistryClient, model: str, wai
 
 
 def test_promotion_without_archiving(registry: RegistryClient, model: str) -> None:
-    """Without archive_existing the others stay where they are."""
+    """Without archive_existing, the others stay in the stage."""
     registry.set_stage(model, 1, Stage.PRODUCTION)
     registry.set_stage(model, 2, Stage.PRODUCTION)
 
@@ -66,7 +66,7 @@ def test_promotion_without_archiving(registry: RegistryClient, model: str) -> No
 
 
 def test_an_old_version_is_promoted_again(registry: RegistryClient, model: str, wait_for_lists: WaitForLists) -> None:
-    """A promotion of a version that is in the stage already claims it anew: the last word counts, not the first."""
+    """Promoting a version that's already in the stage makes it the latest promotion."""
     registry.set_stage(model, 1, Stage.PRODUCTION)
     registry.set_stage(model, 2, Stage.PRODUCTION)
     wait_for_lists()
@@ -89,7 +89,7 @@ def test_registering_into_a_stage(
 
 
 def test_a_clock_that_runs_ahead(connect: Connect, model: str, wait_for_lists: WaitForLists) -> None:
-    """A later promotion wins also where its maker's clock is behind the clock of the one before."""
+    """A later promotion wins even if its client's clock is slow."""
     now = dt.datetime(2026, 1, 1, tzinfo=dt.UTC)
     fast, slow = connect(now=lambda: now + dt.timedelta(hours=1)), connect(now=lambda: now)
     fast.set_stage(model, 1, Stage.PRODUCTION, archive_existing=True)
@@ -137,7 +137,7 @@ def test_the_history_has_times_and_authors(connect: Connect, model: str, wait_fo
 def test_a_label_of_the_models_never_shows_as_a_stage(
     registry: RegistryClient, vertex: ModelServiceClient, name: NewName, source: NewSource
 ) -> None:
-    """Whatever label stage is on the model, a version stands where it was put, or it is said that this is hidden."""
+    """A stage label on the model never shows as a version's stage, or an error says that it hides it."""
     model = name()
     made = [registry.register_version(model, source()) for _ in range(2)]
     label_model(vertex, made[0].model_resource_name, {"stage": "archived"})
@@ -160,7 +160,7 @@ def test_a_stage_on_one_version_never_shows_on_another(registry: RegistryClient,
 
 
 def test_foreign_values(registry: RegistryClient, vertex: ModelServiceClient, model: str) -> None:
-    """A label stage that is nobody's stage reads as no stage, and can be changed."""
+    """An unknown stage label reads as no stage, and can be changed."""
     version = registry.get_version(model, 1)
     vertex.update_model(
         model=Model(name=version.resource_name, labels={"stage": "canary"}), update_mask=FieldMask(paths=["labels"])
@@ -172,7 +172,7 @@ def test_foreign_values(registry: RegistryClient, vertex: ModelServiceClient, mo
 
 @pytest.mark.no_switches
 def test_stages_that_many_may_stand_in(registry: RegistryClient, model: str) -> None:
-    """Only Staging and Production can be taken alone."""
+    """Only Staging and Production can be taken exclusively."""
     for stage in (Stage.NONE, Stage.ARCHIVED):
         with pytest.raises(InvalidArgumentError, match="archive_existing"):
             registry.set_stage(model, 1, stage, archive_existing=True)

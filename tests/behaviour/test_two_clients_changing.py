@@ -94,7 +94,7 @@ VERBS: dict[str, Callable[[RegistryClient, str, str], Any]] = {
 def test_a_name_that_means_another_model_now(
     connect: Connect, vertex: ModelServiceClient, name: NewName, source: NewSource, verb: str
 ) -> None:
-    """After a rename by another tool each verb is about the model that has the name now, and leaves the other alone."""
+    """After a rename, each method uses the model that has the name now, and leaves the other alone."""
     churn, registry = name(), connect()
     old = registry.register_version(churn, source()).model_resource_name
     rename(vertex, old, name("-old"))
@@ -156,7 +156,7 @@ def test_lists_after_a_rename(
 def test_a_resource_name_means_that_model(
     connect: Connect, vertex: ModelServiceClient, name: NewName, source: NewSource
 ) -> None:
-    """A full resource name means that very model, whatever it is called."""
+    """A full resource name always means the same model, even after a rename."""
     churn, renamed, registry = name(), name("-old"), connect()
     old = registry.register_version(churn, source()).model_resource_name
     registry.get_version(old)
@@ -199,7 +199,7 @@ def test_an_id_that_is_free_again(
 def test_a_name_that_comes_back(
     connect: Connect, vertex: ModelServiceClient, name: NewName, source: NewSource, wait_for_lists: WaitForLists
 ) -> None:
-    """Models that trade their names are told apart by every client that knew them before."""
+    """Clients that knew two models before tell them apart after they've swapped names."""
     one, other, registry = name("-one"), name("-other"), connect()
     first = registry.register_version(one, source()).model_resource_name
     second = registry.register_version(other, source()).model_resource_name
@@ -231,7 +231,7 @@ def test_a_model_that_was_created_again(
 def test_a_rename_while_a_change_is_made(
     connect: Connect, emulator: Emulator, vertex: ModelServiceClient, name: NewName, source: NewSource
 ) -> None:
-    """A change that has begun on a model is not made on another one that takes its name meanwhile."""
+    """A change stays on its model, even if another one takes its name meanwhile."""
     churn = name()
     old = connect().register_version(churn, source()).model_resource_name
 
@@ -267,7 +267,7 @@ CHANGES: dict[str, tuple[str, Callable[[RegistryClient, str], Any]]] = {
 def test_an_alias_that_moves_while_a_change_is_made(
     connect: Connect, emulator: Emulator, name: NewName, source: NewSource, change: str, when: str
 ) -> None:
-    """A change through an alias is made on the version that had it when it was read first, and on no other."""
+    """A change through an alias applies to the version that had it first, and to no other."""
     churn, somebody = name(), connect()
     for _ in range(3):
         somebody.register_version(churn, source())
@@ -300,7 +300,7 @@ ALIASES: dict[str, tuple[str, Callable[[RegistryClient, str, int], Any]]] = {
 def test_an_alias_that_somebody_has_moved_since(
     connect: Connect, emulator: Emulator, name: NewName, source: NewSource, kind: str, when: str, back: int
 ) -> None:
-    """A move whose answer was lost takes nothing back that somebody has moved since, even back to where it was."""
+    """A lost move overwrites no later move, not even one back to where the alias was."""
     churn, somebody = name(), connect()
     for _ in range(3):
         somebody.register_version(churn, source())
@@ -326,7 +326,7 @@ def test_an_alias_that_somebody_has_moved_since(
 def test_a_lost_move(
     registry: RegistryClient, emulator: Emulator, name: NewName, source: NewSource, code: str, when: str
 ) -> None:
-    """A move whose answer was lost is made once: it is sent again only if it did not happen."""
+    """A lost move is sent again only if it didn't happen."""
     churn = name()
     for _ in range(2):
         registry.register_version(churn, source(), aliases=["champion"])
@@ -370,7 +370,7 @@ def test_a_lost_move_that_cannot_be_looked_into(
 def test_an_alias_that_somebody_has_given_again(
     connect: Connect, emulator: Emulator, name: NewName, source: NewSource, when: str
 ) -> None:
-    """A removal whose answer was lost does not remove what somebody has given since."""
+    """A lost removal doesn't remove an alias that was added since."""
     churn, somebody = name(), connect()
     somebody.register_version(churn, source(), aliases=["champion"])
 
@@ -389,7 +389,7 @@ def test_an_alias_that_somebody_has_given_again(
 def test_a_model_that_somebody_has_described_since(
     connect: Connect, backend: Backend, emulator: Emulator, name: NewName, source: NewSource, when: str
 ) -> None:
-    """A model's update whose answer was lost takes nothing back that somebody has written since."""
+    """A lost update of a model overwrites nothing that was written since."""
     churn, somebody = name(), connect()
     somebody.register_version(churn, source())
     registry = connect(retry=Retry(sleep=Once(lambda: somebody.update_model(churn, description="theirs"))))
@@ -437,7 +437,7 @@ def test_default_is_moved_only_if_vertex_refuses_otherwise(
 def test_a_default_that_somebody_chooses_while_a_deletion_is_refused(
     connect: Connect, emulator: Emulator, name: NewName, source: NewSource, moment: int
 ) -> None:
-    """The version that somebody makes the default one meanwhile stays it, whatever becomes of the deletion."""
+    """A version that becomes the default meanwhile stays it, whether the deletion succeeds or not."""
     churn, somebody = name(), connect()
     for _ in range(3):
         somebody.register_version(churn, source())
@@ -463,7 +463,7 @@ def test_a_default_that_somebody_chooses_while_a_deletion_is_refused(
 
 @pytest.mark.each_switch
 def test_default_moves_back(registry: RegistryClient, emulator: Emulator, name: NewName, source: NewSource) -> None:
-    """If nobody has moved default since, and the version stays, it is the default version again."""
+    """If nobody has moved the default and the version stays, it's the default version again."""
     churn = name()
     for _ in range(3):
         registry.register_version(churn, source())
@@ -596,7 +596,7 @@ def test_a_last_version_that_cannot_be_deleted_keeps_no_mark(
     code: str,
     error: type[Exception],
 ) -> None:
-    """Whatever the deletion of the model ends in, the mark for those that register is taken away."""
+    """The deletion mark is removed, however the deletion ends."""
     churn = name()
     registry = connect(retry=Retry(call_timeout=10, sleep=clock.sleep, clock=clock))
     resource = registry.register_version(churn, source()).model_resource_name

@@ -90,7 +90,7 @@ def numbers(registry: RegistryClient, name: str, wait_for_lists: WaitForLists) -
 def test_a_promotion_before_the_completion(
     connect: Connect, emulator: Emulator, name: NewName, source: NewSource, wait_for_lists: WaitForLists
 ) -> None:
-    """Metadata and a promotion of the version that somebody writes before it is complete stay."""
+    """Metadata and a stage that another client writes before the version is complete stay."""
     churn, somebody = name(), connect()
     somebody.register_version(churn, source(), stage="Production")
 
@@ -180,7 +180,7 @@ def test_a_model_that_is_deleted_before_the_completion(
     versions: int,
     anew: bool,
 ) -> None:
-    """The error says that the version is gone; a version that somebody has registered since under its number stays."""
+    """The error says that the version is gone, and a new version under its number stays."""
     churn, artifact, somebody = name(), source(), connect()
     for _ in range(versions):
         somebody.register_version(churn, source())
@@ -209,7 +209,7 @@ def test_a_model_that_is_deleted_before_the_completion(
 def test_a_model_that_is_created_again_by_a_call_that_dies(
     connect: Connect, emulator: Emulator, name: NewName, source: NewSource
 ) -> None:
-    """A version that nobody has completed yet isn't taken for the one that had its number."""
+    """An incomplete new version isn't mistaken for the one that had its number."""
     churn, artifact, somebody = name(), source(), connect()
 
     def replace() -> None:
@@ -228,7 +228,7 @@ def test_a_model_that_is_created_again_by_a_call_that_dies(
 def test_a_version_that_is_deleted_before_the_completion(
     connect: Connect, emulator: Emulator, name: NewName, source: NewSource, aliases: list[str]
 ) -> None:
-    """The same where only the version was deleted; another version of the model is never returned for it."""
+    """If only the version was deleted, another version is never returned for it."""
     churn, artifact, somebody = name(), source(), connect()
     somebody.register_version(churn, source())
     registry = connect(now=between(emulator, lambda: somebody.delete_version(churn, 2)))
@@ -273,7 +273,7 @@ def test_a_model_that_was_renamed_before_the_upload(
 def test_a_re_run_archives_in_its_own_stage_only(
     connect: Connect, emulator: Emulator, name: NewName, source: NewSource, wait_for_lists: WaitForLists
 ) -> None:
-    """A re-run that would archive what is in Staging archives nothing in the stage that somebody chose since."""
+    """A re-run archives nothing in a stage that another client chose since."""
     churn, artifact, registry = name(), source(), connect()
     for stage in ("Production", "Production", "Staging"):
         registry.register_version(churn, source(), stage=stage)
@@ -294,7 +294,7 @@ def test_a_re_run_archives_in_its_own_stage_only(
 def test_a_version_that_left_the_stage_before_it_was_complete(
     connect: Connect, emulator: Emulator, name: NewName, source: NewSource, wait_for_lists: WaitForLists
 ) -> None:
-    """The same in the first run, where somebody moves the version before it is complete."""
+    """A first run archives nothing if another client moves the version before it's complete."""
     churn, somebody = name(), connect()
     for stage in ("Production", "Production", "Staging"):
         somebody.register_version(churn, source(), stage=stage)
@@ -381,7 +381,7 @@ def test_other_uploads_between_those_of_a_request(
 def test_many_uploads_between_those_of_a_request(
     connect: Connect, emulator: Emulator, name: NewName, source: NewSource, wait_for_lists: WaitForLists
 ) -> None:
-    """The same however many there are."""
+    """One request makes one version, with any number of other uploads in between."""
     churn, artifact, somebody = name(), source(), connect()
 
     def meanwhile() -> None:
@@ -557,7 +557,7 @@ def test_a_removal_whose_answer_is_lost(
     code: str,
     when: str,
 ) -> None:
-    """It is looked into, and done again if nothing of it has happened."""
+    """A lost removal of a second upload is checked, and sent again only if it didn't happen."""
     churn, artifact, somebody = name(), source(), connect()
 
     def meanwhile() -> None:
@@ -580,7 +580,7 @@ def test_a_hand_over_whose_answer_is_lost(
     when: str,
     well: int,
 ) -> None:
-    """It is looked into, and done again if nothing of it has happened; so is the removal of its mark."""
+    """A lost move of the aliases is checked, and sent again only if it didn't happen."""
     churn, artifact, somebody = name(), source(), connect()
 
     def meanwhile() -> None:
@@ -657,7 +657,7 @@ def test_an_upload_that_arrives_while_it_is_sent_again(
 def test_one_request_id_in_many_threads(
     connect: Connect, name: NewName, source: NewSource, wait_for_lists: WaitForLists, known: bool
 ) -> None:
-    """However many calls there are at once, they all return the same version, and there is no other."""
+    """Many calls with one request ID return one version, and no other exists."""
     churn, artifact = name(), source()
     clients = [connect() for _ in range(8)]
     if known:
@@ -696,7 +696,7 @@ def test_an_alias_finds_a_complete_version(
 
 
 def test_aliases_that_were_not_given(connect: Connect, emulator: Emulator, name: NewName, source: NewSource) -> None:
-    """A re-run gives the aliases if the first run died before; what somebody has done with them since stays."""
+    """A re-run adds the aliases if the first run didn't, and keeps later changes to them."""
     churn, artifact, somebody = name(), source(), connect()
     arguments: dict[str, Any] = {"aliases": ["candidate", "blue"], "request_id": "run"}
     somebody.register_version(churn, source())
@@ -718,7 +718,7 @@ def test_aliases_that_were_not_given(connect: Connect, emulator: Emulator, name:
 def test_aliases_whose_answer_is_lost(
     connect: Connect, emulator: Emulator, name: NewName, source: NewSource, when: str
 ) -> None:
-    """Aliases that were given are not given once more, so that nobody loses what was moved since."""
+    """Aliases aren't added twice, so later moves stay."""
     churn, somebody = name(), connect()
     somebody.register_version(churn, source())
     moved: list[str] = []
@@ -817,7 +817,7 @@ def test_a_mark_that_nobody_takes_off(
 def test_a_version_that_is_being_deleted_itself(
     connect: Connect, vertex: ModelServiceClient, emulator: Emulator, name: NewName, source: NewSource
 ) -> None:
-    """A mark on the version itself holds nobody up."""
+    """A deletion mark on the version itself blocks nobody."""
     churn, artifact = name(), source()
     connect().register_version(churn, source())
     emulator.fail("UpdateModel", "PERMISSION_DENIED")

@@ -40,13 +40,13 @@ def numbers(versions: object) -> list[int]:
 
 @pytest.mark.switches_together
 def test_newest_first(registry: RegistryClient, model: str) -> None:
-    """Versions come by number, the newest first, and the other way round on request; the tenth is after the ninth."""
+    """Versions are listed by number, newest first, or oldest first on request."""
     assert numbers(registry.list_versions(model)) == list(range(12, 0, -1))
     assert numbers(registry.list_versions(model, oldest_first=True)) == list(range(1, 13))
 
 
 def test_conditions(registry: RegistryClient, model: str) -> None:
-    """Each condition narrows the list, together they narrow it further, and the limit counts what is left."""
+    """Conditions combine, and the limit counts what matches."""
     middle = registry.get_version(model, 6)
 
     assert numbers(registry.list_versions(model, stage="staging")) == [12, 9, 6, 3]
@@ -62,13 +62,13 @@ def test_conditions(registry: RegistryClient, model: str) -> None:
 
 
 def test_listing_agrees_with_reading(registry: RegistryClient, model: str) -> None:
-    """A version in a list is the version that reading it gives."""
+    """A listed version equals the version that you read."""
     assert all(version == registry.get_version(model, version.version) for version in registry.list_versions(model))
 
 
 @pytest.mark.no_switches
 def test_arguments_are_checked_at_the_call(registry: RegistryClient, model: str, name: NewName) -> None:
-    """A wrong argument is an error before the first version is asked for; an unknown name at the first."""
+    """A wrong argument fails at the call; an unknown name fails at the first version."""
     wrongs: list[dict[str, Any]] = [{"stage": "canary"}, {"created_after": dt.datetime(2026, 1, 1)}, {"limit": -1}]  # noqa: DTZ001
     for wrong in wrongs:
         with pytest.raises(InvalidArgumentError):
@@ -100,7 +100,7 @@ def test_every_version_of_every_model(
 def test_a_limit_that_is_reached(
     registry: RegistryClient, emulator: Emulator, name: NewName, source: NewSource
 ) -> None:
-    """Nothing is asked for when none is wanted, nor once the last one that is wanted was given."""
+    """A limit of 0 sends no request, and none follows the last wanted version."""
     for _ in range(34):
         registry.register_version(name(), source())
     before = len(emulator.requests())
@@ -119,7 +119,7 @@ def test_a_limit_that_is_reached(
 
 @pytest.mark.switches_together
 def test_latest(registry: RegistryClient, model: str, name: NewName) -> None:
-    """The latest version is the newest, or the newest in a stage; where there is none it is None."""
+    """The latest version is the newest, or the newest in a stage, or None."""
     assert numbers([registry.latest_version(model), registry.latest_version(model, stage="Staging")]) == [12, 12]
     assert registry.latest_version(model, stage=Stage.PRODUCTION) is None
     with pytest.raises(NotFoundError, match="There is no model"):
@@ -142,7 +142,7 @@ def test_metadata_is_merged(registry: RegistryClient, name: NewName, source: New
 
 
 def test_keys_that_are_ours(registry: RegistryClient, name: NewName, source: NewSource) -> None:
-    """Metadata may have the keys that we use ourselves, and does not touch what we keep there."""
+    """Metadata can have the keys that the client itself uses, without touching its labels."""
     churn = name()
     metadata = {"stage": "canary", "managed_by": "me", "vr-request": 7, "vr-pack-1-0": "x", "goog-x": "y", "": "z"}
     made = registry.register_version(churn, source(), metadata=metadata, stage="staging", version_name="v1")
@@ -156,7 +156,7 @@ def test_keys_that_are_ours(registry: RegistryClient, name: NewName, source: New
 def test_label_safe_strings_are_labels(
     registry: RegistryClient, vertex: ModelServiceClient, name: NewName, source: NewSource
 ) -> None:
-    """What is a label already can be read in the console as itself."""
+    """A value that's a valid label is readable in the console."""
     made = registry.register_version(name(), source(), metadata={"team": "growth", "git_sha": "9f2c1e7", "big": "A B"})
     labels = dict(vertex.get_model(name=made.resource_name).labels)
 
@@ -201,7 +201,7 @@ def test_labels_of_others(
 
 @pytest.mark.switches_together
 def test_metadata_over_the_budget(registry: RegistryClient, name: NewName, source: NewSource) -> None:
-    """Metadata that does not fit is refused in whole, with the budget and what took it."""
+    """Metadata that doesn't fit is refused as a whole, and the error shows the budget."""
     churn = name()
     registry.register_version(churn, source(), metadata={"a": 1})
 
@@ -217,7 +217,7 @@ def test_metadata_over_the_budget(registry: RegistryClient, name: NewName, sourc
 def test_a_label_of_the_models_that_hides_metadata(
     registry: RegistryClient, vertex: ModelServiceClient, name: NewName, source: NewSource
 ) -> None:
-    """Metadata is read back as it was written, or it is said which label of the model's hides it."""
+    """Metadata reads back as written, or an error names the model's label that hides it."""
     churn = name()
     made = registry.register_version(churn, source())
     vertex.update_model(
@@ -246,7 +246,7 @@ def test_descriptions(registry: RegistryClient, name: NewName, source: NewSource
 
 @pytest.mark.switches_together
 def test_an_update_of_nothing(registry: RegistryClient, name: NewName, source: NewSource) -> None:
-    """An update that names nothing gives the version as it is."""
+    """An update without changes returns the version as it is."""
     churn = name()
     assert registry.register_version(churn, source()) == registry.update_version(churn, 1)
 

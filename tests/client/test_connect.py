@@ -180,7 +180,7 @@ def test_credentials_that_are_none(tmp_path: Path) -> None:
 
 
 def test_who_changed_a_stage(emulator: Emulator) -> None:
-    """Where the credentials do not tell who it is, the client's actor says it."""
+    """If the credentials don't name an account, the client's actor is recorded."""
     with RegistryClient(endpoint=emulator.grpc, actor="ann@example.com") as registry:
         registry.register_version("churn", SOURCE, stage="Staging")
         assert registry.get_version("churn").stage_changed_by == "ann@example.com"
@@ -196,7 +196,7 @@ def test_the_user_agent(emulator: Emulator) -> None:
 
 
 def test_nothing_is_sent_on_construction() -> None:
-    """Making a client sends nothing, closing it twice is fine, and its repr tells where it goes."""
+    """Creating a client sends nothing, closing it twice is fine, and its repr shows its address."""
     registry = RegistryClient(project="acme", endpoint="127.0.0.1:1")
     registry.close()
     registry.close()
@@ -216,7 +216,7 @@ def test_leaving_a_local_registry_with_a_planned_fault_left_fails() -> None:
 
 
 def test_a_local_registry_in_a_file(tmp_path: Path) -> None:
-    """What a local registry keeps in a file is there when it is opened again; one at a time has it open."""
+    """A local registry keeps its data in a file, which one process at a time can open."""
     path = tmp_path / "registry.db"
     with local_registry(path) as registry:
         made = registry.register_version("churn", SOURCE, metadata={"a": 1}, stage="Production")
@@ -286,7 +286,7 @@ def test_closed_while_it_waits(
 
 @pytest.mark.parametrize("rpc", [*CALLS, *DELETIONS])
 def test_closed_while_it_is_answered(emulator: Emulator, busy: RegistryClient, rpc: str) -> None:
-    """So does a call that the server has not answered; of a change it is said that it may have been made."""
+    """Closing ends a call without a response; for a change, the error says that it may have happened."""
     emulator.fail(rpc, delay=1e6)
     error = cut_off(busy, lambda: (CALLS | DELETIONS)[rpc](busy), came(emulator, rpc))
 
@@ -380,7 +380,7 @@ def test_a_key_in_the_wrong_place(key: dict[str, str]) -> None:
 
 
 def test_no_proxy_in_plain_text(emulator: Emulator, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What goes to this machine in plain text goes there, whatever proxy the environment names."""
+    """Plain-text requests to this machine bypass every proxy."""
     for variable in ("HTTP_PROXY", "http_proxy", "ALL_PROXY"):
         monkeypatch.setenv(variable, "http://127.0.0.1:1")
     with RegistryClient(endpoint=emulator.rest) as registry:
@@ -405,7 +405,7 @@ def test_no_proxy_in_plain_text(emulator: Emulator, monkeypatch: pytest.MonkeyPa
 def test_what_a_proxy_on_the_way_answers(
     emulator: Emulator, status: int, body: bytes, error: type[RegistryError], told: str
 ) -> None:
-    """It is an error of ours, whatever the answer looks like."""
+    """Any response of a proxy is one of our errors."""
     with (
         Proxy(str(emulator.rest), answer=lambda *_: (status, body)) as proxy,
         RegistryClient(
@@ -564,7 +564,7 @@ LATER = 600.0
 
 
 def test_the_wrong_port(emulator: Emulator, stranger: int) -> None:
-    """A client on the wrong port is told what answers there, and isn't asked whether the emulator is running."""
+    """The error for a wrong port says what answers there."""
     rest = emulator.rest.removeprefix("http://")
     grpc_there = told(rest, AT_ONCE)
     assert "speaks HTTP/1, not gRPC. Is it the port for REST?" in grpc_there

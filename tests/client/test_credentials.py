@@ -207,7 +207,7 @@ def test_credentials_that_are_refused(address: str, key: dict[str, str], tokens:
 
 
 def test_what_else_credentials_can_raise(address: str) -> None:
-    """Whatever a credentials object of somebody else's raises is one of our errors."""
+    """Anything that foreign credentials raise becomes one of our errors."""
 
     class Odd:
         def before_request(self, *_: object) -> None:

@@ -73,7 +73,7 @@ def test_updates_merge(before: dict[str, Any], update: dict[str, Any], remove: s
     )
 )
 def test_no_labels_break_a_read(labels: dict[str, str]) -> None:
-    """Whatever labels there are, they can be read, and an update of something else leaves each as it was."""
+    """Any labels can be read, and an unrelated update leaves them unchanged."""
     content = _labels.read(labels)
     again = _labels.write(labels, metadata={"something-else-entirely": 1})
 
@@ -160,7 +160,7 @@ def test_a_read_from_a_deep_stack() -> None:
 
 
 def test_packs_that_are_too_deep() -> None:
-    """A pack that is nested deeper than ours are is somebody else's labels, however deep it is."""
+    """A pack that's nested deeper than ours is read as foreign labels."""
     for depth in (101, 10_000):
         deflate = zlib.compressobj(9, zlib.DEFLATED, -15)
         document = '[{"a":' + "[" * (depth - 1) + "]" * (depth - 1) + "},{}]"
@@ -182,7 +182,7 @@ def test_the_documented_examples() -> None:
 
 
 def test_packs_that_we_do_not_write() -> None:
-    """A pack that is whole and holds what no pack of ours holds is somebody else's labels."""
+    """A pack with contents that we never write is read as foreign labels."""
     for metadata, notes in (({}, {"stage": [1]}), ({}, {"vr-stage-changed-at": 7}), ({}, {"nobody": "x"})):
         labels = _labels._pack(metadata, notes)  # type: ignore[arg-type]  # that is the point
         assert _labels.read(labels).notes == {}

@@ -49,7 +49,7 @@ class Intruder:
 
 @pytest.mark.parametrize("name", ["model.joblib", "model.pkl", "artifact.pkl"])
 def test_scikit_learn(tmp_path: Path, line: Any, name: str) -> None:
-    """The estimator that was saved comes back, from a file of each name, whatever lies beside it."""
+    """A saved estimator loads from a file of each name."""
     (tmp_path / "notes.txt").write_text("about it", encoding="utf-8")
     (tmp_path / "assets").mkdir()
     if name == "model.joblib":
@@ -128,7 +128,7 @@ def test_a_file_that_is_broken(tmp_path: Path, content: bytes) -> None:
 
 
 def test_what_a_library_says_is_one_line(tmp_path: Path) -> None:
-    """Of a broken booster XGBoost tells every call that led to it, which is nobody's business."""
+    """The error for a broken booster has one line of XGBoost's message."""
     library("xgboost")
     (tmp_path / "model.bst").write_bytes(b"no booster")
 
@@ -189,7 +189,7 @@ def test_torch_before_its_zip_files(tmp_path: Path) -> None:
 
 
 def test_a_scripted_module_is_told_by_its_files(tmp_path: Path) -> None:
-    """What is no zip file is an older module; one with a script's constants in it is a script."""
+    """A scripted module is recognized by its files."""
     (tmp_path / "older.pt").write_bytes(pickle.dumps("torch"))
     for name, member in (("module.pt", "module/data.pkl"), ("script.pt", "script/constants.pkl")):
         with zipfile.ZipFile(tmp_path / name, "w") as archive:

@@ -186,7 +186,7 @@ def rows(text: str) -> set[str]:
 
 
 def test_nothing_of_ours_is_told() -> None:
-    """The report has no project, by id or number, no account and no bucket in it, whatever a service says."""
+    """The report contains no project, account or bucket, whatever a service answers."""
     account = "service-123456789012@gcp-sa-aiplatform.iam.gserviceaccount.com"
     words = f"{account} of projects/123456789012 (123456789012, acme-prod-1) may not read gs://acme-prod-1-models/x"
     ours = attrs.evolve(service("http://127.0.0.1:9"), bucket="acme-prod-1-models")
@@ -250,7 +250,7 @@ def test_an_emulator_in_the_environment(
 
 
 def test_nobody_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """The credentials of a run give their token, and do not tell whose it is."""
+    """The credentials of a run provide a token, but no account name."""
     key = rsa.generate_private_key(public_exponent=65537, key_size=2048)
     pem = key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
     file = tmp_path / "key.json"
@@ -280,7 +280,7 @@ def test_asked_first(
     tmp_path: Path,
     storage_emulator: StorageServer,
 ) -> None:
-    """Before the first write it is said what is going to be made, and nothing is sent unless that is agreed to."""
+    """A run shows what it will create, and sends nothing unless you agree."""
     del storage_emulator
     monkeypatch.setattr(sys, "stdin", io.StringIO("n\n"))
     with Emulator(grpc_port=None, **LOOKS_NOWHERE) as emulator:
@@ -297,7 +297,7 @@ def test_asked_first(
     ("typed", "agreed"), [("y\n", True), ("Yes\n", True), ("\n", False), ("maybe\n", False), ("", False)]
 )
 def test_what_is_typed(monkeypatch: pytest.MonkeyPatch, typed: str, agreed: bool) -> None:
-    """Only a yes is a yes, and nobody who could say it is a no."""
+    """Only a yes is a yes, and no terminal is a no."""
     monkeypatch.setattr(sys, "stdin", io.StringIO(typed))
     with contextlib.nullcontext() if agreed else pytest.raises(Refused):
         _ask()

@@ -22,7 +22,7 @@ with storage_server("models"):
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGINT, None])
 def test_the_server_ends_with_its_process(number: signal.Signals | None) -> None:
-    """However the process ends, nobody listens any more when it's gone."""
+    """However the process ends, nobody listens afterwards."""
     with subprocess.Popen(
         [sys.executable, "-c", f"import signal; signal.signal(2, signal.default_int_handler)\n{CODE}"],
         cwd=EXAMPLES,

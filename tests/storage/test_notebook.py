@@ -63,7 +63,7 @@ def execute(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, bucket: str, folder
 
 
 def test_a_notebook_gets_a_bar(execute: Any, folder: Path) -> None:
-    """A cell that sends or fetches shows a bar, which stays and says that all is there."""
+    """In a notebook, uploads and downloads show a bar that stays and ends at 100 %."""
     notebook = execute(BEGIN, UP, DOWN)
     _, up, down = notebook.cells
     widgets = {key: widget["state"] for key, widget in notebook.metadata.widgets[WIDGETS]["state"].items()}

@@ -44,7 +44,7 @@ OWN = "us-docker.pkg.dev/acme/serving/churn:7"
 
 
 def test_who_may_not_look_leaves_it_to_vertex(registry: LocalRegistry, proxy: Proxy, bucket: str) -> None:
-    """Where the bucket cannot be read, Vertex looks; who asked to look is told."""
+    """Without access to the bucket, the automatic check is left to Vertex; a requested one fails."""
     refusal = {"status": 403, "body": b'{"error": {"message": "No."}}'}
     proxy.fail("GET", "/o?", times=2, **refusal)
     assert registry.register_version("churn", f"gs://{bucket}/m").version == "1"
@@ -53,7 +53,7 @@ def test_who_may_not_look_leaves_it_to_vertex(registry: LocalRegistry, proxy: Pr
 
 
 def test_a_custom_image_is_not_looked_for(registry: LocalRegistry, proxy: Proxy, bucket: str) -> None:
-    """An image of the caller's own loads what it likes, so that nothing is looked up."""
+    """With your own image, files aren't checked."""
     registry.register_version("churn", f"gs://{bucket}/m", container="gcr.io/acme/server:1")
     registry.register_version("churn", f"gs://{bucket}/m", check_source=False)
 
@@ -100,7 +100,7 @@ def test_googles_sdk_goes_on_from_there(registry: LocalRegistry, monkeypatch: py
 def test_what_cannot_be_downloaded_is_said(
     registry: LocalRegistry, storage_server: StorageServer, bucket: str, tmp_path: Path
 ) -> None:
-    """A version whose artifact is gone, or that is not there, leaves nothing on this machine."""
+    """A failed download leaves nothing on this machine."""
     storage_server.put(bucket, "gone/model.pkl", b"x")
     registry.register_version("churn", f"gs://{bucket}/gone")
     storage_server.call("DELETE", f"/storage/v1/b/{bucket}/o/gone%2Fmodel.pkl")
