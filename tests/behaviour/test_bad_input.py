@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import attrs
 import pytest
 
-from tests.behaviour.noise import noise
+from tests.behaviour.incompressible import incompressible
 from vertex_registry import (
     AuthenticationError,
     ClientClosedError,
@@ -342,8 +342,8 @@ MISTAKES = (
         InvalidArgumentError,
         "Vertex allows 64",
         (
-            lambda r, n, s: r.register_version(n, s, metadata=noise(64)),
-            lambda r, n, s: r.register_version(n, s, metadata=noise(60)),
+            lambda r, n, s: r.register_version(n, s, metadata=incompressible(64)),
+            lambda r, n, s: r.register_version(n, s, metadata=incompressible(60)),
         ),
     ),
     Mistake(

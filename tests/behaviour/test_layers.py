@@ -10,7 +10,7 @@ import pytest
 from google.cloud.aiplatform_v1.types import Model
 from google.protobuf.field_mask_pb2 import FieldMask
 
-from tests.behaviour.noise import noise
+from tests.behaviour.incompressible import incompressible
 from vertex_registry import ConflictError, InvalidArgumentError, PermissionDeniedError, Retry, Stage
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ pytestmark = pytest.mark.emulator_only("Vertex does nothing wrong on demand")
 
 
 @pytest.fixture
-def churn(registry: RegistryClient, name: NewName, source: NewSource) -> str:
+def model(registry: RegistryClient, name: NewName, source: NewSource) -> str:
     """Register a model with one version and two labels of its own, and return its name."""
     model = name()
     registry.register_version(model, source())
@@ -36,7 +36,7 @@ def churn(registry: RegistryClient, name: NewName, source: NewSource) -> str:
 
 
 @contextlib.contextmanager
-def or_told(key: str) -> Iterator[None]:
+def unless_hidden(key: str) -> Iterator[None]:
     """Allow one error: that a label of the model hides the key."""
     try:
         yield
@@ -47,15 +47,15 @@ def or_told(key: str) -> Iterator[None]:
 
 @pytest.mark.parametrize("when", ["before", "after"])
 def test_a_lost_completion_beside_the_models_labels(
-    registry: RegistryClient, emulator: Emulator, churn: str, source: NewSource, when: str
+    registry: RegistryClient, emulator: Emulator, model: str, source: NewSource, when: str
 ) -> None:
     """A label of the model's does not take the place of what is registered when an answer is lost."""
     emulator.fail("UpdateModel", "UNAVAILABLE", when=when)
 
-    with or_told("team"):
-        made = registry.register_version(churn, source(), metadata={"team": "growth", "a": 1}, stage="Staging")
+    with unless_hidden("team"):
+        made = registry.register_version(model, source(), metadata={"team": "growth", "a": 1}, stage="Staging")
         assert (made.stage, made.metadata) == (Stage.STAGING, {"team": "growth", "a": 1, "owner": "ann"})
-        assert made == registry.get_version(churn, 2)
+        assert made == registry.get_version(model, 2)
 
 
 def test_what_others_changed_before_the_loss_was_noticed(
@@ -83,34 +83,34 @@ def test_what_others_changed_before_the_loss_was_noticed(
 
 
 def test_a_re_run_beside_the_models_labels(
-    registry: RegistryClient, emulator: Emulator, churn: str, source: NewSource
+    registry: RegistryClient, emulator: Emulator, model: str, source: NewSource
 ) -> None:
     """Nor when a registration that was cut off is finished: what it registers is on the version, in whichever form."""
     artifact = source()
     arguments: dict[str, Any] = {"metadata": {"team": {"name": "growth", "people": ["Ann"] * 9}}, "request_id": "run"}
     emulator.fail("UpdateModel", "PERMISSION_DENIED")
     with pytest.raises(PermissionDeniedError):
-        registry.register_version(churn, artifact, **arguments)
+        registry.register_version(model, artifact, **arguments)
 
-    made = registry.register_version(churn, artifact, **arguments)
+    made = registry.register_version(model, artifact, **arguments)
     assert made.metadata == arguments["metadata"] | {"owner": "ann"}
-    assert registry.register_version(churn, artifact, **arguments) == made == registry.get_version(churn, 2)
+    assert registry.register_version(model, artifact, **arguments) == made == registry.get_version(model, 2)
 
 
 def test_what_others_wrote_on_the_version_stands_beside_the_models_labels(
-    registry: RegistryClient, emulator: Emulator, churn: str, source: NewSource
+    registry: RegistryClient, emulator: Emulator, model: str, source: NewSource
 ) -> None:
     """What somebody has written on the version since stands, and what only the model says does not count for it."""
     artifact = source()
     arguments: dict[str, Any] = {"metadata": {"team": "growth", "a": 1, "b": 2}, "request_id": "run"}
     emulator.fail("UpdateModel", "PERMISSION_DENIED")
     with pytest.raises(PermissionDeniedError):
-        registry.register_version(churn, artifact, **arguments)
-    registry.update_version(churn, 2, metadata={"b": "three", "c": {"d": "x" * 99}})
-    registry.update_model(churn, labels={"team": "platform", "owner": "ann"})
+        registry.register_version(model, artifact, **arguments)
+    registry.update_version(model, 2, metadata={"b": "three", "c": {"d": "x" * 99}})
+    registry.update_model(model, labels={"team": "platform", "owner": "ann"})
 
-    with or_told("team"):
-        made = registry.register_version(churn, artifact, **arguments)
+    with unless_hidden("team"):
+        made = registry.register_version(model, artifact, **arguments)
         written = made.metadata.pop("team")
         assert made.metadata == {"a": 1, "b": "three", "c": {"d": "x" * 99}, "owner": "ann"}
         # The label that the model had went to the version with somebody's update, as a label of the version.
@@ -118,37 +118,37 @@ def test_what_others_wrote_on_the_version_stands_beside_the_models_labels(
 
 
 def test_a_finish_that_is_cut_off_itself(
-    registry: RegistryClient, emulator: Emulator, churn: str, source: NewSource
+    registry: RegistryClient, emulator: Emulator, model: str, source: NewSource
 ) -> None:
     """Finding out which labels are the model's loses nothing where it is cut off, and does not mislead the next run."""
     artifact = source()
     arguments: dict[str, Any] = {"metadata": {"team": "growth", "b": 2}, "request_id": "run"}
     emulator.fail("UpdateModel", "PERMISSION_DENIED")
     with pytest.raises(PermissionDeniedError):
-        registry.register_version(churn, artifact, **arguments)
-    registry.update_model(churn, labels={})
-    registry.update_version(churn, 2, metadata={"b": "three"})
-    registry.update_model(churn, labels={"team": "sales"})
-    half = registry.get_version(churn, 2)
+        registry.register_version(model, artifact, **arguments)
+    registry.update_model(model, labels={})
+    registry.update_version(model, 2, metadata={"b": "three"})
+    registry.update_model(model, labels={"team": "sales"})
+    half = registry.get_version(model, 2)
     assert half.metadata == {"team": "sales", "b": "three"}
     emulator.fail("UpdateModel", "UNAVAILABLE", when="after")
     emulator.fail("UpdateModel", "PERMISSION_DENIED")
     with pytest.raises(PermissionDeniedError):
-        registry.register_version(churn, artifact, **arguments)
-    assert registry.get_version(churn, 2).metadata == half.metadata
+        registry.register_version(model, artifact, **arguments)
+    assert registry.get_version(model, 2).metadata == half.metadata
 
-    with or_told("team"):
-        made = registry.register_version(churn, artifact, **arguments)
+    with unless_hidden("team"):
+        made = registry.register_version(model, artifact, **arguments)
         assert made.metadata == {"team": "growth", "b": "three"}
         assert made.labels["team"] == "growth"
 
 
-def test_what_is_packed_is_read_before_the_models_label(registry: RegistryClient, churn: str) -> None:
+def test_what_is_packed_is_read_before_the_models_label(registry: RegistryClient, model: str) -> None:
     """A value that does not fit into a label comes back, whatever label the model has under its key."""
     team = {"name": "growth", "people": ["Ann"] * 9}
 
-    assert registry.update_version(churn, 1, metadata={"team": team}).metadata["team"] == team
-    assert registry.get_version(churn, 1).metadata == {"team": team, "owner": "ann"}
+    assert registry.update_version(model, 1, metadata={"team": team}).metadata["team"] == team
+    assert registry.get_version(model, 1).metadata == {"team": team, "owner": "ann"}
 
 
 def test_a_model_full_of_labels(
@@ -183,7 +183,7 @@ def test_a_finish_beside_a_model_full_of_labels(
     registry.update_model(churn, labels=labels)
     emulator.fail("UpdateModel", "UNAVAILABLE")
 
-    with or_told("label-7"):
+    with unless_hidden("label-7"):
         made = registry.register_version(churn, source(), metadata={"a": 1, "label-7": "y"})
         assert made.metadata == labels | {"a": 1, "label-7": "y"}
 
@@ -199,17 +199,17 @@ def test_a_finish_beside_labels_that_do_not_fit_into_a_pack(
     registry.update_model(churn, labels=labels)
     emulator.fail("UpdateModel", "UNAVAILABLE")
 
-    with or_told("label-0"):
+    with unless_hidden("label-0"):
         assert registry.register_version(churn, source(), metadata=metadata).metadata == metadata
 
 
 def test_a_version_that_is_full_itself(registry: RegistryClient, name: NewName, source: NewSource) -> None:
     """Where a change does not fit on the version, it is refused, and nothing is written."""
     churn = name()
-    metadata = noise(30)
+    metadata = incompressible(30)
     registry.register_version(churn, source(), metadata=metadata, stage="Staging")
     before = registry.get_version(churn, 1)
-    more = noise(30, "more")
+    more = incompressible(30, "more")
     with pytest.raises(InvalidArgumentError, match="Vertex allows 64"):
         registry.update_version(churn, 1, metadata=more)
 
@@ -225,7 +225,7 @@ def test_a_version_that_is_full_itself(registry: RegistryClient, name: NewName, 
 @pytest.mark.switches_together
 def test_there_is_room_for_a_stage(connect: Connect, name: NewName, source: NewSource) -> None:
     """What can be registered or updated can be promoted and archived, by whomever."""
-    churn, many = name(), [noise(count) for count in range(40, 64)]
+    churn, many = name(), [incompressible(count) for count in range(40, 64)]
     registry = connect(actor="ann@example.com")
     other = connect(actor="".join(chr(33 + number * 37 % 94) for number in range(128)))
     for metadata in reversed(many):
@@ -240,7 +240,7 @@ def test_there_is_room_for_a_stage(connect: Connect, name: NewName, source: NewS
     for stage in ("Production", "Archived", "Staging"):
         assert other.set_stage(churn, 1, stage).metadata == metadata
     with pytest.raises(InvalidArgumentError, match="Vertex allows 64"):
-        registry.update_version(churn, 1, metadata=noise(2, "more"))
+        registry.update_version(churn, 1, metadata=incompressible(2, "more"))
     assert registry.update_version(churn, 1, metadata={"key-1": "y"}).metadata == metadata | {"key-1": "y"}
 
 

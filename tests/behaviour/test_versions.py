@@ -11,7 +11,7 @@ import pytest
 from google.cloud.aiplatform_v1.types import Model
 from google.protobuf.field_mask_pb2 import FieldMask
 
-from tests.behaviour.noise import noise
+from tests.behaviour.incompressible import incompressible
 from vertex_registry import ConflictError, InvalidArgumentError, NotFoundError, Stage
 
 if TYPE_CHECKING:
@@ -206,10 +206,10 @@ def test_metadata_over_the_budget(registry: RegistryClient, name: NewName, sourc
     registry.register_version(churn, source(), metadata={"a": 1})
 
     with pytest.raises(InvalidArgumentError, match="Vertex allows 64"):
-        registry.update_version(churn, 1, metadata=noise(64))
+        registry.update_version(churn, 1, metadata=incompressible(64))
     assert registry.get_version(churn, 1).metadata == {"a": 1}
     with pytest.raises(InvalidArgumentError, match="Vertex allows 64"):
-        registry.register_version(churn, source(), metadata=noise(64))
+        registry.register_version(churn, source(), metadata=incompressible(64))
     with pytest.raises(NotFoundError):
         registry.get_version(churn, 2)
 

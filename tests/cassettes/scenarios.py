@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import attrs
 
-from tests.behaviour.noise import noise
+from tests.behaviour.incompressible import incompressible
 from vertex_registry import (
     AlreadyExistsError,
     AmbiguousNameError,
@@ -232,12 +232,12 @@ def _promote_with_archive(world: World) -> None:
 def _metadata_at_the_limit(world: World) -> None:
     registry = world.connect()
     # 64 labels with all that this package may write on it. Each value is as long as a label, and no shorter packed.
-    metadata: dict[str, Any] = noise(55)
+    metadata: dict[str, Any] = incompressible(55)
     made = registry.register_version(world.name, world.source(1), metadata=metadata)
     assert made.metadata == metadata
     assert len(made.labels) == 58
     with _fails(InvalidArgumentError):
-        registry.update_version(world.name, 1, metadata=noise(1, "one-more"))
+        registry.update_version(world.name, 1, metadata=incompressible(1, "one-more"))
     del metadata["key-54"]
     metadata |= {"key-0": 0.5, "Größe": None}
     changed = registry.update_version(world.name, 1, metadata={"key-0": 0.5, "Größe": None}, remove_metadata=["key-54"])

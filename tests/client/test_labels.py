@@ -15,7 +15,7 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from tests.behaviour.noise import noise
+from tests.behaviour.incompressible import incompressible
 from vertex_registry import InvalidArgumentError, _labels
 
 TEXT = st.text(st.characters(exclude_categories=()), max_size=20)  # halves of surrogate pairs are JSON too
@@ -103,7 +103,7 @@ def test_a_stale_part_is_noticed(size: int, data: st.DataObject) -> None:
     "metadata",
     [
         {"noise": "".join(chr(0x4E00 + number * 7 % 20000) for number in range(3000))},
-        noise(65),
+        incompressible(65),
         {f"Key {number}": f"value {number * number * 7919}" for number in range(2000)},
     ],
 )
