@@ -105,7 +105,7 @@ def test_plain_phrases_are_left_alone(text: str) -> None:
     ],
 )
 def test_the_guard_complains(text: str, complaint: str) -> None:
-    """A long sentence, a long average, quaint phrases and a page that addresses nobody are each reported."""
+    """A long sentence, a long average, quaint phrases and a page without "you" are each reported."""
     assert any(complaint in line for line in prose.check({"page.md": prose.sentences(text)}))
 
 

@@ -13,7 +13,7 @@ from google.cloud.aiplatform_v1.services.model_service.transports.rest import Mo
 from zenml.client import Client
 from zenml.model_registries.base_model_registry import ModelRegistryModelMetadata, ModelVersionStage
 
-from tests.behaviour.noise import noise
+from tests.behaviour.incompressible import incompressible
 from vertex_registry import RegistryClient
 from vertex_registry import Stage as VertexStage
 from vertex_registry.emulator import Emulator
@@ -254,7 +254,7 @@ def test_12_metadata_comes_back_equal(registry: VertexModelRegistry, emulator: E
     assert read.stage.value == "None"
     before = len(emulator.requests())
     with pytest.raises(RuntimeError, match="Vertex allows 64"):
-        registry.register_model_version("churn", "2", "gs://models/churn/2", metadata=noise(70))
+        registry.register_model_version("churn", "2", "gs://models/churn/2", metadata=incompressible(70))
     assert {request.rpc for request in emulator.requests()[before:]} <= {"GetModel", "ListModelVersions", "ListModels"}
 
 

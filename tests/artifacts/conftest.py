@@ -48,7 +48,7 @@ def storage(make: Callable[..., Storage]) -> Storage:
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """A model of three files; the largest takes four chunks."""
+    """Return a model of three files; the largest takes four chunks."""
     return write(
         tmp_path / "model",
         {"model.joblib": bytes(range(256)) * 3_500, "metadata.json": b"{}", "assets/größe.txt": b"1 m"},
@@ -57,7 +57,7 @@ def folder(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def stored(proxy: Proxy, make: Callable[..., Storage], bucket: str, folder: Path) -> str:
-    """The URI of the model in Cloud Storage."""
+    """Return the URI of the model in Cloud Storage."""
     uri = make().upload(scan(folder), f"gs://{bucket}/churn-1")
     proxy.seen.clear()
     return uri

@@ -105,7 +105,7 @@ class Endless:
 def test_an_answer_without_an_end_is_not_read(
     make: Callable[..., Storage], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, chunked: bool, status: int
 ) -> None:
-    """An object that is listed with five bytes costs no more, whatever its answer holds; nor does an error."""
+    """At most as many bytes are read as the listing announces, even if the response never ends."""
     with contextlib.closing(Endless("alt=media", chunked=chunked, status=status)) as server:
         monkeypatch.setenv("STORAGE_EMULATOR_HOST", server.url)
         with pytest.raises(RegistryError):
@@ -144,7 +144,7 @@ def test_an_answer_without_an_end_is_not_kept(
 def test_an_answer_that_trickles_is_not_waited_for(
     make: Callable[..., Storage], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, which: str, status: int
 ) -> None:
-    """A server that sends a byte now and then keeps nobody: here fifty seconds pass before each."""
+    """A server that sends a byte every fifty seconds doesn't hang the call."""
     slow, clock = Clock(), Clock()
     retry = attrs.evolve(clock.once(), clock=lambda: slow.now + clock.now)
     endless = Endless(which, chunked=True, status=status, tick=lambda: slow.sleep(50), size=2**30)
@@ -243,7 +243,7 @@ ONE_OBJECT = ({"name": "m/a", "size": "1", "generation": "1", "crc32c": ""},)
 def test_a_page_that_comes_again_ends_the_listing(
     make: Callable[..., Storage], pages: Callable[..., list[str]], tmp_path: Path, items: Any
 ) -> None:
-    """A server that names the same next page for ever gets an error, from every call that lists."""
+    """A server that repeats a page token forever causes an error in every call that lists."""
     asked = pages(lambda _: "again", items)
     storage = make(retry=Clock().once())
     for action in (lambda: storage.list_names("gs://b/m"), lambda: storage.download("gs://b/m", tmp_path / "dest")):
@@ -307,7 +307,7 @@ NOISE = b"".join(index.to_bytes(2, "big") for index in range(40_000)) * 5
 def test_an_encoded_object_is_decoded(
     make: Callable[..., Storage], encoded: Callable[..., str], tmp_path: Path, data: bytes, level: int
 ) -> None:
-    """A file that was compressed for the way comes down as what it is, to a folder and to the cache."""
+    """A file that's stored compressed is decoded, both in a folder and in the cache."""
     uri = encoded(gzip.compress(data, level))
     expected = {"model.pkl": data, "notes.txt": b"about it"}
 
@@ -373,7 +373,7 @@ def test_another_encoding_is_refused(
 def test_how_an_encoding_is_written(
     storage: Storage, encoded: Callable[..., str], tmp_path: Path, encoding: str
 ) -> None:
-    """``identity`` is no encoding, and neither case nor spaces matter."""
+    """``identity`` isn't an encoding, and case and spaces don't matter."""
     data = gzip.compress(b"x") if "GZIP" in encoding else b"x"
 
     assert contents(storage.download(encoded(data, encoding), tmp_path / "dest"))["model.pkl"] == b"x"
@@ -382,7 +382,7 @@ def test_how_an_encoding_is_written(
 def test_the_same_bytes_in_an_encoding_are_others(
     make: Callable[..., Storage], storage_server: StorageServer, proxy: Proxy, bucket: str, folder: Path
 ) -> None:
-    """A file that somebody marked as encoded would be served decoded, so that it's sent again."""
+    """A file that another tool marked as encoded is uploaded again, because it would be served decoded."""
     uri = make().upload(scan(folder), f"gs://{bucket}/churn-1")
     name = f"{uri.removeprefix(f'gs://{bucket}/')}/metadata.json"
     storage_server.put(bucket, name, b"{}", "gzip")

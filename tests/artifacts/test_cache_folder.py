@@ -32,7 +32,7 @@ NOBODY = 65534
 
 @pytest.fixture
 def kept(make: Callable[..., Storage], stored: str, proxy: Proxy) -> Path:
-    """The folder of the cache that the model was downloaded to."""
+    """Return the folder of the cache that the model was downloaded to."""
     folder = make().download(stored)
     proxy.seen.clear()
     return folder
@@ -43,7 +43,7 @@ def record(kept: Path) -> Path:
 
 
 def test_the_cache_is_its_owners_alone(kept: Path, tmp_path: Path) -> None:
-    """Nobody else can read or write in the cache, whatever the umask is."""
+    """Only its owner can read and write the cache, with any umask."""
     for path in (tmp_path / "cache", *(tmp_path / "cache").rglob("*")):
         if path.parent in {tmp_path, tmp_path / "cache", kept.parent}:
             assert path.stat().st_mode & 0o077 == 0, path
@@ -52,7 +52,7 @@ def test_the_cache_is_its_owners_alone(kept: Path, tmp_path: Path) -> None:
 
 @pytest.fixture
 def lax() -> Iterator[None]:
-    """A process that lets everybody write to what it creates."""
+    """Let everybody write to the files that this process creates."""
     before = os.umask(0)
     yield
     os.umask(before)
@@ -307,7 +307,7 @@ def test_a_cache_may_be_a_link_of_ones_own(make: Callable[..., Storage], uploade
 
 @pytest.fixture
 def session(make: Callable[..., Storage], proxy: Proxy, bucket: str, folder: Path, tmp_path: Path) -> Path:
-    """The file of an upload that was cut off after half of its chunks."""
+    """Return the file of an upload that was cut off after half of its chunks."""
     proxy.fail("PUT", status=503, body=error("Later."), after=2)
     with pytest.raises(UnavailableError):
         make(retry=Clock().once()).upload(scan(folder / "model.joblib"), f"gs://{bucket}/churn-1")
@@ -319,7 +319,7 @@ def session(make: Callable[..., Storage], proxy: Proxy, bucket: str, folder: Pat
 def test_a_session_is_resumed(
     make: Callable[..., Storage], proxy: Proxy, bucket: str, folder: Path, session: Path
 ) -> None:
-    """What the tests below spoil works if nobody spoils it."""
+    """A session continues if nobody damages it."""
     assert session.stat().st_mode & 0o077 == 0
     make().upload(scan(folder / "model.joblib"), f"gs://{bucket}/churn-1")
 
@@ -346,7 +346,7 @@ def test_a_session_is_resumed(
 def test_a_session_elsewhere_is_not_used(
     make: Callable[..., Storage], proxy: Proxy, bucket: str, folder: Path, session: Path, planted: str
 ) -> None:
-    """A file that names a session at another address is ignored: the model goes to nobody else."""
+    """A file that names a session at another address is ignored, so the model isn't sent there."""
     url = planted.replace("{host}", proxy.url.removeprefix("http://"))
     session.write_text(json.dumps({"url": url, "confirmed": 524_288}), encoding="utf-8")
     uri = make().upload(scan(folder / "model.joblib"), f"gs://{bucket}/churn-1")
@@ -359,7 +359,7 @@ def test_a_session_elsewhere_is_not_used(
 def test_a_servers_session_is_at_the_endpoint(
     make: Callable[..., Storage], proxy: Proxy, storage_server: StorageServer, bucket: str, folder: Path
 ) -> None:
-    """A server that names another host for its session gets the file where it was asked, and so does no other host."""
+    """A session on another host is used at the endpoint, so no other host gets the file."""
     proxy.fail(
         "POST", "resumable", alter_headers=lambda headers: headers | {"Location": f"{storage_server.url}/x?upload_id=1"}
     )
@@ -440,7 +440,7 @@ os._exit(0)
 
 @pytest.fixture
 def public(folder: Path) -> Iterator[Path]:
-    """A folder that everybody can write to, with the model in it; pytest's own are closed to other users."""
+    """Return a folder with the model that everybody can write to; pytest's own are closed to other users."""
     with tempfile.TemporaryDirectory() as name:
         shutil.copytree(folder, Path(name, "model"))
         for path in (Path(name), *Path(name).rglob("*")):
@@ -525,7 +525,7 @@ def test_a_disk_that_is_read_only(stored: str, tmp_path: Path) -> None:
 def test_the_cache_knows_the_content(
     make: Callable[..., Storage], proxy: Proxy, stored: str, folder: Path, tmp_path: Path
 ) -> None:
-    """Without a destination, what was fetched once is not fetched again, as long as it is what it was."""
+    """Without a destination, unchanged files are downloaded once."""
     fetched = make().download(stored)
     assert contents(fetched) == contents(folder)
     assert fetched.is_relative_to(tmp_path / "cache")
@@ -543,7 +543,7 @@ def test_the_cache_knows_the_content(
 
 
 def test_the_cache_follows_the_directory(storage: Storage, store: Store, uploaded: str) -> None:
-    """A directory that was changed is fetched anew, and what was fetched before stays."""
+    """A changed directory is downloaded again, and the earlier copy stays."""
     before = storage.download(uploaded)
     store.put(f"{uploaded.removeprefix(f'gs://{store.bucket}/')}/metadata.json", b"[]")
     after = storage.download(uploaded)

@@ -39,7 +39,7 @@ SECRET = "s3cret-of-somebody"  # noqa: S105  # nobody's
 
 @pytest.fixture
 def netrc(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A file with credentials for every host, as people have them for their package index."""
+    """Write a .netrc with credentials for every host, as people have them for their package index."""
     path = tmp_path / "netrc"
     path.write_text(f"default login somebody password {SECRET}\n", encoding="utf-8")
     path.chmod(0o600)
@@ -78,7 +78,7 @@ def test_an_emulator_gets_no_credentials(
 
 @pytest.mark.usefixtures("netrc")
 def test_a_redirection_of_an_emulators_adds_no_credentials(storage: Storage, proxy: Proxy, bucket: str) -> None:
-    """Nor does a redirection to another host look into .netrc."""
+    """A redirect to another host doesn't read .netrc."""
     with contextlib.closing(Recorder()) as other:
         proxy.fail("GET", "/o?", status=302, headers={"Location": f"http://localhost:{other.port}/"})
         with contextlib.suppress(RegistryError):
@@ -184,7 +184,7 @@ def test_an_emulators_address_is_checked(
 
 
 class Cloud:
-    """What stands in for Cloud Storage and for Google's token server: an HTTPS proxy that answers in their place.
+    """An HTTPS proxy that answers in place of Cloud Storage and Google's token server.
 
     Attributes:
         requests: The first line and the headers of each request, by host.
@@ -227,7 +227,7 @@ class Cloud:
                 wrapped.sendall("\r\n".join([*answer, *filter(None, [header]), "", ""]).encode() + body)
 
     def sent_to(self, host: str) -> list[str]:
-        """The requests to a host."""
+        """Return the requests to a host."""
         return [text for name, text in self.requests if name == host]
 
     def close(self) -> None:
@@ -311,7 +311,7 @@ FRESH = (200, b'{"access_token": "fresh", "expires_in": 3600}', "")
 def test_a_token_servers_outage_is_not_the_credentials_fault(
     make: Callable[..., Storage], cloud: Cloud, clock: Clock
 ) -> None:
-    """A token server that can't answer now is asked again; google-auth itself does so twice more."""
+    """A token server that's temporarily unavailable is retried."""
     unavailable = (503, b'{"error": "internal_failure"}', "")
     cloud.answers["oauth2.googleapis.com"] = [*[unavailable] * 3, FRESH]
     assert make(credentials=token(expired=True), project="acme").list_names("gs://bucket/m") == ()
@@ -344,7 +344,7 @@ def test_a_refusal_is_the_credentials_fault(make: Callable[..., Storage], cloud:
 def test_settings_of_googles_raise_no_error_of_theirs(
     make: Callable[..., Storage], monkeypatch: pytest.MonkeyPatch, variable: str, value: str, *, given: bool
 ) -> None:
-    """Whatever Google's variables hold, a caller gets an answer or one of our errors."""
+    """With any value in Google's variables, a caller gets a result or one of our errors."""
     monkeypatch.setenv("NO_GCE_CHECK", "true")
     monkeypatch.setenv(variable, value)
     storage = make(credentials=token() if given else None, project="acme", retry=Clock().once())
@@ -435,7 +435,7 @@ def test_no_credentials_are_sent_to_an_emulator(
 def test_an_emulators_address_needs_no_scheme(
     storage: Storage, storage_server: StorageServer, bucket: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """``host:port`` is enough, as for every other emulator of Google's."""
+    """``host:port`` is enough, as for Google's other emulators."""
     monkeypatch.setenv("STORAGE_EMULATOR_HOST", storage_server.url.removeprefix("http://"))
 
     assert storage.list_names(f"gs://{bucket}/nothing") == ()
@@ -448,7 +448,7 @@ def test_an_emulators_address_may_end_in_a_slash(
     folder: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """A slash at the end, which Google's own libraries take as well, is no part of the address."""
+    """A trailing slash isn't part of the address, as in Google's own libraries."""
     monkeypatch.setenv("STORAGE_EMULATOR_HOST", f"{storage_server.url}/")
 
     assert contents(storage.download(storage.upload(scan(folder), f"gs://{bucket}/churn-1"))) == contents(folder)
@@ -473,7 +473,7 @@ def test_credentials_that_ran_out_are_said(make: Callable[..., Storage], monkeyp
 
 
 def test_nothing_goes_on_after_the_answer(make: Callable[..., Storage], monkeypatch: pytest.MonkeyPatch) -> None:
-    """Once a call has failed within its budget, no thread of Google's package goes on asking for the bucket."""
+    """Once a call has failed, no thread of Google's package keeps requesting the bucket."""
     monkeypatch.setenv("STORAGE_EMULATOR_HOST", "http://127.0.0.1:9")
     before = set(threading.enumerate())
     with pytest.raises(UnavailableError):
@@ -483,7 +483,7 @@ def test_nothing_goes_on_after_the_answer(make: Callable[..., Storage], monkeypa
 
 @pytest.mark.parametrize("uri", ["s3://bucket/dir", "gs:///dir", "./model", "bucket/dir"])
 def test_what_is_not_in_cloud_storage_is_refused(storage: Storage, tmp_path: Path, folder: Path, uri: str) -> None:
-    """A URI of something else is refused before anything is asked."""
+    """A URI of another store is an error before anything is sent."""
     for action in (
         lambda: storage.list_names(uri),
         lambda: storage.download(uri, tmp_path / "dest"),

@@ -36,7 +36,7 @@ def interruptible() -> Iterator[None]:
 
 
 def interrupted(code: str, path: Path, *arguments: object) -> str:
-    """What a process printed that was sent Ctrl-C in the middle of reading a file."""
+    """Send Ctrl-C to a process in the middle of reading a file, and return what it printed."""
     command = [sys.executable, "-c", f"import signal; signal.signal(2, signal.default_int_handler); {code}"]
     with subprocess.Popen([*command, *map(str, arguments)], stderr=subprocess.PIPE, text=True) as process:
         try:
@@ -49,7 +49,7 @@ def interrupted(code: str, path: Path, *arguments: object) -> str:
 
 
 def reads(pid: int, path: Path) -> bool:
-    """Whether a process is well into a file, so that its main thread has begun to wait for the others."""
+    """Return whether a process is well into a file, so its main thread waits for the others."""
     for file in Path(f"/proc/{pid}/fd").glob("*"):
         with contextlib.suppress(OSError):
             if file.readlink() == path:
@@ -60,7 +60,7 @@ def reads(pid: int, path: Path) -> bool:
 
 @pytest.mark.usefixtures("storage_emulator")
 def test_ctrl_c_ends_the_summing(folder: Path, bucket: str) -> None:
-    """Ctrl-C ends an upload that is not yet more than a look at a large file."""
+    """Ctrl-C ends an upload while it still reads a large file."""
     os.truncate(folder / "model.joblib", HUGE)
     said = interrupted(UPLOAD, folder / "model.joblib", folder, f"gs://{bucket}/churn-1")
 
@@ -145,7 +145,7 @@ OURS = {module.__file__ for module in (_parallel, _waiting, threading, contextli
 
 
 def after(steps: int, *, begun: bool) -> list[Any]:  # noqa: C901  # it says so at each instruction
-    """What comes of work in parallel that Ctrl-C comes to after so many of the main thread's instructions.
+    """Return the outcome of parallel work if Ctrl-C comes after so many instructions of the main thread.
 
     Those of the library that it waits with count as well. A garbage collection, whose finalizers use that library and
     swallow errors, is kept away. The work ends when it is stopped, or when the main thread waits for it.
@@ -209,7 +209,7 @@ def after(steps: int, *, begun: bool) -> list[Any]:  # noqa: C901  # it says so 
 
 @pytest.mark.parametrize("begun", [True, False])
 def test_ctrl_c_may_come_at_any_moment(*, begun: bool) -> None:
-    """Between whichever two instructions Ctrl-C comes, it is heeded, nobody goes on, and nobody waits for good."""
+    """Ctrl-C between any two instructions ends the work, and no thread keeps running or waits forever."""
     steps = 0
     while (came := after(steps, begun=begun)) == ["interrupted", 0]:
         steps += 1

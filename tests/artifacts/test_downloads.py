@@ -96,7 +96,7 @@ def test_what_cannot_be_read_leaves_nothing(
 
 
 def test_an_empty_directory_is_not_found(storage: Storage, proxy: Proxy, bucket: str, tmp_path: Path) -> None:
-    """Where there is nothing, there is no folder either."""
+    """A directory without objects doesn't exist."""
     with pytest.raises(NotFoundError, match="There is nothing in gs://"):
         storage.download(f"gs://{bucket}/nothing", tmp_path / "dest")
 
@@ -176,7 +176,7 @@ def test_an_empty_folder_is_filled(
 
 
 def test_an_empty_folder_stays_empty(storage: Storage, proxy: Proxy, stored: str, tmp_path: Path) -> None:
-    """Where the download fails, or somebody else was faster, an empty folder is left without a file of ours."""
+    """If the download fails or another process is faster, an empty folder gets none of our files."""
     (tmp_path / "dest").mkdir()
     proxy.fail("GET", "model.joblib", status=404, body=error("No."))
     with pytest.raises(NotFoundError):
@@ -190,7 +190,7 @@ def test_an_empty_folder_stays_empty(storage: Storage, proxy: Proxy, stored: str
 
 
 def test_a_destination_that_is_no_path_is_refused(storage: Storage, uploaded: str) -> None:
-    """A home of nobody's, and what is no path at all, is an error of ours."""
+    """A home of an unknown user, or a value that isn't a path, is one of our errors."""
     with pytest.raises(InvalidArgumentError, match="is no path"):
         storage.download(uploaded, "~nosuchuser/x")
     with pytest.raises(InvalidArgumentError, match="5 is no path"):
@@ -200,7 +200,7 @@ def test_a_destination_that_is_no_path_is_refused(storage: Storage, uploaded: st
 def test_a_folder_that_appears_meanwhile_is_not_touched(
     storage: Storage, proxy: Proxy, stored: str, tmp_path: Path
 ) -> None:
-    """Where somebody else made the folder during the download, theirs stays."""
+    """A folder that another process creates during the download stays as it is."""
     proxy.fail("GET", "metadata.json", first=lambda: write(tmp_path / "dest", {"mine.txt": b"mine"}))
     with pytest.raises(AlreadyExistsError, match="has appeared meanwhile"):
         storage.download(stored, tmp_path / "dest")

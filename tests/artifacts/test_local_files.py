@@ -32,7 +32,7 @@ from vertex_registry.errors import InvalidArgumentError
 
 @pytest.fixture
 def outside(tmp_path: Path) -> Path:
-    """A folder that isn't the model's."""
+    """Return a folder outside the model's folder."""
     return write(tmp_path / "outside", {"secret.txt": b"secret", "more/deep.txt": b"deep"})
 
 
@@ -133,7 +133,7 @@ def test_a_folder_or_file_that_is_a_link_is_followed(folder: Path, tmp_path: Pat
 
 @pytest.fixture
 def snapshot(tmp_path: Path) -> Path:
-    """A snapshot in a Hugging Face cache, as its library lays it out."""
+    """Return a snapshot in a Hugging Face cache, as its library lays it out."""
     repository = tmp_path / "hub" / "models--acme--churn"
     write(repository, {"blobs/0a1b": b"{}", "blobs/2c3d": b"weights", "refs/main": b"4e5f"})
     folder = repository / "snapshots" / "4e5f"
@@ -277,7 +277,7 @@ def test_every_pattern_matches_something(group: str) -> None:
 
 
 def test_a_repository_that_is_a_link_is_left_out(folder: Path, tmp_path: Path) -> None:
-    """Litter isn't looked into: a ``.git`` that leads out of the folder is no reason to refuse it."""
+    """A ``.git`` that leads out of the folder is skipped without an error."""
     (folder / ".git").symlink_to(write(tmp_path / "elsewhere", {"config": b""}))
     write(folder / "assets", {".git": b"gitdir: ../../.git/modules/assets"})
 
@@ -285,7 +285,7 @@ def test_a_repository_that_is_a_link_is_left_out(folder: Path, tmp_path: Path) -
 
 
 def test_litter_that_is_named_is_sent(tmp_path: Path) -> None:
-    """What the caller names is taken, whatever its name."""
+    """A file that the caller names is uploaded, whatever its name is."""
     write(tmp_path, {".git/config": b"x", "notes.txt~": b"x"})
 
     assert scan(tmp_path / ".git").names == ("config",)
@@ -440,12 +440,12 @@ def test_a_folder_behind_a_locked_one_is_refused(tmp_path: Path) -> None:
     ],
 )
 def test_a_name_stays_in_the_folder(name: str, *, windows: bool, stays: bool) -> None:
-    """What parts a path or names a drive, a stream or a device on Windows is told from what names a file."""
+    """A name that's a path, a drive, a stream or a device on Windows isn't a file name."""
     assert _names.is_safe_name(name, windows=windows) is stays  # no test runs on Windows
 
 
 def test_a_local_directory_knows_its_names(folder: Path) -> None:
-    """What is to be sent can be looked at before anything is read or sent."""
+    """You can list what will be uploaded before anything is read or sent."""
     local = scan(str(folder))
 
     assert isinstance(local, LocalDirectory)

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 @pytest.mark.usefixtures("storage_emulator")
 def test_a_log_file_gets_no_bar(folder: Path, bucket: str) -> None:
-    """Where standard error is no terminal, nothing is drawn."""
+    """No bar is drawn if standard error isn't a terminal."""
     run = python(UPLOAD, folder, f"gs://{bucket}/churn-1")
 
     assert run.stdout.startswith("gs://")
@@ -33,7 +33,7 @@ def test_a_log_file_gets_no_bar(folder: Path, bucket: str) -> None:
 @pytest.mark.usefixtures("storage_emulator")
 @pytest.mark.parametrize("error_output", ["None", "type('Mine', (), {'write': len})()", "closed"])
 def test_no_standard_error_gets_no_bar(folder: Path, bucket: str, error_output: str) -> None:
-    """Where standard error is none, closed, or does not know of terminals, files are sent all the same."""
+    """Files are uploaded even if standard error is missing, closed or odd."""
     code = UPLOAD.replace(
         "print(", f"closed = open(0, 'w', closefd=False); closed.close(); sys.stderr = {error_output}; print("
     )
@@ -43,7 +43,7 @@ def test_no_standard_error_gets_no_bar(folder: Path, bucket: str, error_output: 
 
 
 def test_a_notebook_gets_a_bar(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A kernel's shell is known by the class that it is one of: Colab's has a name of its own."""
+    """In a notebook, uploads and downloads show a bar that stays and ends at 100 %."""
 
     class ZMQInteractiveShell:
         """As ipykernel names it."""
@@ -59,7 +59,7 @@ def test_a_notebook_gets_a_bar(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.usefixtures("storage_emulator")
 def test_a_terminal_gets_a_bar(folder: Path, bucket: str) -> None:
-    """On a terminal a bar tells how far it is."""
+    """On a terminal a bar shows the progress."""
     drawn = on_a_terminal(lambda drawn: False, folder, f"gs://{bucket}/churn-1")
 
     assert b"Uploading " in drawn
@@ -69,7 +69,7 @@ def test_a_terminal_gets_a_bar(folder: Path, bucket: str) -> None:
 
 @pytest.mark.usefixtures("storage_emulator")
 def test_reading_much_gets_a_bar(folder: Path, bucket: str) -> None:
-    """Before a large model is sent, it is read, which is no reason to look as if nothing happened."""
+    """A bar shows the progress while a large model is read before the upload."""
     os.truncate(folder / "model.joblib", HUGE)
     drawn = on_a_terminal(lambda drawn: b"Reading " in drawn, folder, f"gs://{bucket}/churn-1")
 
@@ -78,7 +78,7 @@ def test_reading_much_gets_a_bar(folder: Path, bucket: str) -> None:
 
 
 def on_a_terminal(enough: Callable[[bytes], bool], *arguments: object) -> bytes:
-    """What an upload draws on a terminal, until it ends or that is enough."""
+    """Return what an upload draws on a terminal, until it ends or enough is drawn."""
     ours, theirs = pty.openpty()
     termios.tcsetwinsize(theirs, (24, 120))
     command = [sys.executable, "-c", UPLOAD, *map(str, arguments)]

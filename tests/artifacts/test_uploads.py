@@ -39,7 +39,7 @@ AGENT: Final = "service-PROJECT_NUMBER@gcp-sa-aiplatform.iam.gserviceaccount.com
 
 
 def test_what_comes_back_is_what_was_sent(storage: Storage, store: Store, folder: Path, tmp_path: Path) -> None:
-    """Every file of a folder, whatever its size and name, comes back with the same bytes under the same path."""
+    """Every file of a folder comes back with the same bytes under the same path."""
     write(folder, {"empty": b"", "exactly": b"x" * CHUNK, "one-more": b"x" * (CHUNK + 1), ".hidden/f #?%": b"h"})
     uri = storage.upload(scan(folder), f"gs://{store.bucket}/churn-1")
     fetched = storage.download(uri, tmp_path / "dest")
@@ -75,7 +75,7 @@ def test_the_same_bytes_are_not_sent_twice(
 def test_only_what_is_missing_is_sent(
     make: Callable[..., Storage], proxy: Proxy, storage_server: StorageServer, bucket: str, folder: Path
 ) -> None:
-    """A file that somebody removed, or that holds other bytes, is sent again, and no other."""
+    """Only a file that was removed or has other bytes is uploaded again."""
     uri = make().upload(scan(folder), f"gs://{bucket}/churn-1")
     prefix = uri.removeprefix(f"gs://{bucket}/")
     storage_server.put(bucket, f"{prefix}/metadata.json", b"[]")
@@ -104,7 +104,7 @@ def test_many_may_send_the_same_at_once(make: Callable[..., Storage], store: Sto
 
 
 def test_a_directory_is_looked_at(storage: Storage, store: Store) -> None:
-    """The names at the top of a directory are told; those of its neighbours are not."""
+    """The names at the top of a directory are listed; those of its neighbors aren't."""
     for name in ("m/1/model.pkl", "m/1/assets/a", "m/1/", "m/10/model.joblib", "m/1.txt"):
         store.put(name, b"x")
 
@@ -150,7 +150,7 @@ def test_a_cut_connection_is_not_the_end(
 def test_every_request_says_what_it_expects(
     storage: Storage, proxy: Proxy, storage_server: StorageServer, bucket: str, folder: Path
 ) -> None:
-    """A file is made on condition that what was seen is there, and under the CRC32C of its bytes."""
+    """A file is created with a precondition and the CRC32C of its bytes."""
     begun: list[dict[str, Any]] = []
 
     def note(body: bytes) -> bytes:
@@ -206,7 +206,7 @@ PRECONDITION: dict[str, Any] = {
 def test_a_file_that_is_made_meanwhile_is_compared(
     storage: Storage, proxy: Proxy, bucket: str, folder: Path, tmp_path: Path
 ) -> None:
-    """Where the answer was lost, or another process was faster, the object that is there counts if it is the same."""
+    """After a lost response or a lost race, an identical object counts as uploaded."""
     for request in (("POST", "metadata.json"), ("PUT", "upload_id")):
         proxy.fail(*request, cut="answer", after=0 if request[0] == "POST" else 3)
         proxy.fail(*request, **PRECONDITION)
@@ -220,7 +220,7 @@ def test_a_file_that_is_made_meanwhile_is_compared(
 def test_other_bytes_that_are_made_meanwhile_are_replaced(
     make: Callable[..., Storage], proxy: Proxy, storage_server: StorageServer, bucket: str, folder: Path, name: str
 ) -> None:
-    """Other bytes that somebody stores under the digest are replaced; where they come again, that is an error."""
+    """Other bytes under the digest are replaced; if they come back, that's an error."""
     uri = make().upload(scan(folder / name), f"gs://{bucket}/churn-1")
     object_name = f"{uri.removeprefix(f'gs://{bucket}/')}/{name}"
     remove = f"/storage/v1/b/{bucket}/o/{object_name.replace('/', '%2F')}"
@@ -264,7 +264,7 @@ def test_an_interrupted_upload_goes_on(
 def test_two_do_not_share_a_session(
     make: Callable[..., Storage], proxy: Proxy, bucket: str, folder: Path, tmp_path: Path
 ) -> None:
-    """Who sends a file that another process is in the middle of sending has a session of its own."""
+    """Two processes that upload the same file have separate sessions."""
     uris: list[str] = []
 
     def upload() -> None:
@@ -332,7 +332,7 @@ def test_a_process_that_is_killed_leaves_the_rest_to_the_next(
 def test_a_session_that_is_gone_begins_anew(
     storage: Storage, proxy: Proxy, bucket: str, folder: Path, tmp_path: Path, status: int
 ) -> None:
-    """A session that Cloud Storage has forgotten is begun anew, from the first byte."""
+    """A session that Cloud Storage has forgotten starts again from the first byte."""
     proxy.fail("PUT", status=status, body=error("No such session."), after=2)
     uri = storage.upload(scan(folder), f"gs://{bucket}/churn-1")
 
@@ -374,7 +374,7 @@ def test_what_gets_no_further_ends(
 def test_a_file_that_gets_further_may_take_long(
     storage: Storage, proxy: Proxy, clock: Clock, bucket: str, folder: Path, tmp_path: Path
 ) -> None:
-    """Each chunk that is confirmed begins the budget anew."""
+    """Each confirmed chunk renews the budget."""
     for number in range(3):
         stays: dict[str, Any] = {"status": 308, "headers": {"Range": f"bytes=0-{number * CHUNK - 1}" if number else ""}}
         proxy.fail("PUT", **stays, after=1 if number else 0)
@@ -411,7 +411,7 @@ def test_bytes_that_were_altered_are_sent_again(
 def test_bytes_that_are_always_altered_are_an_error(
     storage: Storage, proxy: Proxy, storage_server: StorageServer, bucket: str, folder: Path
 ) -> None:
-    """Where every try stores other bytes, the upload fails, and what differs is removed."""
+    """If every try stores other bytes, the upload fails and removes them."""
     proxy.fail("POST", "uploadType=media", alter_request=flipped, times=2)
     with pytest.raises(UnavailableError, match="was stored with other bytes than were sent"):
         storage.upload(scan(folder / "metadata.json"), f"gs://{bucket}/churn-1")
@@ -422,13 +422,13 @@ def test_bytes_that_are_always_altered_are_an_error(
 
 
 def flipped(body: bytes) -> bytes:
-    """The body with one byte of the file changed."""
+    """Return the body with one byte of the file changed."""
     index = len(body) // 2
     return body[:index] + bytes([body[index] ^ 1]) + body[index + 1 :]
 
 
 def test_a_missing_bucket_is_said(storage: Storage, proxy: Proxy, folder: Path, tmp_path: Path) -> None:
-    """A bucket that is not there is named, with what makes it."""
+    """The error for a missing bucket names it and shows how to create it."""
     for action in (
         lambda: storage.upload(scan(folder), "gs://no-such-bucket/churn-1"),
         lambda: storage.list_names("gs://no-such-bucket/churn-1"),
@@ -486,7 +486,7 @@ def test_refused_credentials_are_said(storage: Storage, proxy: Proxy, bucket: st
 def test_what_passes_is_waited_for(
     storage: Storage, proxy: Proxy, clock: Clock, bucket: str, folder: Path, request_: tuple[str, str]
 ) -> None:
-    """Answers that say "later" are tried again, as long after as they ask, whatever page a gateway sends."""
+    """Temporary errors are retried after the time that they ask for."""
     proxy.fail(*request_, status=503, headers={"Retry-After": "7"}, body=b"<html>Service Unavailable</html>")
     proxy.fail(*request_, status=429, body=error("Slow down."))
     storage.upload(scan(folder), f"gs://{bucket}/churn-1")
@@ -560,7 +560,7 @@ def test_a_file_that_goes_is_noticed(storage: Storage, proxy: Proxy, bucket: str
 def test_a_file_that_is_not_of_the_model_is_noticed(
     make: Callable[..., Storage], proxy: Proxy, storage_server: StorageServer, bucket: str, folder: Path
 ) -> None:
-    """What somebody else put beside the model would be served with it: it is named, and nothing is registered."""
+    """A foreign file beside the model is named in an error, and nothing is registered."""
     name = f"churn-1/{digest((f.name, hashlib.sha256(f.path.read_bytes()).digest()) for f in scan(folder).files)}/m.pkl"
     proxy.fail("POST", "metadata.json", first=lambda: storage_server.put(bucket, name, b"theirs"))
     for _ in ("meanwhile", "before"):
@@ -574,7 +574,7 @@ def test_a_file_that_is_not_of_the_model_is_noticed(
 
 
 def test_a_file_that_changes_before_is_noticed(storage: Storage, proxy: Proxy, bucket: str, folder: Path) -> None:
-    """A file that grew since the folder was looked at is an error before anything is asked."""
+    """A file that has grown since the folder was read is an error before anything is sent."""
     local = scan(folder)
     grow(folder / "metadata.json")
     with pytest.raises(ConflictError, match=r"metadata\.json changed"):
@@ -594,7 +594,7 @@ ODD = [b"{}", b"[]", b"null", b'"text"', b'{"size": "x", "generation": "1"}', b"
 def test_an_answer_in_another_form_is_no_answer(
     make: Callable[..., Storage], proxy: Proxy, bucket: str, folder: Path, name: str, body: bytes
 ) -> None:
-    """Where something on the way answers in Cloud Storage's place, it is said that nobody usable has answered."""
+    """A response in another form isn't taken for one of Cloud Storage."""
     proxy.fail("POST" if name == "metadata.json" else "PUT", status=200, body=body)
     with pytest.raises(UnavailableError, match="the answer is not in Cloud Storage's form"):
         make(retry=Clock().once()).upload(scan(folder / name), f"gs://{bucket}/churn-1")
@@ -614,7 +614,7 @@ def test_an_answer_in_another_form_is_no_answer(
 def test_a_list_in_another_form_is_no_answer(
     make: Callable[..., Storage], proxy: Proxy, bucket: str, tmp_path: Path, body: bytes
 ) -> None:
-    """A list that is none, or that lacks what each object has, is no usable answer either."""
+    """A malformed list isn't a usable response, either."""
     proxy.fail("GET", "/o?", status=200, body=body, headers={"Content-Type": "application/json"})
     with pytest.raises(UnavailableError, match="the answer is not in Cloud Storage's form"):
         make(retry=Clock().once()).download(f"gs://{bucket}/m", tmp_path / "dest")
@@ -629,7 +629,7 @@ def test_a_chunk_beyond_the_file_is_no_answer(storage: Storage, proxy: Proxy, bu
 
 
 def test_the_address_of_a_session_is_in_no_error(storage: Storage, proxy: Proxy, bucket: str, folder: Path) -> None:
-    """Who has a session's address may write to it: of a server that is gone, requests' own errors print it."""
+    """No error shows a session's address, because anybody who has it can write to it."""
     proxy.fail("PUT", first=proxy.stop_listening, cut="request")
     with pytest.raises(UnavailableError, match="refused") as caught:
         storage.upload(scan(folder / "model.joblib"), f"gs://{bucket}/churn-1")

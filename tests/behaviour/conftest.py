@@ -1,22 +1,15 @@
-"""The doors that the behaviour suite goes through.
+"""Fixtures of the behaviour suite, and the backends that it runs on.
 
-Every test takes a ``registry`` and says what a caller may rely on. It is run through each door: the emulator over gRPC
-and over REST, and the emulator over gRPC with each of its switches turned, alone and all together, because no answer
-that is not documented may matter. What a test needs of the world comes from ``name()``, ``source()`` and ``settle()``,
-so that the same test can run against a registry that is not empty, and not ours.
-
-A test that is marked ``cassette`` goes through two doors more. One is its cassette, which answers in place of a server;
-the other is an emulator with which the cassette is recorded again, as the same file. There nothing is left to chance:
-names, moments and ids are counted.
-
-In a live run there is one door, to the service that the run is about (``tests/live``), and what is said through it is
-written down. A test that asks for the ``emulator`` itself does not run there, nor one that is marked ``local``.
+A test takes a ``registry`` and runs once on each of its backends: see ``backends_of``. It creates what it needs with
+``name()`` and ``source()``, so the same test can run on a registry that isn't empty. ``tests/README.md`` has the tables
+of backends and markers.
 """
 
 from __future__ import annotations
 
 import contextlib
 import itertools
+import operator
 import uuid
 from typing import TYPE_CHECKING, Any
 
@@ -36,9 +29,16 @@ from vertex_registry.emulator import Emulator
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+    #: Types of fixtures, for the signatures of tests.
+    Connect = Callable[..., RegistryClient]
+    NewName = Callable[..., str]
+    NewSource = Callable[[], str]
+    WaitForLists = Callable[[], None]
+
 PROJECT = "test-project"
 LOCATION = "us-central1"
 
+#: The values that each switch of the emulator is turned to.
 SWITCHES = {
     "labels-at-upload": ("model", "first-on-model"),
     "label-wins": ("model",),
@@ -51,54 +51,71 @@ SWITCHES = {
 
 
 @attrs.frozen
-class Door:
-    """A way to a registry: a transport, and the emulator's switches that are turned."""
+class Backend:
+    """What answers a test: a transport to the emulator with some of its switches turned, or what replaces it."""
 
+    id: str
     transport: str
-    assume: dict[str, str]
-
-    def __str__(self) -> str:
-        return "+".join(f"{name}={value}" for name, value in self.assume.items()) or self.transport
+    switches: dict[str, str] = attrs.Factory(dict)
 
 
+GRPC = Backend("grpc", "grpc")
+REST = Backend("rest", "rest")
+ONE_SWITCH = [
+    Backend(f"{switch}={value}", "grpc", {switch: value}) for switch, values in SWITCHES.items() for value in values
+]
+_TURNED = {switch: values[0] for switch, values in SWITCHES.items()}
+ALL_SWITCHES = Backend("all-switches", "grpc", _TURNED)
+#: For what clients learn about each other from a list.
+ALL_WITHOUT_LAG = Backend("all-but-lag", "grpc", {key: _TURNED[key] for key in _TURNED if key != "list-lag"})
+
+CASSETTE = Backend("cassette", "cassette")  # a recording answers
+RECORDER = Backend("recorder", "rest")  # an emulator answers, and the cassette is recorded again
+RECORDED = [CASSETTE, RECORDER]
+
+#: The service of a live run, or None.
 LIVE = Service.of_this_run()
 
-PLAIN = [Door("grpc", {}), Door("rest", {})]
-TURNED = [
-    *(Door("grpc", {switch: value}) for switch, values in SWITCHES.items() for value in values),
-    Door("grpc", {switch: values[0] for switch, values in SWITCHES.items()}),
-]
 
-FILED = [Door("cassette", {}), Door("recorder", {})]
+def backends_of(test: pytest.Function) -> list[Backend]:
+    """Return the backends that a test runs on, as its markers choose them."""
+    if LIVE is not None:
+        return [Backend("live", "live")]
+    if test.get_closest_marker("no_switches"):
+        backends = [GRPC, REST]
+    elif test.get_closest_marker("switches_together") and not test.get_closest_marker("each_switch"):
+        backends = [GRPC, REST, ALL_SWITCHES, ALL_WITHOUT_LAG]
+    else:
+        backends = [GRPC, REST, *ONE_SWITCH, ALL_SWITCHES]
+    if only := test.get_closest_marker("only"):
+        backends = [backend for backend in backends if backend.id in only.args]
+    return backends + RECORDED if test.get_closest_marker("cassette") else backends
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """Run a test through every door, or through those that its marker says."""
-    if "door" not in metafunc.fixturenames:
-        return
-    doors = PLAIN + TURNED
-    if metafunc.definition.get_closest_marker("plain"):
-        doors = PLAIN
-    if metafunc.definition.get_closest_marker("once"):
-        doors = [*PLAIN, TURNED[-1], UNLAGGED]
-    if only := metafunc.definition.get_closest_marker("only"):
-        doors = [door for door in doors if str(door) in only.args]
-    if metafunc.definition.get_closest_marker("cassette"):
-        doors = doors + FILED
-    if LIVE is not None:
-        doors = [Door("live", {})]
-    metafunc.parametrize("door", doors, ids=str)
+    """Run each test that uses a backend once on each of its backends. Pytest calls this hook for every test."""
+    if "backend" in metafunc.fixturenames:
+        metafunc.parametrize("backend", backends_of(metafunc.definition), ids=operator.attrgetter("id"))
+
+
+def backend_of(request: pytest.FixtureRequest) -> Backend | None:
+    """Return the backend that a test runs on, or None if it uses none."""
+    return request.getfixturevalue("backend") if "backend" in request.fixturenames else None
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Leave out of a live run what is about the emulator."""
+    """Leave tests of the emulator out of a live run."""
     if LIVE is None:
         return
     left_out = [
         item
         for item in items
         if isinstance(item, pytest.Function)
-        and ("door" not in item.fixturenames or "emulator" in item.fixturenames or item.get_closest_marker("local"))
+        and (
+            "backend" not in item.fixturenames
+            or "emulator" in item.fixturenames
+            or item.get_closest_marker("emulator_only")
+        )
     ]
     config.hook.pytest_deselected(items=left_out)
     items[:] = [item for item in items if item not in left_out]
@@ -106,28 +123,28 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 @pytest.fixture(autouse=True)
 def _conversation(request: pytest.FixtureRequest) -> Iterator[None]:
-    """What is said is written down, in a live run and for a cassette, or is answered from a cassette."""
-    door = request.getfixturevalue("door") if "door" in request.fixturenames else None
+    """Play or record the conversation of a test, if it has a cassette or runs live."""
+    backend = backend_of(request)
     with contextlib.ExitStack() as stack:
         if LIVE is not None:
-            stack.enter_context(LIVE.writing_down(request.node.nodeid))
-        elif door in FILED:
+            stack.enter_context(LIVE.recording(request.node.nodeid))
+        elif backend in RECORDED:
             name = request.function.__name__.removeprefix("test_").replace("_", "-")
             file = recorder.CASSETTES / "behaviour" / f"{name}.yaml"
-            if door == FILED[0]:
+            if backend == CASSETTE:
                 request.getfixturevalue("socket_disabled")
                 stack.enter_context(tape.replaying(file))
             else:
                 about = request.function.__doc__.partition(".")[0]
-                stack.enter_context(recorder.again(file, request.getfixturevalue("tmp_path"), about))
+                stack.enter_context(recorder.record_again(file, request.getfixturevalue("tmp_path"), about))
         yield
 
 
 @pytest.fixture(autouse=True)
-def _uncounted(request: pytest.FixtureRequest) -> Iterator[None]:
-    """Coverage is counted at the plain doors: it costs half as much again, and a switch shows few lines more."""
-    door = request.getfixturevalue("door") if "door" in request.fixturenames else None
-    coverage = request.getfixturevalue("cov") if door and door.assume else None
+def _coverage_without_switches(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Pause coverage while a switch is turned: measuring takes half as much again, and switches add few lines."""
+    backend = backend_of(request)
+    coverage = request.getfixturevalue("cov") if backend and backend.switches else None
     if coverage:
         coverage.stop()
     yield
@@ -135,12 +152,8 @@ def _uncounted(request: pytest.FixtureRequest) -> Iterator[None]:
         coverage.start()
 
 
-# All switches but the lag of lists, for what two clients learn of each other from a list.
-UNLAGGED = Door("grpc", {switch: value for switch, value in TURNED[-1].assume.items() if switch != "list-lag"})
-
-
 class Clock:
-    """A clock that only sleeping moves."""
+    """A clock that moves only when somebody sleeps."""
 
     def __init__(self) -> None:
         self.time = 0.0
@@ -160,50 +173,52 @@ def clock() -> Clock:
 
 
 @pytest.fixture
-def emulator(door: Door, request: pytest.FixtureRequest) -> Iterator[Emulator]:
-    looks = request.node.get_closest_marker("looks")
-    counted = recorder.counted() if door in FILED else {}
-    with Emulator(assume=door.assume, polls_until_done=looks.args[0] if looks else 0, **counted) as emulator:
+def emulator(backend: Backend, request: pytest.FixtureRequest) -> Iterator[Emulator]:
+    """Return the emulator behind the backend. A planned fault that isn't used up fails the test."""
+    polls = request.node.get_closest_marker("polls")
+    counted = recorder.counted() if backend in RECORDED else {}
+    with Emulator(assume=backend.switches, polls_until_done=polls.args[0] if polls else 0, **counted) as emulator:
         yield emulator
         assert not emulator.faults(), "a planned fault was not used up"
 
 
 @pytest.fixture
-def connect(door: Door, request: pytest.FixtureRequest) -> Iterator[Callable[..., RegistryClient]]:
-    """What makes another client of the same registry, which has its own clock, and much time on it."""
-    made: list[RegistryClient] = []
+def connect(backend: Backend, request: pytest.FixtureRequest) -> Iterator[Connect]:
+    """Return a function that creates another client of the same registry, with a clock of its own and much time."""
+    clients: list[RegistryClient] = []
     emulator: Any = None
-    if LIVE is None and door != FILED[0]:
+    if LIVE is None and backend != CASSETTE:
         emulator = request.getfixturevalue("emulator")
-    counted = recorder.counted_client() if door in FILED else {}
+    counted = recorder.counted_client() if backend in RECORDED else {}
 
     def connect(**settings: Any) -> RegistryClient:
         if LIVE is not None:
             client = LIVE.connect(**settings)
         else:
-            endpoint = (
-                recorder.NOBODY if emulator is None else emulator.grpc if door.transport == "grpc" else emulator.rest
-            )
+            endpoint = recorder.NO_SERVER
+            if emulator is not None:
+                endpoint = emulator.grpc if backend.transport == "grpc" else emulator.rest
             clock = Clock()
             retry = settings.pop("retry", Retry(call_timeout=600, sleep=clock.sleep, clock=clock))
             settings = {"project": PROJECT, "location": LOCATION, "retry": retry} | counted | settings
             client = RegistryClient(endpoint=endpoint, **settings)
-        made.append(client)
+        clients.append(client)
         return client
 
     yield connect
-    for client in made:
+    for client in clients:
         client.close()
 
 
 @pytest.fixture
-def registry(connect: Callable[..., RegistryClient]) -> RegistryClient:
+def registry(connect: Connect) -> RegistryClient:
+    """Return the client that a test is about."""
     return connect()
 
 
 @pytest.fixture
 def vertex(request: pytest.FixtureRequest) -> Iterator[ModelServiceClient]:
-    """Google's own client of the same registry: somebody else."""
+    """Return Google's own client of the same registry: it stands for another tool."""
     if LIVE is not None:
         with LIVE.google() as client:
             yield client
@@ -211,7 +226,7 @@ def vertex(request: pytest.FixtureRequest) -> Iterator[ModelServiceClient]:
     emulator = request.getfixturevalue("emulator")
     nobody = AnonymousCredentials()  # type: ignore[no-untyped-call]  # untyped upstream
     transport: ModelServiceGrpcTransport | ModelServiceRestTransport
-    if request.getfixturevalue("door").transport == "rest":
+    if request.getfixturevalue("backend").transport == "rest":
         host = emulator.rest.removeprefix("http://")
         transport = ModelServiceRestTransport(host=host, credentials=nobody, url_scheme="http")
     else:
@@ -225,42 +240,41 @@ def parent() -> str:
     return f"projects/{PROJECT}/locations/{LOCATION}" if LIVE is None else LIVE.parent
 
 
-def _base(request: pytest.FixtureRequest) -> str:
-    """What makes names of this test's own."""
-    filed = "door" in request.fixturenames and request.getfixturevalue("door") in FILED
-    return "filed" if filed else uuid.uuid4().hex[:12]
+def _unique(request: pytest.FixtureRequest) -> str:
+    """Return a word that makes the names of a test its own. In a recording it's always the same."""
+    return "filed" if backend_of(request) in RECORDED else uuid.uuid4().hex[:12]
 
 
 @pytest.fixture
-def name(request: pytest.FixtureRequest) -> Callable[..., str]:
-    """What gives a name that no model has yet, with something of the test's choice in it."""
+def name(request: pytest.FixtureRequest) -> NewName:
+    """Return a function that returns a name that no model has yet, with a text of the test's choice in it."""
     numbers = itertools.count()
-    base = _base(request)
+    unique = _unique(request)
     prefix = "vr-test" if LIVE is None else LIVE.namespace
-    return lambda text="": f"{prefix}-{base}-{next(numbers)}{text}"
+    return lambda text="": f"{prefix}-{unique}-{next(numbers)}{text}"
 
 
 @pytest.fixture
-def source(request: pytest.FixtureRequest) -> Callable[[], str]:
-    """What gives the directory of an artifact."""
+def source(request: pytest.FixtureRequest) -> NewSource:
+    """Return a function that returns the directory of another artifact."""
     numbers = itertools.count()
-    base = _base(request)
+    unique = _unique(request)
     if LIVE is not None:
         live = LIVE
-        return lambda: live.put(f"{base}/{next(numbers)}")
-    return lambda: f"gs://vr-test-artifacts/{base}/{next(numbers)}"
+        return lambda: live.put_artifact(f"{unique}/{next(numbers)}")
+    return lambda: f"gs://vr-test-artifacts/{unique}/{next(numbers)}"
 
 
 @pytest.fixture
-def settle(door: Door, registry: RegistryClient) -> Callable[[], None]:
-    """What waits until lists show what was written."""
+def wait_for_lists(backend: Backend, registry: RegistryClient) -> WaitForLists:
+    """Return a function that waits until lists show what was written."""
     if LIVE is not None:
-        return LIVE.settle
+        return LIVE.wait_for_lists
 
-    def settle() -> None:
-        for _ in range(int(door.assume.get("list-lag", "0"))):
+    def wait_for_lists() -> None:
+        for _ in range(int(backend.switches.get("list-lag", "0"))):
             for model in registry.list_models():
                 with contextlib.suppress(NotFoundError):  # a list that lags shows models that are gone
                     list(registry.list_versions(model.resource_name))
 
-    return settle
+    return wait_for_lists

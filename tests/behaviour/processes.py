@@ -1,7 +1,7 @@
 """Processes that use a client as people do. `test_any_process` starts them: ``python -m tests.behaviour.processes``.
 
-Each scenario prints nothing and ends with status 0 if the client did what it should. With a bucket the models have
-artifacts, which are sent and fetched.
+Each scenario is a function that takes a `Place`, and raises if the client doesn't do what it should. With a bucket, the
+models have artifacts, which are uploaded and downloaded.
 """
 
 from __future__ import annotations
@@ -130,7 +130,7 @@ def fork_while_busy(place: Place) -> None:
 
 
 def fork_in_a_list(place: Place) -> None:
-    """Fork in the middle of a list; parent and child both read it to its end."""
+    """Fork in the middle of a list; parent and child both read it to its end. Nothing else may be registered yet."""
     client = place.connect()
     for number in range(CROWD):
         place.register(client, number)
@@ -141,7 +141,9 @@ def fork_in_a_list(place: Place) -> None:
 
 
 def ends(first: Any, rest: list[Any], place: Place) -> None:
-    assert sorted([first.name, *(version.name for version in rest)]) == [place.name(n) for n in range(CROWD)]
+    """Check that a list has each version of this scenario once."""
+    listed = sorted([first.name, *(version.name for version in rest)])
+    assert listed == [place.name(number) for number in range(CROWD)], listed
 
 
 def fork_with_the_sdk(place: Place) -> None:
@@ -256,5 +258,5 @@ def stranger(place: Place) -> None:
 
 
 if __name__ == "__main__":
-    scenario, settings = sys.argv[1:]
-    globals()[scenario](Place(**json.loads(settings)))
+    for scenario, place in json.loads(sys.argv[1]):
+        globals()[scenario](Place(**place))

@@ -6,6 +6,7 @@ import copy
 import json
 import os
 import pickle
+import signal
 import subprocess
 import sys
 from typing import TYPE_CHECKING, Any
@@ -17,125 +18,97 @@ from google.oauth2.credentials import Credentials
 from vertex_registry import ClientClosedError, InvalidArgumentError, RegistryClient, Retry, local_registry
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
     from pathlib import Path
 
-    from tests.behaviour.conftest import Door
+    from tests.behaviour.conftest import Backend, Connect, NewName
     from tests.storage.server import StorageServer
     from vertex_registry.emulator import Emulator
 
-pytestmark = [pytest.mark.plain, pytest.mark.local("it starts processes")]
+pytestmark = [pytest.mark.no_switches, pytest.mark.emulator_only("it starts processes")]
+
+
+def run(*arguments: str, seconds: float = 120, **options: Any) -> None:
+    """Run Python to its end. If it fails or hangs, its processes are killed and the test shows what they said."""
+    # From Python 3.12 on, a fork of a process that has threads warns. These tests show that it works.
+    command = [sys.executable, "-W", "ignore", *arguments]
+    process = subprocess.Popen(command, stdout=-1, stderr=-2, text=True, start_new_session=True, **options)
+    try:
+        said, _ = process.communicate(timeout=seconds)
+    except subprocess.TimeoutExpired:
+        os.killpg(process.pid, signal.SIGKILL)  # its forked children, too
+        said, _ = process.communicate()
+        pytest.fail(f"It was still running after {seconds:.0f} s:\n{said}")
+    assert process.returncode == 0, said
 
 
 @pytest.fixture
-def artifacts(request: pytest.FixtureRequest) -> bool:
-    """Whether models have artifacts. A test that is parametrized by it runs with a real storage server as well."""
-    return bool(getattr(request, "param", False))
-
-
-with_and_without_artifacts = pytest.mark.parametrize(
-    "artifacts", [False, True], ids=["names", "artifacts"], indirect=True
-)
+def endpoint(backend: Backend, emulator: Emulator) -> str:
+    """Return the address that a client in another process connects to."""
+    return emulator.grpc if backend.transport == "grpc" else emulator.rest
 
 
 @pytest.fixture
-def start(
-    request: pytest.FixtureRequest,
-    emulator: Emulator,
-    door: Door,
-    name: Callable[[], str],
-    tmp_path: Path,
-    artifacts: bool,
-) -> Callable[..., None]:
-    """Return a function that runs a scenario of `processes` in a process of its own."""
-    settings = {
-        "endpoint": emulator.grpc if door.transport == "grpc" else emulator.rest,
-        "bucket": request.getfixturevalue("bucket") if artifacts else "",
-        "folder": str(tmp_path),
-        "prefix": name(),
-    }
-    known = os.environ | {"XDG_CACHE_HOME": str(tmp_path / "cache")}
-    if artifacts:
-        storage: StorageServer = request.getfixturevalue("storage_server")
-        known["STORAGE_EMULATOR_HOST"] = storage.url
+def play(endpoint: str, name: NewName, tmp_path: Path) -> Callable[..., None]:
+    """Return a function that plays scenarios of `processes`, one after the other, in a process of their own."""
 
-    def start(scenario: str, *, without: tuple[str, ...] = (), **variables: str) -> None:
-        environment = {name: value for name, value in known.items() if name not in without} | variables
-        # From Python 3.12 on a fork of a process that has threads warns. That it works is what is tested.
-        command = [sys.executable, "-W", "ignore::DeprecationWarning", "-m", "tests.behaviour.processes"]
-        ended = subprocess.run(
-            [*command, scenario, json.dumps(settings)],
-            env=environment,
-            capture_output=True,
-            text=True,
-            timeout=120,
-            check=False,
-        )
-        assert ended.returncode == 0, ended.stderr
+    def play(
+        *scenarios: str,
+        storage: StorageServer | None = None,
+        bucket: str = "",
+        without: Sequence[str] = (),
+        **more: str,
+    ) -> None:
+        places = [
+            {"endpoint": endpoint, "bucket": bucket, "folder": str(tmp_path), "prefix": name(f"-{scenario}")}
+            for scenario in scenarios
+        ]
+        environment = os.environ | {"XDG_CACHE_HOME": str(tmp_path / "cache")}
+        if storage is not None:
+            environment["STORAGE_EMULATOR_HOST"] = storage.url
+        environment = {name: value for name, value in environment.items() if name not in without} | more
+        played = json.dumps(list(zip(scenarios, places, strict=True)))
+        run("-m", "tests.behaviour.processes", played, env=environment)
 
-    return start
+    return play
 
 
-@with_and_without_artifacts
-def test_a_fork(start: Callable[..., None]) -> None:
-    """A child has its own connections: it gets its own answers, at once, and its parent's go on."""
-    start("fork")
+def test_forks_threads_and_coroutines(play: Callable[..., None]) -> None:
+    """A client works in forked and spawned processes, in threads and under asyncio: see each of these scenarios."""
+    play(
+        "fork_in_a_list",
+        "fork",
+        "fork_while_busy",
+        "fork_under_locks",
+        "fork_with_the_sdk",
+        "threads",
+        "to_thread",
+    )
 
 
-def test_a_fork_while_threads_call(start: Callable[..., None]) -> None:
-    """That holds if other threads of the parent are in the middle of calls."""
-    start("fork_while_busy")
+def test_forks_and_threads_with_artifacts(
+    play: Callable[..., None], storage_server: StorageServer, bucket: str
+) -> None:
+    """Uploads and downloads work there, too."""
+    play("fork", "spawn", "threads", storage=storage_server, bucket=bucket)
 
 
-def test_a_fork_under_locks(start: Callable[..., None]) -> None:
-    """A lock that a thread of the parent held doesn't stop a child."""
-    start("fork_under_locks")
-
-
-def test_a_fork_in_a_list(start: Callable[..., None]) -> None:
-    """A list that was begun before a fork goes on in the parent and in each child."""
-    start("fork_in_a_list")
-
-
-def test_a_fork_with_an_object_of_the_sdk(start: Callable[..., None]) -> None:
-    """An object from `to_aiplatform` has its own connection in each process."""
-    start("fork_with_the_sdk")
-
-
-@with_and_without_artifacts
-def test_workers(start: Callable[..., None]) -> None:
-    """A client can be pickled to workers, and errors come back."""
-    start("spawn")
-
-
-@with_and_without_artifacts
-def test_threads(start: Callable[..., None]) -> None:
-    """Threads share a client."""
-    start("threads")
-
-
-def test_asyncio(start: Callable[..., None]) -> None:
-    """Coroutines share a client with `asyncio.to_thread`."""
-    start("to_thread")
-
-
-@with_and_without_artifacts
-def test_no_home(start: Callable[..., None], tmp_path: Path) -> None:
-    """A user without a home, whom the machine doesn't know, needs none: neither for calls nor for a destination."""
+def test_no_home(play: Callable[..., None], storage_server: StorageServer, bucket: str, tmp_path: Path) -> None:
+    """A user that has no home and is unknown to the machine can register, upload and download."""
     tmp_path.chmod(0o777)
-    start("stranger", without=("HOME", "XDG_CACHE_HOME", "USER", "LOGNAME"))
+    unset = ("HOME", "XDG_CACHE_HOME", "USER", "LOGNAME")
+    play("stranger", storage=storage_server, bucket=bucket, without=unset)
 
 
-@with_and_without_artifacts
-def test_a_proxy(start: Callable[..., None]) -> None:
-    """An emulator on this machine isn't asked through a proxy."""
+def test_a_proxy(play: Callable[..., None], storage_server: StorageServer, bucket: str) -> None:
+    """Neither calls nor uploads to an emulator on this machine go through a proxy."""
     proxies = dict.fromkeys(
         ("HTTP_PROXY", "http_proxy", "HTTPS_PROXY", "https_proxy", "ALL_PROXY"), "http://127.0.0.1:1"
     )
-    start("alone", without=("NO_PROXY", "no_proxy"), **proxies)
+    play("alone", storage=storage_server, bucket=bucket, without=("NO_PROXY", "no_proxy"), **proxies)
 
 
-def test_a_copy(connect: Callable[..., RegistryClient], name: Callable[[], str]) -> None:
+def test_a_copy(connect: Connect, name: NewName) -> None:
     """A copy of a client and one that was pickled have its settings, and connections of their own."""
     client = connect(actor="ann@example.com", retry=Retry(call_timeout=30))
     given = name()
@@ -156,7 +129,7 @@ class Unpicklable(google.auth.credentials.AnonymousCredentials):
         raise TypeError("cannot pickle 'a-token-nobody-may-see'")
 
 
-def test_settings_that_cannot_be_pickled(connect: Callable[..., RegistryClient]) -> None:
+def test_settings_that_cannot_be_pickled(connect: Connect) -> None:
     """Where a setting can't be pickled, the error says which one and what to do; a token can."""
     no_credentials = connect(credentials=Unpicklable())  # type: ignore[no-untyped-call]  # untyped upstream
     with pytest.raises(InvalidArgumentError, match="its credentials can't. Pass credentials as the path") as caught:
@@ -203,9 +176,7 @@ with local_registry() as registry:
 
 def test_a_local_registry_that_is_forked() -> None:
     """A child uses its parent's emulator, and doesn't end it when it leaves the block."""
-    command = [sys.executable, "-W", "ignore::DeprecationWarning", "-c", LOCAL]
-    ended = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
-    assert ended.returncode == 0, ended.stderr
+    run("-c", LOCAL)
 
 
 GEVENT = """
@@ -228,10 +199,7 @@ with RegistryClient(endpoint=sys.argv[1]) as registry:
 """
 
 
-def test_gevent(door: Door, emulator: Emulator) -> None:
-    """Under gevent a client works; a local registry says at once that it can't, and what to do."""
+def test_gevent(endpoint: str) -> None:
+    """Under gevent a client works, and a local registry says at once that it can't."""
     pytest.importorskip("gevent")
-    endpoint = emulator.grpc if door.transport == "grpc" else emulator.rest
-    command = [sys.executable, "-W", "ignore", "-c", GEVENT, endpoint]
-    ended = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
-    assert ended.returncode == 0, ended.stderr
+    run("-c", GEVENT, endpoint)

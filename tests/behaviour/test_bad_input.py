@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import attrs
 import pytest
 
-from tests.behaviour.noise import noise
+from tests.behaviour.incompressible import incompressible
 from vertex_registry import (
     AuthenticationError,
     ClientClosedError,
@@ -26,13 +26,12 @@ from vertex_registry import (
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from tests.behaviour.conftest import Clock
+    from tests.behaviour.conftest import Clock, Connect, NewName, NewSource
     from vertex_registry import (
         RegistryError,
     )
     from vertex_registry.emulator import Emulator
 
-    Text = Callable[..., str]
 
 BUCKET = "gs://vr-test-artifacts"
 
@@ -58,7 +57,7 @@ ELSEWHERE = (
 
 @attrs.frozen
 class Mistake:
-    """A mistake, the error that it is, what its message says, and the calls that make it.
+    """A mistake: the calls that make it, the error they raise, and what its message says.
 
     Attributes:
         sent: Whether it can only be known after something was sent.
@@ -75,12 +74,12 @@ MODEL_FILES = [".joblib", ".pkl", ".pickle", ".bst", ".mar", ".pb", ".pbtxt", ".
 
 
 def registering(end: str) -> Callable[[RegistryClient, str, str], Any]:
-    """What registers a source that ends so."""
+    """Return a function that registers a source with this ending."""
     return lambda r, n, s: r.register_version(n, s + end)
 
 
 def nested(depth: int) -> dict[str, Any]:
-    """Metadata that is nested so deep."""
+    """Return metadata that is nested this deep."""
     inner: Any = 1
     for _ in range(depth - 1):
         inner = [inner]
@@ -343,8 +342,8 @@ MISTAKES = (
         InvalidArgumentError,
         "Vertex allows 64",
         (
-            lambda r, n, s: r.register_version(n, s, metadata=noise(64)),
-            lambda r, n, s: r.register_version(n, s, metadata=noise(60)),
+            lambda r, n, s: r.register_version(n, s, metadata=incompressible(64)),
+            lambda r, n, s: r.register_version(n, s, metadata=incompressible(60)),
         ),
     ),
     Mistake(
@@ -396,7 +395,7 @@ MISTAKES = (
 
 
 def cases(*, sent: bool) -> list[Any]:
-    """A case for each call that makes a mistake which is known before anything is sent, or only after."""
+    """Return a case for each call whose mistake is known before anything is sent, or only after."""
     return [
         pytest.param(mistake, call, id=f"{mistake.what} {index}")
         for mistake in MISTAKES
@@ -407,9 +406,9 @@ def cases(*, sent: bool) -> list[Any]:
 
 @pytest.fixture(name="mistaken")
 def _mistaken(
-    connect: Callable[..., RegistryClient], emulator: Emulator, name: Text, source: Text
+    connect: Connect, emulator: Emulator, name: NewName, source: NewSource
 ) -> Callable[[Mistake, Callable[[RegistryClient, str, str], Any]], int]:
-    """What makes a mistake and gives how many requests were sent: it is the error of the table, and changes nothing."""
+    """Return a function that makes a mistake, checks it, and returns how many requests were sent."""
 
     def make(mistake: Mistake, call: Callable[[RegistryClient, str, str], Any]) -> int:
         registry, onlooker = connect(), connect()
@@ -437,7 +436,7 @@ def test_mistakes(
     assert mistaken(mistake, call) == 0
 
 
-@pytest.mark.plain
+@pytest.mark.no_switches
 @pytest.mark.parametrize(("mistake", "call"), cases(sent=True))
 def test_mistakes_that_vertex_tells(
     mistaken: Callable[..., int], mistake: Mistake, call: Callable[[RegistryClient, str, str], Any]
@@ -446,9 +445,9 @@ def test_mistakes_that_vertex_tells(
     mistaken(mistake, call)
 
 
-@pytest.mark.local("nothing lies in these directories")
-@pytest.mark.plain
-def test_dots_are_fine(registry: RegistryClient, name: Text, source: Text) -> None:
+@pytest.mark.emulator_only("nothing lies in these directories")
+@pytest.mark.no_switches
+def test_dots_are_fine(registry: RegistryClient, name: NewName, source: NewSource) -> None:
     """A directory may have dots in its name, and even end like a file where a slash says that it is none."""
     for end in ("/v1.2", "/model.v2", "/model.joblib/", "/model.pkl/1"):
         assert registry.register_version(name(), source() + end).artifact_uri.endswith(end)
@@ -493,7 +492,7 @@ def test_the_docs_show_the_table() -> None:
     ],
 )
 def test_settings_that_cannot_be_right(settings: dict[str, Any]) -> None:
-    """A setting that cannot be right is an error when the client is made, which names the setting."""
+    """An impossible setting is an error when you create the client, and the error names it."""
     with pytest.raises(InvalidArgumentError) as caught:
         RegistryClient(**settings)
     assert str(caught.value).endswith(".")
@@ -505,11 +504,11 @@ def test_retries_that_cannot_be_right() -> None:
         Retry(call_timeout=0)
 
 
-@pytest.mark.plain
+@pytest.mark.no_switches
 def test_an_emulator_that_is_not_running(
-    connect: Callable[..., RegistryClient], emulator: Emulator, clock: Clock, name: Text, source: Text
+    connect: Connect, emulator: Emulator, clock: Clock, name: NewName, source: NewSource
 ) -> None:
-    """An address where nobody answers is said, with the address in it, within the budget of a call."""
+    """If nobody listens at the address, the error names it within the budget of a call."""
     registry = connect(retry=Retry(sleep=clock.sleep, clock=clock))
     emulator.close()
 

@@ -31,15 +31,15 @@ from vertex_registry import (
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from tests.behaviour.conftest import Clock, Door
+    from tests.behaviour.conftest import Backend, Clock, Connect, NewName, NewSource
     from vertex_registry import (
         ModelVersion,
     )
     from vertex_registry.emulator import Emulator
 
-    Text = Callable[..., str]
+    Cost = Callable[[Callable[[], Any]], list[str]]
 
-pytestmark = [pytest.mark.plain, pytest.mark.local("Vertex does nothing wrong on demand")]
+pytestmark = [pytest.mark.no_switches, pytest.mark.emulator_only("Vertex does nothing wrong on demand")]
 
 LOST = ["UNAVAILABLE", "DEADLINE_EXCEEDED", "INTERNAL", "UNKNOWN"]
 FLOW = ["ListModels", "GetModel", "UploadModel", "GetOperation", "UpdateModel", "ListOperations", "ListModelVersions"]
@@ -60,7 +60,7 @@ def plan(emulator: Emulator, fault: dict[str, Any]) -> None:
 
 
 def quiet(registry: RegistryClient, name: str) -> list[ModelVersion]:
-    """The versions of a model once every operation that was begun has been looked at often enough to be done."""
+    """Poll until every operation is done, then return the versions of a model."""
     for _ in range(8):
         versions = list(registry.list_versions(name))
     return versions
@@ -70,18 +70,18 @@ def patient(clock: Clock, **limits: Any) -> Retry:
     return Retry(sleep=clock.sleep, clock=clock, random=lambda: 1.0, **limits)
 
 
-@pytest.mark.looks(2)
-@settings(suppress_health_check=SAME_EMULATOR, max_examples=40)
+@pytest.mark.polls(2)
+@settings(suppress_health_check=SAME_EMULATOR, max_examples=25)
 @given(schedule=st.lists(faults, max_size=5), known=st.booleans(), own=st.booleans())
 def test_an_upload_happens_once(
-    connect: Callable[..., RegistryClient],
+    connect: Connect,
     emulator: Emulator,
-    source: Text,
+    source: NewSource,
     schedule: list[dict[str, Any]],
     known: bool,
     own: bool,
 ) -> None:
-    """Whatever goes wrong, a registration that returns made one version, and one that is run again ends with one."""
+    """Whatever fails, a registration creates at most one version, and a re-run ends with exactly one."""
     name, artifact = f"vr-test-{uuid.uuid4()}", source()
     onlooker = connect()
     before = 1 if known else 0
@@ -125,9 +125,9 @@ def test_an_upload_happens_once(
 @pytest.mark.parametrize("code", LOST)
 @pytest.mark.parametrize("when", ["before", "after"])
 def test_a_lost_upload_of_a_new_model(
-    registry: RegistryClient, emulator: Emulator, name: Text, source: Text, code: str, when: str
+    registry: RegistryClient, emulator: Emulator, name: NewName, source: NewSource, code: str, when: str
 ) -> None:
-    """The upload that makes a model is protected by the model's id, whatever was lost."""
+    """The model ID prevents a second model, whatever was lost."""
     churn = name()
     emulator.fail("UploadModel", code, when=when)
 
@@ -137,11 +137,11 @@ def test_a_lost_upload_of_a_new_model(
 
 @pytest.mark.parametrize("code", ["UNAVAILABLE", "INTERNAL", "UNKNOWN"])
 @pytest.mark.parametrize("when", ["before", "after"])
-@pytest.mark.looks(7)
+@pytest.mark.polls(7)
 def test_a_lost_upload_of_a_version(
-    registry: RegistryClient, emulator: Emulator, name: Text, source: Text, code: str, when: str
+    registry: RegistryClient, emulator: Emulator, name: NewName, source: NewSource, code: str, when: str
 ) -> None:
-    """A lost upload is looked for, also while its operation is running, before it is sent again."""
+    """The client searches for a lost upload, even while its operation runs, before it retries."""
     churn = name()
     registry.register_version(churn, source())
     emulator.fail("UploadModel", code, when=when)
@@ -151,9 +151,9 @@ def test_a_lost_upload_of_a_version(
 
 
 def test_an_upload_that_may_be_on_its_way(
-    registry: RegistryClient, emulator: Emulator, name: Text, source: Text
+    registry: RegistryClient, emulator: Emulator, name: NewName, source: NewSource
 ) -> None:
-    """An upload whose deadline passed, and that is not to be found, is not sent again: nobody can know."""
+    """An upload that timed out and can't be found isn't sent again."""
     churn = name()
     registry.register_version(churn, source())
     emulator.fail("UploadModel", "DEADLINE_EXCEEDED", when="before")
@@ -169,16 +169,16 @@ def test_an_upload_that_may_be_on_its_way(
 @pytest.mark.parametrize("code", ["UNAVAILABLE", "PERMISSION_DENIED", "UNAUTHENTICATED"])
 @pytest.mark.parametrize(("lost", "known"), [("UNAVAILABLE", False), ("UNAVAILABLE", True), ("ALREADY_EXISTS", False)])
 def test_a_look_for_an_upload_that_fails(
-    connect: Callable[..., RegistryClient],
+    connect: Connect,
     clock: Clock,
     emulator: Emulator,
-    name: Text,
-    source: Text,
+    name: NewName,
+    source: NewSource,
     known: bool,
     code: str,
     lost: str,
 ) -> None:
-    """Once an upload was sent, whatever a look for it fails for, the error tells the id that finishes the version."""
+    """If the search for an upload fails, the error has the request ID that finishes the version."""
     churn, artifact, registry = name(), source(), connect(retry=patient(clock, call_timeout=3))
     if known:
         registry.register_version(churn, source())
@@ -195,7 +195,7 @@ def test_a_look_for_an_upload_that_fails(
 
 
 def test_a_second_look_for_an_upload_that_fails(
-    connect: Callable[..., RegistryClient], clock: Clock, emulator: Emulator, name: Text, source: Text
+    connect: Connect, clock: Clock, emulator: Emulator, name: NewName, source: NewSource
 ) -> None:
     """The same where the look fails that comes after a second, before the upload is sent again."""
 
@@ -211,12 +211,12 @@ def test_a_second_look_for_an_upload_that_fails(
         registry.register_version(churn, source())
 
 
-@pytest.mark.looks(3)
+@pytest.mark.polls(3)
 @pytest.mark.parametrize("code", ["UNAVAILABLE", "PERMISSION_DENIED", "UNAUTHENTICATED"])
 def test_an_upload_whose_operation_cannot_be_looked_at(
-    connect: Callable[..., RegistryClient], clock: Clock, emulator: Emulator, name: Text, source: Text, code: str
+    connect: Connect, clock: Clock, emulator: Emulator, name: NewName, source: NewSource, code: str
 ) -> None:
-    """The error tells the request id that finishes the version, which has neither stage nor metadata."""
+    """If an operation can't be polled, the error has the request ID that finishes the version."""
     churn, artifact, registry = name(), source(), connect(retry=patient(clock, call_timeout=3))
     emulator.fail("GetOperation", code, times=1000)
     with pytest.raises(StateUnknownError, match="with request_id=") as caught:
@@ -228,7 +228,7 @@ def test_an_upload_whose_operation_cannot_be_looked_at(
 
 
 def test_an_upload_that_stays_lost(
-    connect: Callable[..., RegistryClient], clock: Clock, emulator: Emulator, name: Text, source: Text
+    connect: Connect, clock: Clock, emulator: Emulator, name: NewName, source: NewSource
 ) -> None:
     """An upload that is never answered ends, within its budget, as an unknown state, and never as unavailable."""
     churn = name()
@@ -245,7 +245,7 @@ def test_an_upload_that_stays_lost(
 
 
 def test_a_registration_that_was_cut_off(
-    connect: Callable[..., RegistryClient], clock: Clock, emulator: Emulator, name: Text, source: Text
+    connect: Connect, clock: Clock, emulator: Emulator, name: NewName, source: NewSource
 ) -> None:
     """Cut off after the upload it reads as a version without a stage, until the same request id finishes it."""
     churn, artifact = name(), source()
@@ -269,7 +269,7 @@ def test_a_registration_that_was_cut_off(
 
 
 def test_a_promotion_that_was_cut_off(
-    connect: Callable[..., RegistryClient], clock: Clock, emulator: Emulator, name: Text, source: Text
+    connect: Connect, clock: Clock, emulator: Emulator, name: NewName, source: NewSource
 ) -> None:
     """A promotion that died between its steps is finished by running it again."""
     churn = name()
@@ -288,7 +288,9 @@ def test_a_promotion_that_was_cut_off(
     assert [version.version for version in registry.list_versions(churn, stage="Production")] == ["3"]
 
 
-def test_an_operation_that_fails(registry: RegistryClient, emulator: Emulator, name: Text, source: Text) -> None:
+def test_an_operation_that_fails(
+    registry: RegistryClient, emulator: Emulator, name: NewName, source: NewSource
+) -> None:
     """It is an error with the operation's name in it, and the name is free for the next."""
     churn = name()
     emulator.fail("UploadModel", "FAILED_PRECONDITION", when="operation")
@@ -303,7 +305,7 @@ def test_an_operation_that_fails(registry: RegistryClient, emulator: Emulator, n
 
 
 def test_an_operation_that_was_cancelled(
-    registry: RegistryClient, emulator: Emulator, name: Text, source: Text
+    registry: RegistryClient, emulator: Emulator, name: NewName, source: NewSource
 ) -> None:
     """It is an error that says so."""
     emulator.fail("UploadModel", "CANCELLED", when="operation")
@@ -311,10 +313,8 @@ def test_an_operation_that_was_cancelled(
         registry.register_version(name(), source())
 
 
-@pytest.mark.looks(10_000)
-def test_an_operation_that_does_not_end(
-    connect: Callable[..., RegistryClient], clock: Clock, name: Text, source: Text
-) -> None:
+@pytest.mark.polls(10_000)
+def test_an_operation_that_does_not_end(connect: Connect, clock: Clock, name: NewName, source: NewSource) -> None:
     """It is a timeout at the end of its budget, with the operation's name and the request id in it."""
     registry = connect(retry=patient(clock, operation_timeout=300))
     with pytest.raises(OperationTimeoutError, match="/operations/") as caught:
@@ -328,22 +328,22 @@ def test_an_operation_that_does_not_end(
     assert max(clock.slept) == 10
 
 
-@pytest.mark.plain
-@pytest.mark.looks(10_000)
+@pytest.mark.no_switches
+@pytest.mark.polls(10_000)
 def test_a_last_look_has_the_time_that_an_answer_takes(
-    connect: Callable[..., RegistryClient], emulator: Emulator, clock: Clock, name: Text, source: Text
+    connect: Connect, emulator: Emulator, clock: Clock, name: NewName, source: NewSource
 ) -> None:
-    """However little is left of the budget, and though the answer comes from far away."""
+    """The last poll has enough time for a slow response."""
     emulator.fail("GetOperation", delay=0.2, times=2)
     with pytest.raises(OperationTimeoutError, match="is still running after 0.05 s"):
         connect(retry=patient(clock, operation_timeout=0.05)).register_version(name(), source())
 
 
-@pytest.mark.looks(10_000)
+@pytest.mark.polls(10_000)
 def test_a_name_whose_first_upload_does_not_end(
-    connect: Callable[..., RegistryClient], clock: Clock, name: Text, source: Text
+    connect: Connect, clock: Clock, name: NewName, source: NewSource
 ) -> None:
-    """Who waits for somebody else's first upload waits within the budget, and says what for."""
+    """Waiting for another client's first upload ends within the budget, and the error says what it waited for."""
     churn = name()
     with pytest.raises(OperationTimeoutError):
         connect(retry=patient(clock, operation_timeout=1)).register_version(churn, source())
@@ -352,8 +352,8 @@ def test_a_name_whose_first_upload_does_not_end(
     assert clock.time < 305
 
 
-def test_reads_are_sent_again(registry: RegistryClient, emulator: Emulator, name: Text, source: Text) -> None:
-    """A read is sent again whatever went wrong, and every page of a list by itself."""
+def test_reads_are_sent_again(registry: RegistryClient, emulator: Emulator, name: NewName, source: NewSource) -> None:
+    """Every read is retried, and so is every single page of a list."""
     churn = name()
     for _ in range(3):
         registry.register_version(churn, source())
@@ -366,7 +366,7 @@ def test_reads_are_sent_again(registry: RegistryClient, emulator: Emulator, name
 
 @pytest.mark.parametrize("rpc", ["GetModel", "ListModelVersions", "UpdateModel", "MergeVersionAliases"])
 def test_what_is_refused_is_not_sent_again(
-    registry: RegistryClient, emulator: Emulator, name: Text, source: Text, rpc: str
+    registry: RegistryClient, emulator: Emulator, name: NewName, source: NewSource, rpc: str
 ) -> None:
     """A refusal is final, and arrives as the error of the table."""
     churn = name()
@@ -387,9 +387,7 @@ def test_what_is_refused_is_not_sent_again(
         assert isinstance(caught.value.__cause__, Exception)
 
 
-def test_a_hint_is_obeyed(
-    connect: Callable[..., RegistryClient], clock: Clock, emulator: Emulator, name: Text, source: Text
-) -> None:
+def test_a_hint_is_obeyed(connect: Connect, clock: Clock, emulator: Emulator, name: NewName, source: NewSource) -> None:
     """A server that says how long to wait is waited for so long, and no less."""
     churn = name()
     registry = connect(retry=patient(clock))
@@ -404,9 +402,7 @@ def test_a_hint_is_obeyed(
     assert clock.slept == [7]
 
 
-def test_a_budget_is_kept(
-    connect: Callable[..., RegistryClient], clock: Clock, emulator: Emulator, name: Text, source: Text
-) -> None:
+def test_a_budget_is_kept(connect: Connect, clock: Clock, emulator: Emulator, name: NewName, source: NewSource) -> None:
     """A call that never succeeds ends within its budget, with waits that grow."""
     churn = name()
     registry = connect(retry=patient(clock, call_timeout=20))
@@ -425,7 +421,7 @@ def test_a_budget_is_kept(
 @pytest.mark.parametrize("code", [*LOST, None])
 @pytest.mark.parametrize("when", ["before", "after"])
 def test_a_lost_deletion(
-    registry: RegistryClient, emulator: Emulator, name: Text, source: Text, code: str | None, when: str
+    registry: RegistryClient, emulator: Emulator, name: NewName, source: NewSource, code: str | None, when: str
 ) -> None:
     """A deletion whose answer is lost is verified, and done again where the version is still there."""
     churn = name()
@@ -443,9 +439,9 @@ def test_a_lost_deletion(
 @pytest.mark.parametrize("rpc", ["DeleteModel", "DeleteModelVersion"])
 @pytest.mark.parametrize("when", ["before", "after"])
 def test_a_lost_deletion_and_somebody_elses_model(
-    connect: Callable[..., RegistryClient], emulator: Emulator, name: Text, source: Text, rpc: str, when: str
+    connect: Connect, emulator: Emulator, name: NewName, source: NewSource, rpc: str, when: str
 ) -> None:
-    """What somebody has registered under the name since the answer was lost is not what was meant, and stays."""
+    """A model that was registered under the name after the lost response stays."""
     churn, somebody = name(), connect()
 
     def register_anew(_: float) -> None:
@@ -466,11 +462,11 @@ def test_a_lost_deletion_and_somebody_elses_model(
     assert [version.version for version in somebody.list_versions(churn)] == ["3", "2", "1"]
 
 
-@pytest.mark.looks(3)
+@pytest.mark.polls(3)
 def test_a_deletion_that_has_begun(
-    connect: Callable[..., RegistryClient], clock: Clock, emulator: Emulator, name: Text, source: Text
+    connect: Connect, clock: Clock, emulator: Emulator, name: NewName, source: NewSource
 ) -> None:
-    """It is waited for where its operation cannot be looked at for long, and is not begun a second time."""
+    """A running deletion is waited for, and isn't started twice."""
     churn, registry = name(), connect(retry=patient(clock, call_timeout=10))
     for _ in range(3):
         registry.register_version(churn, source())
@@ -490,7 +486,7 @@ def test_a_deletion_that_has_begun(
     assert [version.version for version in quiet(registry, churn)] == ["3"]
 
 
-def test_a_deployed_version(registry: RegistryClient, emulator: Emulator, name: Text, source: Text) -> None:
+def test_a_deployed_version(registry: RegistryClient, emulator: Emulator, name: NewName, source: NewSource) -> None:
     """A deletion that Vertex refuses is a conflict in words, and leaves the default version where it was."""
     churn = name()
     for _ in range(2):
@@ -509,7 +505,7 @@ def test_a_deployed_version(registry: RegistryClient, emulator: Emulator, name: 
 
 
 def test_a_deletion_whose_operation_fails(
-    registry: RegistryClient, emulator: Emulator, name: Text, source: Text
+    registry: RegistryClient, emulator: Emulator, name: NewName, source: NewSource
 ) -> None:
     """A refusal that comes with the operation is the same conflict; the model stays."""
     churn = name()
@@ -520,7 +516,7 @@ def test_a_deletion_whose_operation_fails(
     assert registry.get_version(churn).version == "1"
 
 
-def test_dropped_connections(registry: RegistryClient, emulator: Emulator, name: Text, source: Text) -> None:
+def test_dropped_connections(registry: RegistryClient, emulator: Emulator, name: NewName, source: NewSource) -> None:
     """A connection that ends without an answer is a lost answer."""
     churn = name()
     emulator.fail("UploadModel", drop=True, when="after")
@@ -532,8 +528,8 @@ def test_dropped_connections(registry: RegistryClient, emulator: Emulator, name:
     assert len(list(registry.list_versions(churn))) == 2
 
 
-def test_a_stale_etag(registry: RegistryClient, emulator: Emulator, name: Text, source: Text) -> None:
-    """An update that meets somebody else's starts over from what is there now."""
+def test_a_stale_etag(registry: RegistryClient, emulator: Emulator, name: NewName, source: NewSource) -> None:
+    """An update that meets another one starts again from the new state."""
     churn = name()
     registry.register_version(churn, source(), metadata={"a": 1})
     emulator.fail("UpdateModel", "UNAVAILABLE", when="after")
@@ -555,7 +551,7 @@ CHANGES: dict[str, Callable[[RegistryClient, str, str], ModelVersion]] = {
 WRITES = [*((change, 0) for change in CHANGES), ("promote", 1), ("replace", 1)]
 
 
-def stage_two(registry: RegistryClient, emulator: Emulator, name: str, source: Text, well: int) -> None:
+def stage_two(registry: RegistryClient, emulator: Emulator, name: str, source: NewSource, well: int) -> None:
     """Register a version in Production and one in Staging, and let so many of the next updates go well."""
     for stage in ("Production", "Staging"):
         registry.register_version(name, source(), stage=stage)
@@ -565,7 +561,7 @@ def stage_two(registry: RegistryClient, emulator: Emulator, name: str, source: T
 
 @pytest.mark.parametrize(("change", "well"), WRITES)
 def test_a_change_that_was_aborted(
-    registry: RegistryClient, emulator: Emulator, name: Text, source: Text, change: str, well: int
+    registry: RegistryClient, emulator: Emulator, name: NewName, source: NewSource, change: str, well: int
 ) -> None:
     """ABORTED asks for another try, also where nothing has changed since, and whichever of the writes it is."""
     churn = name()
@@ -577,7 +573,7 @@ def test_a_change_that_was_aborted(
 
 @pytest.mark.parametrize(("change", "well"), WRITES)
 def test_a_change_that_is_forbidden(
-    registry: RegistryClient, emulator: Emulator, name: Text, source: Text, change: str, well: int
+    registry: RegistryClient, emulator: Emulator, name: NewName, source: NewSource, change: str, well: int
 ) -> None:
     """FAILED_PRECONDITION is final where nothing has changed since: it is of no stale etag."""
     churn = name()
@@ -593,7 +589,7 @@ def test_a_change_that_is_forbidden(
 
 
 @pytest.mark.parametrize("rpc", ["UploadModel", "ListModels", "UpdateModel"])
-def test_permissions(registry: RegistryClient, emulator: Emulator, name: Text, source: Text, rpc: str) -> None:
+def test_permissions(registry: RegistryClient, emulator: Emulator, name: NewName, source: NewSource, rpc: str) -> None:
     """A permission that is missing is named, with the role that grants it."""
     emulator.fail(rpc, "PERMISSION_DENIED")
     with pytest.raises(PermissionDeniedError) as caught:
@@ -604,11 +600,11 @@ def test_permissions(registry: RegistryClient, emulator: Emulator, name: Text, s
 
 
 def test_logging(
-    connect: Callable[..., RegistryClient],
+    connect: Connect,
     clock: Clock,
     emulator: Emulator,
-    name: Text,
-    source: Text,
+    name: NewName,
+    source: NewSource,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     """An RPC is a line at DEBUG, a retry one at INFO, and no metadata is in any."""
@@ -637,47 +633,78 @@ def test_logging(
     assert "sesame" not in caplog.text.lower()
 
 
-def test_what_a_registration_costs(
-    connect: Callable[..., RegistryClient], emulator: Emulator, name: Text, source: Text
-) -> None:
-    """The RPCs of each job are those that the design allows, and no more."""
-    registry, churn = connect(), name()
+@pytest.fixture
+def cost(emulator: Emulator) -> Cost:
+    """Return a function that does something and returns the RPCs that it took."""
 
-    def cost(job: Callable[[], Any]) -> list[str]:
+    def cost(act: Callable[[], Any]) -> list[str]:
         before = len(emulator.requests())
-        job()
+        act()
         return [request.rpc for request in emulator.requests()[before:]]
 
-    looked_up = ["ListModels", "GetModel", "GetModel", "GetModel"]  # by the name, and by the first ids of its series
-    # The version is read by the alias of its upload before it is written.
-    whole = ["GetModel", "UpdateModel"]
-    assert cost(lambda: registry.register_version(churn, source())) == [*looked_up, "UploadModel", *whole]
-    # A model that is there is read before, for it may have another name by now; and after, for it may be about to go.
-    upload = ["UploadModel", "GetModel"]
-    assert cost(lambda: registry.register_version(churn, source())) == ["GetModel", *upload, *whole]
-    again = ["ListModels", "GetModel", *upload, *whole]
+    return cost
+
+
+#: A version is read by the alias of its upload before it's completed.
+COMPLETE = ["GetModel", "UpdateModel"]
+#: An existing model is read after the upload, because somebody may be about to delete it.
+UPLOAD = ["UploadModel", "GetModel"]
+
+
+def test_what_a_registration_costs(connect: Connect, cost: Cost, name: NewName, source: NewSource) -> None:
+    """A registration costs three RPCs for a new model and five for an existing one, plus those that find the model."""
+    registry, churn = connect(), name()
+
+    found = ["ListModels", "GetModel", "GetModel", "GetModel"]  # by the name, and by the first IDs of its series
+    assert cost(lambda: registry.register_version(churn, source())) == [*found, "UploadModel", *COMPLETE]
+    # The model is read first, because it may have another name by now.
+    assert cost(lambda: registry.register_version(churn, source())) == ["GetModel", *UPLOAD, *COMPLETE]
+    again = ["ListModels", "GetModel", *UPLOAD, *COMPLETE]
     assert cost(lambda: connect().register_version(churn, source())) == again
-    aliased = ["GetModel", *upload, *whole, "MergeVersionAliases"]
+    aliased = ["GetModel", *UPLOAD, *COMPLETE, "MergeVersionAliases"]
     assert cost(lambda: registry.register_version(churn, source(), aliases=["candidate"])) == aliased
-    looked = ["GetModel", "GetModel", "ListOperations", *upload, *whole]
-    artifact = source()
-    assert cost(lambda: registry.register_version(churn, artifact, request_id="run")) == looked
+
+
+def test_what_a_request_id_costs(registry: RegistryClient, cost: Cost, name: NewName, source: NewSource) -> None:
+    """A request ID costs two RPCs in the first run; a re-run costs two in all."""
+    churn, artifact = name(), source()
+    registry.register_version(churn, source())
+
+    first = ["GetModel", "GetModel", "ListOperations", *UPLOAD, *COMPLETE]
+    assert cost(lambda: registry.register_version(churn, artifact, request_id="run")) == first
     assert cost(lambda: registry.register_version(churn, artifact, request_id="run")) == ["GetModel", "GetModel"]
+
+
+def test_what_a_read_costs(connect: Connect, cost: Cost, name: NewName, source: NewSource) -> None:
+    """A version is read with one RPC, after one that finds the model the first time."""
+    registry, churn = connect(), name()
+    registry.register_version(churn, source())
+    registry.register_version(churn, source(), version_name="1.0")
+
     assert cost(lambda: registry.get_version(churn, 1)) == ["GetModel"]
     assert cost(lambda: registry.get_version(churn)) == ["GetModel"]
-    registry.register_version(churn, source(), version_name="1.0")
     assert cost(lambda: registry.get_version(churn, version_name="1.0")) == ["GetModel"]
     assert cost(lambda: list(registry.list_versions(churn))) == ["ListModelVersions"]
+    assert cost(lambda: connect().get_version(churn, 1)) == ["ListModels", "GetModel"]
+
+
+def test_what_a_change_costs(registry: RegistryClient, cost: Cost, name: NewName, source: NewSource) -> None:
+    """A change costs a read and a write; a new default costs a second read."""
+    churn = name()
+    for _ in range(3):
+        registry.register_version(churn, source())
+
     assert cost(lambda: registry.update_version(churn, 1, description="x")) == ["GetModel", "UpdateModel"]
     assert cost(lambda: registry.set_stage(churn, 1, "Staging")) == ["GetModel", "UpdateModel"]
-    assert cost(lambda: connect().get_version(churn, 1)) == ["ListModels", "GetModel"]
     assert cost(lambda: registry.set_default(churn, 1)) == ["GetModel", "GetModel", "MergeVersionAliases"]
     assert cost(lambda: registry.delete_version(churn, 2)) == ["GetModel", "DeleteModelVersion"]
     assert cost(lambda: registry.delete_model(churn)) == ["GetModel", "DeleteModel"]
 
 
-def test_stopping_early_stops_calling(registry: RegistryClient, emulator: Emulator, name: Text, source: Text) -> None:
-    """The versions of every model are asked for in a window: who stops early does not pay for all."""
+def test_stopping_early_stops_calling(
+    registry: RegistryClient, emulator: Emulator, name: NewName, source: NewSource
+) -> None:
+    """Versions of all models are requested in a window, so stopping early saves requests."""
     for _ in range(80):
         registry.register_version(name(), source())
     before = len(emulator.requests())
@@ -690,9 +717,9 @@ def test_stopping_early_stops_calling(registry: RegistryClient, emulator: Emulat
     assert len(list(registry.list_versions())) == 80
 
 
-def test_two_clients_do_not_meet(emulator: Emulator, door: Door, name: Text, source: Text) -> None:
+def test_two_clients_do_not_meet(emulator: Emulator, backend: Backend, name: NewName, source: NewSource) -> None:
     """Two clients for two projects in one process know nothing of each other."""
-    endpoint = emulator.rest if door.transport == "rest" else emulator.grpc
+    endpoint = emulator.rest if backend.transport == "rest" else emulator.grpc
     churn, artifact = name(), source()
     with (
         RegistryClient(endpoint=endpoint, project="one") as one,
@@ -708,8 +735,8 @@ def test_two_clients_do_not_meet(emulator: Emulator, door: Door, name: Text, sou
         assert other.get_version(churn).version == "1"
 
 
-def test_closing_while_others_call(connect: Callable[..., RegistryClient], name: Text, source: Text) -> None:
-    """A client that is closed while threads use it gives them errors of ours, and nothing else."""
+def test_closing_while_others_call(connect: Connect, name: NewName, source: NewSource) -> None:
+    """Threads that use a client while it's closed get our errors only."""
     registry, churn = connect(), name()
     registry.register_version(churn, source())
     seen: list[BaseException] = []
@@ -733,7 +760,7 @@ def test_closing_while_others_call(connect: Callable[..., RegistryClient], name:
 
 
 def test_an_artifact_that_vertex_cannot_read(
-    registry: RegistryClient, emulator: Emulator, name: Text, source: Text
+    registry: RegistryClient, emulator: Emulator, name: NewName, source: NewSource
 ) -> None:
     """Where Vertex's service agent cannot read the artifact, the error names it and the role that it needs."""
     said = (
@@ -748,9 +775,9 @@ def test_an_artifact_that_vertex_cannot_read(
     assert "service-7@" in str(caught.value)
 
 
-@pytest.mark.looks(40)
+@pytest.mark.polls(40)
 def test_a_re_run_while_the_first_run_is_at_work(
-    connect: Callable[..., RegistryClient], clock: Clock, name: Text, source: Text
+    connect: Connect, clock: Clock, name: NewName, source: NewSource
 ) -> None:
     """The same request id waits for what the first run began, and does not begin it again."""
     churn, artifact = name(), source()
@@ -771,9 +798,9 @@ def test_a_re_run_while_the_first_run_is_at_work(
 
 
 def test_what_others_wrote_meanwhile_stands(
-    connect: Callable[..., RegistryClient], clock: Clock, emulator: Emulator, name: Text, source: Text
+    connect: Connect, clock: Clock, emulator: Emulator, name: NewName, source: NewSource
 ) -> None:
-    """Finishing a registration that was cut off takes nothing back that somebody has written since."""
+    """Finishing an interrupted registration overwrites nothing that was written since."""
     churn, artifact = name(), source()
     hasty = connect(retry=patient(clock, call_timeout=1))
     arguments: dict[str, Any] = {"metadata": {"a": 1, "b": 2}, "stage": "Staging", "request_id": "run"}
@@ -790,7 +817,7 @@ def test_what_others_wrote_meanwhile_stands(
 
 
 def test_a_completion_whose_answer_is_lost(
-    connect: Callable[..., RegistryClient], emulator: Emulator, name: Text, source: Text
+    connect: Connect, emulator: Emulator, name: NewName, source: NewSource
 ) -> None:
     """Where the completing write has happened and its answer is lost, it is read, and not written again."""
     churn, somebody = name(), connect()
@@ -808,8 +835,10 @@ def test_a_completion_whose_answer_is_lost(
     assert not clock_of_the_first
 
 
-def test_a_completion_that_is_refused(registry: RegistryClient, emulator: Emulator, name: Text, source: Text) -> None:
-    """An error after the upload says that the version is there, and how to have it finished."""
+def test_a_completion_that_is_refused(
+    registry: RegistryClient, emulator: Emulator, name: NewName, source: NewSource
+) -> None:
+    """An error after the upload says that the version exists, and how to finish it."""
     churn, artifact = name(), source()
     emulator.fail("UpdateModel", "PERMISSION_DENIED")
     with pytest.raises(PermissionDeniedError, match="request_id='run' to finish it"):
@@ -820,9 +849,9 @@ def test_a_completion_that_is_refused(registry: RegistryClient, emulator: Emulat
 
 @pytest.mark.parametrize("code", ["PERMISSION_DENIED", "UNAUTHENTICATED", "UNIMPLEMENTED", "FAILED_PRECONDITION"])
 def test_default_stays_where_nothing_was_deleted(
-    registry: RegistryClient, emulator: Emulator, name: Text, source: Text, code: str
+    registry: RegistryClient, emulator: Emulator, name: NewName, source: NewSource, code: str
 ) -> None:
-    """Whatever a deletion is refused for, the default version is the one it was."""
+    """A refused deletion leaves the default version as it was."""
     churn = name()
     for _ in range(2):
         registry.register_version(churn, source())
@@ -834,14 +863,14 @@ def test_default_stays_where_nothing_was_deleted(
 
 
 def test_default_that_cannot_move_back(
-    connect: Callable[..., RegistryClient],
+    connect: Connect,
     clock: Clock,
     emulator: Emulator,
-    name: Text,
-    source: Text,
+    name: NewName,
+    source: NewSource,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    """A deletion that is refused says why, whatever becomes of the way back; that is logged."""
+    """A refused deletion says why, even if the default can't move back; that is logged."""
     churn, registry = name(), connect(retry=patient(clock, call_timeout=1))
     for _ in range(2):
         registry.register_version(churn, source())
@@ -856,9 +885,7 @@ def test_default_that_cannot_move_back(
     assert registry.get_version(churn).version == "1"
 
 
-def test_ctrl_c_during_a_deletion(
-    connect: Callable[..., RegistryClient], emulator: Emulator, name: Text, source: Text
-) -> None:
+def test_ctrl_c_during_a_deletion(connect: Connect, emulator: Emulator, name: NewName, source: NewSource) -> None:
     """It is what comes out, after one try to move default back."""
 
     def interrupt(_: float) -> None:
@@ -881,8 +908,8 @@ def test_ctrl_c_during_a_deletion(
     assert registry.get_version(churn).version == "1"
 
 
-def test_a_promotion_that_was_finished_long_ago(registry: RegistryClient, name: Text, source: Text) -> None:
-    """Running a finished registration again changes nothing, whatever was promoted since."""
+def test_a_promotion_that_was_finished_long_ago(registry: RegistryClient, name: NewName, source: NewSource) -> None:
+    """Re-running a finished registration changes nothing."""
     churn, artifact = name(), source()
     arguments: dict[str, Any] = {"stage": "Production", "archive_existing": True, "request_id": "run"}
     first = registry.register_version(churn, artifact, **arguments)
@@ -894,7 +921,9 @@ def test_a_promotion_that_was_finished_long_ago(registry: RegistryClient, name: 
     assert second == registry.get_version(churn, 2)
 
 
-def test_an_archiving_that_was_cut_off(registry: RegistryClient, emulator: Emulator, name: Text, source: Text) -> None:
+def test_an_archiving_that_was_cut_off(
+    registry: RegistryClient, emulator: Emulator, name: NewName, source: NewSource
+) -> None:
     """A registration that died before it had archived the others is finished by the same request id."""
     churn, artifact = name(), source()
     registry.register_version(churn, source(), stage="Production")

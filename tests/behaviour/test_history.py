@@ -21,13 +21,13 @@ from vertex_registry import (
 from vertex_registry.emulator import Emulator
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Iterable
 
     from google.cloud.aiplatform_v1.services.model_service import ModelServiceClient
 
+    from tests.behaviour.conftest import Connect, NewName, WaitForLists
     from vertex_registry import ModelVersion
 
-    Text = Callable[..., str]
 
 # Google stops serving its own images long before these clocks begin.
 IMAGE = "us-docker.pkg.dev/acme/serving/churn:1"
@@ -63,7 +63,7 @@ def number(version: ModelVersion | None) -> str | None:
 
 
 def test_rolling_back_puts_back_what_was_there_before(
-    registry: RegistryClient, name: Text, settle: Callable[[], None]
+    registry: RegistryClient, name: NewName, wait_for_lists: WaitForLists
 ) -> None:
     """Rolling back restores the predecessor in the stage, whatever was archived last."""
     churn = name()
@@ -71,9 +71,9 @@ def test_rolling_back_puts_back_what_was_there_before(
     for version in (2, 3, 1):
         promote(registry, churn, version)
     registry.set_stage(churn, 2, ARCHIVED)
-    settle()
+    wait_for_lists()
     done = registry.rollback(churn)
-    settle()
+    wait_for_lists()
     assert (done.restored.version, done.replaced.version, done.stage) == ("3", "1", PRODUCTION)
     assert registry.get_version(churn, stage="production").version == "3"
     assert registry.get_version(churn, 1).stage is ARCHIVED
@@ -81,7 +81,7 @@ def test_rolling_back_puts_back_what_was_there_before(
 
 
 def test_rolling_back_twice_goes_back_two_steps(
-    registry: RegistryClient, name: Text, settle: Callable[[], None]
+    registry: RegistryClient, name: NewName, wait_for_lists: WaitForLists
 ) -> None:
     """A second rollback goes one step further back, and the third finds nothing before the first version."""
     churn = name()
@@ -89,14 +89,14 @@ def test_rolling_back_twice_goes_back_two_steps(
     for version in (1, 2, 3):
         promote(registry, churn, version)
     for restored in ("2", "1"):
-        settle()
+        wait_for_lists()
         assert registry.rollback(churn).restored.version == restored
-    settle()
+    wait_for_lists()
     with pytest.raises(NotFoundError, match="Nothing was in Production before version 1"):
         registry.rollback(churn)
 
 
-def test_rolling_back_an_empty_stage(registry: RegistryClient, name: Text) -> None:
+def test_rolling_back_an_empty_stage(registry: RegistryClient, name: NewName) -> None:
     """With nothing in the stage there is nothing to roll back."""
     churn = name()
     register(registry, churn, 1)
@@ -106,8 +106,8 @@ def test_rolling_back_an_empty_stage(registry: RegistryClient, name: Text) -> No
         registry.rollback(churn, stage=ARCHIVED)
 
 
-@pytest.mark.plain
-def test_a_rollback_that_was_cut_off_is_finished(registry: RegistryClient, emulator: Emulator, name: Text) -> None:
+@pytest.mark.no_switches
+def test_a_rollback_that_was_cut_off_is_finished(registry: RegistryClient, emulator: Emulator, name: NewName) -> None:
     """A rollback that stops between its two steps leaves no empty stage, and doing it again finishes it."""
     churn = name()
     register(registry, churn, 3)
@@ -123,8 +123,8 @@ def test_a_rollback_that_was_cut_off_is_finished(registry: RegistryClient, emula
     assert [version.version for version in registry.list_versions(churn, stage=PRODUCTION)] == ["2"]
 
 
-@pytest.mark.plain
-def test_what_was_in_production(connect: Callable[..., RegistryClient], name: Text) -> None:
+@pytest.mark.no_switches
+def test_what_was_in_production(connect: Connect, name: NewName) -> None:
     """At any time between two promotions, the answer is the version that had been promoted last."""
     registry = connect(default_image=IMAGE, now=CountedTime(), actor="ann@example.com")
     churn = name()
@@ -143,7 +143,8 @@ def test_what_was_in_production(connect: Callable[..., RegistryClient], name: Te
     assert [change.stage for change in registry.stage_history(churn, 2)] == [PRODUCTION, ARCHIVED, PRODUCTION]
 
 
-def test_a_time_without_a_zone_and_the_future_are_refused(registry: RegistryClient, name: Text) -> None:
+@pytest.mark.no_switches
+def test_a_time_without_a_zone_and_the_future_are_refused(registry: RegistryClient, name: NewName) -> None:
     """A naive time, a date or a text isn't a time, and the future isn't known."""
     churn = name()
     register(registry, churn, 1)
@@ -158,8 +159,8 @@ def test_a_time_without_a_zone_and_the_future_are_refused(registry: RegistryClie
         registry.version_at(churn, dt.datetime.now(dt.UTC) + dt.timedelta(days=1))
 
 
-@pytest.mark.plain
-def test_a_deleted_version_leaves_a_gap_in_what_is_known(connect: Callable[..., RegistryClient], name: Text) -> None:
+@pytest.mark.no_switches
+def test_a_deleted_version_leaves_a_gap_in_what_is_known(connect: Connect, name: NewName) -> None:
     """If the version that was in Production is deleted, that time can't be known; other times can."""
     registry = connect(default_image=IMAGE, now=CountedTime())
     churn = name()
@@ -174,9 +175,9 @@ def test_a_deleted_version_leaves_a_gap_in_what_is_known(connect: Callable[..., 
         registry.rollback(churn)
 
 
-@pytest.mark.plain
+@pytest.mark.no_switches
 def test_a_stage_that_another_tool_changed_is_not_guessed(
-    connect: Callable[..., RegistryClient], vertex: ModelServiceClient, name: Text
+    connect: Connect, vertex: ModelServiceClient, name: NewName
 ) -> None:
     """When another tool changed the label, the time since the last known change is in doubt."""
     registry = connect(default_image=IMAGE, now=CountedTime())
@@ -192,8 +193,8 @@ def test_a_stage_that_another_tool_changed_is_not_guessed(
     assert not registry.stage_history(churn).complete
 
 
-@pytest.mark.plain
-def test_more_changes_than_fit_are_said_to_be_dropped(connect: Callable[..., RegistryClient], name: Text) -> None:
+@pytest.mark.no_switches
+def test_more_changes_than_fit_are_said_to_be_dropped(connect: Connect, name: NewName) -> None:
     """A version remembers at least its latest 12 changes, and says that it has dropped older ones."""
     registry = connect(default_image=IMAGE, now=CountedTime())
     churn = name()
@@ -207,19 +208,19 @@ def test_more_changes_than_fit_are_said_to_be_dropped(connect: Callable[..., Reg
         registry.version_at(churn, history[-1].changed_at - dt.timedelta(hours=3))
 
 
-def test_a_version_by_its_stage(registry: RegistryClient, name: Text, settle: Callable[[], None]) -> None:
+def test_a_version_by_its_stage(registry: RegistryClient, name: NewName, wait_for_lists: WaitForLists) -> None:
     """Wherever a version is taken, its stage or its record will do."""
     churn = name()
     register(registry, churn, 2)
     registry.set_stage(churn, 1, Stage.STAGING)
-    settle()
+    wait_for_lists()
     staged = registry.get_version(churn, stage=Stage.STAGING)
     assert staged.version == "1"
     promoted = registry.set_stage(churn, staged, PRODUCTION, make_default=True)
     assert promoted.is_default
     assert registry.get_version(churn).version == "1"
     assert registry.get_version(churn, promoted) == promoted
-    settle()
+    wait_for_lists()
     with pytest.raises(NotFoundError, match="no version in Staging"):
         registry.get_version(churn, stage=Stage.STAGING)
     with pytest.raises(InvalidArgumentError, match="one of"):
@@ -230,8 +231,8 @@ def test_a_version_by_its_stage(registry: RegistryClient, name: Text, settle: Ca
         registry.set_stage(other, promoted, Stage.STAGING)
 
 
-@pytest.mark.plain
-def test_old_versions_are_pruned(registry: RegistryClient, name: Text) -> None:
+@pytest.mark.no_switches
+def test_old_versions_are_pruned(registry: RegistryClient, name: NewName) -> None:
     """Pruning deletes old versions that nothing uses, and says why it keeps the others."""
     churn = name()
     register(registry, churn, 6)
@@ -255,8 +256,8 @@ def test_old_versions_are_pruned(registry: RegistryClient, name: Text) -> None:
             registry.prune(churn, keep=wrong)  # type: ignore[arg-type]  # that's the mistake
 
 
-@pytest.mark.plain
-def test_the_best_version(registry: RegistryClient, name: Text) -> None:
+@pytest.mark.no_switches
+def test_the_best_version(registry: RegistryClient, name: NewName) -> None:
     """The best version has the best number; text, booleans and missing values don't count."""
     churn = name()
     for metadata in ({"auc": 0.9}, {"auc": 0.95}, {"auc": "high"}, {"auc": True}, {}, {"auc": 0.95, "loss": 3}):
@@ -271,8 +272,8 @@ def test_the_best_version(registry: RegistryClient, name: Text) -> None:
         registry.best_version(churn, "auc", direction="up")  # type: ignore[arg-type]  # that's the mistake
 
 
-@pytest.mark.plain
-def test_the_difference_between_two_versions(registry: RegistryClient, name: Text) -> None:
+@pytest.mark.no_switches
+def test_the_difference_between_two_versions(registry: RegistryClient, name: NewName) -> None:
     """The difference names the fields and the metadata keys that differ, with both values."""
     churn = name()
     registry.register_version(churn, "gs://models/churn/1", metadata={"auc": 0.9, "team": "growth"})

@@ -10,25 +10,25 @@ import pytest
 from google.cloud.aiplatform_v1.types import Model
 from google.protobuf.field_mask_pb2 import FieldMask
 
-from tests.behaviour.noise import noise
+from tests.behaviour.incompressible import incompressible
 from vertex_registry import ConflictError, InvalidArgumentError, PermissionDeniedError, Retry, Stage
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
 
     from google.cloud.aiplatform_v1.services.model_service import ModelServiceClient
 
+    from tests.behaviour.conftest import Connect, NewName, NewSource, WaitForLists
     from vertex_registry import RegistryClient
     from vertex_registry.emulator import Emulator
 
-    Text = Callable[..., str]
 
-pytestmark = pytest.mark.local("Vertex does nothing wrong on demand")
+pytestmark = pytest.mark.emulator_only("Vertex does nothing wrong on demand")
 
 
 @pytest.fixture
-def churn(registry: RegistryClient, name: Text, source: Text) -> str:
-    """A model with one version and two labels of its own."""
+def model(registry: RegistryClient, name: NewName, source: NewSource) -> str:
+    """Register a model with one version and two labels of its own, and return its name."""
     model = name()
     registry.register_version(model, source())
     registry.update_model(model, labels={"team": "sales", "owner": "ann"})
@@ -36,8 +36,8 @@ def churn(registry: RegistryClient, name: Text, source: Text) -> str:
 
 
 @contextlib.contextmanager
-def or_told(key: str) -> Iterator[None]:
-    """What is within is true, or is refused because a label of the model's hides the key."""
+def unless_hidden(key: str) -> Iterator[None]:
+    """Allow one error: that a label of the model hides the key."""
     try:
         yield
     except ConflictError as conflict:
@@ -47,19 +47,19 @@ def or_told(key: str) -> Iterator[None]:
 
 @pytest.mark.parametrize("when", ["before", "after"])
 def test_a_lost_completion_beside_the_models_labels(
-    registry: RegistryClient, emulator: Emulator, churn: str, source: Text, when: str
+    registry: RegistryClient, emulator: Emulator, model: str, source: NewSource, when: str
 ) -> None:
     """A label of the model's does not take the place of what is registered when an answer is lost."""
     emulator.fail("UpdateModel", "UNAVAILABLE", when=when)
 
-    with or_told("team"):
-        made = registry.register_version(churn, source(), metadata={"team": "growth", "a": 1}, stage="Staging")
+    with unless_hidden("team"):
+        made = registry.register_version(model, source(), metadata={"team": "growth", "a": 1}, stage="Staging")
         assert (made.stage, made.metadata) == (Stage.STAGING, {"team": "growth", "a": 1, "owner": "ann"})
-        assert made == registry.get_version(churn, 2)
+        assert made == registry.get_version(model, 2)
 
 
 def test_what_others_changed_before_the_loss_was_noticed(
-    connect: Callable[..., RegistryClient], emulator: Emulator, name: Text, source: Text
+    connect: Connect, emulator: Emulator, name: NewName, source: NewSource
 ) -> None:
     """What somebody changes and takes out between a completion and the read after its lost answer stays so."""
     churn, somebody = name(), connect()
@@ -83,34 +83,34 @@ def test_what_others_changed_before_the_loss_was_noticed(
 
 
 def test_a_re_run_beside_the_models_labels(
-    registry: RegistryClient, emulator: Emulator, churn: str, source: Text
+    registry: RegistryClient, emulator: Emulator, model: str, source: NewSource
 ) -> None:
     """Nor when a registration that was cut off is finished: what it registers is on the version, in whichever form."""
     artifact = source()
     arguments: dict[str, Any] = {"metadata": {"team": {"name": "growth", "people": ["Ann"] * 9}}, "request_id": "run"}
     emulator.fail("UpdateModel", "PERMISSION_DENIED")
     with pytest.raises(PermissionDeniedError):
-        registry.register_version(churn, artifact, **arguments)
+        registry.register_version(model, artifact, **arguments)
 
-    made = registry.register_version(churn, artifact, **arguments)
+    made = registry.register_version(model, artifact, **arguments)
     assert made.metadata == arguments["metadata"] | {"owner": "ann"}
-    assert registry.register_version(churn, artifact, **arguments) == made == registry.get_version(churn, 2)
+    assert registry.register_version(model, artifact, **arguments) == made == registry.get_version(model, 2)
 
 
 def test_what_others_wrote_on_the_version_stands_beside_the_models_labels(
-    registry: RegistryClient, emulator: Emulator, churn: str, source: Text
+    registry: RegistryClient, emulator: Emulator, model: str, source: NewSource
 ) -> None:
     """What somebody has written on the version since stands, and what only the model says does not count for it."""
     artifact = source()
     arguments: dict[str, Any] = {"metadata": {"team": "growth", "a": 1, "b": 2}, "request_id": "run"}
     emulator.fail("UpdateModel", "PERMISSION_DENIED")
     with pytest.raises(PermissionDeniedError):
-        registry.register_version(churn, artifact, **arguments)
-    registry.update_version(churn, 2, metadata={"b": "three", "c": {"d": "x" * 99}})
-    registry.update_model(churn, labels={"team": "platform", "owner": "ann"})
+        registry.register_version(model, artifact, **arguments)
+    registry.update_version(model, 2, metadata={"b": "three", "c": {"d": "x" * 99}})
+    registry.update_model(model, labels={"team": "platform", "owner": "ann"})
 
-    with or_told("team"):
-        made = registry.register_version(churn, artifact, **arguments)
+    with unless_hidden("team"):
+        made = registry.register_version(model, artifact, **arguments)
         written = made.metadata.pop("team")
         assert made.metadata == {"a": 1, "b": "three", "c": {"d": "x" * 99}, "owner": "ann"}
         # The label that the model had went to the version with somebody's update, as a label of the version.
@@ -118,52 +118,54 @@ def test_what_others_wrote_on_the_version_stands_beside_the_models_labels(
 
 
 def test_a_finish_that_is_cut_off_itself(
-    registry: RegistryClient, emulator: Emulator, churn: str, source: Text
+    registry: RegistryClient, emulator: Emulator, model: str, source: NewSource
 ) -> None:
     """Finding out which labels are the model's loses nothing where it is cut off, and does not mislead the next run."""
     artifact = source()
     arguments: dict[str, Any] = {"metadata": {"team": "growth", "b": 2}, "request_id": "run"}
     emulator.fail("UpdateModel", "PERMISSION_DENIED")
     with pytest.raises(PermissionDeniedError):
-        registry.register_version(churn, artifact, **arguments)
-    registry.update_model(churn, labels={})
-    registry.update_version(churn, 2, metadata={"b": "three"})
-    registry.update_model(churn, labels={"team": "sales"})
-    half = registry.get_version(churn, 2)
+        registry.register_version(model, artifact, **arguments)
+    registry.update_model(model, labels={})
+    registry.update_version(model, 2, metadata={"b": "three"})
+    registry.update_model(model, labels={"team": "sales"})
+    half = registry.get_version(model, 2)
     assert half.metadata == {"team": "sales", "b": "three"}
     emulator.fail("UpdateModel", "UNAVAILABLE", when="after")
     emulator.fail("UpdateModel", "PERMISSION_DENIED")
     with pytest.raises(PermissionDeniedError):
-        registry.register_version(churn, artifact, **arguments)
-    assert registry.get_version(churn, 2).metadata == half.metadata
+        registry.register_version(model, artifact, **arguments)
+    assert registry.get_version(model, 2).metadata == half.metadata
 
-    with or_told("team"):
-        made = registry.register_version(churn, artifact, **arguments)
+    with unless_hidden("team"):
+        made = registry.register_version(model, artifact, **arguments)
         assert made.metadata == {"team": "growth", "b": "three"}
         assert made.labels["team"] == "growth"
 
 
-def test_what_is_packed_is_read_before_the_models_label(registry: RegistryClient, churn: str) -> None:
+def test_what_is_packed_is_read_before_the_models_label(registry: RegistryClient, model: str) -> None:
     """A value that does not fit into a label comes back, whatever label the model has under its key."""
     team = {"name": "growth", "people": ["Ann"] * 9}
 
-    assert registry.update_version(churn, 1, metadata={"team": team}).metadata["team"] == team
-    assert registry.get_version(churn, 1).metadata == {"team": team, "owner": "ann"}
+    assert registry.update_version(model, 1, metadata={"team": team}).metadata["team"] == team
+    assert registry.get_version(model, 1).metadata == {"team": team, "owner": "ann"}
 
 
-def test_a_model_full_of_labels(registry: RegistryClient, name: Text, source: Text, settle: Callable[[], None]) -> None:
+def test_a_model_full_of_labels(
+    registry: RegistryClient, name: NewName, source: NewSource, wait_for_lists: WaitForLists
+) -> None:
     """The labels of the model take no room on its versions: each layer has its own 64."""
     churn = name()
     labels = {f"label-{number}": "x" for number in range(63)}
     registry.register_version(churn, source(), metadata={"a": 1, "b": "two"}, stage="Production")
     registry.update_model(churn, labels=labels)
-    settle()
+    wait_for_lists()
 
     assert registry.update_version(churn, 1, metadata={"a": 2}, remove_metadata=["b"]).metadata == {"a": 2} | labels
     made = registry.register_version(churn, source(), metadata={"c": 3}, stage="Production", archive_existing=True)
     assert (made.version, made.metadata) == ("2", {"c": 3} | labels)
     assert registry.get_version(churn, 1).stage is Stage.ARCHIVED
-    settle()
+    wait_for_lists()
     assert registry.set_stage(churn, 1, "Production", archive_existing=True).metadata == {"a": 2} | labels
     assert registry.get_version(churn, 2).stage is Stage.ARCHIVED
 
@@ -172,7 +174,7 @@ def test_a_model_full_of_labels(registry: RegistryClient, name: Text, source: Te
 
 
 def test_a_finish_beside_a_model_full_of_labels(
-    registry: RegistryClient, emulator: Emulator, name: Text, source: Text
+    registry: RegistryClient, emulator: Emulator, name: NewName, source: NewSource
 ) -> None:
     """Nor do they stand in the way of a registration that is finished."""
     churn = name()
@@ -181,13 +183,13 @@ def test_a_finish_beside_a_model_full_of_labels(
     registry.update_model(churn, labels=labels)
     emulator.fail("UpdateModel", "UNAVAILABLE")
 
-    with or_told("label-7"):
+    with unless_hidden("label-7"):
         made = registry.register_version(churn, source(), metadata={"a": 1, "label-7": "y"})
         assert made.metadata == labels | {"a": 1, "label-7": "y"}
 
 
 def test_a_finish_beside_labels_that_do_not_fit_into_a_pack(
-    registry: RegistryClient, emulator: Emulator, name: Text, source: Text
+    registry: RegistryClient, emulator: Emulator, name: NewName, source: NewSource
 ) -> None:
     """Where it cannot be found out whose labels they are, what is registered stands."""
     churn = name()
@@ -197,17 +199,17 @@ def test_a_finish_beside_labels_that_do_not_fit_into_a_pack(
     registry.update_model(churn, labels=labels)
     emulator.fail("UpdateModel", "UNAVAILABLE")
 
-    with or_told("label-0"):
+    with unless_hidden("label-0"):
         assert registry.register_version(churn, source(), metadata=metadata).metadata == metadata
 
 
-def test_a_version_that_is_full_itself(registry: RegistryClient, name: Text, source: Text) -> None:
+def test_a_version_that_is_full_itself(registry: RegistryClient, name: NewName, source: NewSource) -> None:
     """Where a change does not fit on the version, it is refused, and nothing is written."""
     churn = name()
-    metadata = noise(30)
+    metadata = incompressible(30)
     registry.register_version(churn, source(), metadata=metadata, stage="Staging")
     before = registry.get_version(churn, 1)
-    more = noise(30, "more")
+    more = incompressible(30, "more")
     with pytest.raises(InvalidArgumentError, match="Vertex allows 64"):
         registry.update_version(churn, 1, metadata=more)
 
@@ -220,9 +222,10 @@ def test_a_version_that_is_full_itself(registry: RegistryClient, name: Text, sou
     assert registry.update_version(churn, 1, metadata=more, remove_metadata=list(metadata)).metadata == more
 
 
-def test_there_is_room_for_a_stage(connect: Callable[..., RegistryClient], name: Text, source: Text) -> None:
+@pytest.mark.switches_together
+def test_there_is_room_for_a_stage(connect: Connect, name: NewName, source: NewSource) -> None:
     """What can be registered or updated can be promoted and archived, by whomever."""
-    churn, many = name(), [noise(count) for count in range(40, 64)]
+    churn, many = name(), [incompressible(count) for count in range(40, 64)]
     registry = connect(actor="ann@example.com")
     other = connect(actor="".join(chr(33 + number * 37 % 94) for number in range(128)))
     for metadata in reversed(many):
@@ -237,16 +240,16 @@ def test_there_is_room_for_a_stage(connect: Callable[..., RegistryClient], name:
     for stage in ("Production", "Archived", "Staging"):
         assert other.set_stage(churn, 1, stage).metadata == metadata
     with pytest.raises(InvalidArgumentError, match="Vertex allows 64"):
-        registry.update_version(churn, 1, metadata=noise(2, "more"))
+        registry.update_version(churn, 1, metadata=incompressible(2, "more"))
     assert registry.update_version(churn, 1, metadata={"key-1": "y"}).metadata == metadata | {"key-1": "y"}
 
 
 def test_a_version_that_cannot_be_archived(
     registry: RegistryClient,
     vertex: ModelServiceClient,
-    name: Text,
-    source: Text,
-    settle: Callable[[], None],
+    name: NewName,
+    source: NewSource,
+    wait_for_lists: WaitForLists,
 ) -> None:
     """A promotion that could not archive a version that others have filled changes nothing, and names it."""
     churn = name()
@@ -257,7 +260,7 @@ def test_a_version_that_cannot_be_archived(
         model=Model(name=first.resource_name, labels=theirs | {"stage": "production", "managed_by": "zenml"}),
         update_mask=FieldMask(paths=["labels"]),
     )
-    settle()
+    wait_for_lists()
 
     with pytest.raises(ConflictError, match=r"Version 1 of .* can't be archived.* Vertex allows 64"):
         registry.set_stage(churn, 2, "Production", archive_existing=True)

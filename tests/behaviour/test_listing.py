@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from vertex_registry import RegistryClient
     from vertex_registry.emulator import Emulator
 
-pytestmark = [pytest.mark.plain, pytest.mark.only("grpc", "rest")]
+pytestmark = [pytest.mark.no_switches, pytest.mark.only("grpc", "rest")]
 
 HOSTILE = '<img src=x onerror="alert(1)">\u202e\x1b[31m&'
 

@@ -15,12 +15,12 @@ if TYPE_CHECKING:
 
     from google.cloud.aiplatform_v1.services.model_service import ModelServiceClient
 
+    from tests.behaviour.conftest import NewName, NewSource
     from vertex_registry import RegistryClient
     from vertex_registry.emulator import Emulator
 
-    Text = Callable[..., str]
 
-pytestmark = pytest.mark.local("Nothing but the test's own models may be suggested")
+pytestmark = pytest.mark.emulator_only("Nothing but the test's own models may be suggested")
 
 
 def uploaded(vertex: ModelServiceClient, parent: str, name: str, source: str) -> str:
@@ -45,7 +45,11 @@ def uploaded(vertex: ModelServiceClient, parent: str, name: str, source: str) ->
 @pytest.mark.only("grpc")
 @pytest.mark.parametrize("typo", ["chrun", "Churn", "churn ", "ch\u200burn", "churns"])
 def test_a_typo(
-    registry: RegistryClient, emulator: Emulator, source: Text, verb: Callable[[RegistryClient, str], object], typo: str
+    registry: RegistryClient,
+    emulator: Emulator,
+    source: NewSource,
+    verb: Callable[[RegistryClient, str], object],
+    typo: str,
 ) -> None:
     """A name that no model has is an error that names the models that may be meant, and costs one list more."""
     registry.register_version("churn", source())
@@ -63,15 +67,16 @@ def test_a_typo(
     assert not any(request.rpc == "ListModels" for request in emulator.requests()[before:])
 
 
-@pytest.mark.plain
-def test_a_name_that_is_close_to_none(registry: RegistryClient, source: Text) -> None:
+@pytest.mark.no_switches
+def test_a_name_that_is_close_to_none(registry: RegistryClient, source: NewSource) -> None:
     """Where no name is close, nothing is suggested that isn't meant."""
     registry.register_version("churn", source())
     with pytest.raises(NotFoundError, match=r"register_version\('pricing', \.\.\.\) creates one"):
         registry.latest_version("pricing")
 
 
-def test_suggestions_are_no_condition(registry: RegistryClient, emulator: Emulator, name: Text) -> None:
+@pytest.mark.switches_together
+def test_suggestions_are_no_condition(registry: RegistryClient, emulator: Emulator, name: NewName) -> None:
     """If models can't be listed a second time, the error is still that there's no such model."""
     emulator.fail("ListModels", delay=0.01)
     emulator.fail("ListModels", "PERMISSION_DENIED")
@@ -80,7 +85,7 @@ def test_suggestions_are_no_condition(registry: RegistryClient, emulator: Emulat
 
 
 def test_the_id_of_a_model_in_place_of_its_name(
-    registry: RegistryClient, vertex: ModelServiceClient, parent: str, name: Text, source: Text
+    registry: RegistryClient, vertex: ModelServiceClient, parent: str, name: NewName, source: NewSource
 ) -> None:
     """The id of a model, given as a name, is refused with the name to give; no second model is created."""
     churn = name()
@@ -97,17 +102,17 @@ def test_the_id_of_a_model_in_place_of_its_name(
     assert sorted(model.name for model in registry.list_models()) == sorted([churn, ours.name])
 
 
-@pytest.mark.plain
-def test_a_number_as_a_name(registry: RegistryClient, source: Text) -> None:
+@pytest.mark.no_switches
+def test_a_number_as_a_name(registry: RegistryClient, source: NewSource) -> None:
     """A number that is no model's id is a name like any other."""
     assert [registry.register_version("20261128", source()).version for _ in range(2)] == ["1", "2"]
     assert registry.get_version("20261128").name == "20261128"
 
 
-@pytest.mark.plain
+@pytest.mark.no_switches
 @pytest.mark.parametrize("odd", ["tab\there", "zero\u200bwidth", " spaces ", "\ufeffmark"])
 def test_names_of_others_that_cannot_be_seen(
-    registry: RegistryClient, vertex: ModelServiceClient, parent: str, name: Text, source: Text, odd: str
+    registry: RegistryClient, vertex: ModelServiceClient, parent: str, name: NewName, source: NewSource, odd: str
 ) -> None:
     """A model that another tool gave such a name is read by it, and gets versions by its full resource name."""
     called = name() + odd if odd[0] != " " else f" {name()} "
@@ -122,8 +127,8 @@ def test_names_of_others_that_cannot_be_seen(
     registry.delete_model(called)
 
 
-@pytest.mark.plain
-def test_aliases_with_capitals(registry: RegistryClient, name: Text, source: Text) -> None:
+@pytest.mark.no_switches
+def test_aliases_with_capitals(registry: RegistryClient, name: NewName, source: NewSource) -> None:
     """Aliases have the letters that Vertex allows, in every verb that takes one."""
     churn = name()
     registry.register_version(churn, source(), aliases=["rc-Final"])
@@ -141,7 +146,7 @@ def test_aliases_with_capitals(registry: RegistryClient, name: Text, source: Tex
             registry.add_aliases(churn, 1, [alias])
 
 
-def test_flat_metadata(registry: RegistryClient, name: Text, source: Text) -> None:
+def test_flat_metadata(registry: RegistryClient, name: NewName, source: NewSource) -> None:
     """Sixty numbers fit under sixty keys, come back in order, and leave room for a stage and for more."""
     churn, metadata = name(), {f"metric-{number:02}": number / 7 for number in reversed(range(60))}
     made = registry.register_version(churn, source(), metadata=metadata)

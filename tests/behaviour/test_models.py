@@ -12,16 +12,13 @@ from google.protobuf.field_mask_pb2 import FieldMask
 from vertex_registry import InvalidArgumentError, NotFoundError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from google.cloud.aiplatform_v1.services.model_service import ModelServiceClient
 
+    from tests.behaviour.conftest import NewName, NewSource, WaitForLists
     from vertex_registry import RegistryClient
 
-    Text = Callable[..., str]
 
-
-def test_a_model(registry: RegistryClient, name: Text, source: Text) -> None:
+def test_a_model(registry: RegistryClient, name: NewName, source: NewSource) -> None:
     """A model tells what it is, and which of its versions is the default one."""
     churn = name()
     version = registry.register_version(churn, source(), model_description="who leaves")
@@ -33,14 +30,16 @@ def test_a_model(registry: RegistryClient, name: Text, source: Text) -> None:
     assert registry.get_model(model.resource_name) == model
 
 
-def test_listing_models(registry: RegistryClient, name: Text, source: Text, settle: Callable[[], None]) -> None:
+def test_listing_models(
+    registry: RegistryClient, name: NewName, source: NewSource, wait_for_lists: WaitForLists
+) -> None:
     """Models come newest first, once each, and can be told apart by a label."""
     models = [name() for _ in range(3)]
     for model in models:
         registry.register_version(model, source())
     registry.register_version(models[0], source())
     registry.update_model(models[1], labels={"team": "growth"})
-    settle()
+    wait_for_lists()
 
     assert [model.name for model in registry.list_models() if model.name in models] == models[::-1]
     labelled = registry.list_models(labels={"team": "growth", "managed_by": "zenml"})
@@ -49,7 +48,7 @@ def test_listing_models(registry: RegistryClient, name: Text, source: Text, sett
 
 
 @pytest.mark.cassette
-def test_updating_a_model(registry: RegistryClient, name: Text, source: Text) -> None:
+def test_updating_a_model(registry: RegistryClient, name: NewName, source: NewSource) -> None:
     """A model's description and its own labels are replaced; managed_by stays, and no version loses anything."""
     churn = name()
     registry.register_version(churn, source(), stage="Staging", metadata={"team": "sales", "a": 1})
@@ -64,7 +63,8 @@ def test_updating_a_model(registry: RegistryClient, name: Text, source: Text) ->
     assert registry.update_model(churn) == registry.get_model(churn)
 
 
-def test_labels_that_a_model_may_not_have(registry: RegistryClient, name: Text, source: Text) -> None:
+@pytest.mark.no_switches
+def test_labels_that_a_model_may_not_have(registry: RegistryClient, name: NewName, source: NewSource) -> None:
     """Labels of the model's own show on every version, so that none of ours may be among them."""
     churn = name()
     registry.register_version(churn, source())
@@ -77,13 +77,15 @@ def test_labels_that_a_model_may_not_have(registry: RegistryClient, name: Text, 
 
 
 @pytest.mark.cassette
-def test_deleting_a_version(registry: RegistryClient, name: Text, source: Text, settle: Callable[[], None]) -> None:
+def test_deleting_a_version(
+    registry: RegistryClient, name: NewName, source: NewSource, wait_for_lists: WaitForLists
+) -> None:
     """A version that is deleted is gone, and the others are as they were."""
     churn = name()
     made = [registry.register_version(churn, source()) for _ in range(3)]
-    settle()
+    wait_for_lists()
     registry.delete_version(churn, 2)
-    settle()
+    wait_for_lists()
 
     assert [version.version for version in registry.list_versions(churn)] == ["3", "1"]
     assert registry.get_version(churn, 3) == made[2]
@@ -91,7 +93,7 @@ def test_deleting_a_version(registry: RegistryClient, name: Text, source: Text, 
         registry.delete_version(churn, 2)
 
 
-def test_deleting_the_default_version(registry: RegistryClient, name: Text, source: Text) -> None:
+def test_deleting_the_default_version(registry: RegistryClient, name: NewName, source: NewSource) -> None:
     """The alias default moves to the newest other version."""
     churn = name()
     for _ in range(3):
@@ -106,17 +108,21 @@ def test_deleting_the_default_version(registry: RegistryClient, name: Text, sour
 
 @pytest.mark.cassette
 def test_deleting_the_last_version(
-    registry: RegistryClient, name: Text, source: Text, settle: Callable[[], None], caplog: pytest.LogCaptureFixture
+    registry: RegistryClient,
+    name: NewName,
+    source: NewSource,
+    wait_for_lists: WaitForLists,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     """The model goes with its last version, and a warning says so; the name is free again."""
     churn = name()
     registry.register_version(churn, source())
     registry.register_version(churn, source())
-    settle()
+    wait_for_lists()
     registry.delete_version(churn, 2)
     with caplog.at_level(logging.WARNING, "vertex_registry"):
         registry.delete_version(churn, 1)
-    settle()
+    wait_for_lists()
 
     assert "last version" in caplog.text
     with pytest.raises(NotFoundError):
@@ -124,13 +130,15 @@ def test_deleting_the_last_version(
     assert registry.register_version(churn, source()).version == "1"
 
 
-def test_deleting_a_model(registry: RegistryClient, name: Text, source: Text, settle: Callable[[], None]) -> None:
+def test_deleting_a_model(
+    registry: RegistryClient, name: NewName, source: NewSource, wait_for_lists: WaitForLists
+) -> None:
     """A model goes with all its versions."""
     churn = name()
     registry.register_version(churn, source())
     registry.register_version(churn, source())
     registry.delete_model(churn)
-    settle()
+    wait_for_lists()
 
     for verb in (registry.get_model, registry.get_version, registry.delete_model):
         with pytest.raises(NotFoundError, match="no model"):
@@ -138,29 +146,29 @@ def test_deleting_a_model(registry: RegistryClient, name: Text, source: Text, se
 
 
 def test_names_that_several_models_bear(
-    registry: RegistryClient, vertex: ModelServiceClient, name: Text, source: Text, settle: Callable[[], None]
+    registry: RegistryClient, vertex: ModelServiceClient, name: NewName, source: NewSource, wait_for_lists: WaitForLists
 ) -> None:
     """A name that is only a model's own is not among the duplicates."""
     one, other = name(), name()
     first = registry.register_version(one, source())
     second = registry.register_version(other, source())
-    settle()
+    wait_for_lists()
     assert one not in registry.duplicates()
     vertex.update_model(
         model=Model(name=second.model_resource_name, display_name=one), update_mask=FieldMask(paths=["display_name"])
     )
-    settle()
+    wait_for_lists()
 
     assert set(registry.duplicates()[one]) == {first.model_resource_name, second.model_resource_name}
 
 
 def test_a_newer_version_that_no_list_shows(
-    registry: RegistryClient, name: Text, source: Text, settle: Callable[[], None]
+    registry: RegistryClient, name: NewName, source: NewSource, wait_for_lists: WaitForLists
 ) -> None:
     """A model is not deleted with a version that is far from the one that was meant, and that no list shows."""
     churn = name()
     registry.register_version(churn, source())
-    settle()
+    wait_for_lists()
     for _ in range(12):
         registry.register_version(churn, source(), make_default=False)
     for number in range(2, 13):

@@ -12,16 +12,17 @@ import pytest
 from vertex_registry import RegistryClient, Retry, Stage
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from tests.behaviour.conftest import Door
+    from tests.behaviour.conftest import Backend, Connect, NewName, NewSource, WaitForLists
     from vertex_registry.emulator import Emulator
 
-    Text = Callable[..., str]
 
 MANY = 16
 
-pytestmark = [pytest.mark.looks(4), pytest.mark.once, pytest.mark.local("a crowd would use up the quota")]
+pytestmark = [
+    pytest.mark.polls(4),
+    pytest.mark.switches_together,
+    pytest.mark.emulator_only("a crowd would use up the quota"),
+]
 
 
 def register(endpoint: str, name: str, source: str, number: int, start: Any, answers: Any) -> None:
@@ -60,7 +61,7 @@ def check(registry: RegistryClient, emulator: Emulator, name: str) -> None:
 
 
 def test_many_threads(
-    connect: Callable[..., RegistryClient], emulator: Emulator, name: Text, source: Text, settle: Callable[[], None]
+    connect: Connect, emulator: Emulator, name: NewName, source: NewSource, wait_for_lists: WaitForLists
 ) -> None:
     """Threads with a client each that register one new name at once make one model, and each a version of its own."""
     churn, artifact = name(), source()
@@ -73,8 +74,8 @@ def test_many_threads(
 
     with ThreadPoolExecutor(MANY) as pool:
         made = list(pool.map(run, range(MANY)))
-    settle()
-    settle()
+    wait_for_lists()
+    wait_for_lists()
 
     assert sorted(int(version.version) for version in made) == list(range(1, MANY + 1))
     assert all(version.metadata == {"number": number} for number, version in enumerate(made))
@@ -83,7 +84,7 @@ def test_many_threads(
 
 
 @pytest.mark.only("grpc")
-def test_many_processes(registry: RegistryClient, emulator: Emulator, name: Text, source: Text) -> None:
+def test_many_processes(registry: RegistryClient, emulator: Emulator, name: NewName, source: NewSource) -> None:
     """Processes that register one new name at once make one model, and each answer is different and true."""
     churn = name()
     made, start, answers = processes(emulator.grpc, churn, source())
@@ -99,7 +100,9 @@ def test_many_processes(registry: RegistryClient, emulator: Emulator, name: Text
 
 
 @pytest.mark.only("grpc")
-def test_half_of_them_are_killed(registry: RegistryClient, emulator: Emulator, name: Text, source: Text) -> None:
+def test_half_of_them_are_killed(
+    registry: RegistryClient, emulator: Emulator, name: NewName, source: NewSource
+) -> None:
     """When half of the processes die in the middle there is no second model, and a re-run finishes what was cut off."""
     churn, artifact = name(), source()
     made, start, answers = processes(emulator.grpc, churn, artifact)
@@ -132,7 +135,7 @@ def test_half_of_them_are_killed(registry: RegistryClient, emulator: Emulator, n
 
 @pytest.mark.parametrize("change", ["update", "promote", "register"])
 def test_a_change_in_between(
-    connect: Callable[..., RegistryClient], emulator: Emulator, name: Text, source: Text, change: str
+    connect: Connect, emulator: Emulator, name: NewName, source: NewSource, change: str
 ) -> None:
     """However a stale etag is refused, what was meant is done on top of what somebody else was faster with."""
     churn, somebody = name(), connect()
@@ -160,17 +163,17 @@ def test_a_change_in_between(
 
 
 def test_concurrent_promotions(
-    connect: Callable[..., RegistryClient], door: Door, name: Text, source: Text, settle: Callable[[], None]
+    connect: Connect, backend: Backend, name: NewName, source: NewSource, wait_for_lists: WaitForLists
 ) -> None:
     """While versions are promoted at once there is always one in Production, and exactly one when all is quiet."""
-    if "list-lag" in door.assume:
-        pytest.skip("promoters find each other by a list: where lists lag, they settle by running again")
+    if "list-lag" in backend.switches:
+        pytest.skip("promoters find each other by a list: where lists lag, they wait_for_lists by running again")
     churn = name()
     clients = [connect() for _ in range(6)]
     for _ in clients:
         clients[0].register_version(churn, source())
     clients[0].set_stage(churn, 1, Stage.PRODUCTION)
-    settle()
+    wait_for_lists()
     done = threading.Event()
     missing: list[int] = []
     looked = 0
@@ -201,7 +204,7 @@ def test_concurrent_promotions(
     assert {version.stage for version in others} <= {Stage.ARCHIVED, Stage.NONE}
 
 
-def test_eight_threads_add_metadata(connect: Callable[..., RegistryClient], name: Text, source: Text) -> None:
+def test_eight_threads_add_metadata(connect: Connect, name: NewName, source: NewSource) -> None:
     """Of concurrent updates of one version none is lost."""
     churn = name()
     clients = [connect() for _ in range(8)]

@@ -18,18 +18,15 @@ from vertex_registry import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from google.cloud.aiplatform_v1.services.model_service import ModelServiceClient
 
+    from tests.behaviour.conftest import Connect, NewName, NewSource, WaitForLists
     from vertex_registry import (
         RegistryClient,
     )
 
-    Text = Callable[..., str]
 
-
-def test_versions_count_up(registry: RegistryClient, name: Text, source: Text) -> None:
+def test_versions_count_up(registry: RegistryClient, name: NewName, source: NewSource) -> None:
     """Registering under one name makes one model with a version more each time."""
     churn = name()
     versions = [registry.register_version(churn, source()) for _ in range(3)]
@@ -38,11 +35,10 @@ def test_versions_count_up(registry: RegistryClient, name: Text, source: Text) -
     assert len({version.model_resource_name for version in versions}) == 1
 
 
-def test_record(registry: RegistryClient, name: Text, source: Text) -> None:
-    """A version comes back with all that it was registered with, from the call and from reading it."""
+def test_record(registry: RegistryClient, name: NewName, source: NewSource) -> None:
+    """A version has everything that it was registered with, when it's returned and when it's read."""
     churn, artifact = name(), source()
     metadata = {"accuracy": 0.93, "git_sha": "9f2c1e7", "Owner": "Ann"}
-    before = dt.datetime.now(dt.UTC) - dt.timedelta(minutes=5)
     made = registry.register_version(
         churn,
         artifact,
@@ -58,18 +54,26 @@ def test_record(registry: RegistryClient, name: Text, source: Text) -> None:
     assert (made.name, made.version, made.version_name) == (churn, "1", "Release Candidate 1")
     assert made.stage is Stage.STAGING
     assert set(made.aliases) == {"candidate", "default"}
-    assert made.is_default
     assert made.description == "a first try"
     assert made.metadata == metadata
-    assert made.managed_by == "zenml"
     assert made.artifact_uri == artifact
-    assert made.resource_name == f"{made.model_resource_name}@1"
-    assert before < made.created_at <= made.updated_at
-    assert made.created_at.utcoffset() == dt.timedelta(0)
     assert registry.get_model(churn).description == "who leaves"
 
 
-def test_default_container(registry: RegistryClient, name: Text, source: Text) -> None:
+def test_what_a_version_has_by_itself(registry: RegistryClient, name: NewName, source: NewSource) -> None:
+    """A first version is the default one, and has its manager, its resource name and its times in UTC."""
+    before = dt.datetime.now(dt.UTC) - dt.timedelta(minutes=5)
+    made = registry.register_version(name(), source())
+
+    assert made.is_default
+    assert made.managed_by == "zenml"
+    assert made.resource_name == f"{made.model_resource_name}@1"
+    assert before < made.created_at <= made.updated_at
+    assert made.created_at.utcoffset() == dt.timedelta(0)
+
+
+@pytest.mark.no_switches
+def test_default_container(registry: RegistryClient, name: NewName, source: NewSource) -> None:
     """A version that names no container is served by the newest scikit-learn image near the location."""
     version = registry.register_version(name(), source())
 
@@ -77,8 +81,9 @@ def test_default_container(registry: RegistryClient, name: Text, source: Text) -
     assert version.container.image == "us-docker.pkg.dev/vertex-ai/prediction/sklearn-cpu.1-6:latest"
 
 
-@pytest.mark.local("Vertex looks for the image, and there is none of that name")
-def test_own_container(registry: RegistryClient, name: Text, source: Text) -> None:
+@pytest.mark.no_switches
+@pytest.mark.emulator_only("Vertex looks for the image, and there is none of that name")
+def test_own_container(registry: RegistryClient, name: NewName, source: NewSource) -> None:
     """A container of the caller's comes back as it was given."""
     container = ServingContainer(
         "us-docker.pkg.dev/acme/serving/churn:7",
@@ -95,8 +100,9 @@ def test_own_container(registry: RegistryClient, name: Text, source: Text) -> No
     assert registry.register_version(name(), source(), container=container).container == container
 
 
-@pytest.mark.local("Vertex looks for the image, and there is none of that name")
-def test_default_image_of_the_client(connect: Callable[..., RegistryClient], name: Text, source: Text) -> None:
+@pytest.mark.no_switches
+@pytest.mark.emulator_only("Vertex looks for the image, and there is none of that name")
+def test_default_image_of_the_client(connect: Connect, name: NewName, source: NewSource) -> None:
     """The client's default image serves what names no other."""
     registry = connect(default_image="us-docker.pkg.dev/acme/serving/churn:7")
     container = registry.register_version(name(), source()).container
@@ -105,7 +111,7 @@ def test_default_image_of_the_client(connect: Callable[..., RegistryClient], nam
 
 
 @pytest.mark.cassette
-def test_make_default(registry: RegistryClient, name: Text, source: Text) -> None:
+def test_make_default(registry: RegistryClient, name: NewName, source: NewSource) -> None:
     """A new version becomes the default one, unless it was asked not to; the first one is it anyway."""
     churn = name()
     assert registry.register_version(churn, source(), make_default=False).is_default
@@ -115,7 +121,7 @@ def test_make_default(registry: RegistryClient, name: Text, source: Text) -> Non
     assert registry.get_model(churn).default_version == "2"
 
 
-def test_reading_by_alias_and_number(registry: RegistryClient, name: Text, source: Text) -> None:
+def test_reading_by_alias_and_number(registry: RegistryClient, name: NewName, source: NewSource) -> None:
     """A version is found by its number, as text or int, and by an alias."""
     churn = name()
     registry.register_version(churn, source(), aliases=["first"])
@@ -124,7 +130,7 @@ def test_reading_by_alias_and_number(registry: RegistryClient, name: Text, sourc
     assert [registry.get_version(churn, ref).version for ref in (1, "1", "first", "default")] == ["1", "1", "1", "2"]
 
 
-def test_version_names(registry: RegistryClient, name: Text, source: Text) -> None:
+def test_version_names(registry: RegistryClient, name: NewName, source: NewSource) -> None:
     """A version's own name is kept letter for letter and finds it; of two of one name it finds the newest."""
     churn = name()
     names = ["7", "1.2.0", "Release Candidate 1", "release candidate 1", "версия Ω 😀", 'a"b\\c']
@@ -138,7 +144,7 @@ def test_version_names(registry: RegistryClient, name: Text, source: Text) -> No
 
 
 def test_version_name_of_an_older_version(
-    registry: RegistryClient, name: Text, source: Text, settle: Callable[[], None]
+    registry: RegistryClient, name: NewName, source: NewSource, wait_for_lists: WaitForLists
 ) -> None:
     """When the newest of several versions of one name goes, the name finds the one before."""
     churn = name()
@@ -146,14 +152,15 @@ def test_version_name_of_an_older_version(
     registry.register_version(churn, source(), version_name="7")
     registry.register_version(churn, source())
     registry.delete_version(churn, 2)
-    settle()
+    wait_for_lists()
 
     assert registry.get_version(churn, version_name="7").version == "1"
     with pytest.raises(NotFoundError, match="no version named '8'"):
         registry.get_version(churn, version_name="8")
 
 
-def test_what_carries_the_names_is_out_of_sight(registry: RegistryClient, name: Text, source: Text) -> None:
+@pytest.mark.switches_together
+def test_what_carries_the_names_is_out_of_sight(registry: RegistryClient, name: NewName, source: NewSource) -> None:
     """The aliases that a request id and a version name are found by are not among the version's aliases."""
     version = registry.register_version(name(), source(), version_name="1.2.0", request_id="run-1", make_default=False)
 
@@ -161,11 +168,12 @@ def test_what_carries_the_names_is_out_of_sight(registry: RegistryClient, name: 
     assert version.metadata == {}
 
 
+@pytest.mark.switches_together
 @pytest.mark.parametrize(
     "text",
     ['"quoted"', "back\\slash", "смешанный 名前 😀", "ends with \\", "a AND b = 'c'", "x" * 90, "%40@"],
 )
-def test_names_in_any_script(registry: RegistryClient, name: Text, source: Text, text: str) -> None:
+def test_names_in_any_script(registry: RegistryClient, name: NewName, source: NewSource, text: str) -> None:
     """A name of any characters is found again exactly, and one that differs in a letter is another model."""
     first, other = name(text), name(text.upper() + "!")
     made = registry.register_version(first, source())
@@ -176,9 +184,7 @@ def test_names_in_any_script(registry: RegistryClient, name: Text, source: Text,
     assert registry.get_version(other).version == "1"
 
 
-def test_a_fresh_client_finds_it(
-    registry: RegistryClient, connect: Callable[..., RegistryClient], name: Text, source: Text
-) -> None:
+def test_a_fresh_client_finds_it(registry: RegistryClient, connect: Connect, name: NewName, source: NewSource) -> None:
     """What was registered a moment ago is there for another client, however far its lists lag."""
     churn = name()
     registry.register_version(churn, source())
@@ -188,7 +194,7 @@ def test_a_fresh_client_finds_it(
 
 
 @pytest.mark.cassette
-def test_request_id(registry: RegistryClient, connect: Callable[..., RegistryClient], name: Text, source: Text) -> None:
+def test_request_id(registry: RegistryClient, connect: Connect, name: NewName, source: NewSource) -> None:
     """The same request id gives the version it made before, from any client; with another source it is a conflict."""
     churn, artifact = name(), source()
     made = registry.register_version(churn, artifact, request_id="run 7, step Ω", metadata={"a": 1})
@@ -199,7 +205,7 @@ def test_request_id(registry: RegistryClient, connect: Callable[..., RegistryCli
     assert connect().register_version(churn, artifact, request_id="run 8").version == "2"
 
 
-def test_what_a_request_id_does_not_reach(registry: RegistryClient, name: Text, source: Text) -> None:
+def test_what_a_request_id_does_not_reach(registry: RegistryClient, name: NewName, source: NewSource) -> None:
     """A request id is forgotten with its version, and is another one under another name."""
     churn, artifact = name(), source()
     registry.register_version(churn, source())
@@ -210,37 +216,37 @@ def test_what_a_request_id_does_not_reach(registry: RegistryClient, name: Text, 
     assert registry.register_version(churn, artifact, request_id="run").version == "3"
 
 
-@pytest.mark.local("Vertex looks for the image, and there is none of that name")
+@pytest.mark.emulator_only("Vertex looks for the image, and there is none of that name")
 def test_somebody_elses_model_is_used(
     registry: RegistryClient,
     vertex: ModelServiceClient,
     parent: str,
-    name: Text,
-    source: Text,
-    settle: Callable[[], None],
+    name: NewName,
+    source: NewSource,
+    wait_for_lists: WaitForLists,
 ) -> None:
-    """A model that somebody else made under the name gets the next version, and is not doubled."""
+    """An existing model of another tool gets the next version."""
     churn = name()
     upload(vertex, parent, churn, source())
-    settle()
+    wait_for_lists()
 
     assert registry.register_version(churn, source()).version == "2"
     assert registry.get_version(churn, 1).stage is Stage.NONE
 
 
-@pytest.mark.local("Vertex looks for the image, and there is none of that name")
+@pytest.mark.emulator_only("Vertex looks for the image, and there is none of that name")
 def test_a_name_that_several_models_bear(
     registry: RegistryClient,
     vertex: ModelServiceClient,
     parent: str,
-    name: Text,
-    source: Text,
-    settle: Callable[[], None],
+    name: NewName,
+    source: NewSource,
+    wait_for_lists: WaitForLists,
 ) -> None:
     """It is an error that lists them, and each is reached by its full resource name."""
     churn = name()
     models = {upload(vertex, parent, churn, source()) for _ in range(2)}
-    settle()
+    wait_for_lists()
 
     for verb in (registry.get_version, registry.get_model, registry.delete_model):
         with pytest.raises(AmbiguousNameError) as caught:
@@ -256,19 +262,19 @@ def test_a_name_that_several_models_bear(
 
 def test_a_name_whose_id_has_gone_to_another_name(
     registry: RegistryClient,
-    connect: Callable[..., RegistryClient],
+    connect: Connect,
     vertex: ModelServiceClient,
-    name: Text,
-    source: Text,
-    settle: Callable[[], None],
+    name: NewName,
+    source: NewSource,
+    wait_for_lists: WaitForLists,
 ) -> None:
-    """When a model has been given another name, its old name can be registered anew."""
+    """After a model was renamed, its old name can be registered again."""
     old, new = name(), name()
     renamed = registry.register_version(old, source())
     vertex.update_model(
         model=Model(name=renamed.model_resource_name, display_name=new), update_mask=FieldMask(paths=["display_name"])
     )
-    settle()
+    wait_for_lists()
 
     made = connect().register_version(old, source())
     assert (made.name, made.version) == (old, "1")
@@ -279,16 +285,16 @@ def test_a_name_whose_id_has_gone_to_another_name(
 
 def test_a_model_that_was_deleted_and_made_again(
     registry: RegistryClient,
-    connect: Callable[..., RegistryClient],
-    name: Text,
-    source: Text,
-    settle: Callable[[], None],
+    connect: Connect,
+    name: NewName,
+    source: NewSource,
+    wait_for_lists: WaitForLists,
 ) -> None:
-    """A client that remembers a model notices that it is gone, and registers the name anew."""
+    """A client notices that a model it remembers is gone, and registers the name again."""
     churn = name()
     registry.register_version(churn, source())
     connect().delete_model(churn)
-    settle()
+    wait_for_lists()
 
     with pytest.raises(NotFoundError):
         registry.get_version(churn)
@@ -299,22 +305,23 @@ def test_a_name_that_has_gone_to_another_model(
     registry: RegistryClient,
     vertex: ModelServiceClient,
     parent: str,
-    name: Text,
-    source: Text,
-    settle: Callable[[], None],
+    name: NewName,
+    source: NewSource,
+    wait_for_lists: WaitForLists,
 ) -> None:
-    """A client that remembers a model that is gone finds the one that bears its name now."""
+    """A client that remembers a deleted model finds the one that has its name now."""
     churn = name()
     old = registry.register_version(churn, source())
     vertex.delete_model(name=old.model_resource_name).result()  # type: ignore[no-untyped-call]  # untyped upstream
     new = upload(vertex, parent, churn, source())
-    settle()
+    wait_for_lists()
 
     assert registry.get_version(churn).model_resource_name == new
 
 
-def test_managed_by(connect: Callable[..., RegistryClient], name: Text, source: Text) -> None:
-    """The label managed_by says what the client was told to say."""
+@pytest.mark.no_switches
+def test_managed_by(connect: Connect, name: NewName, source: NewSource) -> None:
+    """The label managed_by has the value of the client's setting."""
     assert connect(managed_by="acme-ml").register_version(name(), source()).managed_by == "acme-ml"
 
 

@@ -32,19 +32,19 @@ def test_the_same_source_returns_the_existing_version(registry: RegistryClient, 
 
 
 def test_another_version_name_makes_a_new_version(
-    registry: RegistryClient, name: Text, source: Text, settle: Callable[[], None]
+    registry: RegistryClient, name: Text, source: Text, wait_for_lists: Callable[[], None]
 ) -> None:
     """One source under two version names makes two versions, and one without ``reuse_existing`` is always new."""
     churn, artifact = name(), source()
     for version_name in ("1", "2", "1"):
         registry.register_version(churn, artifact, version_name=version_name, reuse_existing=True)
     registry.register_version(churn, artifact, version_name="2")
-    settle()
+    wait_for_lists()
 
     assert [version.version_name for version in registry.list_versions(churn)] == ["2", "2", "1"]
 
 
-@pytest.mark.plain
+@pytest.mark.no_switches
 def test_a_version_returned_unchanged_logs_what_differs(
     registry: RegistryClient, name: Text, source: Text, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -67,7 +67,7 @@ def test_a_version_returned_unchanged_logs_what_differs(
         assert "secret" not in message
 
 
-@pytest.mark.plain
+@pytest.mark.no_switches
 def test_several_fields_that_differ(
     registry: RegistryClient, name: Text, source: Text, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -81,7 +81,7 @@ def test_several_fields_that_differ(
     assert "its description and metadata differ from what you passed" in caplog.text
 
 
-@pytest.mark.local("it plans faults")
+@pytest.mark.emulator_only("it plans faults")
 def test_a_registration_that_was_cut_off_is_finished(
     registry: RegistryClient, emulator: Emulator, name: Text, source: Text
 ) -> None:
@@ -107,8 +107,8 @@ def test_after_a_deletion_the_version_before_is_found(registry: RegistryClient, 
     assert again.artifact_uri == b
 
 
-@pytest.mark.once
-@pytest.mark.local("a crowd of clients uses up the quota")
+@pytest.mark.switches_together
+@pytest.mark.emulator_only("a crowd of clients uses up the quota")
 def test_two_clients_at_once_make_one_version(connect: Callable[..., RegistryClient], name: Text, source: Text) -> None:
     """Four clients that register the same version at once all get the same one."""
     churn, artifact = name(), source()
@@ -127,8 +127,8 @@ def test_two_clients_at_once_make_one_version(connect: Callable[..., RegistryCli
     assert len(set(made)) == 1
 
 
-@pytest.mark.plain
-@pytest.mark.local("it plans faults")
+@pytest.mark.no_switches
+@pytest.mark.emulator_only("it plans faults")
 def test_the_id_of_an_unknown_outcome_is_safe_to_retry(
     registry: RegistryClient, emulator: Emulator, name: Text, source: Text
 ) -> None:
@@ -143,7 +143,7 @@ def test_the_id_of_an_unknown_outcome_is_safe_to_retry(
     assert registry.register_version(churn, artifact, version_name="1", reuse_existing=True) == made
 
 
-@pytest.mark.plain
+@pytest.mark.no_switches
 def test_arguments_that_contradict_each_other(registry: RegistryClient, emulator: Emulator) -> None:
     """``reuse_existing`` needs a version name and excludes a request ID; nothing is sent."""
     with pytest.raises(InvalidArgumentError, match="needs a version_name"):
@@ -166,7 +166,7 @@ def test_find_a_version_by_name_or_number(registry: RegistryClient, name: Text, 
     assert found == ["1", "3", "4"]
 
 
-@pytest.mark.plain
+@pytest.mark.no_switches
 @pytest.mark.parametrize(
     "text", ["1", "3", "default", "-", "٣", "01", " 2", "", "v" * 129, "1" * 129, "\ud800", None, 2]
 )
@@ -180,7 +180,7 @@ def test_a_version_that_does_not_exist(registry: RegistryClient, name: Text, sou
         registry.find_version(churn, text)
 
 
-@pytest.mark.plain
+@pytest.mark.no_switches
 def test_find_a_version_of_no_model(registry: RegistryClient, name: Text) -> None:
     """A model that doesn't exist is said to be missing, not its version."""
     with pytest.raises(NotFoundError, match="There is no model"):

@@ -12,22 +12,19 @@ from google.protobuf.field_mask_pb2 import FieldMask
 from vertex_registry import ConflictError, InvalidArgumentError, Stage
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from google.cloud.aiplatform_v1.services.model_service import ModelServiceClient
 
+    from tests.behaviour.conftest import Connect, NewName, NewSource, WaitForLists
     from vertex_registry import RegistryClient
-
-    Text = Callable[..., str]
 
 
 @pytest.fixture
-def churn(registry: RegistryClient, name: Text, source: Text, settle: Callable[[], None]) -> str:
-    """A model with three versions."""
+def model(registry: RegistryClient, name: NewName, source: NewSource, wait_for_lists: WaitForLists) -> str:
+    """Register a model with three versions, and return its name."""
     model = name()
     for _ in range(3):
         registry.register_version(model, source())
-    settle()
+    wait_for_lists()
     return model
 
 
@@ -35,103 +32,113 @@ def stages(registry: RegistryClient, model: str) -> list[str]:
     return [str(registry.get_version(model, version).stage) for version in (1, 2, 3)]
 
 
+@pytest.mark.switches_together
 @pytest.mark.parametrize("stage", [*Stage, "production", "STAGING", "none"])
-def test_every_stage_comes_back(registry: RegistryClient, churn: str, stage: str) -> None:
-    """A stage, as a Stage or by its name in any case, is what the version then stands in."""
-    registry.set_stage(churn, 2, "Production" if stage != "Production" else "Staging")
+def test_every_stage_comes_back(registry: RegistryClient, model: str, stage: str) -> None:
+    """A version has the stage that you set, as a Stage or by its name in any case."""
+    registry.set_stage(model, 2, "Production" if stage != "Production" else "Staging")
 
-    assert registry.set_stage(churn, 2, stage).stage is Stage(stage)
-    assert registry.get_version(churn, 2).stage is Stage(stage)
-    assert registry.get_version(churn, 1).stage is Stage.NONE
+    assert registry.set_stage(model, 2, stage).stage is Stage(stage)
+    assert registry.get_version(model, 2).stage is Stage(stage)
+    assert registry.get_version(model, 1).stage is Stage.NONE
 
 
 @pytest.mark.cassette
-def test_promotion_archives_the_others(registry: RegistryClient, churn: str, settle: Callable[[], None]) -> None:
+def test_promotion_archives_the_others(registry: RegistryClient, model: str, wait_for_lists: WaitForLists) -> None:
     """With archive_existing the version takes the place of whatever was in the stage."""
-    registry.set_stage(churn, 1, Stage.PRODUCTION)
-    registry.set_stage(churn, 2, Stage.PRODUCTION)
-    settle()
-    promoted = registry.set_stage(churn, 3, Stage.PRODUCTION, archive_existing=True)
-    settle()
+    registry.set_stage(model, 1, Stage.PRODUCTION)
+    registry.set_stage(model, 2, Stage.PRODUCTION)
+    wait_for_lists()
+    promoted = registry.set_stage(model, 3, Stage.PRODUCTION, archive_existing=True)
+    wait_for_lists()
 
     assert promoted.stage is Stage.PRODUCTION
-    assert stages(registry, churn) == ["Archived", "Archived", "Production"]
-    assert registry.latest_version(churn, stage=Stage.PRODUCTION) == promoted
+    assert stages(registry, model) == ["Archived", "Archived", "Production"]
+    assert registry.latest_version(model, stage=Stage.PRODUCTION) == promoted
 
 
-def test_promotion_without_archiving(registry: RegistryClient, churn: str) -> None:
-    """Without archive_existing the others stay where they are."""
-    registry.set_stage(churn, 1, Stage.PRODUCTION)
-    registry.set_stage(churn, 2, Stage.PRODUCTION)
+def test_promotion_without_archiving(registry: RegistryClient, model: str) -> None:
+    """Without archive_existing, the others stay in the stage."""
+    registry.set_stage(model, 1, Stage.PRODUCTION)
+    registry.set_stage(model, 2, Stage.PRODUCTION)
 
-    assert stages(registry, churn) == ["Production", "Production", "None"]
+    assert stages(registry, model) == ["Production", "Production", "None"]
 
 
-def test_an_old_version_is_promoted_again(registry: RegistryClient, churn: str, settle: Callable[[], None]) -> None:
-    """A promotion of a version that is in the stage already claims it anew: the last word counts, not the first."""
-    registry.set_stage(churn, 1, Stage.PRODUCTION)
-    registry.set_stage(churn, 2, Stage.PRODUCTION)
-    settle()
-    promoted = registry.set_stage(churn, 1, Stage.PRODUCTION, archive_existing=True)
+def test_an_old_version_is_promoted_again(registry: RegistryClient, model: str, wait_for_lists: WaitForLists) -> None:
+    """Promoting a version that's already in the stage makes it the latest promotion."""
+    registry.set_stage(model, 1, Stage.PRODUCTION)
+    registry.set_stage(model, 2, Stage.PRODUCTION)
+    wait_for_lists()
+    promoted = registry.set_stage(model, 1, Stage.PRODUCTION, archive_existing=True)
 
     assert promoted.stage is Stage.PRODUCTION
-    assert stages(registry, churn) == ["Production", "Archived", "None"]
+    assert stages(registry, model) == ["Production", "Archived", "None"]
 
 
 def test_registering_into_a_stage(
-    registry: RegistryClient, churn: str, source: Text, settle: Callable[[], None]
+    registry: RegistryClient, model: str, source: NewSource, wait_for_lists: WaitForLists
 ) -> None:
     """A version can be registered into a stage, and archive what was there."""
-    registry.set_stage(churn, 1, Stage.PRODUCTION)
-    settle()
-    made = registry.register_version(churn, source(), stage=Stage.PRODUCTION, archive_existing=True)
+    registry.set_stage(model, 1, Stage.PRODUCTION)
+    wait_for_lists()
+    made = registry.register_version(model, source(), stage=Stage.PRODUCTION, archive_existing=True)
 
     assert (made.version, made.stage) == ("4", Stage.PRODUCTION)
-    assert stages(registry, churn) == ["Archived", "None", "None"]
+    assert stages(registry, model) == ["Archived", "None", "None"]
 
 
-def test_a_clock_that_runs_ahead(
-    connect: Callable[..., RegistryClient], churn: str, settle: Callable[[], None]
-) -> None:
-    """A later promotion wins also where its maker's clock is behind the clock of the one before."""
+def test_a_clock_that_runs_ahead(connect: Connect, model: str, wait_for_lists: WaitForLists) -> None:
+    """A later promotion wins even if its client's clock is slow."""
     now = dt.datetime(2026, 1, 1, tzinfo=dt.UTC)
     fast, slow = connect(now=lambda: now + dt.timedelta(hours=1)), connect(now=lambda: now)
-    fast.set_stage(churn, 1, Stage.PRODUCTION, archive_existing=True)
-    settle()
-    slow.set_stage(churn, 2, Stage.PRODUCTION, archive_existing=True)
+    fast.set_stage(model, 1, Stage.PRODUCTION, archive_existing=True)
+    wait_for_lists()
+    slow.set_stage(model, 2, Stage.PRODUCTION, archive_existing=True)
 
-    assert stages(slow, churn) == ["Archived", "Production", "None"]
+    assert stages(slow, model) == ["Archived", "Production", "None"]
 
 
-def test_when_and_by_whom(connect: Callable[..., RegistryClient], churn: str, settle: Callable[[], None]) -> None:
-    """A change keeps its moment and its author; writing the same stage again changes neither."""
-    moments = [dt.datetime(2026, 1, day, 12, 30, 15, 123456, tzinfo=dt.UTC) for day in range(1, 9)]
-    clock = iter(moments)
-    ann = connect(actor="Ann <ann@example.com>", now=lambda: next(clock))
-    bob = connect(now=lambda: next(clock))
-    assert ann.get_version(churn, 1).stage_changed_at is None
+MOMENTS = [dt.datetime(2026, 1, day, 12, 30, 15, 123456, tzinfo=dt.UTC) for day in range(1, 9)]
+ANN = "Ann <ann@example.com>"
 
-    first = ann.set_stage(churn, 1, Stage.STAGING)
-    again = ann.set_stage(churn, 1, Stage.STAGING)
-    second = bob.set_stage(churn, 1, Stage.PRODUCTION)
-    ann.update_version(churn, 2, stage="archived")
-    settle()
 
-    assert (first.stage_changed_at, first.stage_changed_by) == (moments[0], "Ann <ann@example.com>")
-    assert (again.stage_changed_at, again.stage_changed_by) == (moments[0], "Ann <ann@example.com>")
-    assert (second.stage_changed_at, second.stage_changed_by) == (moments[1], None)
-    history = ann.stage_history(churn)
+def test_a_change_has_its_time_and_its_author(connect: Connect, model: str) -> None:
+    """A version says when its stage changed and who changed it; writing the same stage again changes neither."""
+    clock = iter(MOMENTS)
+    ann, bob = connect(actor=ANN, now=lambda: next(clock)), connect(now=lambda: next(clock))
+    assert ann.get_version(model, 1).stage_changed_at is None
+
+    first = ann.set_stage(model, 1, Stage.STAGING)
+    again = ann.set_stage(model, 1, Stage.STAGING)
+    second = bob.set_stage(model, 1, Stage.PRODUCTION)
+    assert (first.stage_changed_at, first.stage_changed_by) == (MOMENTS[0], ANN)
+    assert (again.stage_changed_at, again.stage_changed_by) == (MOMENTS[0], ANN)
+    assert (second.stage_changed_at, second.stage_changed_by) == (MOMENTS[1], None)
+
+
+def test_the_history_has_times_and_authors(connect: Connect, model: str, wait_for_lists: WaitForLists) -> None:
+    """The history shows each change with its time and its author, and nothing of a stage that was written again."""
+    clock = iter(MOMENTS)
+    ann, bob = connect(actor=ANN, now=lambda: next(clock)), connect(now=lambda: next(clock))
+    ann.set_stage(model, 1, Stage.STAGING)
+    ann.set_stage(model, 1, Stage.STAGING)
+    bob.set_stage(model, 1, Stage.PRODUCTION)
+    ann.update_version(model, 2, stage="archived")
+    wait_for_lists()
+
+    history = ann.stage_history(model)
     assert [(change.version, change.stage, change.changed_at, change.changed_by) for change in history] == [
-        ("2", Stage.ARCHIVED, moments[2], "Ann <ann@example.com>"),
-        ("1", Stage.PRODUCTION, moments[1], None),
-        ("1", Stage.STAGING, moments[0].replace(microsecond=0), "Ann <ann@example.com>"),
+        ("2", Stage.ARCHIVED, MOMENTS[2], ANN),
+        ("1", Stage.PRODUCTION, MOMENTS[1], None),
+        ("1", Stage.STAGING, MOMENTS[0].replace(microsecond=0), ANN),
     ]
 
 
 def test_a_label_of_the_models_never_shows_as_a_stage(
-    registry: RegistryClient, vertex: ModelServiceClient, name: Text, source: Text
+    registry: RegistryClient, vertex: ModelServiceClient, name: NewName, source: NewSource
 ) -> None:
-    """Whatever label stage is on the model, a version stands where it was put, or it is said that this is hidden."""
+    """A stage label on the model never shows as a version's stage, or an error says that it hides it."""
     model = name()
     made = [registry.register_version(model, source()) for _ in range(2)]
     label_model(vertex, made[0].model_resource_name, {"stage": "archived"})
@@ -146,29 +153,30 @@ def test_a_label_of_the_models_never_shows_as_a_stage(
         assert stages_of(registry, model, 2) == ["None", "Production"]
 
 
-def test_a_stage_on_one_version_never_shows_on_another(registry: RegistryClient, churn: str) -> None:
+def test_a_stage_on_one_version_never_shows_on_another(registry: RegistryClient, model: str) -> None:
     """What is written on version 2 is on version 2."""
-    registry.set_stage(churn, 2, Stage.PRODUCTION)
+    registry.set_stage(model, 2, Stage.PRODUCTION)
 
-    assert stages(registry, churn) == ["None", "Production", "None"]
+    assert stages(registry, model) == ["None", "Production", "None"]
 
 
-def test_foreign_values(registry: RegistryClient, vertex: ModelServiceClient, churn: str) -> None:
-    """A label stage that is nobody's stage reads as no stage, and can be changed."""
-    version = registry.get_version(churn, 1)
+def test_foreign_values(registry: RegistryClient, vertex: ModelServiceClient, model: str) -> None:
+    """An unknown stage label reads as no stage, and can be changed."""
+    version = registry.get_version(model, 1)
     vertex.update_model(
         model=Model(name=version.resource_name, labels={"stage": "canary"}), update_mask=FieldMask(paths=["labels"])
     )
 
-    assert registry.get_version(churn, 1).stage is Stage.NONE
-    assert registry.set_stage(churn, 1, Stage.STAGING).stage is Stage.STAGING
+    assert registry.get_version(model, 1).stage is Stage.NONE
+    assert registry.set_stage(model, 1, Stage.STAGING).stage is Stage.STAGING
 
 
-def test_stages_that_many_may_stand_in(registry: RegistryClient, churn: str) -> None:
-    """Only Staging and Production can be taken alone."""
+@pytest.mark.no_switches
+def test_stages_that_many_may_stand_in(registry: RegistryClient, model: str) -> None:
+    """Only Staging and Production can be taken exclusively."""
     for stage in (Stage.NONE, Stage.ARCHIVED):
         with pytest.raises(InvalidArgumentError, match="archive_existing"):
-            registry.set_stage(churn, 1, stage, archive_existing=True)
+            registry.set_stage(model, 1, stage, archive_existing=True)
 
 
 def stages_of(registry: RegistryClient, model: str, count: int) -> list[str]:

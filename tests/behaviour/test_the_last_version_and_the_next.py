@@ -10,14 +10,11 @@ import pytest
 from vertex_registry import NotFoundError, Retry, Stage
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from vertex_registry import RegistryClient
+    from tests.behaviour.conftest import Connect, NewName, NewSource, WaitForLists
     from vertex_registry.emulator import Emulator
 
-    Text = Callable[..., str]
 
-pytestmark = pytest.mark.local("Vertex does nothing wrong on demand")
+pytestmark = pytest.mark.emulator_only("Vertex does nothing wrong on demand")
 
 
 def sent(emulator: Emulator, rpc: str) -> int:
@@ -25,11 +22,11 @@ def sent(emulator: Emulator, rpc: str) -> int:
 
 
 def test_a_deletion_that_is_on_its_way(
-    connect: Callable[..., RegistryClient],
+    connect: Connect,
     emulator: Emulator,
-    name: Text,
-    source: Text,
-    settle: Callable[[], None],
+    name: NewName,
+    source: NewSource,
+    wait_for_lists: WaitForLists,
 ) -> None:
     """A version that is registered while the deletion of its model is on its way isn't lost with the model."""
     churn, artifact, somebody = name(), source(), connect()
@@ -43,7 +40,7 @@ def test_a_deletion_that_is_on_its_way(
     registry = connect(retry=Retry(sleep=lambda _: deleter.join()))
     made = registry.register_version(churn, artifact, stage="Staging", metadata={"a": 1})
     deleter.join()
-    settle()
+    wait_for_lists()
 
     assert registry.get_version(churn) == made
     assert (made.version, made.stage, made.metadata) == ("1", Stage.STAGING, {"a": 1})
@@ -51,11 +48,11 @@ def test_a_deletion_that_is_on_its_way(
 
 
 def test_a_registration_before_the_second_look(
-    connect: Callable[..., RegistryClient],
+    connect: Connect,
     emulator: Emulator,
-    name: Text,
-    source: Text,
-    settle: Callable[[], None],
+    name: NewName,
+    source: NewSource,
+    wait_for_lists: WaitForLists,
 ) -> None:
     """A version that is uploaded after the deletion began is seen before the model goes, and only the old one goes."""
     churn, artifact, somebody = name(), source(), connect()
@@ -68,7 +65,7 @@ def test_a_registration_before_the_second_look(
 
     emulator.fail("MergeVersionAliases", "UNAVAILABLE")
     connect(retry=Retry(sleep=register)).delete_version(churn, 1)
-    settle()
+    wait_for_lists()
 
     assert acted == ["2"]
     assert [version.artifact_uri for version in somebody.list_versions(churn)] == [artifact]

@@ -23,20 +23,18 @@ if TYPE_CHECKING:
 
     from google.cloud.aiplatform_v1.services.model_service import ModelServiceClient
 
-    from tests.behaviour.conftest import Clock, Door
+    from tests.behaviour.conftest import Backend, Clock, Connect, NewName, NewSource, WaitForLists
     from vertex_registry import RegistryClient
     from vertex_registry.emulator import Emulator
 
-    Text = Callable[..., str]
-    Connect = Callable[..., RegistryClient]
 
-pytestmark = pytest.mark.local("Vertex does nothing wrong on demand")
+pytestmark = [pytest.mark.switches_together, pytest.mark.emulator_only("Vertex does nothing wrong on demand")]
 
 MARK, LIVE, NEWEST = "vr-deleting", "vr-live", "vr-newest"
 
 
 class Once:
-    """What the second client does while the first one waits for its next try."""
+    """A sleep of the first client, during which the second client acts once."""
 
     def __init__(self, act: Callable[[], Any]) -> None:
         self._act = act
@@ -95,9 +93,9 @@ VERBS: dict[str, Callable[[RegistryClient, str, str], Any]] = {
 
 @pytest.mark.parametrize("verb", VERBS)
 def test_a_name_that_means_another_model_now(
-    connect: Connect, vertex: ModelServiceClient, name: Text, source: Text, verb: str
+    connect: Connect, vertex: ModelServiceClient, name: NewName, source: NewSource, verb: str
 ) -> None:
-    """After a rename by another tool each verb is about the model that has the name now, and leaves the other alone."""
+    """After a rename, each method uses the model that has the name now, and leaves the other alone."""
     churn, registry = name(), connect()
     old = registry.register_version(churn, source()).model_resource_name
     rename(vertex, old, name("-old"))
@@ -118,7 +116,7 @@ def test_a_name_that_means_another_model_now(
 
 @pytest.mark.parametrize("verb", VERBS)
 def test_a_name_that_means_nothing_now(
-    connect: Connect, vertex: ModelServiceClient, name: Text, source: Text, verb: str
+    connect: Connect, vertex: ModelServiceClient, name: NewName, source: NewSource, verb: str
 ) -> None:
     """After a rename by another tool the name means no model, until the next registration creates it."""
     churn, registry = name(), connect()
@@ -137,7 +135,7 @@ def test_a_name_that_means_nothing_now(
 
 
 def test_lists_after_a_rename(
-    connect: Connect, vertex: ModelServiceClient, name: Text, source: Text, settle: Callable[[], None]
+    connect: Connect, vertex: ModelServiceClient, name: NewName, source: NewSource, wait_for_lists: WaitForLists
 ) -> None:
     """Lists show the model that has the name now, as soon as they show anything of it."""
     churn, registry = name(), connect()
@@ -146,7 +144,7 @@ def test_lists_after_a_rename(
     somebody = connect()
     for _ in range(2):
         somebody.register_version(churn, source(), stage="Staging")
-    settle()
+    wait_for_lists()
 
     assert [version.version for version in registry.list_versions(churn)] == ["2", "1"]
     assert [version.version for version in connect().list_versions(churn)] == ["2", "1"]
@@ -157,9 +155,9 @@ def test_lists_after_a_rename(
 
 
 def test_a_resource_name_means_that_model(
-    connect: Connect, vertex: ModelServiceClient, name: Text, source: Text
+    connect: Connect, vertex: ModelServiceClient, name: NewName, source: NewSource
 ) -> None:
-    """A full resource name means that very model, whatever it is called."""
+    """A full resource name always means the same model, even after a rename."""
     churn, renamed, registry = name(), name("-old"), connect()
     old = registry.register_version(churn, source()).model_resource_name
     registry.get_version(old)
@@ -180,7 +178,7 @@ def test_a_resource_name_means_that_model(
 @pytest.mark.parametrize("renames", [1, 2])
 @pytest.mark.parametrize("known", [True, False])
 def test_an_id_that_is_free_again(
-    connect: Connect, vertex: ModelServiceClient, name: Text, source: Text, renames: int, known: bool
+    connect: Connect, vertex: ModelServiceClient, name: NewName, source: NewSource, renames: int, known: bool
 ) -> None:
     """A model that has a later id of its name's series is found when the earlier ids are free again."""
     churn, registry, olds = name(), connect(), []
@@ -200,23 +198,25 @@ def test_an_id_that_is_free_again(
 
 
 def test_a_name_that_comes_back(
-    connect: Connect, vertex: ModelServiceClient, name: Text, source: Text, settle: Callable[[], None]
+    connect: Connect, vertex: ModelServiceClient, name: NewName, source: NewSource, wait_for_lists: WaitForLists
 ) -> None:
-    """Models that trade their names are told apart by every client that knew them before."""
+    """Clients that knew two models before tell them apart after they've swapped names."""
     one, other, registry = name("-one"), name("-other"), connect()
     first = registry.register_version(one, source()).model_resource_name
     second = registry.register_version(other, source()).model_resource_name
     rename(vertex, first, name("-aside"))
     rename(vertex, second, one)
     rename(vertex, first, other)
-    settle()
+    wait_for_lists()
 
     registry.update_model(one, description="was the other")
     assert vertex.get_model(name=second).description == "was the other"
     assert vertex.get_model(name=first).description == ""
 
 
-def test_a_model_that_was_created_again(connect: Connect, vertex: ModelServiceClient, name: Text, source: Text) -> None:
+def test_a_model_that_was_created_again(
+    connect: Connect, vertex: ModelServiceClient, name: NewName, source: NewSource
+) -> None:
     """A model that another tool deleted and created again is found, under its old id and under one of Vertex's."""
     churn, registry = name(), connect()
     first = registry.register_version(churn, source()).model_resource_name
@@ -228,11 +228,11 @@ def test_a_model_that_was_created_again(connect: Connect, vertex: ModelServiceCl
         registry.set_stage(churn, 1, "Staging")
 
 
-@pytest.mark.plain
+@pytest.mark.no_switches
 def test_a_rename_while_a_change_is_made(
-    connect: Connect, emulator: Emulator, vertex: ModelServiceClient, name: Text, source: Text
+    connect: Connect, emulator: Emulator, vertex: ModelServiceClient, name: NewName, source: NewSource
 ) -> None:
-    """A change that has begun on a model is not made on another one that takes its name meanwhile."""
+    """A change stays on its model, even if another one takes its name meanwhile."""
     churn = name()
     old = connect().register_version(churn, source()).model_resource_name
 
@@ -266,9 +266,9 @@ CHANGES: dict[str, tuple[str, Callable[[RegistryClient, str], Any]]] = {
 @pytest.mark.parametrize("when", ["before", "after"])
 @pytest.mark.parametrize("change", CHANGES)
 def test_an_alias_that_moves_while_a_change_is_made(
-    connect: Connect, emulator: Emulator, name: Text, source: Text, change: str, when: str
+    connect: Connect, emulator: Emulator, name: NewName, source: NewSource, change: str, when: str
 ) -> None:
-    """A change through an alias is made on the version that had it when it was read first, and on no other."""
+    """A change through an alias applies to the version that had it first, and to no other."""
     churn, somebody = name(), connect()
     for _ in range(3):
         somebody.register_version(churn, source())
@@ -299,9 +299,9 @@ ALIASES: dict[str, tuple[str, Callable[[RegistryClient, str, int], Any]]] = {
 @pytest.mark.parametrize("when", ["before", "after"])
 @pytest.mark.parametrize("kind", ALIASES)
 def test_an_alias_that_somebody_has_moved_since(
-    connect: Connect, emulator: Emulator, name: Text, source: Text, kind: str, when: str, back: int
+    connect: Connect, emulator: Emulator, name: NewName, source: NewSource, kind: str, when: str, back: int
 ) -> None:
-    """A move whose answer was lost takes nothing back that somebody has moved since, even back to where it was."""
+    """A lost move overwrites no later move, not even one back to where the alias was."""
     churn, somebody = name(), connect()
     for _ in range(3):
         somebody.register_version(churn, source())
@@ -323,11 +323,11 @@ def test_an_alias_that_somebody_has_moved_since(
 
 @pytest.mark.parametrize("code", ["UNAVAILABLE", "DEADLINE_EXCEEDED", "INTERNAL", "UNKNOWN", "RESOURCE_EXHAUSTED"])
 @pytest.mark.parametrize("when", ["before", "after"])
-@pytest.mark.plain
+@pytest.mark.no_switches
 def test_a_lost_move(
-    registry: RegistryClient, emulator: Emulator, name: Text, source: Text, code: str, when: str
+    registry: RegistryClient, emulator: Emulator, name: NewName, source: NewSource, code: str, when: str
 ) -> None:
-    """A move whose answer was lost is made once: it is sent again only if it did not happen."""
+    """A lost move is sent again only if it didn't happen."""
     churn = name()
     for _ in range(2):
         registry.register_version(churn, source(), aliases=["champion"])
@@ -345,9 +345,9 @@ def test_a_lost_move(
     assert registry.get_version(churn, 1).aliases == ("default",)
 
 
-@pytest.mark.plain
+@pytest.mark.no_switches
 def test_a_lost_move_that_cannot_be_looked_into(
-    connect: Connect, clock: Clock, emulator: Emulator, name: Text, source: Text
+    connect: Connect, clock: Clock, emulator: Emulator, name: NewName, source: NewSource
 ) -> None:
     """If the reads after a lost move fail too, the lost move is the error. One that stays lost ends in its budget."""
     churn = name()
@@ -369,9 +369,9 @@ def test_a_lost_move_that_cannot_be_looked_into(
 
 @pytest.mark.parametrize("when", ["before", "after"])
 def test_an_alias_that_somebody_has_given_again(
-    connect: Connect, emulator: Emulator, name: Text, source: Text, when: str
+    connect: Connect, emulator: Emulator, name: NewName, source: NewSource, when: str
 ) -> None:
-    """A removal whose answer was lost does not remove what somebody has given since."""
+    """A lost removal doesn't remove an alias that was added since."""
     churn, somebody = name(), connect()
     somebody.register_version(churn, source(), aliases=["champion"])
 
@@ -388,9 +388,9 @@ def test_an_alias_that_somebody_has_given_again(
 
 @pytest.mark.parametrize("when", ["before", "after"])
 def test_a_model_that_somebody_has_described_since(
-    connect: Connect, door: Door, emulator: Emulator, name: Text, source: Text, when: str
+    connect: Connect, backend: Backend, emulator: Emulator, name: NewName, source: NewSource, when: str
 ) -> None:
-    """A model's update whose answer was lost takes nothing back that somebody has written since."""
+    """A lost update of a model overwrites nothing that was written since."""
     churn, somebody = name(), connect()
     somebody.register_version(churn, source())
     registry = connect(retry=Retry(sleep=Once(lambda: somebody.update_model(churn, description="theirs"))))
@@ -404,7 +404,7 @@ def test_a_model_that_somebody_has_described_since(
     assert connect().update_model(churn, description="ours", labels={"team": "growth"}).description == "ours"
     sent = sum(request.rpc == "UpdateModel" for request in emulator.requests()[before:])
     assert sent == (1 if when == "after" else 2)
-    if "failed-precondition" in door.assume.values():
+    if "failed-precondition" in backend.switches.values():
         return  # that may mean something else, which no other try mends
     emulator.fail("UpdateModel", stale_etag=True)
     assert connect().update_model(churn, description="at last").description == "at last"
@@ -417,8 +417,9 @@ def refused(emulator: Emulator, times: int = 1) -> None:
     emulator.fail("DeleteModelVersion", "FAILED_PRECONDITION", message="The version is in use", times=times)
 
 
+@pytest.mark.each_switch
 def test_default_is_moved_only_if_vertex_refuses_otherwise(
-    registry: RegistryClient, door: Door, emulator: Emulator, name: Text, source: Text
+    registry: RegistryClient, backend: Backend, emulator: Emulator, name: NewName, source: NewSource
 ) -> None:
     """If Vertex moves default by itself it is left to Vertex."""
     churn = name()
@@ -429,16 +430,16 @@ def test_default_is_moved_only_if_vertex_refuses_otherwise(
 
     assert registry.get_version(churn).version == "2"
     sent = Counter(request.rpc for request in emulator.requests()[before:])
-    refuses = door.assume.get("default-delete", SWITCHES["default-delete"].values[0]) == "refuse"
+    refuses = backend.switches.get("default-delete", SWITCHES["default-delete"].values[0]) == "refuse"
     # Once for the number of the version that goes, and once for default.
     assert (sent["MergeVersionAliases"], sent["ListModelVersions"]) == (1 + refuses, 1 + refuses)
 
 
 @pytest.mark.parametrize("moment", [1, 2, 3])
 def test_a_default_that_somebody_chooses_while_a_deletion_is_refused(
-    connect: Connect, emulator: Emulator, name: Text, source: Text, moment: int
+    connect: Connect, emulator: Emulator, name: NewName, source: NewSource, moment: int
 ) -> None:
-    """The version that somebody makes the default one meanwhile stays it, whatever becomes of the deletion."""
+    """A version that becomes the default meanwhile stays it, whether the deletion succeeds or not."""
     churn, somebody = name(), connect()
     for _ in range(3):
         somebody.register_version(churn, source())
@@ -462,8 +463,9 @@ def test_a_default_that_somebody_chooses_while_a_deletion_is_refused(
     assert (somebody.latest_version(churn) or somebody.get_version(churn)).version in {"2", "3"}
 
 
-def test_default_moves_back(registry: RegistryClient, emulator: Emulator, name: Text, source: Text) -> None:
-    """If nobody has moved default since, and the version stays, it is the default version again."""
+@pytest.mark.each_switch
+def test_default_moves_back(registry: RegistryClient, emulator: Emulator, name: NewName, source: NewSource) -> None:
+    """If nobody has moved the default and the version stays, it's the default version again."""
     churn = name()
     for _ in range(3):
         registry.register_version(churn, source())
@@ -473,9 +475,8 @@ def test_default_moves_back(registry: RegistryClient, emulator: Emulator, name: 
     assert registry.get_version(churn).version == "3"
 
 
-@pytest.mark.once
 def test_a_deletion_that_is_on_its_way_while_the_model_is_created_again(
-    connect: Connect, emulator: Emulator, name: Text, source: Text
+    connect: Connect, emulator: Emulator, name: NewName, source: NewSource
 ) -> None:
     """A model that was deleted and registered again meanwhile stays, though the deletion finds it."""
     churn, registry, somebody = name(), connect(), connect()
@@ -502,10 +503,9 @@ def marked_version(registry: RegistryClient, name: str) -> str | None:
         return None
 
 
-@pytest.mark.once
 @pytest.mark.parametrize("moment", [1, 2, 4, 11, 12, 14, 21])
 def test_a_model_that_is_created_again_while_its_last_version_is_deleted(
-    connect: Connect, emulator: Emulator, name: Text, source: Text, moment: int
+    connect: Connect, emulator: Emulator, name: NewName, source: NewSource, moment: int
 ) -> None:
     """Whenever that happens before the model goes, the new one stays, and is not marked."""
     churn, somebody = name(), connect()
@@ -545,8 +545,8 @@ def test_a_version_that_appears_while_the_last_one_is_deleted(
     emulator: Emulator,
     vertex: ModelServiceClient,
     parent: str,
-    name: Text,
-    source: Text,
+    name: NewName,
+    source: NewSource,
     moment: str,
     ours: bool,
 ) -> None:
@@ -592,13 +592,13 @@ def test_a_last_version_that_cannot_be_deleted_keeps_no_mark(
     clock: Clock,
     emulator: Emulator,
     vertex: ModelServiceClient,
-    name: Text,
-    source: Text,
+    name: NewName,
+    source: NewSource,
     rpc: str,
     code: str,
     error: type[Exception],
 ) -> None:
-    """Whatever the deletion of the model ends in, the mark for those that register is taken away."""
+    """The deletion mark is removed, however the deletion ends."""
     churn = name()
     registry = connect(retry=Retry(call_timeout=10, sleep=clock.sleep, clock=clock))
     resource = registry.register_version(churn, source()).model_resource_name
@@ -617,9 +617,9 @@ def test_a_last_version_that_cannot_be_deleted_keeps_no_mark(
         registry.get_model(churn)
 
 
-@pytest.mark.plain
+@pytest.mark.no_switches
 def test_ctrl_c_while_the_last_version_is_deleted(
-    connect: Connect, emulator: Emulator, vertex: ModelServiceClient, name: Text, source: Text
+    connect: Connect, emulator: Emulator, vertex: ModelServiceClient, name: NewName, source: NewSource
 ) -> None:
     """It is what comes out, after one try to take the mark away."""
 
@@ -637,7 +637,7 @@ def test_ctrl_c_while_the_last_version_is_deleted(
 @pytest.mark.parametrize("when", ["before", "after"])
 @pytest.mark.parametrize("times", [1, 2])
 def test_a_mark_whose_answer_is_lost(
-    registry: RegistryClient, emulator: Emulator, name: Text, source: Text, when: str, times: int
+    registry: RegistryClient, emulator: Emulator, name: NewName, source: NewSource, when: str, times: int
 ) -> None:
     """The mark is set again until it is known to be there."""
     churn = name()
@@ -652,8 +652,8 @@ def test_a_mark_that_cannot_be_taken_away(
     connect: Connect,
     clock: Clock,
     emulator: Emulator,
-    name: Text,
-    source: Text,
+    name: NewName,
+    source: NewSource,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     """The deletion says why it failed, the log says what the mark does, and the next deletion clears it."""
@@ -675,7 +675,7 @@ def test_a_mark_that_cannot_be_taken_away(
 
 
 def test_a_mark_that_somebody_left(
-    connect: Connect, emulator: Emulator, vertex: ModelServiceClient, name: Text, source: Text
+    connect: Connect, emulator: Emulator, vertex: ModelServiceClient, name: NewName, source: NewSource
 ) -> None:
     """A deletion that is refused takes away the mark of one that was killed."""
     churn, registry = name(), connect()
@@ -690,7 +690,7 @@ def test_a_mark_that_somebody_left(
 
 @pytest.mark.parametrize("default", [1, 2])
 def test_two_deletions_of_the_two_last_versions(
-    connect: Connect, emulator: Emulator, name: Text, source: Text, default: int
+    connect: Connect, emulator: Emulator, name: NewName, source: NewSource, default: int
 ) -> None:
     """Whichever is overtaken by the other deletes the model with the last version, and blames nothing else."""
     churn, somebody = name(), connect()
@@ -709,7 +709,7 @@ def test_two_deletions_of_the_two_last_versions(
 
 
 def test_a_version_that_is_no_longer_the_only_one(
-    connect: Connect, emulator: Emulator, name: Text, source: Text
+    connect: Connect, emulator: Emulator, name: NewName, source: NewSource
 ) -> None:
     """A deletion that was refused for the only version is tried again when it is not that any more."""
     churn, somebody = name(), connect()
@@ -724,9 +724,8 @@ def test_a_version_that_is_no_longer_the_only_one(
         somebody.get_version(churn, 1)
 
 
-@pytest.mark.once
-@pytest.mark.looks(2)
-def test_many_deletions_at_once(connect: Connect, name: Text, source: Text) -> None:
+@pytest.mark.polls(2)
+def test_many_deletions_at_once(connect: Connect, name: NewName, source: NewSource) -> None:
     """All versions of a model can be deleted at once, each by its own client: all go, the model with the last."""
     clients = [connect(retry=Retry()) for _ in range(4)]
     for _ in range(3):

@@ -31,13 +31,12 @@ if TYPE_CHECKING:
 
     from google.cloud.aiplatform_v1.services.model_service import ModelServiceClient
 
+    from tests.behaviour.conftest import Connect, NewName, NewSource, WaitForLists
     from vertex_registry import ModelVersion, RegistryClient
     from vertex_registry.emulator import Emulator
 
-    Text = Callable[..., str]
-    Connect = Callable[..., RegistryClient]
 
-pytestmark = pytest.mark.local("Vertex does nothing wrong on demand")
+pytestmark = [pytest.mark.switches_together, pytest.mark.emulator_only("Vertex does nothing wrong on demand")]
 
 DELETING = "vr-deleting"
 
@@ -79,23 +78,24 @@ def once_before(act: Callable[[], object], emulator: Emulator) -> Callable[[], s
     return new_id
 
 
-def numbers(registry: RegistryClient, name: str, settle: Callable[[], None]) -> list[str]:
-    settle()
+def numbers(registry: RegistryClient, name: str, wait_for_lists: WaitForLists) -> list[str]:
+    wait_for_lists()
     return [version.version for version in registry.list_versions(name)]
 
 
 # --- what others write before the completion --------------------------------------------------------------------------
 
 
+@pytest.mark.each_switch
 def test_a_promotion_before_the_completion(
-    connect: Connect, emulator: Emulator, name: Text, source: Text, settle: Callable[[], None]
+    connect: Connect, emulator: Emulator, name: NewName, source: NewSource, wait_for_lists: WaitForLists
 ) -> None:
-    """Metadata and a promotion of the version that somebody writes before it is complete stay."""
+    """Metadata and a stage that another client writes before the version is complete stay."""
     churn, somebody = name(), connect()
     somebody.register_version(churn, source(), stage="Production")
 
     def promote() -> None:
-        settle()
+        wait_for_lists()
         somebody.update_version(churn, 2, metadata={"reviewed": True, "b": "theirs"})
         somebody.set_stage(churn, 2, "Production", archive_existing=True)
 
@@ -109,7 +109,7 @@ def test_a_promotion_before_the_completion(
 
 
 def test_a_stage_without_a_stamp_before_the_completion(
-    connect: Connect, vertex: ModelServiceClient, emulator: Emulator, name: Text, source: Text
+    connect: Connect, vertex: ModelServiceClient, emulator: Emulator, name: NewName, source: NewSource
 ) -> None:
     """A stage that another tool has written on the version stays, though it has no stamp."""
     churn = name()
@@ -126,9 +126,10 @@ def test_a_stage_without_a_stamp_before_the_completion(
     assert (made.stage, made.metadata) == (Stage.PRODUCTION, {"a": 1, "team": "growth"})
 
 
+@pytest.mark.each_switch
 @pytest.mark.parametrize("labels", [{"stage": "production"}, {"team": "growth", "stage": "nonsense"}])
 def test_a_stage_of_the_model_itself(
-    connect: Connect, vertex: ModelServiceClient, name: Text, source: Text, labels: dict[str, str]
+    connect: Connect, vertex: ModelServiceClient, name: NewName, source: NewSource, labels: dict[str, str]
 ) -> None:
     """A stage that the model itself is labeled with isn't the version's, and its labels aren't copied."""
     churn, registry = name(), connect()
@@ -148,7 +149,7 @@ def test_a_stage_of_the_model_itself(
 
 
 def test_a_completion_that_arrives_late(
-    connect: Connect, vertex: ModelServiceClient, emulator: Emulator, name: Text, source: Text
+    connect: Connect, vertex: ModelServiceClient, emulator: Emulator, name: NewName, source: NewSource
 ) -> None:
     """A completing write that arrives after its client has given it up overwrites nothing."""
     churn, artifact, somebody = name(), source(), connect()
@@ -173,13 +174,13 @@ def test_a_completion_that_arrives_late(
 def test_a_model_that_is_deleted_before_the_completion(
     connect: Connect,
     emulator: Emulator,
-    name: Text,
-    source: Text,
-    settle: Callable[[], None],
+    name: NewName,
+    source: NewSource,
+    wait_for_lists: WaitForLists,
     versions: int,
     anew: bool,
 ) -> None:
-    """The error says that the version is gone; a version that somebody has registered since under its number stays."""
+    """The error says that the version is gone, and a new version under its number stays."""
     churn, artifact, somebody = name(), source(), connect()
     for _ in range(versions):
         somebody.register_version(churn, source())
@@ -196,7 +197,7 @@ def test_a_model_that_is_deleted_before_the_completion(
     with pytest.raises(NotFoundError, match=r"deleted.* request_id='run' uploads it once more, as a new version"):
         registry.register_version(churn, artifact, stage="Staging", metadata={"ours": 1}, request_id="run")
 
-    settle()
+    wait_for_lists()
     for version in theirs:
         assert somebody.get_version(churn, version.version).metadata == {"theirs": 1}
         assert somebody.get_version(churn, version.version).stage is Stage.PRODUCTION
@@ -206,9 +207,9 @@ def test_a_model_that_is_deleted_before_the_completion(
 
 
 def test_a_model_that_is_created_again_by_a_call_that_dies(
-    connect: Connect, emulator: Emulator, name: Text, source: Text
+    connect: Connect, emulator: Emulator, name: NewName, source: NewSource
 ) -> None:
-    """A version that nobody has completed yet isn't taken for the one that had its number."""
+    """An incomplete new version isn't mistaken for the one that had its number."""
     churn, artifact, somebody = name(), source(), connect()
 
     def replace() -> None:
@@ -225,9 +226,9 @@ def test_a_model_that_is_created_again_by_a_call_that_dies(
 
 @pytest.mark.parametrize("aliases", [[], ["candidate"]])
 def test_a_version_that_is_deleted_before_the_completion(
-    connect: Connect, emulator: Emulator, name: Text, source: Text, aliases: list[str]
+    connect: Connect, emulator: Emulator, name: NewName, source: NewSource, aliases: list[str]
 ) -> None:
-    """The same where only the version was deleted; another version of the model is never returned for it."""
+    """If only the version was deleted, another version is never returned for it."""
     churn, artifact, somebody = name(), source(), connect()
     somebody.register_version(churn, source())
     registry = connect(now=between(emulator, lambda: somebody.delete_version(churn, 2)))
@@ -239,7 +240,7 @@ def test_a_version_that_is_deleted_before_the_completion(
 
 
 def test_a_model_named_in_full_that_is_deleted_before_the_completion(
-    connect: Connect, emulator: Emulator, name: Text, source: Text
+    connect: Connect, emulator: Emulator, name: NewName, source: NewSource
 ) -> None:
     """A re-run can't create a model by its resource name, and the error doesn't promise it."""
     churn, somebody = name(), connect()
@@ -250,7 +251,7 @@ def test_a_model_named_in_full_that_is_deleted_before_the_completion(
 
 
 def test_a_model_that_was_renamed_before_the_upload(
-    connect: Connect, vertex: ModelServiceClient, name: Text, source: Text, settle: Callable[[], None]
+    connect: Connect, vertex: ModelServiceClient, name: NewName, source: NewSource, wait_for_lists: WaitForLists
 ) -> None:
     """A client that remembers a name notices before it uploads that another model has the name by now."""
     churn, renamed, registry, somebody = name(), name(), connect(), connect()
@@ -258,11 +259,11 @@ def test_a_model_that_was_renamed_before_the_upload(
     vertex.update_model(
         model=Model(name=old.model_resource_name, display_name=renamed), update_mask=FieldMask(paths=["display_name"])
     )
-    settle()
+    wait_for_lists()
     new = somebody.register_version(churn, source())
 
     assert registry.register_version(churn, source()).resource_name == f"{new.model_resource_name}@2"
-    settle()
+    wait_for_lists()
     assert [version.version for version in somebody.list_versions(renamed)] == ["1"]
 
 
@@ -270,19 +271,19 @@ def test_a_model_that_was_renamed_before_the_upload(
 
 
 def test_a_re_run_archives_in_its_own_stage_only(
-    connect: Connect, emulator: Emulator, name: Text, source: Text, settle: Callable[[], None]
+    connect: Connect, emulator: Emulator, name: NewName, source: NewSource, wait_for_lists: WaitForLists
 ) -> None:
-    """A re-run that would archive what is in Staging archives nothing in the stage that somebody chose since."""
+    """A re-run archives nothing in a stage that another client chose since."""
     churn, artifact, registry = name(), source(), connect()
     for stage in ("Production", "Production", "Staging"):
         registry.register_version(churn, source(), stage=stage)
-    settle()
+    wait_for_lists()
     arguments: dict[str, Any] = {"stage": "Staging", "archive_existing": True, "request_id": "run"}
     emulator.fail("UpdateModel", "PERMISSION_DENIED")
     with pytest.raises(PermissionDeniedError):
         registry.register_version(churn, artifact, **arguments)
     registry.set_stage(churn, 4, "Production")
-    settle()
+    wait_for_lists()
 
     made = registry.register_version(churn, artifact, **arguments)
     assert made.stage is Stage.PRODUCTION
@@ -291,13 +292,13 @@ def test_a_re_run_archives_in_its_own_stage_only(
 
 
 def test_a_version_that_left_the_stage_before_it_was_complete(
-    connect: Connect, emulator: Emulator, name: Text, source: Text, settle: Callable[[], None]
+    connect: Connect, emulator: Emulator, name: NewName, source: NewSource, wait_for_lists: WaitForLists
 ) -> None:
-    """The same in the first run, where somebody moves the version before it is complete."""
+    """A first run archives nothing if another client moves the version before it's complete."""
     churn, somebody = name(), connect()
     for stage in ("Production", "Production", "Staging"):
         somebody.register_version(churn, source(), stage=stage)
-    settle()
+    wait_for_lists()
     registry = connect(now=between(emulator, lambda: somebody.set_stage(churn, 4, "Production")))
 
     assert registry.register_version(churn, source(), stage="Staging", archive_existing=True).stage is Stage.PRODUCTION
@@ -319,8 +320,9 @@ def crossing(
     return connect(retry=Retry(sleep=once(act)))
 
 
+@pytest.mark.each_switch
 def test_one_request_id_in_two_calls(
-    connect: Connect, emulator: Emulator, name: Text, source: Text, settle: Callable[[], None]
+    connect: Connect, emulator: Emulator, name: NewName, source: NewSource, wait_for_lists: WaitForLists
 ) -> None:
     """Of two uploads of one request the lower stays, with the aliases, and both calls return it."""
     churn, artifact, somebody = name(), source(), connect()
@@ -336,14 +338,14 @@ def test_one_request_id_in_two_calls(
     assert [version.version for version in made] == ["2"] == [again.version]
     assert (again.stage, again.metadata) == (Stage.STAGING, {"a": 1})
     assert set(again.aliases) == {"default", "candidate"}
-    assert numbers(registry, churn, settle) == ["2", "1"]
+    assert numbers(registry, churn, wait_for_lists) == ["2", "1"]
     assert registry.get_version(churn, version_name="1.0") == again == registry.get_version(churn)
     assert somebody.register_version(churn, artifact, **arguments) == again
     assert somebody.register_version(churn, source()).version == "4"
 
 
 def test_one_request_id_with_two_sources(
-    connect: Connect, emulator: Emulator, name: Text, source: Text, settle: Callable[[], None]
+    connect: Connect, emulator: Emulator, name: NewName, source: NewSource, wait_for_lists: WaitForLists
 ) -> None:
     """The later one of two calls with one request id and different sources is a conflict, and leaves nothing behind."""
     churn, artifact, somebody = name(), source(), connect()
@@ -351,12 +353,13 @@ def test_one_request_id_with_two_sources(
     with pytest.raises(ConflictError, match="another source"):
         registry.register_version(churn, source(), request_id="run")
 
-    assert numbers(registry, churn, settle) == ["2", "1"]
+    assert numbers(registry, churn, wait_for_lists) == ["2", "1"]
     assert registry.get_version(churn).artifact_uri == artifact
 
 
+@pytest.mark.each_switch
 def test_other_uploads_between_those_of_a_request(
-    connect: Connect, emulator: Emulator, name: Text, source: Text, settle: Callable[[], None]
+    connect: Connect, emulator: Emulator, name: NewName, source: NewSource, wait_for_lists: WaitForLists
 ) -> None:
     """The other upload of a request is found among those of others, and beside numbers that are deleted."""
     churn, artifact, somebody = name(), source(), connect()
@@ -372,14 +375,13 @@ def test_other_uploads_between_those_of_a_request(
 
     registry = crossing(connect, emulator, churn, meanwhile)
     assert registry.register_version(churn, artifact, request_id="run").version == "4"
-    assert numbers(registry, churn, settle) == ["5", "4", "3", "1"]
+    assert numbers(registry, churn, wait_for_lists) == ["5", "4", "3", "1"]
 
 
-@pytest.mark.once
 def test_many_uploads_between_those_of_a_request(
-    connect: Connect, emulator: Emulator, name: Text, source: Text, settle: Callable[[], None]
+    connect: Connect, emulator: Emulator, name: NewName, source: NewSource, wait_for_lists: WaitForLists
 ) -> None:
-    """The same however many there are."""
+    """One request makes one version, with any number of other uploads in between."""
     churn, artifact, somebody = name(), source(), connect()
 
     def meanwhile() -> None:
@@ -388,11 +390,11 @@ def test_many_uploads_between_those_of_a_request(
 
     registry = crossing(connect, emulator, churn, meanwhile)
     assert registry.register_version(churn, artifact, request_id="run").version == "22"
-    assert numbers(registry, churn, settle) == [str(number) for number in range(41, 0, -1)]
+    assert numbers(registry, churn, wait_for_lists) == [str(number) for number in range(41, 0, -1)]
 
 
 def test_a_request_without_an_upload_of_ours_before(
-    connect: Connect, vertex: ModelServiceClient, parent: str, emulator: Emulator, name: Text, source: Text
+    connect: Connect, vertex: ModelServiceClient, parent: str, emulator: Emulator, name: NewName, source: NewSource
 ) -> None:
     """The same in a model that only other tools have uploaded to."""
     churn, artifact, somebody = name(), source(), connect()
@@ -425,15 +427,14 @@ KILLED: dict[str, list[dict[str, Any]]] = {
 }
 
 
-@pytest.mark.once
 @pytest.mark.parametrize("when", KILLED)
 @pytest.mark.parametrize("complete", [True, False])
 def test_a_second_upload_that_was_killed(
     connect: Connect,
     emulator: Emulator,
-    name: Text,
-    source: Text,
-    settle: Callable[[], None],
+    name: NewName,
+    source: NewSource,
+    wait_for_lists: WaitForLists,
     when: str,
     complete: bool,
 ) -> None:
@@ -457,12 +458,12 @@ def test_a_second_upload_that_was_killed(
 
     made = connect().register_version(churn, artifact, **arguments)
     assert (made.version, made.stage) == ("2", Stage.STAGING)
-    assert numbers(registry, churn, settle) == ["2", "1"]
+    assert numbers(registry, churn, wait_for_lists) == ["2", "1"]
     assert registry.get_version(churn) == registry.get_version(churn, version_name="1.0") == made
 
 
 def test_a_lower_upload_that_was_killed(
-    connect: Connect, emulator: Emulator, name: Text, source: Text, settle: Callable[[], None]
+    connect: Connect, emulator: Emulator, name: NewName, source: NewSource, wait_for_lists: WaitForLists
 ) -> None:
     """The lower version stays also where its own call died before it was complete."""
     churn, artifact, somebody = name(), source(), connect()
@@ -475,11 +476,11 @@ def test_a_lower_upload_that_was_killed(
 
     made = crossing(connect, emulator, churn, meanwhile).register_version(churn, artifact, **arguments)
     assert (made.version, made.stage, set(made.aliases)) == ("2", Stage.STAGING, {"default", "candidate"})
-    assert numbers(somebody, churn, settle) == ["2", "1"]
+    assert numbers(somebody, churn, wait_for_lists) == ["2", "1"]
 
 
 def test_three_uploads_of_a_request(
-    connect: Connect, emulator: Emulator, name: Text, source: Text, settle: Callable[[], None]
+    connect: Connect, emulator: Emulator, name: NewName, source: NewSource, wait_for_lists: WaitForLists
 ) -> None:
     """Every upload but the lowest is removed, also one between whose call has died."""
     churn, artifact, first = name(), source(), connect()
@@ -498,11 +499,11 @@ def test_three_uploads_of_a_request(
     emulator.forget_faults()
     third = crossing(connect, emulator, churn, meanwhile, versions=0)
     assert third.register_version(churn, artifact, request_id="run").version == "2"
-    assert numbers(third, churn, settle) == ["2", "1"]
+    assert numbers(third, churn, wait_for_lists) == ["2", "1"]
 
 
 def test_a_second_upload_that_may_not_be_removed(
-    connect: Connect, emulator: Emulator, name: Text, source: Text, settle: Callable[[], None]
+    connect: Connect, emulator: Emulator, name: NewName, source: NewSource, wait_for_lists: WaitForLists
 ) -> None:
     """The error names both versions and the permission; the one that stays is complete."""
     churn, artifact, somebody = name(), source(), connect()
@@ -520,13 +521,12 @@ def test_a_second_upload_that_may_not_be_removed(
     assert registry.get_version(churn).stage is Stage.STAGING
 
     assert connect().register_version(churn, artifact, stage="Staging", request_id="run").version == "2"
-    assert numbers(registry, churn, settle) == ["2", "1"]
+    assert numbers(registry, churn, wait_for_lists) == ["2", "1"]
 
 
-@pytest.mark.once
 @pytest.mark.parametrize("times", [1, 1000])
 def test_a_second_upload_whose_removal_is_refused(
-    connect: Connect, emulator: Emulator, name: Text, source: Text, settle: Callable[[], None], times: int
+    connect: Connect, emulator: Emulator, name: NewName, source: NewSource, wait_for_lists: WaitForLists, times: int
 ) -> None:
     """A refusal that passes is gone past, and one that lasts is the error; then the next run removes it."""
     churn, artifact, somebody = name(), source(), connect()
@@ -543,16 +543,21 @@ def test_a_second_upload_whose_removal_is_refused(
             registry.register_version(churn, artifact, request_id="run")
         emulator.forget_faults()
         registry.register_version(churn, artifact, request_id="run")
-    assert numbers(registry, churn, settle) == ["2", "1"]
+    assert numbers(registry, churn, wait_for_lists) == ["2", "1"]
 
 
-@pytest.mark.once
 @pytest.mark.parametrize("code", ["UNAVAILABLE", "DEADLINE_EXCEEDED", "INTERNAL"])
 @pytest.mark.parametrize("when", ["before", "after"])
 def test_a_removal_whose_answer_is_lost(
-    connect: Connect, emulator: Emulator, name: Text, source: Text, settle: Callable[[], None], code: str, when: str
+    connect: Connect,
+    emulator: Emulator,
+    name: NewName,
+    source: NewSource,
+    wait_for_lists: WaitForLists,
+    code: str,
+    when: str,
 ) -> None:
-    """It is looked into, and done again if nothing of it has happened."""
+    """A lost removal of a second upload is checked, and sent again only if it didn't happen."""
     churn, artifact, somebody = name(), source(), connect()
 
     def meanwhile() -> None:
@@ -561,16 +566,21 @@ def test_a_removal_whose_answer_is_lost(
 
     registry = crossing(connect, emulator, churn, meanwhile)
     assert registry.register_version(churn, artifact, request_id="run").version == "2"
-    assert numbers(registry, churn, settle) == ["2", "1"]
+    assert numbers(registry, churn, wait_for_lists) == ["2", "1"]
 
 
-@pytest.mark.once
 @pytest.mark.parametrize("well", [0, 1])
 @pytest.mark.parametrize("when", ["before", "after"])
 def test_a_hand_over_whose_answer_is_lost(
-    connect: Connect, emulator: Emulator, name: Text, source: Text, settle: Callable[[], None], when: str, well: int
+    connect: Connect,
+    emulator: Emulator,
+    name: NewName,
+    source: NewSource,
+    wait_for_lists: WaitForLists,
+    when: str,
+    well: int,
 ) -> None:
-    """It is looked into, and done again if nothing of it has happened; so is the removal of its mark."""
+    """A lost move of the aliases is checked, and sent again only if it didn't happen."""
     churn, artifact, somebody = name(), source(), connect()
 
     def meanwhile() -> None:
@@ -582,7 +592,7 @@ def test_a_hand_over_whose_answer_is_lost(
     registry = crossing(connect, emulator, churn, meanwhile)
     made = registry.register_version(churn, artifact, version_name="1.0", request_id="run")
     assert made == registry.get_version(churn) == registry.get_version(churn, version_name="1.0")
-    assert numbers(registry, churn, settle) == ["2", "1"]
+    assert numbers(registry, churn, wait_for_lists) == ["2", "1"]
 
 
 @pytest.mark.parametrize("own", [True, False])
@@ -590,9 +600,9 @@ def test_an_upload_that_arrives_late(
     connect: Connect,
     vertex: ModelServiceClient,
     emulator: Emulator,
-    name: Text,
-    source: Text,
-    settle: Callable[[], None],
+    name: NewName,
+    source: NewSource,
+    wait_for_lists: WaitForLists,
     own: bool,
 ) -> None:
     """A re-run removes an upload that arrives when it has been sent again long ago."""
@@ -611,7 +621,7 @@ def test_an_upload_that_arrives_late(
 
     again = connect().register_version(churn, artifact, **arguments)
     assert again == attrs.evolve(made, etag=again.etag, updated_at=again.updated_at)
-    assert numbers(registry, churn, settle) == ["2", "1"]
+    assert numbers(registry, churn, wait_for_lists) == ["2", "1"]
     assert registry.get_version(churn) == registry.get_version(churn, version_name="1.0") == again
 
 
@@ -619,9 +629,9 @@ def test_an_upload_that_arrives_while_it_is_sent_again(
     connect: Connect,
     vertex: ModelServiceClient,
     emulator: Emulator,
-    name: Text,
-    source: Text,
-    settle: Callable[[], None],
+    name: NewName,
+    source: NewSource,
+    wait_for_lists: WaitForLists,
 ) -> None:
     """One that was given up, and arrives before the next one, is the version, in the same call."""
     churn, artifact = name(), source()
@@ -639,16 +649,15 @@ def test_an_upload_that_arrives_while_it_is_sent_again(
     # The first version, the upload that was lost, the same when it arrived, and the one that was sent again.
     assert sum(request.rpc == "UploadModel" for request in emulator.requests()) == 4
     assert made.version == "2"
-    assert numbers(registry, churn, settle) == ["2", "1"]
+    assert numbers(registry, churn, wait_for_lists) == ["2", "1"]
 
 
-@pytest.mark.once
-@pytest.mark.looks(4)
+@pytest.mark.polls(4)
 @pytest.mark.parametrize("known", [True, False])
 def test_one_request_id_in_many_threads(
-    connect: Connect, name: Text, source: Text, settle: Callable[[], None], known: bool
+    connect: Connect, name: NewName, source: NewSource, wait_for_lists: WaitForLists, known: bool
 ) -> None:
-    """However many calls there are at once, they all return the same version, and there is no other."""
+    """Many calls with one request ID return one version, and no other exists."""
     churn, artifact = name(), source()
     clients = [connect() for _ in range(8)]
     if known:
@@ -661,10 +670,10 @@ def test_one_request_id_in_many_threads(
 
     with ThreadPoolExecutor(len(clients)) as pool:
         made = set(pool.map(run, clients))
-    settle()
+    wait_for_lists()
 
     assert len(made) == 1
-    assert numbers(clients[0], churn, settle) == [*made, *(["1"] if known else [])]
+    assert numbers(clients[0], churn, wait_for_lists) == [*made, *(["1"] if known else [])]
     whole = clients[0].get_version(churn)
     assert (whole.version, whole.stage, whole.metadata) == (*made, Stage.STAGING, {"a": 1})
 
@@ -672,7 +681,9 @@ def test_one_request_id_in_many_threads(
 # --- the caller's aliases ---------------------------------------------------------------------------------------------
 
 
-def test_an_alias_finds_a_complete_version(connect: Connect, emulator: Emulator, name: Text, source: Text) -> None:
+def test_an_alias_finds_a_complete_version(
+    connect: Connect, emulator: Emulator, name: NewName, source: NewSource
+) -> None:
     """Until a version is complete, its alias finds what it found before."""
     churn, somebody, found = name(), connect(), []
     somebody.register_version(churn, source(), aliases=["candidate"])
@@ -684,8 +695,8 @@ def test_an_alias_finds_a_complete_version(connect: Connect, emulator: Emulator,
     assert (made.version, made.stage, set(made.aliases)) == ("2", Stage.STAGING, {"candidate", "default"})
 
 
-def test_aliases_that_were_not_given(connect: Connect, emulator: Emulator, name: Text, source: Text) -> None:
-    """A re-run gives the aliases if the first run died before; what somebody has done with them since stays."""
+def test_aliases_that_were_not_given(connect: Connect, emulator: Emulator, name: NewName, source: NewSource) -> None:
+    """A re-run adds the aliases if the first run didn't, and keeps later changes to them."""
     churn, artifact, somebody = name(), source(), connect()
     arguments: dict[str, Any] = {"aliases": ["candidate", "blue"], "request_id": "run"}
     somebody.register_version(churn, source())
@@ -705,9 +716,9 @@ def test_aliases_that_were_not_given(connect: Connect, emulator: Emulator, name:
 
 @pytest.mark.parametrize("when", ["before", "after"])
 def test_aliases_whose_answer_is_lost(
-    connect: Connect, emulator: Emulator, name: Text, source: Text, when: str
+    connect: Connect, emulator: Emulator, name: NewName, source: NewSource, when: str
 ) -> None:
-    """Aliases that were given are not given once more, so that nobody loses what was moved since."""
+    """Aliases aren't added twice, so later moves stay."""
     churn, somebody = name(), connect()
     somebody.register_version(churn, source())
     moved: list[str] = []
@@ -725,7 +736,7 @@ def test_aliases_whose_answer_is_lost(
     assert bool(moved) == (when == "before")
 
 
-def test_a_default_among_the_aliases(registry: RegistryClient, name: Text, source: Text) -> None:
+def test_a_default_among_the_aliases(registry: RegistryClient, name: NewName, source: NewSource) -> None:
     """The alias default goes with the upload, also where it is named."""
     churn = name()
     registry.register_version(churn, source())
@@ -748,9 +759,9 @@ def test_a_model_that_goes_with_its_last_version(
     connect: Connect,
     vertex: ModelServiceClient,
     emulator: Emulator,
-    name: Text,
-    source: Text,
-    settle: Callable[[], None],
+    name: NewName,
+    source: NewSource,
+    wait_for_lists: WaitForLists,
     cut_off: bool,
 ) -> None:
     """A version that is uploaded while its model goes is uploaded once more, to the model's successor."""
@@ -771,11 +782,11 @@ def test_a_model_that_goes_with_its_last_version(
 
     assert (made.version, made.stage, made.metadata) == ("1", Stage.STAGING, {"a": 1})
     assert made == registry.get_version(churn, 1)
-    assert numbers(registry, churn, settle) == ["1"]
+    assert numbers(registry, churn, wait_for_lists) == ["1"]
 
 
 def test_a_last_version_that_stays(
-    connect: Connect, vertex: ModelServiceClient, name: Text, source: Text, settle: Callable[[], None]
+    connect: Connect, vertex: ModelServiceClient, name: NewName, source: NewSource, wait_for_lists: WaitForLists
 ) -> None:
     """Where the model stays, because the new version was seen in time, the registration goes on."""
     churn = name()
@@ -785,11 +796,11 @@ def test_a_last_version_that_stays(
 
     registry = connect(retry=Retry(sleep=stay))
     assert registry.register_version(churn, source(), stage="Staging").version == "2"
-    assert numbers(registry, churn, settle) == ["2", "1"]
+    assert numbers(registry, churn, wait_for_lists) == ["2", "1"]
 
 
 def test_a_mark_that_nobody_takes_off(
-    connect: Connect, vertex: ModelServiceClient, name: Text, source: Text, caplog: pytest.LogCaptureFixture
+    connect: Connect, vertex: ModelServiceClient, name: NewName, source: NewSource, caplog: pytest.LogCaptureFixture
 ) -> None:
     """A deletion that died leaves its mark: it holds up one registration, within its budget, and is taken off."""
     churn = name()
@@ -804,9 +815,9 @@ def test_a_mark_that_nobody_takes_off(
 
 
 def test_a_version_that_is_being_deleted_itself(
-    connect: Connect, vertex: ModelServiceClient, emulator: Emulator, name: Text, source: Text
+    connect: Connect, vertex: ModelServiceClient, emulator: Emulator, name: NewName, source: NewSource
 ) -> None:
-    """A mark on the version itself holds nobody up."""
+    """A deletion mark on the version itself blocks nobody."""
     churn, artifact = name(), source()
     connect().register_version(churn, source())
     emulator.fail("UpdateModel", "PERMISSION_DENIED")

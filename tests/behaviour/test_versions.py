@@ -11,29 +11,26 @@ import pytest
 from google.cloud.aiplatform_v1.types import Model
 from google.protobuf.field_mask_pb2 import FieldMask
 
-from tests.behaviour.noise import noise
+from tests.behaviour.incompressible import incompressible
 from vertex_registry import ConflictError, InvalidArgumentError, NotFoundError, Stage
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from google.cloud.aiplatform_v1.services.model_service import ModelServiceClient
 
+    from tests.behaviour.conftest import NewName, NewSource, WaitForLists
     from vertex_registry import RegistryClient
     from vertex_registry.emulator import Emulator
 
-    Text = Callable[..., str]
-
 
 @pytest.fixture
-def churn(registry: RegistryClient, name: Text, source: Text, settle: Callable[[], None]) -> str:
-    """A model with twelve versions, of which every third is in Staging."""
+def model(registry: RegistryClient, name: NewName, source: NewSource, wait_for_lists: WaitForLists) -> str:
+    """Register a model with twelve versions, every third in Staging, and return its name."""
     model = name()
     for number in range(1, 13):
         stage = Stage.STAGING if number % 3 == 0 else Stage.NONE
         metadata = {"team": "growth" if number % 2 else "Sales", "number": number, "even": number % 2 == 0}
         registry.register_version(model, source(), stage=stage, metadata=metadata)
-    settle()
+    wait_for_lists()
     return model
 
 
@@ -41,47 +38,50 @@ def numbers(versions: object) -> list[int]:
     return [int(version.version) for version in versions]  # type: ignore[attr-defined]  # any iterable of versions
 
 
-def test_newest_first(registry: RegistryClient, churn: str) -> None:
-    """Versions come by number, the newest first, and the other way round on request; the tenth is after the ninth."""
-    assert numbers(registry.list_versions(churn)) == list(range(12, 0, -1))
-    assert numbers(registry.list_versions(churn, oldest_first=True)) == list(range(1, 13))
+@pytest.mark.switches_together
+def test_newest_first(registry: RegistryClient, model: str) -> None:
+    """Versions are listed by number, newest first, or oldest first on request."""
+    assert numbers(registry.list_versions(model)) == list(range(12, 0, -1))
+    assert numbers(registry.list_versions(model, oldest_first=True)) == list(range(1, 13))
 
 
-def test_conditions(registry: RegistryClient, churn: str) -> None:
-    """Each condition narrows the list, together they narrow it further, and the limit counts what is left."""
-    middle = registry.get_version(churn, 6)
+def test_conditions(registry: RegistryClient, model: str) -> None:
+    """Conditions combine, and the limit counts what matches."""
+    middle = registry.get_version(model, 6)
 
-    assert numbers(registry.list_versions(churn, stage="staging")) == [12, 9, 6, 3]
-    assert numbers(registry.list_versions(churn, stage=Stage.NONE, limit=2)) == [11, 10]
-    assert numbers(registry.list_versions(churn, metadata={"team": "growth"}, limit=3)) == [11, 9, 7]
-    assert numbers(registry.list_versions(churn, metadata={"team": "Sales"}, stage="Staging")) == [12, 6]
-    assert numbers(registry.list_versions(churn, metadata={"number": 1})) == [1]
-    assert numbers(registry.list_versions(churn, metadata={"even": 1})) == []
-    assert numbers(registry.list_versions(churn, artifact_uri=middle.artifact_uri + "/")) == [6]
-    assert numbers(registry.list_versions(churn, created_after=middle.created_at)) == list(range(12, 6, -1))
-    assert numbers(registry.list_versions(churn, created_before=middle.created_at)) == list(range(5, 0, -1))
-    assert numbers(registry.list_versions(churn, limit=0)) == []
-
-
-def test_listing_agrees_with_reading(registry: RegistryClient, churn: str) -> None:
-    """A version in a list is the version that reading it gives."""
-    assert all(version == registry.get_version(churn, version.version) for version in registry.list_versions(churn))
+    assert numbers(registry.list_versions(model, stage="staging")) == [12, 9, 6, 3]
+    assert numbers(registry.list_versions(model, stage=Stage.NONE, limit=2)) == [11, 10]
+    assert numbers(registry.list_versions(model, metadata={"team": "growth"}, limit=3)) == [11, 9, 7]
+    assert numbers(registry.list_versions(model, metadata={"team": "Sales"}, stage="Staging")) == [12, 6]
+    assert numbers(registry.list_versions(model, metadata={"number": 1})) == [1]
+    assert numbers(registry.list_versions(model, metadata={"even": 1})) == []
+    assert numbers(registry.list_versions(model, artifact_uri=middle.artifact_uri + "/")) == [6]
+    assert numbers(registry.list_versions(model, created_after=middle.created_at)) == list(range(12, 6, -1))
+    assert numbers(registry.list_versions(model, created_before=middle.created_at)) == list(range(5, 0, -1))
+    assert numbers(registry.list_versions(model, limit=0)) == []
 
 
-def test_arguments_are_checked_at_the_call(registry: RegistryClient, churn: str, name: Text) -> None:
-    """A wrong argument is an error before the first version is asked for; an unknown name at the first."""
+def test_listing_agrees_with_reading(registry: RegistryClient, model: str) -> None:
+    """A listed version equals the version that you read."""
+    assert all(version == registry.get_version(model, version.version) for version in registry.list_versions(model))
+
+
+@pytest.mark.no_switches
+def test_arguments_are_checked_at_the_call(registry: RegistryClient, model: str, name: NewName) -> None:
+    """A wrong argument fails at the call; an unknown name fails at the first version."""
     wrongs: list[dict[str, Any]] = [{"stage": "canary"}, {"created_after": dt.datetime(2026, 1, 1)}, {"limit": -1}]  # noqa: DTZ001
     for wrong in wrongs:
         with pytest.raises(InvalidArgumentError):
-            registry.list_versions(churn, **wrong)
+            registry.list_versions(model, **wrong)
     listed = registry.list_versions(name())
     with pytest.raises(NotFoundError):
         next(listed)
 
 
-@pytest.mark.local("it asks from many threads at once, about models that are not ours")
+@pytest.mark.switches_together
+@pytest.mark.emulator_only("it asks from many threads at once, about models that are not ours")
 def test_every_version_of_every_model(
-    registry: RegistryClient, name: Text, source: Text, settle: Callable[[], None]
+    registry: RegistryClient, name: NewName, source: NewSource, wait_for_lists: WaitForLists
 ) -> None:
     """Without a name the versions of every model come, model by model, the newest model first."""
     models = [name() for _ in range(4)]
@@ -89,16 +89,18 @@ def test_every_version_of_every_model(
         registry.register_version(model, source())
     for model in models:
         registry.register_version(model, source())
-    settle()
+    wait_for_lists()
 
     ours = [(v.name, v.version) for v in registry.list_versions() if v.name in models]
     assert ours == [(model, version) for model in reversed(models) for version in ("2", "1")]
     assert len(list(registry.list_versions(limit=3))) == 3
 
 
-@pytest.mark.plain
-def test_a_limit_that_is_reached(registry: RegistryClient, emulator: Emulator, name: Text, source: Text) -> None:
-    """Nothing is asked for when none is wanted, nor once the last one that is wanted was given."""
+@pytest.mark.no_switches
+def test_a_limit_that_is_reached(
+    registry: RegistryClient, emulator: Emulator, name: NewName, source: NewSource
+) -> None:
+    """A limit of 0 sends no request, and none follows the last wanted version."""
     for _ in range(34):
         registry.register_version(name(), source())
     before = len(emulator.requests())
@@ -115,10 +117,11 @@ def test_a_limit_that_is_reached(registry: RegistryClient, emulator: Emulator, n
     assert asked["ListModelVersions"] <= 32
 
 
-def test_latest(registry: RegistryClient, churn: str, name: Text) -> None:
-    """The latest version is the newest, or the newest in a stage; where there is none it is None."""
-    assert numbers([registry.latest_version(churn), registry.latest_version(churn, stage="Staging")]) == [12, 12]
-    assert registry.latest_version(churn, stage=Stage.PRODUCTION) is None
+@pytest.mark.switches_together
+def test_latest(registry: RegistryClient, model: str, name: NewName) -> None:
+    """The latest version is the newest, or the newest in a stage, or None."""
+    assert numbers([registry.latest_version(model), registry.latest_version(model, stage="Staging")]) == [12, 12]
+    assert registry.latest_version(model, stage=Stage.PRODUCTION) is None
     with pytest.raises(NotFoundError, match="There is no model"):
         registry.latest_version(name())
     for verb in (registry.latest_version, registry.stage_history):
@@ -127,7 +130,7 @@ def test_latest(registry: RegistryClient, churn: str, name: Text) -> None:
 
 
 @pytest.mark.cassette
-def test_metadata_is_merged(registry: RegistryClient, name: Text, source: Text) -> None:
+def test_metadata_is_merged(registry: RegistryClient, name: NewName, source: NewSource) -> None:
     """An update sets its keys, takes out what it names, and leaves the rest."""
     churn = name()
     registry.register_version(churn, source(), metadata={"a": 1, "b": "two", "long": "x" * 500, "C": [1, {"d": None}]})
@@ -138,8 +141,8 @@ def test_metadata_is_merged(registry: RegistryClient, name: Text, source: Text) 
     assert registry.get_version(churn, 1).metadata == {"a": 2}
 
 
-def test_keys_that_are_ours(registry: RegistryClient, name: Text, source: Text) -> None:
-    """Metadata may have the keys that we use ourselves, and does not touch what we keep there."""
+def test_keys_that_are_ours(registry: RegistryClient, name: NewName, source: NewSource) -> None:
+    """Metadata can have the keys that the client itself uses, without touching its labels."""
     churn = name()
     metadata = {"stage": "canary", "managed_by": "me", "vr-request": 7, "vr-pack-1-0": "x", "goog-x": "y", "": "z"}
     made = registry.register_version(churn, source(), metadata=metadata, stage="staging", version_name="v1")
@@ -151,9 +154,9 @@ def test_keys_that_are_ours(registry: RegistryClient, name: Text, source: Text) 
 
 
 def test_label_safe_strings_are_labels(
-    registry: RegistryClient, vertex: ModelServiceClient, name: Text, source: Text
+    registry: RegistryClient, vertex: ModelServiceClient, name: NewName, source: NewSource
 ) -> None:
-    """What is a label already can be read in the console as itself."""
+    """A value that's a valid label is readable in the console."""
     made = registry.register_version(name(), source(), metadata={"team": "growth", "git_sha": "9f2c1e7", "big": "A B"})
     labels = dict(vertex.get_model(name=made.resource_name).labels)
 
@@ -164,7 +167,7 @@ def test_label_safe_strings_are_labels(
 
 
 def test_what_googles_client_reads(
-    registry: RegistryClient, vertex: ModelServiceClient, name: Text, source: Text
+    registry: RegistryClient, vertex: ModelServiceClient, name: NewName, source: NewSource
 ) -> None:
     """Google's own client reads the stage, managed_by and the metadata as they were written, and our notes."""
     made = registry.register_version(name(), source(), metadata={"team": "growth"}, stage="Production")
@@ -178,7 +181,9 @@ def test_what_googles_client_reads(
     assert labels.keys() <= {"stage", "managed_by", "team", "vr-request", "vr-stage-changed-at", "vr-stage-history"}
 
 
-def test_labels_of_others(registry: RegistryClient, vertex: ModelServiceClient, name: Text, source: Text) -> None:
+def test_labels_of_others(
+    registry: RegistryClient, vertex: ModelServiceClient, name: NewName, source: NewSource
+) -> None:
     """Labels that others wrote are metadata, and an update leaves them as they are."""
     churn = name()
     made = registry.register_version(churn, source(), metadata={"a": 1})
@@ -194,24 +199,25 @@ def test_labels_of_others(registry: RegistryClient, vertex: ModelServiceClient, 
     assert theirs.items() <= labels.items()
 
 
-def test_metadata_over_the_budget(registry: RegistryClient, name: Text, source: Text) -> None:
-    """Metadata that does not fit is refused in whole, with the budget and what took it."""
+@pytest.mark.switches_together
+def test_metadata_over_the_budget(registry: RegistryClient, name: NewName, source: NewSource) -> None:
+    """Metadata that doesn't fit is refused as a whole, and the error shows the budget."""
     churn = name()
     registry.register_version(churn, source(), metadata={"a": 1})
 
     with pytest.raises(InvalidArgumentError, match="Vertex allows 64"):
-        registry.update_version(churn, 1, metadata=noise(64))
+        registry.update_version(churn, 1, metadata=incompressible(64))
     assert registry.get_version(churn, 1).metadata == {"a": 1}
     with pytest.raises(InvalidArgumentError, match="Vertex allows 64"):
-        registry.register_version(churn, source(), metadata=noise(64))
+        registry.register_version(churn, source(), metadata=incompressible(64))
     with pytest.raises(NotFoundError):
         registry.get_version(churn, 2)
 
 
 def test_a_label_of_the_models_that_hides_metadata(
-    registry: RegistryClient, vertex: ModelServiceClient, name: Text, source: Text
+    registry: RegistryClient, vertex: ModelServiceClient, name: NewName, source: NewSource
 ) -> None:
-    """Metadata is read back as it was written, or it is said which label of the model's hides it."""
+    """Metadata reads back as written, or an error names the model's label that hides it."""
     churn = name()
     made = registry.register_version(churn, source())
     vertex.update_model(
@@ -227,7 +233,7 @@ def test_a_label_of_the_models_that_hides_metadata(
         registry.update_version(churn, 1, remove_metadata=["team"])
 
 
-def test_descriptions(registry: RegistryClient, name: Text, source: Text) -> None:
+def test_descriptions(registry: RegistryClient, name: NewName, source: NewSource) -> None:
     """A version has a description of its own, which can be changed and cleared."""
     churn = name()
     registry.register_version(churn, source(), description="a try", model_description="who leaves")
@@ -238,14 +244,15 @@ def test_descriptions(registry: RegistryClient, name: Text, source: Text) -> Non
     assert registry.get_model(churn).description == "who leaves"
 
 
-def test_an_update_of_nothing(registry: RegistryClient, name: Text, source: Text) -> None:
-    """An update that names nothing gives the version as it is."""
+@pytest.mark.switches_together
+def test_an_update_of_nothing(registry: RegistryClient, name: NewName, source: NewSource) -> None:
+    """An update without changes returns the version as it is."""
     churn = name()
     assert registry.register_version(churn, source()) == registry.update_version(churn, 1)
 
 
 @pytest.mark.cassette
-def test_aliases(registry: RegistryClient, name: Text, source: Text) -> None:
+def test_aliases(registry: RegistryClient, name: NewName, source: NewSource) -> None:
     """An alias is on one version at a time: giving it to another moves it."""
     churn = name()
     registry.register_version(churn, source(), aliases=["champion"])
@@ -261,7 +268,7 @@ def test_aliases(registry: RegistryClient, name: Text, source: Text) -> None:
     assert registry.add_aliases(churn, 1, []).version == "1"
 
 
-def test_default(registry: RegistryClient, name: Text, source: Text) -> None:
+def test_default(registry: RegistryClient, name: NewName, source: NewSource) -> None:
     """The default version can be chosen, and cannot be done without."""
     churn = name()
     registry.register_version(churn, source(), aliases=["first"])

@@ -1,8 +1,7 @@
-"""A recorded conversation, put to another server as questions.
+"""Send a recorded conversation to another server, and compare the answers.
 
-What one server made up, the other makes up otherwise: each number of a cassette (``etag-0001``) stands for whatever the
-other server gave in its place, and is asked on with as that. All else has to be the same, but for what `MASKS` names.
-Two etags are the same with one server where they are with the other, and nothing is made after its last change.
+A number in a cassette (``etag-0001``) stands for whatever the other server generated in its place. Everything else has
+to be the same, except what `MASKS` names.
 """
 
 from __future__ import annotations
@@ -45,12 +44,12 @@ _RPCS: Final = (
     ("DELETE", r".*/models/[^/]+", "DeleteModel"),
 )
 
-_MADE_AND_CHANGED: Final = (("createTime", "updateTime"), ("versionCreateTime", "versionUpdateTime"))
+_CREATED_AND_UPDATED: Final = (("createTime", "updateTime"), ("versionCreateTime", "versionUpdateTime"))
 
 _ABSENT: Final = "(nothing)"
 _SAME: Final = "the same as before"
 _ANOTHER: Final = "another one"
-_UNTOLD: Final = re.compile("[A-Za-z0-9+/=_%-]+")
+_ANY_WORD: Final = re.compile("[A-Za-z0-9+/=_%-]+")
 
 
 @attrs.frozen
@@ -73,7 +72,7 @@ class Difference:
 
 
 def rpc_of(method: str, path: str) -> str:
-    """The RPC that a request is of."""
+    """Return the name of a request's RPC."""
     for verb, pattern, name in _RPCS:
         if verb == method and re.fullmatch(pattern, path):
             return name
@@ -83,7 +82,7 @@ def rpc_of(method: str, path: str) -> str:
 def ask(
     exchanges: Iterable[tape.Exchange], endpoint: str, *, project: str = "test-project", alone: bool = True
 ) -> list[Difference]:
-    """Put the requests of a conversation to a server and tell where its answers are others.
+    """Send the requests of a conversation to a server, and return where its answers differ.
 
     Args:
         exchanges: The conversation.
@@ -96,13 +95,13 @@ def ask(
     made: set[str] = set()
     found: list[Difference] = []
     for exchange in exchanges:
-        made.update(_models_made(exchange))
-        if not alone and exchange.status == _OK and not _is_of(exchange.path, made):
+        made.update(_created_models(exchange))
+        if not alone and exchange.status == _OK and not _belongs_to(exchange.path, made):
             continue
         status, answer = _send(exchange, endpoint, project, known)
-        rpc, question = rpc_of(exchange.method, exchange.path), f"{exchange.method} {_readable(exchange)}"
+        rpc, question = rpc_of(exchange.method, exchange.path), f"{exchange.method} {_in_a_line(exchange)}"
         if status != exchange.status:
-            verdicts = _verdict(exchange.status, exchange.answer), _verdict(status, answer)
+            verdicts = _status(exchange.status, exchange.answer), _status(status, answer)
             found.append(Difference(rpc, question, "status", *verdicts))
             continue
         recorded = exchange.answer if alone else _without_others(exchange.answer, made)
@@ -116,7 +115,7 @@ def ask(
 _OK: Final = 200
 
 
-def _models_made(exchange: tape.Exchange) -> Iterator[str]:
+def _created_models(exchange: tape.Exchange) -> Iterator[str]:
     if exchange.path.endswith("/models:upload"):
         asked = json.loads(exchange.body or "{}")
         yield asked.get("modelId", "")
@@ -126,20 +125,20 @@ def _models_made(exchange: tape.Exchange) -> Iterator[str]:
         yield str(exchange.answer["response"].get("model")).rpartition("/")[2].partition("@")[0]
 
 
-def _is_of(name: str, made: set[str]) -> bool:
+def _belongs_to(name: str, made: set[str]) -> bool:
     match = re.search(r"/models/([^/@:?]+)", name)
     return match is None or match[1] in made
 
 
 def _without_others(answer: Any, made: set[str]) -> Any:
-    """A list with those models only that were made in the conversation."""
+    """Return a list without the models that weren't created in the conversation."""
     if not isinstance(answer, dict) or "models" not in answer:
         return answer
-    kept = [model for model in answer["models"] if _is_of(model["name"], made)]
+    kept = [model for model in answer["models"] if _belongs_to(model["name"], made)]
     return {"models": kept} if kept else {}
 
 
-def _readable(exchange: tape.Exchange) -> str:
+def _in_a_line(exchange: tape.Exchange) -> str:
     path, _, query = exchange.target.partition("?")
     pairs = [f"{name}={value}" for name, value in urllib.parse.parse_qsl(query) if not name.startswith("$")]
     return urllib.parse.unquote(path).partition("/locations/")[2].partition("/")[2] + (
@@ -147,7 +146,7 @@ def _readable(exchange: tape.Exchange) -> str:
     )
 
 
-def _verdict(status: int, answer: Any) -> str:
+def _status(status: int, answer: Any) -> str:
     if isinstance(answer, dict) and isinstance(answer.get("error"), dict):
         return f"{status} {answer['error'].get('status', '')}".strip()
     return str(status)
@@ -176,44 +175,44 @@ def _send(exchange: tape.Exchange, endpoint: str, project: str, known: Mapping[s
 def _compare(
     where: str, recorded: Any, given: Any, known: dict[str, str], *, paged: bool
 ) -> Iterator[tuple[str, Any, Any]]:
-    """Where two answers differ; what the numbers of the first stand for is learnt on the way."""
+    """Yield where two answers differ, and learn what the numbers of the first stand for."""
     if isinstance(recorded, dict) and isinstance(given, dict):
         for name in sorted(recorded.keys() | given.keys()):
             if not paged and name == "nextPageToken":
                 continue
             inner = f"{where}.{name}" if where else name
             yield from _compare(inner, recorded.get(name, _ABSENT), given.get(name, _ABSENT), known, paged=paged)
-        yield from _orders(where, recorded, given)
+        yield from _compare_times(where, recorded, given)
     elif isinstance(recorded, list) or isinstance(given, list):
         # JSON of protobuf leaves an empty list out.
         recorded, given = ([] if one == _ABSENT else one for one in (recorded, given))
         if where.rpartition(".")[2] in UNORDERED:
-            recorded, given = (sorted(one, key=lambda item: _place(item, known)) for one in (recorded, given))
-        if _shortly(recorded) != _shortly(given):
-            yield where, _shortly(recorded), _shortly(given)
+            recorded, given = (sorted(one, key=lambda item: _sort_key(item, known)) for one in (recorded, given))
+        if _summaries(recorded) != _summaries(given):
+            yield where, _summaries(recorded), _summaries(given)
             return
         for left, right in zip(recorded, given, strict=True):
             yield from _compare(f"{where}[]", left, right, known, paged=paged)
     else:
-        etags = _etags(recorded, given, known)
+        etags = _compare_etags(recorded, given, known)
         if not _is_same(where, recorded, given, known):
             yield where, recorded, given
         elif etags:
             yield where, *etags
 
 
-def _orders(where: str, recorded: dict[str, Any], given: dict[str, Any]) -> Iterator[tuple[str, str, str]]:
-    """What was made after its last change, with either server."""
-    for created, updated in _MADE_AND_CHANGED:
+def _compare_times(where: str, recorded: dict[str, Any], given: dict[str, Any]) -> Iterator[tuple[str, str, str]]:
+    """Yield what was created after its last change, with either server."""
+    for created, updated in _CREATED_AND_UPDATED:
         if all(created in one and updated in one for one in (recorded, given)):
-            after = [tape.padded(one[created]) > tape.padded(one[updated]) for one in (recorded, given)]
+            after = [tape.sortable(one[created]) > tape.sortable(one[updated]) for one in (recorded, given)]
             if any(after):
                 made, others = (f"after {updated}" if late else f"not after {updated}" for late in after)
                 yield f"{where}.{created}" if where else created, made, others
 
 
-def _etags(recorded: Any, given: Any, known: Mapping[str, str]) -> tuple[str, str] | None:
-    """What two etags are, where they stay and change otherwise than those before them."""
+def _compare_etags(recorded: Any, given: Any, known: Mapping[str, str]) -> tuple[str, str] | None:
+    """Return what two etags are, if one stays the same when the other changes."""
     if not isinstance(recorded, str) or not re.fullmatch(r"etag-[0-9]{4}", recorded):
         return None
     if known.get(recorded, given) != given:
@@ -223,17 +222,17 @@ def _etags(recorded: Any, given: Any, known: Mapping[str, str]) -> tuple[str, st
     return None
 
 
-def _place(item: Any, known: Mapping[str, str]) -> str:
+def _sort_key(item: Any, known: Mapping[str, str]) -> str:
     name = str(item["name"] if isinstance(item, dict) else item)
     return tape.NUMBERED.sub(lambda match: known.get(match[0], match[0]), name)
 
 
-def _shortly(listed: list[Any]) -> list[Any]:
-    """What a list holds, as far as it can be told at a glance: of models their names and versions."""
-    return [_glance(item) if isinstance(item, dict) else item for item in listed]
+def _summaries(listed: list[Any]) -> list[Any]:
+    """Return a short form of each entry of a list: for models, the name and the version."""
+    return [_summary(item) if isinstance(item, dict) else item for item in listed]
 
 
-def _glance(item: dict[str, Any]) -> str:
+def _summary(item: dict[str, Any]) -> str:
     return f"{item['displayName']}@{item.get('versionId')}" if "displayName" in item else "{...}"
 
 
@@ -249,7 +248,7 @@ def _is_same(where: str, recorded: Any, given: Any, known: dict[str, str]) -> bo
     numbers = tape.NUMBERED.findall(recorded)
     if not numbers:
         return False
-    pattern = f"({_UNTOLD.pattern})".join(map(re.escape, parts))
+    pattern = f"({_ANY_WORD.pattern})".join(map(re.escape, parts))
     match = re.fullmatch(pattern, given)
     if match is None:
         return False

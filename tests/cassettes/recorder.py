@@ -1,4 +1,4 @@
-"""Recording every scenario against the emulator, and the questions of a cassette put to it."""
+"""Record every scenario against the emulator: ``make record``."""
 
 from __future__ import annotations
 
@@ -29,8 +29,8 @@ if TYPE_CHECKING:
 
 CASSETTES: Final = Path(__file__).parents[2] / "cassettes"
 
-#: The address of a server that is not there.
-NOBODY: Final = "http://127.0.0.1:9"
+#: An address where nobody listens.
+NO_SERVER: Final = "http://127.0.0.1:9"
 
 #: The variable that lets the behaviour suite put its cassettes on file.
 RECORD: Final = "VERTEX_REGISTRY_RECORD"
@@ -45,7 +45,7 @@ _START: Final = dt.datetime(2026, 1, 1, tzinfo=dt.UTC)
 
 
 def world(endpoint: str) -> World:
-    """A world whose server is an emulator, or nobody at all."""
+    """Return a world whose server is at this address. A replayed conversation needs no server."""
 
     def google() -> ModelServiceClient:
         credentials = AnonymousCredentials()  # type: ignore[no-untyped-call]  # untyped upstream
@@ -65,10 +65,10 @@ def world(endpoint: str) -> World:
 
 @contextlib.contextmanager
 def server(scenario: Scenario, **settings: Any) -> Iterator[str]:
-    """The address of a fresh emulator that does what the scenario needs."""
+    """Start an emulator that does what the scenario needs, and return its address."""
     with contextlib.ExitStack() as stack:
         emulator = stack.enter_context(
-            Emulator(grpc_port=None, polls_until_done=scenario.looks, **counted() | settings)
+            Emulator(grpc_port=None, polls_until_done=scenario.polls, **counted() | settings)
         )
         for fault in scenario.faults:
             emulator.fail(**fault)
@@ -77,7 +77,7 @@ def server(scenario: Scenario, **settings: Any) -> Iterator[str]:
         if scenario.page is None:
             yield emulator.rest
         else:
-            yield stack.enter_context(Proxy(emulator.rest, request=_paged(scenario.page))).address
+            yield stack.enter_context(Proxy(emulator.rest, request=_with_small_pages(scenario.page))).address
 
 
 def counted_client() -> dict[str, Any]:
@@ -96,13 +96,13 @@ def counted() -> dict[str, Any]:
     return {"now": lambda: _START + dt.timedelta(seconds=next(seconds)), "new_id": lambda: str(next(ids))}
 
 
-def _paged(most: int) -> Callable[[str, str, bytes], tuple[str, bytes]]:
-    """What asks for fewer entries on a page; a server may always give fewer than it was asked for."""
+def _with_small_pages(most: int) -> Callable[[str, str, bytes], tuple[str, bytes]]:
+    """Return a change to requests that asks for smaller pages, as a server may always return."""
     return lambda method, target, body: (target.replace("pageSize=100", f"pageSize={most}"), body)
 
 
 def provenance(scenario: Scenario) -> tape.Provenance:
-    """Where a cassette is from that is recorded here and now."""
+    """Return the provenance of a cassette that is recorded here and now."""
     return _provenance(scenario.about, scenario.note)
 
 
@@ -117,25 +117,25 @@ def _provenance(about: str, note: str) -> tape.Provenance:
 
 
 @contextlib.contextmanager
-def again(file: Path, scratch: Path, about: str) -> Iterator[None]:
-    """Record what is said meanwhile, and see that it is what is on file; where it is asked for, put it on file.
+def record_again(file: Path, scratch: Path, about: str) -> Iterator[None]:
+    """Record a test's conversation, and compare it with its cassette. With `RECORD` set, replace the cassette.
 
     Raises:
-        AssertionError: It is not what is on file.
+        AssertionError: The conversation isn't the recorded one.
     """
     stated = tape.load(file)[0] if file.exists() else _provenance(about, "")
     new = scratch / file.name
     with tape.recording(new, stated):
         yield
     if os.environ.get(RECORD):
-        _keep(new, file)
+        _replace_if_changed(new, file)
     else:
         recorded = file.read_bytes() if file.exists() else b""
         assert recorded == new.read_bytes(), f"{file}: type `make record`, and look at it"
 
 
-def _keep(new: Path, old: Path) -> bool:
-    """Put a cassette on file if its conversation is another one than that on file."""
+def _replace_if_changed(new: Path, old: Path) -> bool:
+    """Replace a cassette if its conversation has changed, and return whether it has."""
     if old.exists() and tape.load(old)[1] == tape.load(new)[1]:
         return False
     old.parent.mkdir(exist_ok=True)
@@ -144,13 +144,13 @@ def _keep(new: Path, old: Path) -> bool:
 
 
 def record(scenario: Scenario, file: Path, stated: tape.Provenance) -> None:
-    """Hold a conversation with an emulator and write it to a file."""
+    """Hold a conversation with an emulator, and record it."""
     with server(scenario) as endpoint, tape.recording(file, stated):
         scenario.hold(world(endpoint))
 
 
 def record_all(folder: Path = CASSETTES) -> list[str]:
-    """Record every scenario, and give the names of the cassettes that are not what they were.
+    """Record every scenario, and return the names of the cassettes that have changed.
 
     A conversation that has not changed keeps its file, with the day and the version that it was recorded with. So does
     one that is from Vertex itself, which an emulator cannot be in place of.
@@ -163,13 +163,13 @@ def record_all(folder: Path = CASSETTES) -> list[str]:
             if old.exists() and tape.load(old)[0].server == VERTEX:
                 continue
             record(scenario, new, provenance(scenario))
-            if _keep(new, old):
+            if _replace_if_changed(new, old):
                 changed.append(name)
     return changed
 
 
 def readme(folder: Path = CASSETTES) -> str:
-    """The page that stands beside the cassettes."""
+    """Return the text of cassettes/README.md."""
     rows = []
     for file in sorted(folder.rglob("*.yaml")):
         stated, exchanges = tape.load(file)

@@ -1,8 +1,6 @@
-"""The conversations that are on file: one a scenario, each a few calls of the client and what they have to give.
+"""The recorded conversations: each a few calls of the client, and what they must return.
 
-A scenario is played three times with the same words: to a server, when it is recorded; to its cassette, in the tests;
-and again to a server, to see that the recording is stable. Nothing in it is left to chance: the clock and the ids are
-counted, and somebody else who comes in between does so after a certain call.
+Nothing in a scenario is left to chance: its clock and its IDs count up, and another client acts after a certain call.
 """
 
 from __future__ import annotations
@@ -15,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import attrs
 
-from tests.behaviour.noise import noise
+from tests.behaviour.incompressible import incompressible
 from vertex_registry import (
     AlreadyExistsError,
     AmbiguousNameError,
@@ -47,7 +45,7 @@ _START: Final = dt.datetime(2026, 1, 1, tzinfo=dt.UTC)
 
 
 class Clock:
-    """A clock that only sleeping moves."""
+    """A clock that moves only when somebody sleeps."""
 
     def __init__(self) -> None:
         self.time = 0.0
@@ -61,14 +59,14 @@ class Clock:
 
 @attrs.frozen
 class World:
-    """What a scenario is played in.
+    """The server, the names and the clients of a scenario.
 
     Attributes:
         settings: How the client reaches the server.
-        parent: The location, as Vertex names it.
+        parent: Return the resource name of the location.
         name: The display name of the scenario's model.
-        source: What gives the directory of an artifact.
-        google: What makes Google's own client of the same server, over REST.
+        source: Returns the directory of an artifact.
+        google: Creates Google's own client of the same server, over REST.
     """
 
     settings: dict[str, Any]
@@ -81,7 +79,7 @@ class World:
     _open: contextlib.ExitStack = attrs.field(factory=contextlib.ExitStack, init=False)
 
     def connect(self, **limits: float) -> RegistryClient:
-        """A client that knows nothing yet; the limits are those of `Retry`."""
+        """Create a client that has no memory of the server yet. The limits are those of `Retry`."""
         clock = Clock()
         retry = {} if "retry" in self.settings else {"retry": _patient(clock, **limits)}
         registry = RegistryClient(
@@ -93,7 +91,7 @@ class World:
         return self._open.enter_context(registry)
 
     def google(self) -> ModelServiceClient:
-        """Google's own client: somebody else."""
+        """Create Google's own client: it stands for another tool."""
         return self._open.enter_context(self._google())
 
     def close(self) -> None:
@@ -113,8 +111,8 @@ class Scenario:
         file: The name of its cassette.
         about: What it is about.
         play: What is said, and what has to come of it.
-        faults: What the emulator is told to do wrong, as arguments of ``Emulator.fail``.
-        looks: After how many looks the emulator's operations are done.
+        faults: Faults of the emulator, as arguments of ``Emulator.fail``.
+        polls: After how many polls the emulator's operations are done.
         page: The most entries that the server gives on a page.
     """
 
@@ -122,7 +120,7 @@ class Scenario:
     about: str
     play: Callable[[World], None]
     faults: tuple[dict[str, Any], ...] = ()
-    looks: int = 0
+    polls: int = 0
     page: int | None = None
 
     def hold(self, world: World) -> None:
@@ -132,14 +130,14 @@ class Scenario:
 
     @property
     def live(self) -> bool:
-        """Whether it can be held with the real service, to which nothing can be done."""
-        return not self.faults and not self.looks and self.page is None
+        """Whether it can be held with the real service, which can't be made to fail."""
+        return not self.faults and not self.polls and self.page is None
 
     @property
     def note(self) -> str:
-        """What was done to the server."""
+        """Say what was done to the server."""
         notes = [f"{fault['rpc']} fails with {fault['code']}" for fault in self.faults]
-        notes += [f"an operation is done after {self.looks} looks"] if self.looks else []
+        notes += [f"an operation is done after {self.polls} polls"] if self.polls else []
         notes += [f"a page has at most {self.page} entries"] if self.page else []
         return "; ".join(notes)
 
@@ -235,12 +233,12 @@ def _promote_with_archive(world: World) -> None:
 def _metadata_at_the_limit(world: World) -> None:
     registry = world.connect()
     # 64 labels with all that this package may write on it. Each value is as long as a label, and no shorter packed.
-    metadata: dict[str, Any] = noise(53)
+    metadata: dict[str, Any] = incompressible(53)
     made = registry.register_version(world.name, world.source(1), metadata=metadata)
     assert made.metadata == metadata
     assert len(made.labels) == 56
     with _fails(InvalidArgumentError):
-        registry.update_version(world.name, 1, metadata=noise(1, "one-more"))
+        registry.update_version(world.name, 1, metadata=incompressible(1, "one-more"))
     del metadata["key-52"]
     metadata |= {"key-0": 0.5, "Größe": None}
     changed = registry.update_version(world.name, 1, metadata={"key-0": 0.5, "Größe": None}, remove_metadata=["key-52"])
@@ -407,7 +405,7 @@ SCENARIOS: Final = (
         _operation_failed,
         faults=_fault("UploadModel", "FAILED_PRECONDITION", when="operation"),
     ),
-    Scenario("error-operation-timeout", "an upload whose operation does not end", _operation_timeout, looks=1000),
+    Scenario("error-operation-timeout", "an upload whose operation does not end", _operation_timeout, polls=1000),
     Scenario(
         "error-history-unknown", "a time at which a version that is deleted by now was in Production", _history_unknown
     ),

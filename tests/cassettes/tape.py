@@ -1,15 +1,7 @@
-"""A conversation with Vertex on file: recorded, scrubbed, replayed to the client, and put to the emulator as questions.
+"""Record conversations over HTTP as vcrpy cassettes, scrub them, and play them back.
 
-A cassette is vcrpy's, written so that a person can read it and so that a second recording of the same conversation is
-the same file, whoever it was held with.
-
-**Nothing of the recorder's is in it.** Of the headers those are kept that a list names, so that no token, user agent or
-version can be among them. A project, by id or by number, is ``PROJECT``, and the host is ``vertex``.
-
-**What the server makes up is numbered in the order in which it came:** etags, the ids of operations, page tokens, and
-the ids of models that nobody chose. Its moments keep their order and are a second apart. JSON is written with its keys
-sorted, because protobuf writes a map in another order in each process. Reads of one version after the other stand by
-number, because the client sends those of neighbours all at once.
+A cassette has no secrets and no values of chance: only the headers in `KEPT`, ``PROJECT`` for every project, and
+numbers for what the server generates. So a second recording of the same conversation is the same file.
 """
 
 from __future__ import annotations
@@ -49,7 +41,7 @@ _MOMENT: Final = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(?:\.\d+)?Z")
 _OURS: Final = re.compile(r"/(?:v1|v1beta1|ui)/projects/[^/]+/locations/")
 _VERSION_READ: Final = re.compile(r".*/models/[^/?]+?(?:%40|@)(\d+)\?")
 
-#: What the server makes up: the word that its numbers stand behind, and where it is found in an answer.
+#: What the server generates: the word before its numbers, and where an answer has it.
 MADE_UP: Final[Mapping[str, re.Pattern[str]]] = {
     "etag": re.compile(r'"etag": "([^"]+)"'),
     "page": re.compile(r'"nextPageToken": "([^"]+)"'),
@@ -67,7 +59,7 @@ Otherwise it is the client that has changed what it says.
 
 @attrs.frozen
 class Provenance:
-    """Where a cassette is from.
+    """How and when a cassette was recorded.
 
     Attributes:
         scenario: What the conversation is about.
@@ -86,7 +78,7 @@ class Provenance:
 
 @attrs.frozen
 class Exchange:
-    """A request and its answer, as they stand in a cassette.
+    """A request and its response, as a cassette has them.
 
     Attributes:
         method: The HTTP method.
@@ -104,7 +96,7 @@ class Exchange:
 
     @property
     def path(self) -> str:
-        """The path as a person writes it."""
+        """Return the path as a person writes it."""
         return urllib.parse.unquote(self.target.partition("?")[0])
 
 
@@ -112,7 +104,7 @@ class Exchange:
 
 
 def load(file: Path) -> tuple[Provenance, list[Exchange]]:
-    """A cassette's provenance and its conversation."""
+    """Return a cassette's provenance and its conversation."""
     content = _parse(file.read_text(encoding="utf-8"))
     exchanges = [
         Exchange(
@@ -135,35 +127,39 @@ class _Dumper(yaml.CSafeDumper):
     """YAML in which a text of several lines is a block."""
 
 
-def _text(dumper: yaml.CSafeDumper, text: str) -> yaml.ScalarNode:
+def _represent_text(dumper: yaml.CSafeDumper, text: str) -> yaml.ScalarNode:
     return dumper.represent_scalar("tag:yaml.org,2002:str", text, style="|" if "\n" in text else None)
 
 
-_Dumper.add_representer(str, _text)
+_Dumper.add_representer(str, _represent_text)
 
 
 @attrs.frozen
 class _Serializer:
-    """vcrpy's way to write a cassette, and to read one."""
+    """Writes and reads cassettes for vcrpy."""
 
     provenance: Provenance | None
-    plain: Mapping[str, str]
+    replacements: Mapping[str, str]
 
     def serialize(self, cassette: Mapping[str, Any]) -> str:
-        """The cassette's text."""
+        """Return the cassette's text."""
         assert self.provenance is not None
-        interactions = _by_number(cassette["interactions"])
+        interactions = _reads_by_version(cassette["interactions"])
         texts = []
         for interaction in interactions:
             request, response = interaction["request"], interaction["response"]
-            texts += [request["uri"], _str(request["body"]), _canonical(_str(response["body"]["string"]))]
-        texts = _numbered(_scrubbed(texts, self.plain))
+            texts += [
+                request["uri"],
+                _decoded(request["body"]),
+                _with_sorted_keys(_decoded(response["body"]["string"])),
+            ]
+        texts = _number(_scrub(texts, self.replacements))
         written = [
             {
                 "request": {**interaction["request"], "uri": uri, "body": body or None},
                 "response": {
                     "status": interaction["response"]["status"],
-                    "headers": _kept(interaction["response"]["headers"]),
+                    "headers": _kept_headers(interaction["response"]["headers"]),
                     "body": {"string": answer},
                 },
             }
@@ -178,47 +174,50 @@ class _Serializer:
         return _parse(text)
 
 
-def _str(text: str | bytes | None) -> str:
+def _decoded(text: str | bytes | None) -> str:
     return text.decode() if isinstance(text, bytes) else text or ""
 
 
-def _kept(headers: Mapping[str, Any]) -> dict[str, Any]:
+def _kept_headers(headers: Mapping[str, Any]) -> dict[str, Any]:
     return {name: headers[name] for name in sorted(headers) if name.lower() in KEPT}
 
 
-def _canonical(text: str) -> str:
-    """JSON with its keys sorted; anything else as it is."""
+def _with_sorted_keys(text: str) -> str:
+    """Return JSON with its keys sorted, and anything else unchanged."""
     with contextlib.suppress(ValueError):
         return json.dumps(json.loads(text), indent=2, sort_keys=True, ensure_ascii=False)
     return text
 
 
-def _by_number(interactions: list[Any]) -> list[Any]:
+def _reads_by_version(interactions: list[Any]) -> list[Any]:
+    """Sort successive reads of versions by number, because the client sends those of neighbours all at once."""
     ordered: list[Any] = []
-    for is_read, run in itertools.groupby(interactions, lambda interaction: _version_read(interaction) is not None):
+    for is_read, run in itertools.groupby(
+        interactions, lambda interaction: _version_that_is_read(interaction) is not None
+    ):
         several = list(run)
-        ordered += sorted(several, key=lambda one: _version_read(one) or 0) if is_read else several
+        ordered += sorted(several, key=lambda one: _version_that_is_read(one) or 0) if is_read else several
     return ordered
 
 
-def _version_read(interaction: Any) -> int | None:
+def _version_that_is_read(interaction: Any) -> int | None:
     request = interaction["request"]
     match = _VERSION_READ.match(request["uri"]) if request["method"] == "GET" else None
     return int(match[1]) if match else None
 
 
-def _scrubbed(texts: list[str], plain: Mapping[str, str]) -> list[str]:
-    """The texts without a project, and with a plain word for each that is not to be told."""
+def _scrub(texts: list[str], replacements: Mapping[str, str]) -> list[str]:
+    """Return the texts with each project and each secret word replaced."""
     numbers = {number for text in texts for number in _NUMBER.findall(text)}
-    hidden = {**dict.fromkeys(numbers, PROJECT), **plain}
+    hidden = {**dict.fromkeys(numbers, PROJECT), **replacements}
     if hidden:
         pattern = re.compile("|".join(map(re.escape, sorted(hidden, key=len, reverse=True))))
         texts = [pattern.sub(lambda match: hidden[match[0]], text) for text in texts]
     return [_PROJECT.sub(f"projects/{PROJECT}", text) for text in texts]
 
 
-def _numbered(texts: list[str]) -> list[str]:
-    """The texts with a number for each thing that the server made up."""
+def _number(texts: list[str]) -> list[str]:
+    """Return the texts with a number in place of each value that the server generated."""
     numbers: dict[str, str] = {}
     for text in texts:
         for word, pattern in MADE_UP.items():
@@ -226,7 +225,7 @@ def _numbered(texts: list[str]) -> list[str]:
                 if found not in numbers:
                     known = sum(number.startswith(word) for number in numbers.values())
                     numbers[found] = f"{word}-{known + 1:04}"
-    moments = sorted({moment for text in texts for moment in _MOMENT.findall(text)}, key=padded)
+    moments = sorted({moment for text in texts for moment in _MOMENT.findall(text)}, key=sortable)
     numbers |= {moment: f"2026-01-01T{n // 3600:02}:{n // 60 % 60:02}:{n % 60:02}Z" for n, moment in enumerate(moments)}
     if not numbers:
         return texts
@@ -236,8 +235,8 @@ def _numbered(texts: list[str]) -> list[str]:
     return [pattern.sub(lambda match: numbers[match[0]], text) for text in texts]
 
 
-def padded(moment: str) -> str:
-    """A moment as text that is in the order of time."""
+def sortable(moment: str) -> str:
+    """Return a timestamp as text that sorts by time."""
     whole, _, fraction = moment.rstrip("Z").partition(".")
     return f"{whole}.{fraction:0<9}"
 
@@ -245,19 +244,21 @@ def padded(moment: str) -> str:
 # --- recording and replaying ------------------------------------------------------------------------------------------
 
 
-def _request(request: Request) -> Request | None:
-    """The request as it is compared and kept; None where it is not of the model registry, such as one for a token."""
+def _normalized(request: Request) -> Request | None:
+    """Return a request as it's compared and stored, or None if it isn't for the model registry (a token, say)."""
     parts = urllib.parse.urlsplit(request.uri)
     if not _OURS.match(parts.path):
         return None
     target = parts.path + (f"?{parts.query}" if parts.query else "")
-    target, body = (_PROJECT.sub(f"projects/{PROJECT}", text) for text in (target, _canonical(_str(request.body))))
-    return Request(request.method, HOST + target, body or None, _kept(request.headers))
+    target, body = (
+        _PROJECT.sub(f"projects/{PROJECT}", text) for text in (target, _with_sorted_keys(_decoded(request.body)))
+    )
+    return Request(request.method, HOST + target, body or None, _kept_headers(request.headers))
 
 
-def _body(one: Request, other: Request) -> None:
-    """Vcrpy's matcher of bodies, which shows where they differ."""
-    sent, recorded = _str(one.body), _str(other.body)
+def _match_bodies(one: Request, other: Request) -> None:
+    """Match two bodies for vcrpy, or show where they differ."""
+    sent, recorded = _decoded(one.body), _decoded(other.body)
     if sent != recorded:
         lines = difflib.unified_diff(recorded.splitlines(), sent.splitlines(), "recorded", "sent", lineterm="", n=2)
         raise AssertionError("\n".join(lines))
@@ -266,32 +267,32 @@ def _body(one: Request, other: Request) -> None:
 def _cassette(file: Path, mode: str, serializer: _Serializer) -> Any:
     recorder = vcr.VCR()
     recorder.register_serializer("tape", serializer)
-    recorder.register_matcher("same body", _body)
+    recorder.register_matcher("same body", _match_bodies)
     return recorder.use_cassette(
         str(file),
         serializer="tape",
         record_mode=vcr.record_mode.RecordMode(mode),
         match_on=["method", "path", "query", "same body"],
-        before_record_request=_request,
+        before_record_request=_normalized,
     )
 
 
 @contextlib.contextmanager
 def _one_at_a_time(before: Callable[[str, str], None] | None = None) -> Iterator[None]:
-    """Let no request begin while another is under way, nor before something was done.
+    """Send one request at a time, and call `before` first.
 
     While vcrpy sends a request it takes its hands off every connection, so that what other threads send meanwhile would
     be missing from the cassette.
     """
     lock, send = threading.Lock(), HTTPAdapter.send
 
-    def alone(adapter: HTTPAdapter, request: Any, *given: Any, **named: Any) -> Any:
+    def send_alone(adapter: HTTPAdapter, request: Any, *given: Any, **named: Any) -> Any:
         with lock:
             if before is not None:
                 before(request.method, request.url)
             return send(adapter, request, *given, **named)
 
-    with mock.patch.object(HTTPAdapter, "send", alone):
+    with mock.patch.object(HTTPAdapter, "send", send_alone):
         yield
 
 
@@ -299,26 +300,26 @@ def _one_at_a_time(before: Callable[[str, str], None] | None = None) -> Iterator
 def recording(
     file: Path,
     provenance: Provenance,
-    plain: Mapping[str, str] | None = None,
+    replacements: Mapping[str, str] | None = None,
     *,
     before: Callable[[str, str], None] | None = None,
 ) -> Iterator[None]:
-    """Write what is said over HTTP meanwhile to a cassette.
+    """Record all HTTP requests and responses meanwhile into a cassette.
 
     Args:
         file: The cassette.
-        provenance: What stands in it of where it is from.
-        plain: What to write in place of words that are not to be told.
-        before: What to do before a request is sent, given its method and URL.
+        provenance: The provenance to write into it.
+        replacements: What to write in place of secret words.
+        before: Called with the method and URL before a request is sent.
     """
     file.unlink(missing_ok=True)
-    with _one_at_a_time(before), _cassette(file, "all", _Serializer(provenance, plain or {})):
+    with _one_at_a_time(before), _cassette(file, "all", _Serializer(provenance, replacements or {})):
         yield
 
 
 @contextlib.contextmanager
 def replaying(file: Path) -> Iterator[None]:
-    """Answer what is asked over HTTP meanwhile from a cassette, and from nothing else.
+    """Answer all HTTP requests meanwhile from a cassette.
 
     Raises:
         CannotOverwriteExistingCassetteException: A request is not one that was recorded; the message shows the nearest.
@@ -345,7 +346,12 @@ def replaying(file: Path) -> Iterator[None]:
         cassette.can_play_response_for = refuse
         yield
     lines = difflib.unified_diff(
-        _lines(cassette.requests), _lines(filter(None, map(_request, sent))), "recorded", "sent", lineterm="", n=1
+        _request_lines(cassette.requests),
+        _request_lines(filter(None, map(_normalized, sent))),
+        "recorded",
+        "sent",
+        lineterm="",
+        n=1,
     )
     if shown := "\n".join(lines):
         raise AssertionError(
@@ -353,6 +359,6 @@ def replaying(file: Path) -> Iterator[None]:
         )
 
 
-def _lines(requests: Iterable[Request]) -> list[str]:
-    ordered = _by_number([{"request": {"method": request.method, "uri": request.uri}} for request in requests])
+def _request_lines(requests: Iterable[Request]) -> list[str]:
+    ordered = _reads_by_version([{"request": {"method": request.method, "uri": request.uri}} for request in requests])
     return [f"{one['request']['method']} {urllib.parse.unquote(one['request']['uri'])}" for one in ordered]

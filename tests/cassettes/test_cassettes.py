@@ -38,12 +38,12 @@ def file_of(scenario: Scenario) -> Path:
 def test_to_the_client(scenario: Scenario) -> None:
     """The client says what is on file, word for word, and makes of the answers what it should."""
     with tape.replaying(file_of(scenario)):
-        scenario.hold(recorder.world(recorder.NOBODY))
+        scenario.hold(recorder.world(recorder.NO_SERVER))
 
 
 @every_scenario
 def test_to_the_emulator(scenario: Scenario) -> None:
-    """A fresh emulator answers what was asked as it did when that was recorded."""
+    """A fresh emulator answers as the recording does."""
     _, exchanges = tape.load(file_of(scenario))
     with recorder.server(scenario) as endpoint:
         assert questions.ask(exchanges, endpoint) == []
@@ -85,7 +85,7 @@ def test_each_has_its_cassette() -> None:
 
 
 def test_nothing_pretends() -> None:
-    """The page tells of every cassette what the cassette says itself; none of them is from Google yet."""
+    """cassettes/README.md repeats what each cassette says about its origin."""
     page = (recorder.CASSETTES / "README.md").read_text(encoding="utf-8")
     servers = {tape.load(file)[0].server for file in recorder.CASSETTES.rglob("*.yaml")}
 
@@ -176,7 +176,7 @@ def test_another_body(change: dict[str, object], shown: list[str]) -> None:
         pytest.raises(CannotOverwriteExistingCassetteException) as caught,
         tape.replaying(file_of(BY_FILE["first-registration"])),
     ):
-        changed(recorder.world(recorder.NOBODY), **change)
+        changed(recorder.world(recorder.NO_SERVER), **change)
     assert [text for text in shown if text not in str(caught.value)] == []
     assert "make record" in str(caught.value)
     assert "record_mode=" not in str(caught.value)  # vcrpy's own advice would alter a cassette by hand
@@ -184,26 +184,26 @@ def test_another_body(change: dict[str, object], shown: list[str]) -> None:
 
 @pytest.mark.disable_socket
 def test_another_path_or_query() -> None:
-    """A request for something else fails, and says what was asked for."""
+    """An unrecorded request fails, and the error shows it."""
     with (
         pytest.raises(CannotOverwriteExistingCassetteException, match=r"(?s)models.*filter.*make record") as caught,
         tape.replaying(file_of(BY_FILE["first-registration"])),
     ):
-        recorder.world(recorder.NOBODY).connect().get_model("another name")
+        recorder.world(recorder.NO_SERVER).connect().get_model("another name")
     assert "record_mode=" not in str(caught.value)
 
 
 @pytest.mark.disable_socket
 def test_a_request_fewer() -> None:
-    """A request that is no longer sent fails as well, and is named."""
+    """A recorded request that's no longer sent fails, and the error names it."""
     play = scenarios._fails(NotFoundError)  # what the scenario goes on with after this is not sent
     said = r"(?ms)^-GET .*models/churn.*make record"
     with pytest.raises(AssertionError, match=said), tape.replaying(NOT_FOUND), play:
-        recorder.world(recorder.NOBODY).connect().get_version("churn")
+        recorder.world(recorder.NO_SERVER).connect().get_version("churn")
 
 
 def test_another_answer() -> None:
-    """An emulator that answers otherwise is found out: what was asked, which field, and what both say."""
+    """A different answer of the emulator is reported with its request, field and both values."""
     _, exchanges = tape.load(file_of(BY_FILE["next-version"]))
 
     def otherwise(method: str, target: str, status: int, body: bytes) -> tuple[int, bytes]:
@@ -227,7 +227,7 @@ def test_another_answer() -> None:
     ids=["always another", "always the same"],
 )
 def test_other_etags(etag: Callable[[int], str], difference: tuple[str, str, str]) -> None:
-    """An etag stands for one etag of the other server: it is found out where that stays or changes otherwise."""
+    """An etag of the other server that stays or changes differently is reported."""
     count = itertools.count()
 
     def without(method: str, target: str, body: bytes) -> tuple[str, bytes]:
@@ -249,7 +249,7 @@ def test_other_etags(etag: Callable[[int], str], difference: tuple[str, str, str
     ("created", "updated"), [("createTime", "updateTime"), ("versionCreateTime", "versionUpdateTime")]
 )
 def test_made_after_it_was_changed(created: str, updated: str) -> None:
-    """What a server says was made after its last change is found out, whenever that was."""
+    """A creation time after the last change is reported."""
 
     def otherwise(method: str, target: str, status: int, body: bytes) -> tuple[int, bytes]:
         del method, target

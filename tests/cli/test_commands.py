@@ -51,7 +51,7 @@ def vr(data: str, capsys: pytest.CaptureFixture[str]) -> Run:
 
 
 def test_versions_in_a_table(vr: Run) -> None:
-    """A list is a table with the columns that matter, and the metadata that's asked for."""
+    """A list is a table with the important columns, and the requested metadata."""
     status, out, err = vr("versions", "list", "churn", "--show", "accuracy", "--sort", "-accuracy")
     assert (status, err) == (0, "")
     header, *rows = out.splitlines()

@@ -63,7 +63,7 @@ def connect(emulator: Emulator, store: Store) -> Iterator[Callable[..., Registry
 
 @pytest.fixture
 def blind(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., RegistryClient]]:
-    """What connects to a Vertex that looks into no bucket."""
+    """Return a function that connects to a Vertex that doesn't check buckets."""
     monkeypatch.delenv("STORAGE_EMULATOR_HOST", raising=False)
     with Emulator() as emulator, contextlib.ExitStack() as made:
         yield lambda **settings: made.enter_context(RegistryClient(endpoint=emulator.grpc, **settings))
@@ -76,7 +76,7 @@ def registry(connect: Callable[..., RegistryClient]) -> RegistryClient:
 
 @pytest.fixture
 def model(tmp_path: Path) -> Path:
-    """A folder with a model in it that scikit-learn 1.6 might have written."""
+    """Return a folder with a model that scikit-learn 1.6 could have written."""
     folder = tmp_path / "model"
     (folder / "assets").mkdir(parents=True)
     (folder / "model.joblib").write_bytes(b"not one that says who wrote it" * 100)
@@ -159,7 +159,7 @@ def test_a_bucket_named_for_once(connect: Callable[..., RegistryClient], store: 
     ],
 )
 def test_a_source_that_is_none_is_refused(registry: RegistryClient, source: Any, says: str) -> None:
-    """What is no source is told by what it is, to who registers, uploads or downloads it."""
+    """The error for an invalid source says what it is, in every method."""
     for action in (
         lambda: registry.register_version("churn", source, container=OWN),
         lambda: registry.upload(source, name="churn"),
@@ -171,7 +171,7 @@ def test_a_source_that_is_none_is_refused(registry: RegistryClient, source: Any,
 
 @pytest.mark.parametrize("uri", ["model", "file:///tmp/model"])
 def test_what_is_on_this_machine_is_not_downloaded(registry: RegistryClient, tmp_path: Path, uri: str) -> None:
-    """Who downloads a folder of this machine is not told to upload it."""
+    """The error for downloading a local folder doesn't suggest to upload it."""
     with pytest.raises(InvalidArgumentError, match=f"'{uri}' isn't in Cloud Storage") as caught:
         registry.download(uri, tmp_path / "dest")
 
@@ -223,7 +223,7 @@ def test_links_out_of_a_folder_are_an_opt_in(registry: RegistryClient, model: Pa
 def test_no_name_of_an_object_has_an_empty_part(
     registry: RegistryClient, store: Store, model: Path, written: str
 ) -> None:
-    """However a staging bucket is written, its objects lie where one looks for them."""
+    """Objects lie at the expected paths, however you write the staging bucket."""
     version = registry.register_version("churn", model, container=OWN, staging_bucket=f"gs://{store.bucket}{written}")
 
     assert version.artifact_uri.startswith(f"gs://{store.bucket}{written.rstrip('/')}/churn-")
@@ -242,7 +242,7 @@ def test_a_staging_bucket_with_an_empty_part_is_refused(
 def test_nothing_is_registered_unless_every_byte_is_there(
     registry: RegistryClient, emulator: Emulator, model: Path, tmp_path: Path
 ) -> None:
-    """Without the bucket, or without the folder, there is no version and no model."""
+    """Without the bucket or the folder, no version and no model is created."""
     with pytest.raises(NotFoundError, match="no-such-bucket"):
         registry.register_version("churn", model, container=OWN, staging_bucket="gs://no-such-bucket")
     with pytest.raises(InvalidArgumentError, match="nowhere"):
@@ -271,7 +271,7 @@ def test_two_files_are_one_too_many(registry: RegistryClient, model: Path) -> No
 
 
 def test_a_directory_in_a_bucket(registry: RegistryClient, emulator: Emulator, store: Store) -> None:
-    """A gs:// directory is looked into in the same way, unless that was not wanted; then Vertex refuses it itself."""
+    """A gs:// directory is checked too, unless you turn that off; then Vertex refuses it."""
     store.put("models/1/weights.bin", b"x")
     store.put("models/2/model.joblib", b"x")
     assert registry.register_version("churn", f"gs://{store.bucket}/models/2", container="sklearn").version == "1"
@@ -289,7 +289,7 @@ def test_a_directory_in_a_bucket(registry: RegistryClient, emulator: Emulator, s
 
 
 def test_without_a_storage_emulator(blind: Callable[..., RegistryClient]) -> None:
-    """Where only Vertex is an emulator, nothing is looked up in storage."""
+    """If only Vertex is emulated, storage isn't checked."""
     assert blind().register_version("churn", "gs://no-such-bucket/model", container="sklearn").version == "1"
 
 
@@ -314,7 +314,7 @@ def test_containers(
 
 
 def test_images_for_a_gpu(blind: Callable[..., RegistryClient]) -> None:
-    """gpu=True picks the image for machines that have one, and says where there is none."""
+    """gpu=True picks the image for GPUs, or says that none exists."""
     registry = blind(location="europe-west4")
     version = registry.register_version("churn", SOURCE, container="pytorch", gpu=True)
     assert version.container is not None
@@ -345,7 +345,7 @@ def test_the_image_follows_the_model(registry: RegistryClient, tmp_path: Path) -
 
 
 def test_a_re_run_whose_artifact_is_gone(registry: RegistryClient, store: Store) -> None:
-    """The same request id gives the version that it made, whatever has become of the artifact since."""
+    """The same request ID returns its version, even if the artifact is gone."""
     store.put("models/1/model.joblib", b"x")
     source = f"gs://{store.bucket}/models/1"
     made = registry.register_version("churn", source, container="sklearn", request_id="run")
@@ -363,7 +363,7 @@ def test_a_gpu_beside_a_container(blind: Callable[..., RegistryClient]) -> None:
 
 
 def test_storage_that_cannot_be_reached(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A look that nobody asked for steps aside; one that was asked for does not."""
+    """The automatic check is skipped without access; a requested one fails."""
     monkeypatch.setenv("STORAGE_EMULATOR_HOST", "http://127.0.0.1:1")
     with (
         Emulator(storage="") as vertex,
@@ -414,7 +414,7 @@ def test_the_cache(registry: RegistryClient, model: Path, tmp_path: Path, monkey
 
 
 def test_loading(registry: RegistryClient, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A model comes back as the object that was saved, for a caller who trusts whoever wrote it."""
+    """A model loads as the object that was saved, if you trust its author."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     (tmp_path / "model").mkdir()
     trained = LogisticRegression().fit([[0.0], [1.0]], [0, 1])
@@ -474,7 +474,7 @@ def test_an_interrupted_registration(registry: RegistryClient, emulator: Emulato
 
 
 def as_of(pickled: bytes, version: str) -> bytes:
-    """A pickle as a scikit-learn of that version would have written it."""
+    """Return a pickle as scikit-learn of this version would write it."""
     at = pickled.index(b"_sklearn_version")
     start = pickled.index(b"\x8c", at + len(b"_sklearn_version"))
     length = pickled[start + 1]

@@ -60,7 +60,7 @@ def remember(version: int, steps: Sequence[Step]) -> tuple[dict[str, str], list[
 
 @given(st.integers(1, 1_000_000), STEPS)
 def test_the_latest_twelve_changes_are_remembered(version: int, steps: Sequence[Step]) -> None:
-    """Whatever was changed, at least the latest 12 changes come back with stage and time, in two labels."""
+    """At least the latest 12 changes keep their stage and time, in two labels."""
     notes, made = remember(version, steps)
     assert all(
         len(notes.get(key, "")) <= 63 and set(notes.get(key, "")) <= set("abcdefghijklmnopqrstuvwxyz234567")

@@ -56,7 +56,7 @@ def emulator() -> Iterator[Emulator]:
 
 @pytest.fixture(scope="module")
 def key() -> dict[str, str]:
-    """A service account's key, which opens nothing."""
+    """Write a service account key that has access to nothing."""
     private = rsa.generate_private_key(public_exponent=65537, key_size=2048)
     pem = private.private_bytes(
         serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
@@ -79,18 +79,28 @@ def settings(
     return made.host, made.rest, made.plain, made.anonymous
 
 
-def test_addresses(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The host, whether it is REST, whether it is plain text, and whether nobody is named: of every kind of address."""
-    assert settings() == ("europe-west4-aiplatform.googleapis.com", False, False, False)
-    assert settings(transport="rest") == ("europe-west4-aiplatform.googleapis.com", True, False, False)
-    assert settings("127.0.0.1:8470") == ("127.0.0.1:8470", False, True, True)
-    assert settings("localhost:8470", "rest") == ("localhost:8470", True, True, True)
-    assert settings("[::1]:8470") == ("[::1]:8470", False, True, True)
-    assert settings("http://127.0.0.1:8471/") == ("127.0.0.1:8471", True, True, True)
-    assert settings("https://localhost:8470") == ("localhost:8470", False, False, False)
-    assert settings("vertex.example.com") == ("vertex.example.com", False, False, False)
-    assert settings("http://vertex.example.com") == ("vertex.example.com", True, True, True)
-    assert settings("127.0.0.1:8470", credentials="key.json") == ("127.0.0.1:8470", False, True, False)
+ADDRESSES: list[tuple[dict[str, Any], tuple[str, bool, bool, bool]]] = [
+    ({}, ("europe-west4-aiplatform.googleapis.com", False, False, False)),
+    ({"transport": "rest"}, ("europe-west4-aiplatform.googleapis.com", True, False, False)),
+    ({"endpoint": "127.0.0.1:8470"}, ("127.0.0.1:8470", False, True, True)),
+    ({"endpoint": "localhost:8470", "transport": "rest"}, ("localhost:8470", True, True, True)),
+    ({"endpoint": "[::1]:8470"}, ("[::1]:8470", False, True, True)),
+    ({"endpoint": "http://127.0.0.1:8471/"}, ("127.0.0.1:8471", True, True, True)),
+    ({"endpoint": "https://localhost:8470"}, ("localhost:8470", False, False, False)),
+    ({"endpoint": "vertex.example.com"}, ("vertex.example.com", False, False, False)),
+    ({"endpoint": "http://vertex.example.com"}, ("vertex.example.com", True, True, True)),
+    ({"endpoint": "127.0.0.1:8470", "credentials": "key.json"}, ("127.0.0.1:8470", False, True, False)),
+]
+
+
+@pytest.mark.parametrize(("given", "expected"), ADDRESSES)
+def test_addresses(given: dict[str, Any], expected: tuple[str, bool, bool, bool]) -> None:
+    """An address decides the host, and whether it's REST, plain text and without credentials."""
+    assert settings(**given) == expected
+
+
+def test_addresses_in_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    """VERTEX_AI_EMULATOR_HOST is the address unless the client has one of its own."""
     monkeypatch.setenv("VERTEX_AI_EMULATOR_HOST", "emulator:8470")
     assert settings() == ("emulator:8470", False, True, True)
     assert settings(credentials="key.json") == ("emulator:8470", False, True, True)
@@ -170,7 +180,7 @@ def test_credentials_that_are_none(tmp_path: Path) -> None:
 
 
 def test_who_changed_a_stage(emulator: Emulator) -> None:
-    """Where the credentials do not tell who it is, the client's actor says it."""
+    """If the credentials don't name an account, the client's actor is recorded."""
     with RegistryClient(endpoint=emulator.grpc, actor="ann@example.com") as registry:
         registry.register_version("churn", SOURCE, stage="Staging")
         assert registry.get_version("churn").stage_changed_by == "ann@example.com"
@@ -186,7 +196,7 @@ def test_the_user_agent(emulator: Emulator) -> None:
 
 
 def test_nothing_is_sent_on_construction() -> None:
-    """Making a client sends nothing, closing it twice is fine, and its repr tells where it goes."""
+    """Creating a client sends nothing, closing it twice is fine, and its repr shows its address."""
     registry = RegistryClient(project="acme", endpoint="127.0.0.1:1")
     registry.close()
     registry.close()
@@ -206,7 +216,7 @@ def test_leaving_a_local_registry_with_a_planned_fault_left_fails() -> None:
 
 
 def test_a_local_registry_in_a_file(tmp_path: Path) -> None:
-    """What a local registry keeps in a file is there when it is opened again; one at a time has it open."""
+    """A local registry keeps its data in a file, which one process at a time can open."""
     path = tmp_path / "registry.db"
     with local_registry(path) as registry:
         made = registry.register_version("churn", SOURCE, metadata={"a": 1}, stage="Production")
@@ -218,7 +228,7 @@ def test_a_local_registry_in_a_file(tmp_path: Path) -> None:
 
 
 def cut_off(registry: RegistryClient, call: Callable[[], Any], begun: Callable[[], bool]) -> Any:
-    """What a call fails with in its thread when the client is closed in this one, as soon as it has begun."""
+    """Start a call in a thread, close the client as soon as it has begun, and return the call's error."""
     ended: Future[Any] = Future()
 
     def run() -> None:
@@ -235,14 +245,14 @@ def cut_off(registry: RegistryClient, call: Callable[[], Any], begun: Callable[[
 
 
 def came(emulator: Emulator, rpc: str) -> Callable[[], bool]:
-    """What tells whether a further request of that kind has come."""
+    """Return a function that returns whether another request of this RPC has arrived."""
     before = len(emulator.requests())
     return lambda: any(request.rpc == rpc for request in emulator.requests()[before:])
 
 
 @pytest.fixture(params=["grpc", "rest"])
 def busy(emulator: Emulator, request: pytest.FixtureRequest, caplog: pytest.LogCaptureFixture) -> RegistryClient:
-    """A client that has begun, and that would try for days."""
+    """Return a client that has begun a call and would retry for days."""
     caplog.set_level(logging.DEBUG, "vertex_registry")
     endpoint = emulator.grpc if request.param == "grpc" else emulator.rest
     retry = Retry(call_timeout=1e6, operation_timeout=1e6, initial_backoff=1e5, max_backoff=1e5, random=lambda: 1.0)
@@ -276,7 +286,7 @@ def test_closed_while_it_waits(
 
 @pytest.mark.parametrize("rpc", [*CALLS, *DELETIONS])
 def test_closed_while_it_is_answered(emulator: Emulator, busy: RegistryClient, rpc: str) -> None:
-    """So does a call that the server has not answered; of a change it is said that it may have been made."""
+    """Closing ends a call without a response; for a change, the error says that it may have happened."""
     emulator.fail(rpc, delay=1e6)
     error = cut_off(busy, lambda: (CALLS | DELETIONS)[rpc](busy), came(emulator, rpc))
 
@@ -370,7 +380,7 @@ def test_a_key_in_the_wrong_place(key: dict[str, str]) -> None:
 
 
 def test_no_proxy_in_plain_text(emulator: Emulator, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What goes to this machine in plain text goes there, whatever proxy the environment names."""
+    """Plain-text requests to this machine bypass every proxy."""
     for variable in ("HTTP_PROXY", "http_proxy", "ALL_PROXY"):
         monkeypatch.setenv(variable, "http://127.0.0.1:1")
     with RegistryClient(endpoint=emulator.rest) as registry:
@@ -395,7 +405,7 @@ def test_no_proxy_in_plain_text(emulator: Emulator, monkeypatch: pytest.MonkeyPa
 def test_what_a_proxy_on_the_way_answers(
     emulator: Emulator, status: int, body: bytes, error: type[RegistryError], told: str
 ) -> None:
-    """It is an error of ours, whatever the answer looks like."""
+    """Any response of a proxy is one of our errors."""
     with (
         Proxy(str(emulator.rest), answer=lambda *_: (status, body)) as proxy,
         RegistryClient(
@@ -502,7 +512,7 @@ def test_locations(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def tls(tmp_path: Path) -> Iterator[Emulator]:
-    """An emulator with a certificate that nobody here trusts."""
+    """Start an emulator with an untrusted certificate."""
     authority = trustme.CA()
     certificate = authority.issue_cert("127.0.0.1")
     certificate.private_key_pem.write_to_path(tmp_path / "key.pem")
@@ -515,7 +525,7 @@ def tls(tmp_path: Path) -> Iterator[Emulator]:
 
 @pytest.fixture
 def stranger() -> Iterator[int]:
-    """The port of an HTTP server that is neither Vertex nor a proxy that lets anybody through."""
+    """Return the port of an HTTP server that is neither Vertex nor a working proxy."""
 
     class Handler(http.server.BaseHTTPRequestHandler):
         def do_GET(self) -> None:
@@ -554,7 +564,7 @@ LATER = 600.0
 
 
 def test_the_wrong_port(emulator: Emulator, stranger: int) -> None:
-    """A client on the wrong port is told what answers there, and isn't asked whether the emulator is running."""
+    """The error for a wrong port says what answers there."""
     rest = emulator.rest.removeprefix("http://")
     grpc_there = told(rest, AT_ONCE)
     assert "speaks HTTP/1, not gRPC. Is it the port for REST?" in grpc_there

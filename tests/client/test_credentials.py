@@ -128,7 +128,7 @@ def address(request: pytest.FixtureRequest, emulator: Emulator) -> str:
 
 
 class Clock:
-    """A clock that only waiting moves; what is to happen during the first wait happens then."""
+    """A clock that moves only when somebody waits, and calls a function during the first wait."""
 
     def __init__(self, meanwhile: Callable[[], None] = lambda: None) -> None:
         self.time = 0.0
@@ -207,7 +207,7 @@ def test_credentials_that_are_refused(address: str, key: dict[str, str], tokens:
 
 
 def test_what_else_credentials_can_raise(address: str) -> None:
-    """Whatever a credentials object of somebody else's raises is one of our errors."""
+    """Anything that foreign credentials raise becomes one of our errors."""
 
     class Odd:
         def before_request(self, *_: object) -> None:
@@ -255,7 +255,7 @@ with RegistryClient(credentials=Credentials("a-token"), **settings) as registry:
 
 
 class Tunnel(http.server.BaseHTTPRequestHandler):
-    """A proxy that leads every CONNECT to one port of this machine."""
+    """A proxy that sends every CONNECT to one local port."""
 
     target = 0
 

@@ -23,7 +23,7 @@ NAMES = [name for name in vertex_registry.__all__ if name.endswith("Error")]
 
 @pytest.mark.parametrize("name", NAMES)
 def test_every_error(name: str) -> None:
-    """Every error is a RegistryError and what Python people catch, is plainly said, and stands in the docs."""
+    """Every error is a RegistryError and the matching built-in, has plain text, and is in the docs."""
     kind = getattr(vertex_registry, name)
     assert issubclass(kind, RegistryError)
     assert issubclass(kind, BUILT_IN.get(name, Exception))

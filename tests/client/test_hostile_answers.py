@@ -59,7 +59,7 @@ Answer = Message | Failure | bytes
 
 
 class Server:
-    """A Vertex that answers what is planned: for each RPC some answers, the last of them for ever."""
+    """A server that answers each RPC with planned answers, and repeats the last one."""
 
     def __init__(self) -> None:
         self.plan: Mapping[str, list[Answer]] = {}
@@ -388,7 +388,7 @@ PLANS: Final = st.fixed_dictionaries(
 def test_any_answers(
     servers: dict[str, tuple[Server, str]], transport: str, verb: str, plan: Mapping[str, list[Answer]]
 ) -> None:
-    """Whatever is answered, a verb ends within its bounds of time and memory, in a record or in one of our errors."""
+    """With any responses, a method ends within its bounds, with a record or one of our errors."""
     check(servers, transport, verb, plan)
 
 
@@ -471,7 +471,7 @@ def test_a_list_is_not_lost_to_one_odd_entry(
 @pytest.mark.parametrize("transport", ["grpc", "rest"])
 @pytest.mark.parametrize("verb", ["get", "list", "register", "latest", "delete version", "models"])
 def test_answers_without_end(servers: dict[str, tuple[Server, str]], transport: str, verb: str) -> None:
-    """Pages that go on for ever, with the same token or fresh ones, and ids that always show another name, end."""
+    """Endless pages and IDs of other names end in an error."""
     for token in ("again", "fresh"):
         other = odd_version(name=MODEL, display_name="other", version_create_time={"seconds": 1}, create_time={})
         other.container_spec.ClearField("deployment_timeout")

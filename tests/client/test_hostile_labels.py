@@ -46,7 +46,7 @@ def pack(document: str) -> dict[str, str]:
     ids=lambda document: document[:8] + f" {len(document)}",
 )
 def test_decoding_is_linear(document: str) -> None:
-    """What somebody packed takes milliseconds to read, and is plain labels if it isn't a pack of ours."""
+    """A foreign pack is read in milliseconds, as plain labels if it isn't ours."""
     labels = pack(document)
     start = time.process_time()
     content = _labels.read(labels)
@@ -182,7 +182,7 @@ def test_texts_stay_labels_where_there_is_room() -> None:
 
 @given(st.integers(0, 90), st.dictionaries(LABEL_TEXT.filter(bool) | TEXT, VALUES, max_size=90), st.data())
 def test_what_fits_nested_fits_flat(count: int, metadata: dict[str, Any], data: st.DataObject) -> None:
-    """Whatever fits packed under one key fits under keys of its own, with the room for a stage."""
+    """What fits packed under one key also fits under separate keys."""
     metadata |= {f"k{number}": data.draw(VALUES) for number in range(count)} if count % 3 == 0 else {}
     try:
         nested = _labels.write({}, metadata={"Packed": metadata}, reserve=ROOM)
@@ -200,7 +200,7 @@ def test_what_fits_nested_fits_flat(count: int, metadata: dict[str, Any], data: 
 def test_what_others_wrote_is_not_packed(
     labels: dict[str, str], metadata: dict[str, Any], notes: dict[str, str]
 ) -> None:
-    """A label that an update doesn't name, and that we didn't escape, stays letter for letter, however full it is."""
+    """A foreign label that an update doesn't name stays unchanged."""
     labels = {key: label for key, label in labels.items() if not key.startswith("vr-pack")}
     try:
         changed = _labels.write(labels, metadata=metadata, own_labels=notes, reserve=ROOM)

@@ -92,7 +92,7 @@ def test_in_the_middle_of_a_call(emulator: Emulator, transport: str) -> None:
 @pytest.mark.parametrize("thread", ["main", "another"])
 @pytest.mark.parametrize("emulator", [0], indirect=True)
 def test_between_two_tries(emulator: Emulator, thread: str) -> None:
-    """So does the wait before a call is sent again, whichever thread the system gives the signal to."""
+    """Ctrl-C ends the wait before a retry, whichever thread gets the signal."""
     emulator.fail("ListModels", delay=0.0001)
     emulator.fail("ListModels", "UNAVAILABLE")
 

@@ -15,7 +15,7 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from tests.behaviour.noise import noise
+from tests.behaviour.incompressible import incompressible
 from vertex_registry import InvalidArgumentError, _labels
 
 TEXT = st.text(st.characters(exclude_categories=()), max_size=20)  # halves of surrogate pairs are JSON too
@@ -30,12 +30,12 @@ LEGAL_VALUE = re.compile(r"[a-z0-9_-]{0,63}")
 
 
 def same(one: Any, other: Any) -> bool:
-    """Whether two JSON documents are equal in value and in type."""
+    """Return whether two JSON documents are equal in value and in type."""
     return bool(one == other) and json.dumps(one, sort_keys=True) == json.dumps(other, sort_keys=True)
 
 
 def written(labels: dict[str, str], **changes: Any) -> dict[str, str]:
-    """The labels with changes, where those fit; now and then as much is drawn as no version has room for."""
+    """Return the labels with the changes, if they fit on a version."""
     try:
         return _labels.write(labels, **changes)
     except InvalidArgumentError as error:
@@ -73,7 +73,7 @@ def test_updates_merge(before: dict[str, Any], update: dict[str, Any], remove: s
     )
 )
 def test_no_labels_break_a_read(labels: dict[str, str]) -> None:
-    """Whatever labels there are, they can be read, and an update of something else leaves each as it was."""
+    """Any labels can be read, and an unrelated update leaves them unchanged."""
     content = _labels.read(labels)
     again = _labels.write(labels, metadata={"something-else-entirely": 1})
 
@@ -103,7 +103,7 @@ def test_a_stale_part_is_noticed(size: int, data: st.DataObject) -> None:
     "metadata",
     [
         {"noise": "".join(chr(0x4E00 + number * 7 % 20000) for number in range(3000))},
-        noise(65),
+        incompressible(65),
         {f"Key {number}": f"value {number * number * 7919}" for number in range(2000)},
     ],
 )
@@ -160,7 +160,7 @@ def test_a_read_from_a_deep_stack() -> None:
 
 
 def test_packs_that_are_too_deep() -> None:
-    """A pack that is nested deeper than ours are is somebody else's labels, however deep it is."""
+    """A pack that's nested deeper than ours is read as foreign labels."""
     for depth in (101, 10_000):
         deflate = zlib.compressobj(9, zlib.DEFLATED, -15)
         document = '[{"a":' + "[" * (depth - 1) + "]" * (depth - 1) + "},{}]"
@@ -182,7 +182,7 @@ def test_the_documented_examples() -> None:
 
 
 def test_packs_that_we_do_not_write() -> None:
-    """A pack that is whole and holds what no pack of ours holds is somebody else's labels."""
+    """A pack with contents that we never write is read as foreign labels."""
     for metadata, notes in (({}, {"stage": [1]}), ({}, {"vr-stage-changed-at": 7}), ({}, {"nobody": "x"})):
         labels = _labels._pack(metadata, notes)  # type: ignore[arg-type]  # that is the point
         assert _labels.read(labels).own_labels == {}

@@ -27,18 +27,18 @@ WHERE = "gs://models/line/1"
 
 
 def library(name: str) -> Any:
-    """A library that writes models. The test ends here where it is not installed."""
+    """Import a library that writes models, or skip the test if it isn't installed."""
     return importlib.import_module(name) if os.environ.get("EVERY_LIBRARY") else pytest.importorskip(name)
 
 
 @pytest.fixture(scope="module")
 def line() -> Any:
-    """A model of a straight line: 2x + 1."""
+    """Return a model of a straight line: 2x + 1."""
     return LinearRegression().fit([[0.0], [1.0], [2.0]], [1.0, 3.0, 5.0])
 
 
 class Intruder:
-    """What runs code when it is read."""
+    """An object that runs code when it's unpickled."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -49,7 +49,7 @@ class Intruder:
 
 @pytest.mark.parametrize("name", ["model.joblib", "model.pkl", "artifact.pkl"])
 def test_scikit_learn(tmp_path: Path, line: Any, name: str) -> None:
-    """The estimator that was saved comes back, from a file of each name, whatever lies beside it."""
+    """A saved estimator loads from a file of each name."""
     (tmp_path / "notes.txt").write_text("about it", encoding="utf-8")
     (tmp_path / "assets").mkdir()
     if name == "model.joblib":
@@ -128,7 +128,7 @@ def test_a_file_that_is_broken(tmp_path: Path, content: bytes) -> None:
 
 
 def test_what_a_library_says_is_one_line(tmp_path: Path) -> None:
-    """Of a broken booster XGBoost tells every call that led to it, which is nobody's business."""
+    """The error for a broken booster has one line of XGBoost's message."""
     library("xgboost")
     (tmp_path / "model.bst").write_bytes(b"no booster")
 
@@ -189,7 +189,7 @@ def test_torch_before_its_zip_files(tmp_path: Path) -> None:
 
 
 def test_a_scripted_module_is_told_by_its_files(tmp_path: Path) -> None:
-    """What is no zip file is an older module; one with a script's constants in it is a script."""
+    """A scripted module is recognized by its files."""
     (tmp_path / "older.pt").write_bytes(pickle.dumps("torch"))
     for name, member in (("module.pt", "module/data.pkl"), ("script.pt", "script/constants.pkl")):
         with zipfile.ZipFile(tmp_path / name, "w") as archive:

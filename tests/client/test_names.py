@@ -40,7 +40,7 @@ def test_hidden_aliases(kind: str, text: str) -> None:
 
 @given(NAMES, st.integers(0, 10**17), NAMES)
 def test_upload_aliases(request: str, base: int, nonce: str) -> None:
-    """The alias of an upload is one that Vertex allows, isn't shown, and tells its request and its base."""
+    """The hidden alias of an upload is valid, and encodes its request and its base."""
     alias = _names.hidden_alias("request", request)
     own = _names.upload_alias(alias, base, nonce)
 
@@ -147,7 +147,7 @@ def test_aliases(alias: str, writable: bool, removable: bool) -> None:
 
 
 def test_close_names() -> None:
-    """Names are close by their letters, whatever their case; the closest comes first."""
+    """Close names have similar letters in any case, the closest first."""
     names = ["fraud", "Churn", "churn-eu", "x" * 1_000_000, ""]
     assert _names.close_names("chrun", names) == ["Churn"]
     assert _names.close_names("CHURN-EU", names) == ["churn-eu", "Churn"]

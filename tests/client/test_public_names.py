@@ -13,7 +13,7 @@ import vertex_registry
 
 
 def test_every_public_name_is_what_its_module_defines() -> None:
-    """Each name that's promised can be had, is listed, and is typed as what it is."""
+    """Each public name can be imported, is listed, and has its type."""
     tree = ast.parse(Path(vertex_registry.__file__).read_text(encoding="utf-8"))
     typed = {
         (alias.name, node.module.removeprefix("vertex_registry."))

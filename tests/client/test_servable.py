@@ -64,7 +64,7 @@ ESTIMATOR = sklearn.linear_model.LinearRegression().fit([[0.0], [1.0]], [0.0, 1.
 @pytest.mark.parametrize("protocol", [2, 3, 4, 5])
 @pytest.mark.parametrize("before", [b"", b"x" * (2**18 - 130), b"x" * (2**18 - 110)])
 def test_a_model_says_which_scikit_learn_wrote_it(tmp_path: Path, protocol: int, before: bytes) -> None:
-    """The version is read from the pickle, wherever in the file it stands, and nothing is unpickled."""
+    """The version of scikit-learn is found anywhere in the pickle, without unpickling."""
     other = f"0{sklearn.__version__[1:]}"
     pickled = pickle.dumps(ESTIMATOR, protocol).replace(sklearn.__version__.encode(), other.encode())
     folder = write(tmp_path / "model", {"model.pkl": before + pickled})

@@ -47,7 +47,7 @@ def test_the_newest_version_comes_first() -> None:
 
 
 def test_the_default_image_was_served_when_the_table_was_read() -> None:
-    """The default image is no image that is gone."""
+    """The default image is still supported."""
     assert _serving.unsupported_since(_serving.default_image("us-central1"), _serving.READ_ON) is None
 
 
@@ -116,7 +116,7 @@ def test_a_framework_is_enough_to_name_an_image(spec: str, gpu: bool, image: str
     ],
 )
 def test_an_image_that_is_not_there_is_refused(spec: str, gpu: bool, says: str) -> None:
-    """The message lists what there is."""
+    """The error for an unknown image lists the available ones."""
     with pytest.raises(InvalidArgumentError) as caught:
         _serving.serving_image(spec, "us-central1", gpu=gpu)
 
@@ -137,7 +137,7 @@ def test_an_image_that_is_not_there_is_refused(spec: str, gpu: bool, says: str) 
     ],
 )
 def test_the_image_follows_scikit_learn(version: str, image: str | None) -> None:
-    """The minor version decides; there is no image for 1.1, nor for 1.7 and later."""
+    """The minor version chooses the image; 1.1 and 1.7 or later have none."""
     assert _serving.sklearn_image(version, "us-central1") == image
 
 
@@ -193,7 +193,7 @@ def test_every_prebuilt_image_loads_its_frameworks_files() -> None:
     ],
 )
 def test_a_prebuilt_image_is_known_by_its_place(image: str, framework: str | None) -> None:
-    """Google's images are told from others by host, project and folder, the older places among them."""
+    """Google's images are recognized by host, project and folder, including the older ones."""
     assert _serving.model_files(image) == (_serving.MODEL_FILES[framework] if framework else ())
 
 
@@ -203,7 +203,7 @@ def test_a_prebuilt_image_is_known_by_its_place(image: str, framework: str | Non
     framework=st.sampled_from(sorted(_serving.PREBUILT)),
 )
 def test_exactly_one_file_passes(extra: list[str], held: set[str], framework: str) -> None:
-    """A directory passes when one of the image's files is at its top, whatever lies beside it."""
+    """A directory is valid if exactly one of the image's files is at its top."""
     image = _serving.serving_image(framework, "us-central1")
     names = [*extra, *held]
     if len(held & set(_serving.MODEL_FILES[framework])) == 1:
@@ -217,7 +217,7 @@ def test_exactly_one_file_passes(extra: list[str], held: set[str], framework: st
 
 
 def test_the_refusal_says_what_is_there() -> None:
-    """The message tells what the image loads, what was found, and what to do."""
+    """The error says what the image loads, what was found, and what to do."""
     with pytest.raises(InvalidArgumentError) as caught:
         _serving.check_directory(["artifact.pkl"], f"{US}sklearn-cpu.1-6:latest", where="./model")
 

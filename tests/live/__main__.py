@@ -1,7 +1,7 @@
-"""``make live`` and ``make record-live``: the tests, the questions and the conversations, held with the real Vertex.
+"""Run the tests, the questions and the conversations against the real Vertex AI.
 
-A run rehearses with an emulator first, which is how it knows what it is going to make. Then it asks, makes it, compares
-every answer with the emulator's, removes what it has made, whatever happened, and prints the fidelity report.
+``make live`` and ``make record-live`` start this. A run first rehearses with an emulator, to know what it will create.
+Then it asks you, runs, compares every answer with the emulator's, removes what it created, and prints the report.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ _SECONDS_AN_UPLOAD: Final = 5  # two seconds that Vertex asks for, and its opera
 
 @attrs.frozen
 class Outcome:
-    """What a run has brought.
+    """The result of a run.
 
     Attributes:
         failed: Whether a test, or a conversation, did not go as it should.
@@ -118,7 +118,7 @@ def _report(service: Service, outcome: Outcome) -> str:
         outcome.differences,
         about=about,
         conversations=outcome.conversations,
-        untold=service.untold,
+        redact=service.redact,
     )
 
 
@@ -155,10 +155,10 @@ def _rehearse(service: Service, what: str, tests: Sequence[str]) -> str:
 
 
 def _run(service: Service, tests: Sequence[str], *, quiet: bool = False) -> Outcome:
-    """The behaviour suite, the probes and the conversations."""
+    """Run the behaviour suite, the probes and the conversations."""
     command = [sys.executable, "-m", "pytest", *tests, "-q", "-p", "no:cacheprovider", "--force-enable-socket"]
     suite = subprocess.run(
-        command, cwd=_HERE, env=os.environ | service.told(), check=False, capture_output=quiet, text=True
+        command, cwd=_HERE, env=os.environ | service.environment(), check=False, capture_output=quiet, text=True
     )
     if quiet and suite.returncode:
         _say(suite.stdout)
@@ -169,7 +169,7 @@ def _run(service: Service, tests: Sequence[str], *, quiet: bool = False) -> Outc
 
 
 def _record(service: Service, folder: Path) -> Outcome:
-    """The cassettes, of those conversations that can be held with a service that does nothing wrong on demand."""
+    """Record the conversations that need no faults."""
     failed = False
     for scenario in _live():
         if not _hold(service, scenario):
@@ -196,7 +196,7 @@ def _hold(service: Service, scenario: Scenario) -> bool:
         google=service.google,
         parent=service.parent,
         name=name,
-        source=lambda number: service.put(f"{name}/{number}"),
+        source=lambda number: service.put_artifact(f"{name}/{number}"),
     )
     stated = tape.Provenance(
         scenario=scenario.about,
@@ -206,7 +206,7 @@ def _hold(service: Service, scenario: Scenario) -> bool:
     )
     file = Path(service.folder, f"{scenario.file}.yaml")
     try:
-        with tape.recording(file, stated, service.plain(name), before=service.wait_turn):
+        with tape.recording(file, stated, service.replacements(name), before=service.wait_turn):
             scenario.hold(world)
     except Exception as error:  # noqa: BLE001  # the others are held all the same
         _say(f"The conversation {scenario.file} went otherwise than it should: {type(error).__name__}: {error}")

@@ -22,19 +22,19 @@ def report(
     *,
     about: str,
     conversations: int,
-    untold: Callable[[str], str] = str,
+    redact: Callable[[str], str] = str,
 ) -> str:
-    """The report.
+    """Return the report as Markdown.
 
     Args:
         replies: What the service answers to the probes.
         differences: Where its other answers differ from the emulator's.
         about: Which service it was, when, and by whom.
         conversations: How many conversations were compared.
-        untold: What takes out of an answer what is not to be told.
+        redact: A function that removes secret words from a text.
     """
     differing = [reply for reply in replies if reply.differs]
-    grouped = group(differences, untold)
+    grouped = group(differences, redact)
     lines = ["# Fidelity report", "", about, ""]
     lines += [
         "## Questions",
@@ -48,38 +48,38 @@ def report(
             "",
             f"* sent: {reply.probe.sends}",
             f"* the emulator: {' or '.join(reply.probe.emulator)}",
-            f"* the service: **{untold(reply.said)}**",
+            f"* the service: **{redact(reply.said)}**",
         ]
         lines += [f"* in its words: {sentence}" for sentence in reply.sentences]
         lines += [f"* a switch of the emulator is about it: `{reply.probe.switch}`"] if reply.probe.switch else []
         lines += [""]
     if agreed := [reply for reply in replies if not reply.differs]:
         lines += ["Answered as by the emulator:", ""]
-        lines += [f"* {reply.probe.letter}. {reply.probe.question} {_cell(untold(reply.said))}" for reply in agreed]
+        lines += [f"* {reply.probe.letter}. {reply.probe.question} {_cell(redact(reply.said))}" for reply in agreed]
         lines += [""]
     lines += ["## Answers", ""]
     lines += [f"{len(grouped)} kinds of answers differ in {conversations} conversations.", ""]
     if grouped:
         lines += ["| RPC | where | the emulator | the service | times | for example |", "|---|---|---|---|---|---|"]
         for (rpc, where, given, recorded), ones in grouped.items():
-            cells = (rpc, f"`{where}`", given, recorded, str(len(ones)), untold(ones[0].question))
+            cells = (rpc, f"`{where}`", given, recorded, str(len(ones)), redact(ones[0].question))
             lines.append(f"| {' | '.join(_cell(cell) for cell in cells)} |")
         lines += [""]
     return "\n".join(lines)
 
 
 def group(
-    differences: Iterable[Difference], untold: Callable[[str], str] = str
+    differences: Iterable[Difference], redact: Callable[[str], str] = str
 ) -> dict[tuple[str, str, str, str], list[Difference]]:
-    """The differences by what they say: RPC, where, what the emulator gives and what the service gave."""
+    """Group differences by RPC, field, the emulator's value and the service's value."""
     grouped = defaultdict(list)
     for one in differences:
-        grouped[one.rpc, one.where, _shown(one.given, untold), _shown(one.recorded, untold)].append(one)
+        grouped[one.rpc, one.where, _shown(one.given, redact), _shown(one.recorded, redact)].append(one)
     return dict(sorted(grouped.items()))
 
 
-def _shown(value: Any, untold: Callable[[str], str]) -> str:
-    text = untold(value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, sort_keys=True))
+def _shown(value: Any, redact: Callable[[str], str]) -> str:
+    text = redact(value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, sort_keys=True))
     return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}…"
 
 

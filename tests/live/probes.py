@@ -1,4 +1,4 @@
-"""The questions that only the service itself can answer: facts that have two sides, or none that is written down.
+"""Questions that only Vertex AI can answer, because its documentation is silent or contradicts itself.
 
 `PROBES` is the table. Each probe makes what it needs, sends what no client would, and reads one short answer, in which
 no id and no name is, so that two servers give the same answer or do not. What the emulator answers stands beside it:
@@ -27,7 +27,7 @@ _IMAGE: Final = "us-docker.pkg.dev/vertex-ai/prediction/sklearn-cpu.1-6:latest"
 _OWN_IMAGE: Final = "us-docker.pkg.dev/cloudrun/container/hello:latest"  # everybody may read it
 
 #: How often a list is asked for before it is read, where it is not the lag of lists that is in question.
-_LOOKS: Final = 8
+_READS: Final = 8
 
 #: The seconds to wait, again and again, where the quota is used up; and how often an operation is looked at.
 _PAUSES: Final = (5, 15, 40, 0)
@@ -43,12 +43,12 @@ class Answer:
 
     @property
     def ok(self) -> bool:
-        """Whether it isn't an error."""
+        """Whether it wasn't an error."""
         return self.status == 200
 
     @property
     def verdict(self) -> str:
-        """The status in words."""
+        """Return the status in words."""
         if self.ok:
             return "taken"
         return f"{self.status} {self.content.get('error', {}).get('status', '')}".strip()
@@ -59,7 +59,7 @@ class Answer:
 
 @attrs.frozen
 class Bench:
-    """What probes use to send requests."""
+    """The requests that probes can send."""
 
     service: Service
     _session: requests.Session
@@ -69,7 +69,7 @@ class Bench:
     @classmethod
     @contextlib.contextmanager
     def at(cls, service: Service) -> Iterator[Bench]:
-        """Open a bench at a service."""
+        """Open a bench for a service."""
         with service.session() as session:
             yield cls(service, session)
 
@@ -104,23 +104,23 @@ class Bench:
             said = probe.ask(self)
         except (AssertionError, LookupError, TypeError, ValueError, requests.RequestException) as error:
             said = f"the question could not be put: {type(error).__name__}"
-        words = tuple(dict.fromkeys(_untold(sentence, self.service) for sentence in self._sentences))
+        words = tuple(dict.fromkeys(_redact(sentence, self.service) for sentence in self._sentences))
         return Reply(probe, said, words)
 
     def fresh(self) -> str:
-        """Return a new display name, which is also a valid model id."""
+        """Return a new display name, which is also a valid model ID."""
         return f"{self.service.namespace}-probe-{next(self._numbers)}"
 
     def upload(self, name: str, *, image: str = _IMAGE, source: str | None = None, **given: Any) -> Answer:
         """Upload a version, and return the response. Fields are the request's or its model's."""
         request = {key: given.pop(key) for key in ("modelId", "parentModel") if key in given}
-        artifact = self.service.put(f"{name}/{next(self._numbers)}") if source is None else source
+        artifact = self.service.put_artifact(f"{name}/{next(self._numbers)}") if source is None else source
         container = {"containerSpec": {"imageUri": image}} if image else {}
         model = {"displayName": name, "artifactUri": artifact, **container, **given}
         return self.call("POST", f"{self.service.parent}/models:upload", {"model": model, **request})
 
     def finished(self, answer: Answer) -> Answer:
-        """Return an operation when it's done. A failed call is returned as it is."""
+        """Poll an operation until it's done. A call that failed is returned as it is."""
         for _ in range(_POLLS):
             if not answer.ok or answer.content.get("done"):
                 break
@@ -130,7 +130,7 @@ class Bench:
         return answer
 
     def model(self, versions: int = 1, **given: Any) -> str:
-        """Create a model with so many versions, of which only the first has an alias."""
+        """Create a model with so many versions, and return its name. Only the first has an alias."""
         name = self.fresh()
         model = self.made(self.upload(name, **given))
         for _ in range(versions - 1):
@@ -157,9 +157,9 @@ class Bench:
         answer = self.patch(name, **fields)
         assert answer.ok, answer
 
-    def listed(self, path: str, **query: str) -> list[Any]:
-        """Return all entries of a list that has had time to show earlier writes."""
-        for _ in range(_LOOKS if self.service.endpoint else 1):
+    def list_all(self, path: str, **query: str) -> list[Any]:
+        """All entries of a list that has had the time to show what was written."""
+        for _ in range(_READS if self.service.endpoint else 1):
             self.call("GET", path, **query)
         found: list[Any] = []
         token = ""
@@ -194,7 +194,7 @@ class Probe:
 
 @attrs.frozen
 class Reply:
-    """What a service answers to a question.
+    """A service's answer to a question.
 
     Attributes:
         probe: The question.
@@ -208,14 +208,14 @@ class Reply:
 
     @property
     def differs(self) -> bool:
-        """Whether the emulator answers differently."""
+        """Whether the emulator's answer is different."""
         return self.said not in self.probe.emulator
 
 
-def _untold(sentence: str, service: Service) -> str:
-    """Return a sentence without the details of this run."""
+def _redact(sentence: str, service: Service) -> str:
+    """Return a sentence without the names of this run."""
     sentence = re.sub(r"/models/[A-Za-z0-9_-]+", "/models/ID", " ".join(sentence.split()))
-    return service.untold(sentence)[:300]
+    return service.redact(sentence)[:300]
 
 
 def _taken_id(bench: Bench) -> str:
@@ -290,7 +290,7 @@ def _label_wins(bench: Bench) -> str:
 def _label_filter(bench: Bench) -> str:
     model = bench.model()
     bench.changed(model, labels={"probe": "x"})
-    found = bench.listed(f"{model}:listVersions", filter="labels.probe=x")
+    found = bench.list_all(f"{model}:listVersions", filter="labels.probe=x")
     return "the model's labels too" if found else "the version's own labels only"
 
 
@@ -325,13 +325,13 @@ def _page_sizes(bench: Bench) -> str:
 
 def _model_order(bench: Bench) -> str:
     models = [bench.model().rpartition("/")[2] for _ in range(2)]
-    shown = [model["name"].rpartition("/")[2] for model in bench.listed(f"{bench.service.parent}/models")]
+    shown = [model["name"].rpartition("/")[2] for model in bench.list_all(f"{bench.service.parent}/models")]
     ours = [model for model in shown if model in models]
     return {tuple(models): "oldest first", tuple(reversed(models)): "newest first"}.get(tuple(ours), "neither")
 
 
 def _version_order(bench: Bench) -> str:
-    shown = [version["versionId"] for version in bench.listed(f"{bench.model(3)}:listVersions")]
+    shown = [version["versionId"] for version in bench.list_all(f"{bench.model(3)}:listVersions")]
     return {"123": "oldest first", "321": "newest first"}.get("".join(shown), ", ".join(shown))
 
 
@@ -413,7 +413,7 @@ def _empty_directory(bench: Bench) -> str:
 def _unquoted(bench: Bench) -> str:
     name = f"{bench.fresh()} with blanks"
     bench.made(bench.upload(name))
-    for _ in range(_LOOKS if bench.service.endpoint else 1):
+    for _ in range(_READS if bench.service.endpoint else 1):
         answer = bench.call("GET", f"{bench.service.parent}/models", filter=f"display_name={name}")
     found = [model["displayName"] == name for model in answer.content.get("models", [])]
     return answer.verdict if not answer.ok else "the model is found" if found == [True] else "other models are found"

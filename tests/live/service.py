@@ -1,7 +1,7 @@
-"""The service that a live run is about: Vertex itself, or a server that stands in for it.
+"""The service of a live run: Vertex AI, or a server in its place.
 
-Everything that a run makes bears the run's namespace in its name, models in the registry and objects in the bucket, and
-is removed by it. Nothing else in the project is written to.
+The names of all models and objects that a run creates begin with its namespace. The run removes them, and writes to
+nothing else.
 """
 
 from __future__ import annotations
@@ -50,12 +50,12 @@ _UNTIL_LISTED: Final = 2.0
 
 
 class Refused(Exception):  # noqa: N818  # it is no error that a run does not start, but its end
-    """The run cannot start; the message says why."""
+    """Raised if a run can't start; the message says why."""
 
 
 @attrs.frozen
 class Service:
-    """Where the service is, and what is ours there.
+    """A service, and where a run may write in it.
 
     Attributes:
         project: The project.
@@ -78,52 +78,52 @@ class Service:
 
     @classmethod
     def of_this_run(cls) -> Self | None:
-        """The service of the run that this process belongs to."""
-        told = os.environ.get(VARIABLE)
-        return cls(**json.loads(told)) if told else None
+        """Return the service of the run that this process belongs to, or None."""
+        variable = os.environ.get(VARIABLE)
+        return cls(**json.loads(variable)) if variable else None
 
-    def told(self) -> dict[str, str]:
-        """What tells another process of this service, as an environment."""
+    def environment(self) -> dict[str, str]:
+        """Return environment variables from which another process creates this service."""
         return {VARIABLE: json.dumps({k: v for k, v in attrs.asdict(self).items() if not k.startswith("_")})}
 
     @property
     def parent(self) -> str:
-        """The location, as Vertex names it."""
+        """Return the resource name of the location."""
         return f"projects/{self.project}/locations/{self.location}"
 
     @property
     def settings(self) -> dict[str, Any]:
-        """How a `RegistryClient` reaches it."""
+        """Return the settings of a `RegistryClient` for this service."""
         where = {"project": self.project, "location": self.location, "retry": Retry(call_timeout=600)}
-        return where | ({"endpoint": self.endpoint} if self.endpoint else {"credentials": _somebody()})
+        return where | ({"endpoint": self.endpoint} if self.endpoint else {"credentials": _default_credentials()})
 
     def connect(self, **settings: Any) -> RegistryClient:
-        """A client of the service, over REST, because that can be recorded."""
+        """Create a client over REST, because REST can be recorded."""
         return RegistryClient(transport="rest", **self.settings | settings)
 
     def google(self) -> ModelServiceClient:
-        """Google's own client of it, over REST."""
+        """Create Google's own client, over REST."""
         if self.endpoint:
-            host, scheme, credentials = self.endpoint.removeprefix("http://"), "http", _nobody()
+            host, scheme, credentials = self.endpoint.removeprefix("http://"), "http", _anonymous()
         else:
-            host, scheme, credentials = f"{self.location}-aiplatform.googleapis.com", "https", _somebody()
+            host, scheme, credentials = f"{self.location}-aiplatform.googleapis.com", "https", _default_credentials()
         return ModelServiceClient(
             transport=ModelServiceRestTransport(host=host, credentials=credentials, url_scheme=scheme)
         )
 
     def session(self) -> requests.Session:
-        """What sends requests that no client would."""
-        return requests.Session() if self.endpoint else AuthorizedSession(_somebody())  # type: ignore[no-untyped-call]  # untyped upstream
+        """Create a session for requests that no client sends."""
+        return requests.Session() if self.endpoint else AuthorizedSession(_default_credentials())  # type: ignore[no-untyped-call]  # untyped upstream
 
     def address(self, location: str | None = None) -> str:
-        """The URL of the service in a location."""
+        """Return the URL of the service in a location."""
         host = {"global": "aiplatform.googleapis.com"}.get(
             location or self.location, f"{location or self.location}-aiplatform.googleapis.com"
         )
         return self.endpoint or f"https://{host}"
 
     def check(self) -> None:
-        """See to it that there is something to run against.
+        """Check that there is something to run against.
 
         Raises:
             Refused: No project or bucket is named, there are no application default credentials, or the environment
@@ -139,10 +139,10 @@ class Service:
                     f"{variable} is set, so that an emulator would be asked in place of Vertex. Unset it, or name the "
                     "server that stands in for Vertex with --endpoint. Nothing was sent."
                 )
-        _somebody()
+        _default_credentials()
 
-    def put(self, path: str) -> str:
-        """The directory of an artifact of ours that Vertex accepts, with a scikit-learn model's file in it."""
+    def put_artifact(self, path: str) -> str:
+        """Upload an artifact that Vertex accepts, and return its directory."""
         directory = f"{self.namespace}/{path}"
         if self.artifacts:
             # Vertex looks at the name of the file, and at its content only when the model is deployed.
@@ -151,21 +151,21 @@ class Service:
         return f"gs://{self.bucket}/{directory}"
 
     def wait_turn(self, method: str, url: str) -> None:
-        """Let two uploads be as far apart as Vertex asks for."""
+        """Wait until an upload is as long after the last one as Vertex requires."""
         if self.endpoint or method != "POST" or ":upload" not in url:
             return
         if self._uploaded:
             time.sleep(max(0.0, self._uploaded.pop() + _BETWEEN_UPLOADS - time.monotonic()))
         self._uploaded.append(time.monotonic())
 
-    def settle(self) -> None:
-        """Give lists the time to show what was written."""
+    def wait_for_lists(self) -> None:
+        """Wait until lists show what was written."""
         if not self.endpoint:
             time.sleep(_UNTIL_LISTED)
 
     @contextlib.contextmanager
-    def writing_down(self, about: str) -> Iterator[None]:
-        """Write down what is said to the service meanwhile."""
+    def recording(self, about: str) -> Iterator[None]:
+        """Record what is sent to the service meanwhile."""
         name = hashlib.sha256(about.encode()).hexdigest()[:16]
         stated = tape.Provenance(about, self.endpoint or "Vertex AI", "v1", dt.datetime.now(dt.UTC).date().isoformat())
         with tape.recording(Path(self.folder, f"{name}.yaml"), stated, before=self.wait_turn):
@@ -181,19 +181,19 @@ class Service:
                     removed[what] += 1
             except Exception as error:  # noqa: BLE001  # the rest is removed, and what ended the run is still raised
                 kept[f"{what} of {self.namespace}"] = str(error)
-        told = f"Removed {removed['models']} models and {removed['objects']} objects: "
-        told += f"all that is named {self.namespace}-*."
+        summary = f"Removed {removed['models']} models and {removed['objects']} objects: "
+        summary += f"all that is named {self.namespace}-*."
         if kept:
-            told += " But for these, which have to be removed by hand:"
-            told += "".join(f"\n  {name}: {why}" for name, why in sorted(kept.items()))
-        return told
+            summary += " But for these, which have to be removed by hand:"
+            summary += "".join(f"\n  {name}: {why}" for name, why in sorted(kept.items()))
+        return summary
 
     def _remove_models(self, kept: dict[str, str]) -> Iterator[str]:
         """Remove the models and give their names; those that could not be are added to `kept`, and why."""
         with self.connect() as registry:
             # A list that lags shows models that are gone, and not yet those that are new.
             for _ in range(_ROUNDS):
-                left, cut_short = self._ours(registry)
+                left, cut_short = self._own_models(registry)
                 if cut_short is None:
                     kept.clear()
                 for model in left:
@@ -209,8 +209,8 @@ class Service:
                 if not left:
                     break
 
-    def _ours(self, registry: RegistryClient) -> tuple[list[RegisteredModel], RegistryError | None]:
-        """The models of ours that are listed; where the list breaks off, those before that, and why it did."""
+    def _own_models(self, registry: RegistryClient) -> tuple[list[RegisteredModel], RegistryError | None]:
+        """Return the run's models, and the error if the list broke off."""
         found: list[RegisteredModel] = []
         try:
             for model in registry.list_models():
@@ -232,8 +232,8 @@ class Service:
                 except Exception as error:  # noqa: BLE001  # the others are removed all the same
                     kept[f"gs://{self.bucket}/{blob.name}"] = str(error)
 
-    def plain(self, name: str) -> Mapping[str, str]:
-        """What to write in a cassette in place of words that are only of this run, for the model of that name."""
+    def replacements(self, name: str) -> Mapping[str, str]:
+        """Return what a cassette gets in place of the words of this run."""
         ids = {_names.model_id(name, number): _names.model_id("churn", number) for number in range(3)}
         return {
             f"gs://{self.bucket}/{self.namespace}/{name}": "gs://models/churn",
@@ -243,8 +243,8 @@ class Service:
             self.project: "PROJECT",
         }
 
-    def untold(self, text: str) -> str:
-        """A text without project, by id or number, account and bucket.
+    def redact(self, text: str) -> str:
+        """Return a text without the project, by ID or number, the account and the bucket.
 
         An account may be named by its number, and a service agent by the project's: so no long number stays.
         """
@@ -255,7 +255,7 @@ class Service:
         return _LONG_NUMBER.sub("NUMBER", _PROJECT.sub("projects/PROJECT", text))
 
     def _storage(self) -> storage.Client:
-        credentials = _nobody() if os.environ.get("STORAGE_EMULATOR_HOST") else None
+        credentials = _anonymous() if os.environ.get("STORAGE_EMULATOR_HOST") else None
         client = storage.Client(project=self.project, credentials=credentials)
         # A thread of its own would ask for the bucket, in the middle of a conversation that is recorded.
         client._bucket_metadata_cache = None  # there is no public way for one client
@@ -269,12 +269,12 @@ _PROJECT: Final = re.compile(r"projects/[A-Za-z0-9:._-]+")
 _LONG_NUMBER: Final = re.compile(r"[0-9]{10,}")
 
 
-def _nobody() -> Any:
+def _anonymous() -> Any:
     return AnonymousCredentials()  # type: ignore[no-untyped-call]  # untyped upstream
 
 
-class _Unnamed(google.auth.credentials.Credentials):
-    """Credentials that do not tell whose they are.
+class _WithoutAccount(google.auth.credentials.Credentials):
+    """Credentials without the name of their account.
 
     The client writes down who has changed a stage where the credentials tell, and nobody's account is to stand in a
     cassette or in a report.
@@ -290,9 +290,9 @@ class _Unnamed(google.auth.credentials.Credentials):
         self.token, self.expiry = self._credentials.token, self._credentials.expiry
 
 
-def _somebody() -> Any:
+def _default_credentials() -> Any:
     try:
-        return _Unnamed(google.auth.default(scopes=_SCOPES)[0])
+        return _WithoutAccount(google.auth.default(scopes=_SCOPES)[0])
     except google.auth.exceptions.DefaultCredentialsError as error:
         raise Refused(
             "There are no application default credentials. Type `gcloud auth application-default login`, or set "

@@ -25,7 +25,7 @@ from tests.live import fidelity
 from tests.live.__main__ import Outcome, _ask, _report, main
 from tests.live.probes import PROBES, Bench
 from tests.live.proxy import Proxy
-from tests.live.service import Refused, Service, _somebody
+from tests.live.service import Refused, Service, _default_credentials
 from vertex_registry import RegistryClient, _credentials
 from vertex_registry.emulator import Emulator
 from vertex_registry.emulator._switches import SWITCHES
@@ -181,12 +181,12 @@ def headings(text: str) -> set[str]:
 
 
 def rows(text: str) -> set[str]:
-    """The first four columns of the report's table."""
+    """Return the first four columns of the report's table."""
     return {found[0] for found in re.finditer(r"(?m)^\| [A-Z][A-Za-z]+ \| `.*?` \|.*?(?<!\\)\|.*?(?<!\\)\|", text)}
 
 
 def test_nothing_of_ours_is_told() -> None:
-    """The report has no project, by id or number, no account and no bucket in it, whatever a service says."""
+    """The report contains no project, account or bucket, whatever a service answers."""
     account = "service-123456789012@gcp-sa-aiplatform.iam.gserviceaccount.com"
     words = f"{account} of projects/123456789012 (123456789012, acme-prod-1) may not read gs://acme-prod-1-models/x"
     ours = attrs.evolve(service("http://127.0.0.1:9"), bucket="acme-prod-1-models")
@@ -250,7 +250,7 @@ def test_an_emulator_in_the_environment(
 
 
 def test_nobody_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """The credentials of a run give their token, and do not tell whose it is."""
+    """The credentials of a run provide a token, but no account name."""
     key = rsa.generate_private_key(public_exponent=65537, key_size=2048)
     pem = key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
     file = tmp_path / "key.json"
@@ -259,7 +259,7 @@ def test_nobody_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Non
         file.write_text(json.dumps(about | {"private_key": pem.decode()}), encoding="utf-8")
         monkeypatch.setenv("GOOGLE_APPLICATION_CREDENTIALS", str(file))
         assert _credentials.principal(google.auth.default()[0]) == "ann@acme.example"
-        credentials = _somebody()
+        credentials = _default_credentials()
         credentials.refresh(google.auth.transport.requests.Request())
 
     assert credentials.token.startswith("emulator-")
@@ -280,7 +280,7 @@ def test_asked_first(
     tmp_path: Path,
     storage_emulator: StorageServer,
 ) -> None:
-    """Before the first write it is said what is going to be made, and nothing is sent unless that is agreed to."""
+    """A run shows what it will create, and sends nothing unless you agree."""
     del storage_emulator
     monkeypatch.setattr(sys, "stdin", io.StringIO("n\n"))
     with Emulator(grpc_port=None, **LOOKS_NOWHERE) as emulator:
@@ -288,8 +288,8 @@ def test_asked_first(
         assert main(arguments) == 2
         assert emulator.requests() == ()
 
-    told = capsys.readouterr().out
-    assert re.search(r"about \d+ models with \d+ versions, and \d+ objects in gs://models-1", told)
+    shown = capsys.readouterr().out
+    assert re.search(r"about \d+ models with \d+ versions, and \d+ objects in gs://models-1", shown)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -297,7 +297,7 @@ def test_asked_first(
     ("typed", "agreed"), [("y\n", True), ("Yes\n", True), ("\n", False), ("maybe\n", False), ("", False)]
 )
 def test_what_is_typed(monkeypatch: pytest.MonkeyPatch, typed: str, agreed: bool) -> None:
-    """Only a yes is a yes, and nobody who could say it is a no."""
+    """Only a yes is a yes, and no terminal is a no."""
     monkeypatch.setattr(sys, "stdin", io.StringIO(typed))
     with contextlib.nullcontext() if agreed else pytest.raises(Refused):
         _ask()
@@ -308,7 +308,7 @@ def test_an_artifact_is_put_and_no_more(storage_server: StorageServer, proxy: St
     storage_server.make_bucket("models-9")
     service = Service("acme-prod-1", "models-9", "us-central1", "http://127.0.0.1:9", "vr-live-0")
 
-    assert service.put("churn") == "gs://models-9/vr-live-0/churn"
+    assert service.put_artifact("churn") == "gs://models-9/vr-live-0/churn"
     assert [seen.method for seen in proxy.seen] == ["POST"]
 
 
@@ -330,13 +330,13 @@ def test_recorded_elsewhere(
         somebody_elses(emulator)
         arguments = ["record", "acme-prod-1", "gs://models-1", "--endpoint", str(emulator.rest)]
         status = main([*arguments, "--folder", str(tmp_path)])
-        told = capsys.readouterr().out
+        shown = capsys.readouterr().out
         assert status == 0
         assert left(emulator) == ["somebody else's"]
 
     assert storage_emulator.names("models-1") == []
     assert {file.stem for file in tmp_path.iterdir()} == {one.file for one in SCENARIOS if not one.note}
-    assert "0 kinds of answers differ in 11 conversations." in told
+    assert "0 kinds of answers differ in 11 conversations." in shown
     for file in tmp_path.iterdir():
         stated, exchanges = tape.load(file)
         assert stated.server == "a server that stands in for Google's service"
@@ -360,13 +360,13 @@ def test_removed_whatever_happens(
         assert main([*arguments, "--folder", str(tmp_path)]) == 1
         assert left(emulator) == ["somebody else's"]
 
-    told = capsys.readouterr().out
-    assert "The conversation delete-default went otherwise than it should: PermissionDeniedError" in told
+    shown = capsys.readouterr().out
+    assert "The conversation delete-default went otherwise than it should: PermissionDeniedError" in shown
     assert storage_emulator.names("models-2") == ["mine/model.joblib"]
 
 
 def denied(path: str) -> Any:
-    """What answers the GET of a path that nobody may see it."""
+    """Return a function that answers the GET of a path with PERMISSION_DENIED."""
 
     def answer(method: str, target: str, status: int, body: bytes) -> tuple[int, bytes]:
         if method == "GET" and path in target:
@@ -395,14 +395,14 @@ def test_what_cannot_be_listed(storage_server: StorageServer, proxy: StorageProx
 
         emulator.fail("ListModels", "PERMISSION_DENIED")
         proxy.fail("DELETE", "vr-live-0%2Fb", status=403)
-        told = ours.remove()
-        assert told.startswith("Removed 0 models and 2 objects")
-        assert re.findall(r"(?m)^  (\S+(?: of \S+)?): .", told) == ["gs://models-4/vr-live-0/b", "models of vr-live-0"]
+        shown = ours.remove()
+        assert shown.startswith("Removed 0 models and 2 objects")
+        assert re.findall(r"(?m)^  (\S+(?: of \S+)?): .", shown) == ["gs://models-4/vr-live-0/b", "models of vr-live-0"]
 
         proxy.fail("GET", "prefix=", status=403)
-        told = attrs.evolve(ours, endpoint=paged.address).remove()
-        assert told.startswith("Removed 1 models and 0 objects")
-        assert re.findall(r"(?m)^  (\w+ of \S+): .", told) == ["models of vr-live-0", "objects of vr-live-0"]
+        shown = attrs.evolve(ours, endpoint=paged.address).remove()
+        assert shown.startswith("Removed 1 models and 0 objects")
+        assert re.findall(r"(?m)^  (\w+ of \S+): .", shown) == ["models of vr-live-0", "objects of vr-live-0"]
 
         assert ours.remove() == "Removed 2 models and 1 objects: all that is named vr-live-0-*."
         assert storage_server.names("models-4") == []
@@ -468,11 +468,11 @@ def left(emulator: Emulator) -> list[str]:
     return models
 
 
-def test_what_is_told_to_another_process(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The suite's process learns of the service what there is to know."""
+def test_the_environment_of_the_suite(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The environment carries the whole service to the process of the suite."""
     one = attrs.evolve(service("http://127.0.0.1:9"), folder="somewhere")
     assert Service.of_this_run() is None
-    for variable, told in one.told().items():
-        monkeypatch.setenv(variable, told)
+    for variable, value in one.environment().items():
+        monkeypatch.setenv(variable, value)
 
     assert Service.of_this_run() == one

@@ -97,7 +97,7 @@ def test_deploy(vertex_registry, number):
 
 
 def test_it_costs_nothing_when_it_is_not_used(run: Run) -> None:
-    """A run that uses no fixture of ours imports nothing of Google's, and no module of ours but the plugin."""
+    """Without our fixtures, pytest imports nothing of Google's and only the plugin of ours."""
     done = run("""
 import sys
 

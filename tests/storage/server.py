@@ -33,7 +33,7 @@ _HOP: Final = frozenset({"connection", "keep-alive", "transfer-encoding", "conte
 
 @attrs.frozen
 class StorageServer:
-    """A storage server that is running.
+    """A running storage server.
 
     Attributes:
         url: What ``STORAGE_EMULATOR_HOST`` is to be.
@@ -54,16 +54,16 @@ class StorageServer:
         self.call("POST", f"/upload/storage/v1/b/{bucket}/o?{query}", data, {"Content-Type": "application/x"})
 
     def get(self, bucket: str, name: str) -> bytes:
-        """The bytes of an object."""
+        """Return the bytes of an object."""
         return self.call("GET", f"/storage/v1/b/{bucket}/o/{urllib.parse.quote(name, safe='')}?alt=media")
 
     def names(self, bucket: str) -> list[str]:
-        """The names of all objects of a bucket."""
+        """Return the names of all objects of a bucket."""
         listed = json.loads(self.call("GET", f"/storage/v1/b/{bucket}/o"))
         return sorted(item["name"] for item in listed.get("items", ()))
 
     def call(self, method: str, path: str, body: bytes | None = None, headers: dict[str, str] | None = None) -> bytes:
-        """The body of an answer of its JSON API."""
+        """Return the body of a response of its JSON API."""
         request = urllib.request.Request(self.url + path, body, headers or {}, method=method)  # noqa: S310 - loopback
         with urllib.request.urlopen(request, timeout=20) as answer:  # noqa: S310
             content: bytes = answer.read()
@@ -72,7 +72,7 @@ class StorageServer:
 
 @contextlib.contextmanager
 def running() -> Iterator[StorageServer]:
-    """A storage server with a directory of its own, which ends with the block.
+    """Run a storage server with its own directory until the block ends.
 
     The server cannot choose its port itself, so that another process may be given it first: then the next one is tried.
     """
@@ -98,7 +98,7 @@ def running() -> Iterator[StorageServer]:
 
 
 def _listens(process: subprocess.Popen[bytes], port: int) -> bool:
-    """Whether the process got the port, and did not end for want of it."""
+    """Return whether the process has the port."""
     while process.poll() is None:
         with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 1):
             return True
@@ -116,7 +116,7 @@ def storage_server() -> Iterator[StorageServer]:
 
 @pytest.fixture
 def bucket(storage_server: StorageServer, request: pytest.FixtureRequest, worker_id: str) -> str:
-    """An empty bucket of the test's own."""
+    """Create an empty bucket, and return its name."""
     name = f"b-{worker_id}-{abs(hash(request.node.nodeid)):x}"
     storage_server.make_bucket(name)
     return name
@@ -124,14 +124,14 @@ def bucket(storage_server: StorageServer, request: pytest.FixtureRequest, worker
 
 @pytest.fixture
 def storage_emulator(storage_server: StorageServer, monkeypatch: pytest.MonkeyPatch) -> StorageServer:
-    """The storage server, named in ``STORAGE_EMULATOR_HOST``."""
+    """Return the storage server, and set ``STORAGE_EMULATOR_HOST`` to it."""
     monkeypatch.setenv("STORAGE_EMULATOR_HOST", storage_server.url)
     return storage_server
 
 
 @attrs.frozen
 class Fault:
-    """What goes wrong with one request.
+    """A fault of one request.
 
     Attributes:
         method: The method of the request it is for.
@@ -164,7 +164,7 @@ class Fault:
 
 @attrs.frozen
 class Seen:
-    """A request that came by."""
+    """A request that arrived."""
 
     method: str
     path: str
@@ -173,7 +173,7 @@ class Seen:
 
 
 class Proxy:
-    """An HTTP proxy in front of the storage server, in whose name it answers."""
+    """An HTTP proxy in front of the storage server."""
 
     def __init__(self, server: StorageServer) -> None:
         self.seen: list[Seen] = []
@@ -189,11 +189,11 @@ class Proxy:
         self.faults.extend([Fault(method, path, **what)] * times)
 
     def sent(self, method: str, path: str = "") -> list[Seen]:
-        """The requests of that kind that came by."""
+        """Return the requests of this kind that arrived."""
         return [seen for seen in self.seen if seen.method == method and path in seen.path]
 
     def fault_of(self, seen: Seen) -> Fault | None:
-        """The fault that a request has, which is used up."""
+        """Return the fault of a request, and use it up."""
         with self._lock:
             self.seen.append(seen)
             for index, fault in enumerate(self.faults):
@@ -279,7 +279,7 @@ def _handler(proxy: Proxy, server: StorageServer) -> type[http.server.BaseHTTPRe
 
 @pytest.fixture
 def proxy(storage_server: StorageServer, monkeypatch: pytest.MonkeyPatch) -> Iterator[Proxy]:
-    """A proxy in front of the storage server, named in ``STORAGE_EMULATOR_HOST``; each fault must be used up."""
+    """Put a proxy before the storage server and into ``STORAGE_EMULATOR_HOST``. An unused fault fails the test."""
     made = Proxy(storage_server)
     monkeypatch.setenv("STORAGE_EMULATOR_HOST", made.url)
     yield made

@@ -29,14 +29,14 @@ DOWN = "fetched = registry.download(uri, {folder!r} + '-fetched')"
 
 @pytest.fixture
 def bucket(storage_emulator: StorageServer, bucket: str) -> str:
-    """An empty bucket of the test's own, in the server that the environment names."""
+    """Create an empty bucket in the server that the environment names, and return its name."""
     del storage_emulator
     return bucket
 
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """A model of two files."""
+    """Return a model of two files."""
     folder = tmp_path / "model"
     folder.mkdir()
     (folder / "model.bst").write_bytes(b"x" * 400_000)
@@ -63,7 +63,7 @@ def execute(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, bucket: str, folder
 
 
 def test_a_notebook_gets_a_bar(execute: Any, folder: Path) -> None:
-    """A cell that sends or fetches shows a bar, which stays and says that all is there."""
+    """In a notebook, uploads and downloads show a bar that stays and ends at 100 %."""
     notebook = execute(BEGIN, UP, DOWN)
     _, up, down = notebook.cells
     widgets = {key: widget["state"] for key, widget in notebook.metadata.widgets[WIDGETS]["state"].items()}

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 @pytest.fixture
 def registry(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[LocalRegistry]:
-    """A registry that keeps its downloads to the test."""
+    """Return a registry whose downloads stay in the test's folder."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     with local_registry() as made:
         yield made
@@ -31,7 +31,7 @@ def registry(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[LocalR
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """A folder that the scikit-learn images can serve, as far as its names go."""
+    """Return a folder whose file names suit the scikit-learn images."""
     made = tmp_path / "model"
     made.mkdir()
     (made / "model.joblib").write_bytes(b"a model")
@@ -44,7 +44,7 @@ OWN = "us-docker.pkg.dev/acme/serving/churn:7"
 
 
 def test_who_may_not_look_leaves_it_to_vertex(registry: LocalRegistry, proxy: Proxy, bucket: str) -> None:
-    """Where the bucket cannot be read, Vertex looks; who asked to look is told."""
+    """Without access to the bucket, the automatic check is left to Vertex; a requested one fails."""
     refusal = {"status": 403, "body": b'{"error": {"message": "No."}}'}
     proxy.fail("GET", "/o?", times=2, **refusal)
     assert registry.register_version("churn", f"gs://{bucket}/m").version == "1"
@@ -53,7 +53,7 @@ def test_who_may_not_look_leaves_it_to_vertex(registry: LocalRegistry, proxy: Pr
 
 
 def test_a_custom_image_is_not_looked_for(registry: LocalRegistry, proxy: Proxy, bucket: str) -> None:
-    """An image of the caller's own loads what it likes, so that nothing is looked up."""
+    """With your own image, files aren't checked."""
     registry.register_version("churn", f"gs://{bucket}/m", container="gcr.io/acme/server:1")
     registry.register_version("churn", f"gs://{bucket}/m", check_source=False)
 
@@ -97,7 +97,7 @@ def test_googles_sdk_goes_on_from_there(registry: LocalRegistry, monkeypatch: py
 
 
 def test_what_cannot_be_downloaded_is_said(store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A version whose artifact is gone, or that doesn't exist, leaves nothing on this machine."""
+    """A failed download leaves nothing on this machine."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     store.put("gone/model.pkl", b"x")
     with local_registry(artifacts=store.folder) as registry:

@@ -1,4 +1,4 @@
-"""Metadata that can't be packed into less room than it takes by itself."""
+"""Metadata that takes more room packed than as plain labels."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ import base64
 import hashlib
 
 
-def noise(count: int, prefix: str = "key") -> dict[str, str]:
-    """Return that many texts. Each fits into one label, and takes more than one in a pack."""
+def incompressible(count: int, prefix: str = "key") -> dict[str, str]:
+    """Return so many entries. Each fits into one label, and takes more than one in a pack."""
 
     def text(number: int) -> str:
         digest = hashlib.sha512(f"{prefix}-{number}".encode()).digest()
