@@ -555,7 +555,7 @@ class Registrar:
             _labels.VERSION_NAME: registration.version_name,
         }
         existing = {} if current is None else current.labels
-        staged = _stages.stage_of(_labels.read(existing).own_labels) is not Stage.NONE
+        staged = _stages.STAGE_LABEL in _labels.read(existing).own_labels
         if staged or (current is not None and current.stage_changed_at is not None):
             pass  # somebody has changed its stage since
         elif registration.stage is Stage.NONE:

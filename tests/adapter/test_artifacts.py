@@ -11,7 +11,7 @@ import pytest
 from sklearn.datasets import load_iris
 from sklearn.linear_model import LogisticRegression
 
-from tests.behaviour.noise import noise
+from tests.behaviour.incompressible import incompressible
 from vertex_registry import RegistryClient, ServingContainer
 
 if TYPE_CHECKING:
@@ -244,7 +244,7 @@ def test_an_image_with_a_gpu(staging: VertexModelRegistry, tmp_path: Path) -> No
         {"version": "v" * 129},
         {"aliases": ["v1.0"]},
         {"metadata": {"when": object()}},
-        {"metadata": noise(70)},
+        {"metadata": incompressible(70)},
         {"container": "caffe"},
         {"gpu": True},
         {"staging_bucket": "models"},
