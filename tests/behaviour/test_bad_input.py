@@ -275,7 +275,7 @@ MISTAKES = (
     Mistake(
         "a model that doesn't exist",
         NotFoundError,
-        "no model|not there",
+        "no model|doesn't exist",
         (
             lambda r, n, s: r.get_version(n + "!"),
             lambda r, n, s: r.get_model(n + "!"),

@@ -200,7 +200,7 @@ def test_credentials_that_are_refused(address: str, key: dict[str, str], tokens:
     clock = Clock()
     with (
         RegistryClient(endpoint=address, credentials=key, retry=clock.retry) as registry,
-        pytest.raises(AuthenticationError, match="got no token: invalid_grant: Invalid JWT Signature. Type"),
+        pytest.raises(AuthenticationError, match="got no token: invalid_grant: Invalid JWT Signature. Run"),
     ):
         registry.get_model("churn")
     assert clock.time == 0
