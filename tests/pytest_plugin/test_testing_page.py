@@ -29,6 +29,7 @@ CALLS: Final[dict[str, Callable[[RegistryClient], Any]]] = {
     "`register_version`": lambda registry: registry.register_version("churn", "gs://models/churn/4"),
     "`get_version`": lambda registry: registry.get_version("churn"),
     "`get_version` by stage": lambda registry: registry.get_version("churn", stage=Stage.PRODUCTION),
+    "`find_version`": lambda registry: registry.find_version("churn", "2"),
     "`latest_version`": lambda registry: registry.latest_version("churn"),
     "`list_versions`": lambda registry: list(registry.list_versions("churn")),
     "`best_version`": lambda registry: registry.best_version("churn", "accuracy"),
