@@ -800,7 +800,8 @@ class RegistryClient:
             NotFoundError: No such model exists, nothing is in the stage, or nothing was in it before.
             HistoryUnknownError: The versions don't remember what was in the stage before, or it may have been a
                 version that is deleted. Choose a version and use `set_stage`.
-            ConflictError: Another promotion was faster.
+            ConflictError: Another promotion was faster, or the version that was in the stage before is in another
+                stage now, which must not be emptied.
         """
         chosen = _stages.check_stage(stage)
         if chosen not in {Stage.STAGING, Stage.PRODUCTION}:
@@ -816,6 +817,12 @@ class RegistryClient:
                 if all(listed[number].etag == version.etag for number, version in fresh.items()):
                     break
                 listed |= fresh
+            if previous.stage in _stages.EXCLUSIVE and previous.stage is not chosen:
+                raise ConflictError(
+                    f"Version {previous.version} of {name!r} was in {chosen} before, but it's in {previous.stage} now. "
+                    "Choose a version and put it in the stage with set_stage().",
+                    resource=previous.resource_name,
+                )
             restored = self._promoter.promote(model, previous.version, chosen, restored=True)
             if restored.stage is not chosen:
                 raise ConflictError(

@@ -117,33 +117,34 @@ class Listing(Iterator[RecordT]):
         records = list(itertools.islice(self._read, _ROWS))
         if not records:
             return table([self._what(2)], [], self._note(0))
-        cells = {
-            name: [_display.shown(read(record)) for record in records] for name, read in self._columns(records).items()
-        }
-        filled = {name: column for name, column in cells.items() if any(column)}
-        rows = [list(row) for row in zip(*filled.values(), strict=True)]
-        return table(list(filled), rows, self._note(len(records)))
+        cells = [(name, [_display.shown(read(record)) for record in records]) for name, read in self._columns(records)]
+        filled = [(name, column) for name, column in cells if any(column)]
+        rows = [list(row) for row in zip(*(column for _, column in filled), strict=True)]
+        return table([name for name, _ in filled], rows, self._note(len(records)))
 
-    def _columns(self, records: list[RecordT]) -> dict[str, Callable[[Any], Any]]:
-        """Return the columns; metadata keys are as they were written, because their case matters."""
+    def _columns(self, records: list[RecordT]) -> list[tuple[str, Callable[[Any], Any]]]:
+        """Return the columns; metadata keys are as they were written, because their case matters.
+
+        They may be called as another column is, so a name doesn't say which column is meant.
+        """
         now = dt.datetime.now(dt.UTC)
         if self._kind is RegisteredModel:
-            return {
-                "NAME": lambda model: model.name,
-                "DEFAULT": lambda model: model.default_version,
-                "DESCRIPTION": lambda model: model.description,
-                "AGE": lambda model: _display.age(model.created_at, now),
-            }
+            return [
+                ("NAME", lambda model: model.name),
+                ("DEFAULT", lambda model: model.default_version),
+                ("DESCRIPTION", lambda model: model.description),
+                ("AGE", lambda model: _display.age(model.created_at, now)),
+            ]
         several = len({record.name for record in records}) > 1
-        return {
-            **({"MODEL": lambda version: version.name} if several else {}),
-            "VERSION": lambda version: version.version,
-            "NAME": lambda version: version.version_name,
-            "STAGE": lambda version: str(version.stage),
-            "ALIASES": lambda version: version.aliases,
-            "AGE": lambda version: _display.age(version.created_at, now),
-            **{_display.printable(key): _metric(key) for key in _metrics(records)},
-        }
+        return [
+            *([("MODEL", lambda version: version.name)] if several else []),
+            ("VERSION", lambda version: version.version),
+            ("NAME", lambda version: version.version_name),
+            ("STAGE", lambda version: str(version.stage)),
+            ("ALIASES", lambda version: version.aliases),
+            ("AGE", lambda version: _display.age(version.created_at, now)),
+            *((_display.printable(key), _metric(key)) for key in _metrics(records)),
+        ]
 
     def _note(self, count: int) -> str:
         if len(self._read) > count:

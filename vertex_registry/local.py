@@ -147,7 +147,10 @@ def _artifacts_folder(path: str | os.PathLike[str] | None, artifacts: Any) -> Pa
         raise InvalidArgumentError(
             f"artifacts={text!r} isn't a folder on this machine. To upload to a bucket, pass it as staging_bucket=."
         )
-    folder = Path(text).expanduser().absolute()
+    try:
+        folder = Path(text).expanduser().absolute()
+    except RuntimeError:
+        raise InvalidArgumentError(f"artifacts={text!r} is in the home folder of a user that doesn't exist.") from None
     if os.path.lexists(folder) and not folder.is_dir():
         raise InvalidArgumentError(f"artifacts={text!r} is a file. Name a folder, or one that doesn't exist yet.")
     return folder

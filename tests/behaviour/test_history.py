@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from vertex_registry import (
+    ConflictError,
     HistoryUnknownError,
     InvalidArgumentError,
     NotFoundError,
@@ -94,6 +95,29 @@ def test_rolling_back_twice_goes_back_two_steps(
     wait_for_lists()
     with pytest.raises(NotFoundError, match="Nothing was in Production before version 1"):
         registry.rollback(churn)
+
+
+@pytest.mark.no_switches
+def test_rolling_back_never_empties_another_stage(registry: RegistryClient, name: NewName) -> None:
+    """A version that went on from Staging to Production isn't taken back from there."""
+    churn = name()
+    register(registry, churn, 2)
+    registry.set_stage(churn, 1, Stage.STAGING)
+    registry.set_stage(churn, 1, PRODUCTION)
+    registry.set_stage(churn, 2, Stage.STAGING)
+    with pytest.raises(ConflictError, match="it's in Production now"):
+        registry.rollback(churn, stage=Stage.STAGING)
+    assert registry.get_version(churn, stage=PRODUCTION).version == "1"
+    assert registry.get_version(churn, stage=Stage.STAGING).version == "2"
+
+
+@pytest.mark.no_switches
+def test_the_time_before_the_model_is_not_known(registry: RegistryClient, name: NewName) -> None:
+    """A model that was deleted takes its history along, also from a later model of the same name."""
+    churn = name()
+    register(registry, churn, 1)
+    with pytest.raises(HistoryUnknownError, match="is deleted"):
+        registry.version_at(churn, dt.datetime(2020, 1, 1, tzinfo=dt.UTC))
 
 
 def test_rolling_back_an_empty_stage(registry: RegistryClient, name: NewName) -> None:
