@@ -374,7 +374,7 @@ SCENARIOS: Final = (
     Scenario("metadata-at-the-limit", "metadata that takes up all the room of a version", _metadata_at_the_limit),
     Scenario("paging", "a list of more than one page", _paging, page=2),
     Scenario("delete-default", "the default version is deleted", _delete_default),
-    Scenario("delete-last", "the last version is deleted, and its model with it", _delete_last),
+    Scenario("delete-last", "the last version is deleted, and its model with it", _delete_last, shows_all_models=True),
     Scenario("error-not-found", "a model and a version that are not there", _not_found, shows_all_models=True),
     Scenario("error-ambiguous-name", "a name that two models bear", _ambiguous_name),
     Scenario("error-invalid-argument", "a resource name of another project", _invalid_argument),
