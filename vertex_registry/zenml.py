@@ -334,7 +334,7 @@ class VertexModelRegistry(BaseModelRegistry):
         if order_by_date not in (None, "asc", "desc"):
             raise VertexRegistryError(f"order_by_date={order_by_date!r} is neither 'asc' nor 'desc'.")
         wanted = _to_text(_to_json(metadata)).items()
-        found = self.client.list_versions(
+        found: Iterator[ModelVersion] = self.client.list_versions(
             name,
             stage=_to_stage(stage),
             artifact_uri=model_source_uri,

@@ -147,7 +147,7 @@ def test_no_credentials_at_all(
     monkeypatch.setenv("GOOGLE_APPLICATION_CREDENTIALS", str(tmp_path / "nothing.json"))
     zenml.use(project_id="acme")
 
-    with pytest.raises(RuntimeError, match="nothing.json' can't be read: .* Type `gcloud auth"):
+    with pytest.raises(RuntimeError, match="nothing.json' can't be read: .* Run `gcloud auth"):
         active().list_models()
     assert "nothing.json' can't be read" in zenml.try_("model-registry models list").line
 

@@ -195,7 +195,7 @@ def test_an_emulator_that_is_down(zenml: ZenML, active: Callable[[], VertexModel
         ):
             assert "Is the emulator running?" in zenml.try_(f"model-registry models {command}").line
         registry = active()
-        with pytest.raises(RuntimeError, match=f"no usable answer from {address}"):
+        with pytest.raises(RuntimeError, match=f"no usable response from {address}"):
             registry.register_model_version("churn", "1", "gs://models/1")
         with pytest.raises(RuntimeError) as refused:
             registry.get_model("churn")
@@ -218,7 +218,7 @@ def test_messages_name_what_there_is_here(
         active().get_model_version("churn", "2")
     emulator.fail("ListModels", "DEADLINE_EXCEEDED", times=100)
     zenml.use(timeout="0.1")
-    assert "`--timeout` sets how long to go on trying" in zenml.try_("model-registry models list").line
+    assert "`--timeout` sets how long the client retries" in zenml.try_("model-registry models list").line
     emulator.forget_faults()
 
 

@@ -118,7 +118,7 @@ def test_after_a_deletion_the_one_before_is_reached(registry: VertexModelRegistr
 def test_a_registration_that_was_cut_off_is_finished(registry: VertexModelRegistry, emulator: Emulator) -> None:
     """A step that failed during a registration finishes it when it runs again, and makes no second version."""
     emulator.fail("UpdateModel", "PERMISSION_DENIED")
-    with pytest.raises(RuntimeError, match="UpdateModel is not allowed"):
+    with pytest.raises(RuntimeError, match="UpdateModel isn't allowed"):
         registry.register_model_version("churn", "1", "gs://models/1", metadata={"a": "b"})
     version = registry.register_model_version("churn", "1", "gs://models/1", metadata={"a": "b"})
 
