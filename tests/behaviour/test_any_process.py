@@ -131,13 +131,13 @@ class Unpicklable(google.auth.credentials.AnonymousCredentials):
 
 def test_settings_that_cannot_be_pickled(connect: Connect) -> None:
     """Where a setting can't be pickled, the error says which one and what to do; a token can."""
-    no_credentials = connect(credentials=Unpicklable())  # type: ignore[no-untyped-call]  # untyped upstream
+    no_credentials = connect(credentials=Unpicklable(), retry=Retry())  # type: ignore[no-untyped-call]  # untyped upstream
     with pytest.raises(InvalidArgumentError, match="its credentials can't. Pass credentials as the path") as caught:
         pickle.dumps(no_credentials)
     assert "nobody-may-see" not in str(caught.value)
     assert caught.value.__cause__ is caught.value.__context__ is None
     with pytest.raises(InvalidArgumentError, match="its new_id can't. Use a function of a module"):
-        copy.deepcopy(connect(new_id=lambda: "1"))
+        copy.deepcopy(connect(new_id=lambda: "1", retry=Retry()))
     with_a_token = connect(credentials=Credentials("token"), retry=Retry())  # type: ignore[no-untyped-call]  # upstream
     assert list(pickle.loads(pickle.dumps(with_a_token)).list_models()) == []  # noqa: S301  # ours
 

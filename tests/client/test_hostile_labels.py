@@ -51,7 +51,7 @@ def test_decoding_is_linear(document: str) -> None:
     start = time.process_time()
     content = _labels.read(labels)
 
-    assert time.process_time() - start < 0.5
+    assert time.process_time() - start < 10  # it would take minutes if it were not linear
     assert content.metadata == labels
 
 
@@ -100,7 +100,7 @@ def test_more_parts_than_a_version_has_labels() -> None:
     start = time.process_time()
     content = _labels.read(labels)
 
-    assert time.process_time() - start < 0.5
+    assert time.process_time() - start < 10  # it would take minutes if it were not linear
     assert content.metadata == labels
 
 
@@ -113,7 +113,7 @@ def test_an_update_beside_labels_without_end(count: int) -> None:
         changed = _labels.write(labels, metadata={"a": 1}, reserve=_promotion.reserved_labels("zenml", None))
         assert _labels.read(changed).metadata == _labels.read(labels).metadata | {"a": 1}
 
-    assert time.process_time() - start < 3
+    assert time.process_time() - start < 60  # it would take hours if it were not linear
 
 
 def test_labels_of_an_earlier_release() -> None:
