@@ -11,7 +11,7 @@ ADAPTER_GCP := $(ZENML)-gcp/bin/python -m pytest --numprocesses 2 --dist workste
 LIVE    = $(if $(LOCATION),--location "$(LOCATION)") $(if $(YES),--yes)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check format lowest docs zenml-gcp loaders histories container picture record live record-live clean
+.PHONY: help demo test check format lowest docs zenml-gcp loaders histories container picture pins record live record-live clean
 
 help:     ## list what there is
 	@grep -hE '^[a-z-]+: .*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 20
@@ -88,6 +88,9 @@ container: $(READY)   ## check the Dockerfile, as far as that's possible without
 
 picture: $(READY)   ## draw docs/architecture.svg from the import contracts
 	@$(BIN)/python -m tests.picture
+
+pins: $(READY)   ## write down the public names, options and fields, so that a change of them shows in review
+	@$(BIN)/python -m tests.pins
 
 record: $(READY)   ## record the cassettes against the emulator
 	@$(BIN)/python -m tests.cassettes.recorder
