@@ -48,8 +48,9 @@ def describe(name: str, member: Any) -> str:
 
 
 def signature(function: Any) -> str:
-    """Return a signature. Annotations are texts, whose quotes are left out."""
-    return re.sub(r"""(: |-> )(['"])(.*?)\2(?=[,)]| = |$)""", r"\1\3", str(inspect.signature(function)))
+    """Return a signature, without the quotes of annotations and the addresses of defaults."""
+    shown = re.sub(r"<(?:function|bound method) (\S+)[^>]*>", r"\1", str(inspect.signature(function)))
+    return re.sub(r"""(: |-> )(['"])(.*?)\2(?=[,)]| = |$)""", r"\1\3", shown)
 
 
 def options(command: click.Command, path: str = "vertex-registry") -> Iterator[str]:

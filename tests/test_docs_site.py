@@ -17,7 +17,7 @@ DOCS = ROOT / "docs"
 
 def pages(menu: list[Any]) -> list[str]:
     """Return the pages of a menu, in order."""
-    found = []
+    found: list[str] = []
     for entry in menu:
         (target,) = entry.values()
         found += pages(target) if isinstance(target, list) else [target]
