@@ -1,4 +1,4 @@
-"""Register the same version again, and find a version by what a person typed."""
+"""Register the same version again, and find a version by the text that a person typed."""
 
 from __future__ import annotations
 
@@ -182,6 +182,6 @@ def test_a_version_that_does_not_exist(registry: RegistryClient, name: Text, sou
 
 @pytest.mark.no_switches
 def test_find_a_version_of_no_model(registry: RegistryClient, name: Text) -> None:
-    """A model that doesn't exist is said to be missing, not its version."""
+    """If the model doesn't exist, the error says that the model is missing, not its version."""
     with pytest.raises(NotFoundError, match="There is no model"):
         registry.find_version(name(), "1")
