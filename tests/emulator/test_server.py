@@ -26,7 +26,7 @@ from google.rpc import error_details_pb2, status_pb2
 from vertex_registry.emulator import DataFileError, Emulator, _status, _validation
 from vertex_registry.emulator._bounds import LONGEST_REQUEST
 from vertex_registry.emulator._dispatch import APIS, BY_NAME, MODEL_SERVICE, RPCS
-from vertex_registry.emulator._grpc import _MAXIMUM_DETAIL, _fit, _Worker
+from vertex_registry.emulator._grpc import _MAXIMUM_DETAIL, _within_trailers, _Worker
 from vertex_registry.emulator._operations import Call
 from vertex_registry.emulator._store import View
 from vertex_registry.emulator._transcoding import ROUTES
@@ -288,7 +288,7 @@ def test_the_first_of_many_mistakes_are_reported(emulator: Emulator) -> None:
     told = [violation.field for violation in detail.field_violations]
     assert told == [f"model_evaluation_slices[{position}]" for position in range(100)]
     cut, more = error_details_pb2.BadRequest(), error_details_pb2.BadRequest()
-    assert _fit(caught.value).details[0].Unpack(cut)
+    assert _within_trailers(caught.value).details[0].Unpack(cut)
     more.field_violations.extend(detail.field_violations[: len(cut.field_violations) + 1])
     assert cut.field_violations == more.field_violations[:-1]
     assert cut.ByteSize() <= _MAXIMUM_DETAIL < more.ByteSize()

@@ -113,10 +113,10 @@ QUERIES: dict[str, Callable[[Store], list[Any]]] = {
     "versions of a rare label, by update time": lambda store: _versions(
         store, [LabelCondition("rare", "x")], _by(("update_time", True), ("number", True))
     ),
-    "the default version": lambda store: [store.default(PLACE, "m0")],
-    "a version": lambda store: [store.numbered(PLACE, "m0", 7)],
-    "an alias": lambda store: [store.aliased(PLACE, "m0", "default")],
-    "the newest version": lambda store: [store.newest(PLACE, "m0")],
+    "the default version": lambda store: [store.default_version(PLACE, "m0")],
+    "a version": lambda store: [store.version_by_number(PLACE, "m0", 7)],
+    "an alias": lambda store: [store.version_by_alias(PLACE, "m0", "default")],
+    "the newest version": lambda store: [store.newest_version(PLACE, "m0")],
     "an operation": lambda store: [store.operation(PLACE, "m0", "o0")],
     "an operation, whose ever": lambda store: [store.operation(PLACE, None, "o0")],
     "an operation that is not there": lambda store: [store.operation(PLACE, None, "none")],
@@ -466,7 +466,7 @@ def test_time_goes_on_where_it_was(tmp_path: Path) -> None:
     service = Service(store, assume=parse_assumptions({}), polls_until_done=0, now=_now, new_id=_new_id)
 
     assert service._stamps.time() == 5 * 10**15
-    view = store.default(PLACE, "m")
+    view = store.default_version(PLACE, "m")
     assert view is not None
     assert service._views.to_model(view, versioned=False) == types.Model.pb()(
         name=f"{PLACE}/models/m",

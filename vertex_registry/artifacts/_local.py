@@ -239,7 +239,7 @@ def _list_files(root: Path, links: _Links) -> list[tuple[str, Path]]:
         if root.is_file():
             return [(root.name, root)]
         if root.is_dir():
-            found = list(itertools.islice(_walk(root, links.root, "", frozenset(), links), MAX_FILES + 1))
+            found = list(itertools.islice(_files_below(root, links.root, "", frozenset(), links), MAX_FILES + 1))
             if len(found) > MAX_FILES:
                 raise InvalidArgumentError(
                     f"{str(root)!r} holds more than {MAX_FILES:,} files. Name the folder of one model."
@@ -266,7 +266,9 @@ def expand_path(given: str | os.PathLike[str]) -> Path:
     return path
 
 
-def _walk(folder: Path, real: str, prefix: str, above: frozenset[str], links: _Links) -> Iterator[tuple[str, Path]]:
+def _files_below(
+    folder: Path, real: str, prefix: str, above: frozenset[str], links: _Links
+) -> Iterator[tuple[str, Path]]:
     """Yield the names and paths of the files below a folder.
 
     Args:
@@ -289,7 +291,7 @@ def _walk(folder: Path, real: str, prefix: str, above: frozenset[str], links: _L
             continue
         target = links.check(name, path, entry.path) if entry.is_symlink() else entry.path
         if entry.is_dir():
-            yield from _walk(path, target, f"{name}/", above | {real}, links)
+            yield from _files_below(path, target, f"{name}/", above | {real}, links)
         else:
             yield name, path
 
@@ -313,7 +315,7 @@ def checksum(
     Args:
         file: The file.
         stopped: What is set when nobody needs the result any more.
-        advance: What is told of every byte that was read.
+        advance: Called with the number of bytes, after each read.
         crc_of: The bucket's own checksum.
 
     Raises:

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from vertex_registry.artifacts._local import LocalDirectory
 
 _ALTERED: Final = "was stored with other bytes than were sent, for something on the way alters them"
-_OVERTAKEN: Final = "was given other bytes by somebody else meanwhile"
+_REPLACED: Final = "was given other bytes by somebody else meanwhile"
 
 
 def upload_directory(bucket: Bucket, local: LocalDirectory, under: str, *, workers: int, progress: bool | None) -> str:
@@ -110,4 +110,4 @@ def _send_once(
     try:
         return bucket.send(upload, stopped, count), _ALTERED, sent
     except GenerationChangedError:  # by another process, or by a try whose response was lost
-        return bucket.stat(upload.name), _OVERTAKEN, sent
+        return bucket.stat(upload.name), _REPLACED, sent

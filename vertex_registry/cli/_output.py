@@ -102,10 +102,10 @@ def _shrink_to_fit(widths: list[int], available: int) -> None:
 
 
 def _line(cells: Sequence[str], widths: Sequence[int]) -> str:
-    return _GAP.join(_fit(cell, width) for cell, width in zip(cells, widths, strict=True)).rstrip()
+    return _GAP.join(_pad_or_shorten(cell, width) for cell, width in zip(cells, widths, strict=True)).rstrip()
 
 
-def _fit(cell: str, width: int) -> str:
+def _pad_or_shorten(cell: str, width: int) -> str:
     if _width(cell) > width:
         while _width(cell) > width - 1:
             cell = cell[:-1]

@@ -121,7 +121,7 @@ def open_database(path: str | None) -> tuple[sqlite3.Connection, BinaryIO | None
         )
     if path is not None and Path(path).is_file() and 0 < Path(path).stat().st_size < _LEAST_DATABASE:
         # SQLite would take it for an empty file, and overwrite it.
-        raise _no_database(path)
+        raise _not_a_database_error(path)
     with contextlib.ExitStack() as failed:
         if path is not None and _create(path):
             # SQLite leaves nothing in a new file that it can't set up; neither do we.
@@ -202,18 +202,18 @@ def _claim(path: str | None) -> BinaryIO | None:
             file = failed.enter_context(Path(path).open("rb"))
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
-            raise _in_use(path) from error
+            raise _in_use_error(path) from error
         except OSError:
             return None
         failed.pop_all()
     return file
 
 
-def _no_database(path: str) -> DataFileError:
+def _not_a_database_error(path: str) -> DataFileError:
     return DataFileError(f"The data file {path} isn't an SQLite database. Name another file.", path=path)
 
 
-def _in_use(path: str) -> DataFileError:
+def _in_use_error(path: str) -> DataFileError:
     return DataFileError(
         f"The data file {path} is open in another emulator. Stop that one, or name another file.",
         path=path,
@@ -254,12 +254,12 @@ def _prepare(database: sqlite3.Connection, path: str | None) -> None:
         database.execute("COMMIT")
     except sqlite3.OperationalError as error:
         if error.sqlite_errorcode & 0xFF in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
-            raise _in_use(shown) from error
+            raise _in_use_error(shown) from error
         raise unusable(shown, "opened", str(error), error.sqlite_errorcode) from error
     except sqlite3.DatabaseError as error:
         if is_damage(error):
             raise damaged(shown, error) from error
-        raise _no_database(shown) from error
+        raise _not_a_database_error(shown) from error
 
 
 def is_damage(error: sqlite3.DatabaseError) -> bool:
