@@ -16,6 +16,7 @@ from typing import Any, Final
 import attrs
 
 from vertex_registry import _names
+from vertex_registry._quoting import quote
 from vertex_registry.errors import InvalidArgumentError
 
 EMULATOR_VARIABLE: Final = "VERTEX_AI_EMULATOR_HOST"
@@ -75,7 +76,10 @@ def check_location(location: object) -> str:
     """
     if isinstance(location, str) and _REGION.fullmatch(location):
         return location
-    text = f"location={location!r} isn't the name of a region. Use one such as 'us-central1'; {_LOCATIONS} lists them."
+    text = (
+        f"location={quote(location)} isn't the name of a region. Use one such as 'us-central1'; "
+        f"{_LOCATIONS} lists them."
+    )
     if location in {"global", "us", "eu"}:
         text = (
             f"location={location!r} has no model registry: models live in a region. "
@@ -93,7 +97,7 @@ def resolve(endpoint: str | None, transport: str | None, location: str, credenti
         InvalidArgumentError: A setting isn't valid.
     """
     if transport not in (None, "grpc", "rest"):
-        raise InvalidArgumentError(f"There is no transport {transport!r}. The transports are 'grpc' and 'rest'.")
+        raise InvalidArgumentError(f"There is no transport {quote(transport)}. The transports are 'grpc' and 'rest'.")
     _check_credentials(credentials)
     if endpoint is not None:
         _names.check_text("endpoint", endpoint)
@@ -172,4 +176,4 @@ def _without_secrets(setting: str, address: str) -> str:
     scheme, separator, rest = address.rpartition("://")
     start = re.split(r"[/?#]", rest, maxsplit=1)[0]
     more = "..." if len(start) < len(rest.rstrip("/")) else ""
-    return f"{setting}={scheme + separator + start + more!r}"
+    return f"{setting}={quote(scheme + separator + start + more)}"

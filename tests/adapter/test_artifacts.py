@@ -297,7 +297,7 @@ def test_messages_name_the_source(staging: VertexModelRegistry, tmp_path: Path, 
             staging.register_model_version("iris", "1", source)
         assert source in str(refused.value)
         assert "vertex-registry-" not in str(refused.value)
-        assert "is not there" not in str(refused.value)
+        assert "doesn't exist" not in str(refused.value)
 
 
 def test_a_file_as_the_source(staging: VertexModelRegistry, artifact: Path, emulator: Emulator) -> None:

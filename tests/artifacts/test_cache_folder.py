@@ -482,7 +482,8 @@ def test_a_home_that_cannot_be_written(bucket: str, public: Path) -> None:
     uri, _, _, cached = run.stdout.splitlines()
 
     assert cached == (
-        f"RegistryError {uri} was not fetched: permission denied in {public / 'theirs' / '.cache'}. Nothing was kept. "
+        f"RegistryError {uri} wasn't downloaded: permission denied in {public / 'theirs' / '.cache'}. "
+        "Nothing was kept. "
         "Name a destination that you can write to, or set XDG_CACHE_HOME to a folder of your own."
     ), run
 
@@ -511,7 +512,7 @@ def test_a_disk_that_is_read_only(stored: str, tmp_path: Path) -> None:
         pytest.skip("nothing can be mounted here")
     named, cached = run.stdout.splitlines()
 
-    assert f"RegistryError {stored} was not fetched: read-only file system in {tmp_path}" in named
+    assert f"RegistryError {stored} wasn't downloaded: read-only file system in {tmp_path}" in named
     assert named.endswith("Nothing was kept. Name a destination that you can write to.")
     assert "read-only file system" in cached
     assert cached.endswith("or set XDG_CACHE_HOME to a folder of your own.")

@@ -322,7 +322,7 @@ def test_a_token_servers_outage_is_not_the_credentials_fault(
 def test_a_refusal_is_the_credentials_fault(make: Callable[..., Storage], cloud: Cloud, clock: Clock) -> None:
     """If the token server refuses the credentials, the call fails at once."""
     cloud.answers["oauth2.googleapis.com"] = [(400, b'{"error": "invalid_grant"}', "")] * 2
-    with pytest.raises(AuthenticationError, match="could not be refreshed"):
+    with pytest.raises(AuthenticationError, match="couldn't be refreshed"):
         make(credentials=token(expired=True), project="acme").list_names("gs://bucket/m")
 
     assert clock.slept == []
@@ -468,7 +468,7 @@ def test_expired_credentials_are_reported(make: Callable[..., Storage], monkeypa
     """Credentials that can't be refreshed are one of this package's errors, at once."""
     monkeypatch.delenv("STORAGE_EMULATOR_HOST", raising=False)
     expired = google.oauth2.credentials.Credentials(token=None)  # type: ignore[no-untyped-call]  # untyped upstream
-    with pytest.raises(AuthenticationError, match="could not be refreshed"):
+    with pytest.raises(AuthenticationError, match="couldn't be refreshed"):
         make(credentials=expired, project="acme").list_names("gs://some-bucket/churn-1")
 
 
@@ -489,7 +489,7 @@ def test_a_uri_of_another_store_is_refused(storage: Storage, tmp_path: Path, fol
         lambda: storage.download(uri, tmp_path / "dest"),
         lambda: storage.upload(scan(folder), uri),
     ):
-        with pytest.raises(InvalidArgumentError, match="is not in Cloud Storage"):
+        with pytest.raises(InvalidArgumentError, match="isn't in Cloud Storage"):
             action()
 
 

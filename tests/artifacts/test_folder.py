@@ -79,7 +79,7 @@ def test_a_file_that_changes_is_detected(local: Storage, folder: Path, place: Pa
     bucket = FolderBucket("artifacts.localhost", place)
     write(tmp_path / "model", {"metadata.json": b"{} "})
     upload = Upload(LocalFile("metadata.json", folder / "metadata.json", 2), bucket.checksum(b"{}"), "m/x", 0)
-    with pytest.raises(ConflictError, match="changed while"):
+    with pytest.raises(ConflictError, match="changed during the upload"):
         bucket.send(upload, never_set(), lambda _: None)
 
     assert contents(place) == {}

@@ -234,7 +234,7 @@ def test_other_bytes_under_the_digest_are_replaced(
             make().upload(scan(folder / name), f"gs://{bucket}/churn-1")
             assert storage_server.get(bucket, object_name) == (folder / name).read_bytes()
         else:
-            with pytest.raises(UnavailableError, match="was given other bytes by somebody else meanwhile, twice"):
+            with pytest.raises(UnavailableError, match="was replaced by somebody else during the upload"):
                 make().upload(scan(folder / name), f"gs://{bucket}/churn-1")
             assert storage_server.get(bucket, object_name) == b"theirs"
 
@@ -434,7 +434,7 @@ def test_a_missing_bucket_is_reported(storage: Storage, proxy: Proxy, folder: Pa
         lambda: storage.list_names("gs://no-such-bucket/churn-1"),
         lambda: storage.download("gs://no-such-bucket/churn-1", tmp_path / "dest"),
     ):
-        with pytest.raises(NotFoundError, match=r"There is no bucket gs://no-such-bucket: .*buckets create"):
+        with pytest.raises(NotFoundError, match=r"There's no bucket gs://no-such-bucket: .*buckets create"):
             action()
 
     assert not proxy.sent("POST")
@@ -477,7 +477,7 @@ def test_refused_credentials_are_reported(storage: Storage, proxy: Proxy, bucket
     """Credentials that Cloud Storage doesn't accept aren't reported as a missing permission."""
     proxy.fail("GET", "/o?", status=401, body=error("Invalid Credentials"))
     with pytest.raises(
-        AuthenticationError, match=r"did not accept the credentials: .*gcloud auth application-default login"
+        AuthenticationError, match=r"didn't accept the credentials: .*gcloud auth application-default login"
     ):
         storage.list_names(f"gs://{bucket}/churn-1")
 
@@ -541,7 +541,7 @@ def test_a_file_that_changes_is_detected(
 ) -> None:
     """A file that changes during its upload is an error, and never becomes an object."""
     proxy.fail(*when, first=lambda: change(folder / name))
-    with pytest.raises(ConflictError, match=f"{name} changed while it was sent"):
+    with pytest.raises(ConflictError, match=f"{name} changed during the upload"):
         storage.upload(scan(folder / name), f"gs://{bucket}/churn-1")
 
     assert storage_server.names(bucket) == []
@@ -553,7 +553,7 @@ def test_a_file_that_changes_is_detected(
 def test_a_removed_file_is_detected(storage: Storage, proxy: Proxy, bucket: str, folder: Path, name: str) -> None:
     """A file that's removed after its checksum was computed counts as changed, too."""
     proxy.fail("GET", "/o?", first=(folder / name).unlink)
-    with pytest.raises(ConflictError, match=f"{name} changed while it was sent"):
+    with pytest.raises(ConflictError, match=f"{name} changed during the upload"):
         storage.upload(scan(folder / name), f"gs://{bucket}/churn-1")
 
 
@@ -564,7 +564,7 @@ def test_a_foreign_file_is_detected(
     name = f"churn-1/{digest((f.name, hashlib.sha256(f.path.read_bytes()).digest()) for f in scan(folder).files)}/m.pkl"
     proxy.fail("POST", "metadata.json", first=lambda: storage_server.put(bucket, name, b"theirs"))
     for _ in ("meanwhile", "before"):
-        with pytest.raises(ConflictError, match=r"holds 'm\.pkl' too.* Nothing was registered") as caught:
+        with pytest.raises(ConflictError, match=r"holds 'm\.pkl', which.* so nothing was registered") as caught:
             make().upload(scan(folder), f"gs://{bucket}/churn-1")
         assert caught.value.resource == f"gs://{bucket}/{name}"
 
@@ -582,7 +582,7 @@ def test_a_file_that_changed_before_the_upload_is_detected(
     with pytest.raises(ConflictError, match=r"metadata\.json changed"):
         storage.upload(local, f"gs://{bucket}/churn-1")
     (folder / "metadata.json").unlink()
-    with pytest.raises(InvalidArgumentError, match=r"metadata\.json' cannot be read"):
+    with pytest.raises(InvalidArgumentError, match=r"metadata\.json' can't be read"):
         storage.upload(local, f"gs://{bucket}/churn-1")
 
     assert not proxy.seen
@@ -598,7 +598,7 @@ def test_a_malformed_response_is_refused(
 ) -> None:
     """A response in another form isn't taken for one of Cloud Storage."""
     proxy.fail("POST" if name == "metadata.json" else "PUT", status=200, body=body)
-    with pytest.raises(UnavailableError, match="the answer is not in Cloud Storage's form"):
+    with pytest.raises(UnavailableError, match="the response isn't one that Cloud Storage sends"):
         make(retry=Clock().once()).upload(scan(folder / name), f"gs://{bucket}/churn-1")
 
 
@@ -618,7 +618,7 @@ def test_a_malformed_listing_is_refused(
 ) -> None:
     """A malformed listing isn't a usable response, either."""
     proxy.fail("GET", "/o?", status=200, body=body, headers={"Content-Type": "application/json"})
-    with pytest.raises(UnavailableError, match="the answer is not in Cloud Storage's form"):
+    with pytest.raises(UnavailableError, match="the response isn't one that Cloud Storage sends"):
         make(retry=Clock().once()).download(f"gs://{bucket}/m", tmp_path / "dest")
 
 

@@ -101,7 +101,7 @@ def test_a_failed_download_is_reported(store: Store, tmp_path: Path, monkeypatch
     with local_registry(artifacts=store.folder) as registry:
         registry.register_version("churn", f"gs://{store.bucket}/gone")
         store.delete("gone/model.pkl")
-        with pytest.raises(NotFoundError, match="There is nothing in"):
+        with pytest.raises(NotFoundError, match="There are no files in"):
             registry.download_version("churn", 1, tmp_path / "dest")
         with pytest.raises(NotFoundError):
             registry.download_version("churn", 2, tmp_path / "dest")
