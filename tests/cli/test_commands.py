@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import pty
+import shlex
 import signal
 import subprocess
 import sys
@@ -152,19 +153,19 @@ def test_aliases_models_and_duplicates(vr: Run) -> None:
     assert diff["changes"]["metadata.accuracy"] == [0.9, 0.95]
 
 
-def test_an_error_is_a_sentence_with_a_status(vr: Run) -> None:
+def test_an_error_is_a_sentence_with_a_status(vr: Run, data: str) -> None:
     """An error is one sentence, a hint, and a status for its kind."""
     status, out, err = vr("versions", "show", "chrun")
     assert (status, out) == (STATUSES["NotFoundError"], "")
     assert err.startswith("error: ")
-    assert err.splitlines()[-1] == "next:  vertex-registry models list"
+    assert err.splitlines()[-1] == f"next:  vertex-registry models list --local {data}"
     assert vr("versions", "register", "churn", "no-bucket/here")[0] == 1
 
 
 def test_an_unknown_project(capsys: pytest.CaptureFixture[str]) -> None:
     """An unknown project is an error, not a traceback."""
     assert run(["models", "list", "--location", "Nowhere!"]) == 1
-    assert capsys.readouterr().err.startswith("error: location=")
+    assert capsys.readouterr().err.startswith("error: --location 'Nowhere!' isn't")
 
 
 def test_control_characters_do_not_reach_the_terminal(vr: Run, data: str) -> None:
@@ -283,16 +284,18 @@ def _on_terminal(words: list[str], typed: str, environment: dict[str, str] | Non
     ("words", "following"),
     [
         (("versions", "show", "chrun"), "models list"),
-        (("versions", "show", "churn", "99"), "versions list NAME"),
-        (("alias", "set", "churn", "99", "champion"), "versions list NAME"),
-        (("rollback", "churn", "--stage", "staging"), "history NAME"),
+        (("versions", "show", "churn", "99"), "versions list churn"),
+        (("alias", "set", "churn", "99", "champion"), "versions list churn"),
+        (("rollback", "churn", "--stage", "staging"), "history churn"),
     ],
 )
-def test_the_next_command_fits_what_was_not_found(vr: Run, words: tuple[str, ...], following: str) -> None:
+def test_the_next_command_fits_what_was_not_found(vr: Run, data: str, words: tuple[str, ...], following: str) -> None:
     """After a missing model you list the models, and after a missing version that model's versions."""
     status, _, err = vr(*words)
     assert status == 3
-    assert err.endswith(f"\nnext:  vertex-registry {following}\n")
+    next_command = f"vertex-registry {following} --local {data}"
+    assert err.endswith(f"\nnext:  {next_command}\n")
+    assert vr(*shlex.split(next_command)[1:])[0] == 0
 
 
 def test_a_key_that_no_version_has_is_named(vr: Run) -> None:
@@ -318,3 +321,15 @@ def test_a_timeout_of_your_own(capsys: pytest.CaptureFixture[str]) -> None:
     """--timeout says how long to retry, so a service that's away is reported soon."""
     assert run(["models", "list", "--endpoint", "127.0.0.1:1", "--project", "acme", "--timeout", "0.2"]) == 6
     assert "error: ListModels" in capsys.readouterr().err
+
+
+def test_registering_into_a_stage_archives_the_others(vr: Run) -> None:
+    """Like `promote`, registering into a stage archives what was in it, unless you pass --keep-others."""
+    words = ("versions", "register", "churn", "gs://models/churn/4", "--format", "json")
+    kept = json.loads(vr(*words, "--stage", "production", "--keep-others", "--no-make-default")[1])
+    assert (kept["stage"], kept["is_default"]) == ("Production", False)
+    assert json.loads(vr("versions", "show", "churn", "2", "--format", "json")[1])["stage"] == "Production"
+    alone = json.loads(vr(*words, "--stage", "production")[1])
+    assert (alone["stage"], alone["is_default"]) == ("Production", True)
+    listed = json.loads(vr("versions", "list", "churn", "--stage", "archived", "--format", "json")[1])
+    assert {"2", kept["version"]} <= {version["version"] for version in listed}
