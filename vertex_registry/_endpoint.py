@@ -164,9 +164,15 @@ def _parse(setting: str, address: str) -> tuple[str, str, bool]:
             f"{_without_secrets(setting, address)} isn't an address of the service. "
             "Use 'host:port' for gRPC or 'http://host:port' for REST, without a path, a query or a user."
         )
-    loopback = ip.is_loopback if ip is not None else host == "localhost"
     name = f"[{host}]" if ip is not None and ip.version == 6 else host  # noqa: PLR2004  # IPv6
-    return scheme, name if port is None else f"{name}:{port}", loopback
+    return scheme, name if port is None else f"{name}:{port}", is_loopback(host)
+
+
+def is_loopback(host: str) -> bool:
+    """Return whether a host name or an IP address is this machine."""
+    with contextlib.suppress(ValueError):
+        return ipaddress.ip_address(host).is_loopback
+    return host == "localhost"
 
 
 def _without_secrets(setting: str, address: str) -> str:

@@ -345,6 +345,11 @@ class VersionDiff:
     def __bool__(self) -> bool:
         return bool(self.changes)
 
+    def to_dict(self) -> dict[str, Any]:
+        """Return the difference as a dict that JSON can hold: the numbers of both versions, and the changes."""
+        changes = {field: [_jsonable(value) for value in pair] for field, pair in self.changes.items()}
+        return {"a": self.a.version, "b": self.b.version, "changes": changes}
+
     def __str__(self) -> str:
         lines = [f"{self.a.name}: version {self.a.version} -> version {self.b.version}"]
         lines += [f"  {field}: {_shown(before)} -> {_shown(after)}" for field, (before, after) in self.changes.items()]

@@ -78,6 +78,13 @@ def once_before(act: Callable[[], object], emulator: Emulator) -> Callable[[], s
     return new_id
 
 
+def register_incompletely(registry: RegistryClient, emulator: Emulator, name: str, source: str, **given: Any) -> None:
+    """Upload a version whose completing write is refused, as if its call was killed."""
+    emulator.fail("UpdateModel", "PERMISSION_DENIED")
+    with pytest.raises(PermissionDeniedError):
+        registry.register_version(name, source, **given)
+
+
 def numbers(registry: RegistryClient, name: str, wait_for_lists: WaitForLists) -> list[str]:
     wait_for_lists()
     return [version.version for version in registry.list_versions(name)]
@@ -214,9 +221,7 @@ def test_a_model_that_is_created_again_by_a_call_that_dies(
 
     def replace() -> None:
         somebody.delete_model(churn)
-        emulator.fail("UpdateModel", "PERMISSION_DENIED")
-        with pytest.raises(PermissionDeniedError):
-            somebody.register_version(churn, artifact, request_id="theirs")
+        register_incompletely(somebody, emulator, churn, artifact, request_id="theirs")
 
     registry = connect(now=between(emulator, replace))
     with pytest.raises(NotFoundError, match="as a new version"):
@@ -279,9 +284,7 @@ def test_a_re_run_archives_in_its_own_stage_only(
         registry.register_version(churn, source(), stage=stage)
     wait_for_lists()
     arguments: dict[str, Any] = {"stage": "Staging", "archive_existing": True, "request_id": "run"}
-    emulator.fail("UpdateModel", "PERMISSION_DENIED")
-    with pytest.raises(PermissionDeniedError):
-        registry.register_version(churn, artifact, **arguments)
+    register_incompletely(registry, emulator, churn, artifact, **arguments)
     registry.set_stage(churn, 4, "Production")
     wait_for_lists()
 
@@ -446,9 +449,7 @@ def test_a_second_upload_that_was_killed(
         if complete:
             somebody.register_version(churn, artifact, **arguments)
         else:
-            emulator.fail("UpdateModel", "PERMISSION_DENIED")
-            with pytest.raises(PermissionDeniedError):
-                somebody.register_version(churn, artifact, **arguments)
+            register_incompletely(somebody, emulator, churn, artifact, **arguments)
         for fault in KILLED[when]:
             emulator.fail(**fault)
 
@@ -470,9 +471,7 @@ def test_a_lower_upload_that_was_killed(
     arguments: dict[str, Any] = {"request_id": "run", "stage": "Staging", "aliases": ["candidate"]}
 
     def meanwhile() -> None:
-        emulator.fail("UpdateModel", "PERMISSION_DENIED")
-        with pytest.raises(PermissionDeniedError):
-            somebody.register_version(churn, artifact, **arguments)
+        register_incompletely(somebody, emulator, churn, artifact, **arguments)
 
     made = crossing(connect, emulator, churn, meanwhile).register_version(churn, artifact, **arguments)
     assert (made.version, made.stage, set(made.aliases)) == ("2", Stage.STAGING, {"default", "candidate"})
@@ -509,9 +508,7 @@ def test_a_second_upload_that_may_not_be_removed(
     churn, artifact, somebody = name(), source(), connect()
 
     def meanwhile() -> None:
-        emulator.fail("UpdateModel", "PERMISSION_DENIED")
-        with pytest.raises(PermissionDeniedError):
-            somebody.register_version(churn, artifact, stage="Staging", request_id="run")
+        register_incompletely(somebody, emulator, churn, artifact, stage="Staging", request_id="run")
         emulator.fail("DeleteModelVersion", "PERMISSION_DENIED")
 
     registry = crossing(connect, emulator, churn, meanwhile)

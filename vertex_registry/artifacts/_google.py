@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import errno
 import functools
-import ipaddress
 import json
 import os
 import re
@@ -22,6 +21,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 import tenacity
 
 from vertex_registry import _waiting
+from vertex_registry._endpoint import is_loopback
 from vertex_registry._quoting import shorten
 from vertex_registry.artifacts._bucket import StoredObject
 from vertex_registry.artifacts._checksums import NOT_INSTALLED, to_base64
@@ -253,7 +253,8 @@ class Connection:
         options: dict[str, Any] = {}
         emulator = emulator_address()
         # Requests reads proxies from the environment; an emulator on this machine can't be reached through one.
-        plain = _http.PlainSession(proxies=emulator is None or not _is_loopback(emulator))
+        local = emulator is not None and is_loopback(urllib.parse.urlsplit(emulator).hostname or "")
+        plain = _http.PlainSession(proxies=not local)
         plain.clock = clock
         self._plain = plain
         self._read = functools.partial(_http.read, clock=clock)
@@ -477,13 +478,6 @@ def origin(url: str) -> tuple[str, str | None, int | None]:
     if "@" in parts.netloc:
         raise ValueError("user")
     return parts.scheme, parts.hostname, parts.port or default
-
-
-def _is_loopback(url: str) -> bool:
-    host = urllib.parse.urlsplit(url).hostname or ""
-    with contextlib.suppress(ValueError):
-        return ipaddress.ip_address(host).is_loopback
-    return host == "localhost"
 
 
 def _message(answer: Any) -> str:

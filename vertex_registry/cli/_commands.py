@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import click
 
+from vertex_registry import _display
 from vertex_registry.cli import _conditions, _output
 from vertex_registry.cli._messages import Invocation
 
@@ -159,8 +160,8 @@ _MODEL_COLUMNS: Final[dict[str, Callable[[RegisteredModel], Any]]] = {
     "name": lambda model: model.name,
     "default": lambda model: model.default_version,
     "description": lambda model: model.description,
-    "age": lambda model: _output.age(model.created_at),
-    "changed": lambda model: _output.age(model.updated_at),
+    "age": lambda model: _display.age(model.created_at),
+    "changed": lambda model: _display.age(model.updated_at),
 }
 
 
@@ -222,7 +223,7 @@ def _version_columns(shown: tuple[str, ...]) -> dict[str, Callable[[ModelVersion
         "name": lambda version: version.version_name,
         "stage": lambda version: str(version.stage),
         "aliases": lambda version: version.aliases,
-        "age": lambda version: _output.age(version.created_at),
+        "age": lambda version: _display.age(version.created_at),
         **{key: metadata(key) for key in shown},
     }
 
@@ -351,8 +352,7 @@ def diff_versions(registry: RegistryClient, name: str, a: str, b: str, output: s
     """Show what differs between two versions."""
     diff = registry.diff(name, a, b)
     if output == "json":
-        changes = {field: [_output.json_value(value) for value in pair] for field, pair in diff.changes.items()}
-        click.echo(json.dumps({"a": diff.a.version, "b": diff.b.version, "changes": changes}, indent=2))
+        click.echo(json.dumps(diff.to_dict(), indent=2, ensure_ascii=False))
     elif output == "ids":
         for field in diff.changes:
             click.echo(field)
