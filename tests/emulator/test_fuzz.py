@@ -281,7 +281,7 @@ def test_a_forged_page_token_is_refused(channel: grpc.Channel, rpc: str, scope: 
 
     refused: Any = caught.value
     assert refused.code() is grpc.StatusCode.INVALID_ARGUMENT
-    assert "not a page token that was given out here" in refused.details()
+    assert "isn't a page token of this server" in refused.details()
 
 
 # --- JSON over HTTP ----------------------------------------------------------

@@ -655,7 +655,7 @@ def test_an_artifact_that_a_prebuilt_container_could_not_serve(
 
 def test_an_unavailable_storage_is_reported(start: Start, connect: Connect, upload: Upload, storage: str) -> None:
     """The upload is refused for now, and the error has the address."""
-    with pytest.raises(exceptions.ServiceUnavailable, match=f"{storage} answered 500"):
+    with pytest.raises(exceptions.ServiceUnavailable, match=f"{storage} answered with status 500"):
         upload(connect(start(storage=storage)), artifact_uri="gs://broken/x", container_spec=SKLEARN)
     with socket.create_server(("127.0.0.1", 0)) as closed:
         address = f"http://127.0.0.1:{closed.getsockname()[1]}"
@@ -683,7 +683,7 @@ def test_a_storage_that_answers_oddly_is_reported(
     """A server that answers oddly counts as unavailable, even if it returns pages forever."""
     client = connect(start(storage=storage))
 
-    with pytest.raises(exceptions.ServiceUnavailable, match=f"The storage at http://{storage} does not answer: "):
+    with pytest.raises(exceptions.ServiceUnavailable, match=f"The storage at http://{storage} doesn't answer: "):
         upload(client, artifact_uri=f"gs://{bucket}/x", container_spec=SKLEARN)
 
 

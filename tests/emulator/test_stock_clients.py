@@ -134,7 +134,7 @@ def _stock(request: pytest.FixtureRequest, emulator: Emulator) -> Iterator[Stock
 
 
 def test_an_upload_makes_a_model(stock: Stock) -> None:
-    """An uploaded model is read back, by name and in a list, with what the service adds."""
+    """An uploaded model has its fields, by name and in a list."""
     made = stock.upload(
         model={
             "description": "Who leaves?",
@@ -151,21 +151,28 @@ def test_an_upload_makes_a_model(stock: Stock) -> None:
     )
     model = stock.get(made.model)
 
-    assert made.model_version_id == model.version_id == "1"
-    assert model.name == made.model
-    assert model.name.startswith("projects/")
-    assert model.name.split("/")[1].isdigit()
-    assert model.name.split("/")[5].isdigit()
     assert (model.display_name, model.description, model.version_description) == ("churn", "Who leaves?", "The first")
-    assert list(model.version_aliases) == ["default"]
     assert dict(model.labels) == {"team": "growth"}
     assert model.artifact_uri == "gs://models/churn/1"
     assert model.container_spec.ports[0].container_port == 8080
     assert model.container_spec.shared_memory_size_mb == 128
     assert model.container_spec.deployment_timeout.total_seconds() == 60
+    assert stock.call("list_models", parent=PARENT) == [model]
+
+
+def test_an_uploaded_model_has_what_the_service_adds(stock: Stock) -> None:
+    """A model has a resource name with two numbers, a version, the alias ``default``, times and an etag."""
+    made = stock.upload()
+    model = stock.get(made.model)
+
+    assert made.model_version_id == model.version_id == "1"
+    assert model.name == made.model
+    assert model.name.startswith("projects/")
+    assert model.name.split("/")[1].isdigit()
+    assert model.name.split("/")[5].isdigit()
+    assert list(model.version_aliases) == ["default"]
     assert model.create_time == model.version_create_time
     assert model.etag
-    assert stock.call("list_models", parent=PARENT) == [model]
 
 
 def test_a_model_id_may_be_chosen_once(stock: Stock) -> None:

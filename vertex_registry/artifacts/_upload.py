@@ -26,8 +26,8 @@ if TYPE_CHECKING:
     from vertex_registry.artifacts._bucket import Bucket, StoredObject
     from vertex_registry.artifacts._local import LocalDirectory
 
-_ALTERED: Final = "was stored with other bytes than were sent, because something on the way alters them"
-_REPLACED: Final = "was replaced by somebody else during the upload"
+_WAS_ALTERED: Final = "was stored with other bytes than were sent, because something on the way alters them"
+_WAS_REPLACED: Final = "was replaced by somebody else during the upload"
 
 
 def upload_directory(bucket: Bucket, local: LocalDirectory, under: str, *, workers: int, progress: bool | None) -> str:
@@ -88,7 +88,7 @@ def _send(bucket: Bucket, upload: Upload, stopped: threading.Event, advance: Cal
             return
         advance(-sent)
         upload = attrs.evolve(upload, generation=stored.generation)
-    if problem is _ALTERED:
+    if problem is _WAS_ALTERED:
         bucket.delete(stored)
     uri = bucket.uri(upload.name)
     raise UnavailableError(
@@ -109,6 +109,6 @@ def _send_once(
         advance(size)
 
     try:
-        return bucket.send(upload, stopped, count), _ALTERED, sent
+        return bucket.send(upload, stopped, count), _WAS_ALTERED, sent
     except GenerationChangedError:  # by another process, or by a try whose response was lost
-        return bucket.stat(upload.name), _REPLACED, sent
+        return bucket.stat(upload.name), _WAS_REPLACED, sent

@@ -126,7 +126,7 @@ def open_database(path: str | None) -> tuple[sqlite3.Connection, BinaryIO | None
         if path is not None and _create(path):
             # SQLite leaves nothing in a new file that it can't set up; neither do we.
             failed.callback(_remove_empty, Path(path))
-        claim = _claim(path)
+        claim = _lock_data_file(path)
         if claim is not None:
             failed.callback(claim.close)
         # A file that is in use stays in use, so there is nothing to wait for. Only a name that begins with a folder is
@@ -189,7 +189,7 @@ def unusable(path: str, done: str, why: str, code: int = sqlite3.SQLITE_CANTOPEN
     return DataFileError(f"The data file {path} can't be {done}: {why}. {advice}", path=path)
 
 
-def _claim(path: str | None) -> BinaryIO | None:
+def _lock_data_file(path: str | None) -> BinaryIO | None:
     """Return the file, locked until it's closed, or None if the file or such locks don't exist.
 
     SQLite's own lock isn't enough: a process loses it when it closes the file elsewhere, such as after copying it.

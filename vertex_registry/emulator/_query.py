@@ -392,7 +392,7 @@ class _FilterParser:
         if text is None:
             self._refuse(f"expected {what}")
         if text in _KEYWORDS:
-            self._refuse(f"expected {what}; {text} stands for itself in quotes")
+            self._refuse(f"expected {what}; put {text} in quotes to match it as text")
         self._at += len(text)
         return text
 
@@ -519,7 +519,7 @@ def _is_value(value: str | int) -> bool:
 
 
 def _not_a_token() -> Failure:
-    return invalid_argument(("page_token", "This is not a page token that was given out here"))
+    return invalid_argument(("page_token", "This isn't a page token of this server"))
 
 
 def _checksum(body: bytes) -> bytes:
