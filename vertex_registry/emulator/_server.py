@@ -436,9 +436,7 @@ def _objects_in(storage: str) -> Callable[[str, str], Sequence[str]]:
                 if error.code == HTTPStatus.NOT_FOUND:
                     # A bucket that doesn't exist has no objects.
                     return ()
-                raise unavailable(
-                    f"The storage at {base} returned the status {error.code}. Check the address."
-                ) from error
+                raise unavailable(f"The storage at {base} answered with status {error.code}.") from error
         except Exception as error:
             # Whatever is wrong with the response is the storage server's mistake.
             raise unavailable(f"The storage at {base} doesn't answer: {type(error).__name__}.") from error
