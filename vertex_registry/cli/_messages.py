@@ -36,7 +36,7 @@ _RULES: Final = tuple(
         (r"set_stage\(\)", "`vr promote NAME VERSION STAGE`"),
         (r"stage_history\(\)", "`vr history NAME`"),
         (r"when=(\S+) is", r"--at \1 is"),
-        (r"get_version\((.+?), stage=\.\.\.\)", r"`vr versions list \1 --stage production`"),
+        (r"get_version\((.+?), stage=\.\.\.\)", r"`vr versions list \1`"),
         (r"set_default\(name, version\)", "`vr alias set NAME VERSION default`"),
         (r"Call set_default\((.+?), (.+?)\)", r"Run `vr alias set \1 \2 default`"),
         (r"delete_version\((.+?), (.+?)\) deletes", r"`vr versions delete \1 \2` deletes"),
