@@ -76,7 +76,7 @@ def _connected(state: dict[str, Any]) -> RegistryClient:
 
 
 def _check_threads() -> None:
-    """Refuse to start an emulator where threads aren't threads: gRPC's server would wait for one that never runs."""
+    """Refuse to start an emulator if threads are patched: gRPC's server would wait for one that never runs."""
     checks: tuple[tuple[str, str, str], ...] = (
         ("gevent.monkey", "is_module_patched", "threading"),
         ("eventlet.patcher", "is_monkey_patched", "thread"),

@@ -420,6 +420,7 @@ def _mistaken(
             call(registry, churn, source())
         assert type(caught.value) is mistake.error
         assert str(caught.value).endswith((".", "]."))
+        assert len(str(caught.value)) <= 450
         sent = len(emulator.requests()) - sent
         assert list(onlooker.list_versions(churn)) == [before]
         return sent

@@ -257,7 +257,7 @@ def _publish(path: Path, target: Path, generation: int) -> None:
 
 
 def _lock(descriptor: int) -> int | None:
-    """Lock a file that is being written, and return what keeps the lock, or None where there are no locks."""
+    """Lock a file that is being written, and return what keeps the lock, or None if the system has no locks."""
     if fcntl is None:
         return None
     locked = os.dup(descriptor)

@@ -1,4 +1,4 @@
-"""The data file: how it's created, claimed, checked and opened, and what is said if that isn't possible.
+"""The data file: how it's created, claimed, checked and opened, and the errors if that isn't possible.
 
 One connection has a file at a time. It holds the file's exclusive lock for as long as it's open.
 """

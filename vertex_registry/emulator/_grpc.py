@@ -228,7 +228,7 @@ def _refuse(context: Any, failure: Failure) -> NoReturn:
 
 
 def _within_trailers(failure: Failure) -> Any:
-    """Return the failure's status, truncated to what trailers carry. Of a longer one a client would see nothing."""
+    """Return the failure's status, truncated to what trailers can carry. A client would see nothing of a longer one."""
     message = failure.message[:_MAXIMUM_MESSAGE]
     while len(urllib.parse.quote(message, errors="replace")) > _MAXIMUM_MESSAGE:
         message = message[: len(message) * 9 // 10]
