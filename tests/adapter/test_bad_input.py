@@ -169,7 +169,7 @@ def test_an_invalid_setting(zenml: ZenML, emulator: Emulator) -> None:
     """An invalid address, time or path is one line each, and nothing is sent."""
     for setting, said in (
         ({"api_endpoint": "ftp://vertex"}, "isn't an address of the service"),
-        ({"timeout": "0"}, "not a positive number of seconds"),
+        ({"timeout": "0"}, "isn't a positive number of seconds"),
         ({"service_account_path": "/nowhere/key.json"}, "can't be read"),
     ):
         zenml.use(**setting)
