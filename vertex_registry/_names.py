@@ -315,7 +315,7 @@ def check_reference(version: str | int) -> str:
     if (reference := version_reference(version)) is None:
         raise InvalidArgumentError(
             f"{quote(version)} can't be a version. Pass its number (3 or '3') or an alias (letters, digits and "
-            "dashes). Find a version by its name with get_version(version_name=...)."
+            "dashes), or find a version by its name with get_version(version_name=...)."
         )
     return reference
 

@@ -302,7 +302,7 @@ def test_messages_name_the_source(staging: VertexModelRegistry, tmp_path: Path, 
 
 def test_a_file_as_the_source(staging: VertexModelRegistry, artifact: Path, emulator: Emulator) -> None:
     """A file is refused, and the message says what to name instead."""
-    with pytest.raises(RuntimeError, match=r"artifact.pkl' isn't a directory. .* Name the directory that"):
+    with pytest.raises(RuntimeError, match=r"artifact.pkl' isn't a directory, .* Name the directory that"):
         staging.register_model_version("iris", "1", str(artifact / "artifact.pkl"))
     assert "UploadModel" not in {request.rpc for request in emulator.requests()}
 
@@ -320,7 +320,7 @@ def test_several_models(
 
     message = str(refused.value)
     assert f"{artifact}' holds {' and '.join(['artifact.pkl', *others])}, and the" in message
-    assert "Nothing was registered. Remove all but the one that is the model" in message
+    assert "so nothing was registered. Remove all but the one that is the model" in message
     assert "\n" not in message
     assert storage.names("staging") == before
 

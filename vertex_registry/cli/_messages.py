@@ -41,7 +41,7 @@ _RULES: Final = tuple(
         (r"Call set_default\((.+?), (.+?)\)", r"Run `vr alias set \1 \2 default`"),
         (r"delete_version\((.+?), (.+?)\) deletes", r"`vr versions delete \1 \2` deletes"),
         (r", or its name as version_name=", ""),
-        (r" Find a version by its name with get_version\(version_name=\.\.\.\)\.", ""),
+        (r", or find a version by its name with get_version\(version_name=\.\.\.\)", ""),
         (r"update_version\(name, (.+?), remove_metadata=\[\.\.\.\]\)", "Python: RegistryClient.update_version does it"),
         (r"update_model\(name, labels=\{\.\.\.\}\), which", "Python: RegistryClient.update_model, which"),
         (r"aliases has 'default', but make_default=False", "--alias has 'default', but --no-make-default"),
