@@ -76,7 +76,7 @@ def test_zenmls_register_version_fails(component: str, zenml: ZenML, emulator: E
         ({"model_source_uri": "gs://models/1/model.pkl"}, "is a file"),
         ({"model_source_uri": Path("models")}, r"The source is a string, .*Pass str\(source\)"),
         ({"name": ""}, "name is empty"),
-        ({"version": 2}, r"The version is a string, not 2. Pass str\(version\)"),
+        ({"version": 2}, r"The version is a string, not 2, .* Pass str\(version\)"),
         ({"name": "n" * 129}, "129 characters"),
         ({"version": "v" * 129}, "129 characters"),
         ({"metadata": [("owner", "Ann")]}, "The metadata is a dict or a ModelRegistryModelMetadata, not a list"),
