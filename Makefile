@@ -11,7 +11,7 @@ ADAPTER_GCP := $(ZENML)-gcp/bin/python -m pytest --numprocesses 2 --dist workste
 LIVE    = $(if $(LOCATION),--location "$(LOCATION)") $(if $(YES),--yes)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check format lowest docs zenml-gcp loaders histories container picture pins record live record-live clean
+.PHONY: help demo test check format lowest docs release-check airflow kubeflow zenml-gcp loaders histories container picture pins record live record-live clean
 
 help:     ## list what there is
 	@grep -hE '^[a-z-]+: .*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 20
@@ -69,6 +69,22 @@ lowest:  ## run the tests with the lowest versions that pyproject.toml allows
 	@.venv-lowest/bin/uv pip install --quiet --python .venv-lowest --resolution lowest-direct --editable '.[storage]' --group test
 	@.venv-lowest/bin/python -m pytest --numprocesses 2 --quiet -m "not cassette" -k "not no_credentials" tests/behaviour tests/client
 
+release-check:   ## build the packages and check each alone, on every Python that this machine has: [PYTHONS=...] [SELECT=...]
+	@test -x .venv-release/bin/python || $(PYTHON) -m venv .venv-release
+	@.venv-release/bin/python -m pip install -qq --disable-pip-version-check uv 'hatchling>=1.27'
+	@.venv-release/bin/python -m tests.release $(PYTHONS:%=--python %) --select "$(or $(SELECT),grpc)"
+
+# Both drag in a hundred packages, so each has an environment of its own.
+airflow:   ## run the Airflow DAG in examples/ against the emulator, beside Google's operator
+	@test -x .venv-airflow/bin/python || $(PYTHON) -m venv .venv-airflow
+	@.venv-airflow/bin/python -m pip install -qq --disable-pip-version-check --editable . apache-airflow apache-airflow-providers-google
+	@.venv-airflow/bin/python examples/run_airflow.py
+
+kubeflow:   ## compile the Kubeflow pipeline in examples/, and run its components against the emulator
+	@test -x .venv-kubeflow/bin/python || $(PYTHON) -m venv .venv-kubeflow
+	@.venv-kubeflow/bin/python -m pip install -qq --disable-pip-version-check --editable . kfp google-cloud-pipeline-components
+	@.venv-kubeflow/bin/python examples/run_kubeflow.py
+
 # `make test` leaves out the guide here, whose processes take as long as all the others together.
 zenml-gcp: $(ZENML)-gcp/ready   ## run the tests of the ZenML adapter with the Google SDK that ZenML itself installs
 	@$(ADAPTER_GCP)
@@ -102,4 +118,4 @@ record-live: $(READY)   ## record the cassettes against the real Vertex: likewis
 	@$(BIN)/python -m tests.live record "$(PROJECT)" "$(BUCKET)" $(LIVE)
 
 clean:   ## remove .venv and every cache
-	rm -rf site $(VENV) $(ZENML) $(ZENML)-gcp .venv-lowest .venv-loaders .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis .coverage*
+	rm -rf site $(VENV) $(ZENML) $(ZENML)-gcp .venv-lowest .venv-loaders .venv-release .venv-airflow .venv-kubeflow .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis .coverage*

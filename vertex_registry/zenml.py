@@ -18,6 +18,11 @@ from importlib.metadata import version as installed
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal, cast
 
+try:
+    import zenml as _zenml  # noqa: F401  # its absence has a sentence of its own
+except ImportError as error:
+    raise ImportError('The ZenML flavor needs ZenML. Install it: pip install zenml "vertex-registry[zenml]"') from error
+
 import click
 from pydantic import BaseModel, SecretStr
 from zenml.client import Client

@@ -1,4 +1,4 @@
-"""The files on the page about embedding: they run against an emulator, and type checkers accept them."""
+"""The files on the pages about embedding and several projects: they run against an emulator, and type checkers accept them."""
 
 from __future__ import annotations
 
@@ -17,8 +17,16 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 ROOT: Final = Path(__file__).parents[2]
-PAGE: Final = (ROOT / "docs" / "embedding.md").read_text(encoding="utf-8")
-FILES: Final = dict(re.findall(r"```python\n# (\S+)\n(.*?)```", PAGE, re.DOTALL))
+PAGES: Final = ("embedding.md", "projects.md", "cloud-run.md")
+FILES: Final = {
+    name: code
+    for page in PAGES
+    for name, code in re.findall(
+        r"```python\n# (\S+)\n(.*?)```", (ROOT / "docs" / page).read_text(encoding="utf-8"), re.DOTALL
+    )
+}
+#: What answers requests, instead of running to its end.
+SERVICES: Final = {"service.py", "main.py"}
 
 ASK = """
 import warnings
@@ -31,6 +39,23 @@ with TestClient(app) as client:
     print(client.get("/models/churn/production").json()["metadata"])
     print(len(client.get("/models/churn/versions").json()))
     print(client.get("/models/nothing/production").status_code, client.get("/models/nothing/versions").status_code)
+"""
+
+ASK_CLOUD_RUN = """
+import os, urllib.request, warnings
+warnings.simplefilter("ignore")  # about the client library of the tests
+from fastapi.testclient import TestClient
+from main import app, registry
+
+registry.register_version("churn", "gs://models/churn/1", metadata={"accuracy": 0.9}, stage="production")
+client = TestClient(app)
+print(client.get("/models/churn").json()["metadata"])
+print(client.get("/models/nothing").status_code)
+fault = b'{"rpc": "ListModelVersions", "code": "RESOURCE_EXHAUSTED", "times": 20, "retry_after": 30}'
+urllib.request.urlopen(urllib.request.Request(os.environ["REST"] + "/emulator/faults", fault))
+answer = client.get("/models/churn")
+print(answer.status_code, answer.headers["Retry-After"])
+print(client.get("/healthz").json())
 """
 
 
@@ -55,6 +80,7 @@ def python(folder: Path, emulator: Emulator, *words: str) -> str:
         **os.environ,
         "VERTEX_AI_EMULATOR_HOST": emulator.grpc,
         "GOOGLE_CLOUD_PROJECT": "acme",
+        "REST": emulator.rest,
     }
     done = subprocess.run(
         [sys.executable, *words], cwd=folder, env=environment, capture_output=True, text=True, check=False
@@ -63,7 +89,7 @@ def python(folder: Path, emulator: Emulator, *words: str) -> str:
     return done.stdout
 
 
-@pytest.mark.parametrize("name", sorted(set(FILES) - {"service.py"}))
+@pytest.mark.parametrize("name", sorted(set(FILES) - SERVICES))
 def test_the_files_of_the_page_run(name: str, folder: Path, emulator: Emulator) -> None:
     """Each file runs as it is, and its own assertions hold."""
     python(folder, emulator, name)
@@ -72,6 +98,11 @@ def test_the_files_of_the_page_run(name: str, folder: Path, emulator: Emulator) 
 def test_the_service_of_the_page_answers(folder: Path, emulator: Emulator) -> None:
     """The service finds a version, lists versions, and answers 404 for a model that doesn't exist."""
     assert python(folder, emulator, "-c", ASK).splitlines() == ["{'accuracy': 0.9}", "1", "404 404"]
+
+
+def test_the_service_for_cloud_run_answers(folder: Path, emulator: Emulator) -> None:
+    """The service shows what's in Production, answers 404, turns an outage into 503, and has a health check."""
+    assert python(folder, emulator, "-c", ASK_CLOUD_RUN).splitlines() == ["{'accuracy': 0.9}", "404", "503 30", "ok"]
 
 
 def test_mypy_accepts_the_page(folder: Path) -> None:
@@ -83,7 +114,7 @@ def test_mypy_accepts_the_page(folder: Path) -> None:
     options = ["--config-file", str(root / "pyproject.toml"), "--cache-dir", str(root / ".mypy_cache")]
     found = mypy.run([*options, str(folder)])[0]
 
-    assert found.splitlines()[-1] == "Found 1 error in 1 file (checked 6 source files)", found
+    assert found.splitlines()[-1] == f"Found 1 error in 1 file (checked {len(FILES) + 1} source files)", found
     assert "wrong.py:2" in found
 
 
