@@ -1,4 +1,7 @@
-"""The source distribution contains everything that its tests need."""
+"""The packages contain what they should: the wheel what runs, the sdist everything that its tests need.
+
+`make release-check` installs them, too.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +11,13 @@ import sys
 import tarfile
 from pathlib import Path
 
+import pytest
+import yaml
 from hatchling.builders.sdist import SdistBuilder
+from hatchling.builders.wheel import WheelBuilder
+
+from hatch_build import readme_for_index
+from tests.release import wrong_in_wheel
 
 ROOT = Path(__file__).parents[1]
 
@@ -46,6 +55,9 @@ def test_the_tests_of_the_sdist_can_be_collected(tmp_path: Path) -> None:
                 assert (folder / file.relative_to(ROOT)).exists()
     for name in (
         "conftest.py",
+        "hatch_build.py",
+        "SECURITY.md",
+        ".pre-commit-config.yaml",
         "Makefile",
         "Dockerfile",
         ".dockerignore",
@@ -56,3 +68,55 @@ def test_the_tests_of_the_sdist_can_be_collected(tmp_path: Path) -> None:
         "LICENSE",
     ):
         assert (folder / name).exists()
+
+
+def test_the_wheel_has_what_runs_and_nothing_else(tmp_path: Path) -> None:
+    """It holds each module, the marker of types, the licence, the extras and the entry points, but no test data."""
+    (built,) = WheelBuilder(str(ROOT)).build(directory=str(tmp_path), versions=["standard"])
+
+    assert wrong_in_wheel(Path(built)) == []
+
+
+@pytest.mark.parametrize(
+    ("text", "without_a_home", "with_one"),
+    [
+        ("[A](docs/a.md#b) c", "A c", "[A](https://x.test/blob/v1/docs/a.md#b) c"),
+        ("[A](https://b.test) [C](#c)", "[A](https://b.test) [C](#c)", "[A](https://b.test) [C](#c)"),
+        ("![A](docs/a.svg)\n\nb", "b", "![A](https://x.test/raw/v1/docs/a.svg)\n\nb"),
+        ("> [!NOTE]\n> A", "> A", "> A"),
+    ],
+)
+def test_links_of_the_readme_fit_an_index(text: str, without_a_home: str, with_one: str) -> None:
+    """A relative link leads nowhere on a package index, so it's made absolute, or text."""
+    assert readme_for_index(text, None) == without_a_home
+    assert readme_for_index(text, "https://x.test/blob/v1") == with_one
+
+
+def test_the_hooks_run_what_make_check_runs() -> None:
+    """The pre-commit hooks are the commands of `make check`, in its order."""
+    recipe = (ROOT / "Makefile").read_text(encoding="utf-8").partition("\ncheck: ")[2].partition("\n\n")[0]
+    checks = [line.strip("\t@") for line in recipe.splitlines()[1:]]
+    (local,) = yaml.safe_load((ROOT / ".pre-commit-config.yaml").read_text(encoding="utf-8"))["repos"]
+    hooks = [hook["entry"].removeprefix("sh -c '").removesuffix("'") for hook in local["hooks"]]
+
+    assert hooks == [check.replace("$(BIN)", ".venv/bin").replace("$(ZENML)", ".venv-zenml") for check in checks]
+
+
+def test_issue_templates_are_forms() -> None:
+    """Each has a name, a description and fields, and the one for a live run requires its report."""
+    forms = {
+        file.stem: yaml.safe_load(file.read_text(encoding="utf-8"))
+        for file in (ROOT / ".github" / "ISSUE_TEMPLATE").glob("*.yml")
+        if file.stem != "config"
+    }
+    required = {
+        name: {field["id"] for field in form["body"] if field.get("validations", {}).get("required")}
+        for name, form in forms.items()
+        if form["name"] and form["description"]
+    }
+
+    assert required == {
+        "bug": {"code", "seen", "expected", "where", "versions"},
+        "idea": {"task"},
+        "live-report": {"report", "location", "commit"},
+    }

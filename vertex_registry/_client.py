@@ -84,11 +84,12 @@ class RegistryClient:
     can forked processes: each opens its own connection. A client can be pickled unless its credentials can't, and the
     copy opens its own connection.
 
-    >>> from vertex_registry import local_registry
-    >>> with local_registry() as registry:
-    ...     version = registry.register_version("churn", "gs://models/churn/1", metadata={"accuracy": 0.93})
-    ...     version.version, version.stage, version.metadata
-    ('1', <Stage.NONE: 'None'>, {'accuracy': 0.93})
+    Examples:
+        >>> from vertex_registry import local_registry
+        >>> with local_registry() as registry:
+        ...     version = registry.register_version("churn", "gs://models/churn/1", metadata={"accuracy": 0.93})
+        ...     version.version, version.stage, version.metadata
+        ('1', <Stage.NONE: 'None'>, {'accuracy': 0.93})
 
     Args:
         project: The Google Cloud project, by ID or number. Defaults to ``GOOGLE_CLOUD_PROJECT``, then to the

@@ -35,13 +35,14 @@ class Listing(Iterator[RecordT]):
     a notebook cell, or at a Python prompt, it shows its first 20 rows as a table. That requests no more than they need,
     and the rows still come when you iterate. So do the rows that `to_pandas` and `to_dicts` have read.
 
-    >>> from vertex_registry import local_registry
-    >>> with local_registry() as registry:
-    ...     version = registry.register_version("churn", "gs://models/churn/1")
-    ...     registry.list_versions("churn")
-    VERSION  STAGE  ALIASES  AGE
-    1        None   default  now
-    1 version
+    Examples:
+        >>> from vertex_registry import local_registry
+        >>> with local_registry() as registry:
+        ...     version = registry.register_version("churn", "gs://models/churn/1")
+        ...     registry.list_versions("churn")
+        VERSION  STAGE  ALIASES  AGE
+        1        None   default  now
+        1 version
     """
 
     def __init__(self, records: Generator[RecordT, None, None], kind: type[RecordT]) -> None:

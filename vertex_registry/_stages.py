@@ -29,10 +29,11 @@ _LAST_YEAR: Final = 9000
 class Stage(enum.StrEnum):
     """The stage of a version: None, Staging, Production or Archived.
 
-    Create one from its name, in any case:
+    Create one from its name, in any case.
 
-    >>> Stage("production")
-    <Stage.PRODUCTION: 'Production'>
+    Examples:
+        >>> Stage("production")
+        <Stage.PRODUCTION: 'Production'>
     """
 
     NONE = "None"

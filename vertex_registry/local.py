@@ -102,9 +102,10 @@ def local_registry(
     A folder that you register is copied to the artifacts folder. Its URI begins with ``gs://artifacts.localhost``, a
     bucket that only this registry has. You can register ``gs://`` URIs of other buckets as well.
 
-    >>> with local_registry() as registry:
-    ...     registry.register_version("churn", "gs://models/churn/1").version
-    '1'
+    Examples:
+        >>> with local_registry() as registry:
+        ...     registry.register_version("churn", "gs://models/churn/1").version
+        '1'
 
     Args:
         path: The file to keep models and versions in, which is created if it doesn't exist. One process at a time can

@@ -103,8 +103,8 @@ def test_formats_stages_and_keys_are_on_the_page() -> None:
 
 def test_the_commands_on_the_page_can_be_typed() -> None:
     """Each command in an example exists, and so do its options."""
-    blocks = re.findall(r"```shell\n(.*?)```", PAGE, re.DOTALL)
-    typed = re.findall(r"vertex-registry ([a-z][^|\n)]*)", "".join(blocks))
+    blocks = re.findall(r"```(?:shell|console)\n(.*?)```", PAGE, re.DOTALL)
+    typed = re.findall(r"(?m)(?<![`:] )(?<!`)vertex-registry ([a-z][^|\n)]*)", "".join(blocks))
     known = dict(commands(cli))
     for line in typed:
         words = line.split(" -- ")[0].split("#")[0].split()

@@ -1,4 +1,4 @@
-"""The files on the pages about embedding and several projects: they run against an emulator, and type checkers accept them."""
+"""The files on the pages about embedding, Cloud Run and several projects run against an emulator; their types fit."""
 
 from __future__ import annotations
 

@@ -14,6 +14,7 @@ import pytest
 import yaml
 
 from vertex_registry import RegistryClient, Stage
+from vertex_registry.cli._commands import cli
 from vertex_registry.emulator import Emulator
 
 if TYPE_CHECKING:
@@ -112,9 +113,14 @@ def test_the_example_of_the_page(tmp_path: Path) -> None:
     assert f"{BLOCKS['test_service.py'].count('def test_')} passed" in done.stdout, done.stdout
 
 
-def test_the_recipe_for_ci_is_a_workflow() -> None:
-    """The recipe is YAML with the steps of a workflow, and its pytest options exist."""
-    (recipe,) = re.findall(r"```yaml\n(.*?)```", PAGE, re.DOTALL)
+def test_the_recipes_for_ci_are_workflows() -> None:
+    """The recipes are YAML with the steps of a workflow, and their commands exist."""
+    page = (Path(__file__).parents[2] / "docs" / "ci.md").read_text(encoding="utf-8")
+    recipe, registration = re.findall(r"```yaml\n(.*?)```", page, re.DOTALL)
+    (job,) = yaml.safe_load(registration)["jobs"].values()
+    *_, command = job["steps"][-1]["run"].split(" ", 3)
+    known = {name for each in cli.commands["versions"].commands["register"].params for name in each.opts}
+    assert set(re.findall(r"--[a-z-]+", command)) <= known
     workflow = yaml.safe_load(recipe)
     (job,) = workflow["jobs"].values()
 
