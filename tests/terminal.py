@@ -14,6 +14,7 @@ ROOT: Final = Path(__file__).parents[1]
 PAGE: Final = ROOT / "docs" / "command-line.md"
 FILE: Final = ROOT / "docs" / "images" / "terminal.svg"
 
+_LABEL: Final = "A terminal: versions are registered, promoted, listed and rolled back."
 _LINE: Final = 20  # pixels
 _WIDTH: Final = 960
 _MARGIN: Final = 16
@@ -25,8 +26,7 @@ def picture() -> str:
     lines = block.splitlines()
     height = len(lines) * _LINE + 2 * _MARGIN
     drawn = [
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {_WIDTH} {height}" role="img"'
-        ' aria-label="A terminal: versions are registered, promoted, listed and rolled back.">',
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {_WIDTH} {height}" role="img" aria-label="{_LABEL}">',
         f'<rect width="{_WIDTH}" height="{height}" rx="8" fill="#1b1f24"/>',
         '<g font-family="ui-monospace, Menlo, Consolas, monospace" font-size="13" xml:space="preserve">',
     ]

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import re
+import runpy
 import subprocess
 import sys
+import warnings
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import pytest
 
@@ -27,42 +30,23 @@ FILES: Final = {
 }
 #: What answers requests, instead of running to its end.
 SERVICES: Final = {"service.py", "main.py"}
-
-ASK = """
-import warnings
-warnings.simplefilter("ignore")  # about the client library of the tests
-from fastapi.testclient import TestClient
-from service import app, registry
-
-registry.register_version("churn", "gs://models/churn/1", metadata={"accuracy": 0.9}, stage="production")
-with TestClient(app) as client:
-    print(client.get("/models/churn/production").json()["metadata"])
-    print(len(client.get("/models/churn/versions").json()))
-    print(client.get("/models/nothing/production").status_code, client.get("/models/nothing/versions").status_code)
-"""
-
-ASK_CLOUD_RUN = """
-import os, urllib.request, warnings
-warnings.simplefilter("ignore")  # about the client library of the tests
-from fastapi.testclient import TestClient
-from main import app, registry
-
-registry.register_version("churn", "gs://models/churn/1", metadata={"accuracy": 0.9}, stage="production")
-client = TestClient(app)
-print(client.get("/models/churn").json()["metadata"])
-print(client.get("/models/nothing").status_code)
-fault = b'{"rpc": "ListModelVersions", "code": "RESOURCE_EXHAUSTED", "times": 20, "retry_after": 30}'
-urllib.request.urlopen(urllib.request.Request(os.environ["REST"] + "/emulator/faults", fault))
-answer = client.get("/models/churn")
-print(answer.status_code, answer.headers["Retry-After"])
-print(client.get("/healthz").json())
-"""
+#: What starts processes that import it.
+STARTS_PROCESSES: Final = {"workers.py"}
 
 
 @pytest.fixture(scope="module")
-def emulator() -> Iterator[Emulator]:
+def running() -> Iterator[Emulator]:
     with Emulator() as emulator:
         yield emulator
+
+
+@pytest.fixture
+def emulator(running: Emulator, monkeypatch: pytest.MonkeyPatch) -> Emulator:
+    """Return an empty emulator that the environment names, as it does for a reader of the page."""
+    running.reset()
+    monkeypatch.setenv("VERTEX_AI_EMULATOR_HOST", running.grpc)
+    monkeypatch.setenv("GOOGLE_CLOUD_PROJECT", "acme")
+    return running
 
 
 @pytest.fixture
@@ -72,37 +56,67 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def python(folder: Path, emulator: Emulator, *words: str) -> str:
-    """Run a file of the page, with an environment that names the emulator; return what it prints."""
-    emulator.reset()
-    environment = {
-        "PYTHONPATH": str(ROOT),
-        **os.environ,
-        "VERTEX_AI_EMULATOR_HOST": emulator.grpc,
-        "GOOGLE_CLOUD_PROJECT": "acme",
-        "REST": emulator.rest,
-    }
-    done = subprocess.run(
-        [sys.executable, *words], cwd=folder, env=environment, capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 0, done.stderr
-    return done.stdout
+@pytest.fixture
+def client() -> Any:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # about the client library of the tests
+        return pytest.importorskip("fastapi.testclient").TestClient
 
 
-@pytest.mark.parametrize("name", sorted(set(FILES) - SERVICES))
-def test_the_files_of_the_page_run(name: str, folder: Path, emulator: Emulator) -> None:
+@pytest.mark.usefixtures("emulator")
+@pytest.mark.parametrize("name", sorted(set(FILES) - SERVICES - STARTS_PROCESSES))
+def test_the_files_of_the_page_run(name: str, folder: Path) -> None:
     """Each file runs as it is, and its own assertions hold."""
-    python(folder, emulator, name)
+    logger = logging.getLogger("vertex_registry")
+    level = logger.level
+    try:
+        runpy.run_path(str(folder / name), run_name="__main__")
+    finally:
+        logger.setLevel(level)
 
 
-def test_the_service_of_the_page_answers(folder: Path, emulator: Emulator) -> None:
+@pytest.mark.usefixtures("emulator")
+@pytest.mark.parametrize("name", sorted(STARTS_PROCESSES))
+def test_the_files_that_start_processes_run(name: str, folder: Path) -> None:
+    """Each of these runs as a program, and its own assertions hold."""
+    done = subprocess.run(
+        [sys.executable, name],
+        cwd=folder,
+        env={"PYTHONPATH": str(ROOT), **os.environ},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.usefixtures("emulator")
+def test_the_service_of_the_page_answers(folder: Path, client: Any) -> None:
     """The service finds a version, lists versions, and answers 404 for a model that doesn't exist."""
-    assert python(folder, emulator, "-c", ASK).splitlines() == ["{'accuracy': 0.9}", "1", "404 404"]
+    service = runpy.run_path(str(folder / "service.py"))
+    service["registry"].register_version("churn", "gs://models/churn/1", metadata={"accuracy": 0.9}, stage="production")
+
+    with client(service["app"]) as user:
+        assert user.get("/models/churn/production").json()["metadata"] == {"accuracy": 0.9}
+        assert len(user.get("/models/churn/versions").json()) == 1
+        assert user.get("/models/nothing/production").status_code == 404
+        assert user.get("/models/nothing/versions").status_code == 404
 
 
-def test_the_service_for_cloud_run_answers(folder: Path, emulator: Emulator) -> None:
+def test_the_service_for_cloud_run_answers(folder: Path, emulator: Emulator, client: Any) -> None:
     """The service shows what's in Production, answers 404, turns an outage into 503, and has a health check."""
-    assert python(folder, emulator, "-c", ASK_CLOUD_RUN).splitlines() == ["{'accuracy': 0.9}", "404", "503 30", "ok"]
+    service = runpy.run_path(str(folder / "main.py"))
+    service["registry"].register_version("churn", "gs://models/churn/1", metadata={"accuracy": 0.9}, stage="production")
+    user = client(service["app"])
+
+    assert user.get("/models/churn").json()["metadata"] == {"accuracy": 0.9}
+    assert user.get("/models/nothing").status_code == 404
+    emulator.fail("ListModelVersions", "RESOURCE_EXHAUSTED", retry_after=30)
+    refused = user.get("/models/churn")
+    assert (refused.status_code, refused.headers["Retry-After"]) == (503, "30")
+    assert user.get("/healthz").json() == "ok"
+    service["registry"].close()
 
 
 def test_mypy_accepts_the_page(folder: Path) -> None:
