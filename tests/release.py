@@ -52,7 +52,9 @@ WITH: Final = {
 }
 #: A first version without a cloud, and what a package must know about itself.
 SMOKE: Final = """
-import importlib.metadata, pathlib, vertex_registry
+import importlib.metadata, pathlib, warnings
+warnings.filterwarnings("error", module="vertex_registry")
+import vertex_registry
 from vertex_registry import Stage, local_registry
 where = pathlib.Path(vertex_registry.__file__)
 assert where.is_relative_to(pathlib.Path({prefix!r}).resolve()), where

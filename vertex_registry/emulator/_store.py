@@ -314,7 +314,7 @@ class Store:
     def list_base_model(self, model: int, base_model: str) -> None:
         """Let lists find the model by this base model."""
         self._database.execute(
-            "UPDATE main.models SET base_model = ?1 WHERE key = ?2 AND base_model <> ?1", (base_model, model)
+            "UPDATE main.models SET base_model = ? WHERE key = ? AND base_model <> ?", (base_model, model, base_model)
         )
         self._touched.add(model)
 
@@ -430,7 +430,7 @@ class Store:
         """Return the operation of that id: the model's or, for None, any model's."""
         row = self._fetch_one(
             f"SELECT {_OPERATION} FROM operations INDEXED BY operations_by_id"  # noqa: S608 - our own names, no values
-            " WHERE parent = ?1 AND id = ?2 AND model = coalesce(?3, model)",
+            " WHERE parent = ? AND id = ? AND model = coalesce(?, model)",
             parent,
             operation_id,
             model,
@@ -456,10 +456,10 @@ class Store:
         """Return whether a model has the id, or an operation under way creates one that will."""
         return bool(
             self._fetch_one(
-                "SELECT 1 FROM models WHERE parent = ?1 AND id = ?2 UNION ALL"
-                " SELECT 1 FROM operations WHERE parent = ?1 AND model = ?2 AND looks IS NOT NULL AND creates LIMIT 1",
-                parent,
-                model_id,
+                "SELECT 1 FROM models WHERE parent = ? AND id = ? UNION ALL"
+                " SELECT 1 FROM operations WHERE parent = ? AND model = ? AND looks IS NOT NULL AND creates LIMIT 1",
+                *(parent, model_id),
+                *(parent, model_id),
             )
         )
 
@@ -592,9 +592,9 @@ class Store:
 
     def _write_aliases(self, model: int, number: int, aliases: str, time: int | None) -> None:
         self._database.execute(
-            "UPDATE main.versions SET aliases = ?1, revision = revision + 1, update_time = coalesce(?2, update_time)"
-            " WHERE model = ?3 AND number = ?4 AND aliases <> ?1",
-            (aliases, time, model, number),
+            "UPDATE main.versions SET aliases = ?, revision = revision + 1, update_time = coalesce(?, update_time)"
+            " WHERE model = ? AND number = ? AND aliases <> ?",
+            (aliases, time, model, number, aliases),
         )
 
     def _add_labels(self, model: int, number: int, labels: Mapping[str, str]) -> None:
