@@ -333,14 +333,13 @@ def test_clients_that_send_nothing_hold_nobody_up(emulator: Emulator, place: str
 
 
 def test_a_system_that_has_no_thread_left_is_outlived(emulator: Emulator, place: str) -> None:
-    """Running requests go on, a connection that can't be served ends, and later everything works again."""
+    """Requests are carried out by the threads that exist, and later everything works as before."""
     request = BY_NAME["ListModels"].request(parent=place).SerializeToString()
     emulator.fail("ListModels", delay=0.01)  # another is to take over meanwhile
     before = threading.stack_size(2**46)  # which no thread can be started with
     try:
         assert call(emulator, f"{METHOD}ListModels", request) == b""
-        with pytest.raises(requests.ConnectionError):
-            requests.get(f"{emulator.rest}/v1/{place}/models", timeout=10)
+        assert requests.get(f"{emulator.rest}/v1/{place}/models", timeout=10).ok
     finally:
         threading.stack_size(before)
 

@@ -19,7 +19,7 @@ from collections.abc import Callable
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-from aiohttp import HttpVersion11, web
+from aiohttp import web
 
 from vertex_registry.emulator._bounds import LONGEST_REQUEST
 from vertex_registry.emulator._data_file import DataFileError
@@ -128,7 +128,8 @@ class HttpServer:
         self._used: weakref.WeakKeyDictionary[asyncio.Transport, float] = weakref.WeakKeyDictionary()
         self._answers: set[asyncio.Future[Any]] = set()
         self._worker = Worker("vertex-emulator-rest")
-        self._loop = asyncio.new_event_loop()
+        self._runner = asyncio.Runner(loop_factory=asyncio.new_event_loop)
+        self._loop = self._runner.get_loop()
         self._stopping = asyncio.Event()
         self._thread = threading.Thread(target=self._run, name="vertex-emulator-rest-loop", daemon=True)
         self._thread.start()
@@ -147,8 +148,8 @@ class HttpServer:
     # --- connections ---------------------------------------------------------
 
     def _run(self) -> None:
-        with contextlib.closing(self._loop):
-            self._loop.run_until_complete(self._serve())
+        with self._runner:
+            self._runner.run(self._serve())
 
     async def _serve(self) -> None:
         server = web.Server(
@@ -238,10 +239,8 @@ class HttpServer:
             (name.decode("latin-1").lower(), value.decode("latin-1").strip(" \t"))
             for name, value in incoming.raw_headers
         )
-        hosts = _values(headers, "host")
-        if not hosts and incoming.version >= HttpVersion11:
-            raise bad_request("The request must have one Host.")
-        host, target = split_target(incoming.raw_path, hosts)
+        # aiohttp refuses a second Host. If there's none, it's the host of nobody.
+        host, target = split_target(incoming.raw_path, "".join(_values(headers, "host")))
         self._hosts.check(host, _values(headers, "origin"), _values(headers, "sec-fetch-site"))
         body = await self._read_body(incoming)
         path, _, query = target.partition("?")
