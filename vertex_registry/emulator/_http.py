@@ -17,7 +17,7 @@ import threading
 import weakref
 from collections.abc import Callable
 from http import HTTPStatus
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from aiohttp import web
 
@@ -126,7 +126,6 @@ class HttpServer:
         self.address = self._hosts.address
         # When each connection was last used; infinity means that a request of it is under way.
         self._used: weakref.WeakKeyDictionary[asyncio.Transport, float] = weakref.WeakKeyDictionary()
-        self._answers: set[asyncio.Future[Any]] = set()
         self._worker = Worker("vertex-emulator-rest")
         self._runner = asyncio.Runner(loop_factory=asyncio.new_event_loop)
         self._loop = self._runner.get_loop()
@@ -142,7 +141,6 @@ class HttpServer:
         if os.getpid() == self._process:
             self._loop.call_soon_threadsafe(self._stopping.set)
             self._thread.join()
-            self._worker.shutdown()
         self._listener.close()
 
     # --- connections ---------------------------------------------------------
@@ -172,9 +170,8 @@ class HttpServer:
         await server.shutdown(_GRACE)
         for transport in list(self._used):
             transport.abort()  # a client that doesn't confirm the end of TLS isn't waited for
-        if self._answers:
-            await asyncio.wait(self._answers)
-        await asyncio.sleep(0)  # until every socket is closed
+        # Nothing is left of a request before the store is closed, even if nobody waits for its response any more.
+        await self._loop.run_in_executor(None, self._worker.shutdown)
 
     async def _accept(self, server: web.Server, connecting: set[asyncio.Task[None]]) -> None:
         """Accept connections for good. Each is set up in a task of its own, because a handshake may take long."""
@@ -274,16 +271,11 @@ class HttpServer:
         future: asyncio.Future[Response | None] = self._loop.create_future()
 
         def settle(response: Response | None) -> None:
-            self._answers.discard(future)
-            future.set_result(response)
+            if not future.done():  # somebody still waits for it
+                future.set_result(response)
 
-        def task() -> None:
-            self._loop.call_soon_threadsafe(settle, self._answer_safely(request))
-
-        self._answers.add(future)
-        self._worker.put(task)
-        # The worker can't be stopped, so the future goes on even if nobody waits for it any more.
-        response = await asyncio.shield(future)
+        self._worker.put(lambda: self._loop.call_soon_threadsafe(settle, self._answer_safely(request)))
+        response = await future
         if response is None:
             raise Dropped
         return response
