@@ -124,8 +124,9 @@ class HttpServer:
         bound, port = self._listener.getsockname()[:2]
         self._hosts = Hosts("http" if tls is None else "https", host, bound, port, allowed_hosts)
         self.address = self._hosts.address
-        # When each connection was last used; infinity means that a request of it is under way.
+        # When each connection was last used, or was begun; infinity means that a request of it is under way.
         self._used: weakref.WeakKeyDictionary[asyncio.Transport, float] = weakref.WeakKeyDictionary()
+        self._begun: dict[asyncio.Task[None], float] = {}
         self._worker = Worker("vertex-emulator-rest")
         self._runner = asyncio.Runner(loop_factory=asyncio.new_event_loop)
         self._loop = self._runner.get_loop()
@@ -160,12 +161,14 @@ class HttpServer:
             max_headers=_MOST_HEADERS,
             auto_decompress=False,
         )
-        connecting: set[asyncio.Task[None]] = set()
-        accepting = self._loop.create_task(self._accept(server, connecting))
+        accepting = self._loop.create_task(self._accept(server))
         await self._stopping.wait()
-        for task in (accepting, *connecting):
+        accepting.cancel()
+        await asyncio.sleep(0)  # until the newest connection has its task begun, which owns its socket
+        tasks = (accepting, *self._begun)
+        for task in tasks:
             task.cancel()
-        await asyncio.wait((accepting, *connecting))
+        await asyncio.wait(tasks)
         server.pre_shutdown()
         await server.shutdown(_GRACE)
         for transport in list(self._used):
@@ -173,7 +176,7 @@ class HttpServer:
         # Nothing is left of a request before the store is closed, even if nobody waits for its response any more.
         await self._loop.run_in_executor(None, self._worker.shutdown)
 
-    async def _accept(self, server: web.Server, connecting: set[asyncio.Task[None]]) -> None:
+    async def _accept(self, server: web.Server) -> None:
         """Accept connections for good. Each is set up in a task of its own, because a handshake may take long."""
         while True:
             try:
@@ -183,8 +186,8 @@ class HttpServer:
                     await self._give_one_up()
                 continue
             task = self._loop.create_task(self._connect(server, connected))
-            connecting.add(task)
-            task.add_done_callback(connecting.discard)
+            self._begun[task] = self._loop.time()
+            task.add_done_callback(self._begun.pop)
 
     async def _connect(self, server: web.Server, connected: socket.socket) -> None:
         with contextlib.suppress(OSError):  # the client is gone, or doesn't speak TLS
@@ -198,10 +201,11 @@ class HttpServer:
 
         One whose request is being carried out isn't ended, nor one that was active just now.
         """
-        latest = self._loop.time() - _EXHAUSTED_GRACE
-        waiting = {transport: at for transport, at in self._used.items() if at <= latest and not transport.is_closing()}
-        if waiting:
-            min(waiting, key=waiting.__getitem__).abort()
+        idle = {each.abort: at for each, at in self._used.items() if not each.is_closing()}
+        idle |= {task.cancel: at for task, at in self._begun.items()}
+        end = min(idle, key=idle.__getitem__, default=None)
+        if end is not None and idle[end] <= self._loop.time() - _EXHAUSTED_GRACE:
+            end()
             await asyncio.sleep(0)  # until its socket is closed
         else:
             await asyncio.sleep(_EXHAUSTED_WAIT)
