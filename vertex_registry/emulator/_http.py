@@ -139,7 +139,7 @@ class HttpServer:
 
         In a forked process, only that process's descriptor is closed: the server runs in its parent.
         """
-        if os.getpid() == self._process:
+        if os.getpid() == self._process and self._thread.is_alive():
             self._loop.call_soon_threadsafe(self._stopping.set)
             self._thread.join()
         self._listener.close()
