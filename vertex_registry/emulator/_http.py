@@ -1,4 +1,4 @@
-"""An HTTP server in a thread of this process: aiohttp, with limits, and with checks of who asks.
+"""An HTTP server in a thread of this process: aiohttp, with limits, and with checks of its clients.
 
 aiohttp's event loop reads and writes for all clients. What answers them runs on a worker's thread, so a slow answer
 holds up nobody else.
@@ -228,7 +228,7 @@ class HttpServer:
         host, target = split_target(incoming.raw_path, incoming.headers.get("Host", ""))
         path, _, query = target.partition("?")
         request = Request(incoming.method, path, query, headers, b"")
-        # Who isn't answered may not even send a body.
+        # This comes before the body is read.
         self._hosts.check(host, request.get_all("origin"), request.get_all("sec-fetch-site"))
         if incoming.body_exists:
             request = request._replace(body=await _read_body(incoming))
