@@ -107,7 +107,7 @@ class RegistryClient:
         staging_bucket: Where local artifacts are uploaded to: ``gs://bucket``, or a directory in it.
         retry: The retry and timeout policy.
         user_agent: The beginning of the user agent.
-        now: A function that returns the time (aware, in UTC) for timestamps. Made for tests.
+        now: A function that returns the time for timestamps, as an aware datetime. Made for tests.
         new_id: A function that returns a unique ID for each upload, and for each registration without a request ID.
 
     Raises:
@@ -287,7 +287,7 @@ class RegistryClient:
 
         self._check_model(name)
         _names.check_new_name(name)
-        identity = self._new_id() if request_id is None else _names.check_text("request_id", request_id, 512)
+        identity = self._unique_id() if request_id is None else _names.check_text("request_id", request_id, 512)
         if version_name is not None:
             _names.check_text("version_name", version_name, 128)
         from vertex_registry import _reuse
@@ -343,7 +343,7 @@ class RegistryClient:
                 if not registration.shared:
                     check()
                 with self._verb() as vertex:
-                    registrar = _registration.Registrar(vertex, self._promoter, self._new_id)
+                    registrar = _registration.Registrar(vertex, self._promoter, self._unique_id)
                     return registrar.register(registration, check if registration.shared else None)
             except ClientClosedError as closed:
                 raise _registration.state_unknown(
@@ -415,11 +415,12 @@ class RegistryClient:
             destination: The folder to create. Defaults to one in the cache, which is downloaded once and reused.
 
         Raises:
-            InvalidArgumentError: It isn't a directory in Cloud Storage.
+            InvalidArgumentError: It isn't a directory in Cloud Storage, or the destination isn't a path or is in the
+                artifacts folder of this registry.
             NotFoundError: It doesn't exist or is empty.
             AlreadyExistsError: The destination exists already.
             PermissionDeniedError: The credentials may not read it.
-            ConflictError: A file was replaced during the download.
+            ConflictError: A file was replaced during the download, or a local registry's artifact was changed.
             UnavailableError: There was no usable response within the time budget.
         """
         self._check_open()
@@ -430,7 +431,7 @@ class RegistryClient:
             and _names.to_gs_uri(uri) is None
         ):
             raise InvalidArgumentError(f"{uri!r} isn't in Cloud Storage. Pass 'gs://bucket/directory'.")
-        return self._storage.download(_names.check_source(uri), destination)
+        return self._storage.download(_names.check_source(uri), self._checked_destination(destination))
 
     def load_version(
         self,
@@ -479,14 +480,16 @@ class RegistryClient:
             stage: The stage the version is in, instead of ``version``.
 
         Raises:
+            InvalidArgumentError: The destination isn't a path, or is in the artifacts folder of this registry.
             NotFoundError: The version doesn't exist, has no artifact, or the artifact was deleted.
             AlreadyExistsError: The destination exists already.
             PermissionDeniedError: The credentials may not read the artifact.
-            ConflictError: A file was replaced during the download.
+            ConflictError: A file was replaced during the download, or a local registry's artifact was changed.
             UnavailableError: There was no usable response within the time budget.
         """
+        folder = self._checked_destination(destination)
         found = self.get_version(name, version, version_name=version_name, stage=stage)
-        return self._download(found, destination)
+        return self._download(found, folder)
 
     def to_aiplatform(
         self,
@@ -874,7 +877,7 @@ class RegistryClient:
         chosen = _stages.check_stage(stage)
         if when is None or (moment := _arguments.check_aware("when", when)) is None:
             raise InvalidArgumentError("when is missing. Give a datetime such as datetime(2026, 1, 31, tzinfo=UTC).")
-        if moment > self._now():
+        if moment > self._time():
             raise InvalidArgumentError(
                 f"when={moment.isoformat()} is in the future. For the present, use get_version({name!r}, stage=...)."
             )
@@ -1172,7 +1175,15 @@ class RegistryClient:
     def _promoter(self) -> _promotion.Promoter:
         from vertex_registry import _promotion
 
-        return _promotion.Promoter(self._vertex, self._managed_by, self._actor, self._now)
+        return _promotion.Promoter(self._vertex, self._managed_by, self._actor, self._time)
+
+    def _time(self) -> dt.datetime:
+        """Return the time that ``now`` returns, in UTC."""
+        return _arguments.check_clock(self._now())
+
+    def _unique_id(self) -> str:
+        """Return the ID that ``new_id`` returns."""
+        return _names.check_text("the ID that new_id returned", self._new_id(), 512)
 
     # --- artifacts and containers -------------------------------------------------------------------------------------
 
@@ -1205,13 +1216,26 @@ class RegistryClient:
             )
         return self._storage.upload(local, _sources.upload_directory(name, staging))
 
-    def _download(self, version: ModelVersion, destination: str | os.PathLike[str] | None) -> Path:
+    def _download(self, version: ModelVersion, destination: Path | None) -> Path:
         if not version.artifact_uri:
             raise NotFoundError(
                 f"Version {version.version} of {version.name!r} was registered without an artifact.",
                 resource=version.resource_name,
             )
         return self._storage.download(version.artifact_uri, destination)
+
+    def _checked_destination(self, destination: str | os.PathLike[str] | None) -> Path | None:
+        from vertex_registry import artifacts
+
+        if destination is None:
+            return None
+        folder = artifacts.expand_path(destination)
+        if self._artifacts is not None and artifacts.is_below(folder, self._artifacts):
+            raise InvalidArgumentError(
+                f"destination={os.fspath(destination)!r} is in this registry's own artifacts folder, {self._artifacts}, "
+                "which holds nothing but artifacts. Name a folder elsewhere."
+            )
+        return folder
 
     def _check_source(self, source: str, image: str, *, requested: bool | None) -> None:
         """Check that the image can load a ``gs://`` directory, if that's requested or, by default, possible."""
@@ -1242,7 +1266,7 @@ class RegistryClient:
             default_image=self._default_image,
             location=self._location,
             gpu=gpu,
-            today=self._now().date(),
+            today=self._time().date(),
         )
 
 

@@ -129,8 +129,9 @@ def version_at(versions: Iterable[ModelVersion], when: dt.datetime, stage: Stage
 def before_current(versions: Iterable[ModelVersion], stage: Stage, *, name: str) -> tuple[ModelVersion, ModelVersion]:
     """Return the version that is in a stage, and the one that was in it before.
 
-    The history of a stage is read as a stack: a version that comes back takes what came after it off again. So going
-    back twice goes back two steps.
+    The history of a stage is read as a stack: a promotion puts a version on top, and a rollback takes off what came
+    after the version that it restores. So going back twice goes back two steps, and promoting an old version again is a
+    step like any other.
 
     Raises:
         NotFoundError: Nothing is in the stage, or nothing was in it before.
@@ -291,21 +292,21 @@ def _latest_claim(holders: Sequence[_Remembered], stage: Stage) -> _Remembered |
 
 
 def _first_entry(remembered: Sequence[_Remembered], current: _Remembered, stage: Stage) -> _Time:
-    """Return when the current version entered the stage, before it was left and came back."""
+    """Return when the current version entered the stage, before rollbacks left it and came back to it."""
     entries = sorted(
         ((change.at, one.number, change) for one in remembered for change in one.changes if change.stage is stage),
         key=lambda entry: entry[:2],
     )
     stack: list[tuple[int, Change]] = []
     for _, number, change in entries:
-        held = [held for held, _ in stack]
-        if number in held:
-            del stack[held.index(number) + 1 :]
+        positions = [position for position, (held, _) in enumerate(stack) if held == number]
+        if change.restored and positions:
+            del stack[positions[-1] + 1 :]
         else:
             stack.append((number, change))
-    # If another version came back and left again since, the current one isn't on the stack any more.
+    # If a rollback took the current version off since, it isn't on the stack any more.
     latest = next(change for change in current.changes if change.stage is stage)
-    return _time_of(next((change for number, change in stack if number == current.number), latest))
+    return _time_of(next((change for number, change in reversed(stack) if number == current.number), latest))
 
 
 def _last_that_left(

@@ -191,9 +191,11 @@ def test_an_empty_folder_stays_empty(storage: Storage, proxy: Proxy, stored: str
 
 def test_a_destination_that_is_no_path_is_refused(storage: Storage, uploaded: str) -> None:
     """A home of an unknown user, or a value that isn't a path, is one of our errors."""
-    with pytest.raises(InvalidArgumentError, match="is no path"):
+    with pytest.raises(InvalidArgumentError, match="isn.t a path"):
         storage.download(uploaded, "~nosuchuser/x")
-    with pytest.raises(InvalidArgumentError, match="5 is no path"):
+    with pytest.raises(InvalidArgumentError, match="'' isn.t a path. For the current folder, pass '.'"):
+        storage.download(uploaded, "")
+    with pytest.raises(InvalidArgumentError, match="5 isn.t a path"):
         storage.download(uploaded, 5)  # type: ignore[arg-type]  # nothing checks the types of most callers
 
 

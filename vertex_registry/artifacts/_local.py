@@ -80,8 +80,7 @@ class LocalDirectory:
 
     def holds(self, folder: Path) -> bool:
         """Return whether another folder is this one, or is somewhere below it."""
-        real = Path(os.path.realpath(folder))
-        return Path(os.path.realpath(expand_path(self.source))) in (real, *real.parents)
+        return is_below(folder, expand_path(self.source))
 
     @property
     def size(self) -> int:
@@ -260,10 +259,18 @@ def expand_path(given: str | os.PathLike[str]) -> Path:
     try:
         path = Path(given).expanduser()
     except (RuntimeError, TypeError) as error:
-        raise InvalidArgumentError(f"{given!r} is no path: {error}") from error
+        raise InvalidArgumentError(f"{given!r} isn't a path: {error}") from error
+    if not os.fspath(given):
+        raise InvalidArgumentError("'' isn't a path. For the current folder, pass '.'.")
     if "\0" in str(path):
-        raise InvalidArgumentError(f"{os.fspath(given)!r} is no path: there is a null character in it.")
+        raise InvalidArgumentError(f"{os.fspath(given)!r} isn't a path: there is a null character in it.")
     return path
+
+
+def is_below(path: Path, folder: Path) -> bool:
+    """Return whether a path is a folder or something below it, whichever links lead there."""
+    real = Path(os.path.realpath(path))
+    return Path(os.path.realpath(folder)) in (real, *real.parents)
 
 
 def _walk(folder: Path, real: str, prefix: str, above: frozenset[str], links: _Links) -> Iterator[tuple[str, Path]]:
