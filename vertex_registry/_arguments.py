@@ -99,9 +99,9 @@ def check_clock(moment: Any) -> dt.datetime:
     """
     try:
         if isinstance(moment, dt.datetime) and moment.utcoffset() is not None:
-            moment = moment.astimezone(dt.UTC)
-            if moment.year in _CLOCK_YEARS:
-                return moment
+            in_utc: dt.datetime = moment.astimezone(dt.UTC)
+            if in_utc.year in _CLOCK_YEARS:
+                return in_utc
     except OverflowError:  # it's outside of every year in UTC
         pass
     raise InvalidArgumentError(

@@ -32,9 +32,9 @@ from vertex_registry import (
     _stages,
 )
 from vertex_registry._listing import Listing
-from vertex_registry._records import ModelVersion, RegisteredModel, Retry, Rollback
+from vertex_registry._records import ModelVersion, RegisteredModel, Retry
 from vertex_registry._stages import Stage
-from vertex_registry.errors import ClientClosedError, ConflictError, InvalidArgumentError, NotFoundError
+from vertex_registry.errors import ClientClosedError, InvalidArgumentError, NotFoundError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Generator, Iterable, Mapping
@@ -44,6 +44,7 @@ if TYPE_CHECKING:
     from vertex_registry import _promotion, _registration, _resources, artifacts
     from vertex_registry._records import (
         Pruned,
+        Rollback,
         ServingContainer,
         StageHistory,
         VersionDiff,
@@ -789,7 +790,8 @@ class RegistryClient:
         """Put the version that was in a stage before back into it, and archive the one that's there now.
 
         The stage is never empty meanwhile, and if the call is cut off, calling it again finishes it. Rolling back
-        twice goes back two steps: a version that comes back takes what came after it off the history.
+        twice goes back two steps, and two calls at the same time go back one step. Promoting an old version again is
+        a step like any other: after 1, 2, 3 and 1 again, the version before is 3.
 
         Args:
             name: The model's name.
@@ -803,8 +805,8 @@ class RegistryClient:
             NotFoundError: No such model exists, nothing is in the stage, or nothing was in it before.
             HistoryUnknownError: The versions don't remember what was in the stage before, or it may have been a
                 version that is deleted. Choose a version and use `set_stage`.
-            ConflictError: Another promotion was faster, or the version that was in the stage before is in another
-                stage now, which must not be emptied.
+            ConflictError: Another version entered the stage meanwhile, and stays. Or the version that was in the stage
+                before is in another stage now, which must not be emptied.
         """
         chosen = _stages.check_stage(stage)
         if chosen not in {Stage.STAGING, Stage.PRODUCTION}:
@@ -812,28 +814,7 @@ class RegistryClient:
         self._check_model(name)
         with self._verb() as vertex:
             model, versions = vertex.find(name, vertex.list_versions)
-            listed = {version.version: version for version in versions}
-            while True:
-                current, previous = _history.before_current(listed.values(), chosen, name=name)
-                # Lists may lag: decide from what a point read of both says.
-                fresh = {version.version: vertex.read(model, version.version) for version in (current, previous)}
-                if all(listed[number].etag == version.etag for number, version in fresh.items()):
-                    break
-                listed |= fresh
-            if previous.stage in _stages.EXCLUSIVE and previous.stage is not chosen:
-                raise ConflictError(
-                    f"Version {previous.version} of {name!r} was in {chosen} before, but it's in {previous.stage} now. "
-                    "Choose a version and put it in the stage with set_stage().",
-                    resource=previous.resource_name,
-                )
-            restored = self._promoter.promote(model, previous.version, chosen, restored=True)
-            if restored.stage is not chosen:
-                raise ConflictError(
-                    f"Another version of {name!r} entered {chosen} while version {previous.version} was restored, so "
-                    f"that one stays. Check get_version({name!r}, stage=...) before you roll back again.",
-                    resource=restored.resource_name,
-                )
-            return Rollback(stage=chosen, restored=restored, replaced=vertex.read(model, current.version))
+            return self._promoter.roll_back(model, versions, chosen, name=name)
 
     def stage_history(self, name: str, version: str | int | ModelVersion | None = None) -> StageHistory:
         """Return the stage changes that a model's versions remember, newest first.
@@ -1232,8 +1213,8 @@ class RegistryClient:
         folder = artifacts.expand_path(destination)
         if self._artifacts is not None and artifacts.is_below(folder, self._artifacts):
             raise InvalidArgumentError(
-                f"destination={os.fspath(destination)!r} is in this registry's own artifacts folder, {self._artifacts}, "
-                "which holds nothing but artifacts. Name a folder elsewhere."
+                f"destination={os.fspath(destination)!r} is in this registry's own artifacts folder, which is "
+                f"{self._artifacts}. Name a folder elsewhere."
             )
         return folder
 

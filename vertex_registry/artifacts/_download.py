@@ -145,13 +145,8 @@ class Downloader:
                         self._workers,
                     )
                 names = [str(path) for path, _ in ordered]
-                if promised is not None and promised != _digest_of(names, digests):
-                    raise ConflictError(
-                        f"{uri} doesn't hold the files that were uploaded: somebody has changed, added or removed one. "
-                        f"Nothing was kept. The files are in {self._bucket.server}; upload the model again to restore "
-                        "them.",
-                        resource=uri,
-                    )
+                if promised is not None:
+                    self._check_digest(promised, _digest_of(names, digests), uri)
                 if record is not None:
                     write_record(Path(hidden) / "record", dict(zip(names, digests, strict=True)))
                     (Path(hidden) / "record").replace(record)
@@ -167,6 +162,14 @@ class Downloader:
         """Return the digest of what was uploaded to a directory, if its name is one that has to be true."""
         last = uri.rstrip("/").rpartition("/")[2]
         return last if self._bucket.holds_only_uploads and _DIGEST.fullmatch(last) else None
+
+    def _check_digest(self, promised: str, found: str, uri: str) -> None:
+        if found != promised:
+            raise ConflictError(
+                f"{uri} doesn't hold the files that were uploaded: somebody has changed, added or removed one. Nothing "
+                f"was kept. The files are in {self._bucket.server}; upload the model again to restore them.",
+                resource=uri,
+            )
 
     def _fetch(
         self,
@@ -224,7 +227,7 @@ class Downloader:
 
 
 class _NewFile:
-    """A file that is downloaded; a private one is readable by this user only, and of a hashed one the SHA-256 is taken."""
+    """A file that is downloaded. Only this user can read a private one; a hashed one has a SHA-256."""
 
     def __init__(self, path: Path, *, replace: bool, private: bool, hashed: bool) -> None:
         def create(name: str, flags: int) -> int:

@@ -1,0 +1,201 @@
+"""The history while another client changes it, and what it survives.
+
+The second client acts at a chosen moment: an answer is lost there, and the first client waits before it goes on.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import itertools
+import threading
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from google.cloud.aiplatform_v1.types import Model
+from google.protobuf import field_mask_pb2
+
+from tests.behaviour.incompressible import incompressible
+from vertex_registry import ConflictError, HistoryUnknownError, NotFoundError, RegistryError, Retry, Stage
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from google.cloud.aiplatform_v1.services.model_service import ModelServiceClient
+
+    from tests.behaviour.conftest import Connect, NewName, WaitForLists
+    from vertex_registry import RegistryClient
+    from vertex_registry.emulator import Emulator
+
+pytestmark = [pytest.mark.emulator_only("Vertex loses no answer on demand")]
+
+# Google stops serving its own images long before these clocks begin.
+IMAGE = "us-docker.pkg.dev/acme/serving/churn:1"
+
+PRODUCTION, ARCHIVED = Stage.PRODUCTION, Stage.ARCHIVED
+
+
+class CountedTime:
+    """A clock that several clients share, and that moves an hour each time it's read."""
+
+    def __init__(self) -> None:
+        self._hours = itertools.count()
+
+    def __call__(self) -> dt.datetime:
+        return dt.datetime(2100, 1, 1, tzinfo=dt.UTC) + dt.timedelta(hours=next(self._hours))
+
+
+def promote(registry: RegistryClient, name: str, version: int) -> dt.datetime:
+    promoted = registry.set_stage(name, version, PRODUCTION, archive_existing=True)
+    assert promoted.stage_changed_at is not None
+    return promoted.stage_changed_at
+
+
+#: What the other client does. Versions 1, 2 and 3 were in Production in this order, and 4 never was.
+MEANWHILE: dict[str, Callable[[RegistryClient, str], object]] = {
+    "promote-a-new-one": lambda registry, name: promote(registry, name, 4),
+    "promote-an-old-one": lambda registry, name: promote(registry, name, 1),
+    "add": lambda registry, name: registry.set_stage(name, 1, PRODUCTION),
+    "roll-back": lambda registry, name: registry.rollback(name),
+    "archive-the-current-one": lambda registry, name: registry.set_stage(name, 3, ARCHIVED),
+    "stage-the-one-before": lambda registry, name: registry.set_stage(name, 2, Stage.STAGING),
+    "delete-the-current-one": lambda registry, name: registry.delete_version(name, 3),
+    "delete-the-one-before": lambda registry, name: registry.delete_version(name, 2),
+    "register": lambda registry, name: registry.register_version(
+        name, "gs://models/churn/5", stage=PRODUCTION, archive_existing=True
+    ),
+}
+
+
+class Scene:
+    """Three promotions and their times, and the stages that follow."""
+
+    def __init__(self, connect: Connect, name: str) -> None:
+        self.name = name
+        self.time = CountedTime()
+        self.bob = connect(default_image=IMAGE, now=self.time, actor="bob@example.com")
+        for number in range(4):
+            self.bob.register_version(name, f"gs://models/churn/{number}")
+        entered = [promote(self.bob, name, version) for version in (1, 2, 3)]
+        # When each version was in the stage alone.
+        self.alone = [entered[1] - dt.timedelta(seconds=1), entered[2] - dt.timedelta(seconds=1), self.time()]
+
+    def stages(self) -> dict[str, Stage]:
+        return {version.version: version.stage for version in self.bob.list_versions(self.name)}
+
+
+def moments(emulator: Emulator, ask: Callable[[], object]) -> list[tuple[str, int, str]]:
+    """Return the requests of a question, each with its number among those of its RPC, before and after its effect."""
+    before = len(emulator.requests())
+    ask()
+    rpcs = [request.rpc for request in emulator.requests()[before:]]
+    counted = [(rpc, rpcs[:position].count(rpc)) for position, rpc in enumerate(rpcs)]
+    return [(rpc, count, when) for rpc, count in counted for when in ("before", "after")]
+
+
+def asked_meanwhile(
+    emulator: Emulator,
+    connect: Connect,
+    scene: Scene,
+    moment: tuple[str, int, str],
+    act: Callable[[], object],
+    ask: Callable[[RegistryClient], Any],
+) -> Any:
+    """Ask, let the other client act when the answer of one of the requests is lost, and return what was answered."""
+    acts = [act]
+
+    def sleep(_: float) -> None:
+        if acts:
+            acts.pop()()
+
+    ann = connect(default_image=IMAGE, now=scene.time, retry=Retry(sleep=sleep))
+    ann.get_version(scene.name)  # it knows the model from here on, as `moments` does
+    rpc, count, when = moment
+    if count:
+        emulator.fail(rpc, delay=0.0001, times=count)
+    emulator.fail(rpc, "UNAVAILABLE", when=when)
+    try:
+        return ask(ann)
+    except RegistryError as error:
+        return error
+    finally:
+        emulator.forget_faults()
+
+
+@pytest.mark.no_switches
+@pytest.mark.parametrize("meanwhile", MEANWHILE)
+def test_a_question_while_another_client_changes_the_stage(
+    connect: Connect, emulator: Emulator, name: NewName, meanwhile: str
+) -> None:
+    """What was true before the change is the answer, or it can't be known because its version was deleted."""
+
+    def ask(registry: RegistryClient) -> Any:
+        try:
+            return {
+                "history": [
+                    (change.version, change.changed_at, change.stage) for change in registry.stage_history(churn)
+                ],
+                "at": [registry.version_at(churn, moment) for moment in scene.alone],
+            }
+        except HistoryUnknownError as error:
+            return error
+
+    churn = name()
+    scene = Scene(connect, churn)
+    truth = ask(scene.bob)
+    for moment in moments(emulator, lambda: ask(scene.bob)):
+        churn = name()
+        scene = Scene(connect, churn)
+        truth = ask(scene.bob)
+        answer = asked_meanwhile(
+            emulator, connect, scene, moment, lambda scene=scene: MEANWHILE[meanwhile](scene.bob, scene.name), ask
+        )
+        if "delete" in meanwhile and isinstance(answer, HistoryUnknownError):
+            continue
+        assert [found and found.version for found in answer["at"]] == [found.version for found in truth["at"]]
+        if "delete" not in meanwhile:
+            assert answer["history"][-len(truth["history"]) :] == truth["history"]
+
+
+@pytest.mark.no_switches
+@pytest.mark.parametrize("meanwhile", MEANWHILE)
+def test_a_rollback_while_another_client_changes_the_stage(
+    connect: Connect, emulator: Emulator, name: NewName, meanwhile: str
+) -> None:
+    """A rollback and a change at once end as if one had come after the other, or with an error and no empty stage."""
+
+    def roll_back(registry: RegistryClient) -> Any:
+        done = registry.rollback(churn)
+        return done.restored.version, done.replaced.version
+
+    def ends(scene: Scene, answer: Any) -> tuple[Any, dict[str, Stage]]:
+        return type(answer) if isinstance(answer, Exception) else answer, scene.stages()
+
+    def in_a_row(*steps: Callable[[RegistryClient], Any]) -> tuple[Any, dict[str, Stage]]:
+        nonlocal churn
+        churn = name()
+        scene = Scene(connect, churn)
+        answers: list[Any] = []
+        for step in steps:
+            try:
+                answers.append(step(scene.bob))
+            except RegistryError as error:
+                answers.append(error)
+        return ends(scene, answers[steps.index(roll_back)])
+
+    def act(registry: RegistryClient) -> object:
+        return MEANWHILE[meanwhile](registry, churn)
+
+    churn = ""
+    right = [in_a_row(roll_back, act), in_a_row(act, roll_back)]
+    if meanwhile == "roll-back":
+        right.append(in_a_row(roll_back))  # two at once go back one step
+    churn = name()
+    scene = Scene(connect, churn)
+    for moment in moments(emulator, lambda: roll_back(scene.bob)):
+        churn = name()
+        scene = Scene(connect, churn)
+        answer = asked_meanwhile(emulator, connect, scene, moment, lambda scene=scene: act(scene.bob), roll_back)
+        outcome = ends(scene, answer)
+        if outcome not in right:
+            assert isinstance(answer, (ConflictError, NotFoundError)), moment
+            assert PRODUCTION in outcome[1].values() or outcome[1] in [stages for _, stages in right], moment
