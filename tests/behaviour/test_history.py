@@ -270,6 +270,21 @@ def test_a_deleted_version_leaves_a_gap_in_what_is_known(connect: Connect, name:
 
 
 @pytest.mark.no_switches
+def test_the_newest_version_leaves_a_gap_too(connect: Connect, name: NewName) -> None:
+    """If the newest version was alone in Production and is deleted, nobody can say that nothing was there."""
+    registry = connect(default_image=IMAGE, now=CountedTime())
+    churn = name()
+    register(registry, churn, 3)
+    entered = promote(registry, churn, 3)
+    registry.delete_version(churn, 3)
+    with pytest.raises(HistoryUnknownError, match="Version 3 was deleted"):
+        registry.version_at(churn, entered)
+    registry.delete_version(churn, 2)
+    with pytest.raises(HistoryUnknownError, match="was deleted"):
+        registry.version_at(churn, entered)
+
+
+@pytest.mark.no_switches
 def test_a_stage_that_another_tool_changed_is_not_guessed(
     connect: Connect, vertex: ModelServiceClient, name: NewName
 ) -> None:
@@ -523,7 +538,7 @@ def counted() -> Iterator[tuple[RegistryClient, CountedTime]]:
 
 
 @settings(suppress_health_check=[HealthCheck.too_slow])
-@given(steps=STEPS, seconds=st.lists(st.sampled_from([0, 1, 60, 1800]), min_size=4, max_size=4), data=st.data())
+@given(steps=STEPS, seconds=st.lists(st.sampled_from([0, 1, 60, 1800]), min_size=8, max_size=8), data=st.data())
 def test_no_answer_is_ever_wrong(
     counted: tuple[RegistryClient, CountedTime],
     steps: list[tuple[str, int]],

@@ -6,19 +6,28 @@ The second client acts at a chosen moment: an answer is lost there, and the firs
 from __future__ import annotations
 
 import datetime as dt
+import functools
 import itertools
-import threading
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
 import pytest
 from google.cloud.aiplatform_v1.types import Model
-from google.protobuf import field_mask_pb2
+from google.protobuf.field_mask_pb2 import FieldMask
 
 from tests.behaviour.incompressible import incompressible
-from vertex_registry import ConflictError, HistoryUnknownError, NotFoundError, RegistryError, Retry, Stage
+from vertex_registry import (
+    ConflictError,
+    HistoryUnknownError,
+    NotFoundError,
+    PermissionDeniedError,
+    RegistryError,
+    Retry,
+    Stage,
+)
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
 
     from google.cloud.aiplatform_v1.services.model_service import ModelServiceClient
 
@@ -84,12 +93,16 @@ class Scene:
 
 
 def moments(emulator: Emulator, ask: Callable[[], object]) -> list[tuple[str, int, str]]:
-    """Return the requests of a question, each with its number among those of its RPC, before and after its effect."""
+    """Return the requests of a question, each with its number among those of its RPC; those that write, twice."""
     before = len(emulator.requests())
     ask()
     rpcs = [request.rpc for request in emulator.requests()[before:]]
     counted = [(rpc, rpcs[:position].count(rpc)) for position, rpc in enumerate(rpcs)]
-    return [(rpc, count, when) for rpc, count in counted for when in ("before", "after")]
+    return [
+        (rpc, count, when)
+        for rpc, count in counted
+        for when in (("before", "after") if rpc == "UpdateModel" else ("before",))
+    ]
 
 
 def asked_meanwhile(
@@ -121,7 +134,7 @@ def asked_meanwhile(
         emulator.forget_faults()
 
 
-@pytest.mark.no_switches
+@pytest.mark.only("grpc")
 @pytest.mark.parametrize("meanwhile", MEANWHILE)
 def test_a_question_while_another_client_changes_the_stage(
     connect: Connect, emulator: Emulator, name: NewName, meanwhile: str
@@ -142,7 +155,7 @@ def test_a_question_while_another_client_changes_the_stage(
     churn = name()
     scene = Scene(connect, churn)
     truth = ask(scene.bob)
-    for moment in moments(emulator, lambda: ask(scene.bob)):
+    for moment in moments(emulator, functools.partial(ask, scene.bob)):
         churn = name()
         scene = Scene(connect, churn)
         truth = ask(scene.bob)
@@ -156,12 +169,13 @@ def test_a_question_while_another_client_changes_the_stage(
             assert answer["history"][-len(truth["history"]) :] == truth["history"]
 
 
-@pytest.mark.no_switches
+@pytest.mark.only("grpc")
 @pytest.mark.parametrize("meanwhile", MEANWHILE)
 def test_a_rollback_while_another_client_changes_the_stage(
     connect: Connect, emulator: Emulator, name: NewName, meanwhile: str
 ) -> None:
     """A rollback and a change at once end as if one had come after the other, or with an error and no empty stage."""
+    churn = ""
 
     def roll_back(registry: RegistryClient) -> Any:
         done = registry.rollback(churn)
@@ -185,13 +199,12 @@ def test_a_rollback_while_another_client_changes_the_stage(
     def act(registry: RegistryClient) -> object:
         return MEANWHILE[meanwhile](registry, churn)
 
-    churn = ""
     right = [in_a_row(roll_back, act), in_a_row(act, roll_back)]
     if meanwhile == "roll-back":
         right.append(in_a_row(roll_back))  # two at once go back one step
     churn = name()
     scene = Scene(connect, churn)
-    for moment in moments(emulator, lambda: roll_back(scene.bob)):
+    for moment in moments(emulator, functools.partial(roll_back, scene.bob)):
         churn = name()
         scene = Scene(connect, churn)
         answer = asked_meanwhile(emulator, connect, scene, moment, lambda scene=scene: act(scene.bob), roll_back)
@@ -199,3 +212,94 @@ def test_a_rollback_while_another_client_changes_the_stage(
         if outcome not in right:
             assert isinstance(answer, (ConflictError, NotFoundError)), moment
             assert PRODUCTION in outcome[1].values() or outcome[1] in [stages for _, stages in right], moment
+
+
+def remembered(registry: RegistryClient, name: str) -> list[tuple[str, Stage]]:
+    """Return the remembered changes, the oldest first, and check that none is missing."""
+    history = registry.stage_history(name)
+    assert history.complete
+    assert {change.changed_by for change in history} == {"ann@example.com"}
+    return [(change.version, change.stage) for change in reversed(history)]
+
+
+def test_what_the_history_survives(
+    connect: Connect, vertex: ModelServiceClient, name: NewName, wait_for_lists: WaitForLists
+) -> None:
+    """Labels of the model, metadata that has to be packed and labels of other tools leave the history as it is."""
+    registry = connect(default_image=IMAGE, now=CountedTime(), actor="ann@example.com")
+    churn = name()
+    made = registry.register_version(churn, "gs://models/churn/1", metadata={"config": {"layers": ["x" * 90] * 30}})
+    registry.register_version(churn, "gs://models/churn/2", metadata=incompressible(20))
+    registry.update_model(churn, labels={"team": "sales", "owner": "ann"} | {f"cost-{key}": "1" for key in range(9)})
+    promote(registry, churn, 1)
+    wait_for_lists()
+    promote(registry, churn, 2)
+    wait_for_lists()
+    registry.update_version(churn, 2, metadata=incompressible(9, "later"), remove_metadata=["key-7"])
+    registry.update_version(churn, 1, metadata={"more": incompressible(10, "deep")})
+    labels = {**vertex.get_model(name=f"{made.model_resource_name}@1").labels, "reviewed": "yes"}
+    version = Model(name=f"{made.model_resource_name}@1", labels=labels)
+    vertex.update_model(model=version, update_mask=FieldMask(paths=["labels"]))
+    wait_for_lists()
+    assert registry.rollback(churn).restored.version == "1"
+    wait_for_lists()
+
+    assert remembered(registry, churn) == [
+        *[("1", PRODUCTION), ("2", PRODUCTION), ("1", ARCHIVED)],
+        *[("1", PRODUCTION), ("2", ARCHIVED)],
+    ]
+    assert registry.get_version(churn, 1).metadata["more"] == incompressible(10, "deep")
+
+
+@pytest.mark.switches_together
+@pytest.mark.parametrize("when", ["before", "after"])
+@pytest.mark.parametrize("count", [0, 1])
+def test_the_history_of_a_registration_that_was_cut_off(
+    connect: Connect, emulator: Emulator, name: NewName, wait_for_lists: WaitForLists, when: str, count: int
+) -> None:
+    """Whichever of its writes failed: once it's finished, each stage is remembered once."""
+    registry = connect(default_image=IMAGE, now=CountedTime(), actor="ann@example.com")
+    churn = name()
+    registry.register_version(churn, "gs://models/churn/1", stage=PRODUCTION)
+    wait_for_lists()
+
+    def register() -> None:
+        registry.register_version(
+            churn, "gs://models/churn/2", stage=PRODUCTION, archive_existing=True, request_id="run-2"
+        )
+
+    if count:
+        emulator.fail("UpdateModel", delay=0.0001)
+    emulator.fail("UpdateModel", "PERMISSION_DENIED", when=when)
+    with pytest.raises(PermissionDeniedError):
+        register()
+    for _ in range(2):
+        wait_for_lists()
+        register()
+    wait_for_lists()
+
+    assert remembered(registry, churn) == [("1", PRODUCTION), ("2", PRODUCTION), ("1", ARCHIVED)]
+
+
+@pytest.mark.no_switches
+def test_writers_at_once_lose_no_change(connect: Connect, name: NewName) -> None:
+    """Each change of several clients at once is remembered once, beside the metadata that others write."""
+    clients = [connect(default_image=IMAGE, actor="ann@example.com") for _ in range(4)]
+    churn = name()
+    clients[0].register_version(churn, "gs://models/churn/1")
+    made: set[dt.datetime | None] = set()
+
+    def write(number: int) -> None:
+        for turn in range(3):
+            stage = (Stage.STAGING, PRODUCTION, ARCHIVED)[(number + turn) % 3]
+            made.add(clients[number].set_stage(churn, 1, stage).stage_changed_at)
+            clients[number].update_version(churn, 1, metadata={f"writer-{number}": turn})
+
+    with ThreadPoolExecutor(len(clients)) as pool:
+        list(pool.map(write, range(len(clients))))
+
+    history = clients[0].stage_history(churn)
+    assert history.complete
+    assert {change.changed_at for change in history} == made
+    assert len(history) == len(made)
+    assert clients[0].get_version(churn, 1).metadata == {f"writer-{number}": 2 for number in range(4)}
