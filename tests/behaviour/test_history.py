@@ -18,6 +18,7 @@ from vertex_registry import (
     InvalidArgumentError,
     NotFoundError,
     RegistryClient,
+    Retry,
     Stage,
 )
 from vertex_registry.emulator import Emulator
@@ -363,6 +364,75 @@ def test_old_versions_are_pruned(registry: RegistryClient, name: NewName) -> Non
     for wrong in (0, -1, True, 2.0):
         with pytest.raises(InvalidArgumentError, match="keep="):
             registry.prune(churn, keep=wrong)  # type: ignore[arg-type]  # that's the mistake
+
+
+@pytest.mark.emulator_only("nothing is deployed to Vertex AI in a test")
+@pytest.mark.no_switches
+def test_a_deployed_version_is_not_pruned(registry: RegistryClient, emulator: Emulator, name: NewName) -> None:
+    """A version that's deployed stays, with the number of its endpoints as the reason, until it's undeployed."""
+    churn = name()
+    register(registry, churn, 4)
+    version = registry.get_version(churn, 1)
+    endpoints = [emulator.deploy(version.resource_name)[-1] for _ in range(2)]
+    emulator.deploy(registry.get_version(churn, 2).resource_name)
+    assert registry.get_version(churn, 1).deployed_to == tuple(endpoints)
+
+    plan = registry.prune(churn, keep=1, dry_run=True)
+    done = registry.prune(churn, keep=1)
+    assert [version.version for version in done.deleted] == [version.version for version in plan.deleted] == ["3"]
+    assert (
+        done.kept
+        == plan.kept
+        == {"4": "among the newest 1", "2": "deployed to 1 endpoint", "1": "deployed to 2 endpoints"}
+    )
+
+    emulator.undeploy(version.resource_name)
+    assert [version.version for version in registry.prune(churn, keep=1).deleted] == ["1"]
+
+
+@pytest.mark.emulator_only("nothing is deployed to Vertex AI in a test")
+@pytest.mark.no_switches
+def test_a_version_that_is_deployed_while_it_is_pruned(connect: Connect, emulator: Emulator, name: NewName) -> None:
+    """What comes into use between the read and the deletion is kept, and the rest is pruned."""
+    churn = name()
+
+    def deploy(_: float) -> None:
+        if not somebody.get_version(churn, 2).deployed_to:
+            emulator.deploy(somebody.get_version(churn, 2).resource_name)
+
+    registry, somebody = connect(retry=Retry(sleep=deploy)), connect()
+    register(registry, churn, 4)
+    emulator.fail("DeleteModelVersion", delay=0.0001)
+    emulator.fail("DeleteModelVersion", "UNAVAILABLE")
+    done = registry.prune(churn, keep=1)
+    assert [version.version for version in done.deleted] == ["1", "3"]
+    assert done.kept == {"4": "among the newest 1", "2": "deployed to 1 endpoint"}
+
+
+@pytest.mark.emulator_only("nothing is deployed to Vertex AI in a test")
+def test_a_deployed_version_is_not_deleted(
+    registry: RegistryClient, emulator: Emulator, name: NewName, wait_for_lists: WaitForLists
+) -> None:
+    """Neither the version nor its model is deleted; the error names the endpoint, and nothing has moved."""
+    churn = name()
+    register(registry, churn, 1)
+    endpoint = f"{registry.get_version(churn).model_resource_name.rpartition('/models/')[0]}/endpoints/7"
+    emulator.deploy(registry.get_version(churn).resource_name, endpoint)
+    expected = f"because version 1 is deployed to {endpoint}. Undeploy it there first"
+    for count in (1, 2):  # first the only version, then the default one
+        wait_for_lists()
+        before = registry.get_version(churn)
+        for delete in (lambda: registry.delete_version(churn, 1), lambda: registry.delete_model(churn)):
+            with pytest.raises(ConflictError) as error:
+                delete()
+            assert expected in str(error.value)
+            assert error.value.code == "FAILED_PRECONDITION"
+        assert registry.get_version(churn) == before
+        if count == 1:
+            registry.register_version(churn, f"gs://models/{churn}/2", make_default=False)
+    emulator.undeploy(registry.get_version(churn, 1).resource_name, endpoint)
+    registry.delete_version(churn, 1)
+    assert registry.get_version(churn).version == "2"
 
 
 @pytest.mark.no_switches
