@@ -116,6 +116,45 @@ def test_promoting_an_old_version_is_a_step_like_any_other(registry: RegistryCli
 
 @pytest.mark.no_switches
 @pytest.mark.parametrize(
+    ("steps", "right"),
+    [
+        ("2 1 -1 1", "2"),
+        ("1 -1 1", None),
+        ("1 -1 2", "1"),
+        ("2 1 3 < -1 1", "2"),
+        ("1 3 < -1 1", None),
+        ("1 2 3 < < -1 1", None),
+        ("+1 +2 -2", None),
+        ("+1 +2 -1 -2 3", "2"),
+        ("+2 +1 3 < 3", "1"),
+    ],
+)
+def test_what_a_rollback_goes_back_to(registry: RegistryClient, name: NewName, steps: str, right: str | None) -> None:
+    """An empty stage isn't a step, and what a rollback took off doesn't come back.
+
+    Promotions are numbers, `+` adds a version beside the others, `-` archives one, and `<` is a rollback.
+    """
+    churn = name()
+    register(registry, churn, 3)
+    for step in steps.split():
+        match step[0]:
+            case "<":
+                registry.rollback(churn)
+            case "+":
+                registry.set_stage(churn, step[1:], PRODUCTION)
+            case "-":
+                registry.set_stage(churn, step[1:], ARCHIVED)
+            case _:
+                promote(registry, churn, int(step))
+    if right is None:
+        with pytest.raises(NotFoundError, match="Nothing was in Production before"):
+            registry.rollback(churn)
+    else:
+        assert registry.rollback(churn).restored.version == right
+
+
+@pytest.mark.no_switches
+@pytest.mark.parametrize(
     "moment",
     [
         dt.datetime(2026, 3, 1),  # noqa: DTZ001  # the mistake
