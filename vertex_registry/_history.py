@@ -256,7 +256,7 @@ def _state(one: _Remembered, time: _Time, stage: Stage, *, before: bool) -> Chan
 
 def _may_exist(one: _Remembered, time: _Time) -> bool:
     """Return whether a version may have existed at a time."""
-    return one.version.created_at - _SKEW <= time.at or any(change.at <= time.at for change in one.changes)
+    return one.version.created_at - time.at <= _SKEW or any(change.at <= time.at for change in one.changes)
 
 
 def _check_deleted(remembered: Sequence[_Remembered], time: _Time, stage: Stage) -> None:

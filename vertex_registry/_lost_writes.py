@@ -1,7 +1,7 @@
 """What to write again after a lost response, so that nothing newer is overwritten. Pure.
 
-A write with an etag happened before everything that somebody else wrote since, or never. Either way it's right to act as
-if it had happened just before: what others wrote since stays, and the rest of the change is written again.
+A write with an etag happened before everything that somebody else wrote since, or never. Either way it's right to act
+as if it had happened just before: what others wrote since stays, and the rest of the change is written again.
 """
 
 from __future__ import annotations
