@@ -24,7 +24,7 @@ from vertex_registry import (
 from vertex_registry.emulator import Emulator
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
 
     from google.cloud.aiplatform_v1.services.model_service import ModelServiceClient
 
@@ -174,12 +174,13 @@ def test_a_clock_that_is_none_is_refused(connect: Connect, name: NewName, moment
     register(registry, churn, 1)
     before = registry.get_version(churn)
     now[0] = moment
-    for use in (
+    uses: list[Callable[[], object]] = [
         lambda: registry.set_stage(churn, 1, PRODUCTION),
         lambda: registry.set_stage(churn, 1, PRODUCTION, archive_existing=True),
         lambda: registry.version_at(churn, dt.datetime(2026, 1, 1, tzinfo=dt.UTC)),
         lambda: registry.register_version(churn, "gs://models/churn/2"),
-    ):
+    ]
+    for use in uses:
         with pytest.raises(InvalidArgumentError, match="The function now returned"):
             use()
     assert list(registry.list_versions(churn)) == [before]
@@ -461,7 +462,11 @@ def test_a_deployed_version_is_not_deleted(
     for count in (1, 2):  # first the only version, then the default one
         wait_for_lists()
         before = registry.get_version(churn)
-        for delete in (lambda: registry.delete_version(churn, 1), lambda: registry.delete_model(churn)):
+        deletions: list[Callable[[], object]] = [
+            lambda: registry.delete_version(churn, 1),
+            lambda: registry.delete_model(churn),
+        ]
+        for delete in deletions:
             with pytest.raises(ConflictError) as error:
                 delete()
             assert expected in str(error.value)

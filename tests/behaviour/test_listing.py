@@ -76,9 +76,10 @@ def test_a_display_requests_only_what_it_shows(registry: RegistryClient, emulato
     read = {request.message.name for request in emulator.requests()[before:] if request.rpc == "ListModelVersions"}
     assert 20 <= len(read) < 70
     listing.close()
-    for read in (list, Listing.to_dicts):
+    ways: list[Callable[[Any], object]] = [list, Listing.to_dicts]
+    for way in ways:
         with pytest.raises(RegistryError, match="closed before it was read to its end"):
-            read(listing)
+            way(listing)
     assert "closed before" in repr(listing)
 
 
@@ -94,9 +95,10 @@ def test_a_list_of_a_closed_client_is_not_an_empty_one(connect: Connect, name: N
     read = registry.list_versions(churn)
     repr(read)
     registry.close()
+    ways: list[Callable[[Any], object]] = [list, next, Listing.to_dicts]
     for listing in lists:
         assert "ClientClosedError" in repr(listing)
-        for way in (list, next, Listing.to_dicts):
+        for way in ways:
             with pytest.raises(ClientClosedError):
                 way(listing)
     with contextlib.suppress(ClientClosedError):

@@ -35,9 +35,12 @@ def update(connect: Connect, emulator: Emulator, name: NewName, when: str) -> Ca
         ours: Callable[[RegistryClient, str], ModelVersion], theirs: Callable[[RegistryClient, str], object]
     ) -> ModelVersion:
         acts = [theirs]
-        registry = connect(
-            actor="ann@example.com", retry=Retry(sleep=lambda _: acts.pop()(somebody, churn) if acts else None)
-        )
+
+        def sleep(_: float) -> None:
+            if acts:
+                acts.pop()(somebody, churn)
+
+        registry = connect(actor="ann@example.com", retry=Retry(sleep=sleep))
         emulator.fail("UpdateModel", "UNAVAILABLE", when=when)
         ended = ours(registry, churn)
         assert not acts

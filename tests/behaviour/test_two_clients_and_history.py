@@ -160,7 +160,7 @@ def test_a_question_while_another_client_changes_the_stage(
         scene = Scene(connect, churn)
         truth = ask(scene.bob)
         answer = asked_meanwhile(
-            emulator, connect, scene, moment, lambda scene=scene: MEANWHILE[meanwhile](scene.bob, scene.name), ask
+            emulator, connect, scene, moment, functools.partial(MEANWHILE[meanwhile], scene.bob, scene.name), ask
         )
         if "delete" in meanwhile and isinstance(answer, HistoryUnknownError):
             continue
@@ -207,7 +207,7 @@ def test_a_rollback_while_another_client_changes_the_stage(
     for moment in moments(emulator, functools.partial(roll_back, scene.bob)):
         churn = name()
         scene = Scene(connect, churn)
-        answer = asked_meanwhile(emulator, connect, scene, moment, lambda scene=scene: act(scene.bob), roll_back)
+        answer = asked_meanwhile(emulator, connect, scene, moment, functools.partial(act, scene.bob), roll_back)
         outcome = ends(scene, answer)
         if outcome not in right:
             assert isinstance(answer, (ConflictError, NotFoundError)), moment

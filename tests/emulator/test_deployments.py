@@ -17,11 +17,14 @@ from google.cloud.aiplatform_v1.types import Model, ModelContainerSpec
 from vertex_registry.emulator import Emulator
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
 PARENT = "projects/4711/locations/us-central1"
 ENDPOINT = f"{PARENT}/endpoints/churn"
+
+#: Google's client, whose operations have no types.
+Client = Any
 
 
 @pytest.fixture
@@ -31,18 +34,18 @@ def emulator() -> Iterator[Emulator]:
 
 
 @pytest.fixture
-def client(emulator: Emulator) -> Iterator[ModelServiceClient]:
+def client(emulator: Emulator) -> Iterator[Client]:
     with grpc.insecure_channel(emulator.grpc) as channel:
         yield ModelServiceClient(transport=ModelServiceGrpcTransport(channel=channel))
 
 
 @pytest.fixture
-def model(client: ModelServiceClient) -> str:
+def model(client: Client) -> str:
     """Upload two versions, and return the name of their model."""
     return upload(client, 2)
 
 
-def upload(client: ModelServiceClient, count: int = 1) -> str:
+def upload(client: Client, count: int = 1) -> str:
     """Upload versions of a new model, and return its name."""
     model = Model(display_name="churn", container_spec=ModelContainerSpec(image_uri="us-docker.pkg.dev/a/b/c:1"))
     request: dict[str, Any] = {"parent": PARENT, "model": model}
@@ -52,7 +55,12 @@ def upload(client: ModelServiceClient, count: int = 1) -> str:
     return name
 
 
-def test_what_is_deployed_is_shown_and_not_deleted(emulator: Emulator, client: ModelServiceClient, model: str) -> None:
+def deletions(client: Client, model: str) -> tuple[Callable[[], Any], ...]:
+    """Return what deletes the deployed version, and its model."""
+    return (lambda: client.delete_model_version(name=f"{model}@2"), lambda: client.delete_model(name=model))
+
+
+def test_what_is_deployed_is_shown_and_not_deleted(emulator: Emulator, client: Client, model: str) -> None:
     """A deployed version shows its endpoints, and refuses to be deleted; so does its model."""
     before = client.get_model(name=f"{model}@2")
     assert emulator.deploy(f"{model}@2", ENDPOINT) == (ENDPOINT,)
@@ -62,7 +70,7 @@ def test_what_is_deployed_is_shown_and_not_deleted(emulator: Emulator, client: M
     assert shown.deployed_models[0].deployed_model_id
     assert shown.etag != before.etag
     assert [len(one.deployed_models) for one in client.list_model_versions(name=model)] == [0, 1]
-    for delete in (lambda: client.delete_model_version(name=f"{model}@2"), lambda: client.delete_model(name=model)):
+    for delete in deletions(client, model):
         with pytest.raises(FailedPrecondition, match=rf"@2 is deployed to {ENDPOINT} and cannot be deleted"):
             delete()
 
@@ -79,9 +87,9 @@ def test_what_is_deployed_is_shown_and_not_deleted(emulator: Emulator, client: M
 def test_what_is_deployed_while_its_deletion_runs() -> None:
     """An operation that deletes fails if the version is deployed before it's done."""
     with Emulator(polls_until_done=1) as emulator, grpc.insecure_channel(emulator.grpc) as channel:
-        slow = ModelServiceClient(transport=ModelServiceGrpcTransport(channel=channel))
+        slow: Client = ModelServiceClient(transport=ModelServiceGrpcTransport(channel=channel))
         model = upload(slow, 2)
-        for delete in (lambda: slow.delete_model_version(name=f"{model}@2"), lambda: slow.delete_model(name=model)):
+        for delete in deletions(slow, model):
             operation = delete()
             emulator.deploy(f"{model}@2")
             with pytest.raises(FailedPrecondition, match="is deployed to"):
@@ -93,7 +101,7 @@ def test_deployments_are_kept_and_not_copied(tmp_path: Path) -> None:
     """A data file keeps them. A copy of the version isn't deployed."""
     for first in (True, False):
         with Emulator(tmp_path / "registry.db") as emulator, grpc.insecure_channel(emulator.grpc) as channel:
-            client = ModelServiceClient(transport=ModelServiceGrpcTransport(channel=channel))
+            client: Client = ModelServiceClient(transport=ModelServiceGrpcTransport(channel=channel))
             if first:
                 emulator.deploy(f"{upload(client)}@default")
                 request = {"parent": PARENT, "model_id": "copy", "source_model": f"{PARENT}/models/churn"}
@@ -128,7 +136,7 @@ def test_what_cannot_be_deployed_is_refused(emulator: Emulator, model: str, name
         emulator.undeploy(f"{model}@1")
 
 
-def test_other_processes_deploy_too(emulator: Emulator, client: ModelServiceClient, model: str) -> None:
+def test_other_processes_deploy_too(emulator: Emulator, client: Client, model: str) -> None:
     """Two paths of the REST port do what the methods do."""
 
     def post(path: str, body: Any) -> requests.Response:
@@ -139,6 +147,7 @@ def test_other_processes_deploy_too(emulator: Emulator, client: ModelServiceClie
     assert post("deploy", {"model": f"{model}@1", "endpoint": ENDPOINT}).json() == {"endpoints": [endpoint, ENDPOINT]}
     assert post("undeploy", {"model": f"{model}@1", "endpoint": endpoint}).json() == {"endpoints": [ENDPOINT]}
     assert post("undeploy", {"model": f"{model}@1"}).json() == {"endpoints": []}
+    wrong: Any
     for wrong in ([], {}, "x", {"model": f"{model}@1", "more": ""}, {"model": ["x"]}):
         answer = post("deploy", wrong)
         assert answer.status_code == 400
