@@ -82,9 +82,12 @@ class Scene:
         self.name = name
         self.time = CountedTime()
         self.bob = connect(default_image=IMAGE, now=self.time, actor="bob@example.com")
-        for number in range(4):
-            self.bob.register_version(name, f"gs://models/churn/{number}")
-        entered = [promote(self.bob, name, version) for version in (1, 2, 3)]
+        promoted = [
+            self.bob.register_version(name, f"gs://models/churn/{number}", stage=PRODUCTION, archive_existing=True)
+            for number in (1, 2, 3)
+        ]
+        self.bob.register_version(name, "gs://models/churn/4")
+        entered = [version.stage_changed_at for version in promoted if version.stage_changed_at is not None]
         # When each version was in the stage alone.
         self.alone = [entered[1] - dt.timedelta(seconds=1), entered[2] - dt.timedelta(seconds=1), self.time()]
 
