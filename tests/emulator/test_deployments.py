@@ -136,6 +136,16 @@ def test_what_cannot_be_deployed_is_refused(emulator: Emulator, model: str, name
         emulator.undeploy(f"{model}@1")
 
 
+@pytest.mark.parametrize("name", ["churn", "", f"{PARENT}/models/churn@1/x"])
+def test_a_malformed_name_is_explained(emulator: Emulator, model: str, name: str) -> None:
+    """The error says which names are meant, and a closed emulator says that it's closed."""
+    with pytest.raises(ValueError, match=r"isn't the resource name of a version.*ModelVersion\.resource_name"):
+        emulator.deploy(name)
+    emulator.close()
+    with pytest.raises(ValueError, match="The emulator is closed"):
+        emulator.deploy(f"{model}@1")
+
+
 def test_other_processes_deploy_too(emulator: Emulator, client: Client, model: str) -> None:
     """Two paths of the REST port do what the methods do."""
 

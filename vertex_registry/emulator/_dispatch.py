@@ -22,7 +22,7 @@ from google.protobuf.message import DecodeError
 
 from vertex_registry.emulator._data_file import DataFileError
 from vertex_registry.emulator._operations import Call
-from vertex_registry.emulator._status import Code, Failure, internal, retry_info, writable
+from vertex_registry.emulator._status import Code, Failure, internal, retry_info, unavailable, writable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -588,6 +588,7 @@ class Dispatcher:
         Raises:
             Failure: The version doesn't exist, or a name is malformed.
         """
+        self._check_open()
         return self._service.deploy(model, endpoint)
 
     def undeploy(self, model: str, endpoint: str) -> tuple[str, ...]:
@@ -596,7 +597,12 @@ class Dispatcher:
         Raises:
             Failure: The version doesn't exist or isn't deployed there, or a name is malformed.
         """
+        self._check_open()
         return self._service.undeploy(model, endpoint)
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise unavailable("The emulator is closed.")
 
     def requests(self) -> tuple[Request, ...]:
         """Return the received requests, the oldest first. Of very many, only the latest are remembered."""

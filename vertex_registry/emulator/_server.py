@@ -24,7 +24,7 @@ from vertex_registry.emulator._dispatch import Dispatcher, Fault
 from vertex_registry.emulator._grpc import GrpcServer
 from vertex_registry.emulator._http import RestServer
 from vertex_registry.emulator._service import Service
-from vertex_registry.emulator._status import Failure, unavailable
+from vertex_registry.emulator._status import Code, Failure, unavailable
 from vertex_registry.emulator._store import Store
 from vertex_registry.emulator._switches import parse_assumptions
 
@@ -242,7 +242,7 @@ class Emulator:
             endpoint: The resource name of the endpoint. Defaults to a new one in the model's location.
 
         Raises:
-            ValueError: The version doesn't exist, or a name is malformed.
+            ValueError: The version doesn't exist, a name is malformed, or the emulator is closed.
         """
         return self._change_deployments(self._dispatcher.deploy, model, endpoint)
 
@@ -267,7 +267,12 @@ class Emulator:
         try:
             return change(model, endpoint)
         except Failure as failure:
-            raise ValueError(str(failure)) from None
+            if failure.code is not Code.INVALID_ARGUMENT:
+                raise ValueError(failure.message) from None
+            raise ValueError(
+                f"{model!r} isn't the resource name of a version, or {endpoint!r} isn't that of an endpoint. Pass "
+                "ModelVersion.resource_name, and projects/PROJECT/locations/LOCATION/endpoints/ID."
+            ) from None
 
     def reset(self) -> None:
         """Forget every model, operation, planned fault and request."""
