@@ -507,8 +507,8 @@ class Resources:
         tries = 0
         while True:
             target, planned = self.fit_change(model, version, change_rest, adds=adds)
-            if lost and planned.labels in (None, target.labels) and planned.description is None:
-                return target
+            if lost and target is version and planned.labels in (None, version.labels) and planned.description is None:
+                return version  # everything is written, or newer
             try:
                 return self.write(model, target, planned)
             except ConflictError as conflict:
