@@ -1,4 +1,4 @@
-"""The source distribution holds all that its tests need, and the dependencies keep out what has known holes."""
+"""The source distribution contains everything that its tests need, and the dependencies exclude known holes."""
 
 from __future__ import annotations
 
