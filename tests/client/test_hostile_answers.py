@@ -514,7 +514,7 @@ def test_a_list_is_not_lost_to_one_odd_entry(
     numberless = [odd_version(name=MODEL, version_id=number) for number in ("", "abc", "0", "9" * 5000, "\uff11")]
     page = VersionPage(models=[*nameless, fine, *numberless, odd_version()])
 
-    versions = check(servers, "grpc", "list all", odd_plan(ListModelVersions=[page]))
+    versions = check(servers, "grpc", "list all", odd_plan(ListModelVersions=[page]), BOUND)
     assert [version.version for version in versions] == ["8", "7"]
     assert [version.created_at for version in versions] == [
         dt.datetime(2023, 11, 14, 22, 13, 20, tzinfo=dt.UTC),
@@ -525,7 +525,7 @@ def test_a_list_is_not_lost_to_one_odd_entry(
     assert all(version.container.deployment_timeout > 2**61 for version in versions)
     warnings = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
     assert [warning.partition(" ")[0] for warning in warnings] == ["1", "9"]
-    models = check(servers, "grpc", "duplicates", odd_plan())
+    models = check(servers, "grpc", "duplicates", odd_plan(), BOUND)
     assert models == {}
 
 
