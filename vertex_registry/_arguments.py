@@ -6,7 +6,7 @@ import datetime as dt
 import os
 import pickle
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from vertex_registry import _names
 from vertex_registry._records import ModelVersion
@@ -96,6 +96,20 @@ def check_limit(limit: int | None) -> int | None:
     if limit is not None and (not isinstance(limit, int) or isinstance(limit, bool) or limit < 0):
         raise InvalidArgumentError(f"limit={limit!r} isn't a number of versions or models.")
     return limit
+
+
+def check_order(order_by: str) -> str:
+    """Check an order of models, and return it.
+
+    Raises:
+        InvalidArgumentError: There's no such order.
+    """
+    if order_by not in _ORDERS:
+        raise InvalidArgumentError(f"order_by={order_by!r} isn't one of {', '.join(map(repr, _ORDERS))}.")
+    return order_by
+
+
+_ORDERS: Final = ("created", "updated", "name")
 
 
 def check_strings(what: str, values: Iterable[str]) -> list[str]:

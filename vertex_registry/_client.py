@@ -1060,12 +1060,18 @@ class RegistryClient:
             return vertex.find(name, vertex.read_model)[1]
 
     def list_models(
-        self, *, labels: Mapping[str, str] | None = None, limit: int | None = None
+        self,
+        *,
+        labels: Mapping[str, str] | None = None,
+        order_by: Literal["created", "updated", "name"] = "created",
+        limit: int | None = None,
     ) -> Listing[RegisteredModel]:
         """List the models lazily, newest first. At a prompt or in a notebook, the list shows as a table.
 
         Args:
             labels: Only models with these labels. Defaults to any labels.
+            order_by: ``"created"`` for the newest first, ``"updated"`` for those that Vertex says were updated last, or
+                ``"name"`` for the order of their names.
             limit: The largest number of models. Defaults to all of them.
 
         Raises:
@@ -1075,9 +1081,10 @@ class RegistryClient:
         wanted = _labels.check_labels({} if labels is None else labels)
         _arguments.check_label_filter(wanted)
         _arguments.check_limit(limit)
+        order = _arguments.check_order(order_by)
 
         def found() -> Generator[RegisteredModel, None, None]:
-            yield from (model for model in self._vertex.list_models() if wanted.items() <= model.labels.items())
+            yield from (model for model in self._vertex.list_models(order) if wanted.items() <= model.labels.items())
 
         return Listing(_take(found(), limit), RegisteredModel)
 

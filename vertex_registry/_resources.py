@@ -400,9 +400,10 @@ class Resources:
         found = self._pages("ListModelVersions", model.resource, _wire.versions, self._read_versions, _resource_name)
         return sorted(found, key=_version_number, reverse=True)
 
-    def list_models(self) -> Iterator[RegisteredModel]:
-        """Yield all models, the newest first, page by page."""
-        return self._pages("ListModels", self.parent, _wire.models, self._read_models, _resource_name)
+    def list_models(self, order_by: str = "created") -> Iterator[RegisteredModel]:
+        """Yield all models page by page, in one of the orders of ``_wire.models``. Defaults to the newest first."""
+        request = functools.partial(_wire.models, order_by=order_by)
+        return self._pages("ListModels", self.parent, request, self._read_models, _resource_name)
 
     def iter_versions(self, name: str | None) -> Generator[list[ModelVersion], None, None]:
         """Yield the versions of a model. Without a name, yield those of every model in order, and prefetch."""

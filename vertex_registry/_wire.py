@@ -38,6 +38,9 @@ _EPOCH: Final = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
 #: The page size that gcloud uses. "The standard list page size" isn't documented.
 PAGE_SIZE = 100
 
+# ListModelsRequest.order_by: "Supported fields: display_name, create_time, update_time".
+_MODEL_ORDERS: Final = {"created": "create_time desc", "updated": "update_time desc", "name": "display_name"}
+
 
 def upload(
     parent: str,
@@ -82,10 +85,10 @@ def models_named(parent: str, name: str, page_token: str) -> model_service.ListM
     )
 
 
-def models(parent: str, page_token: str) -> model_service.ListModelsRequest:
-    """Create a request to list all models, the newest first."""
+def models(parent: str, page_token: str, order_by: str = "created") -> model_service.ListModelsRequest:
+    """Create a request to list all models in one of the orders, by default the newest first."""
     return model_service.ListModelsRequest(
-        parent=parent, order_by="create_time desc", page_size=PAGE_SIZE, page_token=page_token
+        parent=parent, order_by=_MODEL_ORDERS[order_by], page_size=PAGE_SIZE, page_token=page_token
     )
 
 
