@@ -1,0 +1,9 @@
+"""A read-only site about a registry, for people and as JSON. It uses public names only, and needs the extra ``[ui]``."""
+
+from __future__ import annotations
+
+from vertex_registry.ui._messages import Request, Response
+from vertex_registry.ui._site import Site
+from vertex_registry.ui._snippets import Opening
+
+__all__ = ["Opening", "Request", "Response", "Site"]
