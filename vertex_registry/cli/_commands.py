@@ -5,11 +5,13 @@ from __future__ import annotations
 import contextlib
 import datetime as dt
 import functools
+import ipaddress
 import json
 import os
 import signal
 import subprocess
 import sys
+import threading
 from typing import TYPE_CHECKING, Any, Final
 
 import click
@@ -20,6 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from vertex_registry import ModelVersion, RegisteredModel, RegistryClient, StageChange
+    from vertex_registry.ui import Opening
 
 STAGES: Final = ("none", "staging", "production", "archived")
 _COMPLETION_SECONDS: Final = 3.0
@@ -473,6 +476,63 @@ def duplicates(registry: RegistryClient, output: str) -> None:
         _output.show_list(
             output, rows, {"name": lambda row: row[0], "resource": lambda row: row[1]}, lambda row: row[1]
         )
+
+
+# --- the site ---------------------------------------------------------------------------------------------------------
+
+
+@cli.command()
+@connected
+@click.option("--host", default="127.0.0.1", show_default=True, help="The address to listen on.")
+@click.option(
+    "--port", type=click.IntRange(0, 65535), default=8472, show_default=True, help="The port, 0 for any free port."
+)
+@click.option("--allow-host", multiple=True, metavar="NAME", help="Another name that it answers to. Repeatable.")
+def ui(registry: RegistryClient, host: str, port: int, allow_host: tuple[str, ...]) -> None:
+    """Show the registry as a read-only site, until Ctrl-C."""
+    from vertex_registry.ui import Site  # noqa: PLC0415  # no other command needs it
+
+    stop = threading.Event()
+    settings = click.get_current_context().params
+    site = Site(registry, registry_name=_name_of(settings), opening=_opening_of(settings))
+    try:
+        from vertex_registry.emulator import SiteServer  # noqa: PLC0415  # likewise
+
+        server = SiteServer(site, host=host, port=port, allowed_hosts=allow_host)
+    except (ImportError, OSError, ValueError) as error:
+        raise click.ClickException(str(error)) from None
+    with server:
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, lambda *_: stop.set())
+        click.echo(f"{server.address}/")
+        if not _is_loopback(host):
+            _output.note("Everybody who can reach this address can read the registry with your credentials.")
+        stop.wait()
+
+
+def _opening_of(settings: dict[str, Any]) -> Opening:
+    """Return how to open the registry that the options name, for what people copy from the site."""
+    from vertex_registry.ui import Opening  # noqa: PLC0415  # likewise
+
+    if (path := settings["local"]) is not None:
+        return Opening("local_registry", path=path, options=("--local", path))
+    given = {key: settings[key] for key in ("project", "location", "endpoint") if settings[key]}
+    return Opening(settings=given)
+
+
+def _name_of(settings: dict[str, Any]) -> str:
+    if settings["local"] is not None:
+        return str(settings["local"])
+    project = settings["project"] or os.environ.get("GOOGLE_CLOUD_PROJECT")
+    location = settings["location"] or os.environ.get("GOOGLE_CLOUD_LOCATION")
+    return " · ".join(each for each in (project, location, settings["endpoint"]) if each)
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
 
 
 # --- the emulator -----------------------------------------------------------------------------------------------------

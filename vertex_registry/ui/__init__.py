@@ -1,9 +1,10 @@
-"""A read-only site about a registry, for people and as JSON. It uses public names only, and needs the extra ``[ui]``."""
+"""A read-only site about a registry, for people and as JSON. It uses public names only; install the extra ``[ui]``."""
 
 from __future__ import annotations
 
-from vertex_registry.ui._messages import Request, Response
+from vertex_registry.ui._mount import mount
+from vertex_registry.ui._responses import Response
 from vertex_registry.ui._site import Site
 from vertex_registry.ui._snippets import Opening
 
-__all__ = ["Opening", "Request", "Response", "Site"]
+__all__ = ["Opening", "Response", "Site", "mount"]

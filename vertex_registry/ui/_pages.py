@@ -1,7 +1,7 @@
 """The pages: functions of a registry and a query that return what's shown, as JSON has it.
 
-A page is one dict. The template shows it, and its ``.json`` twin is the dict itself, so both say the same. No page reads
-a whole registry: each has a bound, says how far it has read, and can be asked to read further (``depth``).
+A page is one dict. The template shows it, and its ``.json`` twin is the dict itself, so both say the same. No page
+reads a whole registry: each has a bound, says how far it has read, and reads further on request (``depth``).
 """
 
 from __future__ import annotations
@@ -14,13 +14,13 @@ from urllib.parse import parse_qsl
 
 import attrs
 
-from vertex_registry import AmbiguousNameError, InvalidArgumentError, NotFoundError, RegistryError, Stage
+from vertex_registry import AmbiguousNameError, InvalidArgumentError, NotFoundError, Stage
 from vertex_registry.ui import _reading, _snippets
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
 
-    from vertex_registry import ModelVersion, RegisteredModel
+    from vertex_registry import ModelVersion, RegisteredModel, RegistryError
     from vertex_registry.ui._reading import Reader
     from vertex_registry.ui._snippets import Opening
 
@@ -219,9 +219,7 @@ def _named(reader: Reader, text: str, stage: str, found: list[RegisteredModel]) 
         return []
 
 
-def _summarize(
-    reader: Reader, listed: _reading.ReadList[RegisteredModel], rows: Sequence[RegisteredModel]
-) -> None:
+def _summarize(reader: Reader, listed: _reading.ReadList[RegisteredModel], rows: Sequence[RegisteredModel]) -> None:
     """Look into models that weren't looked into yet."""
     new = [model for model in rows if model.resource_name not in listed.summaries]
     for model, versions in zip(new, reader.newest(new), strict=True):
@@ -343,9 +341,12 @@ def is_number(value: Any) -> bool:
 
 
 def _metadata_keys(versions: Iterable[ModelVersion]) -> list[str]:
-    """Return the metadata keys, the most frequent first."""
-    count = Counter(key for version in versions for key in version.metadata)
-    return [key for key, _ in count.most_common()]
+    """Return the metadata keys that fit a column, the most frequent first, and then those with objects and lists."""
+    count = Counter(
+        (key, isinstance(value, (dict, list))) for version in versions for key, value in version.metadata.items()
+    )
+    found = sorted(count, key=lambda each: (each[1], -count[each]))
+    return list(dict.fromkeys(key for key, _ in found))
 
 
 def _numeric_keys(versions: Iterable[ModelVersion]) -> list[str]:
@@ -496,7 +497,7 @@ def changes(reader: Reader, query: Query, _opening: Opening | None) -> Page:
 
 def _events(each: RegisteredModel, found: ModelVersion) -> list[dict[str, Any]]:
     """Return when a version was registered, when it entered its stage, and whether it was changed since."""
-    about = {
+    about: dict[str, Any] = {
         "model": each.name,
         "reference": reference(each),
         "version": found.version,
@@ -507,7 +508,9 @@ def _events(each: RegisteredModel, found: ModelVersion) -> list[dict[str, Any]]:
     events = [about | {"what": "registered", "at": found.created_at, "stage": None}]
     entered = found.stage_changed_at
     # A version that was registered and never promoted has changed its stage just after it was uploaded, to None.
-    if entered is not None and (found.stage is not Stage.NONE or (entered - found.created_at).total_seconds() > _TOGETHER):
+    if entered is not None and (
+        found.stage is not Stage.NONE or (entered - found.created_at).total_seconds() > _TOGETHER
+    ):
         events.append(about | {"what": "stage", "at": entered, "by": found.stage_changed_by})
     else:
         events[0]["by"] = found.stage_changed_by

@@ -11,6 +11,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import quote, urlencode, urlsplit
 
+import attrs
+
 from vertex_registry import InvalidArgumentError
 from vertex_registry.ui import _charts, _pages
 
@@ -37,17 +39,33 @@ def static_files() -> dict[str, tuple[str, bytes]]:
     }
 
 
-def render(page: Page, now: dt.datetime, twin: str | None, heading: str) -> str:
+@attrs.frozen
+class Head:
+    """The head of each page.
+
+    Attributes:
+        registry_name: Which registry it is.
+        home: The address that the name leads to, or None.
+        nested: Whether the page belongs to a registry, and so has links to its models and changes.
+    """
+
+    registry_name: str
+    home: str | None
+    nested: bool = True
+
+
+def render(page: Page, now: dt.datetime, head: Head, twin: str | None) -> str:
     """Return a page as HTML.
 
     Args:
         page: The page.
         now: The time that ages are counted from.
+        head: The head of the page.
         twin: The address of the page as JSON, or None if it has none.
-        heading: Which registry it is.
     """
     template = environment().get_template(page.template)
-    return template.render(page.data | {"title": page.title, "now": now, "twin": twin, "heading": heading})
+    about = {"title": page.title, "now": now, "twin": twin, "head": head}
+    return template.render(page.data | about)
 
 
 @functools.cache
@@ -153,7 +171,7 @@ def moment(text: str) -> str:
 def age(text: str, now: dt.datetime) -> str:
     """Return how long ago a time was, in its largest unit."""
     seconds = (now - _parse(text)).total_seconds()
-    return next((f"{int(seconds // size)} {unit} ago" for size, unit in _AGES if seconds >= size), "now")
+    return next((f"{int(seconds // size)} {unit} ago" for size, unit in _AGES if seconds >= size), "just now")
 
 
 def _parse(text: str) -> dt.datetime:
@@ -177,6 +195,7 @@ def external(value: Any) -> str | None:
         return None
     try:
         parts = urlsplit(value)
-        return value if parts.hostname and not parts.username and parts.port != 0 else None
+        sound = parts.hostname and not parts.username and parts.port != 0
     except ValueError:
         return None
+    return value if sound else None

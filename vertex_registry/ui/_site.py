@@ -4,67 +4,51 @@ from __future__ import annotations
 
 import datetime as dt
 import json
-import logging
 from typing import TYPE_CHECKING, Final
 
 from vertex_registry import RegistryError
 from vertex_registry.ui import _pages, _rendering
-from vertex_registry.ui._messages import Response
 from vertex_registry.ui._pages import PAGES, Query
 from vertex_registry.ui._reading import Reader
+from vertex_registry.ui._responses import refuse_to_change, respond, say
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     from vertex_registry import RegistryClient
-    from vertex_registry.ui._messages import Request
     from vertex_registry.ui._pages import Page
+    from vertex_registry.ui._responses import Response
     from vertex_registry.ui._snippets import Opening
 
-_log = logging.getLogger(__name__)
-
 _JSON: Final = ".json"
-_HTML_TYPE: Final = "text/html; charset=utf-8"
-_JSON_TYPE: Final = "application/json"
-
-# Nothing is loaded from elsewhere, nothing inline runs, forms lead here, and no other page may frame this one.
-_POLICY: Final = (
-    "default-src 'none'; style-src 'self'; script-src 'self'; img-src 'self'; form-action 'self'; base-uri 'none'; "
-    "frame-ancestors 'none'"
-)
-_SECURITY: Final = {
-    "Content-Security-Policy": _POLICY,
-    "X-Content-Type-Options": "nosniff",
-    "X-Frame-Options": "DENY",
-    "Referrer-Policy": "no-referrer",
-    "Cross-Origin-Opener-Policy": "same-origin",
-    "Cross-Origin-Resource-Policy": "same-origin",
-}
 _A_YEAR: Final = "private, max-age=31536000, immutable"
 
 
-def _now() -> dt.datetime:
+def now() -> dt.datetime:
+    """Return the time."""
     return dt.datetime.now(dt.UTC)
 
 
 class Site:
-    """A read-only site about one registry.
+    """A read-only site about one registry, as a function that a web server calls for each request.
 
-    Links are relative, so a server can mount it below any path that ends with a slash. Call it from any thread: it
-    blocks while it reads the registry.
+    Links are relative, so a server can mount it below any path that ends with a slash. Call it from any thread; it
+    blocks while it reads the registry. The server is responsible for who may send requests.
 
     >>> from vertex_registry import local_registry
-    >>> from vertex_registry.ui import Request, Site
+    >>> from vertex_registry.ui import Site
     >>> with local_registry() as registry:
     ...     version = registry.register_version("churn", "gs://models/churn/1")
-    ...     Site(registry).handle(Request("GET", "/model.json", "name=churn")).status
-    200
+    ...     status, headers, body = Site(registry)("GET", "/model.json", "name=churn")
+    >>> status, headers["Content-Type"]
+    (200, 'application/json')
 
     Args:
         registry: The registry.
-        heading: Which registry it is, for the head of each page.
+        registry_name: Which registry it is, for the head of each page.
         opening: How to open the registry in Python and in a shell. Defaults to the project and location of each
             version's resource name.
+        home: The address that the name in the head leads to, or None.
         now: A function that returns the time that ages are counted from.
 
     Raises:
@@ -75,32 +59,38 @@ class Site:
         self,
         registry: RegistryClient,
         *,
-        heading: str = "",
+        registry_name: str = "",
         opening: Opening | None = None,
-        now: Callable[[], dt.datetime] = _now,
+        home: str | None = None,
+        now: Callable[[], dt.datetime] = now,
     ) -> None:
         _rendering.environment()
         self._reader = Reader(registry)
-        self._heading = heading
+        self._head = _rendering.Head(registry_name, home)
         self._opening = opening
         self._now = now
 
-    def handle(self, request: Request) -> Response:
-        """Return the response to a request. Whatever the registry or the request does, it's a response."""
-        if request.method not in {"GET", "HEAD"}:
-            return refuse(405, "This site can only be read.", Allow="GET, HEAD")
-        name = request.path.removeprefix("/")
+    def __call__(self, method: str, path: str, query: str = "", headers: Mapping[str, str] | None = None) -> Response:
+        """Return the response to a request. Whatever the registry says, there's a page about it.
+
+        Args:
+            method: The HTTP method.
+            path: The path after the place that the site is mounted at, with a slash at its beginning.
+            query: The query, still encoded, without its question mark.
+            headers: The headers of the request. No page depends on them.
+        """
+        del headers
+        if (refusal := refuse_to_change(method)) is not None:
+            return refusal
+        name = path.removeprefix("/")
         if name.startswith("static/"):
             return static_file(name.removeprefix("static/"))
         as_json = name.endswith(_JSON)
         key = name.removesuffix(_JSON) if as_json else name
-        twin = None
-        if key in PAGES and name != _JSON:
-            twin = f"{key or 'models'}{_JSON}{'?' if request.query else ''}{request.query}"
-            page = self._page(key, request.query)
-        else:
-            page = _pages.not_found(request.path)
-        return respond(page, as_json=as_json, now=self._now(), twin=twin, heading=self._heading)
+        if key not in PAGES or name == _JSON:
+            return show(_pages.not_found(path), as_json=as_json, now=self._now(), head=self._head)
+        twin = f"{key or 'models'}{_JSON}{'?' if query else ''}{query}"
+        return show(self._page(key, query), as_json=as_json, now=self._now(), head=self._head, twin=twin)
 
     def _page(self, key: str, query: str) -> Page:
         try:
@@ -109,24 +99,17 @@ class Site:
             return _pages.error(error)
 
 
-def respond(page: Page, *, as_json: bool, now: dt.datetime, twin: str | None, heading: str) -> Response:
+def show(page: Page, *, as_json: bool, now: dt.datetime, head: _rendering.Head, twin: str | None = None) -> Response:
     """Return a page as a response, in HTML or as JSON."""
     if as_json:
-        body, kind = json.dumps(page.data, indent=2), _JSON_TYPE
-    else:
-        body, kind = _rendering.render(page, now, twin, heading), _HTML_TYPE
-    headers = {"Content-Type": kind, "Cache-Control": "private, no-cache"} | _SECURITY
-    return Response(page.status, headers, body.encode("utf-8", "replace"))
+        return respond(page.status, "application/json", json.dumps(page.data, indent=2).encode())
+    text = _rendering.render(page, now, head, twin)
+    return respond(page.status, "text/html; charset=utf-8", text.encode("utf-8", "replace"))
 
 
 def static_file(name: str) -> Response:
-    """Return the stylesheet, the script or the icon."""
+    """Return the stylesheet, the script or the icon. Their addresses change with their content."""
     if name not in _rendering.static_files():
-        return refuse(404, "There's no such file.")
+        return say(404, "There's no such file.")
     kind, content = _rendering.static_files()[name]
-    return Response(200, {"Content-Type": kind, "Cache-Control": _A_YEAR} | _SECURITY, content)
-
-
-def refuse(status: int, why: str, **headers: str) -> Response:
-    """Return a response of one line of text."""
-    return Response(status, {"Content-Type": "text/plain; charset=utf-8"} | headers | _SECURITY, f"{why}\n".encode())
+    return respond(200, kind, content, cache=_A_YEAR)

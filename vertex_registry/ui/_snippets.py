@@ -35,27 +35,30 @@ def snippets(version: ModelVersion, reference: str, opening: Opening | None) -> 
     settings = dict(opening.settings)
     if opening.path is None and (place := re.match(r"projects/([^/]+)/locations/([^/]+)/", version.resource_name)):
         settings = {"project": place[1], "location": place[2]} | settings
-    arguments = [*([] if opening.path is None else [opening.path])]
-    given = ", ".join([*map(repr, arguments), *(f"{key}={value!r}" for key, value in settings.items())])
-    target = f"{reference!r}, {version.version}"
+    path = [] if opening.path is None else [_quoted(opening.path)]
+    given = ", ".join([*path, *(f"{key}={_quoted(value)}" for key, value in settings.items())])
+    target = f"{_quoted(reference)}, {version.version}"
     opened = f"from vertex_registry import {opening.name}\n\nwith {opening.name}({given}) as registry:\n"
-    found = [{"title": "Read it in Python", "code": f"{opened}    version = registry.get_version({target})\n"}]
     if version.artifact_uri:
         found = [
             {
                 "title": "Load it in Python",
                 "code": f"{opened}    model = registry.load_version({target}, trusted=True)\n",
-                "note": "A pickle runs its writer's code. Pass trusted=True if you trust everybody who can write to "
-                "the artifact.",
-            },
-            {
-                "title": "Download its files",
-                "code": f"{opened}    folder = registry.download_version({target})\n",
-            },
-            *found,
+                "note": "Loading a pickle runs its writer's code. Do it if you trust everybody who can write to the "
+                "artifact.",
+            }
         ]
+    else:
+        found = [{"title": "Read it in Python", "code": f"{opened}    version = registry.get_version({target})\n"}]
     if reference.isprintable():
-        options = [*opening.options, *([] if opening.options else [f"--{key}={settings[key]}" for key in settings])]
-        words = ["vertex-registry", "versions", "show", *options, "--", reference, version.version]
-        found.append({"title": "Show it in a shell", "code": f"{shlex.join(words)}\n"})
+        verb = "download" if version.artifact_uri else "show"
+        options = opening.options or tuple(f"--{key}={value}" for key, value in settings.items())
+        words = ["vertex-registry", "versions", verb, *options, "--", reference, version.version]
+        found.append({"title": f"{verb.capitalize()} it in a shell", "code": f"{shlex.join(words)}\n"})
     return [{"note": None} | each for each in found]
+
+
+def _quoted(text: str) -> str:
+    """Return a text as Python has it, in double quotes if that's as simple."""
+    literal = repr(text)
+    return f'"{literal[1:-1]}"' if literal[0] == "'" and '"' not in literal and "\\'" not in literal else literal
