@@ -26,10 +26,11 @@ from google.rpc import error_details_pb2, status_pb2
 from vertex_registry.emulator import DataFileError, Emulator, _status, _validation
 from vertex_registry.emulator._bounds import LONGEST_REQUEST
 from vertex_registry.emulator._dispatch import APIS, BY_NAME, MODEL_SERVICE, RPCS
-from vertex_registry.emulator._grpc import _MAXIMUM_DETAIL, _fit, _Worker
+from vertex_registry.emulator._grpc import _MAXIMUM_DETAIL, _fit
 from vertex_registry.emulator._operations import Call
 from vertex_registry.emulator._store import View
 from vertex_registry.emulator._transcoding import ROUTES
+from vertex_registry.emulator._worker import Worker
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -367,7 +368,7 @@ def test_a_worker_ends_while_others_take_over() -> None:
     sys.setswitchinterval(1e-6)
     try:
         for _ in range(40):
-            worker = _Worker()
+            worker = Worker("vertex-emulator-test")
             taking = threading.Thread(target=lambda worker=worker: [worker.take_over() for _ in range(20)])
             taking.start()
             worker.shutdown()

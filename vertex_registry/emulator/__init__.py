@@ -1,6 +1,6 @@
 """A local Vertex AI Model Registry that Google's own clients work against unmodified."""
 
 from vertex_registry.emulator._data_file import DataFileError
-from vertex_registry.emulator._server import Emulator
+from vertex_registry.emulator._server import Emulator, SiteServer
 
-__all__ = ["DataFileError", "Emulator"]
+__all__ = ["DataFileError", "Emulator", "SiteServer"]

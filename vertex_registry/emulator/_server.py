@@ -22,7 +22,6 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple, Self
 from vertex_registry.emulator._data_file import DataFileError
 from vertex_registry.emulator._dispatch import Dispatcher, Fault
 from vertex_registry.emulator._grpc import GrpcServer
-from vertex_registry.emulator._http import RestServer
 from vertex_registry.emulator._service import Service
 from vertex_registry.emulator._status import unavailable
 from vertex_registry.emulator._store import Store
@@ -33,6 +32,7 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from vertex_registry.emulator._dispatch import Request
+    from vertex_registry.emulator._rest import RestApi, Site
 
 
 def _now() -> dt.datetime:
@@ -81,6 +81,7 @@ class Emulator:
         ValueError: A switch doesn't exist, or another argument is invalid.
         DataFileError: The data file can't be created, isn't an emulator's, or is open in another emulator.
         OSError: An address or a port can't be listened on, or the certificate or its key can't be used.
+        ImportError: There's to be a REST port, and aiohttp isn't installed.
     """
 
     def __init__(
@@ -121,6 +122,7 @@ class Emulator:
         if now().utcoffset() is None:
             raise ValueError("The clock, now, has to return aware datetimes, such as datetime.now(UTC).")
         _check_addresses(host, grpc_port, rest_port)
+        modules = None if rest_port is None else _rest_modules()
         tls = None
         if tls_cert is not None and tls_key is not None:
             tls = _tls(Path(tls_cert), Path(tls_key))
@@ -136,6 +138,7 @@ class Emulator:
             _check_data(Path(path))
         self.grpc = ""
         self.rest = ""
+        self._api: RestApi | None = None
         self._closers = contextlib.ExitStack()
         store = Store(path, list_lag=assumptions.list_lag)
         self._closers.callback(store.close)
@@ -153,12 +156,14 @@ class Emulator:
                 grpc_server = GrpcServer(self._dispatcher, host, grpc_port, tls and tls.pair)
                 self._closers.callback(grpc_server.close)
                 self.grpc = grpc_server.address
-            if rest_port is not None:
-                rest_server = RestServer(
-                    self._dispatcher, host, rest_port, tls=tls and tls.context, allowed_hosts=names
+            if rest_port is not None and modules is not None:
+                http, rest = modules
+                self._api = rest.RestApi(self._dispatcher)
+                server = http.HttpServer(
+                    self._api.answer, host, rest_port, tls=tls and tls.context, allowed_hosts=names
                 )
-                self._closers.callback(rest_server.close)
-                self.rest = rest_server.address
+                self._closers.callback(server.close)
+                self.rest = server.address
             self._closers.callback(self._dispatcher.close)
         except BaseException:
             self.close()
@@ -231,9 +236,78 @@ class Emulator:
         """Return the received requests, the oldest first. Of very many, only the latest are remembered."""
         return self._dispatcher.requests()
 
+    def mount(self, site: Site) -> None:
+        """Serve a site on the REST port, at every path that isn't the emulator's own.
+
+        Args:
+            site: The function that answers GET and HEAD. It takes the method, the decoded path, the encoded query, and
+                the headers by their names in lower case. It returns the status, the headers and the body.
+
+        Raises:
+            ValueError: The emulator has no REST port.
+        """
+        if self._api is None:
+            raise ValueError("There's no REST port to mount a site on. Pass a rest_port.")
+        self._api.site = site
+
     def reset(self) -> None:
         """Forget every model, operation, planned fault and request."""
         self._dispatcher.reset()
+
+
+class SiteServer:
+    """A site on this machine, served as the emulator's REST port is: to no web page of another origin.
+
+    It serves as soon as it's created, and it's a context manager.
+
+    Args:
+        site: The function that answers GET and HEAD. See ``Emulator.mount``.
+        host: The address to listen on. Any address but loopback lets others in.
+        port: The port. 0 means any free port.
+        allowed_hosts: More names that the server answers to.
+
+    Attributes:
+        address: The URL of the site, such as "http://127.0.0.1:8472", without a slash at the end.
+
+    Raises:
+        ValueError: An argument is invalid.
+        OSError: The address or the port can't be listened on.
+        ImportError: aiohttp isn't installed.
+    """
+
+    def __init__(
+        self, site: Site, *, host: str = "127.0.0.1", port: int = 0, allowed_hosts: Iterable[str] = ()
+    ) -> None:
+        _check_kinds(host=host, rest_port=port, allowed_hosts=allowed_hosts)
+        names = tuple(allowed_hosts)
+        _check_names(names)
+        _check_addresses(host, None, port)
+        http, rest = _rest_modules()
+        self._server = http.HttpServer(rest.answer_with(site), host, port, allowed_hosts=names)
+        self.address: str = self._server.address
+
+    def close(self) -> None:
+        """Stop serving. Closing twice is fine."""
+        self._server.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+def _rest_modules() -> tuple[Any, Any]:
+    """Return the modules that serve HTTP. Their library is in an extra."""
+    try:
+        from vertex_registry.emulator import _http, _rest  # noqa: PLC0415 - only HTTP needs aiohttp
+    except ModuleNotFoundError as error:
+        raise ImportError(
+            f"The REST port needs {error.name}. Install it: pip install 'vertex-registry[emulator]'. Without it, the"
+            " emulator can serve gRPC: pass rest_port=None.",
+            name=error.name,
+        ) from error
+    return _http, _rest
 
 
 # --- checks of the arguments -------------------------------------------------

@@ -28,6 +28,8 @@ from vertex_registry.emulator._selection import apply_selection
 from vertex_registry.emulator._status import bad_request
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from vertex_registry.emulator._dispatch import Rpc
     from vertex_registry.emulator._selection import Selection
     from vertex_registry.emulator._status import Failure
@@ -61,11 +63,19 @@ _CALLBACKS: Final = frozenset({"callback", "$callback"})
 
 
 class Response(NamedTuple):
-    """An HTTP response."""
+    """An HTTP response.
+
+    Attributes:
+        status: The status.
+        body: The body.
+        retry_after: The seconds that the client is asked to wait.
+        headers: Its headers. Defaults to those of JSON from Google's front end.
+    """
 
     status: int
     body: bytes
     retry_after: float | None = None
+    headers: Mapping[str, str] | None = None
 
 
 # --- routes ------------------------------------------------------------------

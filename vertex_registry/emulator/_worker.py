@@ -1,0 +1,97 @@
+"""The thread that carries out requests. Both servers hand it theirs, and wait on their own threads for clients."""
+
+from __future__ import annotations
+
+import threading
+from concurrent import futures
+from queue import SimpleQueue
+from typing import TYPE_CHECKING, Any, Final
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+# The seconds after which another thread takes over from one that finishes nothing while tasks wait. The next one may be
+# blocked too, so it gets half as long, down to the minimum.
+_PATIENCE: Final = 0.1
+_MINIMUM_PATIENCE: Final = 0.005
+
+
+class Worker(futures.Executor):
+    """An executor with one thread that does all the work.
+
+    Python's threads only take turns, and each switch costs. If the thread is blocked, another takes over, and the first
+    ends after its task. A task that is about to wait calls ``take_over`` itself. A watcher notices one that is slow, or
+    waits for a message that its client doesn't send. All threads are daemons, so none keeps Python from ending.
+    """
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+        self._todo: SimpleQueue[Callable[[], object] | None] = SimpleQueue()
+        self._closed = threading.Event()
+        self._done = 0
+        self._lock = threading.Lock()
+        self._thread: threading.Thread | None = None
+        self.take_over()
+        self._watcher = threading.Thread(target=self._watch, name=f"{name}-watch", daemon=True)
+        self._watcher.start()
+
+    def take_over(self) -> None:
+        """Let another thread do the remaining tasks, if the system has a thread left."""
+        thread = threading.Thread(target=self._work, name=self._name, daemon=True)
+        with self._lock:
+            try:
+                thread.start()
+            except RuntimeError:
+                if self._thread is None:
+                    raise
+            else:
+                self._thread = thread
+
+    def _work(self) -> None:
+        with self._lock:
+            pass  # it takes over once this lock is free
+        while self._thread is threading.current_thread():
+            task = self._todo.get()
+            if task is None:
+                self._todo.put(None)  # for a thread that took over meanwhile
+                return
+            task()
+            self._done += 1
+
+    def _watch(self) -> None:
+        done, patience = -1, _PATIENCE
+        while not self._closed.wait(patience):
+            if self._done == done and not self._todo.empty():
+                self.take_over()
+                patience = max(patience / 2, _MINIMUM_PATIENCE)
+            else:
+                patience = _PATIENCE
+            done = self._done
+
+    def put(self, task: Callable[[], object]) -> None:
+        """Do a task when its turn comes. It must not raise."""
+        self._todo.put(task)
+
+    def submit(self, function: Callable[..., Any], /, *given: Any, **named: Any) -> futures.Future[Any]:
+        """Return the future of a call that is made when its turn comes."""
+        future: futures.Future[Any] = futures.Future()
+
+        def task() -> None:
+            try:
+                future.set_result(function(*given, **named))
+            except BaseException as error:  # noqa: BLE001 - the future raises it
+                future.set_exception(error)
+
+        self._todo.put(task)
+        return future
+
+    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
+        """Do the remaining tasks, and end."""
+        del cancel_futures
+        self._closed.set()
+        self._watcher.join()
+        self._todo.put(None)
+        with self._lock:
+            last = self._thread  # a thread that was started can be joined
+        if wait and last is not None:
+            last.join()
