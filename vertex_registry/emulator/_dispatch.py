@@ -588,6 +588,10 @@ class Dispatcher:
             remembered = tuple(self._requests)
         return tuple(kept.request() for kept in remembered)
 
+    def parents(self) -> list[str]:
+        """Return the locations that have models. No request is recorded."""
+        return self._service.parents()
+
     def reset(self) -> None:
         """Forget every model, operation, fault and request. Delayed requests are no longer carried out."""
         with self._lock:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from vertex_registry.ui._mount import mount
 from vertex_registry.ui._responses import Response
 from vertex_registry.ui._site import Site
+from vertex_registry.ui._sites import Sites
 from vertex_registry.ui._snippets import Opening
 
-__all__ = ["Opening", "Response", "Site", "mount"]
+__all__ = ["Opening", "Response", "Site", "Sites"]

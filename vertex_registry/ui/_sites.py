@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 import threading
 from collections import OrderedDict
-from typing import TYPE_CHECKING, Any, Final, Protocol
+from typing import TYPE_CHECKING, Final, Protocol
 
 from vertex_registry import InvalidArgumentError, RegistryClient
 from vertex_registry.ui import _rendering
@@ -33,7 +33,7 @@ _TLS: Final = (
 
 
 class Server(Protocol):
-    """A server of registries that can show a site.
+    """A server that has registries, such as an emulator.
 
     Attributes:
         rest: Its address for REST, a URL.
@@ -44,25 +44,20 @@ class Server(Protocol):
     def parents(self) -> Iterable[str]:
         """Return the registries that have models: ``projects/PROJECT/locations/LOCATION``."""
 
-    def mount(self, site: Any) -> None:
-        """Serve a site."""
-
-
-def mount(server: Server) -> Sites:
-    """Serve a site about each registry of a server, from the server itself, and return it.
-
-    Nothing is opened before a page is requested. Close it when the server has ended.
-    """
-    sites = Sites(server)
-    server.mount(sites)
-    return sites
-
 
 class Sites:
-    """A function that answers for all registries of a server: at ``/`` with a list of them.
+    """A read-only site about each registry of a server, as a function that the server calls for each request.
+
+    At ``/`` there's a list of them, or the only one. Each is a client of the server, so nothing is read in another way
+    than everybody reads it. Nothing is opened before a page is requested. Close it when the server has ended.
+
+    >>> from vertex_registry.emulator import Emulator
+    >>> from vertex_registry.ui import Sites
+    >>> with Emulator() as emulator:
+    ...     emulator.mount(Sites(emulator))  # open emulator.rest in a browser
 
     Args:
-        server: The server. Each site is a client of it.
+        server: The server.
     """
 
     def __init__(self, server: Server) -> None:
@@ -72,21 +67,21 @@ class Sites:
 
     def __call__(self, method: str, path: str, query: str = "", headers: Mapping[str, str] | None = None) -> Response:
         """Return the response to a request, as `Site` does."""
-        if (refusal := refuse_to_change(method)) is not None:
-            return refusal
+        del headers
         if path.startswith("/static/"):
-            return static_file(path.removeprefix("/static/"))
-        if self._server.rest.startswith("https"):
-            return say(503, _TLS)
+            return refuse_to_change(method) or static_file(path.removeprefix("/static/"))
         try:
-            if (place := _PLACE.fullmatch(path)) is not None:
-                project, location, rest = place.groups()
-                if rest is None:
-                    return redirect(f"{location}/")
-                return self._site(project, location)(method, rest, query, headers)
-            return self._index(path)
+            return refuse_to_change(method) or self._page(method, path, query)
         except InvalidArgumentError as error:
             return say(503, str(error))
+
+    def _page(self, method: str, path: str, query: str) -> Response:
+        if self._server.rest.startswith("https"):
+            return say(503, _TLS)
+        if (place := _PLACE.fullmatch(path)) is None:
+            return self._index(path)
+        project, location, rest = place.groups()
+        return redirect(f"{location}/") if rest is None else self._site(project, location)(method, rest, query)
 
     def _index(self, path: str) -> Response:
         parents = sorted(self._server.parents())
