@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections import Counter
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import parse_qsl
@@ -324,10 +325,22 @@ def _sorted(versions: list[ModelVersion], sort: str) -> list[ModelVersion]:
 
     def rank(version: ModelVersion) -> tuple[bool, Any]:
         found = values[version.version]
-        return (isinstance(found, str), found.casefold() if isinstance(found, str) else found)
+        return (isinstance(found, str), _natural(found) if isinstance(found, str) else found)
 
     given.sort(key=rank, reverse=descending)
     return given + [version for version in versions if values[version.version] is None]
+
+
+def _natural(text: str) -> list[tuple[int, int, str]]:
+    """Return what a text is sorted by: its digits as numbers, so 1.10 comes after 1.9."""
+    return [
+        (0, int(part), "") if part.isdecimal() and len(part) <= _MOST_DIGITS else (1, 0, part.casefold())
+        for part in re.split(r"([0-9]+)", text)
+        if part
+    ]
+
+
+_MOST_DIGITS: Final = 18
 
 
 def is_number(value: Any) -> bool:
@@ -428,7 +441,7 @@ def compare(reader: Reader, query: Query, _opening: Opening | None) -> Page:
 
 
 def _number(text: str) -> tuple[int, str]:
-    return (int(text), "") if text.isascii() and text.isdigit() and len(text) < 19 else (0, text)  # noqa: PLR2004  # digits of a version's number
+    return (int(text), "") if text.isascii() and text.isdigit() and len(text) <= _MOST_DIGITS else (0, text)
 
 
 def _keys(a: ModelVersion, b: ModelVersion) -> list[str]:
