@@ -708,7 +708,7 @@ class RegistryClient:
             NotFoundError: The model or version doesn't exist.
             ConflictError: A label on the model itself hides what was written on the version.
         """
-        from vertex_registry import _resources
+        from vertex_registry import _layers
 
         self._check_model(name)
         reference = _names.check_reference(_arguments.number_or_alias(name, version))
@@ -724,9 +724,9 @@ class RegistryClient:
         if description is None and not added and not removed and chosen is None:
             return self.get_version(name, version)
 
-        def change(current: ModelVersion) -> _resources.Change:
+        def change(current: ModelVersion) -> _layers.Change:
             if not added and not removed and chosen is None:
-                return _resources.Change(labels=None, description=description)
+                return _layers.Change(labels=None, description=description)
             stage_labels = {} if chosen is None else self._promoter.stage_labels(chosen, current)
             reserve = self._promoter.reserved_labels() if added else {}
             labels = _labels.write(
@@ -734,11 +734,11 @@ class RegistryClient:
             )
             if added:
                 _labels.check_fits(labels, reserve)
-            return _resources.Change(labels=labels, description=description)
+            return _layers.Change(labels=labels, description=description)
 
         with self._verb() as vertex:
             model, current = vertex.find(name, lambda model: vertex.read(model, reference))
-            return vertex.change(model, current, change, adds=bool(added))
+            return _layers.change_version(vertex, model, current, change, adds=bool(added))
 
     def set_stage(
         self,

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Final
 
 import attrs
 
-from vertex_registry import _changes, _faults, _history, _labels, _names, _stages
-from vertex_registry._resources import Change, is_write_conflict
+from vertex_registry import _changes, _faults, _history, _labels, _layers, _names, _stages
+from vertex_registry._layers import Change, is_write_conflict
 from vertex_registry._stages import Stage
 from vertex_registry.errors import ConflictError, InvalidArgumentError, NotFoundError
 
@@ -85,7 +85,7 @@ class Promoter:
             notes = self.stage_labels(stage, current, seen=seen, renew_claim=not latest, restored=restored)
             return Change(labels=_labels.write(current.labels, own_labels=notes))
 
-        return self.archive_others(model, self.resources.change(model, reference, change))
+        return self.archive_others(model, _layers.change_version(self.resources, model, reference, change))
 
     def stage_labels(
         self,
@@ -146,7 +146,7 @@ class Promoter:
                         seen = [version.stage_changed_at for version in holders]
                         notes = self.stage_labels(Stage.ARCHIVED, loser, seen=seen, successor=winner)
                         with contextlib.suppress(NotFoundError):  # a deleted version has left the stage
-                            self.resources.write(model, *self._archive_change(model, loser, notes))
+                            _layers.write(self.resources, model, *self._archive_change(model, loser, notes))
             except ConflictError as conflict:
                 if conflict.code is None:
                     raise
@@ -177,7 +177,7 @@ class Promoter:
                     current = self.resources.read(model, version.version)
                     fitting, _ = self._archive_change(model, current, notes)
                     if fitting is not current:
-                        self.resources.write(model, fitting, Change(labels=fitting.labels))
+                        _layers.write(self.resources, model, fitting, Change(labels=fitting.labels))
 
     def _archive_change(
         self, model: Model, version: ModelVersion, notes: Mapping[str, str | None]
@@ -188,7 +188,7 @@ class Promoter:
             return Change(labels=_labels.write(current.labels, own_labels=notes))
 
         try:
-            return self.resources.fit_change(model, version, change)
+            return _layers.fit_change(self.resources, model, version, change)
         except InvalidArgumentError as full:
             raise ConflictError(
                 f"Version {version.version} of {version.name!r} can't be archived: {_faults.first_sentence(full)} "

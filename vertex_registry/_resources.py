@@ -1,7 +1,6 @@
-"""Find models and versions at Vertex, read them, and change them under an etag.
+"""Find models and versions at Vertex, read them, and change them.
 
-A name is proved by a read before anything is changed (`Resources.find`). A change is read, applied and written with the
-etag of the read, and starts over if somebody else was faster.
+A name is proved by a read before anything is changed (`Resources.find`).
 """
 
 from __future__ import annotations
@@ -12,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import attrs
 
-from vertex_registry import _labels, _names, _process, _waiting, _wire
+from vertex_registry import _names, _process, _waiting, _wire
 from vertex_registry.errors import (
     AmbiguousNameError,
     ConflictError,
@@ -73,14 +72,6 @@ class AliasedVersion:
 
     version: ModelVersion
     aliases: tuple[str, ...]
-
-
-@attrs.frozen
-class Change:
-    """What to write on a version. None leaves a field unchanged."""
-
-    labels: dict[str, str] | None
-    description: str | None = None
 
 
 class Resources:
@@ -478,58 +469,30 @@ class Resources:
 
     # --- changing -----------------------------------------------------------------------------------------------------
 
-    def change(
+    def update_version(
         self,
         model: Model,
-        reference: str | ModelVersion,
-        change: Callable[[ModelVersion], Change],
+        version: ModelVersion,
         *,
-        adds: bool = False,
+        labels: Mapping[str, str] | None,
+        description: str | None = None,
+        once: bool = False,
     ) -> ModelVersion:
-        """Read a version, write a change with its etag, and return it. Start over if somebody else was faster.
-
-        An alias is resolved once. If it moves meanwhile, the first version is still the one that changes.
+        """Replace what a version shows as its labels and its description, and return it as the response shows it.
 
         Args:
             model: The model.
-            reference: The number or alias of the version, or the version as it was just read.
-            change: A function that returns what to write, given the current version.
-            adds: Whether the change adds metadata.
-        """
-        budget = self.rpc.budget()
-        version = self.read(model, reference) if isinstance(reference, str) else reference
-        number = version.version
-        tries = 0
-        while True:
-            try:
-                return self.write(model, *self.fit_change(model, version, change, adds=adds))
-            except ConflictError as conflict:
-                if conflict.code is None:
-                    raise  # the labels are hidden by the model's, and would be again
-                fresh = self.read(model, number)
-                if not is_write_conflict(conflict, version, fresh) or not self.rpc.pause(budget, tries):
-                    raise
-                version = fresh
-                tries += 1
-
-    def write(self, model: Model, version: ModelVersion, change: Change, *, once: bool = False) -> ModelVersion:
-        """Write a change with the etag of the version, and return the version.
-
-        Args:
-            model: The model.
-            version: The version as it was read.
-            change: The change.
+            version: The version as it was read. The update only happens if its etag is still the current one.
+            labels: The new labels. None leaves them unchanged.
+            description: The new description. None leaves it unchanged.
             once: Whether to send it only once.
 
         Raises:
-            ConflictError: The version has changed, or the model's own labels hide what was written.
+            ConflictError: The version has changed.
         """
         resource = model.at(version.version)
-        request = _wire.update_version(
-            resource, labels=change.labels, description=change.description, etag=version.etag
-        )
-        written = self._read_version(self.rpc.call("UpdateModel", request, resource, once=once))
-        return written if change.labels is None else _check_written(written, change.labels, version.labels, model)
+        request = _wire.update_version(resource, labels=labels, description=description, etag=version.etag)
+        return self._read_version(self.rpc.call("UpdateModel", request, resource, once=once))
 
     def update_model(
         self, model: Model, current: RegisteredModel, *, labels: Mapping[str, str] | None, description: str | None
@@ -665,55 +628,6 @@ class Resources:
         except UnavailableError:
             raise lost from lost.__cause__
 
-    # --- the two layers of labels -------------------------------------------------------------------------------------
-
-    def fit_change(
-        self, model: Model, version: ModelVersion, change: Callable[[ModelVersion], Change], *, adds: bool = False
-    ) -> tuple[ModelVersion, Change]:
-        """Return the version and a change that fits into its labels.
-
-        A read also shows the model's labels, which take up no room on the version. If the change doesn't fit next to
-        all labels, it may fit next to the version's own. Only a write shows which those are. A change that adds
-        metadata is more likely to be too large, so it needs a sign that the model has labels: more labels than a
-        version can have, or the same ones on the default version.
-        """
-        try:
-            return version, change(version)
-        except InvalidArgumentError as full:
-            if adds and version.is_default and len(version.labels) <= _labels.MAX_LABELS:
-                raise
-            # The model shows its own labels and its default version's.
-            shown = self.read_model(model).labels
-            keys = {key for key in _labels.inheritable_keys(version.labels) if shown.get(key) == version.labels[key]}
-            change(without_keys(version, keys))  # if this doesn't fit, nothing does, and nothing is written
-            try:
-                own = self.separate_model_labels(model, version, keys)
-            except InvalidArgumentError:
-                raise full from None
-        try:
-            return own, change(own)
-        except InvalidArgumentError:
-            self.write(model, own, Change(labels=own.labels))
-            raise
-
-    def separate_model_labels(self, model: Model, version: ModelVersion, keys: set[str]) -> ModelVersion:
-        """Return the version without those of these labels that belong to its model, and with its current etag.
-
-        Vertex merges the labels of the model into those of the version, and only a write can separate them. This packs
-        the values under the keys, which reads the same, so an interruption loses nothing. A key that the response still
-        shows with the old value belongs to the model.
-
-        Raises:
-            InvalidArgumentError: The values don't fit into a pack. Nothing was sent.
-        """
-        packed = _labels.pack_keys(version.labels, keys)
-        resource = model.at(version.version)
-        request = _wire.update_version(resource, labels=packed, etag=version.etag)
-        written = self._read_version(self.rpc.call("UpdateModel", request, resource))
-        shown = _labels.read({key: written.labels[key] for key in keys & written.labels.keys()}).metadata
-        theirs = {key for key, value in shown.items() if _labels.json_equal(value, version.metadata[key])}
-        return attrs.evolve(without_keys(version, theirs), etag=written.etag)
-
 
 def _resource_name(record: ModelVersion | RegisteredModel) -> str:
     """Return the key of a list entry."""
@@ -750,53 +664,4 @@ def _endless_list_error(rpc: str, resource: str) -> UnavailableError:
         f"{rpc} on {resource} doesn't end: its pages repeat, or it took longer than Retry(operation_timeout=...) "
         "allows. Allow more time, or report it to the operator of the service.",
         resource=resource,
-    )
-
-
-def is_write_conflict(conflict: ConflictError, before: ModelVersion | None, now: ModelVersion | None) -> bool:
-    """Return whether a conflict means that somebody else was faster, so starting over may help.
-
-    Vertex doesn't document how it refuses a stale etag. ABORTED asks for a new attempt from the read on (AIP-154).
-    FAILED_PRECONDITION may also mean something that no attempt fixes, unless the etag has changed.
-
-    Args:
-        conflict: The error of the write.
-        before: The version as it was read before the write, or None if it wasn't read.
-        now: The version as it was read after the write, or None if it was deleted.
-    """
-    return conflict.code == "ABORTED" or before is None or now is None or now.etag != before.etag
-
-
-def _check_written(
-    written: ModelVersion, labels: Mapping[str, str], before: Mapping[str, str], model: Model
-) -> ModelVersion:
-    """Return the version as it was written.
-
-    Raises:
-        ConflictError: The model's own labels hide some of what was written.
-    """
-    hidden = {key for key, value in labels.items() if written.labels.get(key) != value}
-    meant = _labels.read(labels).metadata  # a packed value hides the label under its key
-    hidden |= {
-        key
-        for key in (before.keys() - labels.keys()) & written.labels.keys()
-        if key not in meant or key not in written.metadata or not _labels.json_equal(written.metadata[key], meant[key])
-    }
-    hidden -= {_labels.MANAGED_BY}
-    if hidden:
-        keys = ", ".join(map(repr, sorted(hidden)))
-        raise ConflictError(
-            f"The model {model.name!r} itself has the labels {keys}, which hide what was written to version "
-            f"{written.version}. Remove them with update_model(name, labels={{...}}), which replaces all of them.",
-            resource=written.resource_name,
-        )
-    return written
-
-
-def without_keys(version: ModelVersion, keys: Collection[str]) -> ModelVersion:
-    """Return the version without the labels and the metadata under these keys."""
-    return attrs.evolve(
-        version,
-        labels={key: label for key, label in version.labels.items() if key not in keys},
-        metadata={key: value for key, value in version.metadata.items() if key not in keys},
     )
