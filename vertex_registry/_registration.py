@@ -115,7 +115,9 @@ class Registrar:
             check_source()
         if registration.archive_existing and model is not None:
             with contextlib.suppress(NotFoundError):  # the upload notices if the model was deleted
-                self.promoter.check_archivable(model, self.resources.list_versions(model), registration.stage)
+                self.promoter.check_archivable(
+                    model, self.resources.list_versions(model, stage=registration.stage), registration.stage
+                )
         return self._upload(registration, model, base)
 
     # --- before the upload --------------------------------------------------------------------------------------------
@@ -485,7 +487,7 @@ class Registrar:
             return current, False
         budget, tries = rpc.budget(), 0
         seen = (
-            [other.stage_changed_at for other in self.resources.list_versions(model)]
+            [other.stage_changed_at for other in self.resources.list_staged(model, [registration.stage]).versions]
             if registration.archive_existing
             else []
         )

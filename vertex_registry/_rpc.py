@@ -394,7 +394,7 @@ class Connection:
 
         outcomes: SimpleQueue[Callable[[], Any]] = SimpleQueue()
         with self._wake_on_close(outcomes):
-            _waiting.start_thread(work_outside_fork, outcomes, "vertex-registry-rest")
+            _waiting.start_thread(work_outside_fork, outcomes)
             outcome = _waiting.receive(outcomes, seconds)
         return outcome()
 

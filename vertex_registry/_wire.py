@@ -37,6 +37,10 @@ _LATEST: Final = dt.datetime.max.replace(tzinfo=dt.UTC)
 _EPOCH: Final = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
 _SECOND: Final = 1_000_000_000  # in nanoseconds
 
+# ListModelVersionsRequest.order_by: "Supported fields: create_time, update_time". ListModelsRequest has both as well.
+_NEWEST_FIRST: Final = "create_time desc"
+
+_GetModelRequest: Final = model_service.GetModelRequest
 _ContainerSpec: Final = type(model_types.ModelContainerSpec.pb(model_types.ModelContainerSpec()))
 
 #: The fields of a version that its labels hold. They're decoded together.
@@ -44,8 +48,11 @@ _FROM_LABELS: Final = frozenset(
     {"labels", "metadata", "version_name", "managed_by", "stage", "stage_changed_at", "stage_changed_by"}
 )
 
-#: The page size that gcloud uses. "The standard list page size" isn't documented.
-PAGE_SIZE = 100
+#: How many entries a page has. Vertex documents neither a default nor a maximum. AIP-158 says that a service returns
+#: fewer entries than requested if it has a maximum, and that the page size may change from page to page.
+PAGE_SIZE: Final = 1000
+#: How many entries a first page has if the caller may not want all of them. gcloud's pages have as many.
+FIRST_PAGE_SIZE: Final = 100
 
 
 def upload(
@@ -80,27 +87,44 @@ def upload(
 
 def get(name: str) -> model_service.GetModelRequest:
     """Create a request to get a model or a version."""
-    return model_service.GetModelRequest(name=name)
+    request: model_service.GetModelRequest = _GetModelRequest.wrap(_GetModelRequest.pb()(name=name))
+    return request  # made in a third of the time that proto-plus takes
 
 
-def models_named(parent: str, name: str, page_token: str) -> model_service.ListModelsRequest:
+def models_named(parent: str, name: str, page_token: str, page_size: int) -> model_service.ListModelsRequest:
     """Create a request to list the models with exactly that display name."""
     quoted = name.replace("\\", "\\\\").replace('"', '\\"')
     return model_service.ListModelsRequest(
-        parent=parent, filter=f'display_name="{quoted}"', page_size=PAGE_SIZE, page_token=page_token
+        parent=parent, filter=f'display_name="{quoted}"', page_size=page_size, page_token=page_token
     )
 
 
-def models(parent: str, page_token: str) -> model_service.ListModelsRequest:
+def models(parent: str, page_token: str, page_size: int) -> model_service.ListModelsRequest:
     """Create a request to list all models, the newest first."""
     return model_service.ListModelsRequest(
-        parent=parent, order_by="create_time desc", page_size=PAGE_SIZE, page_token=page_token
+        parent=parent, order_by=_NEWEST_FIRST, page_size=page_size, page_token=page_token
     )
 
 
-def versions(model: str, page_token: str) -> model_service.ListModelVersionsRequest:
-    """Create a request to list the versions of a model."""
-    return model_service.ListModelVersionsRequest(name=model, page_size=PAGE_SIZE, page_token=page_token)
+def versions(
+    model: str, page_token: str, page_size: int, *, label: str = "", oldest_first: bool = False
+) -> model_service.ListModelVersionsRequest:
+    """Create a request to list the versions of a model.
+
+    Args:
+        model: The resource name of the model.
+        page_token: The token of the page.
+        page_size: How many versions the page has at most.
+        label: Only versions with this label: ``key=value``, or ``key:*`` for any value. Defaults to all versions.
+        oldest_first: Whether to list the oldest first. Defaults to the newest first.
+    """
+    return model_service.ListModelVersionsRequest(
+        name=model,
+        order_by="create_time" if oldest_first else _NEWEST_FIRST,
+        filter=label and f"labels.{label}",
+        page_size=page_size,
+        page_token=page_token,
+    )
 
 
 def update_version(
@@ -150,9 +174,9 @@ def operation(name: str) -> operations_pb2.GetOperationRequest:
     return operations_pb2.GetOperationRequest(name=name)
 
 
-def operations(model: str, page_token: str) -> operations_pb2.ListOperationsRequest:
+def operations(model: str, page_token: str, page_size: int) -> operations_pb2.ListOperationsRequest:
     """Create a request to list the operations of a model."""
-    return operations_pb2.ListOperationsRequest(name=model, page_size=PAGE_SIZE, page_token=page_token)
+    return operations_pb2.ListOperationsRequest(name=model, page_size=page_size, page_token=page_token)
 
 
 def read_version(message: model_types.Model, *, on_vertex: bool = False) -> ModelVersion:
