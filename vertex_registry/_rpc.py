@@ -17,7 +17,6 @@ from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 import attrs
 import google.auth.exceptions
-import tenacity
 from google.api_core import exceptions as google_exceptions
 
 from vertex_registry import _credentials, _faults, _process, _transport, _waiting
@@ -27,6 +26,7 @@ from vertex_registry.errors import ClientClosedError, OperationFailedError, Oper
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
+    import tenacity
     from google.longrunning import operations_pb2
 
     from vertex_registry._endpoint import Endpoint
@@ -57,7 +57,7 @@ class Method:
     """How to call one RPC.
 
     Attributes:
-        call: The method of Google's client.
+        call: The method of Google's client and of its transport.
         retry_on: The status codes on which it's sent again.
         deadline: How many seconds one attempt may take.
         permission: The permission that it needs.
@@ -104,18 +104,16 @@ class Connection:
         self._waiters: set[SimpleQueue[Callable[[], Any]]] = set()
         self._credentials = credentials
         self._user_agent = user_agent
-        self._google = _process.Owned(
-            lambda: _transport.create_client(self._endpoint, self._credentials, self._user_agent)
-        )
+        self._google = _process.Owned(lambda: _transport.connect(self._endpoint, self._credentials, self._user_agent))
 
     def close(self) -> None:
         """Close the connection."""
         self._closed = True
         for waiter in tuple(self._waiters):
             waiter.put(_raise_closed)
-        if (client := self._google.take()) is not None:
+        if (stubs := self._google.take()) is not None:
             with contextlib.suppress(google_exceptions.GoogleAPIError, google.auth.exceptions.GoogleAuthError):
-                client.transport.close()  # type: ignore[no-untyped-call]  # untyped upstream
+                stubs.close()
 
     @property
     def closed(self) -> bool:
@@ -227,34 +225,13 @@ class Connection:
                 "Call the method again to finish what it began; Retry(call_timeout=...) sets the limit.",
                 resource=resource,
             )
-
-        def can_retry(failure: BaseException) -> bool:
-            if self._closed or not isinstance(failure, CallError):
-                return False
-            return (failure.unsent or (failure.code in method.retry_on and not once)) and not failure.final
-
-        def wait(state: tenacity.RetryCallState) -> float:
-            upper = _waiting.max_backoff(self._retry, state.attempt_number)
-            return max(_requested_wait(state), upper * self._retry.random())
-
-        def stop(state: tenacity.RetryCallState) -> bool:
-            return state.upcoming_sleep >= budget.left()
-
-        def log(state: tenacity.RetryCallState) -> None:
-            failure = state.outcome.exception() if state.outcome else None
-            code = failure.code if isinstance(failure, CallError) else "?"
-            _LOG.info("%s %s: %s, sent again in %.2f s", rpc, resource, code, state.upcoming_sleep)
-
-        with_retries = tenacity.Retrying(
-            retry=tenacity.retry_if_exception(can_retry),
-            wait=wait,
-            stop=stop,
-            sleep=self._sleep,
-            before_sleep=log,
-            reraise=True,
-        )
+        attempt = functools.partial(self._send, rpc, method, request, resource, budget)
         try:
-            return with_retries(self._send, rpc, method, request, resource, budget)
+            try:
+                return attempt()
+            except CallError as failure:
+                retry_on = NO_RETRY if once else method.retry_on
+                return self._send_again(attempt, failure, budget, retry_on=retry_on, what=f"{rpc} {resource}")
         except CallError as failure:
             if self._closed:
                 self._raise_if_closed(rpc, resource, failure)
@@ -267,6 +244,58 @@ class Connection:
                 spent=budget.spent(),
             ) from failure.__cause__
 
+    def _send_again(
+        self,
+        attempt: Callable[[], Any],
+        first: CallError,
+        budget: _waiting.Budget,
+        *,
+        retry_on: frozenset[str],
+        what: str,
+    ) -> Any:
+        """Repeat an attempt that has failed once, until it succeeds, and return its response.
+
+        Most requests succeed at once, so neither this loop nor its library is needed before.
+
+        Raises:
+            CallError: The last attempt's failure.
+        """
+        import tenacity  # noqa: PLC0415  # likewise
+
+        failed = [first]
+
+        def can_retry(failure: BaseException) -> bool:
+            if self._closed or not isinstance(failure, CallError):
+                return False
+            return (failure.unsent or failure.code in retry_on) and not failure.final
+
+        def wait(state: tenacity.RetryCallState) -> float:
+            upper = _waiting.max_backoff(self._retry, state.attempt_number)
+            return max(_requested_wait(state), upper * self._retry.random())
+
+        def stop(state: tenacity.RetryCallState) -> bool:
+            return state.upcoming_sleep >= budget.left()
+
+        def log(state: tenacity.RetryCallState) -> None:
+            failure = state.outcome.exception() if state.outcome else None
+            code = failure.code if isinstance(failure, CallError) else "?"
+            _LOG.info("%s: %s, sent again in %.2f s", what, code, state.upcoming_sleep)
+
+        def next_attempt() -> Any:
+            if failed:
+                raise failed.pop()
+            return attempt()
+
+        with_retries = tenacity.Retrying(
+            retry=tenacity.retry_if_exception(can_retry),
+            wait=wait,
+            stop=stop,
+            sleep=self._sleep,
+            before_sleep=log,
+            reraise=True,
+        )
+        return with_retries(next_attempt)
+
     def sdk_model(self, request: Any, resource: str, project: str | None) -> Any:
         """Send GetModel and return the response as a ``Model`` of Google's SDK with this connection's credentials."""
         return _transport.create_sdk_model(
@@ -275,7 +304,7 @@ class Connection:
             project=project,
             credentials=self._credentials,
             endpoint=self._endpoint,
-            client=self._google,
+            stubs=self._google,
         )
 
     def wait(self, operation: operations_pb2.Operation, request: Callable[[str], Any], budget: _waiting.Budget) -> Any:
@@ -327,12 +356,13 @@ class Connection:
         try:
             # Even with little time left, give the server a chance: a request that times out too early is wasted.
             timeout = max(0.05, min(method.deadline, max(budget.left(), min(_MIN_TIMEOUT, budget.seconds))))
-            send = getattr(self._google.get(), method.call)
+            send = self._google.get().send
             metadata = self._metadata(rpc, timeout)
             with _faults.translated(self._endpoint):
-                response = self._await_response(
-                    lambda: send(request=request, retry=None, timeout=timeout, metadata=metadata), timeout
-                )
+                if not self._endpoint.rest:  # closing the channel ends its calls
+                    with _process.outside_fork():
+                        return send(method.call, request, timeout, metadata)
+                return self._await_response(lambda: send(method.call, request, timeout, metadata), timeout)
         except CallError as failure:
             outcome = failure.code
             raise
@@ -340,20 +370,15 @@ class Connection:
             outcome = type(failure).__name__
             raise
         finally:
-            _LOG.debug("%s %s: %s in %.3f s", rpc, resource, outcome, self._retry.clock() - start)
-        if rpc.startswith("ListModel"):
-            return next(response.pages)  # Google's pager would request more pages by itself
-        return getattr(response, "operation", response)
+            if _LOG.isEnabledFor(logging.DEBUG):
+                _LOG.debug("%s %s: %s in %.3f s", rpc, resource, outcome, self._retry.clock() - start)
 
     def _await_response(self, send: Callable[[], Any], timeout: float) -> Any:
-        """Return the response of a call, and stop waiting for it when the connection is closed.
+        """Return the response of a call over HTTP, and stop waiting for it when the connection is closed.
 
-        Closing a gRPC channel ends its calls. Over HTTP, only the wait ends. There, Google's timeout limits each part
-        of the response, so the wait for all of it gets the same limit.
+        The request itself goes on. Google's timeout limits each part of the response, so the wait for all of it gets
+        the same limit.
         """
-        if not self._endpoint.rest:
-            with _process.outside_fork():
-                return send()
         try:
             return self._run_in_thread(send, timeout + _TIMEOUT_MARGIN)
         except Empty:
@@ -369,7 +394,7 @@ class Connection:
 
         outcomes: SimpleQueue[Callable[[], Any]] = SimpleQueue()
         with self._wake_on_close(outcomes):
-            _waiting.start_thread(work_outside_fork, outcomes, "vertex-registry-rest")
+            _waiting.start_thread(work_outside_fork, outcomes)
             outcome = _waiting.receive(outcomes, seconds)
         return outcome()
 

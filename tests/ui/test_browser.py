@@ -50,14 +50,17 @@ def open_page(chromium: Browser, address: str) -> Iterator[Open]:
     seen: list[str] = []
     contexts: list[Any] = []
 
+    def is_own(url: str) -> bool:
+        return url.startswith(f"{address}/")
+
     def open_page(path: str, **settings: Any) -> Page:
         contexts.append(chromium.new_context(**settings))
         contexts[-1].set_default_timeout(10_000)
-        page = contexts[-1].new_page()
+        page: Page = contexts[-1].new_page()
         page.on("console", lambda message: seen.append(f"{message.type}: {message.text}"))
         page.on("pageerror", lambda error: seen.append(f"error: {error}"))
         page.on("dialog", lambda dialog: seen.append(f"dialog: {dialog.message}"))
-        page.on("request", lambda request: request.url.startswith(f"{address}/") or seen.append(request.url))
+        page.on("request", lambda request: seen.extend([] if is_own(request.url) else [request.url]))
         page.goto(f"{address}{path}")
         return page
 

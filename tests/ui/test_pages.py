@@ -12,6 +12,8 @@ import grpc
 import pytest
 from google.cloud.aiplatform_v1.services.model_service import ModelServiceClient
 from google.cloud.aiplatform_v1.services.model_service.transports.grpc import ModelServiceGrpcTransport
+from google.cloud.aiplatform_v1.types import Model
+from google.protobuf.field_mask_pb2 import FieldMask
 
 from tests.ui.conftest import Browser
 from vertex_registry import InvalidArgumentError, RegistryClient, ServingContainer, local_registry
@@ -83,10 +85,10 @@ def test_models_with_their_stages(browser: Browser) -> None:
     models = browser.json("/models.json")["models"]
     assert [model["name"] for model in models[:3]] == ["churn", "fraud", "model-27"]
     churn, fraud, other = models[:3]
-    assert [(each["stage"], each["version"]) for each in churn["stages"]] == [("Production", "55"), ("Staging", "60")]
-    assert (churn["newest_version"], churn["stages_complete"]) == ("60", False)
-    assert [(each["stage"], each["version"]) for each in fraud["stages"]] == [("Staging", "1")]
-    assert (other["stages"], other["stages_complete"]) == ([], True)
+    assert [(each["stage"], each["version"]) for each in churn["in_use"]] == [("Production", "55"), ("Staging", "60")]
+    assert churn["newest_version"] == "60"
+    assert [(each["stage"], each["version"]) for each in fraud["in_use"]] == [("Staging", "1")]
+    assert other["in_use"] == []
     assert churn["changed_at"] > fraud["changed_at"] > other["changed_at"]
 
 
@@ -176,7 +178,7 @@ def test_columns_charts_and_stages(browser: Browser) -> None:
     assert found["columns"] == ["accuracy", "rows", "run", "team", "params"]
     assert [chart["metric"] for chart in found["charts"]] == ["accuracy", "rows"]
     assert found["charts"][1]["points"][-1] == {"version": "60", "value": 60, "stage": "Staging"}
-    assert [(each["stage"], each["version"]) for each in found["stages"]] == [("Production", "55"), ("Staging", "60")]
+    assert [(each["stage"], each["version"]) for each in found["in_use"]] == [("Production", "55"), ("Staging", "60")]
 
     chosen = browser.json("/model.json", "name=churn&columns=chosen&column=team&metric=rows&metric=none")
     assert (chosen["columns"], chosen["metrics"]) == (["team"], ["rows", "none"])
@@ -303,8 +305,8 @@ def test_a_name_of_several_models_and_a_refusal() -> None:
         second = registry.register_version("other", "gs://models/2")
         with grpc.insecure_channel(registry.emulator.grpc) as channel:
             google = ModelServiceClient(transport=ModelServiceGrpcTransport(channel=channel))
-            renamed = {"name": second.model_resource_name, "display_name": "churn"}
-            google.update_model(model=renamed, update_mask={"paths": ["display_name"]})
+            renamed = Model(name=second.model_resource_name, display_name="churn")
+            google.update_model(model=renamed, update_mask=FieldMask(paths=["display_name"]))
         client = stack.enter_context(RegistryClient(project="local-project", endpoint=registry.emulator.grpc))
         browser = Browser(Site(client))
         found = browser.json("/model.json", "name=churn", 409)["error"]

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from vertex_registry import ModelVersion, RegisteredModel, RegistryError
-    from vertex_registry.ui._reading import Reader
+    from vertex_registry.ui._reading import Reader, ReadList
     from vertex_registry.ui._snippets import Opening
 
 MODELS_A_PAGE: Final = 25
@@ -47,7 +47,7 @@ _MOST_NESTED: Final = 40
 
 ORDERS: Final = {"updated": "Last change", "created": "Newest", "name": "Name"}
 STAGES: Final = tuple(stage.value for stage in Stage)
-_CURRENT: Final = (Stage.PRODUCTION, Stage.STAGING)
+IN_USE: Final = tuple(stage.value for stage in _reading.IN_USE)
 
 #: What versions can be sorted by, besides a metadata key.
 SORTS: Final[dict[str, Callable[[ModelVersion], Any]]] = {
@@ -148,7 +148,7 @@ class Page:
 
 def models(reader: Reader, query: Query, _opening: Opening | None) -> Page:
     """Return the models that match a search, with what's in their stages and their last change."""
-    text, stage = query.get("q"), query.choice("stage", STAGES, "")
+    text, stage = query.get("q"), query.choice("stage", IN_USE, "")
     order = query.choice("order", ORDERS, "updated")
     page, depth = query.number("page", 10**6), query.number("depth", _DEEPEST)
     listed = reader.models(order, fresh=page == depth == 1)
@@ -183,7 +183,7 @@ def models(reader: Reader, query: Query, _opening: Opening | None) -> Page:
 
 
 def _search(
-    reader: Reader, listed: _reading.ReadList[RegisteredModel], text: str, stage: str, *, wanted: int, depth: int
+    reader: Reader, listed: ReadList[RegisteredModel], text: str, stage: str, *, wanted: int, depth: int
 ) -> tuple[list[RegisteredModel], int]:
     """Return the models that match, at most as many as wanted, and how many of the list were searched."""
     rows = listed.up_to(depth * MODELS_SEARCHED)
@@ -207,7 +207,7 @@ def _search(
 
 
 def _stages_in(summary: dict[str, Any] | None) -> set[str]:
-    return set() if summary is None else {each["stage"] for each in summary["stages"]}
+    return set() if summary is None else {each["stage"] for each in summary["in_use"]}
 
 
 def _named(reader: Reader, text: str, stage: str, found: list[RegisteredModel]) -> list[RegisteredModel]:
@@ -220,37 +220,26 @@ def _named(reader: Reader, text: str, stage: str, found: list[RegisteredModel]) 
         return []
 
 
-def _summarize(reader: Reader, listed: _reading.ReadList[RegisteredModel], rows: Sequence[RegisteredModel]) -> None:
+def _summarize(reader: Reader, listed: ReadList[RegisteredModel], rows: Sequence[RegisteredModel]) -> None:
     """Look into models that weren't looked into yet."""
     new = [model for model in rows if model.resource_name not in listed.summaries]
-    for model, versions in zip(new, reader.newest(new), strict=True):
-        listed.summaries[model.resource_name] = None if versions is None else _summary(model, versions)
+    newest = reader.newest(new)
+    for model, versions, held in zip(new, newest, reader.each_in_use(new, newest), strict=True):
+        listed.summaries[model.resource_name] = None if versions is None else _summary(model, versions, held)
 
 
-def _summary(model: RegisteredModel, versions: list[ModelVersion]) -> dict[str, Any]:
-    """Return what the newest versions of a model say about it."""
-    newest = versions[: _reading.NEWEST]
-    last = max(newest, key=lambda version: version.updated_at, default=None)
-    changed = model.updated_at if last is None else max(model.updated_at, last.updated_at)
+def _summary(model: RegisteredModel, newest: list[ModelVersion], held: list[ModelVersion]) -> dict[str, Any]:
+    """Return what the versions of a model say about it: the newest ones, and those in use."""
+    changed = max([model.updated_at, *(version.updated_at for version in [*newest, *held])])
     return {
         "newest_version": newest[0].version if newest else None,
-        "stages": _in_stages(newest),
-        "stages_complete": len(versions) == len(newest),
+        "in_use": [_in_stage(version) for version in held],
         "changed_at": _plain(changed),
     }
 
 
-def _in_stages(versions: Iterable[ModelVersion]) -> list[dict[str, Any]]:
-    """Return the versions in each stage, Production first, and in a stage the last to enter first."""
-    found = [version for version in versions if version.stage is not Stage.NONE]
-    order = [*_CURRENT, Stage.ARCHIVED]
-    oldest = min((version.created_at for version in found), default=None)
-    found.sort(key=lambda version: version.stage_changed_at or oldest, reverse=True)  # type: ignore[arg-type, return-value]  # there is an oldest one
-    found.sort(key=lambda version: order.index(version.stage))
-    return [
-        {"stage": str(version.stage), "version": version.version, "version_name": version.version_name}
-        for version in found
-    ]
+def _in_stage(version: ModelVersion) -> dict[str, Any]:
+    return {"stage": str(version.stage), "version": version.version, "version_name": version.version_name}
 
 
 def reference(model: RegisteredModel) -> str:
@@ -269,13 +258,17 @@ def model(reader: Reader, query: Query, _opening: Opening | None) -> Page:
     found = reader.registry.get_model(name)
     stage, sort = query.choice("stage", STAGES, ""), _sort_of(query.get("sort"))
     page, depth = query.number("page", 10**6), query.number("depth", _DEEPEST)
-    listed = reader.versions(found, fresh=page == depth == 1)
+    fresh = page == depth == 1
+    newest = reader.versions(found, None, fresh=fresh)
+    charted = newest.up_to(CHARTED + 1)
+    listed = newest if stage in {"", Stage.NONE} else reader.versions(found, Stage(stage), fresh=fresh)
     until = page * VERSIONS_A_PAGE + 1
-    in_order = sort == _NEWEST_FIRST and not stage
-    read = listed.up_to(max(until, CHARTED + 1) if in_order else max(depth * VERSIONS_SORTED, CHARTED + 1) + 1)
+    in_order = sort == _NEWEST_FIRST and stage != Stage.NONE
+    read = listed.up_to(max(until, len(charted)) if in_order else depth * VERSIONS_SORTED)
     rows = read if in_order else _sorted([each for each in read if not stage or each.stage == stage], sort)
     shown = rows[until - 1 - VERSIONS_A_PAGE : until - 1]
-    charted = read[:CHARTED]
+    held = reader.in_use(found.resource_name, charted, complete=newest.complete)
+    charted = charted[:CHARTED]
     columns, numeric = _metadata_keys(shown or read[:VERSIONS_A_PAGE]), _numeric_keys(charted)
     offered = list(dict.fromkeys([*columns, *numeric]))[:KEYS_OFFERED]
     chosen = query.all("column") or ([] if query.get("columns") else columns[:COLUMNS])
@@ -284,7 +277,7 @@ def model(reader: Reader, query: Query, _opening: Opening | None) -> Page:
         "model": _plain(found.to_dict()),
         "reference": name,
         "console_url": found.console_url,
-        "stages": [each for each in _in_stages(read) if each["stage"] != Stage.ARCHIVED],
+        "in_use": [_in_stage(version) for version in held],
         "versions": [_version(version) for version in shown],
         "columns": chosen[:KEYS_OFFERED],
         "offered": list(dict.fromkeys([*offered, *chosen[:KEYS_OFFERED]])),

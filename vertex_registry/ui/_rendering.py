@@ -101,6 +101,7 @@ def environment() -> jinja2.Environment:
         "url": url,
         "static": static,
         "STAGES": _pages.STAGES,
+        "IN_USE": _pages.IN_USE,
         "ORDERS": _pages.ORDERS,
         "chart_width": _charts.WIDTH,
         "chart_height": _charts.HEIGHT,
