@@ -71,9 +71,10 @@ class Sites:
         if path.startswith("/static/"):
             return refuse_to_change(method) or static_file(path.removeprefix("/static/"))
         try:
-            return refuse_to_change(method) or self._page(method, path, query)
-        except InvalidArgumentError as error:
+            _rendering.environment()
+        except InvalidArgumentError as error:  # an extra is missing
             return say(503, str(error))
+        return refuse_to_change(method) or self._page(method, path, query)
 
     def _page(self, method: str, path: str, query: str) -> Response:
         if self._server.rest.startswith("https"):
@@ -81,7 +82,13 @@ class Sites:
         if (place := _PLACE.fullmatch(path)) is None:
             return self._index(path)
         project, location, rest = place.groups()
-        return redirect(f"{location}/") if rest is None else self._site(project, location)(method, rest, query)
+        if rest is None:
+            return redirect(f"{location}/")
+        try:
+            site = self._site(project, location)
+        except InvalidArgumentError as error:  # that can't be a location
+            return say(404, str(error))
+        return site(method, rest, query)
 
     def _index(self, path: str) -> Response:
         parents = sorted(self._server.parents())
