@@ -109,7 +109,7 @@ def _serve(options: argparse.Namespace, assume: dict[str, str], signals: set[sig
             storage=options.storage,
             allowed_hosts=options.allow_host,
         )
-    except (DataFileError, ValueError, OSError) as error:
+    except (DataFileError, ValueError, OSError, ImportError) as error:
         print(error, file=sys.stderr)  # noqa: T201 - a command talks to people
         return 2
     if emulator.rest:

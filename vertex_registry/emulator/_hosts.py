@@ -11,17 +11,17 @@ import re
 import socket
 from typing import TYPE_CHECKING, Final
 
-from vertex_registry.emulator._status import bad_request, permission_denied
+from vertex_registry.emulator._status import permission_denied
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable
 
 # The beginning of a request's target in its absolute form, up to the path, as clients send it to a proxy.
 _ABSOLUTE: Final = re.compile(r"https?://([^/?#]*)", re.IGNORECASE)
 _DEFAULT_PORTS: Final = {"http": 80, "https": 443}
 
 
-def split_target(target: str, hosts: Sequence[str]) -> tuple[str, str]:
+def split_target(target: str, host: str) -> tuple[str, str]:
     """Return the host that a request is for, and the path with its query.
 
     RFC 9112: "When an origin server receives a request with an absolute-form of request-target, the origin server MUST
@@ -29,18 +29,11 @@ def split_target(target: str, hosts: Sequence[str]) -> tuple[str, str]:
 
     Args:
         target: The target in the request's first line.
-        hosts: The values of its Host headers.
-
-    Raises:
-        Failure: There are several hosts.
+        host: Its Host header.
     """
-    # RFC 9112: "A server MUST respond with a 400 (Bad Request) status code to any HTTP/1.1 request message that lacks a
-    # Host header field and to any request message that contains more than one Host header field line".
-    if len(hosts) > 1:
-        raise bad_request("The request must have one Host.")
     absolute = _ABSOLUTE.match(target)
     if absolute is None:
-        return "".join(hosts), target
+        return host, target
     return absolute[1], target[absolute.end() :]
 
 

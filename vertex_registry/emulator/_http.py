@@ -17,9 +17,9 @@ import threading
 import weakref
 from collections.abc import Callable
 from http import HTTPStatus
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple
 
-from aiohttp import HttpVersion11, web
+from aiohttp import web
 
 from vertex_registry.emulator._bounds import LONGEST_REQUEST
 from vertex_registry.emulator._data_file import DataFileError
@@ -124,11 +124,12 @@ class HttpServer:
         bound, port = self._listener.getsockname()[:2]
         self._hosts = Hosts("http" if tls is None else "https", host, bound, port, allowed_hosts)
         self.address = self._hosts.address
-        # When each connection was last used; infinity means that a request of it is under way.
+        # When each connection was last used, or was begun; infinity means that a request of it is under way.
         self._used: weakref.WeakKeyDictionary[asyncio.Transport, float] = weakref.WeakKeyDictionary()
-        self._answers: set[asyncio.Future[Any]] = set()
+        self._begun: dict[asyncio.Task[None], float] = {}
         self._worker = Worker("vertex-emulator-rest")
-        self._loop = asyncio.new_event_loop()
+        self._runner = asyncio.Runner(loop_factory=asyncio.new_event_loop)
+        self._loop = self._runner.get_loop()
         self._stopping = asyncio.Event()
         self._thread = threading.Thread(target=self._run, name="vertex-emulator-rest-loop", daemon=True)
         self._thread.start()
@@ -138,17 +139,16 @@ class HttpServer:
 
         In a forked process, only that process's descriptor is closed: the server runs in its parent.
         """
-        if os.getpid() == self._process:
+        if os.getpid() == self._process and self._thread.is_alive():
             self._loop.call_soon_threadsafe(self._stopping.set)
             self._thread.join()
-            self._worker.shutdown()
         self._listener.close()
 
     # --- connections ---------------------------------------------------------
 
     def _run(self) -> None:
-        with contextlib.closing(self._loop):
-            self._loop.run_until_complete(self._serve())
+        with self._runner:
+            self._runner.run(self._serve())
 
     async def _serve(self) -> None:
         server = web.Server(
@@ -161,21 +161,22 @@ class HttpServer:
             max_headers=_MOST_HEADERS,
             auto_decompress=False,
         )
-        connecting: set[asyncio.Task[None]] = set()
-        accepting = self._loop.create_task(self._accept(server, connecting))
+        accepting = self._loop.create_task(self._accept(server))
         await self._stopping.wait()
-        for task in (accepting, *connecting):
+        accepting.cancel()
+        await asyncio.sleep(0)  # until the newest connection has its task begun, which owns its socket
+        tasks = (accepting, *self._begun)
+        for task in tasks:
             task.cancel()
-        await asyncio.wait((accepting, *connecting))
+        await asyncio.wait(tasks)
         server.pre_shutdown()
         await server.shutdown(_GRACE)
         for transport in list(self._used):
             transport.abort()  # a client that doesn't confirm the end of TLS isn't waited for
-        if self._answers:
-            await asyncio.wait(self._answers)
-        await asyncio.sleep(0)  # until every socket is closed
+        # Nothing is left of a request before the store is closed, even if nobody waits for its response any more.
+        await self._loop.run_in_executor(None, self._worker.shutdown)
 
-    async def _accept(self, server: web.Server, connecting: set[asyncio.Task[None]]) -> None:
+    async def _accept(self, server: web.Server) -> None:
         """Accept connections for good. Each is set up in a task of its own, because a handshake may take long."""
         while True:
             try:
@@ -185,8 +186,8 @@ class HttpServer:
                     await self._give_one_up()
                 continue
             task = self._loop.create_task(self._connect(server, connected))
-            connecting.add(task)
-            task.add_done_callback(connecting.discard)
+            self._begun[task] = self._loop.time()
+            task.add_done_callback(self._begun.pop)
 
     async def _connect(self, server: web.Server, connected: socket.socket) -> None:
         with contextlib.suppress(OSError):  # the client is gone, or doesn't speak TLS
@@ -200,10 +201,11 @@ class HttpServer:
 
         One whose request is being carried out isn't ended, nor one that was active just now.
         """
-        latest = self._loop.time() - _EXHAUSTED_GRACE
-        waiting = {transport: at for transport, at in self._used.items() if at <= latest and not transport.is_closing()}
-        if waiting:
-            min(waiting, key=waiting.__getitem__).abort()
+        idle = {each.abort: at for each, at in self._used.items() if not each.is_closing()}
+        idle |= {task.cancel: at for task, at in self._begun.items()}
+        end = min(idle, key=idle.__getitem__, default=None)
+        if end is not None and idle[end] <= self._loop.time() - _EXHAUSTED_GRACE:
+            end()
             await asyncio.sleep(0)  # until its socket is closed
         else:
             await asyncio.sleep(_EXHAUSTED_WAIT)
@@ -238,10 +240,8 @@ class HttpServer:
             (name.decode("latin-1").lower(), value.decode("latin-1").strip(" \t"))
             for name, value in incoming.raw_headers
         )
-        hosts = _values(headers, "host")
-        if not hosts and incoming.version >= HttpVersion11:
-            raise bad_request("The request must have one Host.")
-        host, target = split_target(incoming.raw_path, hosts)
+        # aiohttp refuses a second Host. If there's none, it's the host of nobody.
+        host, target = split_target(incoming.raw_path, "".join(_values(headers, "host")))
         self._hosts.check(host, _values(headers, "origin"), _values(headers, "sec-fetch-site"))
         body = await self._read_body(incoming)
         path, _, query = target.partition("?")
@@ -275,16 +275,11 @@ class HttpServer:
         future: asyncio.Future[Response | None] = self._loop.create_future()
 
         def settle(response: Response | None) -> None:
-            self._answers.discard(future)
-            future.set_result(response)
+            if not future.done():  # somebody still waits for it
+                future.set_result(response)
 
-        def task() -> None:
-            self._loop.call_soon_threadsafe(settle, self._answer_safely(request))
-
-        self._answers.add(future)
-        self._worker.put(task)
-        # The worker can't be stopped, so the future goes on even if nobody waits for it any more.
-        response = await asyncio.shield(future)
+        self._worker.put(lambda: self._loop.call_soon_threadsafe(settle, self._answer_safely(request)))
+        response = await future
         if response is None:
             raise Dropped
         return response

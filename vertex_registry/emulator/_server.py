@@ -289,7 +289,7 @@ class SiteServer:
         _check_kinds(host=host, rest_port=port, allowed_hosts=allowed_hosts)
         names = tuple(allowed_hosts)
         _check_names(names)
-        _check_addresses(host, None, port)
+        _check_addresses(host, None, port, http="HTTP")
         http, rest = _rest_modules()
         self._server = http.HttpServer(rest.answer_with(site), host, port, allowed_hosts=names)
         self.address: str = self._server.address
@@ -311,8 +311,8 @@ def _rest_modules() -> tuple[Any, Any]:
         from vertex_registry.emulator import _http, _rest  # noqa: PLC0415 - only HTTP needs aiohttp
     except ModuleNotFoundError as error:
         raise ImportError(
-            f"The REST port needs {error.name}. Install it: pip install 'vertex-registry[emulator]'. Without it, the"
-            " emulator can serve gRPC: pass rest_port=None.",
+            f"Serving HTTP needs {error.name}. Install it: pip install 'vertex-registry[emulator]'. For gRPC alone, pass"
+            " rest_port=None.",
             name=error.name,
         ) from error
     return _http, _rest
@@ -359,7 +359,7 @@ _MAXIMUM_POLLS: Final = 10**9
 _AN_ADDRESS: Final = "Use an address of this machine without a port, such as 127.0.0.1, or 0.0.0.0 for all of them"
 
 
-def _check_addresses(host: str, grpc_port: int | None, rest_port: int | None) -> None:
+def _check_addresses(host: str, grpc_port: int | None, rest_port: int | None, *, http: str = "REST") -> None:
     """Refuse an address that can't be listened on. gRPC's server doesn't say why it got no port."""
     for port in (grpc_port, rest_port):
         if port is not None and not 0 <= port <= 65535:  # noqa: PLR2004 - the ports there are
@@ -372,7 +372,7 @@ def _check_addresses(host: str, grpc_port: int | None, rest_port: int | None) ->
         found = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM, flags=flags)
     except (OSError, UnicodeError) as error:
         raise OSError(f"The address {host!r} doesn't exist. {_AN_ADDRESS}.") from error
-    for name, port in (("gRPC", grpc_port), ("REST", rest_port)):
+    for name, port in (("gRPC", grpc_port), (http, rest_port)):
         if port is not None:
             _check_port(host, port, name, found)
 

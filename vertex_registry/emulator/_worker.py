@@ -31,6 +31,7 @@ class Worker(futures.Executor):
         self._done = 0
         self._lock = threading.Lock()
         self._thread: threading.Thread | None = None
+        self._running: set[threading.Thread] = set()
         self.take_over()
         self._watcher = threading.Thread(target=self._watch, name=f"{name}-watch", daemon=True)
         self._watcher.start()
@@ -46,17 +47,21 @@ class Worker(futures.Executor):
                     raise
             else:
                 self._thread = thread
+                self._running.add(thread)
 
     def _work(self) -> None:
+        me = threading.current_thread()
         with self._lock:
             pass  # it takes over once this lock is free
-        while self._thread is threading.current_thread():
+        while self._thread is me:
             task = self._todo.get()
             if task is None:
                 self._todo.put(None)  # for a thread that took over meanwhile
-                return
+                break
             task()
             self._done += 1
+        with self._lock:
+            self._running.discard(me)
 
     def _watch(self) -> None:
         done, patience = -1, _PATIENCE
@@ -91,7 +96,10 @@ class Worker(futures.Executor):
         self._closed.set()
         self._watcher.join()
         self._todo.put(None)
+        while wait and (threads := self._threads()):
+            for thread in threads:
+                thread.join()
+
+    def _threads(self) -> list[threading.Thread]:
         with self._lock:
-            last = self._thread  # a thread that was started can be joined
-        if wait and last is not None:
-            last.join()
+            return list(self._running)
