@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from tests.behaviour.hostile import Hostile
 from tests.client.test_hostile_labels import pack
-from tests.ui.conftest import Browser
+from tests.ui.documents import Browser
 from vertex_registry import RegistryClient
 from vertex_registry.ui import Site, _rendering
 

@@ -15,7 +15,7 @@ from google.cloud.aiplatform_v1.services.model_service.transports.grpc import Mo
 from google.cloud.aiplatform_v1.types import Model
 from google.protobuf.field_mask_pb2 import FieldMask
 
-from tests.ui.conftest import Browser
+from tests.ui.documents import Browser
 from vertex_registry import InvalidArgumentError, RegistryClient, ServingContainer, local_registry
 from vertex_registry.ui import Opening, Site, _rendering, _snippets
 

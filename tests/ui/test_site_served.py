@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from tests.ui.conftest import Document
+from tests.ui.documents import Document
 from vertex_registry import RegistryClient, cli, local_registry
 from vertex_registry.emulator import Emulator, SiteServer
 from vertex_registry.emulator import __main__ as process
