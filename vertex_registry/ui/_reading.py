@@ -1,6 +1,6 @@
 """Reads of a registry that are bounded, however many models and versions it has.
 
-A list is read as far as somebody has looked, and kept for a while, so the next page doesn't start over.
+A list is read as far as somebody has read, and kept for a while, so the next page doesn't start over.
 """
 
 from __future__ import annotations
@@ -107,7 +107,7 @@ class Reader:
         Args:
             resource: The model's resource name.
             newest: Its newest versions.
-            complete: Whether these are all. Otherwise it's asked for those in each stage.
+            complete: Whether these are all. Otherwise those in each stage are requested.
         """
         found: list[ModelVersion] = []
         for stage in IN_USE:
