@@ -6,7 +6,7 @@ import ast
 import contextlib
 import shlex
 import sys
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import grpc
 import pytest
@@ -188,6 +188,44 @@ def test_columns_charts_and_stages(browser: Browser) -> None:
 
     archived = browser.json("/model.json", "name=churn&stage=archived")
     assert [version["version"] for version in archived["versions"]] == ["40"]
+
+
+def test_a_page_does_not_read_the_whole_model() -> None:
+    """Of 330 versions, a page reads the newest 100 and those in use; the next page continues, and sorting is bounded."""
+    with contextlib.ExitStack() as stack:
+        registry = stack.enter_context(local_registry())
+        first = registry.register_version("big", "gs://models/1")
+        channel = stack.enter_context(grpc.insecure_channel(registry.emulator.grpc))
+        google = ModelServiceClient(transport=ModelServiceGrpcTransport(channel=channel))
+        model = Model(display_name="big", artifact_uri="gs://models/x", container_spec={"image_uri": "gcr.io/acme/x"})
+        parent = first.model_resource_name
+        for _ in range(329):
+            google.upload_model(
+                request={"parent": parent.partition("/models/")[0], "parent_model": parent, "model": model}
+            )
+        registry.set_stage("big", 1, "production")
+        browser = Browser(Site(registry))
+
+        def page(query: str) -> tuple[Any, int]:
+            before = len(registry.emulator.requests())
+            found = browser.json("/model.json", query)
+            sent = [request.rpc for request in registry.emulator.requests()[before:]]
+            return found, sent.count("ListModelVersions")
+
+        found, lists = page("name=big")
+        assert (found["versions"][0]["version"], found["has_next"], found["complete"]) == ("330", True, False)
+        assert [(each["stage"], each["version"]) for each in found["in_use"]] == [("Production", "1")]
+        assert lists <= 4  # one or two pages of the list, and one for each stage
+        _, lists = page("name=big&page=2")
+        assert lists == 2  # the list has been read that far
+        found, _ = page("name=big&page=7")
+        assert [version["version"] for version in found["versions"]] == [str(number) for number in range(30, 0, -1)]
+        assert (found["has_next"], found["complete"], found["read"]) == (False, True, 330)
+        found, lists = page("name=big&stage=production")
+        assert [version["version"] for version in found["versions"]] == ["1"]
+        assert lists <= 5
+        models = browser.json("/models.json")["models"]
+        assert [(each["stage"], each["version"]) for each in models[0]["in_use"]] == [("Production", "1")]
 
 
 # --- versions ---------------------------------------------------------------------------------------------------------

@@ -113,6 +113,24 @@ def test_no_other_site_reads_a_page(emulator: Emulator, headers: dict[str, str])
         assert get(server.address, "/", "POST")[0] in {404, 405}
 
 
+LINK = {"Sec_Fetch_Site": "cross-site", "Sec_Fetch_Mode": "navigate", "Sec_Fetch_Dest": "document"}
+
+
+def test_a_link_on_another_site_may_lead_to_a_page(emulator: Emulator) -> None:
+    """You can follow a link from a chat or a notebook to a page, but to nothing that isn't one."""
+    with SiteServer(lambda *_: (200, {}, b"a page")) as server:
+        assert get(server.address, "/model", **LINK)[0] == 200
+        assert get(server.address, "/model", **LINK, Origin="http://evil.example")[0] == 403
+        assert get(server.address, "/model", **LINK, Host="evil.example")[0] == 403
+        for other in ({"Sec_Fetch_Dest": "iframe"}, {"Sec_Fetch_Mode": "no-cors"}):
+            assert get(server.address, "/model", **(LINK | other))[0] == 403
+    assert get(emulator.rest, "/", **LINK)[0] == 200
+    for path in ("/v1/projects/p/locations/us-central1/models", "/%76%31/x", "/emulator/requests", "/emulator/health"):
+        assert get(emulator.rest, path, **LINK)[0] == 403
+    emulator.mount(None)  # type: ignore[arg-type]  # as if none had been mounted
+    assert get(emulator.rest, "/", **LINK)[0] == 403
+
+
 def test_the_entry_point_of_the_emulators_process() -> None:
     """The emulator's process finds the site by its entry point, which names what there is."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]

@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import contextlib
 import functools
-import importlib.metadata
 import json
 import logging
 import os
@@ -136,6 +135,8 @@ def _site_of(emulator: Emulator) -> Site:
 
     @functools.cache
     def load() -> Site | None:
+        import importlib.metadata  # noqa: PLC0415  # it takes a while
+
         found = importlib.metadata.entry_points(group="vertex_registry.emulator", name="site")
         return next((entry.load()(emulator) for entry in found), None)
 

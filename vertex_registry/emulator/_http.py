@@ -91,6 +91,10 @@ class Request(NamedTuple):
 Answer = Callable[[Request, Callable[[], None]], Response]
 
 
+# What a browser sends if somebody follows a link, and not if a page loads something, frames it or sends a form by POST.
+_FOLLOWED_LINK: Final = (("sec-fetch-mode", "navigate"), ("sec-fetch-dest", "document"))
+
+
 class HttpServer:
     """An HTTP server. It serves as soon as it's created.
 
@@ -100,6 +104,7 @@ class HttpServer:
         port: The port. 0 means any free port.
         tls: The context with the certificate. With it, the server speaks TLS.
         allowed_hosts: More names that the server answers to.
+        accepts_link: Whether a link on another site may lead to this path. Its page can't read what it leads to.
 
     Attributes:
         address: The URL of the server, without a slash at the end.
@@ -116,8 +121,10 @@ class HttpServer:
         *,
         tls: ssl.SSLContext | None = None,
         allowed_hosts: Iterable[str] = (),
+        accepts_link: Callable[[str], bool] = lambda _path: False,
     ) -> None:
         self._answer = answer
+        self._accepts_link = accepts_link
         self._tls = tls
         self._process = os.getpid()
         self._listener = _listen(host, port)
@@ -242,9 +249,11 @@ class HttpServer:
         )
         # aiohttp refuses a second Host. If there's none, it's the host of nobody.
         host, target = split_target(incoming.raw_path, "".join(_values(headers, "host")))
-        self._hosts.check(host, _values(headers, "origin"), _values(headers, "sec-fetch-site"))
-        body = await self._read_body(incoming)
         path, _, query = target.partition("?")
+        is_link = incoming.method == "GET" and all(_values(headers, name) == [value] for name, value in _FOLLOWED_LINK)
+        sites = [] if is_link and self._accepts_link(path) else _values(headers, "sec-fetch-site")
+        self._hosts.check(host, _values(headers, "origin"), sites)
+        body = await self._read_body(incoming)
         return await self._call(Request(incoming.method, path, query, headers, body))
 
     async def _read_body(self, incoming: web.BaseRequest) -> bytes:

@@ -161,7 +161,12 @@ class Emulator:
                 http, rest = modules
                 self._api = rest.RestApi(self._dispatcher)
                 server = http.HttpServer(
-                    self._api.answer, host, rest_port, tls=tls and tls.context, allowed_hosts=names
+                    self._api.answer,
+                    host,
+                    rest_port,
+                    tls=tls and tls.context,
+                    allowed_hosts=names,
+                    accepts_link=self._api.accepts_link,
                 )
                 self._closers.callback(server.close)
                 self.rest = server.address
@@ -291,7 +296,9 @@ class SiteServer:
         _check_names(names)
         _check_addresses(host, None, port, http="HTTP")
         http, rest = _rest_modules()
-        self._server = http.HttpServer(rest.answer_with(site), host, port, allowed_hosts=names)
+        self._server = http.HttpServer(
+            rest.answer_with(site), host, port, allowed_hosts=names, accepts_link=lambda _path: True
+        )
         self.address: str = self._server.address
 
     def close(self) -> None:
