@@ -191,7 +191,7 @@ def test_columns_charts_and_stages(browser: Browser) -> None:
 
 
 def test_a_page_does_not_read_the_whole_model() -> None:
-    """Of 330 versions, a page reads the newest 100 and those in use; the next page continues, and sorting is bounded."""
+    """Of 330 versions, a page reads the newest 100 and those in use. The next page continues there."""
     with contextlib.ExitStack() as stack:
         registry = stack.enter_context(local_registry())
         first = registry.register_version("big", "gs://models/1")

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 STAGES: Final = ("none", "staging", "production", "archived")
 _COMPLETION_SECONDS: Final = 3.0
 _COMPLETED: Final = 50
+_PAGE_SECONDS: Final = 20.0  # nobody waits for a page any longer
 
 
 @contextlib.contextmanager
@@ -47,8 +48,13 @@ def _client(settings: dict[str, Any]) -> Iterator[RegistryClient]:
             yield registry
 
 
-def connected(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Add the options that choose the registry, and pass the command its client."""
+def connected(command: Callable[..., Any], *, patience: float | None = None) -> Callable[..., Any]:
+    """Add the options that choose the registry, and pass the command its client.
+
+    Args:
+        command: The command.
+        patience: For how many seconds its client retries if nobody says. Defaults to the client's default.
+    """
 
     @click.option("--project", help="The Google Cloud project. Defaults to GOOGLE_CLOUD_PROJECT.")
     @click.option("--location", help="The location. Defaults to GOOGLE_CLOUD_LOCATION, then us-central1.")
@@ -58,7 +64,7 @@ def connected(command: Callable[..., Any]) -> Callable[..., Any]:
         "--timeout",
         type=click.FloatRange(min=0, min_open=True),
         metavar="SECONDS",
-        help="How long to retry before giving up. Defaults to 60; uploads have more.",
+        help=f"How long to retry before giving up. Defaults to {patience or 60:g}; uploads have more.",
     )
     @functools.wraps(command)
     def run(
@@ -72,7 +78,8 @@ def connected(command: Callable[..., Any]) -> Callable[..., Any]:
     ) -> Any:
         from vertex_registry import Retry  # noqa: PLC0415  # --help doesn't need it
 
-        retry = None if timeout is None else Retry(call_timeout=timeout)
+        seconds = patience if timeout is None else timeout
+        retry = None if seconds is None else Retry(call_timeout=seconds)
         settings = {"project": project, "location": location, "endpoint": endpoint, "local": local, "retry": retry}
         with _client(settings) as registry:
             return command(registry, *args, **kwargs)
@@ -482,7 +489,7 @@ def duplicates(registry: RegistryClient, output: str) -> None:
 
 
 @cli.command()
-@connected
+@functools.partial(connected, patience=_PAGE_SECONDS)
 @click.option("--host", default="127.0.0.1", show_default=True, help="The address to listen on.")
 @click.option(
     "--port", type=click.IntRange(0, 65535), default=8472, show_default=True, help="The port, 0 for any free port."
@@ -504,7 +511,8 @@ def ui(registry: RegistryClient, host: str, port: int, allow_host: tuple[str, ..
     with server:
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, lambda *_: stop.set())
-        click.echo(f"{server.address}/")
+        # What means every address isn't one that a browser can open.
+        click.echo(f"{server.address.replace('//0.0.0.0:', '//127.0.0.1:').replace('//[::]:', '//[::1]:')}/")
         if not _is_loopback(host):
             _output.note("Everybody who can reach this address can read the registry with your credentials.")
         stop.wait()
