@@ -139,7 +139,7 @@ PAGES: Final = (
 )
 
 
-@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=6, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.lists(TEXT, min_size=1, max_size=16), st.recursive(TEXT, lambda inner: st.lists(inner, max_size=2)))
 @example(list(MARKUP), {"<vr-x>": [["<vr-x>", None, True, 1e300]]})
 @example(["https://evil.example/"], "x")
