@@ -24,7 +24,8 @@ _EMULATOR: Final = pytest.StashKey["Emulator"]()
 def vertex_emulator(pytestconfig: pytest.Config) -> Iterator[Emulator]:
     """A local Vertex AI, started once for the run (for each worker, under pytest-xdist).
 
-    It serves gRPC, and REST too if ``vertex-registry[emulator]`` is installed. ``VERTEX_AI_EMULATOR_HOST`` names it, so a `RegistryClient` that your code creates reaches it. Plan faults with
+    It serves gRPC, and REST too if ``vertex-registry[emulator]`` is installed. ``VERTEX_AI_EMULATOR_HOST`` names its
+    gRPC address, so a `RegistryClient` that your code creates reaches it. Plan faults with
     ``vertex_emulator.fail(...)``: a fault that no request meets fails the test that planned it.
     """
     from vertex_registry.emulator import Emulator  # noqa: PLC0415  # see above

@@ -494,7 +494,7 @@ def exchange(address: tuple[str, int], sent: bytes, until: Callable[[bytes], boo
 
 
 def ask_rest(emulator: Emulator, sent: bytes) -> bytes:
-    """Send bytes to the REST port, and return what comes back. It takes a client that has ended for one that is gone."""
+    """Send bytes to the REST port, and return the response. The server takes a client that has ended for gone."""
     return exchange(address_of(emulator), sent, lambda received: b"\r\n\r\n" in received)
 
 

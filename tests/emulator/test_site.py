@@ -8,10 +8,12 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import requests
 
-from vertex_registry.emulator import Emulator, SiteServer
+from vertex_registry.emulator import SiteServer
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
+
+    from vertex_registry.emulator import Emulator
 
     Start = Callable[..., Emulator]
 
@@ -21,7 +23,11 @@ Answer = tuple[int, dict[str, str], bytes]
 def echo(method: str, path: str, query: str, headers: Mapping[str, str]) -> Answer:
     """Return what was asked for."""
     text = f"{method} {path} {query} {headers.get('x-mine')}"
-    return 200, {"Content-Type": "text/plain; charset=utf-8", "Content-Security-Policy": "default-src 'none'"}, text.encode()
+    return (
+        200,
+        {"Content-Type": "text/plain; charset=utf-8", "Content-Security-Policy": "default-src 'none'"},
+        text.encode(),
+    )
 
 
 @pytest.fixture(name="site", params=["mounted", "alone"])
@@ -142,5 +148,5 @@ def test_a_site_server_checks_its_arguments() -> None:
         server.close()
     for arguments in ({"host": "nowhere.invalid."}, {"port": 70000}, {"port": "80"}, {"allowed_hosts": ["a:1"]}):
         with pytest.raises((ValueError, OSError)):
-            SiteServer(echo, **arguments)  # type: ignore[arg-type]  # that's what is tested
+            SiteServer(echo, **arguments)
     assert threading.active_count() == before

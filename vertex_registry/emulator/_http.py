@@ -17,7 +17,7 @@ import threading
 import weakref
 from collections.abc import Callable
 from http import HTTPStatus
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, Final
 
 from aiohttp import web
 
@@ -26,7 +26,7 @@ from vertex_registry.emulator._data_file import DataFileError
 from vertex_registry.emulator._dispatch import Dropped
 from vertex_registry.emulator._hosts import Hosts, split_target
 from vertex_registry.emulator._status import Code, Failure, bad_request, internal
-from vertex_registry.emulator._transcoding import Response, error_response
+from vertex_registry.emulator._transcoding import Request, Response, error_response
 from vertex_registry.emulator._worker import Worker
 
 if TYPE_CHECKING:
@@ -61,29 +61,8 @@ _REASONS: Final = {499: "Client Closed Request"}
 _log = logging.getLogger(__name__)
 # What aiohttp logs is about malformed requests and lost connections: the client's business. It may quote a label or a
 # token, too.
-_SILENT: Final = logging.Logger("vertex_registry.emulator.aiohttp", logging.CRITICAL + 1)
-
-
-class Request(NamedTuple):
-    """An HTTP request.
-
-    Attributes:
-        method: The method, such as "GET".
-        path: The path, still encoded.
-        query: The query, still encoded.
-        headers: The names, in lower case, and values of the headers.
-        body: The body.
-    """
-
-    method: str
-    path: str
-    query: str
-    headers: tuple[tuple[str, str], ...]
-    body: bytes
-
-    def get_all(self, name: str) -> list[str]:
-        """Return the values of a header."""
-        return _values(self.headers, name)
+_SILENT: Final = logging.getLogger("vertex_registry.emulator.aiohttp")
+_SILENT.disabled = True
 
 
 #: What answers a request. It runs on the worker's thread, and calls its second argument before it waits for something.
@@ -208,8 +187,8 @@ class HttpServer:
 
         One whose request is being carried out isn't ended, nor one that was active just now.
         """
-        idle = {each.abort: at for each, at in self._used.items() if not each.is_closing()}
-        idle |= {task.cancel: at for task, at in self._begun.items()}
+        idle: dict[Callable[[], object], float] = {task.cancel: at for task, at in self._begun.items()}
+        idle |= {each.abort: at for each, at in self._used.items() if not each.is_closing()}
         end = min(idle, key=idle.__getitem__, default=None)
         if end is not None and idle[end] <= self._loop.time() - _EXHAUSTED_GRACE:
             end()
@@ -242,42 +221,21 @@ class HttpServer:
         )
 
     async def _serve_one(self, incoming: web.BaseRequest) -> Response:
-        # The checks come before anything else: who isn't answered may not even send a body.
         headers = tuple(
             (name.decode("latin-1").lower(), value.decode("latin-1").strip(" \t"))
             for name, value in incoming.raw_headers
         )
-        # aiohttp refuses a second Host. If there's none, it's the host of nobody.
-        host, target = split_target(incoming.raw_path, "".join(_values(headers, "host")))
+        # aiohttp refuses a second Host.
+        host, target = split_target(incoming.raw_path, incoming.headers.get("Host", ""))
         path, _, query = target.partition("?")
-        is_link = incoming.method == "GET" and all(_values(headers, name) == [value] for name, value in _FOLLOWED_LINK)
-        sites = [] if is_link and self._accepts_link(path) else _values(headers, "sec-fetch-site")
-        self._hosts.check(host, _values(headers, "origin"), sites)
-        body = await self._read_body(incoming)
-        return await self._call(Request(incoming.method, path, query, headers, body))
-
-    async def _read_body(self, incoming: web.BaseRequest) -> bytes:
-        if not incoming.body_exists:
-            return b""
-        length = incoming.content_length or 0
-        if length > LONGEST_REQUEST:
-            raise _too_long()
-        if incoming.headers.get("Expect", "").lower() == "100-continue" and not incoming.content.is_eof():
-            await incoming.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
-        parts: list[bytes] = []
-        size = 0
-        try:
-            while not incoming.content.at_eof():
-                async with asyncio.timeout(_IDLE_SECONDS):
-                    parts.append(await incoming.content.readany())
-                size += len(parts[-1])
-                if size > LONGEST_REQUEST:
-                    raise _too_long()
-        except web.RequestPayloadError:
-            raise bad_request("The body can't be read. Its length or its chunks are wrong.") from None
-        except OSError:  # the client stopped sending, or is gone
-            raise Dropped from None
-        return b"".join(parts)
+        request = Request(incoming.method, path, query, headers, b"")
+        # Who isn't answered may not even send a body.
+        is_link = request.method == "GET" and all(request.get_all(name) == [value] for name, value in _FOLLOWED_LINK)
+        sites = [] if is_link and self._accepts_link(path) else request.get_all("sec-fetch-site")
+        self._hosts.check(host, request.get_all("origin"), sites)
+        if incoming.body_exists:
+            request = request._replace(body=await _read_body(incoming))
+        return await self._call(request)
 
     async def _call(self, request: Request) -> Response:
         """Let the worker answer a request, and wait for it."""
@@ -308,8 +266,25 @@ class HttpServer:
             return error_response(internal(f"The emulator made a mistake: {type(error).__name__}."))
 
 
-def _values(headers: Iterable[tuple[str, str]], name: str) -> list[str]:
-    return [value for given, value in headers if given == name]
+async def _read_body(incoming: web.BaseRequest) -> bytes:
+    if (incoming.content_length or 0) > LONGEST_REQUEST:
+        raise _too_long()
+    parts: list[bytes] = []
+    size = 0
+    try:
+        if incoming.headers.get("Expect", "").lower() == "100-continue" and not incoming.content.is_eof():
+            await incoming.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+        while not incoming.content.at_eof():
+            async with asyncio.timeout(_IDLE_SECONDS):
+                parts.append(await incoming.content.readany())
+            size += len(parts[-1])
+            if size > LONGEST_REQUEST:
+                raise _too_long()
+    except web.RequestPayloadError:
+        raise bad_request("The body can't be read. Its length or its chunks are wrong.") from None
+    except OSError:  # the client stopped sending, or is gone
+        raise Dropped from None
+    return b"".join(parts)
 
 
 def _too_long() -> Failure:

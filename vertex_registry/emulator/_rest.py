@@ -17,8 +17,7 @@ if TYPE_CHECKING:
     import re
 
     from vertex_registry.emulator._dispatch import Dispatcher
-    from vertex_registry.emulator._http import Request
-    from vertex_registry.emulator._transcoding import Route
+    from vertex_registry.emulator._transcoding import Request, Route
 
 #: A site: a function of the method, the decoded path, the encoded query, and the headers by their names in lower case.
 #: It returns the status, the headers and the body.

@@ -318,8 +318,8 @@ def _rest_modules() -> tuple[Any, Any]:
         from vertex_registry.emulator import _http, _rest  # noqa: PLC0415 - only HTTP needs aiohttp
     except ModuleNotFoundError as error:
         raise ImportError(
-            f"Serving HTTP needs {error.name}. Install it: pip install 'vertex-registry[emulator]'. For gRPC alone, pass"
-            " rest_port=None.",
+            f"Serving HTTP needs {error.name}. Install it: pip install 'vertex-registry[emulator]'. For gRPC alone,"
+            " pass rest_port=None.",
             name=error.name,
         ) from error
     return _http, _rest

@@ -62,6 +62,28 @@ _SYSTEM_PARAMETERS: Final = frozenset(
 _CALLBACKS: Final = frozenset({"callback", "$callback"})
 
 
+class Request(NamedTuple):
+    """An HTTP request.
+
+    Attributes:
+        method: The method, such as "GET".
+        path: The path, still encoded.
+        query: The query, still encoded.
+        headers: The names, in lower case, and values of the headers.
+        body: The body.
+    """
+
+    method: str
+    path: str
+    query: str
+    headers: tuple[tuple[str, str], ...]
+    body: bytes
+
+    def get_all(self, name: str) -> list[str]:
+        """Return the values of a header."""
+        return [value for given, value in self.headers if given == name]
+
+
 class Response(NamedTuple):
     """An HTTP response.
 
