@@ -430,11 +430,9 @@ class Resources:
     def _with_label(self, model: Model, label: str) -> list[ModelVersion]:
         return list(itertools.chain.from_iterable(self._listed_versions(model, label=label)))
 
-    def list_models(self) -> Iterator[RegisteredModel]:
-        """Yield all models, the newest first, page by page."""
-        return self._entries(
-            "ListModels", self.parent, _wire.models, self._read_models, _resource_name, size=_wire.FIRST_PAGE_SIZE
-        )
+    def list_models(self, *, size: int = _wire.FIRST_PAGE_SIZE) -> Iterator[RegisteredModel]:
+        """Yield all models, the newest first, page by page, with a first page of this size."""
+        return self._entries("ListModels", self.parent, _wire.models, self._read_models, _resource_name, size=size)
 
     def iter_versions(
         self, name: str | None, *, stage: Stage | None = None, oldest_first: bool = False, most: int | None = None
@@ -447,7 +445,8 @@ class Resources:
             oldest_first: Whether the oldest version of a model comes first.
             most: How many versions the caller takes at most, if that's known.
         """
-        size = _wire.FIRST_PAGE_SIZE if most is None else max(2, min(most, _wire.PAGE_SIZE))
+        first = _wire.PAGE_SIZE if name is None else _wire.FIRST_PAGE_SIZE
+        size = first if most is None else max(2, min(most, _wire.PAGE_SIZE))
         if name is not None:
             pages: Iterator[list[ModelVersion]] = iter(())
 
@@ -466,17 +465,14 @@ class Resources:
             try:
                 with self.rpc.verb():
                     found = self._sorted_versions(
-                        self._model_of(model),
-                        stage=stage,
-                        oldest_first=oldest_first,
-                        size=_wire.PAGE_SIZE if most is None else size,
+                        self._model_of(model), stage=stage, oldest_first=oldest_first, size=size
                     )
                     return list(itertools.islice(itertools.chain.from_iterable(found), most))
             except NotFoundError:
                 return []  # it was deleted after it was listed
 
         limit = self.rpc.operation_budget()  # a list of models may have no end
-        for listed in _waiting.prefetch(versions, self.list_models(), _CONCURRENT_LISTS):
+        for listed in _waiting.prefetch(versions, self.list_models(size=size), _CONCURRENT_LISTS):
             if limit.left() <= 0:
                 raise _endless_list_error("ListModelVersions", self.parent)
             start = self.rpc.now()
