@@ -84,7 +84,7 @@ class Promoter:
             others: The versions in the stage or with a history, as they were just listed. Defaults to listing them.
             restored: Whether a rollback puts the version back in the stage.
         """
-        others = list(self.resources.list_staged(model, [stage]).versions if others is None else others)
+        others = list(self.resources.list_staged(model, stage).versions if others is None else others)
         seen = [other.stage_changed_at for other in others]
         self.check_archivable(model, others, stage)
 

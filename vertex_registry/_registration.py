@@ -487,7 +487,7 @@ class Registrar:
             return current, False
         budget, tries = rpc.budget(), 0
         seen = (
-            [other.stage_changed_at for other in self.resources.list_staged(model, [registration.stage]).versions]
+            [other.stage_changed_at for other in self.resources.list_staged(model, registration.stage).versions]
             if registration.archive_existing
             else []
         )

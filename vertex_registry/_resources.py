@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import attrs
 
-from vertex_registry import _names, _process, _stages, _waiting, _wire
+from vertex_registry import _changes, _names, _process, _stages, _waiting, _wire
 from vertex_registry._stages import Stage
 from vertex_registry.errors import (
     AmbiguousNameError,
@@ -50,6 +50,20 @@ _MAX_RENAMES: Final = 10
 #: How many free IDs in a row end the search through a name's series. A model may have a later ID if those with earlier
 #: ones were renamed and deleted.
 _MAX_FREE_IDS: Final = 3
+
+
+def _stage_label(stage: Stage) -> str:
+    """Return the filter for the label that a version in a stage has."""
+    return f'{_stages.STAGE_LABEL}="{stage.label}"'
+
+
+#: The filters that find every version with a history of stages.
+_STAMP: Final = f"{_stages.CHANGED_AT_LABEL}:*"
+_HISTORY_LABELS: Final = (
+    _STAMP,
+    f"{_changes.LABELS[0]}:*",
+    *map(_stage_label, (Stage.STAGING, Stage.PRODUCTION, Stage.ARCHIVED)),
+)
 
 
 @attrs.frozen
@@ -405,24 +419,22 @@ class Resources:
         found = self._listed_versions(model, stage=stage)
         return sorted(itertools.chain.from_iterable(found), key=_version_number, reverse=True)
 
-    def list_staged(
-        self, model: Model, stages: Iterable[Stage] = (Stage.STAGING, Stage.PRODUCTION, Stage.ARCHIVED)
-    ) -> ListedVersions:
-        """Return the versions that are in some stages or have a history of stages, perhaps with others.
+    def list_staged(self, model: Model, stage: Stage | None = None) -> ListedVersions:
+        """Return the versions that are in a stage or have a history of stages, perhaps with others.
 
         A model with few versions is read as a whole, with one request. In a large one, label filters find the versions:
-        each change of a stage stamps the version with a label of its own, and what another tool has put in a stage has
+        each change of a stage stamps the version and writes its history, and what another tool has put in a stage has
         the label of that stage.
 
         Args:
             model: The model.
-            stages: The stages.
+            stage: The stage, if only the versions in that one and the stamps of the others matter.
         """
         request = _wire.versions(model.resource, "", _wire.FIRST_PAGE_SIZE)
         first, token = self._read_versions(self.rpc.call("ListModelVersions", request, model.resource))
         found = {version.resource_name: version for version in first}
         if token:
-            labels = [f"{_stages.CHANGED_AT_LABEL}:*", *map(_stage_label, stages)]
+            labels = _HISTORY_LABELS if stage is None else (_STAMP, _stage_label(stage))
             for versions in _waiting.prefetch(lambda label: self._with_label(model, label), labels, len(labels)):
                 found |= {version.resource_name: version for version in versions}
         return ListedVersions(sorted(found.values(), key=_version_number, reverse=True), complete=not token)
@@ -430,12 +442,10 @@ class Resources:
     def _with_label(self, model: Model, label: str) -> list[ModelVersion]:
         return list(itertools.chain.from_iterable(self._listed_versions(model, label=label)))
 
-    def list_models(self, order_by: str = "created") -> Iterator[RegisteredModel]:
-        """Yield all models page by page, in one of the orders of ``_wire.models``. Defaults to the newest first."""
+    def list_models(self, order_by: str = "created", *, size: int = _wire.FIRST_PAGE_SIZE) -> Iterator[RegisteredModel]:
+        """Yield all models page by page, in one of the orders of ``_wire.models``, with a first page of this size."""
         request = functools.partial(_wire.models, order_by=order_by)
-        return self._entries(
-            "ListModels", self.parent, request, self._read_models, _resource_name, size=_wire.FIRST_PAGE_SIZE
-        )
+        return self._entries("ListModels", self.parent, request, self._read_models, _resource_name, size=size)
 
     def iter_versions(
         self, name: str | None, *, stage: Stage | None = None, oldest_first: bool = False, most: int | None = None
@@ -448,7 +458,8 @@ class Resources:
             oldest_first: Whether the oldest version of a model comes first.
             most: How many versions the caller takes at most, if that's known.
         """
-        size = _wire.FIRST_PAGE_SIZE if most is None else max(2, min(most, _wire.PAGE_SIZE))
+        first = _wire.PAGE_SIZE if name is None else _wire.FIRST_PAGE_SIZE
+        size = first if most is None else max(2, min(most, _wire.PAGE_SIZE))
         if name is not None:
             pages: Iterator[list[ModelVersion]] = iter(())
 
@@ -467,17 +478,14 @@ class Resources:
             try:
                 with self.rpc.verb():
                     found = self._sorted_versions(
-                        self._model_of(model),
-                        stage=stage,
-                        oldest_first=oldest_first,
-                        size=_wire.PAGE_SIZE if most is None else size,
+                        self._model_of(model), stage=stage, oldest_first=oldest_first, size=size
                     )
                     return list(itertools.islice(itertools.chain.from_iterable(found), most))
             except NotFoundError:
                 return []  # it was deleted after it was listed
 
         limit = self.rpc.operation_budget()  # a list of models may have no end
-        for listed in _waiting.prefetch(versions, self.list_models(), _CONCURRENT_LISTS):
+        for listed in _waiting.prefetch(versions, self.list_models(size=size), _CONCURRENT_LISTS):
             if limit.left() <= 0:
                 raise _endless_list_error("ListModelVersions", self.parent)
             start = self.rpc.now()
@@ -797,11 +805,6 @@ class Resources:
 def _resource_name(record: ModelVersion | RegisteredModel) -> str:
     """Return the key of a list entry."""
     return record.resource_name
-
-
-def _stage_label(stage: Stage) -> str:
-    """Return the filter for the label that a version in a stage has."""
-    return f'{_stages.STAGE_LABEL}="{stage.label}"'
 
 
 def _version_number(version: ModelVersion) -> int:

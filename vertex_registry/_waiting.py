@@ -87,10 +87,7 @@ def start_thread(work: Callable[[], T], outcomes: SimpleQueue[Callable[[], T]]) 
     variables, and so the budget of the caller's verb. After Ctrl-C, nobody waits for it.
     """
     global _idle  # noqa: PLW0603  # one process, one state
-    context = contextvars.copy_context()
-
-    def run() -> None:
-        outcomes.put(_capture(functools.partial(context.run, work)))
+    run = functools.partial(_put_outcome, functools.partial(contextvars.copy_context().run, work), outcomes)
 
     if _idle.process != os.getpid():
         _idle = _IdleThreads()  # a forked child doesn't have its parent's threads
@@ -132,9 +129,14 @@ def _serve(jobs: SimpleQueue[Callable[[], None]], idle: _IdleThreads) -> None:
 
 def begin(work: Callable[[], T]) -> Callable[[], T]:
     """Start some work in a thread, and return a function that waits for its result."""
-    process = os.getpid()
     outcomes: SimpleQueue[Callable[[], T]] = SimpleQueue()
     start_thread(work, outcomes)
+    return _result_of(work, outcomes)
+
+
+def _result_of(work: Callable[[], T], outcomes: SimpleQueue[Callable[[], T]]) -> Callable[[], T]:
+    """Return a function that waits for the outcome of some work of another thread."""
+    process = os.getpid()
 
     def result() -> T:
         if process != os.getpid() and outcomes.empty():
@@ -152,15 +154,34 @@ def prefetch(work: Callable[[S], T], items: Iterable[S], window: int) -> Generat
     Args:
         work: The work.
         items: The items.
-        window: How many items are worked on at once.
+        window: How many items are worked on at once. A few more wait for a free thread, so that one slow item doesn't
+            hold up the others.
     """
+    jobs: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
     pending: deque[Callable[[], T]] = deque()
-    for item in items:
-        pending.append(begin(functools.partial(work, item)))
-        if len(pending) >= window:
+    stopped = threads = 0
+
+    def serve() -> None:
+        while (job := jobs.get()) is not None and not stopped:
+            job()
+
+    try:
+        for item in items:
+            of_item = functools.partial(work, item)
+            outcomes: SimpleQueue[Callable[[], T]] = SimpleQueue()
+            pending.append(_result_of(of_item, outcomes))
+            jobs.put(functools.partial(_put_outcome, of_item, outcomes))
+            if threads < window:
+                threads += 1
+                start_thread(serve, SimpleQueue())
+            if len(pending) >= window + window // 4:
+                yield pending.popleft()()
+        while pending:
             yield pending.popleft()()
-    while pending:
-        yield pending.popleft()()
+    finally:
+        stopped = 1
+        for _ in range(threads):
+            jobs.put(None)
 
 
 def run_in_thread(action: Callable[[], T], stop: Callable[[], None]) -> T:
@@ -196,6 +217,10 @@ def run_in_thread(action: Callable[[], T], stop: Callable[[], None]) -> T:
             receive(ended)
         raise
     return outcome()
+
+
+def _put_outcome(work: Callable[[], T], outcomes: SimpleQueue[Callable[[], T]]) -> None:
+    outcomes.put(_capture(work))
 
 
 def _capture(work: Callable[[], T]) -> Callable[[], T]:
