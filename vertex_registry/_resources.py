@@ -267,7 +267,9 @@ class Resources:
         def request(parent: str, token: str, size: int) -> Any:
             return _wire.models_named(parent, name, token, size)
 
-        found = self._entries("ListModels", self.parent, request, self._read_models, _resource_name)
+        found = self._entries(
+            "ListModels", self.parent, request, self._read_models, _resource_name, size=_wire.FIRST_PAGE_SIZE
+        )
         pairs = [(model, self._model_of(model)) for model in found if model.name == name]
         pairs = [(record, model) for record, model in pairs if model.resource not in gone]
         if len(pairs) > 1:
@@ -485,7 +487,10 @@ class Resources:
                 return []  # it was deleted after it was listed
 
         limit = self.rpc.operation_budget()  # a list of models may have no end
-        for listed in _waiting.prefetch(versions, self.list_models(size=size), _CONCURRENT_LISTS):
+        models = self.list_models(size=_wire.PAGE_SIZE if most is None else _wire.FIRST_PAGE_SIZE)
+        # Every model has a version, so the wanted ones are in as many models, unless only some versions are wanted.
+        window = _CONCURRENT_LISTS if most is None or stage is not None else min(_CONCURRENT_LISTS, max(1, most))
+        for listed in _waiting.prefetch(versions, models, window):
             if limit.left() <= 0:
                 raise _endless_list_error("ListModelVersions", self.parent)
             start = self.rpc.now()
