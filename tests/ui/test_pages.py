@@ -7,6 +7,7 @@ import contextlib
 import shlex
 import sys
 from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
 
 import grpc
 import pytest
@@ -228,6 +229,22 @@ def test_a_page_does_not_read_the_whole_model() -> None:
         assert [(each["stage"], each["version"]) for each in models[0]["in_use"]] == [("Production", "1")]
 
 
+@pytest.mark.parametrize("key", [" a ", "x.y", "-z", "name", "é&=+#?", "k" * 400])
+def test_any_metadata_key_is_a_column(key: str) -> None:
+    """A column can have any key: it's sorted by its own link, and stays chosen."""
+    with local_registry() as registry:
+        for number in (1, 3, 2):
+            registry.register_version("churn", f"gs://models/{number}", metadata={key: number})
+        browser = Browser(Site(registry))
+        links = [link for link in browser.html("/model", "name=churn").links if "sort=-metadata" in link]
+        found = browser.json("/model.json", links[0].partition("?")[2])
+        assert [version["metadata"][key] for version in found["versions"]] == [3, 2, 1]
+        query = f"name=churn&columns=chosen&column={quote(key)}&metric={quote(key)}"
+        links = [link for link in browser.html("/model", query).links if "sort=-metadata" in link]
+        found = browser.json("/model.json", links[0].partition("?")[2])
+        assert (found["columns"], found["metrics"], len(found["charts"][0]["points"])) == ([key], [key], 3)
+
+
 # --- versions ---------------------------------------------------------------------------------------------------------
 
 
@@ -323,7 +340,7 @@ def test_changes(browser: Browser) -> None:
         ("/compare", "model=churn&version=1&version=2&version=3", 400, "not 3"),
         ("/compare", "model=churn&a=1", 400, "Choose two versions"),
         ("/changes", "name=nope", 404, "no model 'nope'"),
-        ("/model", "name=" + "x" * 600, 400, "longer than 512"),
+        ("/model", "name=" + "x" * 3000, 400, "longer than 2000"),
         ("/model", "name=churn&" + "a=b&" * 400, 400, "parameters"),
         ("/nowhere", "", 404, "There's no page '/nowhere'"),
         ("/models/churn", "", 404, "no page"),

@@ -42,7 +42,7 @@ CHANGES_SHOWN: Final = 100
 
 _DEEPEST: Final = 100
 _MOST_FIELDS: Final = 300
-_LONGEST_VALUE: Final = 512
+_LONGEST_VALUE: Final = 2000
 _MOST_NESTED: Final = 40
 
 ORDERS: Final = {"updated": "Last change", "created": "Newest", "name": "Name"}
@@ -95,10 +95,14 @@ class Query:
             raise InvalidArgumentError(f"The address has more than {_MOST_FIELDS} parameters.") from error
         if any(len(value) > _LONGEST_VALUE for pair in pairs for value in pair):
             raise InvalidArgumentError(f"A parameter in the address is longer than {_LONGEST_VALUE} characters.")
-        return cls(tuple((name, value.strip()) for name, value in pairs))
+        return cls(tuple(pairs))
 
     def get(self, name: str) -> str:
-        """Return the value of a parameter, or an empty text."""
+        """Return the value of a parameter without blanks around it, or an empty text."""
+        return self.exact(name).strip()
+
+    def exact(self, name: str) -> str:
+        """Return the value of a parameter as it is, or an empty text. A metadata key may begin with a blank."""
         return next((value for each, value in self.pairs if each == name), "")
 
     def all(self, name: str) -> list[str]:
@@ -256,7 +260,7 @@ def model(reader: Reader, query: Query, _opening: Opening | None) -> Page:
     """Return a model with a page of its versions, and charts of its metrics."""
     name = query.required("name", "model")
     found = reader.registry.get_model(name)
-    stage, sort = query.choice("stage", STAGES, ""), _sort_of(query.get("sort"))
+    stage, sort = query.choice("stage", STAGES, ""), _sort_of(query.exact("sort"))
     page, depth = query.number("page", 10**6), query.number("depth", _DEEPEST)
     fresh = page == depth == 1
     newest = reader.versions(found, None, fresh=fresh)
