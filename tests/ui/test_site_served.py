@@ -12,9 +12,10 @@ import sys
 import tomllib
 from pathlib import Path
 from typing import TYPE_CHECKING
-from urllib.parse import urlsplit
+from urllib.parse import quote, urlsplit
 
 import pytest
+import requests
 
 from tests.ui.documents import Document
 from vertex_registry import RegistryClient, cli, local_registry
@@ -71,6 +72,19 @@ def test_an_emulator_shows_each_of_its_registries(emulator: Emulator) -> None:
         assert f'project="acme", location="{place.rpartition("/")[2]}", endpoint="{emulator.rest}"' in code
     assert get(emulator.rest, f"/{places[0]}")[1]["Location"] == "europe-west1/"
     assert json.loads(get(emulator.rest, "/projects/none/locations/us-central1/models.json")[2])["models"] == []
+
+
+def test_a_project_that_no_address_can_name(emulator: Emulator) -> None:
+    """An emulator accepts any text as a project; what can't be its ID is shown by its number, and so is an old one."""
+    project = quote("<b>\r\nX: y", safe="")
+    model = {"displayName": "churn", "artifactUri": "gs://models/1", "containerSpec": {"imageUri": "gcr.io/acme/x"}}
+    url = f"{emulator.rest}/v1/projects/{project}/locations/us-central1/models:upload"
+    requests.post(url, json={"model": model}, timeout=20).raise_for_status()
+    (place,) = emulator.parents()
+    assert re.fullmatch(r"projects/\d+/locations/us-central1", place)
+    status, headers, _ = get(emulator.rest, "/")
+    assert (status, headers["Location"]) == (302, f"{place}/")
+    assert "churn" in Document(get(emulator.rest, f"/{place}/")[2]).text
 
 
 @pytest.mark.parametrize(

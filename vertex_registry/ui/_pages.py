@@ -487,16 +487,16 @@ def changes(reader: Reader, query: Query, _opening: Opening | None) -> Page:
         looked_into = listed.up_to(depth * MODELS_CHANGED + 1)
         complete = len(looked_into) <= depth * MODELS_CHANGED
         looked_into = looked_into[: depth * MODELS_CHANGED]
-    events = [
-        event
-        for each, versions in zip(looked_into, reader.newest(looked_into), strict=True)
-        for found in (versions or [])[: _reading.NEWEST]
-        for event in _events(each, found)
-    ]
+    newest = reader.newest(looked_into)
+    events: list[dict[str, Any]] = []
+    for each, versions, held in zip(looked_into, newest, reader.each_in_use(looked_into, newest), strict=True):
+        known = {version.version: version for version in [*(versions or [])[: _reading.NEWEST], *held]}
+        for found in known.values():
+            events += _events(each, found)
     events.sort(key=lambda event: (event["at"], int(event["version"])), reverse=True)
     data = {
         "name": name,
-        "changes": events[:CHANGES_SHOWN],
+        "changes": [_plain(event) for event in events[:CHANGES_SHOWN]],
         "models_read": len(looked_into),
         "newest_versions": _reading.NEWEST,
         "complete": complete,
@@ -526,7 +526,7 @@ def _events(each: RegisteredModel, found: ModelVersion) -> list[dict[str, Any]]:
         events[0]["by"] = found.stage_changed_by
     if all((found.updated_at - event["at"]).total_seconds() > _TOGETHER for event in events):
         events.append(about | {"what": "updated", "at": found.updated_at})
-    return [event | {"at": _plain(event["at"])} for event in events]
+    return events
 
 
 #: Within so many seconds, an upload and the write that completes it are one change.

@@ -91,7 +91,7 @@ class Sites:
         return site(method, rest, query)
 
     def _index(self, path: str) -> Response:
-        parents = sorted(self._server.parents())
+        parents = sorted(parent for parent in self._server.parents() if _PLACE.fullmatch(f"/{parent}"))
         if path == "/" and len(parents) == 1:
             return redirect(f"{parents[0]}/")
         page = Page("registries.html", "Registries", {"registries": parents})
