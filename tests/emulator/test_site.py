@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import socket
 import threading
 from typing import TYPE_CHECKING, Any
 
@@ -113,6 +115,28 @@ def test_a_site_may_use_its_own_emulator(start: Start, place: str) -> None:
         thread.join()
 
     assert answers == [{}, {}]
+
+
+def test_closing_waits_for_no_site_that_asks_the_emulator(start: Start) -> None:
+    """A site whose request comes too late gets an error, and not silence."""
+    asked, ended = threading.Event(), threading.Event()
+    emulator = start(grpc_port=None)
+
+    def late(*_: object) -> Answer:
+        asked.set()
+        with contextlib.suppress(requests.RequestException):
+            while True:
+                requests.get(f"{emulator.rest}/emulator/health", timeout=60)
+        ended.set()
+        return 200, {}, b""
+
+    emulator.mount(late)
+    with socket.create_connection(("127.0.0.1", int(emulator.rest.rpartition(":")[2]))) as connection:
+        connection.sendall(f"GET / HTTP/1.1\r\nHost: {emulator.rest.removeprefix('http://')}\r\n\r\n".encode())
+        assert asked.wait(30)
+        emulator.close()
+
+    assert ended.is_set()
 
 
 def test_a_mistake_of_a_site_is_seen(start: Start, caplog: pytest.LogCaptureFixture) -> None:

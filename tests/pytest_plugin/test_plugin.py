@@ -27,7 +27,7 @@ def deploy(source):
 
 @pytest.fixture
 def run(tmp_path: Path) -> Run:
-    """Run pytest on a test module beside a service that knows nothing of tests."""
+    """Run pytest on a test module next to a service that knows nothing about tests."""
     installed = {point.value for point in importlib.metadata.entry_points(group="pytest11")}
     plugin = [] if "vertex_registry.pytest_plugin" in installed else ["-p", "vertex_registry.pytest_plugin"]
 
@@ -60,6 +60,7 @@ def test_that_nothing_is_left(vertex_registry):
     assert list(vertex_registry.list_models()) == []
 
 def test_denied(vertex_registry, vertex_emulator):
+    assert vertex_emulator.rest.startswith("http://127.0.0.1:")
     vertex_emulator.fail("UploadModel", "PERMISSION_DENIED")
     with pytest.raises(PermissionDeniedError):
         deploy("gs://models/churn/1")
@@ -75,15 +76,19 @@ def test_after_it(vertex_registry):
 
 
 def test_it_runs_in_several_workers(run: Run) -> None:
-    """Under pytest-xdist each worker has an emulator of its own."""
+    """Under pytest-xdist each worker has an emulator of its own. Without the extra it serves gRPC alone."""
     done = run(
         """
+import sys
 import pytest
 from service import deploy
 
+sys.modules["aiohttp"] = None
+
 @pytest.mark.parametrize("number", range(4))
-def test_deploy(vertex_registry, number):
+def test_deploy(vertex_registry, vertex_emulator, number):
     assert deploy("gs://models/churn/1").version == "1"
+    assert vertex_emulator.rest == ""
 """,
         "--numprocesses",
         "2",
@@ -92,7 +97,7 @@ def test_deploy(vertex_registry, number):
 
 
 def test_it_costs_nothing_when_it_is_not_used(run: Run) -> None:
-    """Without our fixtures, pytest imports nothing of Google's and only the plugin of ours."""
+    """If no test uses the fixtures, pytest imports the plugin, and nothing from Google."""
     done = run("""
 import sys
 

@@ -139,14 +139,14 @@ def _parse(rpc: Rpc, api: str, data: bytes) -> Any:
 
 def _refuse(context: Any, failure: Failure) -> NoReturn:
     """End an RPC with an error."""
-    status = _fit(failure)
+    status = _within_trailers(failure)
     context.set_trailing_metadata((("grpc-status-details-bin", status.SerializeToString()),))
     context.abort(_CODES[failure.code.number], status.message)
     raise AssertionError  # pragma: no cover - abort raises
 
 
-def _fit(failure: Failure) -> Any:
-    """Return the failure's status, truncated to what trailers carry. Of a longer one a client would see nothing."""
+def _within_trailers(failure: Failure) -> Any:
+    """Return the failure's status, truncated to what trailers can carry. A client would see nothing of a longer one."""
     message = failure.message[:_MAXIMUM_MESSAGE]
     while len(urllib.parse.quote(message, errors="replace")) > _MAXIMUM_MESSAGE:
         message = message[: len(message) * 9 // 10]

@@ -64,7 +64,7 @@ class Hosts:
     def check(self, host: str, origins: Iterable[str], sites: Iterable[str]) -> None:
         """Refuse a request that is for another address, or that a page of another origin sent.
 
-        Of several headers every one counts, because what stands between may read any of them.
+        Of several headers every one counts, because an intermediary may read any of them.
 
         Args:
             host: The host that the request is for.

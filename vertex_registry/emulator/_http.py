@@ -147,33 +147,53 @@ class HttpServer:
             max_headers=_MOST_HEADERS,
             auto_decompress=False,
         )
-        accepting = self._loop.create_task(self._accept(server))
+        self._loop.add_reader(self._listener, self._accept, server)
         await self._stopping.wait()
-        accepting.cancel()
-        await asyncio.sleep(0)  # until the newest connection has its task begun, which owns its socket
-        tasks = (accepting, *self._begun)
-        for task in tasks:
+        self._loop.remove_reader(self._listener)
+        self._listener.close()
+        await asyncio.sleep(0)  # until each task has begun, and owns its socket
+        for task in self._begun:
             task.cancel()
-        await asyncio.wait(tasks)
+        await asyncio.gather(*self._begun, return_exceptions=True)
         server.pre_shutdown()
         await server.shutdown(_GRACE)
         for transport in list(self._used):
             transport.abort()  # a client that doesn't confirm the end of TLS isn't waited for
+        await asyncio.sleep(0)  # until every socket is closed
         # Nothing is left of a request before the store is closed, even if nobody waits for its response any more.
-        await self._loop.run_in_executor(None, self._worker.shutdown)
+        self._worker.shutdown()
 
-    async def _accept(self, server: web.Server) -> None:
-        """Accept connections for good. Each is set up in a task of its own, because a handshake may take long."""
-        while True:
-            try:
-                connected, _ = await self._loop.sock_accept(self._listener)
-            except OSError as error:
-                if error.errno in _EXHAUSTED:
-                    await self._give_one_up()
-                continue
-            task = self._loop.create_task(self._connect(server, connected))
-            self._begun[task] = self._loop.time()
-            task.add_done_callback(self._begun.pop)
+    def _accept(self, server: web.Server) -> None:
+        """Accept a connection. If the process has no descriptor left for it, another connection is given up."""
+        try:
+            connected, _ = self._listener.accept()
+        except OSError as error:
+            if error.errno in _EXHAUSTED:
+                self._loop.remove_reader(self._listener)
+                self._loop.call_later(self._give_one_up(), self._accept_again, server)
+            return
+        connected.setblocking(False)
+        # A task of its own, because a handshake may take long.
+        task = self._loop.create_task(self._connect(server, connected))
+        self._begun[task] = self._loop.time()
+        task.add_done_callback(self._begun.pop)
+
+    def _accept_again(self, server: web.Server) -> None:
+        if not self._stopping.is_set():
+            self._loop.add_reader(self._listener, self._accept, server)
+
+    def _give_one_up(self) -> float:
+        """End the connection that has done nothing for longest, and return the seconds to wait for a descriptor.
+
+        One whose request is being carried out isn't ended, nor one that was active just now.
+        """
+        idle: dict[Callable[[], object], float] = {task.cancel: at for task, at in self._begun.items()}
+        idle |= {each.abort: at for each, at in self._used.items() if not each.is_closing()}
+        end = min(idle, key=idle.__getitem__, default=None)
+        if end is None or idle[end] > self._loop.time() - _EXHAUSTED_GRACE:
+            return _EXHAUSTED_WAIT
+        end()
+        return 0
 
     async def _connect(self, server: web.Server, connected: socket.socket) -> None:
         with contextlib.suppress(OSError):  # the client is gone, or doesn't speak TLS
@@ -181,20 +201,6 @@ class HttpServer:
                 server, connected, ssl=self._tls, ssl_handshake_timeout=_IDLE_SECONDS if self._tls else None
             )
             self._used.setdefault(transport, self._loop.time())
-
-    async def _give_one_up(self) -> None:
-        """End the connection that has done nothing for longest. If there's none to end, wait.
-
-        One whose request is being carried out isn't ended, nor one that was active just now.
-        """
-        idle: dict[Callable[[], object], float] = {task.cancel: at for task, at in self._begun.items()}
-        idle |= {each.abort: at for each, at in self._used.items() if not each.is_closing()}
-        end = min(idle, key=idle.__getitem__, default=None)
-        if end is not None and idle[end] <= self._loop.time() - _EXHAUSTED_GRACE:
-            end()
-            await asyncio.sleep(0)  # until its socket is closed
-        else:
-            await asyncio.sleep(_EXHAUSTED_WAIT)
 
     # --- requests ------------------------------------------------------------
 

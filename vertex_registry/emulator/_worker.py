@@ -12,8 +12,8 @@ if TYPE_CHECKING:
 
 # The seconds after which another thread takes over from one that finishes nothing while tasks wait. The next one may be
 # blocked too, so it gets half as long, down to the minimum.
-_PATIENCE: Final = 0.1
-_MINIMUM_PATIENCE: Final = 0.005
+_TAKE_OVER_AFTER: Final = 0.1
+_TAKE_OVER_AFTER_AT_LEAST: Final = 0.005
 
 
 class Worker(futures.Executor):
@@ -64,13 +64,13 @@ class Worker(futures.Executor):
             self._running.discard(me)
 
     def _watch(self) -> None:
-        done, patience = -1, _PATIENCE
-        while not self._closed.wait(patience):
+        done, take_over_after = -1, _TAKE_OVER_AFTER
+        while not self._closed.wait(take_over_after):
             if self._done == done and not self._todo.empty():
                 self.take_over()
-                patience = max(patience / 2, _MINIMUM_PATIENCE)
+                take_over_after = max(take_over_after / 2, _TAKE_OVER_AFTER_AT_LEAST)
             else:
-                patience = _PATIENCE
+                take_over_after = _TAKE_OVER_AFTER
             done = self._done
 
     def put(self, task: Callable[[], object]) -> None:
