@@ -620,8 +620,9 @@ class RegistryClient:
     ) -> Listing[ModelVersion]:
         """List the versions of a model lazily, newest first. At a prompt or in a notebook, the list shows as a table.
 
-        The client filters the versions itself. Vertex doesn't document which labels its own filters see, so they could
-        miss some.
+        Vertex filters by the stage, which is a label that each version has itself. The client does the rest, because
+        Vertex doesn't document which other labels its filters see. The list is read page by page: the first page has up
+        to 100 versions, and the next ones have up to 1,000.
 
         Args:
             name: The model's name. Defaults to every model, newest first; the versions of a model stay together.
