@@ -621,8 +621,9 @@ class RegistryClient:
     ) -> Listing[ModelVersion]:
         """List the versions of a model lazily, newest first. At a prompt or in a notebook, the list shows as a table.
 
-        The client filters the versions itself. Vertex doesn't document which labels its own filters see, so they could
-        miss some.
+        Vertex filters by the stage, which is a label that each version has itself. The client does the rest, because
+        Vertex doesn't document which other labels its filters see. The list is read page by page: the first page has up
+        to 100 versions, and the next ones have up to 1,000.
 
         Args:
             name: The model's name. Defaults to every model, newest first; the versions of a model stay together.
@@ -649,10 +650,8 @@ class RegistryClient:
         _arguments.check_limit(limit)
 
         def meets(version: ModelVersion) -> bool:
-            has = version.metadata
             return (
-                (chosen is None or version.stage is chosen)
-                and all(key in has and _labels.json_equal(has[key], value) for key, value in wanted.items())
+                (not wanted or _has_metadata(version, wanted))  # only now are the labels decoded
                 and (uri is None or version.artifact_uri.rstrip("/") == uri)
                 and (after is None or version.created_at > after)
                 and (before is None or version.created_at < before)
@@ -665,7 +664,7 @@ class RegistryClient:
             listed = self._vertex.iter_versions(name, stage=chosen, oldest_first=oldest_first, most=most)
             with contextlib.closing(listed):
                 for versions in listed:
-                    yield from filter(meets, versions)
+                    yield from versions if unfiltered else filter(meets, versions)
 
         return Listing(_take(found(), limit), ModelVersion)
 
@@ -1268,6 +1267,12 @@ class RegistryClient:
             gpu=gpu,
             today=self._now().date(),
         )
+
+
+def _has_metadata(version: ModelVersion, wanted: Mapping[str, Any]) -> bool:
+    """Return whether the version's metadata has all these keys with these values."""
+    has = version.metadata
+    return all(key in has and _labels.json_equal(has[key], value) for key, value in wanted.items())
 
 
 def _take(found: Generator[_T, None, None], limit: int | None) -> Generator[_T, None, None]:
