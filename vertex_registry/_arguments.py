@@ -109,7 +109,7 @@ def check_order(order_by: str) -> str:
         InvalidArgumentError: There's no such order.
     """
     if order_by not in _ORDERS:
-        raise InvalidArgumentError(f"order_by={order_by!r} isn't one of {', '.join(map(repr, _ORDERS))}.")
+        raise InvalidArgumentError(f"order_by={quote(order_by)} isn't one of {', '.join(map(quote, _ORDERS))}.")
     return order_by
 
 
