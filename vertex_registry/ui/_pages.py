@@ -225,7 +225,7 @@ def _named(reader: Reader, text: str, stage: str, found: list[RegisteredModel]) 
 
 
 def _summarize(reader: Reader, listed: ReadList[RegisteredModel], rows: Sequence[RegisteredModel]) -> None:
-    """Look into models that weren't looked into yet."""
+    """Open models that weren't opened yet."""
     new = [model for model in rows if model.resource_name not in listed.summaries]
     newest = reader.newest(new)
     for model, versions, held in zip(new, newest, reader.each_in_use(new, newest), strict=True):
@@ -480,16 +480,16 @@ def changes(reader: Reader, query: Query, _opening: Opening | None) -> Page:
     """Return the latest changes of the versions that changed last."""
     name, depth = query.get("name"), query.number("depth", _DEEPEST)
     if name:
-        looked_into = [reader.registry.get_model(name)]
+        opened = [reader.registry.get_model(name)]
         complete = True
     else:
         listed = reader.models("updated", fresh=depth == 1)
-        looked_into = listed.up_to(depth * MODELS_CHANGED + 1)
-        complete = len(looked_into) <= depth * MODELS_CHANGED
-        looked_into = looked_into[: depth * MODELS_CHANGED]
-    newest = reader.newest(looked_into)
+        opened = listed.up_to(depth * MODELS_CHANGED + 1)
+        complete = len(opened) <= depth * MODELS_CHANGED
+        opened = opened[: depth * MODELS_CHANGED]
+    newest = reader.newest(opened)
     events: list[dict[str, Any]] = []
-    for each, versions, held in zip(looked_into, newest, reader.each_in_use(looked_into, newest), strict=True):
+    for each, versions, held in zip(opened, newest, reader.each_in_use(opened, newest), strict=True):
         known = {version.version: version for version in [*(versions or [])[: _reading.NEWEST], *held]}
         for found in known.values():
             events += _events(each, found)
@@ -497,12 +497,12 @@ def changes(reader: Reader, query: Query, _opening: Opening | None) -> Page:
     data = {
         "name": name,
         "changes": [_plain(event) for event in events[:CHANGES_SHOWN]],
-        "models_read": len(looked_into),
+        "models_read": len(opened),
         "newest_versions": _reading.NEWEST,
         "complete": complete,
         "depth": depth,
     }
-    return Page("changes.html", f"Changes of {looked_into[0].name}" if name else "Changes", data)
+    return Page("changes.html", f"Changes of {opened[0].name}" if name else "Changes", data)
 
 
 def _events(each: RegisteredModel, found: ModelVersion) -> list[dict[str, Any]]:
