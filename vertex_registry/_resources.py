@@ -8,13 +8,11 @@ from __future__ import annotations
 import contextlib
 import functools
 import itertools
-import math
-import operator
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import attrs
 
-from vertex_registry import _changes, _names, _process, _stages, _waiting, _wire
+from vertex_registry import _changes, _names, _paging, _process, _stages, _waiting, _wire
 from vertex_registry._quoting import shorten
 from vertex_registry._stages import Stage
 from vertex_registry.errors import (
@@ -31,16 +29,12 @@ if TYPE_CHECKING:
 
     from vertex_registry._records import ModelVersion, RegisteredModel
     from vertex_registry._rpc import Connection
-    from vertex_registry._waiting import Budget
 
 T = TypeVar("T")
 
 #: How many models' versions are listed at once. More didn't help, measured at 20 ms latency.
 _CONCURRENT_LISTS: Final = 32
 
-
-#: How many pages in a row may contain nothing new.
-_MAX_EMPTY_PAGES: Final = 1000
 
 #: How many of the models that share a name an error lists.
 _MAX_CANDIDATES: Final = 10
@@ -493,7 +487,7 @@ class Resources:
         window = _CONCURRENT_LISTS if most is None or stage is not None else min(_CONCURRENT_LISTS, max(1, most))
         for listed in _waiting.prefetch(versions, models, window):
             if limit.left() <= 0:
-                raise _endless_list_error("ListModelVersions", self.parent)
+                raise _paging.endless_list_error("ListModelVersions", self.parent)
             start = self.rpc.now()
             yield listed
             limit.leave_out(self.rpc.now() - start)
@@ -501,28 +495,9 @@ class Resources:
     def _sorted_versions(
         self, model: Model, *, stage: Stage | None, oldest_first: bool, size: int
     ) -> Iterator[list[ModelVersion]]:
-        """Yield the versions page by page, in order.
-
-        Vertex sorts them by their time, which is the order of their numbers. If it doesn't, the rest of the list is
-        read and sorted here. A single version shows no order, so the first page always has two, if there are two.
-        """
+        """Yield the versions page by page, in order. Vertex sorts them by time, which is the order of their numbers."""
         pages = self._listed_versions(model, stage=stage, oldest_first=oldest_first, size=size)
-        sign = 1 if oldest_first else -1
-        latest: float = -math.inf
-        begun: list[ModelVersion] = []
-        for page in pages:
-            begun += page
-            if len(begun) < 2 and latest == -math.inf:  # noqa: PLR2004  # two show an order
-                continue
-            numbers = [latest, *(sign * _version_number(version) for version in begun)]
-            if not all(map(operator.lt, numbers, numbers[1:])):
-                begun += itertools.chain.from_iterable(pages)
-                begun.sort(key=_version_number, reverse=not oldest_first)
-                break
-            yield begun
-            latest, begun = numbers[-1], []
-        if begun:
-            yield begun
+        return _paging.in_order(pages, _version_number, descending=not oldest_first)
 
     def _listed_versions(
         self,
@@ -543,8 +518,14 @@ class Resources:
 
         def pages(label: str) -> Iterator[list[ModelVersion]]:
             request = functools.partial(_wire.versions, label=label, oldest_first=oldest_first)
-            return self._pages(
-                "ListModelVersions", model.resource, request, self._read_versions, _resource_name, size=size
+            return _paging.read_pages(
+                self.rpc,
+                "ListModelVersions",
+                model.resource,
+                request,
+                read=self._read_versions,
+                key=_resource_name,
+                size=size,
             )
 
         found = pages(label)
@@ -579,72 +560,9 @@ class Resources:
         size: int = _wire.PAGE_SIZE,
     ) -> Iterator[T]:
         """Yield each entry of a list once, and request a page only when it's needed."""
-        return itertools.chain.from_iterable(self._pages(rpc, resource, request, read, key, size=size))
-
-    def _pages(
-        self,
-        rpc: str,
-        resource: str,
-        request: Callable[[str, str, int], Any],
-        read: Callable[[Any], tuple[list[T], str]],
-        key: Callable[[T], str],
-        *,
-        size: int = _wire.PAGE_SIZE,
-    ) -> Iterator[list[T]]:
-        """Yield the new entries of each page of a list.
-
-        The second page is requested when it's needed. From then on, somebody reads the whole list, so the next page is
-        requested while the caller works on the one before.
-
-        A page with something new that isn't the last one doesn't count for the verb, up to the budget of an operation
-        for the whole list. So a long list may take long, and a list without an end still ends.
-
-        Args:
-            rpc: The RPC.
-            resource: What the list is about.
-            request: A function that creates a request from the resource, a page token and a page size.
-            read: A function that returns the entries of a page, and the token of the next page.
-            key: A function that returns an entry's key. An entry with a known key isn't new.
-            size: The size of the first page.
-
-        Raises:
-            UnavailableError: The list doesn't end, or a page didn't arrive in time.
-        """
-
-        def fetch(token: str, size: int, budget: Budget) -> tuple[Any, float]:
-            start = self.rpc.now()
-            page = self.rpc.call(rpc, request(resource, token, size), resource, budget)
-            return page, self.rpc.now() - start
-
-        token = ""
-        tokens, seen = {token}, set[str]()
-        empty, limit, spent = 0, self.rpc.operation_budget().seconds, 0.0
-        budget = self.rpc.budget()
-        fetched: Callable[[], tuple[Any, float]] = functools.partial(fetch, token, size, budget)
-        while True:
-            response, took = fetched()
-            page, token = read(response)
-            new = [entry for entry in page if key(entry) not in seen]
-            seen.update(map(key, new))
-            spent += took
-            empty = 0 if new else empty + 1
-            if token and new:
-                budget.leave_out(took)
-            endless = bool(token) and (token in tokens or empty >= _MAX_EMPTY_PAGES or spent >= limit)
-            ahead = bool(token) and not endless and len(tokens) > 1
-            if new and ahead:
-                budget = self.rpc.budget()  # a fresh one, unless a verb shares its own
-                fetched = _waiting.begin(functools.partial(fetch, token, _wire.PAGE_SIZE, budget))
-            if new:
-                yield new
-            if not token:
-                return
-            if endless:
-                raise _endless_list_error(rpc, resource)
-            if not (new and ahead):
-                budget = self.rpc.budget() if new else budget
-                fetched = functools.partial(fetch, token, _wire.PAGE_SIZE, budget)
-            tokens.add(token)
+        return itertools.chain.from_iterable(
+            _paging.read_pages(self.rpc, rpc, resource, request, read=read, key=key, size=size)
+        )
 
     # --- changing -----------------------------------------------------------------------------------------------------
 
@@ -837,12 +755,4 @@ def _changed_since_error(resource: str, rpc: str, what: str) -> ConflictError:
         "whether the change was made. Read it, and repeat the change if necessary.",
         resource=resource,
         code="ABORTED",
-    )
-
-
-def _endless_list_error(rpc: str, resource: str) -> UnavailableError:
-    return UnavailableError(
-        f"{rpc} on {resource} doesn't end: its pages repeat, or it took longer than Retry(operation_timeout=...) "
-        "allows. Allow more time, or report it to the operator of the service.",
-        resource=resource,
     )
