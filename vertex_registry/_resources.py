@@ -620,110 +620,34 @@ class Resources:
                 if lost.code == "UNIMPLEMENTED":
                     raise
                 again = self.rpc.pause(budget, tries, lost.retry_after)
-                now = self._read_after_loss(lost, lambda: self.read_model(model), late=not again)
+                now = self.rpc.read_after_loss(lost, lambda: self.read_model(model), late=not again)
                 if now.etag != current.etag:
                     if description in {None, now.description} and (labels or {}).items() <= now.labels.items():
                         return now
-                    raise _changed_since_error(model.resource, "UpdateModel", "it") from lost
+                    raise changed_since_error(model.resource, "UpdateModel", "it") from lost
                 if not again:
                     raise
             current = now
             tries += 1
 
     def merge_aliases(
-        self,
-        model: Model,
-        reference: str | ModelVersion,
-        *,
-        add: Collection[str] = (),
-        remove: Collection[str] = (),
-        once: bool = False,
+        self, model: Model, number: str, *, add: Iterable[str] = (), remove: Iterable[str] = (), once: bool = True
     ) -> ModelVersion:
-        """Add aliases to a version and remove others, and return it.
-
-        Aliases have no etag. After a lost response, the change is only sent again if the versions that had the aliases
-        are unchanged. An alias that somebody has moved since stays where it is.
+        """Add aliases to a version and remove others, and return it. `_aliases.merge_aliases` also survives a loss.
 
         Args:
             model: The model.
-            reference: The number or alias of the version, or the version as it was just read.
+            number: The number of the version: "The version ID must be explicit" in the name.
             add: The aliases to add. An alias of another version moves here.
             remove: The aliases to remove.
-            once: Whether to send it only once, without the reads that a retry needs.
+            once: Whether to send it only once.
 
         Raises:
             NotFoundError: There's no such version.
-            ConflictError: The response was lost, and somebody has changed one of the aliases since.
         """
-        # "The version ID must be explicit" in the name, so an alias is resolved first.
-        if isinstance(reference, str) and (not once or _names.version_id(reference) is None):
-            reference = self.read(model, reference)
-        number = reference if isinstance(reference, str) else reference.version
         resource = model.at(number)
         request = _wire.merge_aliases(resource, add=add, remove=remove)
-        if isinstance(reference, str) or once:
-            return self._read_version(self.rpc.call("MergeVersionAliases", request, resource, once=True))
-        if not add and not remove:
-            return reference
-        return self._merge_aliases(model, reference, request, add=add, remove=remove)
-
-    def _merge_aliases(
-        self, model: Model, version: ModelVersion, request: Any, *, add: Collection[str], remove: Collection[str]
-    ) -> ModelVersion:
-        number, resource = version.version, model.at(version.version)
-        before = self._alias_holders(model, version, [*add, *remove])
-        budget = self.rpc.budget()
-        tries = 0
-        while True:
-            try:
-                return self._read_version(self.rpc.call("MergeVersionAliases", request, resource))
-            except NotFoundError:
-                self.read(model, number)  # raises a better error
-                raise
-            except UnavailableError as lost:
-                if lost.code in {"UNIMPLEMENTED", "RESOURCE_EXHAUSTED"}:
-                    raise  # it was refused
-                again = self.rpc.pause(budget, tries, lost.retry_after)
-
-                def read() -> tuple[ModelVersion, dict[str, ModelVersion | None]]:
-                    target = self.read(model, number)
-                    return target, self._alias_holders(model, target, [*add, *remove])
-
-                target, now = self._read_after_loss(lost, read, late=not again)
-                where = {alias: holder and holder.version for alias, holder in now.items()}
-                if all(where[alias] == number for alias in add) and all(where[alias] != number for alias in remove):
-                    return target
-                if target.etag != version.etag or any(
-                    _revision(now[alias]) != _revision(before[alias]) for alias in now
-                ):
-                    names = ", ".join(repr(alias) for alias in now if _names.is_visible(alias)) or "an alias"
-                    raise _changed_since_error(resource, "MergeVersionAliases", names) from lost
-                if not again:
-                    raise
-                tries += 1
-
-    def _alias_holders(
-        self, model: Model, version: ModelVersion, aliases: Iterable[str]
-    ) -> dict[str, ModelVersion | None]:
-        """Return which version has each of the aliases, given one version as it was just read."""
-        return {
-            alias: version if alias in version.aliases else self.find_version(model.resource, alias)
-            for alias in aliases
-        }
-
-    def _read_after_loss(self, lost: UnavailableError, read: Callable[[], T], *, late: bool) -> T:
-        """Return what a read finds after a lost response. If the read gets no response either, raise the first error.
-
-        Args:
-            lost: The first error.
-            read: The read.
-            late: Whether the budget is used up. Then the read gets a small budget of its own.
-        """
-        try:
-            with self.rpc.cleanup() if late else contextlib.nullcontext():
-                return read()
-        except UnavailableError:
-            raise lost from lost.__cause__
+        return self._read_version(self.rpc.call("MergeVersionAliases", request, resource, once=once))
 
 
 def _resource_name(record: ModelVersion | RegisteredModel) -> str:
@@ -744,12 +668,8 @@ def _shows_name(found: Any, model: Model) -> bool:
     return model.by_resource_name or (bool(records) and all(record.name == model.name for record in records))
 
 
-def _revision(version: ModelVersion | None) -> tuple[str, str] | None:
-    """Return a value that differs after each change of a version."""
-    return None if version is None else (version.version, version.etag)
-
-
-def _changed_since_error(resource: str, rpc: str, what: str) -> ConflictError:
+def changed_since_error(resource: str, rpc: str, what: str) -> ConflictError:
+    """Return the error of a change that may have happened before somebody else's."""
     return ConflictError(
         f"The response to {rpc} on {resource} was lost, and somebody else has changed {what} since, so it's unknown "
         "whether the change was made. Read it, and repeat the change if necessary.",
