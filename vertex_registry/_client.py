@@ -994,11 +994,13 @@ class RegistryClient:
     def _merge_aliases(
         self, name: str, version: str | int | ModelVersion, *, add: Collection[str] = (), remove: Collection[str] = ()
     ) -> ModelVersion:
+        from vertex_registry import _aliases
+
         self._check_model(name)
         reference = _names.check_reference(_arguments.number_or_alias(name, version))
         with self._verb() as vertex:
             model, current = vertex.find(name, lambda model: vertex.read(model, reference))
-            return vertex.merge_aliases(model, current, add=add, remove=remove)
+            return _aliases.merge_aliases(vertex, model, current, add=add, remove=remove)
 
     def delete_version(self, name: str, version: str | int | ModelVersion) -> None:
         """Delete a version. Deleting a model's last version deletes the model too, and logs a warning.
