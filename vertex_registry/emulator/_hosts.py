@@ -1,4 +1,4 @@
-"""Who may send a request to an HTTP server on somebody's machine.
+"""The rules about which clients may send requests to an HTTP server on your machine.
 
 No web page in a browser may reach it. So a request is answered only if it names the server's own address, and if no
 page of another origin sent it.

@@ -1,4 +1,4 @@
-"""An HTTP server in a thread of this process: aiohttp, with limits, and with checks of who asks.
+"""An HTTP server in a thread of this process: aiohttp, with limits, and with checks of its clients.
 
 aiohttp's event loop reads and writes for all clients. What answers them runs on a worker's thread, so a slow answer
 holds up nobody else.
@@ -235,7 +235,7 @@ class HttpServer:
         host, target = split_target(incoming.raw_path, incoming.headers.get("Host", ""))
         path, _, query = target.partition("?")
         request = Request(incoming.method, path, query, headers, b"")
-        # Who isn't answered may not even send a body.
+        # This comes before the body is read.
         is_link = request.method == "GET" and all(request.get_all(name) == [value] for name, value in _FOLLOWED_LINK)
         sites = [] if is_link and self._accepts_link(path) else request.get_all("sec-fetch-site")
         self._hosts.check(host, request.get_all("origin"), sites)
