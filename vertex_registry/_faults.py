@@ -123,6 +123,7 @@ class CallError(Exception):
         final: Whether another attempt can't help.
         unsent: Whether Vertex can't have received the request.
         remedy: What the user can do, if that's known.
+        after_loss: Whether the response to an earlier attempt was lost, so that attempt may have succeeded.
     """
 
     def __init__(
@@ -142,6 +143,7 @@ class CallError(Exception):
         self.final = final
         self.unsent = unsent
         self.remedy = remedy
+        self.after_loss = False
 
 
 def code_name(number: int) -> str:
