@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import functools
 import json
 import logging
 import os
@@ -17,7 +18,9 @@ from vertex_registry.emulator._server import Emulator
 from vertex_registry.emulator._switches import SWITCHES
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
+
+    from vertex_registry.emulator._rest import Site
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -108,6 +111,8 @@ def _serve(options: argparse.Namespace, assume: dict[str, str], signals: set[sig
     except (DataFileError, ValueError, OSError, ImportError) as error:
         print(error, file=sys.stderr)  # noqa: T201 - a command talks to people
         return 2
+    if emulator.rest:
+        emulator.mount(_site_of(emulator))
     # Only closed: a planned fault that is left is for the process that planned it to notice.
     with contextlib.closing(emulator):
         try:
@@ -120,6 +125,27 @@ def _serve(options: argparse.Namespace, assume: dict[str, str], signals: set[sig
             return 2
         signal.sigwait(signals)
     return 0
+
+
+def _site_of(emulator: Emulator) -> Site:
+    """Return the site of this installation. It's in the other half of the package, so it's found by its entry point.
+
+    It's imported with the first request, because most emulators never show it.
+    """
+
+    @functools.cache
+    def load() -> Site | None:
+        import importlib.metadata  # noqa: PLC0415  # it takes a while
+
+        found = importlib.metadata.entry_points(group="vertex_registry.emulator", name="site")
+        return next((entry.load()(emulator) for entry in found), None)
+
+    def site(method: str, path: str, query: str, headers: Mapping[str, str]) -> tuple[int, Mapping[str, str], bytes]:
+        if (loaded := load()) is None:
+            return 404, {"Content-Type": "text/plain"}, b"This installation has no page.\n"
+        return loaded(method, path, query, headers)
+
+    return site
 
 
 if __name__ == "__main__":

@@ -610,6 +610,10 @@ class Dispatcher:
             remembered = tuple(self._requests)
         return tuple(recorded.request() for recorded in remembered)
 
+    def parents(self) -> list[str]:
+        """Return the locations that have models. No request is recorded."""
+        return self._service.parents()
+
     def iter_requests(self, most_bytes: int) -> Iterator[Request]:
         """Yield the received requests, the oldest first, with messages of at most so many bytes in total.
 

@@ -70,6 +70,10 @@ _SILENT.disabled = True
 Answer = Callable[[Request, Callable[[], None]], Response]
 
 
+# What a browser sends if somebody follows a link, and not if a page loads something, frames it or sends a form by POST.
+_FOLLOWED_LINK: Final = (("sec-fetch-mode", "navigate"), ("sec-fetch-dest", "document"))
+
+
 class HttpServer:
     """An HTTP server. It serves as soon as it's created.
 
@@ -79,6 +83,7 @@ class HttpServer:
         port: The port. 0 means any free port.
         tls: The context with the certificate. With it, the server speaks TLS.
         allowed_hosts: More names that the server answers to.
+        accepts_link: Whether a link on another site may lead to this path. Its page can't read what it leads to.
 
     Attributes:
         address: The URL of the server, without a slash at the end.
@@ -95,8 +100,10 @@ class HttpServer:
         *,
         tls: ssl.SSLContext | None = None,
         allowed_hosts: Iterable[str] = (),
+        accepts_link: Callable[[str], bool] = lambda _path: False,
     ) -> None:
         self._answer = answer
+        self._accepts_link = accepts_link
         self._tls = tls
         self._process = os.getpid()
         self._listener = _listen(host, port)
@@ -229,7 +236,9 @@ class HttpServer:
         path, _, query = target.partition("?")
         request = Request(incoming.method, path, query, headers, b"")
         # This comes before the body is read.
-        self._hosts.check(host, request.get_all("origin"), request.get_all("sec-fetch-site"))
+        is_link = request.method == "GET" and all(request.get_all(name) == [value] for name, value in _FOLLOWED_LINK)
+        sites = [] if is_link and self._accepts_link(path) else request.get_all("sec-fetch-site")
+        self._hosts.check(host, request.get_all("origin"), sites)
         if incoming.body_exists:
             request = request._replace(body=await _read_body(incoming))
         return await self._call(request)

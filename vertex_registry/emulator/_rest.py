@@ -54,12 +54,16 @@ class RestApi:
             match = route.path.fullmatch(path)
             if match is not None:
                 return self._call(route, match, request, step_aside, overridden=method != request.method)
-        if self.site is not None and request.method in _READING and not f"{path}/".startswith(_RESERVED):
+        if self.site is not None and request.method in _READING and _is_sites(path):
             return _ask(self.site, request, path, step_aside)
         raise not_found(
             f"The method {method[:200]} {path[:200]} doesn't exist here. This is a local emulator of Vertex AI's model"
             " registry: it serves ModelService, its operations and locations."
         )
+
+    def accepts_link(self, path: str) -> bool:
+        """Return whether a link on another site may lead to an encoded path: to a page, and not to an RPC."""
+        return self.site is not None and _is_sites(urllib.parse.unquote(path))
 
     def _call(
         self,
@@ -82,6 +86,10 @@ class RestApi:
             route.rpc, message, api=api, transport="rest", metadata=dict(request.headers), step_aside=step_aside
         )
         return Response(200, render(route.rpc, api, response, form, selection))
+
+
+def _is_sites(path: str) -> bool:
+    return not f"{path}/".startswith(_RESERVED)
 
 
 def answer_with(site: Site) -> Callable[[Request, Callable[[], None]], Response]:

@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple, Never, Self
 from vertex_registry.emulator._data_file import DataFileError
 from vertex_registry.emulator._dispatch import Dispatcher, Fault
 from vertex_registry.emulator._grpc import GrpcServer
+from vertex_registry.emulator._names import with_project_id
 from vertex_registry.emulator._service import Service
 from vertex_registry.emulator._status import Code, Failure, unavailable
 from vertex_registry.emulator._store import Store
@@ -160,7 +161,12 @@ class Emulator:
                 http, rest = modules
                 self._api = rest.RestApi(self._dispatcher)
                 server = http.HttpServer(
-                    self._api.answer, host, rest_port, tls=tls and tls.context, allowed_hosts=names
+                    self._api.answer,
+                    host,
+                    rest_port,
+                    tls=tls and tls.context,
+                    allowed_hosts=names,
+                    accepts_link=self._api.accepts_link,
                 )
                 self._closers.callback(server.close)
                 self.rest = server.address
@@ -235,6 +241,13 @@ class Emulator:
     def requests(self) -> tuple[Request, ...]:
         """Return the received requests, the oldest first. Of very many, only the latest are remembered."""
         return self._dispatcher.requests()
+
+    def parents(self) -> tuple[str, ...]:
+        """Return the locations that have models, such as "projects/acme/locations/us-central1".
+
+        A project is shown by its ID if a request has named it since the process started, and else by its number.
+        """
+        return tuple(with_project_id(parent) for parent in self._dispatcher.parents())
 
     def mount(self, site: Site) -> None:
         """Serve a site on the REST port, at every path that isn't the emulator's own.
@@ -329,7 +342,9 @@ class SiteServer:
         _check_names(names)
         _check_addresses(host, None, port, http="HTTP")
         http, rest = _rest_modules()
-        self._server = http.HttpServer(rest.answer_with(site), host, port, allowed_hosts=names)
+        self._server = http.HttpServer(
+            rest.answer_with(site), host, port, allowed_hosts=names, accepts_link=lambda _path: True
+        )
         self.address: str = self._server.address
 
     def close(self) -> None:
