@@ -34,6 +34,9 @@ T = TypeVar("T")
 _CONCURRENT_LISTS: Final = 32
 
 
+#: How many times as long a list of everything may take if a quota slows it down.
+_THROTTLED_TIMES: Final = 10
+
 #: How many pages in a row may contain nothing new.
 _MAX_EMPTY_PAGES: Final = 1000
 
@@ -421,7 +424,7 @@ class Resources:
 
         limit = self.rpc.operation_budget()  # a list of models may have no end
         for listed in _waiting.prefetch(versions, self.list_models(), _CONCURRENT_LISTS):
-            if limit.left() <= 0:
+            if limit.left() <= 0 and not (self.rpc.throttled and limit.spent() < _THROTTLED_TIMES * limit.seconds):
                 raise _endless_list_error("ListModelVersions", self.parent)
             start = self.rpc.now()
             yield listed
@@ -458,15 +461,15 @@ class Resources:
         empty, limit, spent = 0, self.rpc.operation_budget().seconds, 0.0
         budget = self.rpc.budget()
         while True:
-            start = self.rpc.now()
+            start, before = self.rpc.now(), budget.spent()
             page, token = read(self.rpc.call(rpc, request(resource, token), resource, budget))
-            took = self.rpc.now() - start
+            took, counted = self.rpc.now() - start, budget.spent() - before
             new = [entry for entry in page if key(entry) not in seen]
             seen.update(map(key, new))
             spent += took
             empty = 0 if new else empty + 1
             if token and new:
-                budget.leave_out(took)
+                budget.leave_out(counted)
             yield from new
             if not token:
                 return

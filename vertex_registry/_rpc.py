@@ -48,6 +48,9 @@ _TIMEOUT_MARGIN: Final = 0.1
 #: The seconds for cleaning up after a failed verb, so that nothing stays half done for lack of time.
 _CLEANUP_TIME: Final = 10.0
 
+#: The seconds after a warning of a quota in which there's no further one.
+_QUIET: Final = 60.0
+
 #: The connection and the budget of the verb that runs in this thread, or that this thread works for.
 _CURRENT_VERB: Final[ContextVar[tuple[Connection, _waiting.Budget] | None]] = ContextVar("verb", default=None)
 
@@ -101,6 +104,9 @@ class Connection:
         self._retry = retry
         self._check_open = check_open
         self._closed = False
+        #: Whether a quota has refused a request.
+        self.throttled = False
+        self._quiet_until = -math.inf
         self._waiters: set[SimpleQueue[Callable[[], Any]]] = set()
         self._credentials = credentials
         self._user_agent = user_agent
@@ -228,29 +234,13 @@ class Connection:
                 resource=resource,
             )
 
-        def can_retry(failure: BaseException) -> bool:
-            if self._closed or not isinstance(failure, CallError):
-                return False
-            return (failure.unsent or (failure.code in method.retry_on and not once)) and not failure.final
-
-        def wait(state: tenacity.RetryCallState) -> float:
-            upper = _waiting.max_backoff(self._retry, state.attempt_number)
-            return max(_requested_wait(state), upper * self._retry.random())
-
-        def stop(state: tenacity.RetryCallState) -> bool:
-            return state.upcoming_sleep >= budget.left()
-
-        def log(state: tenacity.RetryCallState) -> None:
-            failure = state.outcome.exception() if state.outcome else None
-            code = failure.code if isinstance(failure, CallError) else "?"
-            _LOG.info("%s %s: %s, sent again in %.2f s", rpc, resource, code, state.upcoming_sleep)
-
+        attempts = _Attempts(self, rpc, resource, budget, once=once)
         with_retries = tenacity.Retrying(
-            retry=tenacity.retry_if_exception(can_retry),
-            wait=wait,
-            stop=stop,
-            sleep=self._sleep,
-            before_sleep=log,
+            retry=tenacity.retry_if_exception(attempts.can_retry),
+            wait=attempts.wait,
+            stop=attempts.stop,
+            sleep=attempts.sleep,
+            before_sleep=attempts.log,
             reraise=True,
         )
         try:
@@ -393,6 +383,12 @@ class Connection:
         finally:
             self._waiters.discard(waiter)
 
+    def _warn_of_quota(self, seconds: float) -> None:
+        """Say why nothing seems to happen, but not for every one of many requests."""
+        if (now := self._retry.clock()) >= self._quiet_until:
+            self._quiet_until = now + _QUIET
+            _LOG.warning("the quota of %s is used up: requests are sent again in %.0f s", self._endpoint, seconds)
+
     def _raise_if_closed(self, rpc: str, resource: str, failure: CallError) -> None:
         """Raise the error of a closed client. After a change, it says that the change may have happened."""
         try:
@@ -425,10 +421,53 @@ class Connection:
         return tuple((name.lower(), value) for name, value in headers.items()) if self._endpoint.plain else ()
 
 
-def _requested_wait(state: tenacity.RetryCallState) -> float:
-    """Return how many seconds the server asked to wait."""
-    failure = state.outcome.exception() if state.outcome else None
-    return failure.retry_after if isinstance(failure, CallError) else 0.0
+class _Attempts:
+    """Decides about the attempts of one call: whether there's another one, and when."""
+
+    def __init__(self, connection: Connection, rpc: str, resource: str, budget: _waiting.Budget, *, once: bool) -> None:
+        self._connection = connection
+        self._rpc = rpc
+        self._resource = resource
+        self._budget = budget
+        self._retry_on = NO_RETRY if once else METHODS[rpc].retry_on
+        # The latest failure, and how many were those of a quota.
+        self._failure: CallError | None = None
+        self._refusals = 0
+
+    @property
+    def _over_quota(self) -> bool:
+        return self._failure is not None and self._failure.over_quota
+
+    def can_retry(self, failure: BaseException) -> bool:
+        if not isinstance(failure, CallError):
+            return False
+        self._failure = failure
+        self._refusals += failure.over_quota
+        self._connection.throttled |= failure.over_quota
+        if self._connection._closed or failure.final:  # noqa: SLF001  # it's a part of the connection
+            return False
+        return failure.unsent or failure.over_quota or failure.code in self._retry_on
+
+    def wait(self, state: tenacity.RetryCallState) -> float:
+        retry = self._connection._retry  # noqa: SLF001  # likewise
+        requested = 0.0 if self._failure is None else self._failure.retry_after
+        if self._over_quota:
+            return _waiting.quota_backoff(retry, self._refusals, requested)
+        upper = _waiting.max_backoff(retry, state.attempt_number - self._refusals)
+        return max(requested, upper * retry.random())
+
+    def stop(self, state: tenacity.RetryCallState) -> bool:
+        return state.upcoming_sleep >= (self._budget.quota_left() if self._over_quota else self._budget.left())
+
+    def sleep(self, seconds: float) -> None:
+        with self._budget.waiting_for_quota() if self._over_quota else contextlib.nullcontext():
+            self._connection._sleep(seconds)  # noqa: SLF001  # likewise
+
+    def log(self, state: tenacity.RetryCallState) -> None:
+        code = "?" if self._failure is None else self._failure.code
+        _LOG.info("%s %s: %s, sent again in %.2f s", self._rpc, self._resource, code, state.upcoming_sleep)
+        if self._over_quota:
+            self._connection._warn_of_quota(state.upcoming_sleep)  # noqa: SLF001  # likewise
 
 
 def _raise_closed() -> NoReturn:

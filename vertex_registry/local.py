@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from types import TracebackType
 
-    from vertex_registry.emulator import Emulator
+    from vertex_registry.emulator import Emulator, Quota
 
 
 class LocalRegistry(RegistryClient):
@@ -94,6 +94,7 @@ def local_registry(
     path: str | os.PathLike[str] | None = None,
     *,
     artifacts: str | os.PathLike[str] | None = None,
+    quota: Quota | None = None,
     **settings: Any,
 ) -> LocalRegistry:
     """Open a registry on this machine that needs no cloud and no storage server.
@@ -110,6 +111,8 @@ def local_registry(
             have it open. Defaults to keeping them in memory.
         artifacts: The folder to keep artifacts in. It belongs to you alone: other users can't write to it. Defaults to
             the path with ``.artifacts`` at its end; in memory to a temporary folder, which is removed on close.
+        quota: How many requests the registry accepts in a minute, a `vertex_registry.emulator.Quota`. Defaults to no
+            limit.
         **settings: Settings of `RegistryClient`, such as ``actor`` or ``retry``.
 
     Raises:
@@ -123,7 +126,7 @@ def local_registry(
     from vertex_registry.emulator import DataFileError, Emulator  # noqa: PLC0415  # Google's libraries take a second
 
     try:
-        emulator = Emulator(path, rest_port=None, folders={LOCAL_BUCKET: folder})
+        emulator = Emulator(path, rest_port=None, folders={LOCAL_BUCKET: folder}, quota=quota)
     except DataFileError as error:
         kind = ConflictError if error.in_use else InvalidArgumentError
         raise kind(str(error), resource=str(path)) from error

@@ -58,11 +58,12 @@ def test_that_nothing_is_left(vertex_registry):
 
 
 def test_faults_are_planned_and_must_be_met(run: Run) -> None:
-    """A planned fault reaches the code under test; one that's left over fails its own test only."""
+    """A planned fault reaches the code under test; one that's left over fails its own test only. So does a quota."""
     done = run("""
 import pytest
 from service import deploy
 from vertex_registry import PermissionDeniedError
+from vertex_registry.emulator import Quota
 
 def test_denied(vertex_registry, vertex_emulator):
     vertex_emulator.fail("UploadModel", "PERMISSION_DENIED")
@@ -71,6 +72,7 @@ def test_denied(vertex_registry, vertex_emulator):
 
 def test_left_over(vertex_emulator):
     vertex_emulator.fail("DeleteModel", "UNAVAILABLE")
+    vertex_emulator.quota = Quota(requests=0)
 
 def test_after_it(vertex_registry):
     deploy("gs://models/churn/1")
