@@ -12,6 +12,11 @@ import sys
 import textwrap
 from typing import TYPE_CHECKING
 
+from vertex_registry._deferred import defer_packages
+
+if __name__ == "__main__":
+    defer_packages()  # before anything imports them
+
 from vertex_registry.emulator._data_file import DataFileError
 from vertex_registry.emulator._quota import parse_quota
 from vertex_registry.emulator._server import Emulator
