@@ -57,7 +57,8 @@ Work = "Callable[[], object]"
 # --- servers -----------------------------------------------------------------
 
 
-def _free_port() -> int:
+def free_port() -> int:
+    """Return a port that nobody listens on."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]
@@ -65,37 +66,45 @@ def _free_port() -> int:
 
 
 @contextlib.contextmanager
-def _process(port: int, *command: str) -> Iterator[int]:
-    """A server process, from the moment it accepts connections; gives its process id."""
+def served(*command: str) -> Iterator[subprocess.Popen[bytes]]:
+    """A server's process, which ends with the block. It may keep compiled modules."""
+    settings = {key: value for key, value in os.environ.items() if key != "PYTHONDONTWRITEBYTECODE"}
     with subprocess.Popen(  # noqa: S603 - servers of ours
-        command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        command, env=settings, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
     ) as process:
         try:
-            while True:
-                with contextlib.suppress(ConnectionError), socket.create_connection(("127.0.0.1", port)):
-                    break
-                if process.poll() is not None:
-                    raise SystemExit(f"{command} ended with {process.returncode}")
-                time.sleep(0.02)
-            yield process.pid
+            yield process
         finally:
             process.terminate()
 
 
+def wait_until_served(process: subprocess.Popen[bytes], port: int) -> None:
+    """Wait until a server accepts connections."""
+    while True:
+        with contextlib.suppress(ConnectionError), socket.create_connection(("127.0.0.1", port)):
+            return
+        if process.poll() is not None:
+            raise SystemExit(f"{process.args!r} ended with {process.returncode}")
+        time.sleep(0.005)
+
+
 @contextlib.contextmanager
-def emulator(*arguments: str) -> Iterator[tuple[str, int]]:
-    """The emulator: its gRPC address and its process id."""
-    port, rest = _free_port(), _free_port()
+def emulator(*arguments: str) -> Iterator[tuple[str, int, str]]:
+    """The emulator: its gRPC address, its process id and its REST address."""
+    port, rest = free_port(), free_port()
     command = [sys.executable, "-m", "vertex_registry.emulator", "--grpc-port", str(port), "--rest-port", str(rest)]
-    with _process(port, *command, *arguments) as pid:
-        yield f"127.0.0.1:{port}", pid
+    with served(*command, *arguments) as process:
+        wait_until_served(process, rest)
+        yield f"127.0.0.1:{port}", process.pid, f"http://127.0.0.1:{rest}"
 
 
 @contextlib.contextmanager
 def moto() -> Iterator[str]:
     """The server of moto: its address."""
-    port = _free_port()
-    with _process(port, str(Path(sys.executable).with_name("moto_server")), "-H", "127.0.0.1", "-p", str(port)):
+    port = free_port()
+    command = [str(Path(sys.executable).with_name("moto_server")), "-H", "127.0.0.1", "-p", str(port)]
+    with served(*command) as process:
+        wait_until_served(process, port)
         yield f"127.0.0.1:{port}"
 
 
@@ -292,7 +301,7 @@ def compare(rounds: int, seconds: float, *, durable: bool) -> Iterator[tuple[Row
             # Each measurement has servers of its own, so that no row pays for what another has created.
             with tempfile.TemporaryDirectory() as folder:
                 data = ["--data", str(Path(folder) / "registry.db")] if durable else []
-                with emulator(*data) as (address, _):
+                with emulator(*data) as (address, _, _):
                     model = _in_process(functools.partial(_prepare_vertex, address, versions))
                     make = functools.partial(row.vertex, address, row.job, model, versions)
                     ours.append(rate(make, row.clients, seconds))
@@ -411,8 +420,8 @@ def sizes(models: int) -> None:
     """Print what lists and memory cost with 100 models and with very many, all of them in files."""
     with (
         tempfile.TemporaryDirectory() as folder,
-        emulator("--data", str(Path(folder) / "few.db")) as (few, _),
-        emulator("--data", str(Path(folder) / "many.db")) as (many, pid),
+        emulator("--data", str(Path(folder) / "few.db")) as (few, _, _),
+        emulator("--data", str(Path(folder) / "many.db")) as (many, pid, _),
     ):
         fill(few, 0, 100)
         fill(many, 0, 100)

@@ -147,7 +147,7 @@ def test_an_answer_that_trickles_is_not_waited_for(
     """A server that sends a byte every fifty seconds doesn't hang the call."""
     slow, clock = Clock(), Clock()
     retry = attrs.evolve(clock.once(), clock=lambda: slow.now + clock.now)
-    endless = Endless(which, chunked=True, status=status, tick=lambda: slow.sleep(50), size=2**30)
+    endless = Endless(which, chunked=True, status=status, tick=lambda: slow.sleep(50), size=CHUNK)
     with contextlib.closing(endless) as server:
         monkeypatch.setenv("STORAGE_EMULATOR_HOST", server.url)
         with pytest.raises(RegistryError):
