@@ -1,7 +1,7 @@
 """The emulator beside moto's SageMaker: what each serves in a second, and what the emulator's size costs.
 
-    python benchmarks/emulator.py                    # everything, some minutes
-    python benchmarks/emulator.py --models 2000      # the same with a smaller registry
+    python -m benchmarks.emulator                    # everything, some minutes
+    python -m benchmarks.emulator --quick            # one round each, and a smaller registry
 
 Both servers run in processes of their own and keep their state in memory, unless a row says that the emulator writes to
 a file. Each of the clients is a process, so that no client waits for another's interpreter. A row is measured in
@@ -25,7 +25,6 @@ import logging
 import math
 import multiprocessing
 import os
-import platform
 import random
 import socket
 import statistics
@@ -431,11 +430,13 @@ def sizes(models: int) -> None:
             memory.append((last, resident(pid)))
         clients = [gapic(few), gapic(many)]
 
-        print(f"\n| a page of 100 | 100 models, ms | {models:,} models, ms | ratio |\n|---|---|---|---|")
+        print(
+            f"== emulator-sizes\n| a page of 100 | 100 models, ms | {models:,} models, ms | ratio |\n|---|---|---|---|"
+        )
         for name, asked in QUERIES.items():
             before, after = page_costs(clients, asked)
             print(f"| {name} | {before:.2f} | {after:.2f} | {after / before:.2f} |", flush=True)
-        print("\n| models | resident memory, MiB |\n|---|---|")
+        print("== emulator-memory\n| models | resident memory, MiB |\n|---|---|")
         for count, used in [*memory, (models, resident(pid))]:
             print(f"| {count:,} | {used:.0f} |")
         size = sum(file.stat().st_size for file in Path(folder).glob("many.db*")) / 1024**2
@@ -445,23 +446,27 @@ def sizes(models: int) -> None:
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--quick", action="store_true", help="one round of a second, and 10,000 models")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--seconds", type=float, default=4)
     parser.add_argument("--models", type=int, default=100_000)
     parser.add_argument("--only", choices=["compare", "durable", "sizes"])
     given = parser.parse_args()
     logging.disable()
-    print(f"{os.cpu_count()} cores, Python {platform.python_version()}, {time.strftime('%Y-%m-%d')}")
+    if given.quick:
+        given.rounds, given.seconds, given.models = 1, 1.0, 10_000
     if given.only in (None, "compare"):
+        print("== emulator-memory-only")
         _print_comparison("in memory", compare(given.rounds, given.seconds, durable=False))
     if given.only in (None, "durable"):
+        print("== emulator-durable")
         _print_comparison("with --data", compare(given.rounds, given.seconds, durable=True))
     if given.only in (None, "sizes"):
         sizes(given.models)
 
 
 def _print_comparison(how: str, rows: Iterator[tuple[Row, float, float, float]]) -> None:
-    print(f"\n| {how} | clients | kind | emulator, /s | moto, /s | ratio |\n|---|---|---|---|---|---|")
+    print(f"| {how} | clients | kind | emulator, /s | moto, /s | ratio |\n|---|---|---|---|---|---|")
     for row, ours, theirs, ratio in rows:
         print(f"| {row.job} | {row.clients} | {row.kind} | {ours:.0f} | {theirs:.0f} | {ratio:.1f} |", flush=True)
 
