@@ -53,11 +53,11 @@ def written(page: str, found: dict[str, str], conditions: str) -> str:
     """Return a page with these tables in their places, and when and how each was measured."""
     for name, table in found.items():
         block = f"<!-- begin {name} -->\n\n{table}\n\n{conditions}\n\n<!-- end {name} -->"
-        page, replaced = re.subn(
-            rf"<!-- begin {name} -->.*?<!-- end {name} -->", lambda _, block=block: block, page, flags=re.DOTALL
-        )
-        if replaced != 1:
+        before, begin, rest = page.partition(f"<!-- begin {name} -->")
+        _, end, after = rest.partition(f"<!-- end {name} -->")
+        if not begin or not end:
             raise SystemExit(f"The page has no place for the table {name}: <!-- begin {name} --><!-- end {name} -->")
+        page = f"{before}{block}{after}"
     return page
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import datetime as dt
 import os
-import pickle
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
@@ -36,6 +35,8 @@ def check_picklable(settings: Mapping[str, Any]) -> None:
 
 
 def _is_picklable(value: Any) -> bool:
+    import pickle  # noqa: PLC0415  # a client that isn't pickled doesn't need it
+
     try:
         pickle.dumps(value)
     except Exception:  # noqa: BLE001  # a class may raise anything

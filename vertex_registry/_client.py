@@ -657,10 +657,14 @@ class RegistryClient:
                 and (before is None or version.created_at < before)
             )
 
+        unfiltered = not wanted and uri is None and after is None and before is None
+        most = limit if unfiltered else None
+
         def found() -> Generator[ModelVersion, None, None]:
-            with contextlib.closing(self._vertex.iter_versions(name)) as listed:
+            listed = self._vertex.iter_versions(name, stage=chosen, oldest_first=oldest_first, most=most)
+            with contextlib.closing(listed):
                 for versions in listed:
-                    yield from filter(meets, reversed(versions) if oldest_first else versions)
+                    yield from filter(meets, versions)
 
         return Listing(_take(found(), limit), ModelVersion)
 
@@ -708,7 +712,7 @@ class RegistryClient:
             NotFoundError: The model or version doesn't exist.
             ConflictError: A label on the model itself hides what was written on the version.
         """
-        from vertex_registry import _resources
+        from vertex_registry import _layers
 
         self._check_model(name)
         reference = _names.check_reference(_arguments.number_or_alias(name, version))
@@ -724,9 +728,9 @@ class RegistryClient:
         if description is None and not added and not removed and chosen is None:
             return self.get_version(name, version)
 
-        def change(current: ModelVersion) -> _resources.Change:
+        def change(current: ModelVersion) -> _layers.Change:
             if not added and not removed and chosen is None:
-                return _resources.Change(labels=None, description=description)
+                return _layers.Change(labels=None, description=description)
             stage_labels = {} if chosen is None else self._promoter.stage_labels(chosen, current)
             reserve = self._promoter.reserved_labels() if added else {}
             labels = _labels.write(
@@ -734,11 +738,11 @@ class RegistryClient:
             )
             if added:
                 _labels.check_fits(labels, reserve)
-            return _resources.Change(labels=labels, description=description)
+            return _layers.Change(labels=labels, description=description)
 
         with self._verb() as vertex:
             model, current = vertex.find(name, lambda model: vertex.read(model, reference))
-            return vertex.change(model, current, change, adds=bool(added))
+            return _layers.change_version(vertex, model, current, change, adds=bool(added))
 
     def set_stage(
         self,
@@ -777,7 +781,7 @@ class RegistryClient:
             reference = _names.check_reference(_arguments.number_or_alias(name, version))
             with self._verb() as vertex:
                 model, current = vertex.find(name, lambda model: vertex.read(model, reference))
-                changed = self._promoter.promote(model, current.version, chosen)
+                changed = self._promoter.promote(model, current, chosen)
         if make_default and changed.stage is chosen and not changed.is_default:
             return self.set_default(name, changed)
         return changed
@@ -808,10 +812,15 @@ class RegistryClient:
             raise InvalidArgumentError(f"You can roll back Staging and Production, not {chosen}.")
         self._check_model(name)
         with self._verb() as vertex:
-            model, versions = vertex.find(name, vertex.list_versions)
-            listed = {version.version: version for version in versions}
+            model, staged = vertex.find(name, vertex.list_staged)
+            listed, complete = {version.version: version for version in staged.versions}, staged.complete
             while True:
-                current, previous = _history.before_current(listed.values(), chosen, name=name)
+                try:
+                    current, previous = _history.before_current(listed.values(), chosen, name=name, complete=complete)
+                except _history.IncompleteListError:
+                    listed |= {version.version: version for version in vertex.list_versions(model)}
+                    complete = True
+                    continue
                 # Lists may lag: decide from what a point read of both says.
                 fresh = {version.version: vertex.read(model, version.version) for version in (current, previous)}
                 if all(listed[number].etag == version.etag for number, version in fresh.items()):
@@ -823,7 +832,7 @@ class RegistryClient:
                     "Choose a version and put it in the stage with set_stage().",
                     resource=previous.resource_name,
                 )
-            restored = self._promoter.promote(model, previous.version, chosen, restored=True)
+            restored = self._promoter.promote(model, previous, chosen, others=listed.values(), restored=True)
             if restored.stage is not chosen:
                 raise ConflictError(
                     f"Another version of {name!r} entered {chosen} while version {previous.version} was restored, so "
@@ -850,8 +859,10 @@ class RegistryClient:
             NotFoundError: No such model or version exists.
         """
         self._check_model(name)
-        versions = self.list_versions(name) if version is None else [self.get_version(name, version)]
-        return _history.stage_history(versions)
+        if version is not None:
+            return _history.stage_history([self.get_version(name, version)])
+        with self._verb() as vertex:
+            return _history.stage_history(vertex.find(name, vertex.list_staged)[1].versions)
 
     def version_at(self, name: str, when: dt.datetime, *, stage: Stage | str = Stage.PRODUCTION) -> ModelVersion | None:
         """Return the version that was in a stage at a time, or None if none was.
@@ -878,7 +889,12 @@ class RegistryClient:
             raise InvalidArgumentError(
                 f"when={moment.isoformat()} is in the future. For the present, use get_version({name!r}, stage=...)."
             )
-        return _history.version_at(self.list_versions(name), moment, chosen)
+        with self._verb() as vertex:
+            model, staged = vertex.find(name, vertex.list_staged)
+            try:
+                return _history.version_at(staged.versions, moment, chosen, complete=staged.complete)
+            except _history.IncompleteListError:
+                return _history.version_at(vertex.list_versions(model), moment, chosen)
 
     def best_version(
         self,

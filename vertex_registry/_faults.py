@@ -269,6 +269,9 @@ def translated(endpoint: Endpoint) -> Iterator[None]:
         yield
     except google_exceptions.GoogleAPICallError as error:
         raise _from_google(error) from error
+    except grpc.RpcError as error:
+        google_error = google_exceptions.from_grpc_error(error)  # type: ignore[no-untyped-call]  # untyped upstream
+        raise _from_google(google_error) from google_error
     except google.auth.exceptions.GoogleAuthError as error:
         # The token was valid when it was fetched. It expired meanwhile, and Google's transport fetched another.
         if _credentials.is_outage(error):
@@ -279,7 +282,7 @@ def translated(endpoint: Endpoint) -> Iterator[None]:
     except OSError as error:
         # requests raises it if the CA bundle doesn't exist.
         raise CallError("UNAVAILABLE", sentence(str(error)), final=True, remedy=f"Check {REST_TRUST}.") from error
-    except (google_exceptions.GoogleAPIError, grpc.RpcError) as error:
+    except google_exceptions.GoogleAPIError as error:
         raise CallError("UNKNOWN", str(error)) from error
     except _UNREADABLE as error:
         # Something between the client and Vertex sent a response that Google's client can't parse.

@@ -40,6 +40,10 @@ _SECOND: Final = dt.timedelta(seconds=1)
 _TICK: Final = dt.timedelta(microseconds=1)
 
 
+class IncompleteListError(Exception):
+    """The answer depends on versions that aren't in the list."""
+
+
 class _Order(enum.Enum):
     BEFORE = enum.auto()
     SAME = enum.auto()
@@ -105,46 +109,62 @@ def stage_history(versions: Iterable[ModelVersion]) -> StageHistory:
     return StageHistory(changes=tuple(changes), complete=complete)
 
 
-def version_at(versions: Iterable[ModelVersion], when: dt.datetime, stage: Stage) -> ModelVersion | None:
+def version_at(
+    versions: Iterable[ModelVersion], when: dt.datetime, stage: Stage, *, complete: bool = True
+) -> ModelVersion | None:
     """Return the version that was in a stage at a time, or None if none was.
 
     Args:
-        versions: All versions of the model that exist.
+        versions: The versions of the model that are in a stage or have a history, or all of them.
         when: The time.
         stage: The stage.
+        complete: Whether those are all versions that exist.
 
     Raises:
         HistoryUnknownError: The history doesn't prove an answer.
+        IncompleteListError: The answer depends on the versions that exist besides these.
     """
     remembered = sorted(map(_remember, versions), key=lambda one: one.number)
     if not any(_may_exist(one, _Time(when)) for one in remembered):
+        _check_complete(complete)
         raise HistoryUnknownError(
             f"No version of today existed at {when.isoformat()}. If a model had the name before, it is deleted.",
             resource=remembered[0].version.model_resource_name if remembered else None,
         )
-    found = _holder(remembered, _Time(when), stage)
+    found = _holder(remembered, _Time(when), stage, complete=complete)
     return None if found is None else found.version
 
 
-def before_current(versions: Iterable[ModelVersion], stage: Stage, *, name: str) -> tuple[ModelVersion, ModelVersion]:
+def before_current(
+    versions: Iterable[ModelVersion], stage: Stage, *, name: str, complete: bool = True
+) -> tuple[ModelVersion, ModelVersion]:
     """Return the version that is in a stage, and the one that was in it before.
 
     The history of a stage is read as a stack: a version that comes back takes what came after it off again. So going
     back twice goes back two steps.
 
+    Args:
+        versions: The versions of the model that are in a stage or have a history, or all of them.
+        stage: The stage.
+        name: The name of the model, for errors.
+        complete: Whether those are all versions that exist.
+
     Raises:
         NotFoundError: Nothing is in the stage, or nothing was in it before.
         HistoryUnknownError: The history doesn't prove what was in it before.
+        IncompleteListError: The answer depends on the versions that exist besides these.
     """
     try:
-        return _before_current(versions, stage, name=name)
+        return _before_current(versions, stage, name=name, complete=complete)
     except HistoryUnknownError as error:
         raise HistoryUnknownError(
             f"{error} Choose a version and put it in the stage with set_stage().", resource=error.resource
         ) from error.__cause__
 
 
-def _before_current(versions: Iterable[ModelVersion], stage: Stage, *, name: str) -> tuple[ModelVersion, ModelVersion]:
+def _before_current(
+    versions: Iterable[ModelVersion], stage: Stage, *, name: str, complete: bool
+) -> tuple[ModelVersion, ModelVersion]:
     remembered = sorted(map(_remember, versions), key=lambda one: one.number)
     holders = [one for one in remembered if one.version.stage is stage]
     current = _latest_claim(holders, stage)
@@ -161,9 +181,9 @@ def _before_current(versions: Iterable[ModelVersion], stage: Stage, *, name: str
             resource=name,
         )
     entry = _first_entry(remembered, current, stage)
-    previous = _holder(remembered, entry, stage, before=current)
+    previous = _holder(remembered, entry, stage, before=current, complete=complete)
     if previous is None:
-        previous = _last_that_left(remembered, current, entry, stage)
+        previous = _last_that_left(remembered, current, entry, stage, complete=complete)
     if previous is None:
         raise NotFoundError(
             f"Nothing was in {stage} before version {current.number} of {name!r}. Choose a version for set_stage().",
@@ -199,7 +219,12 @@ def _is_complete(changes: Changes) -> bool:
 
 
 def _holder(
-    remembered: Sequence[_Remembered], time: _Time, stage: Stage, *, before: _Remembered | None = None
+    remembered: Sequence[_Remembered],
+    time: _Time,
+    stage: Stage,
+    *,
+    before: _Remembered | None = None,
+    complete: bool,
 ) -> _Remembered | None:
     """Return the version in the stage at a time, the last to enter it; or the one just before a version entered."""
     present: list[tuple[_Remembered, Change]] = []
@@ -220,6 +245,7 @@ def _holder(
             resource=unknown[0].version.resource_name,
         )
     if not present:
+        _check_complete(complete)
         _check_deleted(remembered, time, stage)
         return None
     winner, entered = present[0]
@@ -259,6 +285,11 @@ def _state(one: _Remembered, time: _Time, stage: Stage, *, before: bool) -> Chan
 def _may_exist(one: _Remembered, time: _Time) -> bool:
     """Return whether a version may have existed at a time."""
     return one.version.created_at - _SKEW <= time.at or any(change.at <= time.at for change in one.changes)
+
+
+def _check_complete(complete: bool) -> None:
+    if not complete:
+        raise IncompleteListError
 
 
 def _check_deleted(remembered: Sequence[_Remembered], time: _Time, stage: Stage) -> None:
@@ -309,7 +340,7 @@ def _first_entry(remembered: Sequence[_Remembered], current: _Remembered, stage:
 
 
 def _last_that_left(
-    remembered: Sequence[_Remembered], current: _Remembered, entry: _Time, stage: Stage
+    remembered: Sequence[_Remembered], current: _Remembered, entry: _Time, stage: Stage, *, complete: bool
 ) -> _Remembered | None:
     """Return the last version in the stage before an entry, if the stage was empty for a while."""
     others = [one for one in remembered if one is not current]
@@ -321,7 +352,7 @@ def _last_that_left(
     ]
     if not left:
         return None
-    return _holder(remembered, _Time(max(left)), stage, before=current)
+    return _holder(remembered, _Time(max(left)), stage, before=current, complete=complete)
 
 
 def _time_of(change: Change) -> _Time:

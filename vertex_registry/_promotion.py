@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Final
 
 import attrs
 
-from vertex_registry import _changes, _faults, _history, _labels, _names, _stages
-from vertex_registry._resources import Change, is_write_conflict
+from vertex_registry import _changes, _faults, _history, _labels, _layers, _names, _stages
+from vertex_registry._layers import Change, is_write_conflict
 from vertex_registry._stages import Stage
 from vertex_registry.errors import ConflictError, InvalidArgumentError, NotFoundError
 
@@ -64,18 +64,27 @@ class Promoter:
         """Return the labels that this promoter may have to write on a version, each with its longest value."""
         return reserved_labels(self.managed_by, self.actor, version_name)
 
-    def promote(self, model: Model, reference: str, stage: Stage, *, restored: bool = False) -> ModelVersion:
+    def promote(
+        self,
+        model: Model,
+        current: ModelVersion,
+        stage: Stage,
+        *,
+        others: Iterable[ModelVersion] | None = None,
+        restored: bool = False,
+    ) -> ModelVersion:
         """Put a version in a stage, archive the others there, and return it.
 
         If another version claims the stage later, that one stays, and this one is returned as archived.
 
         Args:
             model: The model.
-            reference: The number or alias of the version.
+            current: The version as it was just read.
             stage: The stage.
+            others: The versions in the stage or with a history, as they were just listed. Defaults to listing them.
             restored: Whether a rollback puts the version back in the stage.
         """
-        others = self.resources.list_versions(model)
+        others = list(self.resources.list_staged(model, stage).versions if others is None else others)
         seen = [other.stage_changed_at for other in others]
         self.check_archivable(model, others, stage)
 
@@ -85,7 +94,7 @@ class Promoter:
             notes = self.stage_labels(stage, current, seen=seen, renew_claim=not latest, restored=restored)
             return Change(labels=_labels.write(current.labels, own_labels=notes))
 
-        return self.archive_others(model, self.resources.change(model, reference, change))
+        return self.archive_others(model, _layers.change_version(self.resources, model, current, change))
 
     def stage_labels(
         self,
@@ -130,13 +139,8 @@ class Promoter:
         budget = self.resources.rpc.budget()
         tries = 0
         while True:
-            # Lists may lag, so every version in the stage is read by itself.
-            claimed = {version.version for version in self.resources.list_versions(model) if version.stage is stage}
-            holders = []
-            for version in sorted(claimed | {promoted.version}, key=int):
-                with contextlib.suppress(NotFoundError):
-                    holders.append(self.resources.read(model, version))
-            holders = [version for version in holders if version.stage is stage]
+            listed = self.resources.list_versions(model, stage=stage)
+            holders = listed if not tries and _is_current(listed, promoted) else self._read(model, promoted, listed)
             winner = max(holders, key=claim_key, default=None)
             if only_if_latest and (winner is None or winner.version != promoted.version):
                 return self.resources.read(model, promoted.version)
@@ -146,7 +150,7 @@ class Promoter:
                         seen = [version.stage_changed_at for version in holders]
                         notes = self.stage_labels(Stage.ARCHIVED, loser, seen=seen, successor=winner)
                         with contextlib.suppress(NotFoundError):  # a deleted version has left the stage
-                            self.resources.write(model, *self._archive_change(model, loser, notes))
+                            _layers.write(self.resources, model, *self._archive_change(model, loser, notes))
             except ConflictError as conflict:
                 if conflict.code is None:
                     raise
@@ -156,6 +160,14 @@ class Promoter:
                 tries += 1
                 continue
             return self.resources.read(model, promoted.version)
+
+    def _read(self, model: Model, promoted: ModelVersion, listed: Iterable[ModelVersion]) -> list[ModelVersion]:
+        """Return the versions in the stage, each as a point read shows it, because lists may lag."""
+        holders = []
+        for version in sorted({version.version for version in listed} | {promoted.version}, key=int):
+            with contextlib.suppress(NotFoundError):
+                holders.append(self.resources.read(model, version))
+        return [version for version in holders if version.stage is promoted.stage]
 
     def check_archivable(self, model: Model, versions: Iterable[ModelVersion], stage: Stage) -> None:
         """Make sure that the versions in the stage can be archived, before anything is changed.
@@ -177,7 +189,7 @@ class Promoter:
                     current = self.resources.read(model, version.version)
                     fitting, _ = self._archive_change(model, current, notes)
                     if fitting is not current:
-                        self.resources.write(model, fitting, Change(labels=fitting.labels))
+                        _layers.write(self.resources, model, fitting, Change(labels=fitting.labels))
 
     def _archive_change(
         self, model: Model, version: ModelVersion, notes: Mapping[str, str | None]
@@ -188,13 +200,24 @@ class Promoter:
             return Change(labels=_labels.write(current.labels, own_labels=notes))
 
         try:
-            return self.resources.fit_change(model, version, change)
+            return _layers.fit_change(self.resources, model, version, change)
         except InvalidArgumentError as full:
             raise ConflictError(
                 f"Version {version.version} of {version.name!r} can't be archived: {_faults.first_sentence(full)} "
                 f"Make room with update_version(name, {version.version}, remove_metadata=[...]).",
                 resource=version.resource_name,
             ) from full
+
+
+def _is_current(listed: list[ModelVersion], promoted: ModelVersion) -> bool:
+    """Return whether a list is enough to archive the others in it, each under the etag that it shows.
+
+    It is if it shows the promoted version as it was written, with the latest claim. The version was then in the stage
+    after it was written, so the stage can't become empty. If the list is late about another version, that version's
+    etag is refused.
+    """
+    latest = max(listed, key=claim_key, default=None)
+    return latest is not None and latest.resource_name == promoted.resource_name and latest.etag == promoted.etag != ""
 
 
 def claim_key(version: ModelVersion) -> tuple[dt.datetime, int]:

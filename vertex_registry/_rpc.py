@@ -17,7 +17,6 @@ from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 import attrs
 import google.auth.exceptions
-import tenacity
 from google.api_core import exceptions as google_exceptions
 
 from vertex_registry import _credentials, _faults, _process, _transport, _waiting
@@ -27,6 +26,7 @@ from vertex_registry.errors import ClientClosedError, OperationFailedError, Oper
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
+    import tenacity
     from google.longrunning import operations_pb2
 
     from vertex_registry._endpoint import Endpoint
@@ -60,7 +60,7 @@ class Method:
     """How to call one RPC.
 
     Attributes:
-        call: The method of Google's client.
+        call: The method of Google's client and of its transport.
         retry_on: The status codes on which it's sent again.
         deadline: How many seconds one attempt may take.
         permission: The permission that it needs.
@@ -110,18 +110,16 @@ class Connection:
         self._waiters: set[SimpleQueue[Callable[[], Any]]] = set()
         self._credentials = credentials
         self._user_agent = user_agent
-        self._google = _process.Owned(
-            lambda: _transport.create_client(self._endpoint, self._credentials, self._user_agent)
-        )
+        self._google = _process.Owned(lambda: _transport.connect(self._endpoint, self._credentials, self._user_agent))
 
     def close(self) -> None:
         """Close the connection."""
         self._closed = True
         for waiter in tuple(self._waiters):
             waiter.put(_raise_closed)
-        if (client := self._google.take()) is not None:
+        if (stubs := self._google.take()) is not None:
             with contextlib.suppress(google_exceptions.GoogleAPIError, google.auth.exceptions.GoogleAuthError):
-                client.transport.close()  # type: ignore[no-untyped-call]  # untyped upstream
+                stubs.close()
 
     @property
     def closed(self) -> bool:
@@ -233,18 +231,13 @@ class Connection:
                 "Call the method again to finish what it began; Retry(call_timeout=...) sets the limit.",
                 resource=resource,
             )
-
-        attempts = _Attempts(self, rpc, resource, budget, once=once)
-        with_retries = tenacity.Retrying(
-            retry=tenacity.retry_if_exception(attempts.can_retry),
-            wait=attempts.wait,
-            stop=attempts.stop,
-            sleep=attempts.sleep,
-            before_sleep=attempts.log,
-            reraise=True,
-        )
+        attempt = functools.partial(self._send, rpc, method, request, resource, budget)
         try:
-            return with_retries(self._send, rpc, method, request, resource, budget)
+            try:
+                return attempt()
+            except CallError as failure:
+                retry_on = NO_RETRY if once else method.retry_on
+                return self._send_again(attempt, failure, budget, retry_on=retry_on, what=f"{rpc} {resource}")
         except CallError as failure:
             if self._closed:
                 self._raise_if_closed(rpc, resource, failure)
@@ -257,6 +250,42 @@ class Connection:
                 spent=budget.spent(),
             ) from failure.__cause__
 
+    def _send_again(
+        self,
+        attempt: Callable[[], Any],
+        first: CallError,
+        budget: _waiting.Budget,
+        *,
+        retry_on: frozenset[str],
+        what: str,
+    ) -> Any:
+        """Repeat an attempt that has failed once, until it succeeds, and return its response.
+
+        Most requests succeed at once, so neither this loop nor its library is needed before.
+
+        Raises:
+            CallError: The last attempt's failure.
+        """
+        import tenacity  # noqa: PLC0415  # likewise
+
+        failed = [first]
+        attempts = _Attempts(self, budget, retry_on=retry_on, what=what)
+
+        def next_attempt() -> Any:
+            if failed:
+                raise failed.pop()
+            return attempt()
+
+        with_retries = tenacity.Retrying(
+            retry=tenacity.retry_if_exception(attempts.can_retry),
+            wait=attempts.wait,
+            stop=attempts.stop,
+            sleep=attempts.sleep,
+            before_sleep=attempts.log,
+            reraise=True,
+        )
+        return with_retries(next_attempt)
+
     def sdk_model(self, request: Any, resource: str, project: str | None) -> Any:
         """Send GetModel and return the response as a ``Model`` of Google's SDK with this connection's credentials."""
         return _transport.create_sdk_model(
@@ -265,7 +294,7 @@ class Connection:
             project=project,
             credentials=self._credentials,
             endpoint=self._endpoint,
-            client=self._google,
+            stubs=self._google,
         )
 
     def wait(self, operation: operations_pb2.Operation, request: Callable[[str], Any], budget: _waiting.Budget) -> Any:
@@ -317,12 +346,13 @@ class Connection:
         try:
             # Even with little time left, give the server a chance: a request that times out too early is wasted.
             timeout = max(0.05, min(method.deadline, max(budget.left(), min(_MIN_TIMEOUT, budget.seconds))))
-            send = getattr(self._google.get(), method.call)
+            send = self._google.get().send
             metadata = self._metadata(rpc, timeout)
             with _faults.translated(self._endpoint):
-                response = self._await_response(
-                    lambda: send(request=request, retry=None, timeout=timeout, metadata=metadata), timeout
-                )
+                if not self._endpoint.rest:  # closing the channel ends its calls
+                    with _process.outside_fork():
+                        return send(method.call, request, timeout, metadata)
+                return self._await_response(lambda: send(method.call, request, timeout, metadata), timeout)
         except CallError as failure:
             outcome = failure.code
             raise
@@ -330,20 +360,15 @@ class Connection:
             outcome = type(failure).__name__
             raise
         finally:
-            _LOG.debug("%s %s: %s in %.3f s", rpc, resource, outcome, self._retry.clock() - start)
-        if rpc.startswith("ListModel"):
-            return next(response.pages)  # Google's pager would request more pages by itself
-        return getattr(response, "operation", response)
+            if _LOG.isEnabledFor(logging.DEBUG):
+                _LOG.debug("%s %s: %s in %.3f s", rpc, resource, outcome, self._retry.clock() - start)
 
     def _await_response(self, send: Callable[[], Any], timeout: float) -> Any:
-        """Return the response of a call, and stop waiting for it when the connection is closed.
+        """Return the response of a call over HTTP, and stop waiting for it when the connection is closed.
 
-        Closing a gRPC channel ends its calls. Over HTTP, only the wait ends. There, Google's timeout limits each part
-        of the response, so the wait for all of it gets the same limit.
+        The request itself goes on. Google's timeout limits each part of the response, so the wait for all of it gets
+        the same limit.
         """
-        if not self._endpoint.rest:
-            with _process.outside_fork():
-                return send()
         try:
             return self._run_in_thread(send, timeout + _TIMEOUT_MARGIN)
         except Empty:
@@ -359,7 +384,7 @@ class Connection:
 
         outcomes: SimpleQueue[Callable[[], Any]] = SimpleQueue()
         with self._wake_on_close(outcomes):
-            _waiting.start_thread(work_outside_fork, outcomes, "vertex-registry-rest")
+            _waiting.start_thread(work_outside_fork, outcomes)
             outcome = _waiting.receive(outcomes, seconds)
         return outcome()
 
@@ -424,12 +449,11 @@ class Connection:
 class _Attempts:
     """Decides about the attempts of one call: whether there's another one, and when."""
 
-    def __init__(self, connection: Connection, rpc: str, resource: str, budget: _waiting.Budget, *, once: bool) -> None:
+    def __init__(self, connection: Connection, budget: _waiting.Budget, *, retry_on: frozenset[str], what: str) -> None:
         self._connection = connection
-        self._rpc = rpc
-        self._resource = resource
         self._budget = budget
-        self._retry_on = NO_RETRY if once else METHODS[rpc].retry_on
+        self._retry_on = retry_on
+        self._what = what
         # The latest failure, and how many were those of a quota.
         self._failure: CallError | None = None
         self._refusals = 0
@@ -465,7 +489,7 @@ class _Attempts:
 
     def log(self, state: tenacity.RetryCallState) -> None:
         code = "?" if self._failure is None else self._failure.code
-        _LOG.info("%s %s: %s, sent again in %.2f s", self._rpc, self._resource, code, state.upcoming_sleep)
+        _LOG.info("%s: %s, sent again in %.2f s", self._what, code, state.upcoming_sleep)
         if self._over_quota:
             self._connection._warn_of_quota(state.upcoming_sleep)  # noqa: SLF001  # likewise
 
