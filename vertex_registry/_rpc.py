@@ -201,7 +201,7 @@ class Connection:
             at_least: The fewest seconds to wait.
         """
         seconds = max(at_least, _waiting.max_backoff(self._retry, tries + 1) * self._retry.random())
-        if seconds >= budget.left():
+        if seconds >= budget.left() or budget.quota_used_up:
             return False
         _LOG.info("next attempt in %.2f s", seconds)
         with contextlib.nullcontext() if budget is self._verb_budget() else self.uncounted():
@@ -481,7 +481,10 @@ class _Attempts:
         return max(requested, upper * retry.random())
 
     def stop(self, state: tenacity.RetryCallState) -> bool:
-        return state.upcoming_sleep >= (self._budget.quota_left() if self._over_quota else self._budget.left())
+        if not self._over_quota:
+            return state.upcoming_sleep >= self._budget.left()
+        self._budget.quota_used_up = state.upcoming_sleep >= self._budget.quota_left()
+        return self._budget.quota_used_up
 
     def sleep(self, seconds: float) -> None:
         with self._budget.waiting_for_quota() if self._over_quota else contextlib.nullcontext():

@@ -44,6 +44,8 @@ class Budget:
         self._clock = retry.clock
         self._start = retry.clock()
         self._quota_left = retry.operation_timeout
+        #: Whether a quota has refused a request to the end of that time. No further attempt makes sense then.
+        self.quota_used_up = False
         # Several threads may share a budget, and wait for the quota at the same time.
         self._lock = threading.Lock()
         self._waiters = 0

@@ -126,6 +126,21 @@ def test_a_refused_upload_is_sent_again_at_once(emulator: Emulator, clock: Clock
     assert sent == {"GetModel": 3, "UploadModel": 2, "UpdateModel": 1}
 
 
+def test_an_upload_that_the_quota_never_allows(emulator: Emulator, clock: Clock) -> None:
+    """It fails when the wait is over, without a further round of looking for a version that can't exist."""
+    with connect(emulator, clock, operation_timeout=0.1) as registry:
+        registry.register_version("churn", "gs://models/1")
+        emulator.quota = Quota(submissions=0)
+        before = len(emulator.requests())
+        with pytest.raises(UnavailableError, match="quota is used up"):
+            registry.register_version("churn", "gs://models/2")
+        with pytest.raises(UnavailableError, match="quota is used up"):
+            registry.delete_model("churn")
+        sent = collections.Counter(request.rpc for request in emulator.requests()[before:])
+    assert (sent["UploadModel"], sent["DeleteModel"]) == (1, 1)
+    assert clock.time == 0
+
+
 def test_eight_processes_share_a_quota() -> None:
     """All of them finish, in about the time that the quota allows, and none is much later than the others."""
     clock = Clock(crowd=8)
