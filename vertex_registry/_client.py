@@ -648,10 +648,8 @@ class RegistryClient:
         _arguments.check_limit(limit)
 
         def meets(version: ModelVersion) -> bool:
-            has = version.metadata
             return (
-                (chosen is None or version.stage is chosen)
-                and all(key in has and _labels.json_equal(has[key], value) for key, value in wanted.items())
+                (not wanted or _has_metadata(version, wanted))  # only now are the labels decoded
                 and (uri is None or version.artifact_uri.rstrip("/") == uri)
                 and (after is None or version.created_at > after)
                 and (before is None or version.created_at < before)
@@ -664,7 +662,7 @@ class RegistryClient:
             listed = self._vertex.iter_versions(name, stage=chosen, oldest_first=oldest_first, most=most)
             with contextlib.closing(listed):
                 for versions in listed:
-                    yield from filter(meets, versions)
+                    yield from versions if unfiltered else filter(meets, versions)
 
         return Listing(_take(found(), limit), ModelVersion)
 
@@ -1260,6 +1258,12 @@ class RegistryClient:
             gpu=gpu,
             today=self._now().date(),
         )
+
+
+def _has_metadata(version: ModelVersion, wanted: Mapping[str, Any]) -> bool:
+    """Return whether the version's metadata has all these keys with these values."""
+    has = version.metadata
+    return all(key in has and _labels.json_equal(has[key], value) for key, value in wanted.items())
 
 
 def _take(found: Generator[_T, None, None], limit: int | None) -> Generator[_T, None, None]:

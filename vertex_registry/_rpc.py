@@ -348,11 +348,14 @@ class Connection:
             timeout = max(0.05, min(method.deadline, max(budget.left(), min(_MIN_TIMEOUT, budget.seconds))))
             send = self._google.get().send
             metadata = self._metadata(rpc, timeout)
-            with _faults.translated(self._endpoint):
+            try:
                 if not self._endpoint.rest:  # closing the channel ends its calls
                     with _process.outside_fork():
                         return send(method.call, request, timeout, metadata)
                 return self._await_response(lambda: send(method.call, request, timeout, metadata), timeout)
+            except Exception:
+                with _faults.translated(self._endpoint):
+                    raise
         except CallError as failure:
             outcome = failure.code
             raise
