@@ -128,7 +128,8 @@ def version_at(
     if not any(_may_exist(one, _Time(when)) for one in remembered):
         _check_complete(complete)
         raise HistoryUnknownError(
-            f"No version of today existed at {when.isoformat()}. If a model had the name before, it is deleted.",
+            f"None of the model's versions existed at {when.isoformat()}. If an earlier model had the "
+            "name, its history was deleted with it.",
             resource=remembered[0].version.model_resource_name if remembered else None,
         )
     found = _holder(remembered, _Time(when), stage, complete=complete)

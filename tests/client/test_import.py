@@ -1,4 +1,4 @@
-"""What importing and making a client costs."""
+"""What importing the package and creating a client costs."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def test_nothing_slow_is_imported(use: str) -> None:
 
 
 def test_the_public_names() -> None:
-    """The public names are these, and sorted."""
+    """The public names are exactly these, and they're sorted."""
     assert sorted(vertex_registry.__all__) == vertex_registry.__all__
     assert all(hasattr(vertex_registry, name) for name in vertex_registry.__all__)
 
