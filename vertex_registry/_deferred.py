@@ -8,14 +8,13 @@ from __future__ import annotations
 
 import functools
 import importlib
-import importlib.util
 import sys
-from importlib.abc import Loader, MetaPathFinder
 from importlib.machinery import PathFinder
 from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+    from importlib.abc import Loader
     from importlib.machinery import ModuleSpec
     from types import ModuleType
 
@@ -34,7 +33,10 @@ def defer_packages() -> None:
         sys.meta_path.insert(0, _Finder())
 
 
-class _Finder(MetaPathFinder):
+# These two have no base class, because importlib.abc takes longer to import than all of this module.
+
+
+class _Finder:
     """Finds the packages, and lets another loader load them."""
 
     def find_spec(
@@ -43,23 +45,28 @@ class _Finder(MetaPathFinder):
         del target
         spec = PathFinder.find_spec(fullname, path) if fullname in _MODULES else None
         if spec is not None and spec.loader is not None:
-            spec.loader = _Deferring(spec.loader)
+            spec.loader = _Deferring(spec.loader)  # type: ignore[assignment]  # it has what a loader needs
         return spec
 
 
-class _Deferring(Loader):
+class _Deferring:
     """Loads a package without running it, until a name is used that none of its known modules has."""
 
     def __init__(self, loader: Loader) -> None:
         self._loader = loader
 
+    def create_module(self, spec: ModuleSpec) -> None:
+        """Let Python create the module."""
+
     def exec_module(self, module: ModuleType) -> None:
         module.__dict__["__getattr__"] = functools.partial(self._find, module)
 
     def _find(self, package: ModuleType, name: str) -> Any:
+        from importlib.util import find_spec  # noqa: PLC0415  # see above
+
         if name.startswith("__"):
             raise AttributeError(name)
-        if importlib.util.find_spec(f"{package.__name__}.{name}") is not None:
+        if find_spec(f"{package.__name__}.{name}") is not None:
             return importlib.import_module(f"{package.__name__}.{name}")
         for module in _MODULES[package.__name__]:
             found = getattr(importlib.import_module(f"{package.__name__}.{module}"), name, None)
