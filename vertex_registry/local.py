@@ -119,13 +119,19 @@ def local_registry(
     Raises:
         ConflictError: The file is open in another registry or emulator; or gevent or eventlet has patched this
             process's threads, so no emulator can run in it.
-        InvalidArgumentError: The file isn't a registry's, or ``artifacts`` isn't a folder.
+        InvalidArgumentError: The file isn't a registry's, or ``artifacts`` isn't a folder, or ``quota`` isn't a
+            quota.
     """
     _check_path(path)
     folder = _artifacts_folder(path, artifacts)
     _check_threads()
-    from vertex_registry.emulator import DataFileError, Emulator  # noqa: PLC0415  # Google's libraries take a second
+    from vertex_registry.emulator import DataFileError, Emulator, Quota  # noqa: PLC0415  # Google's libraries take a second
 
+    given: Any = quota
+    if given is not None and not isinstance(given, Quota):
+        raise InvalidArgumentError(
+            f"quota={quote(given)} isn't a quota. Pass a vertex_registry.emulator.Quota, such as Quota(requests=100)."
+        )
     try:
         emulator = Emulator(path, rest_port=None, folders={LOCAL_BUCKET: folder}, quota=quota)
     except DataFileError as error:
