@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-_WIDTH: Final = 720
+_WIDTH: Final = 740
 _HEIGHT: Final = 400
-_LEFT: Final = 70
+_LEFT: Final = 92
 _RIGHT: Final = 190
 _TOP: Final = 46
 _BOTTOM: Final = 56
