@@ -621,8 +621,9 @@ class RegistryClient:
     ) -> Listing[ModelVersion]:
         """List the versions of a model lazily, newest first. At a prompt or in a notebook, the list shows as a table.
 
-        The client filters the versions itself. Vertex doesn't document which labels its own filters see, so they could
-        miss some.
+        Vertex filters by the stage, which is a label that each version has itself. The client does the rest, because
+        Vertex doesn't document which other labels its filters see. The list is read page by page: the first page has up
+        to 100 versions, and the next ones have up to 1,000.
 
         Args:
             name: The model's name. Defaults to every model, newest first; the versions of a model stay together.
@@ -993,11 +994,13 @@ class RegistryClient:
     def _merge_aliases(
         self, name: str, version: str | int | ModelVersion, *, add: Collection[str] = (), remove: Collection[str] = ()
     ) -> ModelVersion:
+        from vertex_registry import _aliases
+
         self._check_model(name)
         reference = _names.check_reference(_arguments.number_or_alias(name, version))
         with self._verb() as vertex:
             model, current = vertex.find(name, lambda model: vertex.read(model, reference))
-            return vertex.merge_aliases(model, current, add=add, remove=remove)
+            return _aliases.merge_aliases(vertex, model, current, add=add, remove=remove)
 
     def delete_version(self, name: str, version: str | int | ModelVersion) -> None:
         """Delete a version. Deleting a model's last version deletes the model too, and logs a warning.

@@ -8,13 +8,11 @@ from __future__ import annotations
 import contextlib
 import functools
 import itertools
-import math
-import operator
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import attrs
 
-from vertex_registry import _changes, _names, _process, _stages, _waiting, _wire
+from vertex_registry import _changes, _names, _paging, _process, _stages, _waiting, _wire
 from vertex_registry._quoting import shorten
 from vertex_registry._stages import Stage
 from vertex_registry.errors import (
@@ -31,7 +29,6 @@ if TYPE_CHECKING:
 
     from vertex_registry._records import ModelVersion, RegisteredModel
     from vertex_registry._rpc import Connection
-    from vertex_registry._waiting import Budget
 
 T = TypeVar("T")
 
@@ -41,9 +38,6 @@ _CONCURRENT_LISTS: Final = 32
 
 #: How many times as long a list of everything may take if a quota slows it down.
 _THROTTLED_TIMES: Final = 10
-
-#: How many pages in a row may contain nothing new.
-_MAX_EMPTY_PAGES: Final = 1000
 
 #: How many of the models that share a name an error lists.
 _MAX_CANDIDATES: Final = 10
@@ -496,7 +490,7 @@ class Resources:
         window = _CONCURRENT_LISTS if most is None or stage is not None else min(_CONCURRENT_LISTS, max(1, most))
         for listed in _waiting.prefetch(versions, models, window):
             if limit.left() <= 0 and not (self.rpc.throttled and limit.spent() < _THROTTLED_TIMES * limit.seconds):
-                raise _endless_list_error("ListModelVersions", self.parent)
+                raise _paging.endless_list_error("ListModelVersions", self.parent)
             start = self.rpc.now()
             yield listed
             limit.leave_out(self.rpc.now() - start)
@@ -504,28 +498,9 @@ class Resources:
     def _sorted_versions(
         self, model: Model, *, stage: Stage | None, oldest_first: bool, size: int
     ) -> Iterator[list[ModelVersion]]:
-        """Yield the versions page by page, in order.
-
-        Vertex sorts them by their time, which is the order of their numbers. If it doesn't, the rest of the list is
-        read and sorted here. A single version shows no order, so the first page always has two, if there are two.
-        """
+        """Yield the versions page by page, in order. Vertex sorts them by time, which is the order of their numbers."""
         pages = self._listed_versions(model, stage=stage, oldest_first=oldest_first, size=size)
-        sign = 1 if oldest_first else -1
-        latest: float = -math.inf
-        begun: list[ModelVersion] = []
-        for page in pages:
-            begun += page
-            if len(begun) < 2 and latest == -math.inf:  # noqa: PLR2004  # two show an order
-                continue
-            numbers = [latest, *(sign * _version_number(version) for version in begun)]
-            if not all(map(operator.lt, numbers, numbers[1:])):
-                begun += itertools.chain.from_iterable(pages)
-                begun.sort(key=_version_number, reverse=not oldest_first)
-                break
-            yield begun
-            latest, begun = numbers[-1], []
-        if begun:
-            yield begun
+        return _paging.in_order(pages, _version_number, descending=not oldest_first)
 
     def _listed_versions(
         self,
@@ -546,8 +521,14 @@ class Resources:
 
         def pages(label: str) -> Iterator[list[ModelVersion]]:
             request = functools.partial(_wire.versions, label=label, oldest_first=oldest_first)
-            return self._pages(
-                "ListModelVersions", model.resource, request, self._read_versions, _resource_name, size=size
+            return _paging.read_pages(
+                self.rpc,
+                "ListModelVersions",
+                model.resource,
+                request,
+                read=self._read_versions,
+                key=_resource_name,
+                size=size,
             )
 
         found = pages(label)
@@ -582,73 +563,9 @@ class Resources:
         size: int = _wire.PAGE_SIZE,
     ) -> Iterator[T]:
         """Yield each entry of a list once, and request a page only when it's needed."""
-        return itertools.chain.from_iterable(self._pages(rpc, resource, request, read, key, size=size))
-
-    def _pages(
-        self,
-        rpc: str,
-        resource: str,
-        request: Callable[[str, str, int], Any],
-        read: Callable[[Any], tuple[list[T], str]],
-        key: Callable[[T], str],
-        *,
-        size: int = _wire.PAGE_SIZE,
-    ) -> Iterator[list[T]]:
-        """Yield the new entries of each page of a list.
-
-        The second page is requested when it's needed. From then on, somebody reads the whole list, so the next page is
-        requested while the caller works on the one before.
-
-        A page with something new that isn't the last one doesn't count for the verb, up to the budget of an operation
-        for the whole list. So a long list may take long, and a list without an end still ends.
-
-        Args:
-            rpc: The RPC.
-            resource: What the list is about.
-            request: A function that creates a request from the resource, a page token and a page size.
-            read: A function that returns the entries of a page, and the token of the next page.
-            key: A function that returns an entry's key. An entry with a known key isn't new.
-            size: The size of the first page.
-
-        Raises:
-            UnavailableError: The list doesn't end, or a page didn't arrive in time.
-        """
-
-        def fetch(token: str, size: int, budget: Budget) -> tuple[Any, float, float]:
-            """Return a page, the seconds that it took, and those that the budget was charged: no waits for a quota."""
-            start, before = self.rpc.now(), budget.spent()
-            page = self.rpc.call(rpc, request(resource, token, size), resource, budget)
-            return page, self.rpc.now() - start, budget.spent() - before
-
-        token = ""
-        tokens, seen = {token}, set[str]()
-        empty, limit, spent = 0, self.rpc.operation_budget().seconds, 0.0
-        budget = self.rpc.budget()
-        fetched: Callable[[], tuple[Any, float, float]] = functools.partial(fetch, token, size, budget)
-        while True:
-            response, took, counted = fetched()
-            page, token = read(response)
-            new = [entry for entry in page if key(entry) not in seen]
-            seen.update(map(key, new))
-            spent += took
-            empty = 0 if new else empty + 1
-            if token and new:
-                budget.leave_out(counted)
-            endless = bool(token) and (token in tokens or empty >= _MAX_EMPTY_PAGES or spent >= limit)
-            ahead = bool(token) and not endless and len(tokens) > 1
-            if new and ahead:
-                budget = self.rpc.budget()  # a fresh one, unless a verb shares its own
-                fetched = _waiting.begin(functools.partial(fetch, token, _wire.PAGE_SIZE, budget))
-            if new:
-                yield new
-            if not token:
-                return
-            if endless:
-                raise _endless_list_error(rpc, resource)
-            if not (new and ahead):
-                budget = self.rpc.budget() if new else budget
-                fetched = functools.partial(fetch, token, _wire.PAGE_SIZE, budget)
-            tokens.add(token)
+        return itertools.chain.from_iterable(
+            _paging.read_pages(self.rpc, rpc, resource, request, read=read, key=key, size=size)
+        )
 
     # --- changing -----------------------------------------------------------------------------------------------------
 
@@ -706,110 +623,34 @@ class Resources:
                 if lost.code == "UNIMPLEMENTED":
                     raise
                 again = self.rpc.pause(budget, tries, lost.retry_after)
-                now = self._read_after_loss(lost, lambda: self.read_model(model), late=not again)
+                now = self.rpc.read_after_loss(lost, lambda: self.read_model(model), late=not again)
                 if now.etag != current.etag:
                     if description in {None, now.description} and (labels or {}).items() <= now.labels.items():
                         return now
-                    raise _changed_since_error(model.resource, "UpdateModel", "it") from lost
+                    raise changed_since_error(model.resource, "UpdateModel", "it") from lost
                 if not again:
                     raise
             current = now
             tries += 1
 
     def merge_aliases(
-        self,
-        model: Model,
-        reference: str | ModelVersion,
-        *,
-        add: Collection[str] = (),
-        remove: Collection[str] = (),
-        once: bool = False,
+        self, model: Model, number: str, *, add: Iterable[str] = (), remove: Iterable[str] = (), once: bool = True
     ) -> ModelVersion:
-        """Add aliases to a version and remove others, and return it.
-
-        Aliases have no etag. After a lost response, the change is only sent again if the versions that had the aliases
-        are unchanged. An alias that somebody has moved since stays where it is.
+        """Add aliases to a version and remove others, and return it. `_aliases.merge_aliases` also survives a loss.
 
         Args:
             model: The model.
-            reference: The number or alias of the version, or the version as it was just read.
+            number: The number of the version: "The version ID must be explicit" in the name.
             add: The aliases to add. An alias of another version moves here.
             remove: The aliases to remove.
-            once: Whether to send it only once, without the reads that a retry needs.
+            once: Whether to send it only once.
 
         Raises:
             NotFoundError: There's no such version.
-            ConflictError: The response was lost, and somebody has changed one of the aliases since.
         """
-        # "The version ID must be explicit" in the name, so an alias is resolved first.
-        if isinstance(reference, str) and (not once or _names.version_id(reference) is None):
-            reference = self.read(model, reference)
-        number = reference if isinstance(reference, str) else reference.version
         resource = model.at(number)
         request = _wire.merge_aliases(resource, add=add, remove=remove)
-        if isinstance(reference, str) or once:
-            return self._read_version(self.rpc.call("MergeVersionAliases", request, resource, once=True))
-        if not add and not remove:
-            return reference
-        return self._merge_aliases(model, reference, request, add=add, remove=remove)
-
-    def _merge_aliases(
-        self, model: Model, version: ModelVersion, request: Any, *, add: Collection[str], remove: Collection[str]
-    ) -> ModelVersion:
-        number, resource = version.version, model.at(version.version)
-        before = self._alias_holders(model, version, [*add, *remove])
-        budget = self.rpc.budget()
-        tries = 0
-        while True:
-            try:
-                return self._read_version(self.rpc.call("MergeVersionAliases", request, resource))
-            except NotFoundError:
-                self.read(model, number)  # raises a better error
-                raise
-            except UnavailableError as lost:
-                if lost.code in {"UNIMPLEMENTED", "RESOURCE_EXHAUSTED"}:
-                    raise  # it was refused
-                again = self.rpc.pause(budget, tries, lost.retry_after)
-
-                def read() -> tuple[ModelVersion, dict[str, ModelVersion | None]]:
-                    target = self.read(model, number)
-                    return target, self._alias_holders(model, target, [*add, *remove])
-
-                target, now = self._read_after_loss(lost, read, late=not again)
-                where = {alias: holder and holder.version for alias, holder in now.items()}
-                if all(where[alias] == number for alias in add) and all(where[alias] != number for alias in remove):
-                    return target
-                if target.etag != version.etag or any(
-                    _revision(now[alias]) != _revision(before[alias]) for alias in now
-                ):
-                    names = ", ".join(repr(alias) for alias in now if _names.is_visible(alias)) or "an alias"
-                    raise _changed_since_error(resource, "MergeVersionAliases", names) from lost
-                if not again:
-                    raise
-                tries += 1
-
-    def _alias_holders(
-        self, model: Model, version: ModelVersion, aliases: Iterable[str]
-    ) -> dict[str, ModelVersion | None]:
-        """Return which version has each of the aliases, given one version as it was just read."""
-        return {
-            alias: version if alias in version.aliases else self.find_version(model.resource, alias)
-            for alias in aliases
-        }
-
-    def _read_after_loss(self, lost: UnavailableError, read: Callable[[], T], *, late: bool) -> T:
-        """Return what a read finds after a lost response. If the read gets no response either, raise the first error.
-
-        Args:
-            lost: The first error.
-            read: The read.
-            late: Whether the budget is used up. Then the read gets a small budget of its own.
-        """
-        try:
-            with self.rpc.cleanup() if late else contextlib.nullcontext():
-                return read()
-        except UnavailableError:
-            raise lost from lost.__cause__
+        return self._read_version(self.rpc.call("MergeVersionAliases", request, resource, once=once))
 
 
 def _resource_name(record: ModelVersion | RegisteredModel) -> str:
@@ -830,23 +671,11 @@ def _shows_name(found: Any, model: Model) -> bool:
     return model.by_resource_name or (bool(records) and all(record.name == model.name for record in records))
 
 
-def _revision(version: ModelVersion | None) -> tuple[str, str] | None:
-    """Return a value that differs after each change of a version."""
-    return None if version is None else (version.version, version.etag)
-
-
-def _changed_since_error(resource: str, rpc: str, what: str) -> ConflictError:
+def changed_since_error(resource: str, rpc: str, what: str) -> ConflictError:
+    """Return the error of a change that may have happened before somebody else's."""
     return ConflictError(
         f"The response to {rpc} on {resource} was lost, and somebody else has changed {what} since, so it's unknown "
         "whether the change was made. Read it, and repeat the change if necessary.",
         resource=resource,
         code="ABORTED",
-    )
-
-
-def _endless_list_error(rpc: str, resource: str) -> UnavailableError:
-    return UnavailableError(
-        f"{rpc} on {resource} doesn't end: its pages repeat, or it took longer than Retry(operation_timeout=...) "
-        "allows. Allow more time, or report it to the operator of the service.",
-        resource=resource,
     )

@@ -13,7 +13,7 @@ import math
 import time
 from contextvars import ContextVar
 from queue import Empty, SimpleQueue
-from typing import TYPE_CHECKING, Any, Final, NoReturn
+from typing import TYPE_CHECKING, Any, Final, NoReturn, TypeVar
 
 import attrs
 import google.auth.exceptions
@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 
     from vertex_registry._endpoint import Endpoint
     from vertex_registry._records import Retry
+
+T = TypeVar("T")
 
 _LOG: Final = logging.getLogger("vertex_registry")
 
@@ -207,6 +209,20 @@ class Connection:
         with contextlib.nullcontext() if budget is self._verb_budget() else self.uncounted():
             self._sleep(seconds)
         return True
+
+    def read_after_loss(self, lost: UnavailableError, read: Callable[[], T], *, late: bool) -> T:
+        """Return what a read finds after a lost response. If the read gets no response either, raise the first error.
+
+        Args:
+            lost: The first error.
+            read: The read.
+            late: Whether the budget is used up. Then the read gets a small budget of its own.
+        """
+        try:
+            with self.cleanup() if late else contextlib.nullcontext():
+                return read()
+        except UnavailableError:
+            raise lost from lost.__cause__
 
     def call(
         self, rpc: str, request: Any, resource: str, budget: _waiting.Budget | None = None, *, once: bool = False

@@ -5,14 +5,17 @@ The table in `docs/testing.md` has the requests of every method, and a test of i
 
 from __future__ import annotations
 
+import contextlib
 import datetime as dt
 from collections import Counter
 from typing import TYPE_CHECKING, Any, Final
 
 import pytest
+from google.api_core.exceptions import GoogleAPICallError
 from google.cloud.aiplatform_v1.types import Model
 
 from vertex_registry import Stage
+from vertex_registry._rpc import METHODS
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -23,7 +26,7 @@ if TYPE_CHECKING:
     from vertex_registry import RegistryClient
     from vertex_registry.emulator import Emulator
 
-pytestmark = [pytest.mark.no_switches, pytest.mark.only("grpc")]
+pytestmark = pytest.mark.no_switches
 
 #: More versions than the first page of a list has.
 MANY: Final = 120
@@ -101,3 +104,27 @@ def test_versions_of_every_model(registry: RegistryClient, emulator: Emulator, n
     assert len(list(registry.list_versions())) == 3
 
     assert Counter(request.rpc for request in emulator.requests()[before:]) == {"ListModels": 1, "ListModelVersions": 3}
+
+
+@pytest.mark.polls(1)
+def test_the_headers_are_those_of_googles_client(
+    registry: RegistryClient, vertex: ModelServiceClient, emulator: Emulator, name: NewName, source: NewSource
+) -> None:
+    """Each request has the header that Vertex routes by, as Google's own client sends it with the same message."""
+    churn = name("with a space & more")
+    for _ in range(2):
+        registry.register_version(churn, source(), aliases=["champion"], stage=Stage.STAGING)
+    list(registry.list_versions())
+    registry.delete_version(churn, 2)
+    registry.delete_model(churn)
+    ours = emulator.requests()
+    for request in ours:
+        with contextlib.suppress(GoogleAPICallError):  # most of it doesn't exist anymore
+            getattr(vertex, METHODS[request.rpc].call)(request.message)
+    theirs = emulator.requests()[len(ours) :]
+
+    assert {request.rpc for request in ours} == METHODS.keys() - {"ListOperations"}
+    for header in ("x-goog-request-params", "content-type"):
+        sent = [[(request.rpc, request.metadata.get(header)) for request in requests] for requests in (ours, theirs)]
+        assert sent[0] == sent[1]
+    assert all("gl-python/" in request.metadata["x-goog-api-client"] for request in ours)

@@ -87,7 +87,7 @@ def test_each_method_sends_the_requests_in_the_table(row: str, emulator: Emulato
     sent = Counter(request.rpc for request in emulator.requests()[before:])  # in the order of their first request
     cells = [
         ", ".join(
-            f"`{rpc}`" + (f" × {count}" if count > 1 else "")
+            f"`{rpc}`" + (f" × {count}" if count > 1 else "")  # noqa: RUF001  # as on the page
             for rpc, count in sent.items()
             if rpc.startswith(("Get", "List")) is reading
         )
