@@ -126,6 +126,7 @@ class CallError(Exception):
         unsent: Whether Vertex can't have received the request.
         over_quota: Whether a quota of requests refused it, so that Vertex hasn't carried it out.
         remedy: What the user can do, if that's known.
+        after_loss: Whether the response to an earlier attempt was lost, so that attempt may have succeeded.
     """
 
     def __init__(
@@ -147,6 +148,7 @@ class CallError(Exception):
         self.unsent = unsent
         self.over_quota = over_quota
         self.remedy = remedy
+        self.after_loss = False
 
 
 def code_name(number: int) -> str:

@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING
 
 import attrs
 
-from vertex_registry import _labels
+from vertex_registry import _labels, _lost_writes
 from vertex_registry.errors import ConflictError, InvalidArgumentError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Mapping
+    from collections.abc import Callable, Collection, Iterable, Mapping
 
     from vertex_registry._records import ModelVersion
     from vertex_registry._resources import Model, Resources
@@ -51,16 +51,26 @@ def change_version(
     budget = resources.rpc.budget()
     version = resources.read(model, reference) if isinstance(reference, str) else reference
     number = version.version
+    lost: list[tuple[ModelVersion, Change]] = []  # attempts that may have been carried out
+
+    def change_rest(current: ModelVersion) -> Change:
+        return _without_newer(change(current), lost, current)
+
     tries = 0
     while True:
+        target, planned = fit_change(resources, model, version, change_rest, adds=adds)
+        if lost and target is version and planned.labels in (None, version.labels) and planned.description is None:
+            return version  # everything is written, or newer
         try:
-            return write(resources, model, *fit_change(resources, model, version, change, adds=adds))
+            return write(resources, model, target, planned)
         except ConflictError as conflict:
             if conflict.code is None:
                 raise  # the labels are hidden by the model's, and would be again
             fresh = resources.read(model, number)
             if not is_write_conflict(conflict, version, fresh) or not resources.rpc.pause(budget, tries):
                 raise
+            if conflict._after_loss:  # noqa: SLF001  # the package's own field
+                lost.append((target, planned))
             version = fresh
             tries += 1
 
@@ -173,6 +183,17 @@ def _check_written(
             resource=written.resource_name,
         )
     return written
+
+
+def _without_newer(change: Change, lost: Iterable[tuple[ModelVersion, Change]], now: ModelVersion) -> Change:
+    """Return a change without what somebody has written since one of its lost attempts."""
+    for before, planned in lost:
+        labels = change.labels
+        if labels is not None and planned.labels is not None:
+            labels = _lost_writes.without_newer_labels(labels, before=before, written=planned.labels, now=now)
+        description = _lost_writes.without_newer_description(change.description, before=before, now=now)
+        change = Change(labels=labels, description=description)
+    return change
 
 
 def without_keys(version: ModelVersion, keys: Collection[str]) -> ModelVersion:

@@ -21,7 +21,13 @@ from google.api_core import exceptions as google_exceptions
 
 from vertex_registry import _credentials, _faults, _process, _transport, _waiting
 from vertex_registry._faults import CallError
-from vertex_registry.errors import ClientClosedError, OperationFailedError, OperationTimeoutError, UnavailableError
+from vertex_registry.errors import (
+    ClientClosedError,
+    ConflictError,
+    OperationFailedError,
+    OperationTimeoutError,
+    UnavailableError,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -257,14 +263,17 @@ class Connection:
         except CallError as failure:
             if self._closed:
                 self._raise_if_closed(rpc, resource, failure)
-            raise _faults.to_registry_error(
+            error = _faults.to_registry_error(
                 failure,
                 rpc=rpc,
                 permission=method.permission,
                 resource=resource,
                 endpoint=self._endpoint,
                 spent=budget.spent(),
-            ) from failure.__cause__
+            )
+            if isinstance(error, ConflictError):
+                error._after_loss = failure.after_loss  # noqa: SLF001  # the package's own field
+            raise error from failure.__cause__
 
     def _send_again(
         self,
@@ -300,7 +309,11 @@ class Connection:
             before_sleep=attempts.log,
             reraise=True,
         )
-        return with_retries(next_attempt)
+        try:
+            return with_retries(next_attempt)
+        except CallError as failure:
+            failure.after_loss = attempts.lost
+            raise
 
     def sdk_model(self, request: Any, resource: str, project: str | None) -> Any:
         """Send GetModel and return the response as a ``Model`` of Google's SDK with this connection's credentials."""
@@ -473,6 +486,8 @@ class _Attempts:
         self._budget = budget
         self._retry_on = retry_on
         self._what = what
+        #: Whether the response to an earlier attempt was lost.
+        self.lost = False
         # The latest failure, and how many were those of a quota.
         self._failure: CallError | None = None
         self._refusals = 0
@@ -511,6 +526,7 @@ class _Attempts:
 
     def log(self, state: tenacity.RetryCallState) -> None:
         code = "?" if self._failure is None else self._failure.code
+        self.lost |= self._failure is not None and not self._failure.unsent and code in LOST_RESPONSE
         _LOG.info("%s: %s, sent again in %.2f s", self._what, code, state.upcoming_sleep)
         if self._over_quota:
             self._connection._warn_of_quota(state.upcoming_sleep)  # noqa: SLF001  # likewise
