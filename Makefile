@@ -102,7 +102,7 @@ picture: $(READY)   ## draw docs/architecture.svg from the import contracts
 bench:   ## measure speed beside Google's clients, moto and obstore, and write docs/performance.md: [QUICK=1] [ONLY=client]
 	@test -x .venv-bench/bin/python || $(PYTHON) -m venv .venv-bench
 	@.venv-bench/bin/python -m pip install -qq --disable-pip-version-check --upgrade 'pip>=25.1'
-	@.venv-bench/bin/python -m pip install -qq --disable-pip-version-check --editable '.[storage,cli]' --group bench
+	@.venv-bench/bin/python -m pip install -qq --disable-pip-version-check --editable '.[storage,cli,emulator]' --group bench
 	@.venv-bench/bin/python -m benchmarks $(if $(QUICK),--quick) $(if $(ONLY),--only $(ONLY))
 
 pins: $(READY)   ## write down the public names, options and fields, so that a change of them shows in review

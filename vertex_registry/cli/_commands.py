@@ -527,12 +527,12 @@ def emulator(ctx: click.Context) -> None:
 def execute(command: tuple[str, ...], data: str | None) -> int:
     """Run COMMAND with an emulator of its own, and exit with its status.
 
-    The emulator listens on free ports, and VERTEX_AI_EMULATOR_HOST names it.
+    The emulator serves gRPC on a free port, and VERTEX_AI_EMULATOR_HOST names it.
     """
     from vertex_registry.emulator import Emulator  # noqa: PLC0415  # likewise
 
     with contextlib.ExitStack() as stack:
-        running = stack.enter_context(Emulator(data))
+        running = stack.enter_context(Emulator(data, rest_port=None))
         environment = {"GOOGLE_CLOUD_PROJECT": "local-project", **os.environ, "VERTEX_AI_EMULATOR_HOST": running.grpc}
         try:
             process = subprocess.Popen(command, env=environment)  # noqa: S603  # the user typed it

@@ -8,11 +8,16 @@ from typing import TYPE_CHECKING, Any, Final
 if TYPE_CHECKING:
     from vertex_registry.emulator._data_file import DataFileError
     from vertex_registry.emulator._quota import Quota
-    from vertex_registry.emulator._server import Emulator
+    from vertex_registry.emulator._server import Emulator, SiteServer
 
-__all__ = ["DataFileError", "Emulator", "Quota"]
+__all__ = ["DataFileError", "Emulator", "Quota", "SiteServer"]
 
-_MODULES: Final = {"DataFileError": "_data_file", "Emulator": "_server", "Quota": "_quota"}
+_MODULES: Final = {
+    "DataFileError": "_data_file",
+    "Emulator": "_server",
+    "Quota": "_quota",
+    "SiteServer": "_server",
+}
 
 
 def __getattr__(name: str) -> Any:

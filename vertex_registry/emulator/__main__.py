@@ -121,7 +121,7 @@ def _serve(options: argparse.Namespace, assume: dict[str, str], signals: set[sig
             allowed_hosts=options.allow_host,
             quota=quota,
         )
-    except (DataFileError, ValueError, OSError) as error:
+    except (DataFileError, ValueError, OSError, ImportError) as error:
         print(error, file=sys.stderr)  # noqa: T201 - a command talks to people
         return 2
     # Only closed: a planned fault that is left is for the process that planned it to notice.
