@@ -54,25 +54,26 @@ def read_pages(
         UnavailableError: The list doesn't end, or a page didn't arrive in time.
     """
 
-    def fetch(token: str, size: int, budget: Budget) -> tuple[Any, float]:
-        start = connection.now()
+    def fetch(token: str, size: int, budget: Budget) -> tuple[Any, float, float]:
+        """Return a page, the seconds that it took, and those that the budget was charged: no waits for a quota."""
+        start, before = connection.now(), budget.spent()
         page = connection.call(rpc, request(resource, token, size), resource, budget)
-        return page, connection.now() - start
+        return page, connection.now() - start, budget.spent() - before
 
     token = ""
     tokens, seen = {token}, set[str]()
     empty, limit, spent = 0, connection.operation_budget().seconds, 0.0
     budget = connection.budget()
-    fetched: Callable[[], tuple[Any, float]] = functools.partial(fetch, token, size, budget)
+    fetched: Callable[[], tuple[Any, float, float]] = functools.partial(fetch, token, size, budget)
     while True:
-        response, took = fetched()
+        response, took, counted = fetched()
         page, token = read(response)
         new = [entry for entry in page if key(entry) not in seen]
         seen.update(map(key, new))
         spent += took
         empty = 0 if new else empty + 1
         if token and new:
-            budget.leave_out(took)
+            budget.leave_out(counted)
         endless = bool(token) and (token in tokens or empty >= _MAX_EMPTY_PAGES or spent >= limit)
         ahead = bool(token) and not endless and len(tokens) > 1
         if new and ahead:

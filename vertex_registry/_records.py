@@ -436,7 +436,8 @@ class Retry:
 
     Attributes:
         call_timeout: The budget of one method: connecting, all attempts of its calls and the waits between them.
-        operation_timeout: The budget of one long-running operation, from start to end.
+        operation_timeout: The budget of one long-running operation, from start to end. It's also how long one method
+            may wait for a quota of requests a minute, which doesn't count for ``call_timeout``.
         initial_backoff: The longest wait before the second attempt. It doubles with each further attempt.
         max_backoff: The longest wait between two attempts, unless the server requests a longer one.
         sleep: A function that waits a number of seconds. Defaults to ``time.sleep``.

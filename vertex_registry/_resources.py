@@ -36,6 +36,9 @@ T = TypeVar("T")
 _CONCURRENT_LISTS: Final = 32
 
 
+#: How many times as long a list of everything may take if a quota slows it down.
+_THROTTLED_TIMES: Final = 10
+
 #: How many of the models that share a name an error lists.
 _MAX_CANDIDATES: Final = 10
 
@@ -487,7 +490,7 @@ class Resources:
         # Every model has a version, so the wanted ones are in as many models, unless only some versions are wanted.
         window = _CONCURRENT_LISTS if most is None or stage is not None else min(_CONCURRENT_LISTS, max(1, most))
         for listed in _waiting.prefetch(versions, models, window):
-            if limit.left() <= 0:
+            if limit.left() <= 0 and not (self.rpc.throttled and limit.spent() < _THROTTLED_TIMES * limit.seconds):
                 raise _paging.endless_list_error("ListModelVersions", self.parent)
             start = self.rpc.now()
             yield listed

@@ -56,6 +56,9 @@ _TIMEOUT_MARGIN: Final = 0.1
 #: The seconds for cleaning up after a failed verb, so that nothing stays half done for lack of time.
 _CLEANUP_TIME: Final = 10.0
 
+#: The seconds after a warning of a quota in which there's no further one.
+_QUIET: Final = 60.0
+
 #: The connection and the budget of the verb that runs in this thread, or that this thread works for.
 _CURRENT_VERB: Final[ContextVar[tuple[Connection, _waiting.Budget] | None]] = ContextVar("verb", default=None)
 
@@ -109,6 +112,9 @@ class Connection:
         self._retry = retry
         self._check_open = check_open
         self._closed = False
+        #: Whether a quota has refused a request.
+        self.throttled = False
+        self._quiet_until = -math.inf
         self._waiters: set[SimpleQueue[Callable[[], Any]]] = set()
         self._credentials = credentials
         self._user_agent = user_agent
@@ -203,7 +209,7 @@ class Connection:
             at_least: The fewest seconds to wait.
         """
         seconds = max(at_least, _waiting.max_backoff(self._retry, tries + 1) * self._retry.random())
-        if seconds >= budget.left():
+        if seconds >= budget.left() or budget.quota_used_up:
             return False
         _LOG.info("next attempt in %.2f s", seconds)
         with contextlib.nullcontext() if budget is self._verb_budget() else self.uncounted():
@@ -287,26 +293,8 @@ class Connection:
         """
         import tenacity  # noqa: PLC0415  # likewise
 
-        failed, lost = [first], False
-
-        def can_retry(failure: BaseException) -> bool:
-            if self._closed or not isinstance(failure, CallError):
-                return False
-            return (failure.unsent or failure.code in retry_on) and not failure.final
-
-        def wait(state: tenacity.RetryCallState) -> float:
-            upper = _waiting.max_backoff(self._retry, state.attempt_number)
-            return max(_requested_wait(state), upper * self._retry.random())
-
-        def stop(state: tenacity.RetryCallState) -> bool:
-            return state.upcoming_sleep >= budget.left()
-
-        def log(state: tenacity.RetryCallState) -> None:
-            nonlocal lost
-            failure = state.outcome.exception() if state.outcome else None
-            lost = lost or (isinstance(failure, CallError) and not failure.unsent and failure.code in LOST_RESPONSE)
-            code = failure.code if isinstance(failure, CallError) else "?"
-            _LOG.info("%s: %s, sent again in %.2f s", what, code, state.upcoming_sleep)
+        failed = [first]
+        attempts = _Attempts(self, budget, retry_on=retry_on, what=what)
 
         def next_attempt() -> Any:
             if failed:
@@ -314,17 +302,17 @@ class Connection:
             return attempt()
 
         with_retries = tenacity.Retrying(
-            retry=tenacity.retry_if_exception(can_retry),
-            wait=wait,
-            stop=stop,
-            sleep=self._sleep,
-            before_sleep=log,
+            retry=tenacity.retry_if_exception(attempts.can_retry),
+            wait=attempts.wait,
+            stop=attempts.stop,
+            sleep=attempts.sleep,
+            before_sleep=attempts.log,
             reraise=True,
         )
         try:
             return with_retries(next_attempt)
         except CallError as failure:
-            failure.after_loss = lost
+            failure.after_loss = attempts.lost
             raise
 
     def sdk_model(self, request: Any, resource: str, project: str | None) -> Any:
@@ -452,6 +440,12 @@ class Connection:
         finally:
             self._waiters.discard(waiter)
 
+    def _warn_of_quota(self, seconds: float) -> None:
+        """Say why nothing seems to happen, but not for every one of many requests."""
+        if (now := self._retry.clock()) >= self._quiet_until:
+            self._quiet_until = now + _QUIET
+            _LOG.warning("the quota of %s is used up: requests are sent again in %.0f s", self._endpoint, seconds)
+
     def _raise_if_closed(self, rpc: str, resource: str, failure: CallError) -> None:
         """Raise the error of a closed client. After a change, it says that the change may have happened."""
         try:
@@ -484,10 +478,58 @@ class Connection:
         return tuple((name.lower(), value) for name, value in headers.items()) if self._endpoint.plain else ()
 
 
-def _requested_wait(state: tenacity.RetryCallState) -> float:
-    """Return how many seconds the server asked to wait."""
-    failure = state.outcome.exception() if state.outcome else None
-    return failure.retry_after if isinstance(failure, CallError) else 0.0
+class _Attempts:
+    """Decides about the attempts of one call: whether there's another one, and when."""
+
+    def __init__(self, connection: Connection, budget: _waiting.Budget, *, retry_on: frozenset[str], what: str) -> None:
+        self._connection = connection
+        self._budget = budget
+        self._retry_on = retry_on
+        self._what = what
+        #: Whether the response to an earlier attempt was lost.
+        self.lost = False
+        # The latest failure, and how many were those of a quota.
+        self._failure: CallError | None = None
+        self._refusals = 0
+
+    @property
+    def _over_quota(self) -> bool:
+        return self._failure is not None and self._failure.over_quota
+
+    def can_retry(self, failure: BaseException) -> bool:
+        if not isinstance(failure, CallError):
+            return False
+        self._failure = failure
+        self._refusals += failure.over_quota
+        self._connection.throttled |= failure.over_quota
+        if self._connection._closed or failure.final:  # noqa: SLF001  # it's a part of the connection
+            return False
+        return failure.unsent or failure.over_quota or failure.code in self._retry_on
+
+    def wait(self, state: tenacity.RetryCallState) -> float:
+        retry = self._connection._retry  # noqa: SLF001  # likewise
+        requested = 0.0 if self._failure is None else self._failure.retry_after
+        if self._over_quota:
+            return _waiting.quota_backoff(retry, self._refusals, requested)
+        upper = _waiting.max_backoff(retry, state.attempt_number - self._refusals)
+        return max(requested, upper * retry.random())
+
+    def stop(self, state: tenacity.RetryCallState) -> bool:
+        if not self._over_quota:
+            return state.upcoming_sleep >= self._budget.left()
+        self._budget.quota_used_up = state.upcoming_sleep >= self._budget.quota_left()
+        return self._budget.quota_used_up
+
+    def sleep(self, seconds: float) -> None:
+        with self._budget.waiting_for_quota() if self._over_quota else contextlib.nullcontext():
+            self._connection._sleep(seconds)  # noqa: SLF001  # likewise
+
+    def log(self, state: tenacity.RetryCallState) -> None:
+        code = "?" if self._failure is None else self._failure.code
+        self.lost |= self._failure is not None and not self._failure.unsent and code in LOST_RESPONSE
+        _LOG.info("%s: %s, sent again in %.2f s", self._what, code, state.upcoming_sleep)
+        if self._over_quota:
+            self._connection._warn_of_quota(state.upcoming_sleep)  # noqa: SLF001  # likewise
 
 
 def _raise_closed() -> NoReturn:

@@ -19,7 +19,7 @@ from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, Final, NoReturn, TypeVar
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator, Iterable
+    from collections.abc import Callable, Generator, Iterable, Iterator
 
     from vertex_registry._records import Retry
 
@@ -34,16 +34,46 @@ _IDLE_TIME: Final = 0.2
 
 
 class Budget:
-    """A number of seconds that several calls share, measured by the clock of `Retry`."""
+    """A number of seconds that several calls share, measured by the clock of `Retry`.
+
+    Waits for a quota don't count. They have a limit of their own: the budget of an operation.
+    """
 
     def __init__(self, retry: Retry, seconds: float) -> None:
         self.seconds = seconds
         self._clock = retry.clock
         self._start = retry.clock()
+        self._quota_left = retry.operation_timeout
+        #: Whether a quota has refused a request to the end of that time. No further attempt makes sense then.
+        self.quota_used_up = False
+        # Several threads may share a budget, and wait for the quota at the same time.
+        self._lock = threading.Lock()
+        self._waiters = 0
+        self._paused_at = 0.0
 
     def spent(self) -> float:
         """Return the seconds since it started, without those that don't count."""
-        return self._clock() - self._start
+        return (self._paused_at if self._waiters else self._clock()) - self._start
+
+    def quota_left(self) -> float:
+        """Return the seconds that are left for waiting for a quota."""
+        return self._quota_left
+
+    @contextlib.contextmanager
+    def waiting_for_quota(self) -> Iterator[None]:
+        """Count the time that passes inside as a wait for a quota."""
+        with self._lock:
+            self._paused_at = self._paused_at if self._waiters else self._clock()
+            self._waiters += 1
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._waiters -= 1
+                if not self._waiters:
+                    waited = self._clock() - self._paused_at
+                    self._start += waited
+                    self._quota_left -= waited
 
     def leave_out(self, seconds: float) -> None:
         """Don't count these seconds, which have passed since it started."""
@@ -57,6 +87,22 @@ class Budget:
 def max_backoff(retry: Retry, tries: int) -> float:
     """Return the longest wait after that many attempts, unless the server asks for more."""
     return min(retry.max_backoff, retry.initial_backoff * 2.0 ** min(tries - 1, 30))
+
+
+def quota_backoff(retry: Retry, tries: int, requested: float) -> float:
+    """Return the seconds to wait after a quota has refused a request that many times.
+
+    A quota comes back for everybody at once. So each request adds a share of the longest backoff, at random. The share
+    shrinks with each refusal: a request that has waited longer goes first, and none starves.
+
+    Args:
+        retry: The policy.
+        tries: How many times the request was refused.
+        requested: How many seconds the server asked to wait, or 0.
+    """
+    if not requested:
+        return max_backoff(retry, tries) * retry.random()
+    return requested + retry.random() * retry.max_backoff / tries
 
 
 def receive(queue: SimpleQueue[T], seconds: float = math.inf) -> T:

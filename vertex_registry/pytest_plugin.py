@@ -26,7 +26,8 @@ def vertex_emulator(pytestconfig: pytest.Config) -> Iterator[Emulator]:
 
     It serves gRPC, and REST too if ``vertex-registry[emulator]`` is installed. ``VERTEX_AI_EMULATOR_HOST`` names its
     gRPC address, so a `RegistryClient` that your code creates reaches it. Plan faults with
-    ``vertex_emulator.fail(...)``: a fault that no request meets fails the test that planned it.
+    ``vertex_emulator.fail(...)``: a fault that no request meets fails the test that planned it. A quota that a test
+    sets, ``vertex_emulator.quota = Quota(...)``, ends with the test.
     """
     from vertex_registry.emulator import Emulator  # noqa: PLC0415  # see above
 
@@ -56,7 +57,7 @@ def vertex_registry(vertex_emulator: Emulator, monkeypatch: pytest.MonkeyPatch) 
 
 @pytest.hookimpl(wrapper=True)
 def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> Generator[None, object, object]:
-    """Fail a test that leaves a planned fault behind, and keep the fault from the next test."""
+    """Fail a test that leaves a planned fault behind, and keep its faults and its quota from the next test."""
     emulator = pyfuncitem.config.stash.get(_EMULATOR, None)
     try:
         result = yield
@@ -64,6 +65,7 @@ def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> Generator[None, object, o
     finally:
         if emulator is not None:
             emulator.forget_faults()
+            emulator.quota = None
     if left:
         planned = ", ".join(f"{fault.rpc} {fault.code or ''}".strip() for fault in left)
         pytest.fail(f"No request met these planned faults: {planned}.", pytrace=False)

@@ -45,12 +45,13 @@ def run(tmp_path: Path) -> Run:
 def test_unchanged_code_reaches_the_emulator(run: Run) -> None:
     """Code that creates its own client works in the test's own project, and no test sees another's models.
 
-    A planned fault reaches this code; one that's left over fails its own test only.
+    A planned fault reaches this code; one that's left over fails its own test only. A quota ends with its test.
     """
     done = run("""
 import pytest
 from service import deploy
 from vertex_registry import PermissionDeniedError
+from vertex_registry.emulator import Quota
 
 def test_deploy(vertex_registry):
     assert deploy("gs://models/churn/1").stage == "Production"
@@ -67,6 +68,7 @@ def test_denied(vertex_registry, vertex_emulator):
 
 def test_left_over(vertex_emulator):
     vertex_emulator.fail("DeleteModel", "UNAVAILABLE")
+    vertex_emulator.quota = Quota(requests=0)
 
 def test_after_it(vertex_registry):
     deploy("gs://models/churn/1")

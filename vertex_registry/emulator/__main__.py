@@ -13,7 +13,13 @@ import sys
 import textwrap
 from typing import TYPE_CHECKING
 
+from vertex_registry._deferred import defer_packages
+
+if __name__ == "__main__":
+    defer_packages()  # before anything imports them
+
 from vertex_registry.emulator._data_file import DataFileError
+from vertex_registry.emulator._quota import parse_quota
 from vertex_registry.emulator._server import Emulator
 from vertex_registry.emulator._switches import SWITCHES
 
@@ -43,6 +49,14 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "--assume", action="append", default=[], metavar="NAME=VALUE", help="set a switch, see below; can be repeated"
+    )
+    parser.add_argument(
+        "--quota",
+        nargs="?",
+        const="",
+        metavar="requests=N,submissions=N",
+        help="refuse more requests and more uploads or deletions a minute, for each project and region"
+        " (without a value: 600 and 60, as Google publishes; default: no limit)",
     )
     parser.add_argument("--tls-cert", metavar="FILE", help="a certificate chain in PEM; both ports then use TLS")
     parser.add_argument("--tls-key", metavar="FILE", help="the key of the certificate")
@@ -96,6 +110,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _serve(options: argparse.Namespace, assume: dict[str, str], signals: set[signal.Signals]) -> int:
     try:
+        quota = None if options.quota is None else parse_quota(options.quota)
         emulator = Emulator(
             options.data,
             host=options.host,
@@ -107,6 +122,7 @@ def _serve(options: argparse.Namespace, assume: dict[str, str], signals: set[sig
             tls_key=options.tls_key,
             storage=options.storage,
             allowed_hosts=options.allow_host,
+            quota=quota,
         )
     except (DataFileError, ValueError, OSError, ImportError) as error:
         print(error, file=sys.stderr)  # noqa: T201 - a command talks to people

@@ -23,6 +23,7 @@ from vertex_registry.emulator._data_file import DataFileError
 from vertex_registry.emulator._dispatch import Dispatcher, Fault
 from vertex_registry.emulator._grpc import GrpcServer
 from vertex_registry.emulator._names import with_project_id
+from vertex_registry.emulator._quota import Quota
 from vertex_registry.emulator._service import Service
 from vertex_registry.emulator._status import Code, Failure, unavailable
 from vertex_registry.emulator._store import Store
@@ -71,6 +72,7 @@ class Emulator:
         folders: Buckets that are folders on this machine, by their names. The emulator checks artifacts in them there.
         allowed_hosts: More names that the HTTP port answers to, such as the one it has in a network of containers.
             Otherwise it answers only to its own address, so that no web page can reach it through a browser.
+        quota: How many requests a project may send in a minute, counted by the clock. Defaults to no limit.
         now: The clock, which returns aware datetimes.
         new_id: The function that returns ids for models and operations.
 
@@ -99,6 +101,7 @@ class Emulator:
         storage: str | None = None,
         folders: Mapping[str, str | os.PathLike[str]] | None = None,
         allowed_hosts: Iterable[str] = (),
+        quota: Quota | None = None,
         now: Callable[[], dt.datetime] = _now,
         new_id: Callable[[], str] = _new_id,
     ) -> None:
@@ -114,6 +117,7 @@ class Emulator:
             storage=storage,
             folders=folders,
             allowed_hosts=allowed_hosts,
+            quota=quota,
             now=now,
             new_id=new_id,
         )
@@ -152,7 +156,8 @@ class Emulator:
                 new_id=new_id,
                 list_objects=list_objects,
             )
-            self._dispatcher = Dispatcher(service)
+            self._dispatcher = Dispatcher(service, now)
+            self.quota = quota
             if grpc_port is not None:
                 grpc_server = GrpcServer(self._dispatcher, host, grpc_port, tls and tls.pair)
                 self._closers.callback(grpc_server.close)
@@ -194,6 +199,16 @@ class Emulator:
 
     def __repr__(self) -> str:
         return f"<Emulator grpc={self.grpc or None} rest={self.rest or None}>"
+
+    @property
+    def quota(self) -> Quota | None:
+        """How many requests a project may send in a minute, or None. Setting it begins a new count."""
+        return self._dispatcher.meter.quota
+
+    @quota.setter
+    def quota(self, quota: Quota | None) -> None:
+        _check_kinds(quota=quota)
+        self._dispatcher.meter.quota = quota
 
     def fail(
         self,
@@ -307,7 +322,7 @@ class Emulator:
             ) from None
 
     def reset(self) -> None:
-        """Forget every model, operation, planned fault and request."""
+        """Forget every model, operation, planned fault and request. A quota stays, and its count begins again."""
         self._dispatcher.reset()
 
     def __reduce__(self) -> Never:
@@ -391,6 +406,7 @@ _KINDS: Final[Mapping[str, tuple[tuple[Any, ...], str]]] = {
     "storage": ((str, type(None)), "a URL"),
     "folders": ((Mapping, type(None)), "folders by the names of buckets"),
     "allowed_hosts": ((Iterable,), "a list of names"),
+    "quota": ((Quota, type(None)), "a Quota"),
     "now": ((Callable,), "a function"),
     "new_id": ((Callable,), "a function"),
 }
