@@ -390,7 +390,7 @@ def _restored_entry(present: Sequence[_Entry], number: int) -> _Entry | None:
 
 
 def _others(entries: tuple[_Entry, ...], number: int, since: _Time) -> tuple[tuple[_Entry, ...], _Time]:
-    """Return the entries of other versions and their time; if there are none, those that were there before."""
+    """Return the entries of other versions and their time; if there are none, earlier ones."""
     while entries and all(entry.number == number for entry in entries):
         entries, since = entries[-1].before, entries[-1].since
     return tuple(entry for entry in entries if entry.number != number), since

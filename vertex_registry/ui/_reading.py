@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 _T = TypeVar("_T")
 _R = TypeVar("_R")
 
-#: The stages of what's in use.
+#: The stages in use.
 IN_USE: Final = (Stage.PRODUCTION, Stage.STAGING)
 
 #: How many of the newest versions are read to show what's going on in a model: one request a model.
