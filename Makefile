@@ -11,7 +11,7 @@ ADAPTER_GCP := $(ZENML)-gcp/bin/python -m pytest --numprocesses 2 --dist workste
 LIVE    = $(if $(LOCATION),--location "$(LOCATION)") $(if $(YES),--yes)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check format lowest docs release-check airflow kubeflow zenml-gcp loaders histories container picture pins record live record-live clean
+.PHONY: help demo test check format lowest docs release-check airflow kubeflow zenml-gcp loaders histories container picture bench pins record live record-live clean
 
 help:     ## list what there is
 	@grep -hE '^[a-z-]+: .*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 20
@@ -61,13 +61,22 @@ format: $(READY)   ## let ruff format the code and mend what it can
 	@$(BIN)/ruff check --fix-only --quiet
 	@$(BIN)/ruff format
 
-# What others bring, such as protobuf and requests, is among our dependencies too if a lower bound of it matters: that is
-# how its lowest version is tested here. Other versions spell `@` in a path in another way, so that no cassette fits, and look for a metadata server, which is blocked.
+# Every package that the client and the emulator need is installed in its lowest version, also those that others bring:
+# so a bound that one of them is missing is found here, and belongs into pyproject.toml. What only the tests need is kept
+# at the lowest version that pyproject.toml names, with today's packages below it. Versions without a wheel are left out,
+# because they need compilers. Other versions spell `@` in a path in another way, so no cassette fits, and look for a
+# metadata server, which is blocked.
+LOWEST := .venv-lowest
+COMPILE = $(LOWEST)/bin/uv pip compile --quiet --resolution lowest --only-binary :all: --no-header --no-annotate pyproject.toml --extra storage
+
 lowest:  ## run the tests with the lowest versions that pyproject.toml allows
-	@test -x .venv-lowest/bin/python || $(PYTHON) -m venv .venv-lowest
-	@.venv-lowest/bin/python -m pip install -qq --disable-pip-version-check uv
-	@.venv-lowest/bin/uv pip install --quiet --python .venv-lowest --resolution lowest-direct --editable '.[storage]' --group test
-	@.venv-lowest/bin/python -m pytest --numprocesses 2 --quiet -m "not cassette" -k "not no_credentials" tests/behaviour tests/client
+	@test -x $(LOWEST)/bin/python || $(PYTHON) -m venv $(LOWEST)
+	@$(LOWEST)/bin/python -m pip install -qq --disable-pip-version-check uv
+	@$(COMPILE) | sed 's/==.*/==/; s/^/^/' >$(LOWEST)/needed.txt
+	@$(COMPILE) --group test | grep -f $(LOWEST)/needed.txt | grep -v '^annotated-types==' >$(LOWEST)/constraints.txt  # pydantic needs a newer one than it says
+	@$(LOWEST)/bin/uv pip install --quiet --python $(LOWEST) --resolution lowest-direct --constraints $(LOWEST)/constraints.txt --editable '.[storage]' --group test
+	@rm -rf $(LOWEST)/lib/python*/site-packages/tests  # google-cloud-resource-manager 1.3 installs its own there
+	@$(LOWEST)/bin/python -m pytest --numprocesses 2 --quiet -m "not cassette" -k "not no_credentials" tests/behaviour tests/client
 
 release-check:   ## build the packages and check each alone, on every Python that this machine has: [PYTHONS=...] [SELECT=...]
 	@test -x .venv-release/bin/python || $(PYTHON) -m venv .venv-release
@@ -105,6 +114,13 @@ container: $(READY)   ## check the Dockerfile, as far as that's possible without
 picture: $(READY)   ## draw docs/architecture.svg from the import contracts
 	@$(BIN)/python -m tests.picture
 
+# The benchmarks have an environment of their own, because moto brings much.
+bench:   ## measure speed beside Google's clients, moto and obstore, and write docs/performance.md: [QUICK=1] [ONLY=client]
+	@test -x .venv-bench/bin/python || $(PYTHON) -m venv .venv-bench
+	@.venv-bench/bin/python -m pip install -qq --disable-pip-version-check --upgrade 'pip>=25.1'
+	@.venv-bench/bin/python -m pip install -qq --disable-pip-version-check --editable '.[storage,cli,emulator]' --group bench
+	@.venv-bench/bin/python -m benchmarks $(if $(QUICK),--quick) $(if $(ONLY),--only $(ONLY))
+
 pins: $(READY)   ## write down the public names, options and fields, so that a change of them shows in review
 	@$(BIN)/python -m tests.pins
 
@@ -118,4 +134,4 @@ record-live: $(READY)   ## record the cassettes against the real Vertex: likewis
 	@$(BIN)/python -m tests.live record "$(PROJECT)" "$(BUCKET)" $(LIVE)
 
 clean:   ## remove .venv and every cache
-	rm -rf site $(VENV) $(ZENML) $(ZENML)-gcp .venv-lowest .venv-loaders .venv-release .venv-airflow .venv-kubeflow .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis .coverage*
+	rm -rf site $(VENV) $(ZENML) $(ZENML)-gcp .venv-lowest .venv-loaders .venv-bench .venv-release .venv-airflow .venv-kubeflow .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis .coverage*

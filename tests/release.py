@@ -36,6 +36,14 @@ WITHOUT: Final = {
         "from vertex_registry import RegistryClient\nRegistryClient(project='acme').download('gs://models/churn')",
         'pip install "vertex-registry[storage]"',
     ),
+    "emulator": (
+        "from vertex_registry.emulator import Emulator\nwith Emulator(rest_port=0): pass",
+        "pip install 'vertex-registry[emulator]'",
+    ),
+    "ui": (
+        "from vertex_registry.ui._rendering import environment\nenvironment()",
+        "pip install 'vertex-registry[ui]'",
+    ),
     "zenml": ("import vertex_registry.zenml", 'pip install zenml "vertex-registry[zenml]"'),
 }
 #: For each extra: what works with it.
@@ -48,6 +56,8 @@ WITH: Final = {
         "    assert len(r.list_versions('churn').to_pandas()) == 1"
     ),
     "storage": "import tqdm, google.cloud.storage, vertex_registry.artifacts",
+    "emulator": "from vertex_registry.emulator import Emulator\nwith Emulator() as e: assert e.rest.startswith('http:')",
+    "ui": "import aiohttp\nfrom vertex_registry.ui._rendering import environment\nenvironment()",
     "zenml": "from vertex_registry.zenml import VertexModelRegistryFlavor as F; assert F().name == 'vertex'",
 }
 #: A first version without a cloud, and what a package must know about itself.

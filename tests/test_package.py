@@ -1,20 +1,23 @@
-"""The packages contain what they should: the wheel what runs, the sdist everything that its tests need.
+"""The packages contain what they should, and the dependencies exclude known holes.
 
-`make release-check` installs them, too.
+The wheel has what runs, and the sdist everything that its tests need. `make release-check` installs them, too.
 """
 
 from __future__ import annotations
 
+import importlib.metadata
 import os
 import subprocess
 import sys
 import tarfile
+import tomllib
 from pathlib import Path
 
 import pytest
 import yaml
 from hatchling.builders.sdist import SdistBuilder
 from hatchling.builders.wheel import WheelBuilder
+from packaging.requirements import Requirement
 
 from hatch_build import readme_for_index
 from tests.release import wrong_in_wheel
@@ -120,3 +123,23 @@ def test_issue_templates_are_forms() -> None:
         "idea": {"task"},
         "live-report": {"report", "location", "commit"},
     }
+
+
+@pytest.mark.parametrize(
+    ("package", "version"),
+    [
+        ("grpcio", "1.53.0"),  # CVE-2023-4785, CVE-2023-33953
+        ("grpcio", "1.65.3"),  # CVE-2024-7246
+        ("protobuf", "5.29.4"),  # CVE-2025-4565
+        ("protobuf", "6.33.4"),  # CVE-2026-0994
+        ("requests", "2.32.3"),  # CVE-2024-47081
+        ("urllib3", "2.4.0"),  # CVE-2025-50181
+    ],
+)
+def test_releases_with_known_holes_are_excluded(package: str, version: str) -> None:
+    """The bounds of our dependencies keep out releases with holes that matter here."""
+    pyproject = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    requirements = [Requirement(text) for text in pyproject["project"]["dependencies"]]
+    (bound,) = (requirement.specifier for requirement in requirements if requirement.name == package)
+    assert not bound.contains(version)
+    assert bound.contains(importlib.metadata.version(package))

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import datetime as dt
 import os
-import pickle
 import sys
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from vertex_registry import _names
 from vertex_registry._quoting import quote
@@ -17,6 +16,10 @@ from vertex_registry.errors import InvalidArgumentError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+
+
+#: The years of the times that `_changes` can pack.
+_CLOCK_YEARS: Final = range(1970, 6000)
 
 
 def check_picklable(settings: Mapping[str, Any]) -> None:
@@ -38,6 +41,8 @@ def check_picklable(settings: Mapping[str, Any]) -> None:
 
 
 def _is_picklable(value: Any) -> bool:
+    import pickle  # noqa: PLC0415  # a client that isn't pickled doesn't need it
+
     try:
         pickle.dumps(value)
     except Exception:  # noqa: BLE001  # a class may raise anything
@@ -90,6 +95,25 @@ def check_aware(what: str, moment: dt.datetime | None) -> dt.datetime | None:
     return moment
 
 
+def check_clock(moment: Any) -> dt.datetime:
+    """Check what a client's clock returned, and return it in UTC.
+
+    Raises:
+        InvalidArgumentError: It isn't an aware datetime of a year that a history can hold.
+    """
+    try:
+        if isinstance(moment, dt.datetime) and moment.utcoffset() is not None:
+            in_utc: dt.datetime = moment.astimezone(dt.UTC)
+            if in_utc.year in _CLOCK_YEARS:
+                return in_utc
+    except OverflowError:  # it's outside of every year in UTC
+        pass
+    raise InvalidArgumentError(
+        f"The function now returned {moment!r}, and stage changes need the time, such as datetime.now(UTC): an aware "
+        f"datetime from {_CLOCK_YEARS[0]} on."
+    )
+
+
 def check_limit(limit: int | None) -> int | None:
     """Check a limit, and return it.
 
@@ -99,6 +123,20 @@ def check_limit(limit: int | None) -> int | None:
     if limit is not None and (not isinstance(limit, int) or isinstance(limit, bool) or not 0 <= limit <= sys.maxsize):
         raise InvalidArgumentError(f"limit={quote(limit)} isn't a number of versions or models.")
     return limit
+
+
+def check_order(order_by: str) -> str:
+    """Check an order of models, and return it.
+
+    Raises:
+        InvalidArgumentError: There's no such order.
+    """
+    if order_by not in _ORDERS:
+        raise InvalidArgumentError(f"order_by={quote(order_by)} isn't one of {', '.join(map(quote, _ORDERS))}.")
+    return order_by
+
+
+_ORDERS: Final = ("created", "updated", "name")
 
 
 def check_strings(what: str, values: Iterable[str]) -> list[str]:

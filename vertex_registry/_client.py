@@ -33,9 +33,9 @@ from vertex_registry import (
 )
 from vertex_registry._listing import Listing
 from vertex_registry._quoting import quote
-from vertex_registry._records import ModelVersion, RegisteredModel, Retry, Rollback
+from vertex_registry._records import ModelVersion, RegisteredModel, Retry
 from vertex_registry._stages import Stage
-from vertex_registry.errors import ClientClosedError, ConflictError, InvalidArgumentError, NotFoundError
+from vertex_registry.errors import ClientClosedError, InvalidArgumentError, NotFoundError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Generator, Iterable, Mapping
@@ -45,6 +45,7 @@ if TYPE_CHECKING:
     from vertex_registry import _promotion, _registration, _resources, artifacts
     from vertex_registry._records import (
         Pruned,
+        Rollback,
         ServingContainer,
         StageHistory,
         VersionDiff,
@@ -109,7 +110,7 @@ class RegistryClient:
         staging_bucket: Where local artifacts are uploaded to: ``gs://bucket``, or a directory in it.
         retry: The retry and timeout policy.
         user_agent: The beginning of the user agent.
-        now: A function that returns the time (aware, in UTC) for timestamps. Made for tests.
+        now: A function that returns the time for timestamps, as an aware datetime. Made for tests.
         new_id: A function that returns a unique ID for each upload, and for each registration without a request ID.
 
     Raises:
@@ -289,7 +290,7 @@ class RegistryClient:
 
         self._check_model(name)
         _names.check_new_name(name)
-        identity = self._new_id() if request_id is None else _names.check_text("request_id", request_id, 512)
+        identity = self._unique_id() if request_id is None else _names.check_text("request_id", request_id, 512)
         if version_name is not None:
             _names.check_text("version_name", version_name, 128)
         from vertex_registry import _reuse
@@ -345,7 +346,7 @@ class RegistryClient:
                 if not registration.shared:
                     check()
                 with self._verb() as vertex:
-                    registrar = _registration.Registrar(vertex, self._promoter, self._new_id)
+                    registrar = _registration.Registrar(vertex, self._promoter, self._unique_id)
                     return registrar.register(registration, check if registration.shared else None)
             except ClientClosedError as closed:
                 raise _registration.state_unknown(
@@ -417,11 +418,12 @@ class RegistryClient:
             destination: The folder to create. Defaults to one in the cache, which is downloaded once and reused.
 
         Raises:
-            InvalidArgumentError: It isn't a directory in Cloud Storage.
+            InvalidArgumentError: It isn't a directory in Cloud Storage, or the destination isn't a path or is in the
+                artifacts folder of this registry.
             NotFoundError: It doesn't exist or is empty.
             AlreadyExistsError: The destination exists already.
             PermissionDeniedError: The credentials may not read it.
-            ConflictError: A file was replaced during the download.
+            ConflictError: A file was replaced during the download, or a local registry's artifact was changed.
             UnavailableError: There was no usable response within the time budget.
         """
         self._check_open()
@@ -432,7 +434,7 @@ class RegistryClient:
             and _names.to_gs_uri(uri) is None
         ):
             raise InvalidArgumentError(f"{quote(uri)} isn't in Cloud Storage. Pass 'gs://bucket/directory'.")
-        return self._storage.download(_names.check_source(uri), destination)
+        return self._storage.download(_names.check_source(uri), self._checked_destination(destination))
 
     def load_version(
         self,
@@ -481,14 +483,16 @@ class RegistryClient:
             stage: The stage the version is in, instead of ``version``.
 
         Raises:
+            InvalidArgumentError: The destination isn't a path, or is in the artifacts folder of this registry.
             NotFoundError: The version doesn't exist, has no artifact, or the artifact was deleted.
             AlreadyExistsError: The destination exists already.
             PermissionDeniedError: The credentials may not read the artifact.
-            ConflictError: A file was replaced during the download.
+            ConflictError: A file was replaced during the download, or a local registry's artifact was changed.
             UnavailableError: There was no usable response within the time budget.
         """
+        folder = self._checked_destination(destination)
         found = self.get_version(name, version, version_name=version_name, stage=stage)
-        return self._download(found, destination)
+        return self._download(found, folder)
 
     def to_aiplatform(
         self,
@@ -622,8 +626,9 @@ class RegistryClient:
     ) -> Listing[ModelVersion]:
         """List the versions of a model lazily, newest first. At a prompt or in a notebook, the list shows as a table.
 
-        The client filters the versions itself. Vertex doesn't document which labels its own filters see, so they could
-        miss some.
+        Vertex filters by the stage, which is a label that each version has itself. The client does the rest, because
+        Vertex doesn't document which other labels its filters see. The list is read page by page: the first page has up
+        to 100 versions, and the next ones have up to 1,000.
 
         Args:
             name: The model's name. Defaults to every model, newest first; the versions of a model stay together.
@@ -650,19 +655,21 @@ class RegistryClient:
         _arguments.check_limit(limit)
 
         def meets(version: ModelVersion) -> bool:
-            has = version.metadata
             return (
-                (chosen is None or version.stage is chosen)
-                and all(key in has and _labels.json_equal(has[key], value) for key, value in wanted.items())
+                (not wanted or _has_metadata(version, wanted))  # only now are the labels decoded
                 and (uri is None or version.artifact_uri.rstrip("/") == uri)
                 and (after is None or version.created_at > after)
                 and (before is None or version.created_at < before)
             )
 
+        unfiltered = not wanted and uri is None and after is None and before is None
+        most = limit if unfiltered else None
+
         def found() -> Generator[ModelVersion, None, None]:
-            with contextlib.closing(self._vertex.iter_versions(name)) as listed:
+            listed = self._vertex.iter_versions(name, stage=chosen, oldest_first=oldest_first, most=most)
+            with contextlib.closing(listed):
                 for versions in listed:
-                    yield from filter(meets, reversed(versions) if oldest_first else versions)
+                    yield from versions if unfiltered else filter(meets, versions)
 
         return Listing(_take(found(), limit), ModelVersion)
 
@@ -710,7 +717,7 @@ class RegistryClient:
             NotFoundError: The model or version doesn't exist.
             ConflictError: A label on the model itself hides what was written on the version.
         """
-        from vertex_registry import _resources
+        from vertex_registry import _layers
 
         self._check_model(name)
         reference = _names.check_reference(_arguments.number_or_alias(name, version))
@@ -726,9 +733,9 @@ class RegistryClient:
         if description is None and not added and not removed and chosen is None:
             return self.get_version(name, version)
 
-        def change(current: ModelVersion) -> _resources.Change:
+        def change(current: ModelVersion) -> _layers.Change:
             if not added and not removed and chosen is None:
-                return _resources.Change(labels=None, description=description)
+                return _layers.Change(labels=None, description=description)
             stage_labels = {} if chosen is None else self._promoter.stage_labels(chosen, current)
             reserve = self._promoter.reserved_labels() if added else {}
             labels = _labels.write(
@@ -736,11 +743,11 @@ class RegistryClient:
             )
             if added:
                 _labels.check_fits(labels, reserve)
-            return _resources.Change(labels=labels, description=description)
+            return _layers.Change(labels=labels, description=description)
 
         with self._verb() as vertex:
             model, current = vertex.find(name, lambda model: vertex.read(model, reference))
-            return vertex.change(model, current, change, adds=bool(added))
+            return _layers.change_version(vertex, model, current, change, adds=bool(added))
 
     def set_stage(
         self,
@@ -779,7 +786,7 @@ class RegistryClient:
             reference = _names.check_reference(_arguments.number_or_alias(name, version))
             with self._verb() as vertex:
                 model, current = vertex.find(name, lambda model: vertex.read(model, reference))
-                changed = self._promoter.promote(model, current.version, chosen)
+                changed = self._promoter.promote(model, current, chosen)
         if make_default and changed.stage is chosen and not changed.is_default:
             return self.set_default(name, changed)
         return changed
@@ -788,7 +795,8 @@ class RegistryClient:
         """Put the version that was in a stage before back into it, and archive the one that's there now.
 
         The stage is never empty meanwhile, and if the call is cut off, calling it again finishes it. Rolling back
-        twice goes back two steps: a version that comes back takes what came after it off the history.
+        twice goes back two steps, and two calls at the same time go back one step. Promoting an old version again is
+        a step like any other: after 1, 2, 3 and 1 again, the version before is 3.
 
         Args:
             name: The model's name.
@@ -802,37 +810,16 @@ class RegistryClient:
             NotFoundError: No such model exists, nothing is in the stage, or nothing was in it before.
             HistoryUnknownError: The versions don't remember what was in the stage before, or it may have been a
                 version that is deleted. Choose a version and use `set_stage`.
-            ConflictError: Another promotion was faster, or the version that was in the stage before is in another
-                stage now, which must not be emptied.
+            ConflictError: Another version entered the stage meanwhile, and stays. Or the version that was in the stage
+                before is in another stage now, which must not be emptied.
         """
         chosen = _stages.check_stage(stage)
         if chosen not in {Stage.STAGING, Stage.PRODUCTION}:
             raise InvalidArgumentError(f"You can roll back Staging and Production, not {chosen}.")
         self._check_model(name)
         with self._verb() as vertex:
-            model, versions = vertex.find(name, vertex.list_versions)
-            listed = {version.version: version for version in versions}
-            while True:
-                current, previous = _history.before_current(listed.values(), chosen, name=name)
-                # Lists may lag: decide from what a point read of both says.
-                fresh = {version.version: vertex.read(model, version.version) for version in (current, previous)}
-                if all(listed[number].etag == version.etag for number, version in fresh.items()):
-                    break
-                listed |= fresh
-            if previous.stage in _stages.EXCLUSIVE and previous.stage is not chosen:
-                raise ConflictError(
-                    f"Version {previous.version} of {name!r} was in {chosen} before, but it's in {previous.stage} now. "
-                    "Choose a version and put it in the stage with set_stage().",
-                    resource=previous.resource_name,
-                )
-            restored = self._promoter.promote(model, previous.version, chosen, restored=True)
-            if restored.stage is not chosen:
-                raise ConflictError(
-                    f"Another version of {name!r} entered {chosen} while version {previous.version} was restored, so "
-                    f"that one stays. Check get_version({name!r}, stage=...) before you roll back again.",
-                    resource=restored.resource_name,
-                )
-            return Rollback(stage=chosen, restored=restored, replaced=vertex.read(model, current.version))
+            model, staged = vertex.find(name, vertex.list_staged)
+            return self._promoter.roll_back(model, staged, chosen, name=name)
 
     def stage_history(self, name: str, version: str | int | ModelVersion | None = None) -> StageHistory:
         """Return the stage changes that a model's versions remember, newest first.
@@ -852,8 +839,10 @@ class RegistryClient:
             NotFoundError: No such model or version exists.
         """
         self._check_model(name)
-        versions = self.list_versions(name) if version is None else [self.get_version(name, version)]
-        return _history.stage_history(versions)
+        if version is not None:
+            return _history.stage_history([self.get_version(name, version)])
+        with self._verb() as vertex:
+            return _history.stage_history(vertex.find(name, vertex.list_staged)[1].versions)
 
     def version_at(self, name: str, when: dt.datetime, *, stage: Stage | str = Stage.PRODUCTION) -> ModelVersion | None:
         """Return the version that was in a stage at a time, or None if none was.
@@ -876,11 +865,16 @@ class RegistryClient:
         chosen = _stages.check_stage(stage)
         if when is None or (moment := _arguments.check_aware("when", when)) is None:
             raise InvalidArgumentError("when is missing. Give a datetime such as datetime(2026, 1, 31, tzinfo=UTC).")
-        if moment > self._now():
+        if moment > self._time():
             raise InvalidArgumentError(
                 f"when={moment.isoformat()} is in the future. For the present, use get_version({name!r}, stage=...)."
             )
-        return _history.version_at(self.list_versions(name), moment, chosen)
+        with self._verb() as vertex:
+            model, staged = vertex.find(name, vertex.list_staged)
+            try:
+                return _history.version_at(staged.versions, moment, chosen, complete=staged.complete)
+            except _history.IncompleteListError:
+                return _history.version_at(vertex.list_versions(model), moment, chosen)
 
     def best_version(
         self,
@@ -980,11 +974,13 @@ class RegistryClient:
     def _merge_aliases(
         self, name: str, version: str | int | ModelVersion, *, add: Collection[str] = (), remove: Collection[str] = ()
     ) -> ModelVersion:
+        from vertex_registry import _aliases
+
         self._check_model(name)
         reference = _names.check_reference(_arguments.number_or_alias(name, version))
         with self._verb() as vertex:
             model, current = vertex.find(name, lambda model: vertex.read(model, reference))
-            return vertex.merge_aliases(model, current, add=add, remove=remove)
+            return _aliases.merge_aliases(vertex, model, current, add=add, remove=remove)
 
     def delete_version(self, name: str, version: str | int | ModelVersion) -> None:
         """Delete a version. Deleting a model's last version deletes the model too, and logs a warning.
@@ -1062,12 +1058,18 @@ class RegistryClient:
             return vertex.find(name, vertex.read_model)[1]
 
     def list_models(
-        self, *, labels: Mapping[str, str] | None = None, limit: int | None = None
+        self,
+        *,
+        labels: Mapping[str, str] | None = None,
+        order_by: Literal["created", "updated", "name"] = "created",
+        limit: int | None = None,
     ) -> Listing[RegisteredModel]:
         """List the models lazily, newest first. At a prompt or in a notebook, the list shows as a table.
 
         Args:
             labels: Only models with these labels. Defaults to any labels.
+            order_by: ``"created"`` for the newest first, ``"updated"`` for those that Vertex says were updated last, or
+                ``"name"`` for the order of their names.
             limit: The largest number of models. Defaults to all of them.
 
         Raises:
@@ -1077,9 +1079,10 @@ class RegistryClient:
         wanted = _labels.check_labels({} if labels is None else labels)
         _arguments.check_label_filter(wanted)
         _arguments.check_limit(limit)
+        order = _arguments.check_order(order_by)
 
         def found() -> Generator[RegisteredModel, None, None]:
-            yield from (model for model in self._vertex.list_models() if wanted.items() <= model.labels.items())
+            yield from (model for model in self._vertex.list_models(order) if wanted.items() <= model.labels.items())
 
         return Listing(_take(found(), limit), RegisteredModel)
 
@@ -1174,7 +1177,15 @@ class RegistryClient:
     def _promoter(self) -> _promotion.Promoter:
         from vertex_registry import _promotion
 
-        return _promotion.Promoter(self._vertex, self._managed_by, self._actor, self._now)
+        return _promotion.Promoter(self._vertex, self._managed_by, self._actor, self._time)
+
+    def _time(self) -> dt.datetime:
+        """Return the time that ``now`` returns, in UTC."""
+        return _arguments.check_clock(self._now())
+
+    def _unique_id(self) -> str:
+        """Return the ID that ``new_id`` returns."""
+        return _names.check_text("the ID that new_id returned", self._new_id(), 512)
 
     # --- artifacts and containers -------------------------------------------------------------------------------------
 
@@ -1207,13 +1218,26 @@ class RegistryClient:
             )
         return self._storage.upload(local, _sources.upload_directory(name, staging))
 
-    def _download(self, version: ModelVersion, destination: str | os.PathLike[str] | None) -> Path:
+    def _download(self, version: ModelVersion, destination: Path | None) -> Path:
         if not version.artifact_uri:
             raise NotFoundError(
                 f"Version {version.version} of {version.name!r} was registered without an artifact.",
                 resource=version.resource_name,
             )
         return self._storage.download(version.artifact_uri, destination)
+
+    def _checked_destination(self, destination: str | os.PathLike[str] | None) -> Path | None:
+        from vertex_registry import artifacts
+
+        if destination is None:
+            return None
+        folder = artifacts.expand_path(destination)
+        if self._artifacts is not None and artifacts.is_below(folder, self._artifacts):
+            raise InvalidArgumentError(
+                f"destination={os.fspath(destination)!r} is in this registry's own artifacts folder, which is "
+                f"{self._artifacts}. Name a folder elsewhere."
+            )
+        return folder
 
     def _check_source(self, source: str, image: str, *, requested: bool | None) -> None:
         """Check that the image can load a ``gs://`` directory, if that's requested or, by default, possible."""
@@ -1244,8 +1268,14 @@ class RegistryClient:
             default_image=self._default_image,
             location=self._location,
             gpu=gpu,
-            today=self._now().date(),
+            today=self._time().date(),
         )
+
+
+def _has_metadata(version: ModelVersion, wanted: Mapping[str, Any]) -> bool:
+    """Return whether the version's metadata has all these keys with these values."""
+    has = version.metadata
+    return all(key in has and _labels.json_equal(has[key], value) for key, value in wanted.items())
 
 
 def _take(found: Generator[_T, None, None], limit: int | None) -> Generator[_T, None, None]:

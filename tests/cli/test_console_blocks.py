@@ -23,8 +23,8 @@ BLOCKS: Final = {
     for name, page in PAGES.items()
     if (blocks := re.findall(r"(?m)^```console\n(.*?)^```", page.read_text(encoding="utf-8"), re.DOTALL))
 }
-#: Pages whose blocks other tests run, because they need other programs: gcloud, openssl, curl.
-ELSEWHERE: Final = {"emulator.md"}
+#: Pages whose blocks other tests run: they need gcloud, openssl and curl, or serve until somebody stops them.
+ELSEWHERE: Final = {"emulator.md", "ui.md"}
 
 
 def commands(block: str) -> Iterator[tuple[str, str]]:

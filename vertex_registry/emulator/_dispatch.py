@@ -1,7 +1,7 @@
 """The table of RPCs, and the dispatcher that every request of both transports goes through.
 
-The gRPC handlers and the REST routes are created from ``RPCS``. ``Dispatcher.call`` records a request, applies the
-faults that are planned for its RPC, and calls the service.
+The gRPC handlers and the REST routes are created from ``RPCS``. ``Dispatcher.call`` records a request, counts it
+for the quota, applies the faults that are planned for its RPC, and calls the service.
 """
 
 from __future__ import annotations
@@ -22,10 +22,12 @@ from google.protobuf.message import DecodeError
 
 from vertex_registry.emulator._data_file import DataFileError
 from vertex_registry.emulator._operations import Call
-from vertex_registry.emulator._status import Code, Failure, internal, retry_info, writable
+from vertex_registry.emulator._quota import Meter
+from vertex_registry.emulator._status import Code, Failure, internal, retry_info, unavailable, writable
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    import datetime as dt
+    from collections.abc import Callable, Iterator, Mapping
 
     from vertex_registry.emulator._service import Service
 
@@ -455,8 +457,10 @@ def _hashed(secret: str) -> str:
 class Dispatcher:
     """What every request of both transports goes through."""
 
-    def __init__(self, service: Service) -> None:
+    def __init__(self, service: Service, now: Callable[[], dt.datetime]) -> None:
         self._service = service
+        #: The quotas of requests.
+        self.meter = Meter(now)
         methods = service.methods([rpc.method for rpc in RPCS])
         self._methods = {rpc.name: methods[rpc.method] for rpc in RPCS}
         self._lock = threading.Lock()
@@ -492,6 +496,8 @@ class Dispatcher:
             recorded = _RecordedRequest(rpc, api, transport, message.SerializeToString(), shown)
             with self._lock:
                 self._remember(recorded)
+            self.meter.count(message, submission=rpc.name in _BEGINNING)
+            with self._lock:
                 fault, over = self._use_fault(rpc.name), self._over
             if fault is None:
                 return self._methods[rpc.name](message, call)
@@ -582,11 +588,56 @@ class Dispatcher:
         with self._lock:
             self._faults.clear()
 
+    def deploy(self, model: str, endpoint: str) -> tuple[str, ...]:
+        """Mark a version as deployed to an endpoint, a new one if none is named, and return all its endpoints.
+
+        Raises:
+            Failure: The version doesn't exist, or a name is malformed.
+        """
+        self._check_open()
+        return self._service.deploy(model, endpoint)
+
+    def undeploy(self, model: str, endpoint: str) -> tuple[str, ...]:
+        """Remove a version from an endpoint, or from all if none is named, and return those that it's still on.
+
+        Raises:
+            Failure: The version doesn't exist or isn't deployed there, or a name is malformed.
+        """
+        self._check_open()
+        return self._service.undeploy(model, endpoint)
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise unavailable("The emulator is closed.")
+
     def requests(self) -> tuple[Request, ...]:
         """Return the received requests, the oldest first. Of very many, only the latest are remembered."""
         with self._lock:
             remembered = tuple(self._requests)
         return tuple(recorded.request() for recorded in remembered)
+
+    def parents(self) -> list[str]:
+        """Return the locations that have models. No request is recorded."""
+        return self._service.parents()
+
+    def iter_requests(self, most_bytes: int) -> Iterator[Request]:
+        """Yield the received requests, the oldest first, with messages of at most so many bytes in total.
+
+        The latest have their messages; what doesn't fit has None. One message at a time is in memory.
+        """
+        with self._lock:
+            remembered = tuple(self._requests)
+        shown = set()
+        for position in reversed(range(len(remembered))):
+            size = len(remembered[position].data)
+            if size <= most_bytes:
+                most_bytes -= size
+                shown.add(position)
+        for position, kept in enumerate(remembered):
+            if position in shown:
+                yield kept.request()
+            else:
+                yield Request(kept.rpc.name, kept.api, kept.transport, None, kept.metadata)
 
     def reset(self) -> None:
         """Forget every model, operation, fault and request. Delayed requests are no longer carried out."""
@@ -596,6 +647,7 @@ class Dispatcher:
             self._bytes = 0
             over, self._over = self._over, threading.Event()
         over.set()
+        self.meter.reset()
         self._service.reset()
 
     def close(self) -> None:
