@@ -56,7 +56,7 @@ WITH: Final = {
         "    assert len(r.list_versions('churn').to_pandas()) == 1"
     ),
     "storage": "import tqdm, google.cloud.storage, vertex_registry.artifacts",
-    "emulator": "from vertex_registry.emulator import Emulator\nwith Emulator() as e: assert e.rest.startswith('http:')",
+    "emulator": "from vertex_registry.emulator import Emulator\nwith Emulator(rest_port=0) as e: assert e.rest",
     "ui": "import aiohttp\nfrom vertex_registry.ui._rendering import environment\nenvironment()",
     "zenml": "from vertex_registry.zenml import VertexModelRegistryFlavor as F; assert F().name == 'vertex'",
 }

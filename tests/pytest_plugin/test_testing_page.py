@@ -11,6 +11,7 @@ from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+import click
 import pytest
 import yaml
 
@@ -125,7 +126,9 @@ def test_the_recipes_for_ci_are_workflows() -> None:
     recipe, registration = re.findall(r"```yaml\n(.*?)```", page, re.DOTALL)
     (job,) = yaml.safe_load(registration)["jobs"].values()
     *_, command = job["steps"][-1]["run"].split(" ", 3)
-    known = {name for each in cli.commands["versions"].commands["register"].params for name in each.opts}
+    versions = cli.commands["versions"]
+    assert isinstance(versions, click.Group)
+    known = {name for each in versions.commands["register"].params for name in each.opts}
     assert set(re.findall(r"--[a-z-]+", command)) <= known
     workflow = yaml.safe_load(recipe)
     (job,) = workflow["jobs"].values()
