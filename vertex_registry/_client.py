@@ -103,7 +103,7 @@ class RegistryClient:
         managed_by: The value of the label ``managed_by`` on everything that you register.
         actor: The author of stage changes, as in ``stage_changed_by``, if the credentials don't have a name.
         default_image: The serving image, or the framework, for versions that you register without a container. Defaults
-            to the image for the scikit-learn that wrote the model, or to the newest one if that isn't known.
+            to the image for what wrote the model, or to the newest one of scikit-learn if that isn't known.
         staging_bucket: Where local artifacts are uploaded to: ``gs://bucket``, or a directory in it.
         retry: The retry and timeout policy.
         user_agent: The beginning of the user agent.
@@ -1196,14 +1196,16 @@ class RegistryClient:
     def _upload(self, local: artifacts.LocalDirectory, name: str, staging: str | None, image: str) -> str:
         from vertex_registry import _sources
 
-        local = local.with_names(_servable.renames(local.names, _serving.model_files(image), where=local.source))
-        _serving.check_directory(local.names, image, where=local.source)
         if self._artifacts is not None and local.holds(self._artifacts):
             raise InvalidArgumentError(
                 f"{local.source!r} holds this registry's own artifacts folder, {self._artifacts}. Name the model's "
                 "folder alone, or keep artifacts elsewhere with artifacts=."
             )
-        return self._storage.upload(local, _sources.upload_directory(name, staging))
+        loads = _serving.model_files(image)
+        local = local.with_names(_servable.renames(local.names, loads, where=local.source))
+        with _sources.servable(local, loads) as complete:
+            _serving.check_directory(complete.names, image, where=complete.source)
+            return self._storage.upload(complete, _sources.upload_directory(name, staging))
 
     def _download(self, version: ModelVersion, destination: str | os.PathLike[str] | None) -> Path:
         if not version.artifact_uri:
@@ -1238,7 +1240,7 @@ class RegistryClient:
     ) -> tuple[ServingContainer, list[str]]:
         return _containers.choose_container(
             container,
-            {} if local is None else {file.name: file.path for file in local.files},
+            {} if local is None else local.paths,
             default_image=self._default_image,
             location=self._location,
             gpu=gpu,

@@ -78,6 +78,11 @@ class LocalDirectory:
         """Return the names of its files."""
         return tuple(file.name for file in self.files)
 
+    @property
+    def paths(self) -> dict[str, Path]:
+        """Return where its files are on this machine, by their names."""
+        return {file.name: file.path for file in self.files}
+
     def holds(self, folder: Path) -> bool:
         """Return whether another folder is this one, or is somewhere below it."""
         real = Path(os.path.realpath(folder))
@@ -96,6 +101,22 @@ class LocalDirectory:
         """
         files = (attrs.evolve(file, name=renames.get(file.name, file.name)) for file in self.files)
         return attrs.evolve(self, files=tuple(sorted(files, key=lambda file: file.name)))
+
+    def with_file(self, name: str, path: Path) -> LocalDirectory:
+        """Return the same folder with one more file.
+
+        Args:
+            name: Its name below the folder.
+            path: Where it is on this machine.
+
+        Raises:
+            InvalidArgumentError: It can't be read.
+        """
+        try:
+            added = LocalFile(name, path, path.stat().st_size)
+        except OSError as error:
+            raise InvalidArgumentError(f"{str(path)!r} cannot be read: {error.strerror}.") from error
+        return attrs.evolve(self, files=tuple(sorted((*self.files, added), key=lambda file: file.name)))
 
 
 @attrs.frozen
