@@ -34,7 +34,13 @@ from vertex_registry import (
 from vertex_registry._listing import Listing
 from vertex_registry._records import ModelVersion, RegisteredModel, Retry, Rollback
 from vertex_registry._stages import Stage
-from vertex_registry.errors import ClientClosedError, ConflictError, InvalidArgumentError, NotFoundError
+from vertex_registry.errors import (
+    AlreadyExistsError,
+    ClientClosedError,
+    ConflictError,
+    InvalidArgumentError,
+    NotFoundError,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Generator, Iterable, Mapping
@@ -1082,7 +1088,12 @@ class RegistryClient:
         return Listing(_take(found(), limit), RegisteredModel)
 
     def update_model(
-        self, name: str, *, description: str | None = None, labels: Mapping[str, str] | None = None
+        self,
+        name: str,
+        *,
+        description: str | None = None,
+        labels: Mapping[str, str] | None = None,
+        etag: str | None = None,
     ) -> RegisteredModel:
         """Update a model and return it.
 
@@ -1091,11 +1102,16 @@ class RegistryClient:
             description: The new description; ``""`` clears it. Defaults to keeping it.
             labels: The new labels of the model itself, except ``managed_by``, which stays. Each version shows them,
                 unless it has a label with the same key. Defaults to keeping the labels.
+            etag: The ``etag`` of the model as you read it, so you don't overwrite what changed since. Defaults to
+                updating the model as it is now.
 
         Raises:
             InvalidArgumentError: An argument isn't valid. Nothing was sent.
             NotFoundError: The model doesn't exist.
+            ConflictError: It doesn't have the ``etag`` any more. Nothing was changed.
         """
+        from vertex_registry import _resources
+
         self._check_model(name)
         if description is not None:
             _names.check_text("description", description)
@@ -1114,7 +1130,43 @@ class RegistryClient:
 
         with self._verb() as vertex:
             model, current = vertex.find(name, vertex.read_model)
-            return vertex.update_model(model, current, labels=own, description=description)
+            if etag not in {None, current.etag}:
+                raise _resources.changed_error(model)
+            return vertex.update_model(model, current, labels=own, description=description, unchanged=etag is not None)
+
+    def rename_model(self, name: str, new_name: str) -> RegisteredModel:
+        """Give a model another name and return it. Its ID, versions, aliases and history stay.
+
+        If somebody registers or renames another model under the new name in the same moment, both models have it.
+        `duplicates` lists such models.
+
+        Args:
+            name: The model's name.
+            new_name: The new name, of 1 to 128 characters.
+
+        Raises:
+            InvalidArgumentError: The new name isn't valid. Nothing was sent.
+            NotFoundError: The model doesn't exist.
+            AlreadyExistsError: Another model has the new name.
+        """
+        self._check_model(name)
+        if _names.parse_model_name(_names.check_name(new_name)) is not None:
+            raise InvalidArgumentError(f"{new_name!r} is a resource name, which Vertex chooses. Pass a display name.")
+        _names.check_new_name(new_name)
+        with self._verb() as vertex:
+            if _names.looks_like_id(new_name):
+                vertex.refuse_id(new_name)
+            model, current = vertex.find(name, vertex.read_model)
+            other = vertex.find_verified(new_name)
+            if other is not None and other.resource != model.resource:
+                raise AlreadyExistsError(
+                    f"There's another model {new_name!r}, so {name!r} wasn't renamed. Choose another name.",
+                    resource=other.resource,
+                )
+            renamed = vertex.update_model(model, current, display_name=new_name)
+            vertex.forget(name)
+            vertex.remember(new_name, attrs.evolve(model, name=new_name, by_resource_name=False))
+            return renamed
 
     def duplicates(self) -> dict[str, tuple[str, ...]]:
         """Return the names that several models have, each with the resource names of its models, newest first."""
