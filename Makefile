@@ -55,10 +55,11 @@ test: $(READY) $(MLFLOW)/ready $(ZENML)/ready $(ZENML)-gcp/ready   ## run every 
 	@$(ZENML)/bin/python -m pytest --numprocesses 2 --dist worksteal --cov --cov-append --cov-report=term --cov-fail-under=95 --quiet -m zenml tests/adapter
 	@$(ADAPTER_GCP) --deselect tests/adapter/test_guide.py::test_the_guide
 
-check: $(READY) $(ZENML)/ready   ## run ruff, mypy, the import contracts and the guard of the docs' language
+check: $(READY) $(MLFLOW)/ready $(ZENML)/ready   ## run ruff, mypy, the import contracts and the guard of the docs' language
 	@$(BIN)/ruff check
 	@$(BIN)/ruff format --check
 	@$(BIN)/mypy
+	@$(BIN)/mypy --python-executable $(MLFLOW)/bin/python vertex_registry/mlflow.py tests/mlflow_adapter/*.py
 	@$(BIN)/mypy --python-executable $(ZENML)/bin/python vertex_registry/zenml.py tests/adapter/*.py
 	@$(BIN)/lint-imports
 	@$(BIN)/python -m tests.prose

@@ -36,6 +36,7 @@ IGNORED: Final[Mapping[str, tuple[str, ...]]] = {
     "Windows": ("Thumbs.db", "ehthumbs.db", "desktop.ini", "$RECYCLE.BIN", "System Volume Information"),
     "Linux": (".directory", ".Trash-*", ".nfs*", ".fuse_hidden*"),
     "Hugging Face": (".cache/huggingface",),
+    "MLflow": ("registered_model_meta",),
 }
 
 #: The most files of a model, so that neither a folder nor a listing can take up all memory.
