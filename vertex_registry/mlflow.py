@@ -168,6 +168,11 @@ class _Place:
     file: str | None
     settings: tuple[tuple[str, str], ...]
 
+    @property
+    def copies(self) -> bool:
+        """Whether models are copied to where Vertex reads them."""
+        return self.file is not None or any(name == "staging_bucket" for name, _ in self.settings)
+
     @classmethod
     def parse(cls, uri: str) -> _Place:
         """Return the place that a URI names.
@@ -886,8 +891,16 @@ class VertexModelRegistryStore(AbstractStore):
             logged = mlflow.MlflowClient(tracking_uri=self._tracking).get_logged_model(model_id)
             run_id = run_id or logged.source_run_id
             uri = logged.artifact_location if uri.startswith("models:/") else uri
-        if local_model_path:
+        if local_model_path and self._place.copies:
             return _Origin(local_model_path, run_id)
+        if not self._place.copies:
+            if not uri.startswith("gs://"):
+                raise _error(
+                    f"Vertex reads models from Cloud Storage, and {uri} is elsewhere. Nothing was registered. Add "
+                    "?staging_bucket=gs://BUCKET to the registry's URI, and it's copied there.",
+                    codes.INVALID_PARAMETER_VALUE,
+                )
+            return _Origin(uri, run_id)
         folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="vertex-registry-"))
         return _Origin(self._download(uri, folder), run_id)
 
