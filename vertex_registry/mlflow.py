@@ -673,10 +673,9 @@ class VertexModelRegistryStore(AbstractStore):
         """Put a version in a stage and return it. The others in the stage can be archived, and it's never empty."""
         chosen = get_canonical_stage(stage)
         if archive_existing_versions and chosen not in DEFAULT_STAGES_FOR_GET_LATEST_VERSIONS:
-            raise _error(
+            raise MlflowException(
                 "Model version transition cannot archive existing model versions because "
-                f"'{stage}' is not an Active stage. Valid stages are {DEFAULT_STAGES_FOR_GET_LATEST_VERSIONS}",
-                codes.INVALID_PARAMETER_VALUE,
+                f"'{stage}' is not an Active stage. Valid stages are {DEFAULT_STAGES_FOR_GET_LATEST_VERSIONS}"
             )
         found = self._find(name, version)
         return _to_version(self.client.set_stage(name, found, chosen, archive_existing=bool(archive_existing_versions)))
@@ -798,10 +797,12 @@ class VertexModelRegistryStore(AbstractStore):
                 f"{_number(holder)} of {name!r} has. Use another alias, or delete {other!r} first.",
                 codes.INVALID_PARAMETER_VALUE,
             )
-        names = {key: value for key, value in _mlflow_aliases(found).items() if key != value}
-        if alias != on_vertex and names.get(on_vertex) != alias:
+        names = {**_mlflow_aliases(found), on_vertex: alias}
+        renamed = {key: value for key, value in names.items() if key != value}
+        if renamed != found.metadata.get(_ALIASES, {}):
             # Before the alias moves, so it never shows under another name.
-            self.client.update_version(name, found, metadata={_ALIASES: {**names, on_vertex: alias}})
+            changed = {"metadata": {_ALIASES: renamed}} if renamed else {"remove_metadata": [_ALIASES]}
+            self.client.update_version(name, found, **changed)
         self.client.add_aliases(name, found, [on_vertex])
 
     @_translate_errors
