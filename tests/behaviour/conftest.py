@@ -141,10 +141,10 @@ def _conversation(request: pytest.FixtureRequest) -> Iterator[None]:
 
 
 @pytest.fixture(autouse=True)
-def _coverage_without_switches(request: pytest.FixtureRequest) -> Iterator[None]:
-    """Pause coverage while a switch is turned: measuring takes half as much again, and switches add few lines."""
+def _coverage_over_grpc(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Pause coverage on every backend but the first: measuring takes half as much again, and they add few lines."""
     backend = backend_of(request)
-    coverage = request.getfixturevalue("cov") if backend and backend.switches else None
+    coverage = request.getfixturevalue("cov") if backend and backend != GRPC else None
     if coverage:
         coverage.stop()
     yield
@@ -218,7 +218,7 @@ def registry(connect: Connect) -> RegistryClient:
 
 @pytest.fixture
 def vertex(request: pytest.FixtureRequest) -> Iterator[ModelServiceClient]:
-    """Return Google's own client of the same registry: it stands for another tool."""
+    """Return Google's own client of the same registry, which acts as another tool."""
     if LIVE is not None:
         with LIVE.google() as client:
             yield client
@@ -256,7 +256,7 @@ def name(request: pytest.FixtureRequest) -> NewName:
 
 @pytest.fixture
 def source(request: pytest.FixtureRequest) -> NewSource:
-    """Return a function that returns the directory of another artifact."""
+    """Return a function that returns the directory of a new artifact."""
     numbers = itertools.count()
     unique = _unique(request)
     if LIVE is not None:

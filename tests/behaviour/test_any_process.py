@@ -29,7 +29,7 @@ pytestmark = [pytest.mark.no_switches, pytest.mark.emulator_only("it starts proc
 
 
 def run(*arguments: str, seconds: float = 120, **options: Any) -> None:
-    """Run Python to its end. If it fails or hangs, its processes are killed and the test shows what they said."""
+    """Run Python to its end. If it fails or hangs, kill its processes and show what they printed."""
     # From Python 3.12 on, a fork of a process that has threads warns. These tests show that it works.
     command = [sys.executable, "-W", "ignore", *arguments]
     process = subprocess.Popen(command, stdout=-1, stderr=-2, text=True, start_new_session=True, **options)
@@ -73,26 +73,22 @@ def play(endpoint: str, name: NewName, tmp_path: Path) -> Callable[..., None]:
     return play
 
 
-def test_forks_threads_and_coroutines(play: Callable[..., None]) -> None:
-    """A client works in forked and spawned processes, in threads and under asyncio: see each of these scenarios."""
-    play(
-        "fork_in_a_list",
-        "fork",
-        "fork_while_busy",
-        "fork_under_locks",
-        "fork_with_the_sdk",
-        "threads",
-        "to_thread",
-    )
+def test_forks_threads_and_coroutines(play: Callable[..., None], backend: Backend) -> None:
+    """A client works in forked processes, in threads and under asyncio: see each of these scenarios."""
+    both = ("fork", "threads")
+    of_the_client = ("fork_in_a_list", "fork_while_busy", "fork_under_locks", "fork_with_the_sdk", "to_thread")
+    play(*(of_the_client if backend.transport == "grpc" else ()), *both)
 
 
+@pytest.mark.only("rest")
 def test_forks_and_threads_with_artifacts(
     play: Callable[..., None], storage_server: StorageServer, bucket: str
 ) -> None:
-    """Uploads and downloads work there, too."""
+    """Uploads and downloads work there, and in spawned processes, too."""
     play("fork", "spawn", "threads", storage=storage_server, bucket=bucket)
 
 
+@pytest.mark.only("grpc")
 def test_no_home(play: Callable[..., None], storage_server: StorageServer, bucket: str, tmp_path: Path) -> None:
     """A user that has no home and is unknown to the machine can register, upload and download."""
     tmp_path.chmod(0o777)
@@ -130,7 +126,7 @@ class Unpicklable(google.auth.credentials.AnonymousCredentials):
 
 
 def test_settings_that_cannot_be_pickled(connect: Connect) -> None:
-    """Where a setting can't be pickled, the error says which one and what to do; a token can."""
+    """If a setting can't be pickled, the error says which one and what to do. A token can be pickled."""
     no_credentials = connect(credentials=Unpicklable(), retry=Retry())  # type: ignore[no-untyped-call]  # untyped upstream
     with pytest.raises(InvalidArgumentError, match="its credentials can't. Pass credentials as the path") as caught:
         pickle.dumps(no_credentials)
@@ -200,6 +196,6 @@ with RegistryClient(endpoint=sys.argv[1]) as registry:
 
 
 def test_gevent(endpoint: str) -> None:
-    """Under gevent a client works, and a local registry says at once that it can't."""
+    """Under gevent a client works, and a local registry raises an error at once."""
     pytest.importorskip("gevent")
     run("-c", GEVENT, endpoint)
