@@ -330,7 +330,7 @@ def read_description(text: str) -> tuple[str, dict[str, str]]:
 
 
 def to_vertex_alias(alias: str) -> str:
-    """Return the alias on Vertex for one of MLflow's.
+    """Return the alias on Vertex for an alias in MLflow.
 
     Vertex allows letters, digits and dashes: ``Prod_Candidate`` becomes ``prod-candidate``, and ``2026`` becomes
     ``alias-2026``. Two of MLflow's aliases can be one on Vertex.
