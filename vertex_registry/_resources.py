@@ -769,7 +769,7 @@ def _revision(version: ModelVersion | None) -> tuple[str, str] | None:
 def changed_error(model: Model) -> ConflictError:
     """Return the error for a model that had to be unchanged."""
     return ConflictError(
-        f"The model {quote(model.name)} was changed since you read it. Nothing was changed now. Read it again.",
+        f"The model {model.name!r} was changed since you read it. Nothing was changed now. Read it again.",
         resource=model.resource,
         code="ABORTED",
     )
