@@ -1130,9 +1130,7 @@ class RegistryClient:
         """
         self._check_model(name)
         if _names.parse_model_name(_names.check_name(new_name)) is not None:
-            raise InvalidArgumentError(
-                f"{quote(new_name)} is a resource name. Pass a display name."
-            )
+            raise InvalidArgumentError(f"{quote(new_name)} is a resource name. Pass a display name.")
         _names.check_new_name(new_name)
         with self._verb() as vertex:
             if _names.looks_like_id(new_name):
