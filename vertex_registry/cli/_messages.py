@@ -53,6 +53,7 @@ _RULES: Final = tuple(
         (r"container= to ", "--container to "),
         (r"\bpath=", "--local "),
         (r"\bversion_name= for", "--version-name for"),
+        (r"\bdestination=", "--to "),
         (r"\bstaging_bucket=", "--staging-bucket "),
         (r"\b(project|location|endpoint|keep)=", r"--\1 "),
     )
