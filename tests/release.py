@@ -36,6 +36,7 @@ WITHOUT: Final = {
         "from vertex_registry import RegistryClient\nRegistryClient(project='acme').download('gs://models/churn')",
         'pip install "vertex-registry[storage]"',
     ),
+    "mlflow": ("import vertex_registry.mlflow", "No module named 'mlflow'"),  # only MLflow itself imports it
     "emulator": (
         "from vertex_registry.emulator import Emulator\nwith Emulator(rest_port=0): pass",
         "pip install 'vertex-registry[emulator]'",
@@ -58,6 +59,7 @@ WITH: Final = {
     "storage": "import tqdm, google.cloud.storage, vertex_registry.artifacts",
     "emulator": "from vertex_registry.emulator import Emulator\nwith Emulator(rest_port=0) as e: assert e.rest",
     "ui": "import aiohttp\nfrom vertex_registry.ui._rendering import environment\nenvironment()",
+    "mlflow": "import vertex_registry.mlflow, vertex_registry.mlflow_artifacts",
     "zenml": "from vertex_registry.zenml import VertexModelRegistryFlavor as F; assert F().name == 'vertex'",
 }
 #: A first version without a cloud, and what a package must know about itself.

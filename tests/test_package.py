@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import os
+import re
 import subprocess
 import sys
 import tarfile
@@ -102,7 +103,9 @@ def test_the_hooks_run_what_make_check_runs() -> None:
     (local,) = yaml.safe_load((ROOT / ".pre-commit-config.yaml").read_text(encoding="utf-8"))["repos"]
     hooks = [hook["entry"].removeprefix("sh -c '").removesuffix("'") for hook in local["hooks"]]
 
-    assert hooks == [check.replace("$(BIN)", ".venv/bin").replace("$(ZENML)", ".venv-zenml") for check in checks]
+    places = {"BIN": ".venv/bin", "MLFLOW": ".venv-mlflow", "ZENML": ".venv-zenml"}
+
+    assert hooks == [re.sub(r"\$\((\w+)\)", lambda found: places[found[1]], check) for check in checks]
 
 
 def test_issue_templates_are_forms() -> None:
