@@ -97,12 +97,12 @@ release-check:   ## build the packages and check each alone, on every Python tha
 # Both drag in a hundred packages, so each has an environment of its own.
 airflow:   ## run the Airflow DAG in examples/ against the emulator, beside Google's operator
 	@test -x .venv-airflow/bin/python || $(PYTHON) -m venv .venv-airflow
-	@.venv-airflow/bin/python -m pip install -qq --disable-pip-version-check --editable . apache-airflow apache-airflow-providers-google
+	@.venv-airflow/bin/python -m pip install -qq --disable-pip-version-check --editable '.[emulator]' apache-airflow apache-airflow-providers-google
 	@.venv-airflow/bin/python examples/run_airflow.py
 
 kubeflow:   ## compile the Kubeflow pipeline in examples/, and run its components against the emulator
 	@test -x .venv-kubeflow/bin/python || $(PYTHON) -m venv .venv-kubeflow
-	@.venv-kubeflow/bin/python -m pip install -qq --disable-pip-version-check --editable . kfp google-cloud-pipeline-components
+	@.venv-kubeflow/bin/python -m pip install -qq --disable-pip-version-check --editable '.[emulator]' kfp google-cloud-pipeline-components
 	@.venv-kubeflow/bin/python examples/run_kubeflow.py
 
 # `make test` leaves out the guide here, whose processes take as long as all the others together.
