@@ -132,6 +132,8 @@ def local_registry(
         for named in (Path(error.path), Path(error.path).parent):
             message = message.replace(str(named), shorten(str(named)))
         raise kind(message, resource=str(path)) from error
+    except ValueError as error:  # of what the emulator reads itself, only this can be wrong
+        raise InvalidArgumentError(f"{error} STORAGE_EMULATOR_HOST sets it.") from error
     try:
         return LocalRegistry(emulator, folder, temporary=path is None and artifacts is None, **settings)
     except BaseException:

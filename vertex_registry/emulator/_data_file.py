@@ -141,7 +141,10 @@ def open_database(path: str | None) -> tuple[sqlite3.Connection, BinaryIO | None
         except sqlite3.Error as error:
             raise unusable(str(path), "opened", str(error)) from error
         failed.callback(database.close)
-        _prepare(database, path)
+        try:
+            _prepare(database, path)
+        except UnicodeDecodeError as error:
+            raise damaged(str(path), error) from error
         failed.pop_all()
     return database, claim
 
@@ -260,8 +263,6 @@ def _prepare(database: sqlite3.Connection, path: str | None) -> None:
         if is_damage(error):
             raise damaged(shown, error) from error
         raise _not_a_database_error(shown) from error
-    except UnicodeDecodeError as error:
-        raise damaged(shown, error) from error
 
 
 def is_damage(error: sqlite3.DatabaseError) -> bool:
