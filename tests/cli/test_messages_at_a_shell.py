@@ -28,7 +28,7 @@ NOT_HERE: Final = frozenset(
 #: Messages about settings that no command has, and which only Python can show.
 PYTHON_ONLY: Final = re.compile(
     r"user_agent=|limit=|datetime\(|retry has to be|direction=|gpu=|managed_by=|archive_existing=|artifacts=|"
-    r"transport=|RegistryClient\.update|named X\. "
+    r"transport=|function now returned|RegistryClient\.update|named X\. "
 )
 
 

@@ -54,6 +54,7 @@ _RULES: Final = tuple(
         (r"local_registry\(\)", "--local FILE"),
         (r"container= to ", "--container to "),
         (r"\bpath=", "--local "),
+        (r"\bdestination=", "--to "),
         (r"\bversion_name= for", "--version-name for"),
         (r"\bstaging_bucket=", "--staging-bucket "),
         (r"\b(project|location|endpoint|keep)=", r"--\1 "),
