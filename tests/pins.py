@@ -26,7 +26,8 @@ FILE: Final = Path(__file__).with_name("pins.txt")
 def names() -> Iterator[str]:
     """Yield each public name with its signature, and its public attributes below it."""
     public = {name: getattr(vertex_registry, name) for name in vertex_registry.__all__ if name != "__version__"}
-    for name, value in sorted((public | {"emulator.Emulator": emulator.Emulator}).items()):
+    public |= {"emulator.Emulator": emulator.Emulator, "emulator.Quota": emulator.Quota}
+    for name, value in sorted(public.items()):
         if not inspect.isclass(value):
             yield f"{name}{signature(value)}"
             continue

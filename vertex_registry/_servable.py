@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import importlib.metadata
 import re
 from typing import TYPE_CHECKING, Final
 
@@ -70,6 +69,8 @@ def sklearn_version(files: Mapping[str, Path]) -> str | None:
                     if (found := _WRITTEN_BY.search(before + data)) is not None:
                         return found["text"][: int.from_bytes(found["short"] or found["long"], "little")].decode()
                     before = data[-_OVERLAP:]
+            import importlib.metadata  # noqa: PLC0415  # it's slow, and few callers come here
+
             with contextlib.suppress(importlib.metadata.PackageNotFoundError):
                 return importlib.metadata.version("scikit-learn")
     return None

@@ -27,15 +27,15 @@ NOT_HERE: Final = frozenset(
 )
 #: Messages about settings that no command has, and which only Python can show.
 PYTHON_ONLY: Final = re.compile(
-    r"user_agent=|limit=|datetime\(|retry has to be|direction=|gpu=|managed_by=|archive_existing=|artifacts=|"
-    r"transport=|function now returned|RegistryClient\.update|named X\. "
+    r"user_agent=|limit=|order_by=|datetime\(|datetime\.now|quota=|retry has to be|direction=|gpu=|"
+    r"managed_by=|archive_existing=|artifacts=|transport=|RegistryClient\.update|named X\. "
 )
 
 
 def messages() -> Iterator[str]:
     """Yield the texts of messages in the package, with X in place of each value."""
     for file in PACKAGE.rglob("*.py"):
-        if {"emulator", "cli"} & set(file.parts) or file.name in NOT_HERE:
+        if {"emulator", "cli", "ui"} & set(file.parts) or file.name in NOT_HERE:
             continue
         tree = ast.parse(file.read_text(encoding="utf-8"))
         texts = [node for node in ast.walk(tree) if isinstance(node, ast.JoinedStr)]
