@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import pty
@@ -222,6 +223,22 @@ def test_head_ends_silently(data: str) -> None:
     words = " ".join([*COMMAND, "versions", "list", "churn", "--format", "json", "--local", data])
     done = subprocess.run(["bash", "-c", f"{words} | true"], capture_output=True, check=False)  # noqa: S607  # any bash
     assert done.stderr == b""
+
+
+def test_output_that_cannot_be_written(data: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """A full disk behind stdout is an error in one sentence."""
+    with open("/dev/full", "w", encoding="utf-8") as full, contextlib.redirect_stdout(full):  # noqa: PTH123  # a device
+        assert run(["versions", "list", "churn", "--local", data]) == 1
+    assert capsys.readouterr().err == "error: The output can't be written: No space left on device.\n"
+
+
+def test_closed_streams(data: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """Without stdin there's no terminal to ask, and without stdout nothing is written."""
+    monkeypatch.setattr(sys, "stdin", None)
+    assert run(["versions", "delete", "churn", "1", "--local", data]) == 2
+    assert "there's no terminal to ask" in capsys.readouterr().err
+    monkeypatch.setattr(sys, "stdout", None)
+    assert run(["versions", "list", "churn", "--local", data]) == 0
 
 
 def test_an_emulator_for_one_command() -> None:
