@@ -5,6 +5,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/ready
 ZENML  := .venv-zenml
+MLFLOW := .venv-mlflow
 
 ADAPTER_GCP := $(ZENML)-gcp/bin/python -m pytest --numprocesses 2 --dist worksteal --quiet -m zenml tests/adapter
 
@@ -35,20 +36,30 @@ $(ZENML)/ready $(ZENML)-gcp/ready: pyproject.toml | $(READY)
 	@test $(@D) = $(ZENML) || ZENML_CONFIG_PATH=$(@D)/config ZENML_ANALYTICS_OPT_IN=false $(@D)/bin/zenml integration install gcp -y >$(@D)/log 2>&1 || { cat $(@D)/log; exit 1; }
 	@touch $@
 
+# MLflow has one too: it brings more than all the rest.
+$(MLFLOW)/ready: pyproject.toml | $(READY)
+	@test -x $(@D)/bin/python || $(PYTHON) -m venv $(@D)
+	@echo "Setting up $(@D) (once) ..."
+	@$(@D)/bin/python -m pip install -qq --disable-pip-version-check --upgrade 'pip>=25.1'
+	@$(@D)/bin/python -m pip install -qq --disable-pip-version-check --editable '.[mlflow]' --group mlflow
+	@touch $@
+
 demo: $(READY)   ## train, register, promote and list real models, with no cloud account
 	@$(BIN)/python examples/quickstart.py
 
 # An example in a document goes on where the one before it ended, so that one process runs them all.
-test: $(READY) $(ZENML)/ready $(ZENML)-gcp/ready   ## run every test, with branch coverage
+test: $(READY) $(MLFLOW)/ready $(ZENML)/ready $(ZENML)-gcp/ready   ## run every test, with branch coverage
 	@$(BIN)/python -m pytest --numprocesses 2 --cov --cov-report= --quiet tests
 	@$(BIN)/python -m pytest --cov --cov-append --cov-report= --quiet README.md docs vertex_registry
+	@$(MLFLOW)/bin/python -m pytest --numprocesses 2 --dist worksteal --cov --cov-append --cov-report= --quiet tests/mlflow_adapter
 	@$(ZENML)/bin/python -m pytest --numprocesses 2 --dist worksteal --cov --cov-append --cov-report=term --cov-fail-under=95 --quiet -m zenml tests/adapter
 	@$(ADAPTER_GCP) --deselect tests/adapter/test_guide.py::test_the_guide
 
-check: $(READY) $(ZENML)/ready   ## run ruff, mypy, the import contracts and the guard of the docs' language
+check: $(READY) $(MLFLOW)/ready $(ZENML)/ready   ## run ruff, mypy, the import contracts and the guard of the docs' language
 	@$(BIN)/ruff check
 	@$(BIN)/ruff format --check
 	@$(BIN)/mypy
+	@$(BIN)/mypy --python-executable $(MLFLOW)/bin/python vertex_registry/mlflow*.py tests/mlflow_adapter/*.py
 	@$(BIN)/mypy --python-executable $(ZENML)/bin/python vertex_registry/zenml.py tests/adapter/*.py
 	@$(BIN)/lint-imports
 	@$(BIN)/python -m tests.prose
@@ -118,4 +129,4 @@ record-live: $(READY)   ## record the cassettes against the real Vertex: likewis
 	@$(BIN)/python -m tests.live record "$(PROJECT)" "$(BUCKET)" $(LIVE)
 
 clean:   ## remove .venv and every cache
-	rm -rf site $(VENV) $(ZENML) $(ZENML)-gcp .venv-lowest .venv-loaders .venv-bench .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis .coverage*
+	rm -rf site $(VENV) $(MLFLOW) $(ZENML) $(ZENML)-gcp .venv-lowest .venv-loaders .venv-bench .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis .coverage*

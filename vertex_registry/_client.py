@@ -35,7 +35,7 @@ from vertex_registry._listing import Listing
 from vertex_registry._quoting import quote
 from vertex_registry._records import ModelVersion, RegisteredModel, Retry
 from vertex_registry._stages import Stage
-from vertex_registry.errors import ClientClosedError, InvalidArgumentError, NotFoundError
+from vertex_registry.errors import AlreadyExistsError, ClientClosedError, InvalidArgumentError, NotFoundError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Generator, Iterable, Mapping
@@ -105,7 +105,7 @@ class RegistryClient:
         managed_by: The value of the label ``managed_by`` on everything that you register.
         actor: The author of stage changes, as in ``stage_changed_by``, if the credentials don't have a name.
         default_image: The serving image, or the framework, for versions that you register without a container. Defaults
-            to the image for the scikit-learn that wrote the model, or to the newest one if that isn't known.
+            to the image for what wrote the model, or to the newest one of scikit-learn if that isn't known.
         staging_bucket: Where local artifacts are uploaded to: ``gs://bucket``, or a directory in it.
         retry: The retry and timeout policy.
         user_agent: The beginning of the user agent.
@@ -1086,7 +1086,12 @@ class RegistryClient:
         return Listing(_take(found(), limit), RegisteredModel)
 
     def update_model(
-        self, name: str, *, description: str | None = None, labels: Mapping[str, str] | None = None
+        self,
+        name: str,
+        *,
+        description: str | None = None,
+        labels: Mapping[str, str] | None = None,
+        etag: str | None = None,
     ) -> RegisteredModel:
         """Update a model and return it.
 
@@ -1095,11 +1100,16 @@ class RegistryClient:
             description: The new description; ``""`` clears it. Defaults to keeping it.
             labels: The new labels of the model itself, except ``managed_by``, which stays. Each version shows them,
                 unless it has a label with the same key. Defaults to keeping the labels.
+            etag: The ``etag`` of the model as you read it, so you don't overwrite what changed since. Defaults to
+                updating the model as it is now.
 
         Raises:
             InvalidArgumentError: An argument isn't valid. Nothing was sent.
             NotFoundError: The model doesn't exist.
+            ConflictError: It doesn't have the ``etag`` any more. Nothing was changed.
         """
+        from vertex_registry import _resources
+
         self._check_model(name)
         if description is not None:
             _names.check_text("description", description)
@@ -1118,7 +1128,43 @@ class RegistryClient:
 
         with self._verb() as vertex:
             model, current = vertex.find(name, vertex.read_model)
-            return vertex.update_model(model, current, labels=own, description=description)
+            if etag not in {None, current.etag}:
+                raise _resources.changed_error(model)
+            return vertex.update_model(model, current, labels=own, description=description, unchanged=etag is not None)
+
+    def rename_model(self, name: str, new_name: str) -> RegisteredModel:
+        """Give a model another name and return it. Its ID, versions, aliases and history stay.
+
+        If somebody registers or renames another model under the new name in the same moment, both models have it.
+        `duplicates` lists such models.
+
+        Args:
+            name: The model's name.
+            new_name: The new name, of 1 to 128 characters.
+
+        Raises:
+            InvalidArgumentError: The new name isn't valid. Nothing was sent.
+            NotFoundError: The model doesn't exist.
+            AlreadyExistsError: Another model has the new name.
+        """
+        self._check_model(name)
+        if _names.parse_model_name(_names.check_name(new_name)) is not None:
+            raise InvalidArgumentError(f"{quote(new_name)} is a resource name. Pass a display name.")
+        _names.check_new_name(new_name)
+        with self._verb() as vertex:
+            if _names.looks_like_id(new_name):
+                vertex.refuse_id(new_name)
+            model, current = vertex.find(name, vertex.read_model)
+            other = vertex.find_verified(new_name)
+            if other is not None and other.resource != model.resource:
+                raise AlreadyExistsError(
+                    f"There's another model {quote(new_name)}, so {quote(name)} wasn't renamed. Choose another name.",
+                    resource=other.resource,
+                )
+            renamed = vertex.update_model(model, current, display_name=new_name)
+            vertex.forget(name)
+            vertex.remember(new_name, attrs.evolve(model, name=new_name, by_resource_name=False))
+            return renamed
 
     def duplicates(self) -> dict[str, tuple[str, ...]]:
         """Return the names that several models have, each with the resource names of its models, newest first."""
@@ -1208,14 +1254,16 @@ class RegistryClient:
     def _upload(self, local: artifacts.LocalDirectory, name: str, staging: str | None, image: str) -> str:
         from vertex_registry import _sources
 
-        local = local.with_names(_servable.renames(local.names, _serving.model_files(image), where=local.source))
-        _serving.check_directory(local.names, image, where=local.source)
         if self._artifacts is not None and local.holds(self._artifacts):
             raise InvalidArgumentError(
                 f"{quote(local.source)} holds this registry's own artifacts folder, {self._artifacts}. Name the "
                 "model's folder alone, or keep artifacts elsewhere with artifacts=."
             )
-        return self._storage.upload(local, _sources.upload_directory(name, staging))
+        loads = _serving.model_files(image)
+        local = local.with_names(_servable.renames(local.names, loads, where=local.source))
+        with _sources.servable(local, loads) as complete:
+            _serving.check_directory(complete.names, image, where=complete.source)
+            return self._storage.upload(complete, _sources.upload_directory(name, staging))
 
     def _download(self, version: ModelVersion, destination: Path | None) -> Path:
         if not version.artifact_uri:
@@ -1263,7 +1311,7 @@ class RegistryClient:
     ) -> tuple[ServingContainer, list[str]]:
         return _containers.choose_container(
             container,
-            {} if local is None else {file.name: file.path for file in local.files},
+            {} if local is None else local.paths,
             default_image=self._default_image,
             location=self._location,
             gpu=gpu,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from vertex_registry import _servable, _serving
 from vertex_registry._records import ServingContainer
@@ -27,7 +27,7 @@ def choose_container(
 
     Args:
         container: The caller's choice: a container, an image's URI, or a framework's name. Defaults to the client's
-            image, or else to the one for the scikit-learn that wrote the model.
+            image, or else to the one for the scikit-learn or XGBoost that wrote the model.
         files: The files of the model on this machine, by their names below its folder. Empty if there's no folder.
         default_image: The client's image or framework, or None.
         location: The location that the model is registered in.
@@ -35,7 +35,7 @@ def choose_container(
         today: The date that decides which images are supported.
 
     Raises:
-        InvalidArgumentError: The container isn't one, or no such prebuilt image exists.
+        InvalidArgumentError: The container isn't one, no such prebuilt image exists, or none serves the model.
     """
     if not isinstance(container, (ServingContainer, str, type(None))):
         raise InvalidArgumentError(
@@ -71,15 +71,18 @@ def check_default_image(image: str, location: str) -> str:
     return image
 
 
+_CALLED: Final = {"sklearn": "scikit-learn", "xgboost": "XGBoost"}
+
+
 def _image_for(files: Mapping[str, Path], location: str, today: dt.date) -> tuple[str, str]:
-    """Return the image for the scikit-learn that wrote the model, or the newest one with a warning if there's none."""
-    newest = _serving.default_image(location)
-    written_by = _servable.sklearn_version(files)
-    if written_by is None:
-        return newest, ""
-    if (image := _serving.sklearn_image(written_by, location, today=today)) is not None:
+    """Return the image for what wrote the model, or the newest of its framework with a warning if there's none."""
+    writer = _servable.written_by(files)
+    if writer is None:
+        return _serving.default_image(location), ""
+    if (image := _serving.image_of(writer.framework, writer.version, location, today=today)) is not None:
         return image, ""
+    newest = _serving.serving_image(writer.framework, location)
     return newest, (
-        f"Google has no serving image for scikit-learn {written_by}, which wrote the model, so {newest} may fail to "
-        "load it. Set container= to your own image, or write the model with an earlier version."
+        f"Google has no serving image for {_CALLED[writer.framework]} {writer.version}, which wrote the model, so "
+        f"{newest} may fail to load it. Serve it with an image of your own, or write it with an earlier version."
     )

@@ -597,23 +597,35 @@ class Resources:
         return self._read_version(self.rpc.call("UpdateModel", request, resource, once=once))
 
     def update_model(
-        self, model: Model, current: RegisteredModel, *, labels: Mapping[str, str] | None, description: str | None
+        self,
+        model: Model,
+        current: RegisteredModel,
+        *,
+        labels: Mapping[str, str] | None = None,
+        description: str | None = None,
+        display_name: str | None = None,
+        unchanged: bool = False,
     ) -> RegisteredModel:
-        """Replace a model's own labels and its description, and return it. None leaves a field unchanged.
+        """Replace a model's own labels, its description and its name, and return it. None leaves a field unchanged.
 
         Args:
             model: The model.
             current: The model as it was just read.
             labels: The new labels.
             description: The new description.
+            display_name: The new name.
+            unchanged: Whether the model may not have changed since that read.
 
         Raises:
-            ConflictError: Somebody else changed it, so nobody knows whether this change happened before.
+            ConflictError: Somebody else changed it, so nobody knows whether this change happened before; or it had to
+                be unchanged.
         """
         budget = self.rpc.budget()
         tries = 0
         while True:
-            request = _wire.update_model(model.resource, labels=labels, description=description, etag=current.etag)
+            request = _wire.update_model(
+                model.resource, labels=labels, description=description, display_name=display_name, etag=current.etag
+            )
             try:
                 return self._read_model(self.rpc.call("UpdateModel", request, model.resource, once=True))
             except ConflictError as conflict:
@@ -621,13 +633,19 @@ class Resources:
                 now = self.read_model(model)
                 if not again or not (conflict.code == "ABORTED" or now.etag != current.etag):
                     raise
+                if unchanged and now.etag != current.etag:
+                    raise changed_error(model) from conflict
             except UnavailableError as lost:
                 if lost.code == "UNIMPLEMENTED":
                     raise
                 again = self.rpc.pause(budget, tries, lost.retry_after)
                 now = self.rpc.read_after_loss(lost, lambda: self.read_model(model), late=not again)
                 if now.etag != current.etag:
-                    if description in {None, now.description} and (labels or {}).items() <= now.labels.items():
+                    if (
+                        description in {None, now.description}
+                        and display_name in {None, now.name}
+                        and (labels or {}).items() <= now.labels.items()
+                    ):
                         return now
                     raise changed_since_error(model.resource, "UpdateModel", "it") from lost
                 if not again:
@@ -671,6 +689,15 @@ def _shows_name(found: Any, model: Model) -> bool:
         found = found.versions
     records = found if isinstance(found, list) else [found]
     return model.by_resource_name or (bool(records) and all(record.name == model.name for record in records))
+
+
+def changed_error(model: Model) -> ConflictError:
+    """Return the error for a model that had to be unchanged."""
+    return ConflictError(
+        f"The model {model.name!r} was changed since you read it. Nothing was changed now. Read it again.",
+        resource=model.resource,
+        code="ABORTED",
+    )
 
 
 def changed_since_error(resource: str, rpc: str, what: str) -> ConflictError:

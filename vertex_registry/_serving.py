@@ -172,20 +172,21 @@ def serving_image(spec: str, location: str, *, gpu: bool = False) -> str:
     return _uri(framework, minor, location, gpu=gpu)
 
 
-def sklearn_image(version: str, location: str, *, today: date | None = None) -> str | None:
-    """Return the image that runs a version of scikit-learn, or None if Google has none.
+def image_of(framework: str, version: str, location: str, *, today: date | None = None) -> str | None:
+    """Return the image that runs a version of a framework, or None if Google has none.
 
     A pickled estimator is only certain to load in the minor version that wrote it.
 
     Args:
+        framework: The framework, by its key in `PREBUILT`.
         version: The version, as in ``sklearn.__version__``: for example ``"1.5.2"``.
         location: The location that the model is registered in.
         today: A date on which the image has to be supported. Defaults to accepting unsupported images.
     """
     minor = _minor(version)
-    if minor not in PREBUILT["sklearn"]:
+    if minor not in PREBUILT[framework]:
         return None
-    image = _uri("sklearn", minor, location)
+    image = _uri(framework, minor, location)
     return None if today is not None and unsupported_since(image, today) else image
 
 

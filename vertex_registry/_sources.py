@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
+import tempfile
+from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from vertex_registry import _names, _serving, artifacts
+from vertex_registry import _names, _servable, _serving, _skops, artifacts
 from vertex_registry.errors import InvalidArgumentError, NotFoundError, RegistryError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Collection, Iterable, Iterator
 
 _LOG: Final = logging.getLogger("vertex_registry")
 
@@ -29,6 +32,30 @@ def local_directory(
         return None
     path = _names.path_of_file_url(source) if isinstance(source, str) else source
     return None if isinstance(path, str) and "://" in path else artifacts.scan(path, follow_links=follow_links)
+
+
+@contextlib.contextmanager
+def servable(local: artifacts.LocalDirectory, loads: Collection[str]) -> Iterator[artifacts.LocalDirectory]:
+    """Yield the folder with what a serving image loads added, if MLflow wrote it.
+
+    Args:
+        local: The folder.
+        loads: The file names of which the image loads one, or none if it isn't a prebuilt image.
+
+    Raises:
+        InvalidArgumentError: The model has to be converted, and it can't be on this machine.
+    """
+    added = _servable.addition(local.paths, loads)
+    if added is None:
+        yield local
+        return
+    path = local.paths[added.made_from]
+    with tempfile.TemporaryDirectory(prefix="vertex-registry-") as folder:
+        if added.converted:
+            made = Path(folder, added.name)
+            _skops.to_joblib(path, made, written_by=added.written_by, trusted=added.trusted, where=local.source)
+            path = made
+        yield local.with_file(added.name, path)
 
 
 def upload_directory(name: str, staging: str | None) -> str:

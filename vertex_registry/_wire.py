@@ -143,10 +143,17 @@ def update_version(
 
 
 def update_model(
-    name: str, *, labels: Mapping[str, str] | None = None, description: str | None = None, etag: str = ""
+    name: str,
+    *,
+    labels: Mapping[str, str] | None = None,
+    description: str | None = None,
+    display_name: str | None = None,
+    etag: str = "",
 ) -> model_service.UpdateModelRequest:
-    """Create a request to replace a model's own labels or its description."""
+    """Create a request to replace a model's own labels, its description or its name."""
     fields: dict[str, Any] = {}
+    if display_name is not None:
+        fields["display_name"] = display_name
     if labels is not None:
         fields["labels"] = dict(labels)
     if description is not None:

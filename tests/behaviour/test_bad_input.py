@@ -273,6 +273,18 @@ MISTAKES = (
         ),
     ),
     Mistake(
+        "a new name that a model can't have",
+        InvalidArgumentError,
+        "name",
+        (
+            lambda r, n, s: r.rename_model(n, ""),
+            lambda r, n, s: r.rename_model(n, "x" * 129),
+            lambda r, n, s: r.rename_model(n, "projects/p/locations/us-central1/models/1"),
+            lambda r, n, s: r.rename_model(n, " churn"),
+            lambda r, n, s: r.rename_model(n, None),  # type: ignore[arg-type]  # that is the point
+        ),
+    ),
+    Mistake(
         "a model that doesn't exist",
         NotFoundError,
         "no model|doesn't exist",
@@ -282,6 +294,7 @@ MISTAKES = (
             lambda r, n, s: next(r.list_versions(n + "!")),
             lambda r, n, s: r.stage_history(n + "!"),
             lambda r, n, s: r.update_model(n + "!", description="x"),
+            lambda r, n, s: r.rename_model(n + "!", "churn"),
             lambda r, n, s: r.set_stage(n + "!", 1, "Production"),
             lambda r, n, s: r.delete_model(n + "!"),
             lambda r, n, s: r.register_version("projects/test-project/locations/us-central1/models/no-such", s),

@@ -64,6 +64,7 @@ VERBS: dict[str, Callable[[RegistryClient, str], Any]] = {
     "get_model": lambda registry, name: registry.get_model(name),
     "list_models": lambda registry, name: list(registry.list_models()),
     "update_model": lambda registry, name: registry.update_model(name, description="d"),
+    "rename_model": lambda registry, name: registry.rename_model(name, f"{name}-new"),
     "duplicates": lambda registry, name: registry.duplicates(),
     "to_aiplatform": lambda registry, name: registry.to_aiplatform(name),
     "download_version": lambda registry, name: registry.download_version(name),

@@ -9,7 +9,7 @@ import pytest
 from google.cloud.aiplatform_v1.types import Model
 from google.protobuf.field_mask_pb2 import FieldMask
 
-from vertex_registry import InvalidArgumentError, NotFoundError
+from vertex_registry import AlreadyExistsError, ConflictError, InvalidArgumentError, NotFoundError
 
 if TYPE_CHECKING:
     from google.cloud.aiplatform_v1.services.model_service import ModelServiceClient
@@ -65,6 +65,37 @@ def test_updating_a_model(registry: RegistryClient, name: NewName, source: NewSo
     assert (str(version.stage), version.metadata) == ("Staging", {"team": "sales", "a": 1, "owner": "ann"})
     assert registry.update_model(churn, description="").description == ""
     assert registry.update_model(churn) == registry.get_model(churn)
+
+
+@pytest.mark.switches_together
+def test_renaming_a_model(registry: RegistryClient, name: NewName, source: NewSource) -> None:
+    """Everything stays but the name. The old name is free again, and then means another model."""
+    old, new = name(), name("-new")
+    first = registry.register_version(old, source(), stage="Production", aliases=["champion"])
+    renamed = registry.rename_model(old, new)
+
+    assert (renamed.name, renamed.resource_name) == (new, first.model_resource_name)
+    version = registry.get_version(new, "champion")
+    assert (version.resource_name, version.stage, version.name) == (first.resource_name, first.stage, new)
+    with pytest.raises(NotFoundError, match="There is no model"):
+        registry.get_model(old)
+    assert registry.register_version(old, source()).model_resource_name != first.model_resource_name
+    assert registry.rename_model(new, new).resource_name == renamed.resource_name
+    with pytest.raises(AlreadyExistsError, match=f"another model '{old}', so '{new}' wasn't renamed"):
+        registry.rename_model(new, old)
+
+
+@pytest.mark.switches_together
+def test_the_etag_of_a_model(registry: RegistryClient, name: NewName, source: NewSource) -> None:
+    """With the etag of an earlier read, nothing is overwritten that somebody else wrote since."""
+    churn = name()
+    registry.register_version(churn, source())
+    read = registry.get_model(churn)
+    written = registry.update_model(churn, description="one", etag=read.etag)
+    with pytest.raises(ConflictError, match="was changed since you read it"):
+        registry.update_model(churn, description="two", etag=read.etag)
+
+    assert registry.update_model(churn, description="three", etag=written.etag).description == "three"
 
 
 @pytest.mark.no_switches

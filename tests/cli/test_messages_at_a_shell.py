@@ -27,8 +27,9 @@ NOT_HERE: Final = frozenset(
 )
 #: Messages about settings that no command has, and which only Python can show.
 PYTHON_ONLY: Final = re.compile(
-    r"user_agent=|limit=|order_by=|datetime\(|datetime\.now|quota=|retry has to be|direction=|gpu=|"
-    r"managed_by=|archive_existing=|artifacts=|transport=|RegistryClient\.update|named X\. "
+    r"user_agent=|limit=|order_by=|datetime\(|datetime\.now|quota=|"
+    r"retry has to be|direction=|gpu=|managed_by=|archive_existing=|artifacts=|"
+    r"transport=|RegistryClient\.update|named X\. "
 )
 
 

@@ -14,6 +14,7 @@ from google.api_core.exceptions import ServiceUnavailable
 from google.cloud import aiplatform
 from sklearn.linear_model import LogisticRegression
 
+from tests.artifacts.tools import write
 from vertex_registry import (
     AlreadyExistsError,
     ConflictError,
@@ -112,6 +113,47 @@ def test_a_zenml_folder(registry: RegistryClient, store: Store, tmp_path: Path) 
     )
     assert registry.upload(tmp_path, name="churn", container="sklearn") == served.artifact_uri
     assert (tmp_path / "artifact.pkl").exists()
+
+
+def test_an_xgboost_folder_of_mlflows(registry: RegistryClient, store: Store, tmp_path: Path) -> None:
+    """The version of XGBoost chooses the image, which finds the file that it loads. MLflow's own files stay."""
+    files = {"MLmodel": b"flavors: {xgboost: {data: model.ubj, xgb_version: 2.0.3}}", "model.ubj": b"a booster"}
+    folder = write(tmp_path / "model", files)
+    served = registry.register_version("churn", folder)
+    raw = registry.upload(folder, name="churn", container=OWN)
+
+    assert served.container == ServingContainer("us-docker.pkg.dev/vertex-ai/prediction/xgboost-cpu.2-0:latest")
+    prefix = f"gs://{store.bucket}/"
+    assert store.names() == sorted(
+        f"{uri.removeprefix(prefix)}/{name}"
+        for uri, names in ((served.artifact_uri, [*files, "model.bst"]), (raw, files))
+        for name in names
+    )
+    assert (registry.download_version("churn", 1, tmp_path / "copy") / "model.bst").read_bytes() == b"a booster"
+
+
+def test_mlflow_folders_that_no_prebuilt_image_serves(registry: RegistryClient, store: Store, tmp_path: Path) -> None:
+    """Nothing is uploaded unless the caller names a container."""
+    files = {"MLmodel": b"flavors: {python_function: {}}", "python_model.pkl": b"x"}
+    folder = write(tmp_path / "model", files)
+    with pytest.raises(
+        InvalidArgumentError, match="no prebuilt image for an MLflow model of the flavor python_function"
+    ):
+        registry.register_version("churn", folder)
+    assert store.names() == []
+
+    assert registry.register_version("churn", folder, container=OWN).version == "1"
+
+
+def test_a_skops_file_that_cannot_be_converted(registry: RegistryClient, store: Store, tmp_path: Path) -> None:
+    """Another scikit-learn doesn't convert a model. The message says what does."""
+    settings = b"pickled_model: model.skops, serialization_format: skops, sklearn_version: 1.5.2"
+    folder = write(tmp_path / "model", {"MLmodel": b"flavors: {sklearn: {%s}}" % settings, "model.skops": b"x"})
+    with pytest.raises(InvalidArgumentError) as refused:
+        registry.register_version("churn", folder)
+
+    assert "holds model.skops, which the image can't load, and it couldn't be converted" in str(refused.value)
+    assert store.names() == []
 
 
 def test_a_folder_is_registered_once_under_a_version_name(registry: RegistryClient, model: Path) -> None:

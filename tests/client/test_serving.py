@@ -138,13 +138,13 @@ def test_an_unknown_image_is_refused(spec: str, gpu: bool, says: str) -> None:
 )
 def test_the_image_follows_scikit_learn(version: str, image: str | None) -> None:
     """The minor version chooses the image; 1.1 and 1.7 or later have none."""
-    assert _serving.sklearn_image(version, "us-central1") == image
+    assert _serving.image_of("sklearn", version, "us-central1") == image
 
 
 def test_an_unsupported_image_does_not_match() -> None:
     """With a date, only images that are supported on that day match."""
-    assert _serving.sklearn_image("1.3.2", "us-central1", today=date(2026, 1, 1)) is None
-    assert _serving.sklearn_image("1.3.2", "us-central1", today=date(2025, 1, 1)) == f"{US}sklearn-cpu.1-3:latest"
+    assert _serving.image_of("sklearn", "1.3.2", "us-central1", today=date(2026, 1, 1)) is None
+    assert _serving.image_of("sklearn", "1.3.2", "us-central1", today=date(2025, 1, 1)) == f"{US}sklearn-cpu.1-3:latest"
 
 
 def test_an_image_is_retired_from_its_last_day_on() -> None:

@@ -50,6 +50,7 @@ CALLS: Final[dict[str, Callable[[RegistryClient], Any]]] = {
     "`prune`": lambda registry: registry.prune("churn", keep=1),
     "`get_model`": lambda registry: registry.get_model("churn"),
     "`list_models`": lambda registry: list(registry.list_models()),
+    "`rename_model`": lambda registry: registry.rename_model("churn", "churners"),
     "`update_model`": lambda registry: registry.update_model("churn", description="Who leaves."),
     "`delete_model`": lambda registry: registry.delete_model("churn"),
     "`duplicates`": lambda registry: registry.duplicates(),

@@ -37,6 +37,7 @@ IGNORED: Final[Mapping[str, tuple[str, ...]]] = {
     "Windows": ("Thumbs.db", "ehthumbs.db", "desktop.ini", "$RECYCLE.BIN", "System Volume Information"),
     "Linux": (".directory", ".Trash-*", ".nfs*", ".fuse_hidden*"),
     "Hugging Face": (".cache/huggingface",),
+    "MLflow": ("registered_model_meta",),
 }
 
 #: The most files of a model, so that neither a folder nor a listing can take up all memory.
@@ -80,6 +81,11 @@ class LocalDirectory:
         """Return the names of its files."""
         return tuple(file.name for file in self.files)
 
+    @property
+    def paths(self) -> dict[str, Path]:
+        """Return where its files are on this machine, by their names."""
+        return {file.name: file.path for file in self.files}
+
     def holds(self, folder: Path) -> bool:
         """Return whether another folder is this one, or is somewhere below it."""
         return is_below(folder, expand_path(self.source))
@@ -97,6 +103,22 @@ class LocalDirectory:
         """
         files = (attrs.evolve(file, name=renames.get(file.name, file.name)) for file in self.files)
         return attrs.evolve(self, files=tuple(sorted(files, key=lambda file: file.name)))
+
+    def with_file(self, name: str, path: Path) -> LocalDirectory:
+        """Return the same folder with one more file.
+
+        Args:
+            name: Its name below the folder.
+            path: Where it is on this machine.
+
+        Raises:
+            InvalidArgumentError: It can't be read.
+        """
+        try:
+            added = LocalFile(name, path, path.stat().st_size)
+        except OSError as error:
+            raise InvalidArgumentError(f"{str(path)!r} cannot be read: {error.strerror}.") from error
+        return attrs.evolve(self, files=tuple(sorted((*self.files, added), key=lambda file: file.name)))
 
 
 @attrs.frozen

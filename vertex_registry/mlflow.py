@@ -1,0 +1,984 @@
+"""MLflow's model registry on Vertex: the store behind ``vertex://PROJECT/LOCATION`` and ``vertex://local/FILE``.
+
+It translates between MLflow's types and those of `RegistryClient`, and does nothing else. Filters and orders are
+MLflow's own, and errors are MLflow's codes with this package's sentences. MLflow imports it in every process, so
+neither importing nor creating a store loads Google's libraries or opens anything.
+"""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import functools
+import hashlib
+import json
+import os
+import re
+import sys
+import tempfile
+import threading
+import time
+import urllib.parse
+import urllib.request
+from concurrent.futures import ThreadPoolExecutor
+from importlib.metadata import version as installed
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, ParamSpec, TypeVar, cast
+
+import attrs
+import mlflow
+from mlflow.entities.model_registry import (
+    ModelVersion,
+    ModelVersionTag,
+    RegisteredModel,
+    RegisteredModelAlias,
+    RegisteredModelTag,
+)
+from mlflow.entities.model_registry.model_version_stages import (
+    ALL_STAGES,
+    DEFAULT_STAGES_FOR_GET_LATEST_VERSIONS,
+    get_canonical_stage,
+)
+from mlflow.exceptions import MlflowException
+from mlflow.prompt.registry_utils import add_prompt_filter_string, has_prompt_tag
+from mlflow.protos import databricks_pb2 as codes
+from mlflow.store.artifact.utils.models import _parse_model_uri
+from mlflow.store.entities.paged_list import PagedList
+from mlflow.store.model_registry import (
+    SEARCH_MODEL_VERSION_MAX_RESULTS_DEFAULT,
+    SEARCH_MODEL_VERSION_MAX_RESULTS_THRESHOLD,
+    SEARCH_REGISTERED_MODEL_MAX_RESULTS_DEFAULT,
+    SEARCH_REGISTERED_MODEL_MAX_RESULTS_THRESHOLD,
+)
+from mlflow.store.model_registry.abstract_store import AbstractStore
+from mlflow.utils import validation
+from mlflow.utils.search_utils import SearchModelUtils, SearchModelVersionUtils, SearchUtils
+
+import vertex_registry
+from vertex_registry import LocalRegistry, NotFoundError, RegistryClient, RegistryError
+from vertex_registry.mlflow_artifacts import SCHEME
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+
+    from mlflow.entities.webhook import Webhook
+
+    from vertex_registry import ModelVersion as VertexVersion
+    from vertex_registry import RegisteredModel as VertexModel
+
+__all__ = ["VertexModelRegistryStore"]
+
+_P = ParamSpec("_P")
+_T = TypeVar("_T")
+
+# --- errors -----------------------------------------------------------------------------------------------------------
+
+#: MLflow's code for each of the client's errors. Over HTTP, MLflow repeats whatever isn't the caller's fault. An upload
+#: that may have happened mustn't be repeated, so its errors have a code that isn't.
+_CODES: Final[Mapping[type[RegistryError], int]] = {
+    vertex_registry.NotFoundError: codes.RESOURCE_DOES_NOT_EXIST,
+    vertex_registry.AlreadyExistsError: codes.RESOURCE_ALREADY_EXISTS,
+    vertex_registry.InvalidArgumentError: codes.INVALID_PARAMETER_VALUE,
+    vertex_registry.AmbiguousNameError: codes.RESOURCE_CONFLICT,
+    vertex_registry.ConflictError: codes.RESOURCE_CONFLICT,
+    vertex_registry.PermissionDeniedError: codes.PERMISSION_DENIED,
+    vertex_registry.AuthenticationError: codes.UNAUTHENTICATED,
+    vertex_registry.UnavailableError: codes.TEMPORARILY_UNAVAILABLE,
+    vertex_registry.OperationTimeoutError: codes.ABORTED,
+    vertex_registry.OperationFailedError: codes.ABORTED,
+    vertex_registry.StateUnknownError: codes.ABORTED,
+}
+
+#: What the client's messages mention, and what it's called here.
+_CALLED_HERE: Final = {
+    r"Set container= to an image": "Add ?image=IMAGE to the registry's URI to name an image",
+    r"\bset container= to an(?:other)? image": "add ?image=IMAGE to the registry's URI to name an image",
+    r"\bregister_version\('[^']*', \.\.\.\)": "create_model_version(...)",
+    r"\blist_models\(\)": "search_registered_models()",
+    r"\blist_versions\([^)]*\)": "search_model_versions(...)",
+}
+
+
+def _error(message: str, code: int) -> MlflowException:
+    return MlflowException(message, error_code=code)
+
+
+def _exists_error(name: str) -> MlflowException:
+    return _error(f"Registered Model (name={name}) already exists.", codes.RESOURCE_ALREADY_EXISTS)
+
+
+def _from_registry(error: RegistryError) -> MlflowException:
+    """Return one of the client's errors as MLflow's, with the names that are used here."""
+    message = str(error)
+    for theirs, ours in _CALLED_HERE.items():
+        message = re.sub(theirs, ours, message)
+    code = next((code for kind, code in _CODES.items() if isinstance(error, kind)), codes.INTERNAL_ERROR)
+    return _error(message, code)
+
+
+@contextlib.contextmanager
+def _as_mlflow() -> Iterator[None]:
+    """Turn this package's errors into MLflow's. ``__cause__`` is the original one."""
+    try:
+        yield
+    except RegistryError as error:
+        raise _from_registry(error) from error
+
+
+def _translate_errors(function: Callable[_P, _T]) -> Callable[_P, _T]:
+    """Let a method raise MLflow's errors."""
+
+    @functools.wraps(function)
+    def translated(*args: _P.args, **kwargs: _P.kwargs) -> _T:
+        with _as_mlflow():
+            return function(*args, **kwargs)
+
+    return translated
+
+
+# --- where the registry is --------------------------------------------------------------------------------------------
+
+_FORM: Final = "vertex://PROJECT/LOCATION?staging_bucket=gs://BUCKET, or vertex://local/FILE for a registry in a file"
+
+#: The settings of a URI, and the settings of `RegistryClient` that they are.
+_SETTINGS: Final[Mapping[str, str]] = {
+    "staging_bucket": "staging_bucket",
+    "image": "default_image",
+    "endpoint": "endpoint",
+    "transport": "transport",
+    "managed_by": "managed_by",
+    "actor": "actor",
+}
+
+
+@attrs.frozen
+class _Place:
+    """Where a registry is.
+
+    Attributes:
+        project: The project, or None for the one of the environment.
+        location: The location, or None for the one of the environment.
+        file: The file of a local registry, ``""`` for one in memory, or None if it isn't local.
+        settings: More settings of `RegistryClient`.
+    """
+
+    project: str | None
+    location: str | None
+    file: str | None
+    settings: tuple[tuple[str, str], ...]
+
+    @property
+    def copies(self) -> bool:
+        """Whether models are copied to where Vertex reads them."""
+        return self.file is not None or any(name == "staging_bucket" for name, _ in self.settings)
+
+    @classmethod
+    def parse(cls, uri: str) -> _Place:
+        """Return the place that a URI names.
+
+        Raises:
+            MlflowException: It isn't such a URI.
+        """
+        scheme, _, rest = uri.partition("://")
+        path, _, query = rest.partition("?")
+        host, _, below = path.partition("/")
+        if scheme != "vertex" or not rest:
+            raise _error(f"{uri!r} isn't the URI of a Vertex registry. Use {_FORM}.", codes.INVALID_PARAMETER_VALUE)
+        given = urllib.parse.parse_qsl(query, keep_blank_values=True)
+        if unknown := sorted({name for name, _ in given} - _SETTINGS.keys()):
+            raise _error(
+                f"{uri!r} has a setting {unknown[0]!r}, which doesn't exist. The settings are {', '.join(_SETTINGS)}.",
+                codes.INVALID_PARAMETER_VALUE,
+            )
+        settings = tuple(sorted((_SETTINGS[name], value) for name, value in given))
+        if host == "local":
+            file = urllib.parse.unquote(below)
+            return cls(None, None, os.path.abspath(file) if file else "", settings)  # noqa: PTH100  # links stay
+        if "/" in below.rstrip("/"):
+            raise _error(f"{uri!r} has more than a project and a location. Use {_FORM}.", codes.INVALID_PARAMETER_VALUE)
+        return cls(urllib.parse.unquote(host) or None, below.rstrip("/") or None, None, settings)
+
+    def open(self) -> RegistryClient:
+        """Open the registry.
+
+        Raises:
+            RegistryError: A setting isn't valid, or the file is open in another process.
+        """
+        settings: dict[str, Any] = {"user_agent": f"mlflow/{installed('mlflow-skinny')}", **dict(self.settings)}
+        if self.file is None:
+            return RegistryClient(project=self.project, location=self.location, **settings)
+        try:
+            return vertex_registry.local_registry(self.file or None, **settings)
+        except vertex_registry.ConflictError as error:
+            raise vertex_registry.ConflictError(
+                f"{str(error).rstrip('.')}. One process at a time can have it open, so run `mlflow server` with "
+                "--workers 1, and let the others use the server.",
+                resource=self.file,
+            ) from error
+
+
+@attrs.define
+class _NewModel:
+    """A model that was created here, and that Vertex doesn't have yet because it has no version.
+
+    Attributes:
+        description: Its description.
+        tags: Its tags.
+        created_at: When it was created, in milliseconds.
+        offset: By how much MLflow's version numbers will exceed Vertex's, because versions were deleted.
+    """
+
+    description: str
+    tags: dict[str, str]
+    created_at: int
+    offset: int = 0
+
+
+class _Registry:
+    """A registry that this process has open. Every store of the same place shares it.
+
+    Attributes:
+        new: The models without a version, by name.
+        lock: What guards changes of ``new``.
+    """
+
+    def __init__(self, place: _Place) -> None:
+        self._place = place
+        self._opened: RegistryClient | None = None
+        self._opening = threading.Lock()
+        self.new: dict[str, _NewModel] = {}
+        self.lock = threading.Lock()
+
+    def remember(self, name: str, new: _NewModel) -> bool:
+        """Remember a model without a version. Return False if there's one of that name already."""
+        with self.lock:
+            return self.new.setdefault(name, new) is new
+
+    @property
+    def client(self) -> RegistryClient:
+        """Return the client, which is opened when it's first used."""
+        with self._opening:
+            if self._opened is None:
+                self._opened = self._place.open()
+                atexit.register(self.close)
+            return self._opened
+
+    def close(self) -> None:
+        """Close the client. It's opened again when it's used."""
+        with self._opening:
+            client, self._opened = self._opened, None
+        if client is not None:
+            atexit.unregister(self.close)
+            client.close()
+
+
+@functools.cache
+def _registry(place: _Place) -> _Registry:
+    return _Registry(place)
+
+
+# --- translation ------------------------------------------------------------------------------------------------------
+
+#: The metadata of a version that holds MLflow's own fields. All other metadata are its tags.
+_SOURCE: Final = "mlflow-source"
+_RUN_ID: Final = "mlflow-run-id"
+_RUN_LINK: Final = "mlflow-run-link"
+_MODEL_ID: Final = "mlflow-model-id"
+_USER_ID: Final = "mlflow-user-id"
+_CREATED: Final = "mlflow-created"  # milliseconds, of a version that was registered elsewhere before
+_ALIASES: Final = "mlflow-aliases"  # MLflow's names of the version's aliases, by Vertex's
+_OFFSET: Final = "mlflow-offset"  # MLflow's version number minus Vertex's
+_FIELDS: Final = frozenset({_SOURCE, _RUN_ID, _RUN_LINK, _MODEL_ID, _USER_ID, _CREATED, _ALIASES, _OFFSET})
+
+_TAGS: Final = "MLflow tags: "
+_NUMBER: Final = re.compile(r"[1-9][0-9]{0,17}", re.ASCII)
+_LATEST: Final = "latest"
+_VERSION_ALIAS: Final = re.compile(r"[vV]\d+")
+_MAX_ALIAS: Final = 100
+_ATTEMPTS: Final = 10
+_LONGEST_REASON: Final = 300
+#: How many models' versions are listed at once.
+_READERS: Final = 8
+
+
+def write_description(description: str, tags: Mapping[str, str]) -> str:
+    """Return the description of a Vertex model that also holds MLflow's tags of the model, in its last line.
+
+    Vertex has labels for models, but shows them on each version too, and allows only short lower-case text in them.
+
+    Args:
+        description: The description for people.
+        tags: The tags.
+    """
+    if not tags and read_description(description) == (description, {}):
+        return description
+    line = _TAGS + json.dumps(dict(tags), ensure_ascii=False)
+    return f"{description}\n\n{line}" if description else line
+
+
+def read_description(text: str) -> tuple[str, dict[str, str]]:
+    """Return the description for people and the tags that the description of a Vertex model holds.
+
+    Args:
+        text: The description of the model on Vertex.
+    """
+    before, _, last = text.rpartition("\n")
+    if last.startswith(_TAGS):
+        with contextlib.suppress(ValueError, RecursionError):
+            tags = json.loads(last.removeprefix(_TAGS))
+            if isinstance(tags, dict) and all(isinstance(value, str) for value in tags.values()):
+                return before.removesuffix("\n"), tags
+    return text, {}
+
+
+def to_vertex_alias(alias: str) -> str:
+    """Return the alias on Vertex for an alias in MLflow.
+
+    Vertex allows letters, digits and dashes: ``Prod_Candidate`` becomes ``prod-candidate``, and ``2026`` becomes
+    ``alias-2026``. Two of MLflow's aliases can be one on Vertex.
+
+    Args:
+        alias: The alias in MLflow.
+    """
+    plain = alias.isascii() and len(alias) <= _MAX_ALIAS
+    slug = re.sub(r"[^a-z0-9]+", "-", alias.lower(), flags=re.ASCII)[:_MAX_ALIAS].strip("-")
+    if len(slug) < 2 or not slug[0].isalpha() or slug.startswith("vr-"):  # noqa: PLR2004  # Vertex's shortest
+        slug = f"alias-{slug}".strip("-")
+    return slug if plain else f"{slug}-{hashlib.sha256(alias.encode()).hexdigest()[:8]}"
+
+
+def _milliseconds(moment: Any) -> int:
+    return int(moment.timestamp() * 1000)
+
+
+def _number(version: VertexVersion) -> int:
+    """Return MLflow's number of a version: its name if that's a number, or else Vertex's number and an offset."""
+    if version.version_name is not None and _NUMBER.fullmatch(version.version_name):
+        return int(version.version_name)
+    offset = version.metadata.get(_OFFSET)
+    return int(version.version) + (offset if isinstance(offset, int) and offset > 0 else 0)
+
+
+def _mlflow_aliases(version: VertexVersion) -> dict[str, str]:
+    """Return MLflow's names of a version's aliases, by Vertex's."""
+    known = version.metadata.get(_ALIASES)
+    named = known if isinstance(known, dict) else {}
+    return {alias: str(named.get(alias, alias)) for alias in version.aliases}
+
+
+def _field(version: VertexVersion, key: str) -> str | None:
+    value = version.metadata.get(key)
+    return value if isinstance(value, str) and value else None
+
+
+def _to_version(version: VertexVersion) -> ModelVersion:
+    created = version.metadata.get(_CREATED)
+    return ModelVersion(
+        name=version.name,
+        version=cast("str", _number(version)),  # MLflow's own stores have a number there, which its filters need
+        creation_timestamp=created if isinstance(created, int) else _milliseconds(version.created_at),
+        last_updated_timestamp=_milliseconds(version.updated_at),
+        description=version.description or None,
+        user_id=_field(version, _USER_ID),
+        current_stage=str(version.stage),
+        source=_field(version, _SOURCE) or version.artifact_uri or None,
+        run_id=_field(version, _RUN_ID),
+        run_link=_field(version, _RUN_LINK),
+        tags=[
+            ModelVersionTag(key, value if isinstance(value, str) else json.dumps(value, ensure_ascii=False))
+            for key, value in version.metadata.items()
+            if key not in _FIELDS
+        ],
+        aliases=sorted(_mlflow_aliases(version).values()),
+        model_id=_field(version, _MODEL_ID),
+    )
+
+
+def _to_model(model: VertexModel, versions: Iterable[VertexVersion] = ()) -> RegisteredModel:
+    description, tags = read_description(model.description)
+    listed = list(versions)
+    return RegisteredModel(
+        name=model.name,
+        creation_timestamp=_milliseconds(model.created_at),
+        last_updated_timestamp=_milliseconds(model.updated_at),
+        description=description or None,
+        latest_versions=_latest(listed),
+        tags=[RegisteredModelTag(key, value) for key, value in tags.items()],
+        aliases=[
+            RegisteredModelAlias(alias, _number(version))
+            for version in listed
+            for alias in _mlflow_aliases(version).values()
+        ],
+    )
+
+
+def _to_new_model(name: str, new: _NewModel) -> RegisteredModel:
+    return RegisteredModel(
+        name=name,
+        creation_timestamp=new.created_at,
+        last_updated_timestamp=new.created_at,
+        description=new.description or None,
+        latest_versions=[],
+        tags=[RegisteredModelTag(key, value) for key, value in new.tags.items()],
+        aliases=[],
+    )
+
+
+def _latest(versions: Iterable[VertexVersion], stages: Iterable[str] = ALL_STAGES) -> list[ModelVersion]:
+    """Return the latest version in each stage."""
+    latest: dict[str, VertexVersion] = {}
+    for version in sorted(versions, key=_number):
+        latest[str(version.stage)] = version
+    return [_to_version(latest[stage]) for stage in stages if stage in latest]
+
+
+def _page(found: Sequence[_T], max_results: int, token: str | None) -> tuple[Sequence[_T], str | None]:
+    start = SearchUtils.parse_start_offset_from_page_token(token)
+    end = start + max_results
+    return found[start:end], SearchUtils.create_page_token(end) if end < len(found) else None
+
+
+def _check_max_results(max_results: Any, most: int) -> None:
+    if not isinstance(max_results, int) or isinstance(max_results, bool) or not 0 < max_results <= most:
+        raise _error(f"max_results={max_results!r} isn't a number from 1 to {most:,}.", codes.INVALID_PARAMETER_VALUE)
+
+
+# --- the store --------------------------------------------------------------------------------------------------------
+
+
+class VertexModelRegistryStore(AbstractStore):
+    """MLflow's model registry on Vertex AI. MLflow creates it for a registry URI that begins with ``vertex://``.
+
+    Args:
+        store_uri: The URI of the registry: ``vertex://PROJECT/LOCATION`` or ``vertex://local/FILE``, with settings such
+            as ``?staging_bucket=gs://BUCKET``.
+        tracking_uri: The URI of the tracking store, whose models are registered.
+    """
+
+    def __init__(self, store_uri: str, tracking_uri: str | None = None) -> None:
+        super().__init__(store_uri, tracking_uri)
+        self._tracking_uri = tracking_uri
+        self._place = _Place.parse(store_uri)
+
+    @property
+    def client(self) -> RegistryClient:
+        """Return the client that the store uses, for everything that MLflow has no method for."""
+        return self._registry.client
+
+    @property
+    def _registry(self) -> _Registry:
+        return _registry(self._place)
+
+    def close(self) -> None:
+        """Close the registry, so another process can open its file. It's opened again when it's used."""
+        self._registry.close()
+
+    # --- models ---
+
+    @_translate_errors
+    def create_registered_model(
+        self,
+        name: str,
+        tags: Iterable[RegisteredModelTag] | None = None,
+        description: str | None = None,
+        deployment_job_id: str | None = None,
+    ) -> RegisteredModel:
+        """Remember a new model until its first version, because Vertex has no model without one."""
+        del deployment_job_id  # of Databricks
+        validation._validate_model_name(name)
+        given = {tag.key: tag.value for tag in tags or ()}
+        for key, value in given.items():
+            validation._validate_registered_model_tag(key, value)
+        if has_prompt_tag(given):
+            raise _error(
+                "Vertex keeps models, not prompts. Register prompts in a registry of MLflow's own, such as a database.",
+                codes.NOT_IMPLEMENTED,
+            )
+        new = _NewModel(description or "", given, _now())
+        if self._find_model(name) is not None or not self._registry.remember(name, new):
+            raise _exists_error(name)
+        return _to_new_model(name, new)
+
+    @_translate_errors
+    def update_registered_model(
+        self, name: str, description: str | None, deployment_job_id: str | None = None
+    ) -> RegisteredModel:
+        """Change a model's description and return the model."""
+        del deployment_job_id  # of Databricks
+        validation._validate_model_name(name)
+        self._change_model(name, lambda _, tags: (description or "", tags))
+        return self.get_registered_model(name)
+
+    @_translate_errors
+    def rename_registered_model(self, name: str, new_name: str) -> RegisteredModel:
+        """Give a model another name and return the model. Its versions, aliases and ID on Vertex stay."""
+        validation._validate_model_renaming(new_name)
+        registry = self._registry
+        if new_name != name:
+            if new_name in registry.new or self._find_model(new_name) is not None:
+                raise _exists_error(new_name)
+            new = self._new_model(name)
+            if new is None:
+                self.client.rename_model(name, new_name)
+            else:
+                registry.remember(new_name, new)
+                registry.new.pop(name, None)
+        return self.get_registered_model(new_name)
+
+    @_translate_errors
+    def delete_registered_model(self, name: str) -> None:
+        """Delete a model with all its versions."""
+        validation._validate_model_name(name)
+        if self._new_model(name) is None:
+            self.client.delete_model(name)
+        self._registry.new.pop(name, None)
+
+    @_translate_errors
+    def search_registered_models(
+        self,
+        filter_string: str | None = None,
+        max_results: int | None = None,
+        order_by: list[str] | None = None,
+        page_token: str | None = None,
+    ) -> PagedList[RegisteredModel]:
+        """Return a page of the models that match a filter."""
+        most = SEARCH_REGISTERED_MODEL_MAX_RESULTS_DEFAULT if max_results is None else max_results
+        _check_max_results(most, SEARCH_REGISTERED_MODEL_MAX_RESULTS_THRESHOLD)
+        listed = {model.name: model for model in self.client.list_models()}
+        with self._registry.lock:
+            new = [_to_new_model(name, new) for name, new in self._registry.new.items() if name not in listed]
+        models = [*map(_to_model, listed.values()), *new]
+        found = SearchModelUtils.filter(models, add_prompt_filter_string(filter_string))
+        page, token = _page(SearchModelUtils.sort(found, order_by), most, page_token)
+
+        def complete(model: RegisteredModel) -> RegisteredModel:
+            if model.name in listed:
+                with contextlib.suppress(NotFoundError, vertex_registry.AmbiguousNameError):
+                    return _to_model(listed[model.name], self.client.list_versions(model.name))
+            return model
+
+        with ThreadPoolExecutor(_READERS) as readers:
+            return PagedList(list(readers.map(complete, page)), token)
+
+    @_translate_errors
+    def get_registered_model(self, name: str) -> RegisteredModel:
+        """Return a model, with its latest versions and its aliases."""
+        validation._validate_model_name(name)
+        if (new := self._new_model(name)) is not None:
+            return _to_new_model(name, new)
+        return _to_model(self.client.get_model(name), self.client.list_versions(name))
+
+    @_translate_errors
+    def get_latest_versions(self, name: str, stages: Iterable[str] | None = None) -> list[ModelVersion]:
+        """Return the latest version in each stage, or in the given stages."""
+        validation._validate_model_name(name)
+        wanted = [get_canonical_stage(stage) for stage in stages or ALL_STAGES]
+        return _latest(self._versions(name), wanted)
+
+    @_translate_errors
+    def set_registered_model_tag(self, name: str, tag: RegisteredModelTag) -> None:
+        """Set a tag of a model."""
+        validation._validate_model_name(name)
+        validation._validate_registered_model_tag(tag.key, tag.value)
+        self._change_model(name, lambda description, tags: (description, {**tags, tag.key: tag.value}))
+
+    @_translate_errors
+    def delete_registered_model_tag(self, name: str, key: str) -> None:
+        """Remove a tag of a model, if it has one with the key."""
+        validation._validate_model_name(name)
+        validation._validate_tag_name(key)
+        self._change_model(
+            name, lambda description, tags: (description, {name: tags[name] for name in tags if name != key})
+        )
+
+    def _new_model(self, name: str) -> _NewModel | None:
+        """Return a model without a version, unless somebody else has registered its first version since."""
+        new = self._registry.new.get(name)
+        if new is not None and self._find_model(name) is not None:
+            self._registry.new.pop(name, None)
+            return None
+        return new
+
+    def _find_model(self, name: str) -> VertexModel | None:
+        try:
+            return self.client.get_model(name)
+        except NotFoundError:
+            return None
+
+    def _change_model(self, name: str, change: Callable[[str, dict[str, str]], tuple[str, dict[str, str]]]) -> None:
+        """Change the description and the tags of a model, which are one text on Vertex, without losing a change."""
+        if (new := self._new_model(name)) is not None:
+            with self._registry.lock:
+                new.description, new.tags = change(new.description, new.tags)
+            return
+        for attempt in range(_ATTEMPTS):
+            model = self.client.get_model(name)
+            text = write_description(*change(*read_description(model.description)))
+            try:
+                if text != model.description:
+                    self.client.update_model(name, description=text, etag=model.etag)
+            except vertex_registry.ConflictError:
+                if attempt == _ATTEMPTS - 1:
+                    raise
+            else:
+                return
+
+    # --- versions ---
+
+    @_translate_errors
+    def create_model_version(
+        self,
+        name: str,
+        source: str,
+        run_id: str | None = None,
+        tags: Iterable[ModelVersionTag] | None = None,
+        run_link: str | None = None,
+        description: str | None = None,
+        local_model_path: str | None = None,
+        model_id: str | None = None,
+    ) -> ModelVersion:
+        """Copy a model's folder to the staging bucket, and register it as the next version.
+
+        The version becomes the default one on Vertex only if it's the first. Set the alias ``default`` to change that.
+        """
+        validation._validate_model_name(name)
+        given = {tag.key: tag.value for tag in tags or ()}
+        for key, value in given.items():
+            _check_version_tag(key, value)
+        with contextlib.ExitStack() as stack:
+            origin = self._origin(stack, source, run_id, local_model_path, model_id)
+            fields = {_SOURCE: source, _RUN_ID: origin.run_id, _RUN_LINK: run_link, _MODEL_ID: model_id}
+            new = self._registry.new.get(name)
+            offset = self._offset(name, new)
+            made = self.client.register_version(
+                name,
+                origin.folder,
+                description=description or None,
+                metadata={
+                    **given,
+                    **{key: value for key, value in fields.items() if value},
+                    **({_OFFSET: offset} if offset else {}),
+                },
+                container=origin.container,
+                make_default=False,
+                model_description=write_description(new.description, new.tags) if new else None,
+            )
+        self._registry.new.pop(name, None)
+        return _to_version(made)
+
+    @_translate_errors
+    def update_model_version(self, name: str, version: str | int, description: str | None = None) -> ModelVersion:
+        """Change a version's description and return the version."""
+        found = self._find(name, version)
+        return _to_version(self.client.update_version(name, found, description=description or ""))
+
+    @_translate_errors
+    def transition_model_version_stage(
+        self, name: str, version: str | int, stage: str, archive_existing_versions: bool
+    ) -> ModelVersion:
+        """Put a version in a stage and return it. The others in the stage can be archived, and it's never empty."""
+        chosen = get_canonical_stage(stage)
+        if archive_existing_versions and chosen not in DEFAULT_STAGES_FOR_GET_LATEST_VERSIONS:
+            raise MlflowException(
+                "Model version transition cannot archive existing model versions because "
+                f"'{stage}' is not an Active stage. Valid stages are {DEFAULT_STAGES_FOR_GET_LATEST_VERSIONS}"
+            )
+        found = self._find(name, version)
+        return _to_version(self.client.set_stage(name, found, chosen, archive_existing=bool(archive_existing_versions)))
+
+    @_translate_errors
+    def delete_model_version(self, name: str, version: str | int) -> None:
+        """Delete a version. A model that loses its last version is remembered, as a new one is."""
+        found = self._find(name, version)
+        before = self.client.get_model(name)
+        self.client.delete_version(name, found)
+        if self._find_model(name) is None:
+            # MLflow never gives a number again, and Vertex begins at 1.
+            offset = _number(found)
+            new = _NewModel(*read_description(before.description), _milliseconds(before.created_at), offset)
+            self._registry.remember(name, new)
+
+    @_translate_errors
+    def get_model_version(self, name: str, version: str | int) -> ModelVersion:
+        """Return a version."""
+        return _to_version(self._find(name, version))
+
+    @_translate_errors
+    def get_model_version_download_uri(self, name: str, version: str | int) -> str:
+        """Return where MLflow reads a version's artifact: a ``gs://`` URI, or ``vertex-local:`` of a local registry."""
+        found = self._find(name, version)
+        if isinstance(self.client, LocalRegistry) and found.artifact_uri.startswith(_LOCAL_BUCKET):
+            folder = self.client.artifacts / found.artifact_uri.removeprefix(_LOCAL_BUCKET)
+            return SCHEME + folder.as_uri().removeprefix("file:")
+        return found.artifact_uri or _field(found, _SOURCE) or ""
+
+    @_translate_errors
+    def search_model_versions(
+        self,
+        filter_string: str | None = None,
+        max_results: int | None = None,
+        order_by: list[str] | None = None,
+        page_token: str | None = None,
+    ) -> PagedList[ModelVersion]:
+        """Return a page of the versions that match a filter. Unlike in MLflow's own stores, they have their aliases."""
+        most = SEARCH_MODEL_VERSION_MAX_RESULTS_DEFAULT if max_results is None else max_results
+        _check_max_results(most, SEARCH_MODEL_VERSION_MAX_RESULTS_THRESHOLD)
+        versions = [_to_version(version) for version in self._candidates(filter_string)]
+        found = SearchModelVersionUtils.filter(versions, add_prompt_filter_string(filter_string))
+        order = order_by or ["last_updated_timestamp DESC", "name ASC", "version_number DESC"]
+        page, token = _page(SearchModelVersionUtils.sort(found, order), most, page_token)
+        return PagedList(list(page), token)
+
+    @_translate_errors
+    def set_model_version_tag(self, name: str, version: str | int, tag: ModelVersionTag) -> None:
+        """Set a tag of a version."""
+        _check_version_tag(tag.key, tag.value)
+        self.client.update_version(name, self._find(name, version), metadata={tag.key: tag.value})
+
+    @_translate_errors
+    def delete_model_version_tag(self, name: str, version: str | int, key: str) -> None:
+        """Remove a tag of a version, if it has one with the key."""
+        validation._validate_tag_name(key)
+        found = self._find(name, version)
+        if key not in _FIELDS:
+            self.client.update_version(name, found, remove_metadata=[key])
+
+    def _find(self, name: str, version: str | int) -> VertexVersion:
+        """Return the version that has a number in MLflow. It's Vertex's, unless versions came from elsewhere."""
+        validation._validate_model_name(name)
+        validation._validate_model_version(version)
+        number = int(version)
+        if number > 0:
+            with contextlib.suppress(NotFoundError):
+                found = self.client.get_version(name, number)
+                if _number(found) == number:
+                    return found
+            with contextlib.suppress(NotFoundError):
+                return self.client.get_version(name, version_name=str(number))
+            for found in self._versions(name):
+                if _number(found) == number:
+                    return found
+        raise _error(f"Model Version (name={name}, version={version}) not found", codes.RESOURCE_DOES_NOT_EXIST)
+
+    def _versions(self, name: str) -> list[VertexVersion]:
+        """Return all versions of a model."""
+        try:
+            return list(self.client.list_versions(name))
+        except NotFoundError:
+            if name in self._registry.new:
+                return []
+            raise
+
+    def _candidates(self, filter_string: str | None) -> Iterable[VertexVersion]:
+        """Return the versions that may match a filter: those of one model if it names the model."""
+        for clause in SearchModelVersionUtils.parse_search_filter(filter_string):
+            if (clause["type"], clause["key"], clause["comparator"]) == ("attribute", "name", "="):
+                try:
+                    return self._versions(clause["value"])
+                except (NotFoundError, vertex_registry.InvalidArgumentError):
+                    return []
+        return self.client.list_versions()
+
+    def _offset(self, name: str, new: _NewModel | None) -> int:
+        """Return by how much MLflow's number of a model's next version exceeds Vertex's."""
+        try:
+            newest = self.client.latest_version(name)
+        except NotFoundError:
+            return 0 if new is None else new.offset
+        return 0 if newest is None else max(0, _number(newest) - int(newest.version))
+
+    # --- aliases ---
+
+    @_translate_errors
+    def set_registered_model_alias(self, name: str, alias: str, version: str | int) -> None:
+        """Give an alias to a version. A version that had it loses it in the same moment."""
+        validation._validate_model_name(name)
+        validation._validate_model_alias_name(alias)
+        if alias.lower() == _LATEST or _VERSION_ALIAS.fullmatch(alias):
+            raise _error(f"The alias {alias!r} is reserved by MLflow. Use another one.", codes.INVALID_PARAMETER_VALUE)
+        found = self._find(name, version)
+        on_vertex = to_vertex_alias(alias)
+        holder = self._holder(name, on_vertex)
+        if holder is not None and (other := _mlflow_aliases(holder)[on_vertex]) != alias:
+            raise _error(
+                f"The alias {alias!r} would be {on_vertex!r} on Vertex, and so is {other!r}, which version "
+                f"{_number(holder)} of {name!r} has. Use another alias, or delete {other!r} first.",
+                codes.INVALID_PARAMETER_VALUE,
+            )
+        names = {**_mlflow_aliases(found), on_vertex: alias}
+        renamed = {key: value for key, value in names.items() if key != value}
+        if renamed != found.metadata.get(_ALIASES, {}):
+            # Before the alias moves, so it never shows under another name.
+            changed = {"metadata": {_ALIASES: renamed}} if renamed else {"remove_metadata": [_ALIASES]}
+            self.client.update_version(name, found, **changed)
+        self.client.add_aliases(name, found, [on_vertex])
+
+    @_translate_errors
+    def delete_registered_model_alias(self, name: str, alias: str) -> None:
+        """Remove an alias from the version that has it, if there's one."""
+        validation._validate_model_name(name)
+        validation._validate_model_alias_name(alias)
+        if (holder := self._find_alias(name, alias)) is None:
+            self.get_registered_model(name)  # raises if there's no such model
+            return
+        self.client.remove_aliases(name, holder, [to_vertex_alias(alias)])
+
+    @_translate_errors
+    def get_model_version_by_alias(self, name: str, alias: str) -> ModelVersion:
+        """Return the version that has an alias, or the latest one for ``latest``."""
+        validation._validate_model_name(name)
+        validation._validate_model_alias_name(alias)
+        if alias.lower() == _LATEST:
+            if versions := self._versions(name):
+                return _to_version(max(versions, key=_number))
+            raise _error(f"Latest version not found for model {name}.", codes.RESOURCE_DOES_NOT_EXIST)
+        if (holder := self._find_alias(name, alias)) is None:
+            self.get_registered_model(name)  # raises if there's no such model
+            raise _error(f"Registered model alias {alias} not found.", codes.INVALID_PARAMETER_VALUE)
+        return _to_version(holder)
+
+    def _holder(self, name: str, on_vertex: str) -> VertexVersion | None:
+        """Return the version that has an alias on Vertex."""
+        try:
+            return self.client.get_version(name, on_vertex)
+        except NotFoundError:
+            return None
+
+    def _find_alias(self, name: str, alias: str) -> VertexVersion | None:
+        on_vertex = to_vertex_alias(alias)
+        holder = self._holder(name, on_vertex)
+        return holder if holder is not None and _mlflow_aliases(holder).get(on_vertex) == alias else None
+
+    # --- webhooks ---
+
+    def create_webhook(self, *args: Any, **kwargs: Any) -> Webhook:
+        """Refuse to create a webhook, because Vertex has none."""
+        del args, kwargs
+        raise _error(
+            "Vertex has no webhooks. Google Cloud's audit logs report changes of models instead.", codes.NOT_IMPLEMENTED
+        )
+
+    def list_webhooks(self, max_results: int | None = None, page_token: str | None = None) -> PagedList[Webhook]:
+        """Return no webhook, because Vertex has none. Creating one isn't supported."""
+        del max_results, page_token
+        return PagedList([], None)
+
+    def list_webhooks_by_event(
+        self, event: Any, max_results: int | None = None, page_token: str | None = None
+    ) -> PagedList[Webhook]:
+        """Return no webhook. MLflow's server calls this after each change."""
+        del event
+        return self.list_webhooks(max_results, page_token)
+
+    # --- where a version comes from ---
+
+    def _origin(
+        self,
+        stack: contextlib.ExitStack,
+        source: str,
+        run_id: str | None,
+        local_model_path: str | None,
+        model_id: str | None,
+    ) -> _Origin:
+        """Return what to register: a folder on this machine, or a directory that's registered already.
+
+        Args:
+            stack: What removes a folder that is downloaded.
+            source: The URI that MLflow was given.
+            run_id: The run that MLflow was given.
+            local_model_path: The folder, if MLflow has it on this machine.
+            model_id: The logged model that MLflow was given.
+        """
+        uri = source
+        if source.startswith("models:/"):
+            parsed = _parse_model_uri(source)
+            if parsed.model_id is None:
+                copied = self._find(str(parsed.name), str(parsed.version))
+                return _Origin(copied.artifact_uri, run_id, copied.container)
+            model_id = parsed.model_id
+        if model_id and (uri.startswith("models:/") or not run_id):
+            logged = mlflow.MlflowClient(tracking_uri=self._tracking).get_logged_model(model_id)
+            run_id = run_id or logged.source_run_id
+            uri = logged.artifact_location if uri.startswith("models:/") else uri
+        if local_model_path and self._place.copies:
+            return _Origin(local_model_path, run_id)
+        if not self._place.copies:
+            if not uri.startswith("gs://"):
+                raise _error(
+                    f"Vertex reads models from Cloud Storage, and {uri} is elsewhere. Nothing was registered. Add "
+                    "?staging_bucket=gs://BUCKET to the registry's URI, and it's copied there.",
+                    codes.INVALID_PARAMETER_VALUE,
+                )
+            return _Origin(uri, run_id)
+        folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="vertex-registry-"))
+        return _Origin(self._download(uri, folder), run_id)
+
+    def _download(self, uri: str, folder: str) -> str:
+        """Return the folder of an artifact on this machine. It's a copy, unless the artifact is on this machine."""
+        uri = _server_artifact(uri)
+        path = urllib.request.url2pathname(urllib.parse.urlparse(uri).path) if uri.startswith("file:") else uri
+        if "://" not in path and Path(path).is_dir():
+            return path
+        try:
+            return str(
+                mlflow.artifacts.download_artifacts(artifact_uri=uri, dst_path=folder, tracking_uri=self._tracking)
+            )
+        except MlflowException:
+            raise
+        except Exception as error:  # whatever the library of the artifact store raises
+            problem = " ".join([f"{type(error).__name__}:", *str(error).splitlines()[:1]])[:_LONGEST_REASON].rstrip(
+                ".:"
+            )
+            raise _error(
+                f"The model's files can't be read: {problem}. Nothing was registered.", codes.INVALID_PARAMETER_VALUE
+            ) from error
+
+    @property
+    def _tracking(self) -> str | None:
+        return _server_setting("BACKEND_STORE_URI_ENV_VAR") or self._tracking_uri
+
+
+@attrs.frozen
+class _Origin:
+    """What to register.
+
+    Attributes:
+        folder: A folder on this machine, or the ``gs://`` directory of another version.
+        run_id: The run that the model was logged in.
+        container: The container of that other version.
+    """
+
+    folder: str
+    run_id: str | None
+    container: vertex_registry.ServingContainer | None = None
+
+
+_LOCAL_BUCKET: Final = "gs://artifacts.localhost/"
+
+
+def _now() -> int:
+    return int(time.time() * 1000)
+
+
+def _check_version_tag(key: str, value: str) -> None:
+    validation._validate_model_version_tag(key, value)
+    if key in _FIELDS:
+        raise _error(
+            f"The tag {key!r} is reserved: it holds a field of the version. Use another key.",
+            codes.INVALID_PARAMETER_VALUE,
+        )
+
+
+def _server_setting(name: str) -> str | None:
+    """Return a setting of MLflow's server, if this process is one: it passes them to its workers in variables."""
+    constants = sys.modules.get("mlflow.server.constants")
+    variable = getattr(constants, name, None)
+    return os.environ.get(variable) or None if isinstance(variable, str) else None
+
+
+def _server_artifact(uri: str) -> str:
+    """Return where an artifact is that MLflow's server stores for its clients. In the server it has no other URI."""
+    destination = _server_setting("ARTIFACTS_DESTINATION_ENV_VAR")
+    if destination is None or not uri.startswith("mlflow-artifacts:"):
+        return uri
+    return f"{destination.rstrip('/')}/{urllib.parse.urlparse(uri).path.lstrip('/')}"
