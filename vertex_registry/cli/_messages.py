@@ -56,7 +56,6 @@ _RULES: Final = tuple(
         (r"\bpath=", "--local "),
         (r"\bdestination=", "--to "),
         (r"\bversion_name= for", "--version-name for"),
-        (r"\bdestination=", "--to "),
         (r"\bstaging_bucket=", "--staging-bucket "),
         (r"\b(project|location|endpoint|keep)=", r"--\1 "),
     )
