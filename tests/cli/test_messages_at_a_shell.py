@@ -23,11 +23,21 @@ PYTHON: Final = re.compile(r"\b[A-Za-z_]+\((?! )|\b[a-z_]+=")
 
 #: Modules whose messages no command can show.
 NOT_HERE: Final = frozenset(
-    {"zenml.py", "pytest_plugin.py", "_loading.py", "_listing.py", "_reuse.py", "_records.py", "_transport.py"}
+    {
+        "zenml.py",
+        "mlflow.py",
+        "mlflow_artifacts.py",
+        "pytest_plugin.py",
+        "_loading.py",
+        "_listing.py",
+        "_reuse.py",
+        "_records.py",
+        "_transport.py",
+    }
 )
 #: Messages about settings that no command has, and which only Python can show.
 PYTHON_ONLY: Final = re.compile(
-    r"user_agent=|limit=|order_by=|datetime\(|datetime\.now|quota=|"
+    r"user_agent=|limit=|order_by=|serialization_format=|datetime\(|datetime\.now|quota=|"
     r"retry has to be|direction=|gpu=|managed_by=|archive_existing=|artifacts=|"
     r"transport=|RegistryClient\.update|named X\. "
 )
