@@ -221,6 +221,8 @@ def main() -> None:
         shutil.rmtree(files / "vertex_registry")  # the suite must meet the installed package
 
         found = {name: path for name, path in pythons().items() if not options.python or name in options.python}
+        if missing := set(options.python or []) - set(found):
+            sys.exit(f"This machine doesn't have Python {', '.join(sorted(missing))}. It has {', '.join(pythons())}.")
         for number, (name, python) in enumerate(found.items()):
             say(f"Python {name} ({python})")
             for package in (wheel, sdist):
