@@ -541,11 +541,13 @@ def test_the_cache_knows_the_content(
     assert contents(make().download(stored)) == contents(folder)
 
 
-def test_the_cache_follows_the_directory(storage: Storage, store: Store, uploaded: str) -> None:
+def test_the_cache_follows_the_directory(
+    storage: Storage, storage_server: StorageServer, bucket: str, stored: str
+) -> None:
     """A changed directory is downloaded again, and the earlier copy stays."""
-    before = storage.download(uploaded)
-    store.put(f"{uploaded.removeprefix(f'gs://{store.bucket}/')}/metadata.json", b"[]")
-    after = storage.download(uploaded)
+    before = storage.download(stored)
+    storage_server.put(bucket, f"{stored.removeprefix(f'gs://{bucket}/')}/metadata.json", b"[]")
+    after = storage.download(stored)
 
     assert (before / "metadata.json").read_bytes() == b"{}"
     assert (after / "metadata.json").read_bytes() == b"[]"

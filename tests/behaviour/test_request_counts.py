@@ -48,7 +48,7 @@ REQUESTS: Final[dict[str, tuple[Callable[[RegistryClient, str], Any], int, int]]
     "archive_existing": (
         lambda registry, name: registry.set_stage(name, 3, Stage.PRODUCTION, archive_existing=True), 6, 8,
     ),
-    "rollback": (lambda registry, name: registry.rollback(name), 8, 13),
+    "rollback": (lambda registry, name: registry.rollback(name), 9, 16),
     "stage_history": (lambda registry, name: registry.stage_history(name), 1, 6),
     "version_at": (lambda registry, name: registry.version_at(name, dt.datetime.now(dt.UTC)), 1, 6),
 }  # fmt: skip

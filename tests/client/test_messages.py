@@ -19,6 +19,7 @@ MOST_SENTENCES = 4
 
 VALID: dict[str, Any] = {
     "name": "churn",
+    "new_name": "churn-2",
     "version": 1,
     "source": "gs://models/churn/1",
     "uri": "gs://artifacts.localhost/none",

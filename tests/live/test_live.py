@@ -45,7 +45,7 @@ DEVIATIONS: dict[tuple[str, str], set[tuple[str, str, str, str]]] = {
     ("label-filter", "own"): set(),
     ("list-lag", "2"): {
         ("ListModels", "models", '["churn@1"]', "[]"),
-        ("ListModelVersions", "models", '["churn@1", "churn@2"]', "[]"),
+        ("ListModelVersions", "models", '["churn@2", "churn@1"]', "[]"),
     },
     ("default-delete", "move"): {("DeleteModelVersion", "status", "400 FAILED_PRECONDITION", "200")},
     ("stale-etag", "failed-precondition"): {("UpdateModel", "status", "409 ABORTED", "400 FAILED_PRECONDITION")},
