@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import attrs
 import pytest
+import vcr
 
 from tests.artifacts.tools import CHUNK, Clock, contents
 from vertex_registry.artifacts import MAX_FILES, scan
@@ -391,3 +392,22 @@ def test_the_same_bytes_in_an_encoding_are_others(
 
     assert len(proxy.sent("POST")) == 1
     assert b"contentEncoding" not in storage_server.call("GET", f"/storage/v1/b/{bucket}/o/{name.replace('/', '%2F')}")
+
+
+# --- what records or replays answers ----------------------------------------------------------------------------------
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # vcrpy closes no connection it pooled
+def test_answers_that_vcrpy_records(
+    proxy: Proxy, make: Callable[..., Storage], clock: Clock, bucket: str, tmp_path: Path, stored: str
+) -> None:
+    """Under vcrpy, whose answers read in a way of their own, a download needs no more requests than without it."""
+    del bucket
+    with vcr.use_cassette(str(tmp_path / "download.yaml")):
+        got = make().download(stored, tmp_path / "got")
+    assert contents(got) == contents(tmp_path / "model")
+    recorded = [(seen.method, seen.path) for seen in proxy.seen]
+    proxy.seen.clear()
+    make(cache=tmp_path / "another").download(stored, tmp_path / "again")
+    assert sorted(recorded) == sorted((seen.method, seen.path) for seen in proxy.seen)
+    assert clock.slept == []

@@ -73,26 +73,22 @@ def play(endpoint: str, name: NewName, tmp_path: Path) -> Callable[..., None]:
     return play
 
 
-def test_forks_threads_and_coroutines(play: Callable[..., None]) -> None:
-    """A client works in forked and spawned processes, in threads and under asyncio: see each of these scenarios."""
-    play(
-        "fork_in_a_list",
-        "fork",
-        "fork_while_busy",
-        "fork_under_locks",
-        "fork_with_the_sdk",
-        "threads",
-        "to_thread",
-    )
+def test_forks_threads_and_coroutines(play: Callable[..., None], backend: Backend) -> None:
+    """A client works in forked processes, in threads and under asyncio: see each of these scenarios."""
+    both = ("fork", "threads")
+    of_the_client = ("fork_in_a_list", "fork_while_busy", "fork_under_locks", "fork_with_the_sdk", "to_thread")
+    play(*(of_the_client if backend.transport == "grpc" else ()), *both)
 
 
+@pytest.mark.only("rest")
 def test_forks_and_threads_with_artifacts(
     play: Callable[..., None], storage_server: StorageServer, bucket: str
 ) -> None:
-    """Uploads and downloads work there, too."""
+    """Uploads and downloads work there, and in spawned processes, too."""
     play("fork", "spawn", "threads", storage=storage_server, bucket=bucket)
 
 
+@pytest.mark.only("grpc")
 def test_no_home(play: Callable[..., None], storage_server: StorageServer, bucket: str, tmp_path: Path) -> None:
     """A user that has no home and is unknown to the machine can register, upload and download."""
     tmp_path.chmod(0o777)

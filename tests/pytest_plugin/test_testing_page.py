@@ -100,16 +100,15 @@ def test_every_method_is_on_the_page() -> None:
     assert {re.findall(r"`(\w+)`", row)[0] for row in CALLS} | ELSEWHERE == methods
 
 
-@pytest.mark.parametrize("options", [[], ["--numprocesses", "2"]])
-def test_the_example_of_the_page(tmp_path: Path, options: list[str]) -> None:
-    """The service and its tests run as they are on the page, in one process and in several."""
+def test_the_example_of_the_page(tmp_path: Path) -> None:
+    """The service and its tests run as they are on the page."""
     assert set(BLOCKS) == {"service.py", "test_service.py"}
     for name, code in BLOCKS.items():
         (tmp_path / name).write_text(code, encoding="utf-8")
     installed = {point.value for point in importlib.metadata.entry_points(group="pytest11")}
     plugin = [] if "vertex_registry.pytest_plugin" in installed else ["-p", "vertex_registry.pytest_plugin"]
     words = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--rootdir", str(tmp_path), *plugin]
-    done = subprocess.run([*words, *options], cwd=tmp_path, capture_output=True, text=True, check=False)
+    done = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True, check=False)
 
     assert f"{BLOCKS['test_service.py'].count('def test_')} passed" in done.stdout, done.stdout
 
