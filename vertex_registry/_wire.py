@@ -251,6 +251,7 @@ def _version(message: Any, *, on_vertex: bool) -> ModelVersion:
         raise _unusable_error(message, "its version has no number")
     labels = dict(sorted(message.labels.items()))
     content = _labels.read(labels)
+    in_file = _labels.METADATA_FILE in content.own_labels and message.artifact_uri
     every_alias = tuple(message.version_aliases)
     aliases = _names.visible_aliases(every_alias)
     return ModelVersion(
@@ -266,6 +267,7 @@ def _version(message: Any, *, on_vertex: bool) -> ModelVersion:
         is_default=_names.DEFAULT_ALIAS in aliases,
         description=message.version_description,
         metadata=content.metadata,
+        metadata_file=f"{message.artifact_uri.rstrip('/')}/{_labels.FILE_NAME}" if in_file else None,
         labels=labels,
         managed_by=content.own_labels.get(_labels.MANAGED_BY),
         artifact_uri=message.artifact_uri,

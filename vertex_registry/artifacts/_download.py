@@ -13,6 +13,7 @@ import hashlib
 import os
 import shutil
 import tempfile
+import threading
 import zlib
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Self
@@ -33,7 +34,6 @@ from vertex_registry.errors import (
 )
 
 if TYPE_CHECKING:
-    import threading
     from collections.abc import Callable, Iterator, Mapping
     from pathlib import PurePosixPath
 
@@ -86,6 +86,27 @@ class Downloader:
             if (parent := next((parent for parent in path.parents if parent in objects), None)) is not None:
                 raise InvalidArgumentError(f"{uri} holds {parent} and {path}, which no folder can.", resource=uri)
         return objects
+
+    def read_file(self, name: str, most: int) -> bytes:
+        """Return the content of one object, after comparing its checksum.
+
+        Raises:
+            InvalidArgumentError: It has more bytes than that.
+        """
+        stored = self._bucket.stat(name)
+        uri = self._bucket.uri(name)
+        if stored.size > most or stored.encoding:
+            raise InvalidArgumentError(
+                f"{uri} isn't the file that was uploaded: it has {stored.size:,} bytes"
+                f"{f', encoded in {stored.encoding}' if stored.encoding else ''}.",
+                resource=uri,
+            )
+        received: list[bytes] = []
+        for _ in range(2):
+            received.clear()
+            if to_base64(self._fetch_into(received.append, stored, threading.Event(), lambda _: None)) == stored.crc:
+                return b"".join(received)
+        raise _altered_error(uri)
 
     def download_to(self, uri: str, objects: Mapping[PurePosixPath, StoredObject], folder: Path) -> Path:
         """Download objects into a folder that is new or empty, and return its absolute path."""
@@ -167,11 +188,7 @@ class Downloader:
                         _decode(received, file, uri, stopped)
                     return file.size, file.sha256
             advance(-stored.size)
-        raise UnavailableError(
-            f"Other bytes of {uri} arrived than were stored: checksum {to_base64(crc)}, not {stored.crc}, twice. "
-            "Something on the way alters them. Nothing was kept.",
-            resource=uri,
-        )
+        raise _altered_error(uri)
 
     def _fetch_into(
         self,
@@ -196,6 +213,14 @@ class Downloader:
             done += len(data)
             advance(len(data))
         return crc
+
+
+def _altered_error(uri: str) -> UnavailableError:
+    return UnavailableError(
+        f"The bytes of {uri} that arrived twice don't have the checksum of what was stored. Something on the way alters "
+        "them. Nothing was kept.",
+        resource=uri,
+    )
 
 
 class _NewFile:
