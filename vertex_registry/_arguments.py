@@ -124,7 +124,7 @@ def file_metadata(
         uploads: Whether a folder is uploaded that the file can be in.
 
     Raises:
-        InvalidArgumentError: It isn't a JSON object, is too large, shares a key with the labels, or nothing is uploaded.
+        InvalidArgumentError: It isn't JSON, is too large or shares a key with the labels, or nothing is uploaded.
     """
     if not metadata:
         return None

@@ -38,7 +38,7 @@ MAX_DEPTH: Final = 100
 #: How many bytes of JSON a pack holds. Without a limit, 60 labels could inflate to 2 MB, and to 50 MB of objects.
 MAX_PACKED: Final = 64 * 1024
 
-#: The file next to the artifact with metadata that doesn't fit into labels, the value of its label, and its largest size.
+#: The file next to the artifact with metadata that doesn't fit into labels, its label's value, and its largest size.
 FILE_NAME: Final = "vertex-registry-metadata.json"
 FILE_LABEL: Final = "json"
 MAX_FILE: Final = 16 * 2**20

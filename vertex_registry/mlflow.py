@@ -274,7 +274,9 @@ _USER_ID: Final = "mlflow-user-id"
 _CREATED: Final = "mlflow-created"  # milliseconds, of a version that was registered elsewhere before
 _ALIASES: Final = "mlflow-aliases"  # MLflow's names of the version's aliases, by Vertex's
 _OFFSET: Final = "mlflow-offset"  # MLflow's version number minus Vertex's
-_FIELDS: Final = frozenset({_SOURCE, _RUN_ID, _RUN_LINK, _MODEL_ID, _USER_ID, _CREATED, _ALIASES, _OFFSET})
+#: The fields that only a migration writes: vertex_registry.migration has the same keys.
+_MIGRATED: Final = frozenset({"mlflow-updated", "mlflow-model-created", "mlflow-pending-aliases"})
+_FIELDS: Final = _MIGRATED | {_SOURCE, _RUN_ID, _RUN_LINK, _MODEL_ID, _USER_ID, _CREATED, _ALIASES, _OFFSET}
 
 _TAGS: Final = "MLflow tags: "
 _NUMBER: Final = re.compile(r"[1-9][0-9]{0,17}", re.ASCII)

@@ -217,8 +217,8 @@ class Downloader:
 
 def _altered_error(uri: str) -> UnavailableError:
     return UnavailableError(
-        f"The bytes of {uri} that arrived twice don't have the checksum of what was stored. Something on the way alters "
-        "them. Nothing was kept.",
+        f"The bytes of {uri} arrived twice with another checksum than they were stored with. Something on the way "
+        "alters them. Nothing was kept.",
         resource=uri,
     )
 
