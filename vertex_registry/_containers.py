@@ -84,5 +84,5 @@ def _image_for(files: Mapping[str, Path], location: str, today: dt.date) -> tupl
     newest = _serving.serving_image(writer.framework, location)
     return newest, (
         f"Google has no serving image for {_CALLED[writer.framework]} {writer.version}, which wrote the model, so "
-        f"{newest} may fail to load it. Set container= to your own image, or write the model with an earlier version."
+        f"{newest} may fail to load it. Serve it with an image of your own, or write it with an earlier version."
     )

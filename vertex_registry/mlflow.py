@@ -20,6 +20,7 @@ import threading
 import time
 import urllib.parse
 import urllib.request
+from concurrent.futures import ThreadPoolExecutor
 from importlib.metadata import version as installed
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, ParamSpec, TypeVar, cast
@@ -91,8 +92,8 @@ _CODES: Final[Mapping[type[RegistryError], int]] = {
 
 #: What the client's messages mention, and what it's called here.
 _CALLED_HERE: Final = {
-    r"Set container= to (?:an|your own) image": "Add ?image=IMAGE to the registry's URI, and name an image",
-    r"\bset container= to (?:an|another|your own) image": "add ?image=IMAGE to the registry's URI to name an image",
+    r"Set container= to an image": "Add ?image=IMAGE to the registry's URI to name an image",
+    r"\bset container= to an(?:other)? image": "add ?image=IMAGE to the registry's URI to name an image",
     r"\bregister_version\('[^']*', \.\.\.\)": "create_model_version(...)",
     r"\blist_models\(\)": "search_registered_models()",
     r"\blist_versions\([^)]*\)": "search_model_versions(...)",
@@ -101,6 +102,10 @@ _CALLED_HERE: Final = {
 
 def _error(message: str, code: int) -> MlflowException:
     return MlflowException(message, error_code=code)
+
+
+def _exists_error(name: str) -> MlflowException:
+    return _error(f"Registered Model (name={name}) already exists.", codes.RESOURCE_ALREADY_EXISTS)
 
 
 def _from_registry(error: RegistryError) -> MlflowException:
@@ -162,6 +167,11 @@ class _Place:
     location: str | None
     file: str | None
     settings: tuple[tuple[str, str], ...]
+
+    @property
+    def copies(self) -> bool:
+        """Whether models are copied to where Vertex reads them."""
+        return self.file is not None or any(name == "staging_bucket" for name, _ in self.settings)
 
     @classmethod
     def parse(cls, uri: str) -> _Place:
@@ -230,7 +240,7 @@ class _Registry:
 
     Attributes:
         new: The models without a version, by name.
-        lock: What guards ``new``, and changes of a model that read it first.
+        lock: What guards changes of ``new``.
     """
 
     def __init__(self, place: _Place) -> None:
@@ -238,7 +248,12 @@ class _Registry:
         self._opened: RegistryClient | None = None
         self._opening = threading.Lock()
         self.new: dict[str, _NewModel] = {}
-        self.lock = threading.RLock()
+        self.lock = threading.Lock()
+
+    def remember(self, name: str, new: _NewModel) -> bool:
+        """Remember a model without a version. Return False if there's one of that name already."""
+        with self.lock:
+            return self.new.setdefault(name, new) is new
 
     @property
     def client(self) -> RegistryClient:
@@ -283,6 +298,8 @@ _NUMBER: Final = re.compile(r"[1-9][0-9]{0,17}", re.ASCII)
 _LATEST: Final = "latest"
 _MAX_ALIAS: Final = 100
 _ATTEMPTS: Final = 10
+#: How many models' versions are listed at once.
+_READERS: Final = 8
 
 
 def write_description(description: str, tags: Mapping[str, str]) -> str:
@@ -478,12 +495,10 @@ class VertexModelRegistryStore(AbstractStore):
                 "Vertex keeps models, not prompts. Register prompts in a registry of MLflow's own, such as a database.",
                 codes.NOT_IMPLEMENTED,
             )
-        with self._registry.lock:
-            if name in self._registry.new or self._find_model(name) is not None:
-                raise _error(f"Registered Model (name={name}) already exists.", codes.RESOURCE_ALREADY_EXISTS)
-            new = _NewModel(description or "", given, _now())
-            self._registry.new[name] = new
-            return _to_new_model(name, new)
+        new = _NewModel(description or "", given, _now())
+        if self._find_model(name) is not None or not self._registry.remember(name, new):
+            raise _exists_error(name)
+        return _to_new_model(name, new)
 
     @_translate_errors
     def update_registered_model(
@@ -499,16 +514,16 @@ class VertexModelRegistryStore(AbstractStore):
     def rename_registered_model(self, name: str, new_name: str) -> RegisteredModel:
         """Give a model another name and return the model. Its versions, aliases and ID on Vertex stay."""
         validation._validate_model_renaming(new_name)
-        with self._registry.lock:
-            if new_name in self._registry.new and new_name != name:
-                raise _error(f"Registered Model (name={new_name}) already exists.", codes.RESOURCE_ALREADY_EXISTS)
-            new = self._registry.new.get(name)
+        registry = self._registry
+        if new_name != name:
+            if new_name in registry.new or self._find_model(new_name) is not None:
+                raise _exists_error(new_name)
+            with registry.lock:
+                new = registry.new.pop(name, None)
             if new is None:
                 self.client.rename_model(name, new_name)
-            elif new_name != name and self._find_model(new_name) is not None:
-                raise _error(f"Registered Model (name={new_name}) already exists.", codes.RESOURCE_ALREADY_EXISTS)
             else:
-                self._registry.new[new_name] = self._registry.new.pop(name)
+                registry.remember(new_name, new)
         return self.get_registered_model(new_name)
 
     @_translate_errors
@@ -516,8 +531,9 @@ class VertexModelRegistryStore(AbstractStore):
         """Delete a model with all its versions."""
         validation._validate_model_name(name)
         with self._registry.lock:
-            if self._registry.new.pop(name, None) is None:
-                self.client.delete_model(name)
+            new = self._registry.new.pop(name, None)
+        if new is None:
+            self.client.delete_model(name)
 
     @_translate_errors
     def search_registered_models(
@@ -530,32 +546,30 @@ class VertexModelRegistryStore(AbstractStore):
         """Return a page of the models that match a filter."""
         most = SEARCH_REGISTERED_MODEL_MAX_RESULTS_DEFAULT if max_results is None else max_results
         _check_max_results(most, SEARCH_REGISTERED_MODEL_MAX_RESULTS_THRESHOLD)
-        models = [_to_model(model) for model in self.client.list_models()]
+        listed = {model.name: model for model in self.client.list_models()}
         with self._registry.lock:
-            listed = {model.name for model in models}
             new = [_to_new_model(name, new) for name, new in self._registry.new.items() if name not in listed]
-        found = SearchModelUtils.filter([*models, *new], add_prompt_filter_string(filter_string))
+        models = [*map(_to_model, listed.values()), *new]
+        found = SearchModelUtils.filter(models, add_prompt_filter_string(filter_string))
         page, token = _page(SearchModelUtils.sort(found, order_by), most, page_token)
-        return PagedList([self._complete(model) for model in page], token)
 
-    def _complete(self, model: RegisteredModel) -> RegisteredModel:
-        """Return a model that was listed, with its versions. If it's gone or ambiguous now, it has none."""
-        with contextlib.suppress(MlflowException):
-            return self.get_registered_model(model.name)
-        return model
+        def complete(model: RegisteredModel) -> RegisteredModel:
+            if model.name in listed:
+                with contextlib.suppress(NotFoundError, vertex_registry.AmbiguousNameError):
+                    return _to_model(listed[model.name], self.client.list_versions(model.name))
+            return model
+
+        with ThreadPoolExecutor(_READERS) as readers:
+            return PagedList(list(readers.map(complete, page)), token)
 
     @_translate_errors
     def get_registered_model(self, name: str) -> RegisteredModel:
         """Return a model, with its latest versions and its aliases."""
         validation._validate_model_name(name)
-        with self._registry.lock:
-            new = self._registry.new.get(name)
-        if new is not None:
-            if (found := self._find_model(name)) is None:
-                return _to_new_model(name, new)
-            # Somebody else has registered its first version.
-            self._registry.new.pop(name, None)
-            return _to_model(found, self.client.list_versions(name))
+        new = self._registry.new.get(name)
+        if new is not None and self._find_model(name) is None:
+            return _to_new_model(name, new)
+        self._registry.new.pop(name, None)  # somebody else may have registered its first version
         return _to_model(self.client.get_model(name), self.client.list_versions(name))
 
     @_translate_errors
@@ -593,17 +607,17 @@ class VertexModelRegistryStore(AbstractStore):
             if (new := self._registry.new.get(name)) is not None:
                 new.description, new.tags = change(new.description, new.tags)
                 return
-            for attempt in range(_ATTEMPTS):
-                model = self.client.get_model(name)
-                text = write_description(*change(*read_description(model.description)))
-                try:
-                    if text != model.description:
-                        self.client.update_model(name, description=text, etag=model.etag)
-                except vertex_registry.ConflictError:
-                    if attempt == _ATTEMPTS - 1:
-                        raise
-                else:
-                    return
+        for attempt in range(_ATTEMPTS):
+            model = self.client.get_model(name)
+            text = write_description(*change(*read_description(model.description)))
+            try:
+                if text != model.description:
+                    self.client.update_model(name, description=text, etag=model.etag)
+            except vertex_registry.ConflictError:
+                if attempt == _ATTEMPTS - 1:
+                    raise
+            else:
+                return
 
     # --- versions ---
 
@@ -630,9 +644,8 @@ class VertexModelRegistryStore(AbstractStore):
         with contextlib.ExitStack() as stack:
             origin = self._origin(stack, source, run_id, local_model_path, model_id)
             fields = {_SOURCE: source, _RUN_ID: origin.run_id, _RUN_LINK: run_link, _MODEL_ID: model_id}
-            with self._registry.lock:
-                new = self._registry.new.get(name)
-            offset = self._offset(name) if new is None else new.offset
+            new = self._registry.new.get(name)
+            offset = self._offset(name, new)
             made = self.client.register_version(
                 name,
                 origin.folder,
@@ -646,8 +659,7 @@ class VertexModelRegistryStore(AbstractStore):
                 make_default=False,
                 model_description=write_description(new.description, new.tags) if new else None,
             )
-        with self._registry.lock:
-            self._registry.new.pop(name, None)
+        self._registry.new.pop(name, None)
         return _to_version(made)
 
     @_translate_errors
@@ -663,10 +675,9 @@ class VertexModelRegistryStore(AbstractStore):
         """Put a version in a stage and return it. The others in the stage can be archived, and it's never empty."""
         chosen = get_canonical_stage(stage)
         if archive_existing_versions and chosen not in DEFAULT_STAGES_FOR_GET_LATEST_VERSIONS:
-            raise _error(
+            raise MlflowException(
                 "Model version transition cannot archive existing model versions because "
-                f"'{stage}' is not an Active stage. Valid stages are {DEFAULT_STAGES_FOR_GET_LATEST_VERSIONS}",
-                codes.INVALID_PARAMETER_VALUE,
+                f"'{stage}' is not an Active stage. Valid stages are {DEFAULT_STAGES_FOR_GET_LATEST_VERSIONS}"
             )
         found = self._find(name, version)
         return _to_version(self.client.set_stage(name, found, chosen, archive_existing=bool(archive_existing_versions)))
@@ -678,11 +689,10 @@ class VertexModelRegistryStore(AbstractStore):
         before = self.client.get_model(name)
         self.client.delete_version(name, found)
         if self._find_model(name) is None:
-            description, tags = read_description(before.description)
-            with self._registry.lock:
-                # MLflow never gives a number again, and Vertex begins at 1.
-                new = _NewModel(description, tags, _milliseconds(before.created_at), _number(found))
-                self._registry.new.setdefault(name, new)
+            # MLflow never gives a number again, and Vertex begins at 1.
+            offset = _number(found)
+            new = _NewModel(*read_description(before.description), _milliseconds(before.created_at), offset)
+            self._registry.remember(name, new)
 
     @_translate_errors
     def get_model_version(self, name: str, version: str | int) -> ModelVersion:
@@ -750,9 +760,8 @@ class VertexModelRegistryStore(AbstractStore):
         try:
             return list(self.client.list_versions(name))
         except NotFoundError:
-            with self._registry.lock:
-                if name in self._registry.new:
-                    return []
+            if name in self._registry.new:
+                return []
             raise
 
     def _candidates(self, filter_string: str | None) -> Iterable[VertexVersion]:
@@ -765,12 +774,12 @@ class VertexModelRegistryStore(AbstractStore):
                     return []
         return self.client.list_versions()
 
-    def _offset(self, name: str) -> int:
-        """Return by how much MLflow's number of a model's newest version exceeds Vertex's."""
+    def _offset(self, name: str, new: _NewModel | None) -> int:
+        """Return by how much MLflow's number of a model's next version exceeds Vertex's."""
         try:
             newest = self.client.latest_version(name)
         except NotFoundError:
-            return 0
+            return 0 if new is None else new.offset
         return 0 if newest is None else max(0, _number(newest) - int(newest.version))
 
     # --- aliases ---
@@ -790,10 +799,12 @@ class VertexModelRegistryStore(AbstractStore):
                 f"{_number(holder)} of {name!r} has. Use another alias, or delete {other!r} first.",
                 codes.INVALID_PARAMETER_VALUE,
             )
-        names = {key: value for key, value in _mlflow_aliases(found).items() if key != value}
-        if alias != on_vertex and names.get(on_vertex) != alias:
+        names = {**_mlflow_aliases(found), on_vertex: alias}
+        renamed = {key: value for key, value in names.items() if key != value}
+        if renamed != found.metadata.get(_ALIASES, {}):
             # Before the alias moves, so it never shows under another name.
-            self.client.update_version(name, found, metadata={_ALIASES: {**names, on_vertex: alias}})
+            changed = {"metadata": {_ALIASES: renamed}} if renamed else {"remove_metadata": [_ALIASES]}
+            self.client.update_version(name, found, **changed)
         self.client.add_aliases(name, found, [on_vertex])
 
     @_translate_errors
@@ -833,6 +844,13 @@ class VertexModelRegistryStore(AbstractStore):
         return holder if holder is not None and _mlflow_aliases(holder).get(on_vertex) == alias else None
 
     # --- webhooks ---
+
+    def create_webhook(self, *args: Any, **kwargs: Any) -> Webhook:
+        """Refuse to create a webhook, because Vertex has none."""
+        del args, kwargs
+        raise _error(
+            "Vertex has no webhooks. Google Cloud's audit logs report changes of models instead.", codes.NOT_IMPLEMENTED
+        )
 
     def list_webhooks(self, max_results: int | None = None, page_token: str | None = None) -> PagedList[Webhook]:
         """Return no webhook, because Vertex has none. Creating one isn't supported."""
@@ -876,8 +894,16 @@ class VertexModelRegistryStore(AbstractStore):
             logged = mlflow.MlflowClient(tracking_uri=self._tracking).get_logged_model(model_id)
             run_id = run_id or logged.source_run_id
             uri = logged.artifact_location if uri.startswith("models:/") else uri
-        if local_model_path:
+        if local_model_path and self._place.copies:
             return _Origin(local_model_path, run_id)
+        if not self._place.copies:
+            if not uri.startswith("gs://"):
+                raise _error(
+                    f"Vertex reads models from Cloud Storage, and {uri} is elsewhere. Nothing was registered. Add "
+                    "?staging_bucket=gs://BUCKET to the registry's URI, and it's copied there.",
+                    codes.INVALID_PARAMETER_VALUE,
+                )
+            return _Origin(uri, run_id)
         folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="vertex-registry-"))
         return _Origin(self._download(uri, folder), run_id)
 

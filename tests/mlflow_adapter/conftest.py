@@ -17,6 +17,8 @@ import pytest
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from tests.storage.server import StorageServer
+
 HERE = Path(__file__).parent
 collect_ignore_glob = [] if importlib.util.find_spec("mlflow") else ["test_*.py"]
 
@@ -72,6 +74,48 @@ def _global_state(tracking: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     mlflow.set_tracking_uri("")
     os.environ.pop("MLFLOW_REGISTRY_URI", None)
     os.environ.pop("MLFLOW_TRACKING_URI", None)
+
+
+@pytest.fixture
+def local(tmp_path: Path) -> Iterator[str]:
+    """Return the URI of an empty registry in a file."""
+    yield from _closed(f"vertex://local/{tmp_path}/vertex.db")
+
+
+@pytest.fixture
+def cloud(bucket: str, storage_emulator: StorageServer, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """Return the URI of an empty registry on an emulator, with a bucket on a storage server."""
+    from vertex_registry.emulator import Emulator  # noqa: PLC0415  # Google's libraries take a second
+
+    with Emulator(storage=storage_emulator.url) as emulator:
+        monkeypatch.setenv("VERTEX_AI_EMULATOR_HOST", emulator.grpc)
+        # The port tells it from other registries of this process.
+        yield from _closed(
+            f"vertex://acme/us-central1?staging_bucket=gs://{bucket}/models&endpoint={emulator.grpc}",
+        )
+
+
+def _closed(uri: str) -> Iterator[str]:
+    from vertex_registry.mlflow import VertexModelRegistryStore  # noqa: PLC0415  # not in the other environment
+
+    yield uri
+    VertexModelRegistryStore(uri).close()
+
+
+@pytest.fixture(params=["local", "cloud"])
+def vertex(request: pytest.FixtureRequest) -> str:
+    """Return the URI of an empty registry, of each kind."""
+    uri: str = request.getfixturevalue(request.param)
+    return uri
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Return a folder with a model that no framework wrote, and that every scikit-learn image takes for its own."""
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    (folder / "model.joblib").write_bytes(b"a model")
+    return folder
 
 
 @pytest.fixture
