@@ -8,6 +8,7 @@ import pty
 import signal
 import subprocess
 import sys
+from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
 import click
@@ -318,3 +319,16 @@ def test_a_timeout_of_your_own(capsys: pytest.CaptureFixture[str]) -> None:
     """--timeout says how long to retry, so a service that's away is reported soon."""
     assert run(["models", "list", "--endpoint", "127.0.0.1:1", "--project", "acme", "--timeout", "0.2"]) == 6
     assert "error: ListModels" in capsys.readouterr().err
+
+
+@pytest.mark.skipif(find_spec("mlflow") is not None, reason="MLflow is installed here")
+def test_a_migration_without_mlflow(vr: Run) -> None:
+    """The error names the extra to install. What's wrong with the URI comes first."""
+    assert vr("migrate", "mlflow", "--from", "databricks")[::2] == (
+        1,
+        "error: Reading MLflow's registry needs MLflow. Install it: pip install 'vertex-registry[mlflow]'\n",
+    )
+    assert vr("migrate", "mlflow", "--from", "sqlite:///nowhere.db")[::2] == (
+        3,
+        "error: There's no database nowhere.db. Four slashes begin an absolute path: sqlite:////path.\n",
+    )

@@ -531,22 +531,21 @@ def migrate_mlflow(
     names = {} if rename is None else _read_names(rename)
     migration = plan_mlflow(registry, source, models=models or None, rename=names)
     _output.note(f"{migration.plan.source}: {migration.plan}")
+    if dry_run:
+        _show_report(migration.plan, output)
+        return 0 if migration.plan.complete else 1
     done: list[MigratedVersion] = []
-    report = migration.plan
+    count = sum(1 for line in migration.plan.versions if line.outcome == "planned")
     try:
-        if not dry_run:
-            count = sum(1 for line in migration.plan.versions if line.outcome == "planned")
-            for line in migration.run(staging_bucket=staging_bucket, container=container):
-                done.append(line)
-                _output.note(f"[{len(done)}/{count}] {line}")
-            report = migration.report(done)
+        for line in migration.run(staging_bucket=staging_bucket, container=container):
+            done.append(line)
+            _output.note(f"[{len(done)}/{count}] {line}")
     except KeyboardInterrupt:
-        report = migration.report(done)
+        _show_report(migration.report(done), output)
         _output.note("Run the same command again to continue.")
         raise
-    finally:
-        if dry_run or done:
-            _show_report(report, output)
+    report = migration.report(done)
+    _show_report(report, output)
     if migration.stopped_by is not None:
         _output.note(f"stopped: {migration.stopped_by}\nRun the same command again to continue.")
     return 0 if report.complete else 1

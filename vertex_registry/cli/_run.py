@@ -86,6 +86,8 @@ def _explain(error: RegistryError, words: list[str]) -> None:
     following = next((NEXT[kind.__name__] for kind in type(error).__mro__ if kind.__name__ in NEXT), None)
     if type(error).__name__ == "NotFoundError" and "There is no model" not in str(error):
         following = f"vertex-registry {'history' if words[:1] == ['rollback'] else 'versions list'} NAME"
+    if words[:1] == ["migrate"] and type(error).__name__ == "NotFoundError":
+        following = None  # what wasn't found is MLflow's
     if request_id := getattr(error, "request_id", ""):
         following = f"the same command with --request-id {request_id}"
     if following is not None:

@@ -6,6 +6,7 @@ MLflow is imported when a registry is opened. Whatever it raises becomes an erro
 from __future__ import annotations
 
 import contextlib
+import difflib
 import os
 import sqlite3
 import tempfile
@@ -35,7 +36,7 @@ _VERSIONS_PAGE: Final = 10_000
 _IS_PROMPT: Final = "tags.`mlflow.prompt.is_prompt` = 'true'"
 _PROBE_SECONDS: Final = 10.0
 _READERS: Final = 8
-_MAX_FILES: Final = 100_000
+_LONGEST: Final = 300
 
 #: MLflow's codes for each of this package's errors.
 _ERRORS: Final[Mapping[type[RegistryError], frozenset[str]]] = {
@@ -98,14 +99,14 @@ class MlflowSource:
     def __init__(self, uri: str) -> None:
         self.uri = _check_uri(uri)
         self.shown = without_password(self.uri)
+        _check_database(self.uri)
+        _check_server(self.uri, self.shown)
         try:
             import mlflow.artifacts  # noqa: PLC0415  # it's in an extra, and takes a second
         except ImportError as error:
             raise RegistryError(
                 "Reading MLflow's registry needs MLflow. Install it: pip install 'vertex-registry[mlflow]'"
             ) from error
-        _check_database(self.uri)
-        _check_server(self.uri, self.shown)
         self._artifacts: Any = mlflow.artifacts
         tracking = self.uri.replace("databricks-uc", "databricks", 1)
         with self._explain():
@@ -141,9 +142,20 @@ class MlflowSource:
         models = []
         for name in wanted:
             with self._explain(f"The model {name!r} of {self.shown}"):
-                model = self._client.get_registered_model(name)  # searches return no aliases
+                try:
+                    model = self._client.get_registered_model(name)  # searches return no aliases
+                except Exception as error:
+                    if getattr(error, "error_code", "") in _ERRORS[NotFoundError]:
+                        raise self._unknown_model(name) from error
+                    raise
             models.append(_read_model(model, versions[name]))
         return models
+
+    def _unknown_model(self, name: str) -> NotFoundError:
+        found = [model.name for model in self._pages(self._client.search_registered_models, _MODELS_PAGE, None)]
+        close = difflib.get_close_matches(name, found, n=3, cutoff=0.5)
+        hint = f"Did you mean {' or '.join(map(repr, close))}?" if close else f"It has {len(found)} models."
+        return NotFoundError(f"{self.shown} has no model {name!r}. {hint}", resource=name)
 
     def _versions(self, names: list[str] | None) -> Iterator[Any]:
         search = self._client.search_model_versions
@@ -321,5 +333,7 @@ def _local_path(uri: str) -> Path | None:
 
 def _first_line(error: Exception) -> str:
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    text = lines[0][:300] if lines else ""
+    text = lines[0] if lines else ""
+    if len(text) > _LONGEST:
+        text = text[:_LONGEST].rpartition(". ")[0] or f"{text[:_LONGEST]}…"
     return text if type(error).__module__.startswith("mlflow") and text else f"{type(error).__name__}: {text}"
