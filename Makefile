@@ -12,7 +12,7 @@ ADAPTER_GCP := $(ZENML)-gcp/bin/python -m pytest --numprocesses 2 --dist workste
 LIVE    = $(if $(LOCATION),--location "$(LOCATION)") $(if $(YES),--yes)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check format lowest zenml-gcp loaders histories container picture record live record-live clean
+.PHONY: help demo test check format lowest docs zenml-gcp loaders histories container picture pins record live record-live clean
 
 help:     ## list what there is
 	@grep -hE '^[a-z-]+: .*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 20
@@ -59,10 +59,14 @@ check: $(READY) $(MLFLOW)/ready $(ZENML)/ready   ## run ruff, mypy, the import c
 	@$(BIN)/ruff check
 	@$(BIN)/ruff format --check
 	@$(BIN)/mypy
-	@$(BIN)/mypy --python-executable $(MLFLOW)/bin/python vertex_registry/mlflow.py vertex_registry/migration/*.py tests/mlflow_adapter/*.py
+	@$(BIN)/mypy --python-executable $(MLFLOW)/bin/python vertex_registry/mlflow*.py vertex_registry/migration/*.py tests/mlflow_adapter/*.py
 	@$(BIN)/mypy --python-executable $(ZENML)/bin/python vertex_registry/zenml.py tests/adapter/*.py
 	@$(BIN)/lint-imports
 	@$(BIN)/python -m tests.prose
+	@$(BIN)/zensical build --strict
+
+docs: $(READY)   ## build the documentation into site/, without a network; a warning or a dead link fails it
+	@$(BIN)/zensical build --strict
 
 format: $(READY)   ## let ruff format the code and mend what it can
 	@$(BIN)/ruff check --fix-only --quiet
@@ -96,6 +100,9 @@ container: $(READY)   ## check the Dockerfile, as far as that's possible without
 picture: $(READY)   ## draw docs/architecture.svg from the import contracts
 	@$(BIN)/python -m tests.picture
 
+pins: $(READY)   ## write down the public names, options and fields, so that a change of them shows in review
+	@$(BIN)/python -m tests.pins
+
 record: $(READY)   ## record the cassettes against the emulator
 	@$(BIN)/python -m tests.cassettes.recorder
 
@@ -106,4 +113,4 @@ record-live: $(READY)   ## record the cassettes against the real Vertex: likewis
 	@$(BIN)/python -m tests.live record "$(PROJECT)" "$(BUCKET)" $(LIVE)
 
 clean:   ## remove .venv and every cache
-	rm -rf $(VENV) $(MLFLOW) $(ZENML) $(ZENML)-gcp .venv-lowest .venv-loaders .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis .coverage*
+	rm -rf site $(VENV) $(MLFLOW) $(ZENML) $(ZENML)-gcp .venv-lowest .venv-loaders .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis .coverage*

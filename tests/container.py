@@ -92,7 +92,7 @@ def is_healthy(python: str, port: int) -> bool:
 
 
 def main() -> int:
-    """Build and run it."""
+    """Build and run the image."""
     image = read_image()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)

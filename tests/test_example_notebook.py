@@ -16,7 +16,7 @@ NOTEBOOK = Path(__file__).parents[1] / "examples" / "notebook.ipynb"
 
 @pytest.fixture(scope="module")
 def executed(tmp_path_factory: pytest.TempPathFactory) -> Any:
-    """Run the notebook in a kernel that keeps its own files to the test, and return it with its outputs."""
+    """Run the notebook in a kernel whose files stay in the test's folder, and return it with its outputs."""
     own = tmp_path_factory.mktemp("jupyter")
     with pytest.MonkeyPatch.context() as environment, tempfile.TemporaryDirectory() as short:
         for variable in ("IPYTHONDIR", "JUPYTER_CONFIG_DIR", "JUPYTER_DATA_DIR"):
@@ -28,14 +28,14 @@ def executed(tmp_path_factory: pytest.TempPathFactory) -> Any:
 
 
 def output(notebook: Any, code: str) -> Any:
-    """Return the data that the cell with that code shows."""
+    """Return what the cell with that code shows."""
     (cell,) = (cell for cell in notebook.cells if cell.cell_type == "code" and code in cell.source)
     (shown,) = cell.outputs
     return shown.get("data", shown)
 
 
 def test_the_notebook_shows_tables(executed: Any) -> None:
-    """Lists and versions show themselves in HTML and in text, and there are no links to a console."""
+    """Lists and versions are shown in HTML and in text, and nothing links to a console."""
     versions = output(executed, "registry.list_models()")
     assert "<td" in versions["text/html"]
     assert versions["text/plain"].startswith("NAME")
@@ -55,6 +55,6 @@ def test_the_notebook_makes_a_frame(executed: Any) -> None:
 
 
 def test_the_notebook_is_stored_without_outputs() -> None:
-    """Outputs would show times and paths of somebody's machine."""
+    """Outputs would show times and paths of a contributor's machine."""
     notebook: Any = nbformat.read(NOTEBOOK, as_version=4)  # type: ignore[no-untyped-call]  # likewise
     assert all(not cell.get("outputs") and cell.get("execution_count") is None for cell in notebook.cells)

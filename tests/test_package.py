@@ -1,4 +1,4 @@
-"""The source distribution holds all that its tests need."""
+"""The source distribution contains everything that its tests need."""
 
 from __future__ import annotations
 

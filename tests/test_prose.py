@@ -1,4 +1,4 @@
-"""The guard of the documentation's language sees what it should see."""
+"""The guard of the documentation's language finds what it should."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def test_a_page_is_split_into_sentences() -> None:
 
 
 def test_words_and_readers_are_counted() -> None:
-    """A measure has the words a sentence and how often the reader is addressed."""
+    """A measure has the words a sentence, and how often the page says "you"."""
     counted = prose.measure(prose.sentences("You'll see. Your turn, and you know it."))
 
     assert counted == (8, 2, 3, 0)
@@ -110,14 +110,14 @@ def test_the_guard_complains(text: str, complaint: str) -> None:
 
 
 def test_the_guard_is_silent() -> None:
-    """Plain pages pass, and pages to look something up in need not address a reader."""
+    """Plain pages pass, and reference pages needn't say "you"."""
     pages = {"page.md": prose.sentences(GOOD), "docs/reference.md": prose.sentences("The client retries. " * 9)}
 
     assert list(prose.check(pages)) == []
 
 
 def test_comments_and_docstrings_are_read() -> None:
-    """Of a module its docstrings and comments count, and its strings don't."""
+    """A module's docstrings and comments count, and its strings don't."""
     source = '"""Two houses."""\n\n\ndef f():\n    # It bears `anew`.\n    return "who does"\n'
 
     assert prose.quaint(prose.comments(source)) == ["houses", "bears"]

@@ -5,10 +5,12 @@ from __future__ import annotations
 import datetime as dt
 import os
 import pickle
+import sys
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 from vertex_registry import _labels, _names
+from vertex_registry._quoting import quote
 from vertex_registry._records import ModelVersion
 from vertex_registry._version import __version__
 from vertex_registry.errors import InvalidArgumentError
@@ -50,7 +52,7 @@ def user_agent(prefix: str | None) -> str:
         InvalidArgumentError: The prefix isn't a line of ASCII characters.
     """
     if prefix is not None and not (isinstance(prefix, str) and prefix.isascii() and prefix.isprintable()):
-        raise InvalidArgumentError(f"user_agent={prefix!r} can't be sent. Use one line of ASCII characters.")
+        raise InvalidArgumentError(f"user_agent={quote(prefix)} can't be sent. Use one line of ASCII characters.")
     return " ".join(filter(None, [prefix, f"vertex-registry/{__version__}"]))
 
 
@@ -82,7 +84,8 @@ def check_aware(what: str, moment: dt.datetime | None) -> dt.datetime | None:
     """
     if moment is not None and (not isinstance(moment, dt.datetime) or moment.utcoffset() is None):
         raise InvalidArgumentError(
-            f"{what}={moment!r} isn't a datetime with a time zone. Give one such as datetime(2026, 1, 31, tzinfo=UTC)."
+            f"{what}={quote(moment)} isn't a datetime with a time zone. Give one such as "
+            "datetime(2026, 1, 31, tzinfo=UTC)."
         )
     return moment
 
@@ -93,8 +96,8 @@ def check_limit(limit: int | None) -> int | None:
     Raises:
         InvalidArgumentError: It isn't a number from 0 up.
     """
-    if limit is not None and (not isinstance(limit, int) or isinstance(limit, bool) or limit < 0):
-        raise InvalidArgumentError(f"limit={limit!r} isn't a number of versions or models.")
+    if limit is not None and (not isinstance(limit, int) or isinstance(limit, bool) or not 0 <= limit <= sys.maxsize):
+        raise InvalidArgumentError(f"limit={quote(limit)} isn't a number of versions or models.")
     return limit
 
 
@@ -131,7 +134,7 @@ def file_metadata(
     checked = _labels.check_metadata(metadata)
     if both := sorted(checked.keys() & (in_labels or {}).keys()):
         raise InvalidArgumentError(
-            f"metadata and file_metadata both have {', '.join(map(repr, both))}. Name each key in one of them."
+            f"metadata and file_metadata both have {quote(both[0])}. Name each key in one of them."
         )
     if not uploads:
         raise InvalidArgumentError(
@@ -149,4 +152,4 @@ def check_label_filter(labels: Any) -> None:
     """
     for key, value in labels.items():
         if not isinstance(key, str) or not isinstance(value, str):
-            raise InvalidArgumentError(f"The label {key!r} has to be a string, and its value too.")
+            raise InvalidArgumentError(f"The label {quote(key)} has to be a string, and its value too.")

@@ -32,6 +32,7 @@ from vertex_registry import (
     _stages,
 )
 from vertex_registry._listing import Listing
+from vertex_registry._quoting import quote
 from vertex_registry._records import ModelVersion, RegisteredModel, Retry, Rollback
 from vertex_registry._stages import Stage
 from vertex_registry.errors import (
@@ -142,7 +143,7 @@ class RegistryClient:
         self._project = project or os.environ.get("GOOGLE_CLOUD_PROJECT") or None
         _endpoint.check_location(self._location)
         if self._project is not None and not (isinstance(self._project, str) and _PROJECT.fullmatch(self._project)):
-            raise InvalidArgumentError(f"project={self._project!r} isn't the ID or the number of a project.")
+            raise InvalidArgumentError(f"project={quote(self._project)} isn't the ID or the number of a project.")
         if not isinstance(retry, Retry):
             raise InvalidArgumentError(
                 f"retry has to be a Retry, such as Retry(call_timeout=30), not {type(retry).__name__}."
@@ -412,7 +413,7 @@ class RegistryClient:
         staging = self._staging(staging_bucket)
         if (local := _sources.local_directory(source, staging, follow_links=follow_links)) is None:
             _names.check_source(_arguments.source_text(source))
-            raise InvalidArgumentError(f"{source!r} is in Cloud Storage already.")
+            raise InvalidArgumentError(f"{quote(source)} is in Cloud Storage already. Pass a local folder.")
         chosen, doubts = self._choose_container(container, local, gpu=False)
         for doubt in doubts:
             warnings.warn(doubt, stacklevel=2)
@@ -440,7 +441,7 @@ class RegistryClient:
             and ("://" not in uri or uri.lower().startswith("file://"))
             and _names.to_gs_uri(uri) is None
         ):
-            raise InvalidArgumentError(f"{uri!r} isn't in Cloud Storage. Pass 'gs://bucket/directory'.")
+            raise InvalidArgumentError(f"{quote(uri)} isn't in Cloud Storage. Pass 'gs://bucket/directory'.")
         return self._storage.download(_names.check_source(uri), destination)
 
     def load_version(
@@ -616,7 +617,7 @@ class RegistryClient:
             return self._in_stage(name, _stages.check_stage(stage))
         if (reference := _names.version_reference(_arguments.number_or_alias(name, version))) is None:
             raise NotFoundError(
-                f"{name!r} has no version {version!r}. Pass its number (3 or '3') or an alias (letters, digits "
+                f"{name!r} has no version {quote(version)}. Pass its number (3 or '3') or an alias (letters, digits "
                 "and dashes), or its name as version_name=."
             )
         with self._verb() as vertex:
@@ -971,7 +972,7 @@ class RegistryClient:
         self._check_model(name)
         _names.check_text("metric", metric)
         if direction not in {"max", "min"}:
-            raise InvalidArgumentError(f"direction={direction!r} is neither 'max' nor 'min'.")
+            raise InvalidArgumentError(f"direction={quote(direction)} is neither 'max' nor 'min'.")
         sign = 1 if direction == "max" else -1
         measured = [
             version
@@ -980,7 +981,7 @@ class RegistryClient:
         ]
         if not measured:
             where = "" if stage is None else f" in {_stages.check_stage(stage)}"
-            raise NotFoundError(f"No version of {name!r}{where} has a number under {metric!r}.", resource=name)
+            raise NotFoundError(f"No version of {name!r}{where} has a number under {quote(metric)}.", resource=name)
         return max(measured, key=lambda version: (sign * version.metadata[metric], int(version.version)))
 
     def diff(self, name: str, a: str | int | ModelVersion, b: str | int | ModelVersion) -> VersionDiff:
@@ -1093,7 +1094,7 @@ class RegistryClient:
             ConflictError: Vertex refuses to delete a version. Versions deleted before that are gone.
         """
         if isinstance(keep, bool) or not isinstance(keep, int) or keep < 1:
-            raise InvalidArgumentError(f"keep={keep!r} isn't a positive number of versions.")
+            raise InvalidArgumentError(f"keep={quote(keep)} isn't a positive number of versions.")
         self._check_model(name)
         from vertex_registry import _deletion
 
@@ -1319,8 +1320,8 @@ class RegistryClient:
 
         if self._artifacts is not None and local.holds(self._artifacts):
             raise InvalidArgumentError(
-                f"{local.source!r} holds this registry's own artifacts folder, {self._artifacts}. Name the model's "
-                "folder alone, or keep artifacts elsewhere with artifacts=."
+                f"{quote(local.source)} holds this registry's own artifacts folder, {self._artifacts}. Name the "
+                "model's folder alone, or keep artifacts elsewhere with artifacts=."
             )
         loads = _serving.model_files(image)
         local = local.with_names(_servable.renames(local.names, loads, where=local.source))

@@ -93,9 +93,9 @@ def html_fields(title: str, fields: Mapping[str, Any], link: str | None) -> str:
 def text_table(header: Sequence[str], rows: Sequence[Sequence[str]], note: str) -> str:
     """Return a table as text, with a note below it."""
     cells = [[_cut(printable(cell), _WIDEST) for cell in row] for row in [header, *rows]]
-    widths = [max(map(_width, column)) for column in zip(*cells, strict=True)]
+    widths = [max(map(display_width, column)) for column in zip(*cells, strict=True)]
     lines = [
-        _GAP.join(cell + " " * (width - _width(cell)) for cell, width in zip(row, widths, strict=True)).rstrip()
+        _GAP.join(cell + " " * (width - display_width(cell)) for cell, width in zip(row, widths, strict=True)).rstrip()
         for row in cells
     ]
     return "\n".join([*lines, note])
@@ -129,12 +129,13 @@ def _link(text: str, url: str) -> str:
 
 
 def _cut(text: str, most: int) -> str:
-    if _width(text) <= most:
+    if display_width(text) <= most:
         return text
-    while _width(text) > most - 1:
+    while display_width(text) > most - 1:
         text = text[: min(len(text) - 1, most)]
     return f"{text}…"
 
 
-def _width(text: str) -> int:
+def display_width(text: str) -> int:
+    """Return how many columns of a terminal a text takes."""
     return sum(2 if unicodedata.east_asian_width(letter) in "WF" else 1 for letter in text)

@@ -16,6 +16,7 @@ from typing import Any, Final
 import attrs
 
 from vertex_registry import _names
+from vertex_registry._quoting import quote
 from vertex_registry.errors import InvalidArgumentError
 
 EMULATOR_VARIABLE: Final = "VERTEX_AI_EMULATOR_HOST"
@@ -75,7 +76,10 @@ def check_location(location: object) -> str:
     """
     if isinstance(location, str) and _REGION.fullmatch(location):
         return location
-    text = f"location={location!r} isn't the name of a region. Use one such as 'us-central1'; {_LOCATIONS} lists them."
+    text = (
+        f"location={quote(location)} isn't the name of a region. Use one such as 'us-central1'; "
+        f"{_LOCATIONS} lists them."
+    )
     if location in {"global", "us", "eu"}:
         text = (
             f"location={location!r} has no model registry: models live in a region. "
@@ -93,7 +97,7 @@ def resolve(endpoint: str | None, transport: str | None, location: str, credenti
         InvalidArgumentError: A setting isn't valid.
     """
     if transport not in (None, "grpc", "rest"):
-        raise InvalidArgumentError(f"There is no transport {transport!r}. The transports are 'grpc' and 'rest'.")
+        raise InvalidArgumentError(f"There is no transport {quote(transport)}. The transports are 'grpc' and 'rest'.")
     _check_credentials(credentials)
     if endpoint is not None:
         _names.check_text("endpoint", endpoint)
@@ -160,9 +164,15 @@ def _parse(setting: str, address: str) -> tuple[str, str, bool]:
             f"{_without_secrets(setting, address)} isn't an address of the service. "
             "Use 'host:port' for gRPC or 'http://host:port' for REST, without a path, a query or a user."
         )
-    loopback = ip.is_loopback if ip is not None else host == "localhost"
     name = f"[{host}]" if ip is not None and ip.version == 6 else host  # noqa: PLR2004  # IPv6
-    return scheme, name if port is None else f"{name}:{port}", loopback
+    return scheme, name if port is None else f"{name}:{port}", is_loopback(host)
+
+
+def is_loopback(host: str) -> bool:
+    """Return whether a host name or an IP address is this machine."""
+    with contextlib.suppress(ValueError):
+        return ipaddress.ip_address(host).is_loopback
+    return host == "localhost"
 
 
 def _without_secrets(setting: str, address: str) -> str:
@@ -172,4 +182,4 @@ def _without_secrets(setting: str, address: str) -> str:
     scheme, separator, rest = address.rpartition("://")
     start = re.split(r"[/?#]", rest, maxsplit=1)[0]
     more = "..." if len(start) < len(rest.rstrip("/")) else ""
-    return f"{setting}={scheme + separator + start + more!r}"
+    return f"{setting}={quote(scheme + separator + start + more)}"

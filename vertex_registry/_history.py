@@ -119,7 +119,8 @@ def version_at(versions: Iterable[ModelVersion], when: dt.datetime, stage: Stage
     remembered = sorted(map(_remember, versions), key=lambda one: one.number)
     if not any(_may_exist(one, _Time(when)) for one in remembered):
         raise HistoryUnknownError(
-            f"No version of today existed at {when.isoformat()}. If a model had the name before, it is deleted.",
+            f"None of the model's versions existed at {when.isoformat()}. If an earlier model had the "
+            "name, its history was deleted with it.",
             resource=remembered[0].version.model_resource_name if remembered else None,
         )
     found = _holder(remembered, _Time(when), stage)

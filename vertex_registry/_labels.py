@@ -21,6 +21,7 @@ from urllib.parse import unquote_to_bytes
 
 import attrs
 
+from vertex_registry._quoting import quote, shorten
 from vertex_registry.errors import InvalidArgumentError
 
 if TYPE_CHECKING:
@@ -254,12 +255,12 @@ def check_label(key: str, value: str) -> None:
     )
     if not legal:
         raise InvalidArgumentError(
-            f"Vertex doesn't allow the label {key!r}. Use at most {MAX_CHARACTERS} lower-case letters, digits, dashes "
-            "and underscores for the key and the value, and begin the key with a letter."
+            f"Vertex doesn't allow the label {quote(key)}. Use at most {MAX_CHARACTERS} lower-case letters, digits, "
+            "dashes and underscores for the key and the value, and begin the key with a letter."
         )
     if not is_metadata_key(key):
         raise InvalidArgumentError(
-            f"The label key {key!r} is reserved for this package or for Google. Use another one."
+            f"The label key {quote(key)} is reserved for this package or for Google. Use another one."
         )
 
 
@@ -282,8 +283,8 @@ def check_managed_by(value: str) -> str:
     """
     if not isinstance(value, str) or not value or not _LEGAL_VALUE.fullmatch(value):
         raise InvalidArgumentError(
-            f"managed_by={value!r} can't be a label. Use 1 to {MAX_CHARACTERS} lower-case letters, digits, dashes and "
-            "underscores."
+            f"managed_by={quote(value)} can't be a label. Use 1 to {MAX_CHARACTERS} lower-case letters, digits, dashes "
+            "and underscores."
         )
     return value
 
@@ -302,19 +303,19 @@ def _check_json(value: object, where: str, depth: int) -> None:  # noqa: C901  #
     if isinstance(value, dict):
         for key, item in value.items():
             if not isinstance(key, str):
-                raise InvalidArgumentError(f"{where} has the key {key!r}, but JSON keys are strings.")
+                raise InvalidArgumentError(f"{shorten(where)} has the key {quote(key)}, but JSON keys are strings.")
             _check_json(item, f"{where}[{key!r}]", depth - 1)
     elif isinstance(value, list):
         for index, item in enumerate(value):
             _check_json(item, f"{where}[{index}]", depth - 1)
     elif isinstance(value, float):
         if not math.isfinite(value):
-            raise InvalidArgumentError(f"{where} isn't a finite number. JSON has neither NaN nor infinity.")
+            raise InvalidArgumentError(f"{shorten(where)} isn't a finite number. JSON has neither NaN nor infinity.")
     elif isinstance(value, int):
         _check_digits(value, where)
     elif value is not None and not isinstance(value, str):
         raise InvalidArgumentError(
-            f"{where} is a {type(value).__module__}.{type(value).__qualname__}, which JSON doesn't have. "
+            f"{shorten(where)} is a {type(value).__module__}.{type(value).__qualname__}, which JSON doesn't have. "
             "Use strings, numbers, True, False, None, lists and dicts."
         )
 
@@ -323,7 +324,9 @@ def _check_digits(value: int, where: str) -> None:
     try:
         int.__repr__(value)
     except ValueError:  # "Exceeds the limit (4300 digits) for integer string conversion"
-        raise InvalidArgumentError(f"{where} is a number with too many digits. Store it as a string.") from None
+        raise InvalidArgumentError(
+            f"{shorten(where)} is a number with too many digits. Store it as a string."
+        ) from None
 
 
 def _to_label(value: object) -> str | None:

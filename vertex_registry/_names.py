@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Final
 
 import attrs
 
+from vertex_registry._quoting import quote
 from vertex_registry.errors import InvalidArgumentError
 
 if TYPE_CHECKING:
@@ -185,7 +186,8 @@ def parse_model_name(name: str) -> ModelName | None:
         return None
     if at:
         raise InvalidArgumentError(
-            f"{name!r} is the name of a version. Pass the model and the version separately: {resource!r}, {version!r}."
+            f"{quote(name)} is the name of a version. Pass the model and the version separately: {quote(resource)}, "
+            f"{quote(version)}."
         )
     return ModelName(*match.groups())
 
@@ -312,8 +314,8 @@ def check_reference(version: str | int) -> str:
     """
     if (reference := version_reference(version)) is None:
         raise InvalidArgumentError(
-            f"{version!r} can't be a version. Pass its number (3 or '3') or an alias (letters, digits and dashes). "
-            "Find a version by its name with get_version(version_name=...)."
+            f"{quote(version)} can't be a version. Pass its number (3 or '3') or an alias (letters, digits and "
+            "dashes), or find a version by its name with get_version(version_name=...)."
         )
     return reference
 
@@ -328,11 +330,14 @@ def check_alias(alias: str) -> str:
     """
     if not isinstance(alias, str) or not _ALIAS.fullmatch(alias):
         raise InvalidArgumentError(
-            f"{alias!r} isn't an alias: an alias has 2 to 128 letters, digits and dashes, begins with a lower-case "
-            "letter, and ends with a lower-case letter or a digit. Use version_name= for a name such as 'v1.0'."
+            f"{quote(alias)} isn't an alias: an alias has 2 to 128 letters, digits and dashes, begins with a "
+            "lower-case letter, and ends with a lower-case letter or a digit. Use version_name= for a name such as "
+            "'v1.0'."
         )
     if alias.startswith(_HIDDEN_ALIAS):
-        raise InvalidArgumentError(f"The alias {alias!r} is reserved, because it begins with 'vr-'. Use another one.")
+        raise InvalidArgumentError(
+            f"The alias {quote(alias)} is reserved, because it begins with 'vr-'. Use another one."
+        )
     return alias
 
 
@@ -389,35 +394,35 @@ def check_source(source: str) -> str:  # noqa: C901  # one branch for each mista
     scheme, separator, rest = source.partition("://")
     if scheme.lower() == "file" and separator:
         raise InvalidArgumentError(
-            f"{source!r} is a folder on this machine, and Vertex only reads artifacts from Cloud Storage. Set "
+            f"{quote(source)} is a folder on this machine, and Vertex only reads artifacts from Cloud Storage. Set "
             "staging_bucket='gs://bucket' to upload it, or copy it there and pass 'gs://bucket/directory'."
         )
     if (meant := to_gs_uri(source)) is not None:
-        raise InvalidArgumentError(f"The source isn't in the form that Vertex reads. Pass {meant!r}.")
+        raise InvalidArgumentError(f"The source isn't in the form that Vertex reads. Pass {quote(meant)}.")
     if not separator:
         raise InvalidArgumentError(
-            f"{source!r} is a local path, and Vertex only reads artifacts from Cloud Storage. Set staging_bucket="
+            f"{quote(source)} is a local path, and Vertex only reads artifacts from Cloud Storage. Set staging_bucket="
             "'gs://bucket' to upload it, or copy it there and pass 'gs://bucket/directory'."
         )
     if scheme != "gs":
         raise InvalidArgumentError(
-            f"{source!r} isn't in Cloud Storage, the only place that Vertex reads artifacts from. "
+            f"{quote(source)} isn't in Cloud Storage, the only place that Vertex reads artifacts from. "
             "Copy the artifact there and pass 'gs://bucket/directory'."
         )
     bucket, _, path = rest.partition("/")
     check_bucket(bucket, source)
     path = path.rstrip("/")
     if not path or not _is_text(path):
-        raise InvalidArgumentError(f"{source!r} is a bucket without a directory. Pass 'gs://bucket/directory'.")
+        raise InvalidArgumentError(f"{quote(source)} is a bucket without a directory. Pass 'gs://bucket/directory'.")
     if any(ord(letter) < 32 for letter in path):  # noqa: PLR2004  # control characters
-        raise InvalidArgumentError(f"{source!r} has a control character. Rename the directory.")
+        raise InvalidArgumentError(f"{quote(source)} has a control character. Rename the directory.")
     if path.startswith("/") or "//" in path:
-        raise InvalidArgumentError(f"{source!r} has an empty part between two slashes. Remove it.")
+        raise InvalidArgumentError(f"{quote(source)} has an empty part between two slashes. Remove it.")
     last = path.rpartition("/")[2]
     if last.lower().endswith(_MODEL_FILES) and not source.endswith("/"):
         raise InvalidArgumentError(
-            f"{source!r} is a file, and Vertex reads directories. Pass "
-            f"{source[: len(source) - len(last)].rstrip('/')!r}."
+            f"{quote(source)} is a file, and Vertex reads directories. Pass "
+            f"{quote(source[: len(source) - len(last)].rstrip('/'))}."
         )
     return source
 
@@ -433,7 +438,9 @@ def path_of_file_url(source: str) -> str:
         return source
     host, slash, path = rest.partition("/")
     if host not in {"", "localhost"} or not slash:
-        raise InvalidArgumentError(f"{source!r} isn't a folder on this machine. Write file:///path with three slashes.")
+        raise InvalidArgumentError(
+            f"{quote(source)} isn't a folder on this machine. Write file:///path with three slashes."
+        )
     drive = os.name == "nt" and path[1:2] == ":"
     return urllib.parse.unquote(path if drive else f"/{path}")
 
@@ -445,15 +452,17 @@ def check_staging_bucket(staging: str) -> str:
         InvalidArgumentError: It isn't one.
     """
     if isinstance(staging, str) and (meant := to_gs_uri(staging)) is not None:
-        raise InvalidArgumentError(f"staging_bucket isn't in the right form. Pass {meant!r}.")
+        raise InvalidArgumentError(f"staging_bucket isn't in the right form. Pass {quote(meant)}.")
     scheme, _, rest = staging.partition("://") if isinstance(staging, str) else ("", "", "")
     bucket, _, path = rest.partition("/")
     if scheme != "gs" or not _is_text(path) or any(ord(letter) < 32 for letter in path):  # noqa: PLR2004  # likewise
-        raise InvalidArgumentError(f"staging_bucket={staging!r} isn't a bucket in Cloud Storage. Pass 'gs://bucket'.")
+        raise InvalidArgumentError(
+            f"staging_bucket={quote(staging)} isn't a bucket in Cloud Storage. Pass 'gs://bucket'."
+        )
     check_bucket(bucket, staging)
     path = path.rstrip("/")
     if path.startswith("/") or "//" in path:
-        raise InvalidArgumentError(f"staging_bucket={staging!r} has an empty part between two slashes. Remove it.")
+        raise InvalidArgumentError(f"staging_bucket={quote(staging)} has an empty part between two slashes. Remove it.")
     return f"gs://{bucket}/{path}".rstrip("/")
 
 
@@ -509,8 +518,8 @@ def check_bucket(bucket: str, source: str) -> str:
         or bucket.startswith("goog")
     ):
         raise InvalidArgumentError(
-            f"{bucket!r} in {source!r} can't be a bucket. A bucket's name has 3 to 63 lower-case letters, digits, "
-            "dashes, underscores and dots, and begins and ends with a letter or a digit."
+            f"{quote(bucket)} in {quote(source)} can't be a bucket. A bucket's name has 3 to 63 lower-case letters, "
+            "digits, dashes, underscores and dots, and begins and ends with a letter or a digit."
         )
     return bucket
 

@@ -6,43 +6,43 @@ import datetime as dt
 import json
 import random
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any, Final, overload
 
 import attrs
 
 from vertex_registry import _display
+from vertex_registry._quoting import quote
 from vertex_registry._stages import Stage
 from vertex_registry.errors import InvalidArgumentError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Callable, Iterable
 
 
 def _strings(values: Iterable[str]) -> tuple[str, ...]:
     if isinstance(values, str) or not all(isinstance(value, str) for value in values):
-        raise InvalidArgumentError(f"Give a list of strings, not {values!r}.")
+        raise InvalidArgumentError(f"Give a list of strings, not {quote(values)}.")
     return tuple(values)
 
 
 def _ports(values: Iterable[int]) -> tuple[int, ...]:
     ports = tuple(values)
     if not all(isinstance(port, int) and 0 < port < 65536 for port in ports):  # noqa: PLR2004  # the ports there are
-        raise InvalidArgumentError(f"A port is a number from 1 to 65535: {ports!r}.")
+        raise InvalidArgumentError(f"A port is a number from 1 to 65535, not {quote(ports)}.")
     return ports
 
 
 def _variables(values: Mapping[str, str]) -> dict[str, str]:
-    variables = dict(values)
-    if not all(isinstance(item, str) for pair in variables.items() for item in pair):
-        raise InvalidArgumentError(f"Environment variables are strings: {', '.join(map(repr, variables))}.")
-    return variables
+    if not isinstance(values, Mapping) or not all(isinstance(item, str) for pair in values.items() for item in pair):
+        raise InvalidArgumentError("The environment of a container is a dict of strings.")
+    return dict(values)
 
 
 def _image(_instance: object, _attribute: object, value: str) -> None:
     if not isinstance(value, str) or not value:
-        raise InvalidArgumentError(f"The image of a container is a URI, not {value!r}.")
+        raise InvalidArgumentError(f"The image of a container is a URI, not {quote(value)}.")
 
 
 @attrs.frozen
@@ -349,6 +349,11 @@ class VersionDiff:
     def __bool__(self) -> bool:
         return bool(self.changes)
 
+    def to_dict(self) -> dict[str, Any]:
+        """Return the difference as a dict that JSON can hold: the numbers of both versions, and the changes."""
+        changes = {field: [_jsonable(value) for value in pair] for field, pair in self.changes.items()}
+        return {"a": self.a.version, "b": self.b.version, "changes": changes}
+
     def __str__(self) -> str:
         lines = [f"{self.a.name}: version {self.a.version} -> version {self.b.version}"]
         lines += [f"  {field}: {_shown(before)} -> {_shown(after)}" for field, (before, after) in self.changes.items()]
@@ -390,7 +395,7 @@ def _random() -> float:
 
 def _positive(_instance: object, attribute: attrs.Attribute[float], value: float) -> None:
     if not isinstance(value, (int, float)) or not value > 0:
-        raise InvalidArgumentError(f"Retry({attribute.name}={value!r}) is not a positive number of seconds.")
+        raise InvalidArgumentError(f"Retry({attribute.name}={quote(value)}) isn't a positive number of seconds.")
 
 
 @attrs.frozen(kw_only=True)

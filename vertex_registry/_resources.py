@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 import attrs
 
 from vertex_registry import _labels, _names, _process, _waiting, _wire
+from vertex_registry._quoting import shorten
 from vertex_registry.errors import (
     AmbiguousNameError,
     ConflictError,
@@ -276,7 +277,8 @@ class Resources:
 
     def _other_project_error(self, name: str) -> InvalidArgumentError:
         return InvalidArgumentError(
-            f"{name} is in another project, and this client is for {self.project}. Create a client for that project."
+            f"{shorten(name)} is in another project, and this client is for {self.project}. "
+            "Create a client for that project."
         )
 
     def _find_by_id(self, name: str, gone: Collection[str]) -> Model | None:

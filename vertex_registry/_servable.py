@@ -109,8 +109,8 @@ def renames(names: Iterable[str], loads: Collection[str], *, where: str) -> dict
     models = [*renamed, *(name for name in loads if name in there)]
     if renamed and len(models) > 1:
         raise InvalidArgumentError(
-            f"{where!r} holds {' and '.join(models)}, and the image loads one model. Nothing was registered. Remove "
-            "all but the one that is the model.",
+            f"{where!r} holds {' and '.join(models)}, and the image loads one model, so nothing was registered. "
+            "Remove all but the one that is the model.",
             resource=where,
         )
     return renamed

@@ -10,6 +10,7 @@ import re
 from datetime import date
 from typing import TYPE_CHECKING, Final
 
+from vertex_registry._quoting import quote
 from vertex_registry.errors import InvalidArgumentError
 
 if TYPE_CHECKING:
@@ -148,15 +149,15 @@ def serving_image(spec: str, location: str, *, gpu: bool = False) -> str:
     if "/" in spec:
         if gpu:
             raise InvalidArgumentError(
-                f"gpu=True only works with the name of a framework, and {spec!r} is an image. Leave gpu out."
+                f"gpu=True only works with the name of a framework, and {quote(spec)} is an image. Leave gpu out."
             )
         return spec
     framework, _, version = spec.strip().partition(":")
     framework = _OTHER_NAMES.get(framework.lower(), framework.lower())
     if framework not in PREBUILT:
         raise InvalidArgumentError(
-            f"There's no prebuilt serving image {spec!r}. Use {', '.join(sorted(PREBUILT))}, optionally with a version "
-            "after a colon (sklearn:1.5), or the full URI of an image (HOST/PROJECT/REPOSITORY/IMAGE:TAG)."
+            f"There's no prebuilt serving image {quote(spec)}. Use {', '.join(sorted(PREBUILT))}, optionally with a "
+            "version after a colon (sklearn:1.5), or the full URI of an image (HOST/PROJECT/REPOSITORY/IMAGE:TAG)."
         )
     minor = _minor(version) if version not in {"", "latest"} else next(iter(PREBUILT[framework]))
     if minor not in PREBUILT[framework]:

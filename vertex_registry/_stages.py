@@ -10,6 +10,7 @@ import datetime as dt
 import enum
 from typing import TYPE_CHECKING, Final
 
+from vertex_registry._quoting import quote
 from vertex_registry.errors import InvalidArgumentError
 
 if TYPE_CHECKING:
@@ -70,7 +71,7 @@ def check_stage(stage: Stage | str) -> Stage:
         return Stage(stage)
     except ValueError:
         names = ", ".join(Stage)
-        raise InvalidArgumentError(f"There's no stage {stage!r}. Use one of {names}.") from None
+        raise InvalidArgumentError(f"There's no stage {quote(stage)}. Use one of {names}.") from None
 
 
 def check_exclusive(stage: Stage, *, archive_existing: bool) -> None:

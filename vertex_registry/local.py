@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from vertex_registry import _process
 from vertex_registry._client import RegistryClient
 from vertex_registry._names import LOCAL_BUCKET
+from vertex_registry._quoting import quote, shorten
 from vertex_registry.errors import ConflictError, InvalidArgumentError
 
 if TYPE_CHECKING:
@@ -75,7 +76,7 @@ def _connected(state: dict[str, Any]) -> RegistryClient:
 
 
 def _check_threads() -> None:
-    """Refuse to start an emulator where threads aren't threads: gRPC's server would wait for one that never runs."""
+    """Refuse to start an emulator if threads are patched: gRPC's server would wait for one that never runs."""
     checks: tuple[tuple[str, str, str], ...] = (
         ("gevent.monkey", "is_module_patched", "threading"),
         ("eventlet.patcher", "is_monkey_patched", "thread"),
@@ -126,7 +127,10 @@ def local_registry(
         emulator = Emulator(path, rest_port=None, folders={LOCAL_BUCKET: folder})
     except DataFileError as error:
         kind = ConflictError if error.in_use else InvalidArgumentError
-        raise kind(str(error), resource=str(path)) from error
+        message = str(error)
+        for named in (Path(error.path), Path(error.path).parent):
+            message = message.replace(str(named), shorten(str(named)))
+        raise kind(message, resource=str(path)) from error
     try:
         return LocalRegistry(emulator, folder, temporary=path is None and artifacts is None, **settings)
     except BaseException:
@@ -142,17 +146,26 @@ def _artifacts_folder(path: str | os.PathLike[str] | None, artifacts: Any) -> Pa
         return Path(tempfile.gettempdir(), f"vertex-registry-{secrets.token_hex(12)}").absolute()
     text = os.fspath(artifacts) if isinstance(artifacts, (str, os.PathLike)) else None
     if not isinstance(text, str) or not text or "\0" in text:
-        raise InvalidArgumentError(f"artifacts={artifacts!r} isn't the path of a folder.")
+        raise InvalidArgumentError(f"artifacts={quote(artifacts)} isn't the path of a folder.")
     if "://" in text:
         raise InvalidArgumentError(
-            f"artifacts={text!r} isn't a folder on this machine. To upload to a bucket, pass it as staging_bucket=."
+            f"artifacts={quote(text)} isn't a folder on this machine. To upload to a bucket, pass it as "
+            "staging_bucket=."
         )
     try:
         folder = Path(text).expanduser().absolute()
     except RuntimeError:
-        raise InvalidArgumentError(f"artifacts={text!r} is in the home folder of a user that doesn't exist.") from None
-    if os.path.lexists(folder) and not folder.is_dir():
-        raise InvalidArgumentError(f"artifacts={text!r} is a file. Name a folder, or one that doesn't exist yet.")
+        raise InvalidArgumentError(
+            f"artifacts={quote(text)} is in the home folder of a user that doesn't exist."
+        ) from None
+    try:
+        taken = os.path.lexists(folder) and not folder.is_dir()
+    except OSError as error:  # such as a name that's too long
+        raise InvalidArgumentError(
+            f"artifacts={quote(text)} can't be used: {error.strerror}. Name another folder."
+        ) from error
+    if taken:
+        raise InvalidArgumentError(f"artifacts={quote(text)} is a file. Name a folder, or one that doesn't exist yet.")
     return folder
 
 
@@ -168,5 +181,5 @@ def _check_path(path: Any) -> None:
     text = os.fspath(path) if isinstance(path, (str, os.PathLike)) else None
     if not isinstance(text, str) or not text or "\0" in text:
         raise InvalidArgumentError(
-            f"path={path!r} isn't the path of a file. Leave it out to keep everything in memory."
+            f"path={quote(path)} isn't the path of a file. Leave it out to keep everything in memory."
         )

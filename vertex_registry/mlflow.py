@@ -2,7 +2,7 @@
 
 It translates between MLflow's types and those of `RegistryClient`, and does nothing else. Filters and orders are
 MLflow's own, and errors are MLflow's codes with this package's sentences. MLflow imports it in every process, so
-neither importing nor creating a store loads Google's libraries or opens anything. It's imported while MLflow itself is.
+neither importing nor creating a store loads Google's libraries or opens anything.
 """
 
 from __future__ import annotations
@@ -42,7 +42,6 @@ from mlflow.entities.model_registry.model_version_stages import (
 from mlflow.exceptions import MlflowException
 from mlflow.prompt.registry_utils import add_prompt_filter_string, has_prompt_tag
 from mlflow.protos import databricks_pb2 as codes
-from mlflow.store.artifact.local_artifact_repo import LocalArtifactRepository
 from mlflow.store.artifact.utils.models import _parse_model_uri
 from mlflow.store.entities.paged_list import PagedList
 from mlflow.store.model_registry import (
@@ -53,11 +52,11 @@ from mlflow.store.model_registry import (
 )
 from mlflow.store.model_registry.abstract_store import AbstractStore
 from mlflow.utils import validation
-from mlflow.utils.file_utils import create_tmp_dir
 from mlflow.utils.search_utils import SearchModelUtils, SearchModelVersionUtils, SearchUtils
 
 import vertex_registry
 from vertex_registry import LocalRegistry, NotFoundError, RegistryClient, RegistryError
+from vertex_registry.mlflow_artifacts import SCHEME
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -67,7 +66,7 @@ if TYPE_CHECKING:
     from vertex_registry import ModelVersion as VertexVersion
     from vertex_registry import RegisteredModel as VertexModel
 
-__all__ = ["LocalArtifacts", "VertexModelRegistryStore"]
+__all__ = ["VertexModelRegistryStore"]
 
 _P = ParamSpec("_P")
 _T = TypeVar("_T")
@@ -333,7 +332,7 @@ def read_description(text: str) -> tuple[str, dict[str, str]]:
 
 
 def to_vertex_alias(alias: str) -> str:
-    """Return the alias on Vertex for one of MLflow's.
+    """Return the alias on Vertex for an alias in MLflow.
 
     Vertex allows letters, digits and dashes: ``Prod_Candidate`` becomes ``prod-candidate``, and ``2026`` becomes
     ``alias-2026``. Two of MLflow's aliases can be one on Vertex.
@@ -705,7 +704,7 @@ class VertexModelRegistryStore(AbstractStore):
         found = self._find(name, version)
         if isinstance(self.client, LocalRegistry) and found.artifact_uri.startswith(_LOCAL_BUCKET):
             folder = self.client.artifacts / found.artifact_uri.removeprefix(_LOCAL_BUCKET)
-            return _LOCAL_SCHEME + folder.as_uri().removeprefix("file:")
+            return SCHEME + folder.as_uri().removeprefix("file:")
         return found.artifact_uri or _field(found, _SOURCE) or ""
 
     @_translate_errors
@@ -946,40 +945,6 @@ class _Origin:
 
 
 _LOCAL_BUCKET: Final = "gs://artifacts.localhost/"
-_LOCAL_SCHEME: Final = "vertex-local:"
-
-
-class LocalArtifacts(LocalArtifactRepository):
-    """The artifacts of a local registry. MLflow creates it for a URI that begins with ``vertex-local:``.
-
-    MLflow loads a model from where it is if that's a folder on this machine, and leaves a file of its own there. An
-    artifact of a registry stays as it was registered, so it's loaded from a copy.
-
-    Args:
-        artifact_uri: The URI.
-        tracking_uri: The URI of MLflow's tracking store.
-        registry_uri: The URI of its registry.
-    """
-
-    def __init__(self, artifact_uri: str, tracking_uri: str | None = None, registry_uri: str | None = None) -> None:
-        super().__init__(f"file:{artifact_uri.removeprefix(_LOCAL_SCHEME)}", tracking_uri, registry_uri)
-
-    def download_artifacts(self, artifact_path: str, dst_path: str | None = None) -> str:
-        """Copy a file or a folder, and return the copy's path."""
-        return str(super().download_artifacts(artifact_path, dst_path or create_tmp_dir()))
-
-    def log_artifact(self, local_file: str, artifact_path: str | None = None) -> None:
-        """Refuse to change the artifact of a version."""
-        del local_file, artifact_path
-        raise _error("The artifact of a version can't be changed. Register a new version.", codes.NOT_IMPLEMENTED)
-
-    def log_artifacts(self, local_dir: str, artifact_path: str | None = None) -> None:
-        """Refuse to change the artifact of a version."""
-        self.log_artifact(local_dir, artifact_path)
-
-    def delete_artifacts(self, artifact_path: str | None = None) -> None:
-        """Refuse to change the artifact of a version."""
-        self.log_artifact("", artifact_path)
 
 
 def _now() -> int:

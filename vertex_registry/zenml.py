@@ -263,7 +263,7 @@ class VertexModelRegistry(BaseModelRegistry):
         for what, given in (("source", model_source_uri), ("version", version)):
             if not isinstance(given, (str, type(None))):
                 raise VertexRegistryError(
-                    f"The {what} is a string, not {given!r}. Pass str({what}). Nothing was registered."
+                    f"The {what} is a string, not {given!r:.80}, so nothing was registered. Pass str({what})."
                 )
         client, source, chosen = (
             self.client,
@@ -298,9 +298,8 @@ class VertexModelRegistry(BaseModelRegistry):
         if not (chosen.get("staging_bucket") or self.config.staging_bucket):
             raise VertexRegistryError(
                 f"{problem} Nothing was registered. Save the model to a GCS artifact store in the form that the image "
-                "loads. Or have it copied in that form: "
-                f"`zenml model-registry update {self.name} --staging_bucket=gs://BUCKET`. Or name an image of your own "
-                "that loads it as it is: --serving_image=IMAGE."
+                f"loads, have it copied (`zenml model-registry update {self.name} --staging_bucket=gs://BUCKET`), or "
+                "name an image of your own (--serving_image=IMAGE)."
             )
         with self._local_copy(source) as folder:
             return register(folder)
@@ -505,7 +504,7 @@ def _fetch(source: str, folder: Path) -> None:
         raise VertexRegistryError(f"{source!r} can't be read, and nothing was registered: {problem}") from error
     if not found:
         raise VertexRegistryError(
-            f"{source!r} isn't a directory. Nothing was registered. Name the directory that the model was saved to."
+            f"{source!r} isn't a directory, so nothing was registered. Name the directory that the model was saved to."
         )
 
 

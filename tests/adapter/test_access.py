@@ -56,7 +56,7 @@ def token(text: str) -> str:
     return f"Bearer sha256:{hashlib.sha256(text.encode()).hexdigest()}"
 
 
-def test_importing_the_flavor_imports_nothing_of_googles() -> None:
+def test_importing_the_flavor_imports_nothing_from_google() -> None:
     """ZenML can import the flavor, its settings and the registry without loading Google's libraries."""
     code = (
         "import sys; from vertex_registry.zenml import VertexModelRegistryFlavor as F; f = F(); f.config_class; "
@@ -197,7 +197,7 @@ def test_a_connector_that_has_expired(
     assert not registry.connector_has_expired()
 
 
-def test_a_connector_that_is_no_longer_good(
+def test_a_connector_without_fresh_credentials(
     zenml: ZenML, emulator: Emulator, active: Callable[[], VertexModelRegistry]
 ) -> None:
     """If there are no fresh credentials, you get one line and a RuntimeError, and nothing is sent."""
@@ -222,7 +222,7 @@ def test_a_connector_for_another_project(
     assert emulator.requests() == ()
 
 
-def test_a_secret_that_is_missing(zenml: ZenML, emulator: Emulator) -> None:
+def test_a_missing_secret(zenml: ZenML, emulator: Emulator) -> None:
     """A missing secret isn't reported as a missing model."""
     zenml.use(credentials="{{nowhere.key}}")
 
@@ -232,7 +232,7 @@ def test_a_secret_that_is_missing(zenml: ZenML, emulator: Emulator) -> None:
     assert emulator.requests() == ()
 
 
-def test_credentials_that_are_none(zenml: ZenML, tmp_path: Path, emulator: Emulator) -> None:
+def test_invalid_credentials(zenml: ZenML, tmp_path: Path, emulator: Emulator) -> None:
     """A truncated key is one line that doesn't show any of it."""
     path = tmp_path / "cut.json"
     path.write_text(json.dumps({"type": "service_account", "private_key": "SECRET"})[:-1], encoding="utf-8")

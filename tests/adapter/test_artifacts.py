@@ -144,7 +144,7 @@ def test_an_artifact_that_can_be_served_stays_where_it_is(
 @pytest.mark.parametrize(
     "container", ["europe-docker.pkg.dev/acme/own:1", ServingContainer("europe-docker.pkg.dev/acme/own:1")]
 )
-def test_another_image_loads_what_it_likes(
+def test_another_image_gets_the_folder_as_it_is(
     staging: VertexModelRegistry, artifact: Path, storage: StorageServer, container: Any
 ) -> None:
     """For images that aren't prebuilt, nothing is renamed."""
@@ -165,7 +165,7 @@ def test_what_runs_code_is_loaded_for_those_who_trust_it(staging: VertexModelReg
         staging.load_model_version("iris", "1")
 
 
-def test_an_artifact_that_is_not_there(staging: VertexModelRegistry, tmp_path: Path, emulator: Emulator) -> None:
+def test_a_missing_artifact(staging: VertexModelRegistry, tmp_path: Path, emulator: Emulator) -> None:
     """If the artifact doesn't exist, here or in Cloud Storage, you get one line, and nothing is registered."""
     for source in (str(tmp_path / "gone"), "gs://models/gone"):
         with pytest.raises(RuntimeError) as refused:
@@ -174,7 +174,7 @@ def test_an_artifact_that_is_not_there(staging: VertexModelRegistry, tmp_path: P
     assert "UploadModel" not in {request.rpc for request in emulator.requests()}
 
 
-def test_an_artifact_that_cannot_be_read(staging: VertexModelRegistry, tmp_path: Path, emulator: Emulator) -> None:
+def test_an_unreadable_artifact(staging: VertexModelRegistry, tmp_path: Path, emulator: Emulator) -> None:
     """A store that ZenML can't read, and a folder with a broken link, are one line each."""
     folder = tmp_path / "broken"
     folder.mkdir()
@@ -190,7 +190,7 @@ def test_an_artifact_that_cannot_be_read(staging: VertexModelRegistry, tmp_path:
     assert "UploadModel" not in {request.rpc for request in emulator.requests()}
 
 
-def test_a_staging_bucket_that_is_none(
+def test_an_invalid_staging_bucket(
     zenml: ZenML, storage: StorageServer, emulator: Emulator, active: Callable[[], VertexModelRegistry], artifact: Path
 ) -> None:
     """A staging bucket that doesn't exist, or isn't valid, is one line, and nothing is registered."""
@@ -268,7 +268,7 @@ def test_nothing_is_copied_for_a_wrong_argument(
 
 
 @pytest.mark.parametrize("setting", ["staging_bucket", "serving_image"])
-def test_a_secret_that_is_missing(
+def test_a_missing_secret(
     zenml: ZenML,
     storage: StorageServer,
     emulator: Emulator,
@@ -297,12 +297,12 @@ def test_messages_name_the_source(staging: VertexModelRegistry, tmp_path: Path, 
             staging.register_model_version("iris", "1", source)
         assert source in str(refused.value)
         assert "vertex-registry-" not in str(refused.value)
-        assert "is not there" not in str(refused.value)
+        assert "doesn't exist" not in str(refused.value)
 
 
 def test_a_file_as_the_source(staging: VertexModelRegistry, artifact: Path, emulator: Emulator) -> None:
     """A file is refused, and the message says what to name instead."""
-    with pytest.raises(RuntimeError, match=r"artifact.pkl' isn't a directory. .* Name the directory that"):
+    with pytest.raises(RuntimeError, match=r"artifact.pkl' isn't a directory, .* Name the directory that"):
         staging.register_model_version("iris", "1", str(artifact / "artifact.pkl"))
     assert "UploadModel" not in {request.rpc for request in emulator.requests()}
 
@@ -320,7 +320,7 @@ def test_several_models(
 
     message = str(refused.value)
     assert f"{artifact}' holds {' and '.join(['artifact.pkl', *others])}, and the" in message
-    assert "Nothing was registered. Remove all but the one that is the model" in message
+    assert "so nothing was registered. Remove all but the one that is the model" in message
     assert "\n" not in message
     assert storage.names("staging") == before
 

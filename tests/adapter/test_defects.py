@@ -183,7 +183,7 @@ def test_08_a_version_is_deleted_by_what_it_was_called(registry: VertexModelRegi
         registry.delete_model_version("churn", "1")
 
 
-def test_09_only_the_same_registration_is_not_made_again(registry: VertexModelRegistry) -> None:
+def test_09_only_the_same_registration_is_reused(registry: VertexModelRegistry) -> None:
     """The same version with the same source is registered once. Another version of that source is another version."""
     first = registry.register_model_version("churn", "1", "gs://models/churn/1", metadata={"a": "1"})
     registry.register_model_version("churn", "2", "gs://models/churn/2")

@@ -35,7 +35,7 @@ def listed(registry: VertexModelRegistry, name: str | None = "churn", **conditio
     return [version.version for version in registry.list_model_versions(name, **conditions)]
 
 
-def test_a_number_of_vertexs_reaches_what_has_no_name(registry: VertexModelRegistry) -> None:
+def test_a_number_finds_only_versions_without_a_name(registry: VertexModelRegistry) -> None:
     """A name is tried first, and Vertex's number finds only versions without a name."""
     registry.register_model_version("churn", "2", "gs://models/named-two")
     registry.register_model_version("churn", None, "gs://models/unnamed-two")
@@ -63,7 +63,7 @@ def test_the_newest_of_a_name_wins(registry: VertexModelRegistry, client: Regist
     assert listed(registry) == ["sgd"] * 4
 
 
-def test_a_slash_at_the_end_is_no_other_source(registry: VertexModelRegistry) -> None:
+def test_a_slash_at_the_end_does_not_change_the_source(registry: VertexModelRegistry) -> None:
     """Slashes at the end of a directory don't make it another source."""
     first = registry.register_model_version("churn", "1", "gs://models/a")
 
@@ -104,7 +104,7 @@ def test_a_stage_by_its_name(registry: VertexModelRegistry, stage: Any) -> None:
     assert listed(registry, stage=stage) == ["2", "1"]
 
 
-def test_after_a_deletion_the_one_before_is_reached(registry: VertexModelRegistry) -> None:
+def test_after_a_deletion_the_version_before_is_found(registry: VertexModelRegistry) -> None:
     """If the newest version of a name is deleted, the one before is found, and you can register it again."""
     registry.register_model_version("churn", "sgd", "gs://models/a")
     registry.register_model_version("churn", "sgd", "gs://models/b")
@@ -128,7 +128,7 @@ def test_a_registration_that_was_cut_off_is_finished(registry: VertexModelRegist
 
 
 @pytest.mark.parametrize("nothing", [None, ""])
-def test_nothing_is_no_version(registry: VertexModelRegistry, zenml: ZenML, nothing: Any) -> None:
+def test_an_empty_version_finds_nothing(registry: VertexModelRegistry, zenml: ZenML, nothing: Any) -> None:
     """Neither None nor "" finds a version, least of all the default one."""
     registry.register_model_version("churn", "1", "gs://models/1")
     registry.register_model_version("churn", None, "gs://models/2")
@@ -240,7 +240,7 @@ def test_everything_is_managed_by_zenml(registry: VertexModelRegistry, client: R
     assert registry.list_models(metadata={"managed_by": "nobody"}) == []
 
 
-def test_labels_of_somebody_elses(registry: VertexModelRegistry, client: RegistryClient) -> None:
+def test_labels_of_other_tools(registry: VertexModelRegistry, client: RegistryClient) -> None:
     """Labels of other tools are attributes, and none breaks a read, even under one of ZenML's keys."""
     client.register_version("churn", "gs://models/1", metadata={"zenml_version": 98, "team": "growth", "accuracy": 0.9})
     version = registry.get_model_version("churn", "1")

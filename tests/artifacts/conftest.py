@@ -1,4 +1,4 @@
-"""Clients of a real storage server that never really sleep, and a folder to send."""
+"""Clients of a real storage server that never really sleep, and a folder to upload."""
 
 from __future__ import annotations
 

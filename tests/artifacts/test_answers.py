@@ -1,4 +1,4 @@
-"""What a server may answer: more than was requested, sizes that can't be, encodings, and listings without an end."""
+"""Odd responses of a server: too many bytes, impossible sizes, encodings, and listings without an end."""
 
 from __future__ import annotations
 
@@ -103,7 +103,7 @@ class Endless:
 
 @pytest.mark.parametrize("chunked", [True, False])
 @pytest.mark.parametrize("status", [200, 206, 403, 500])
-def test_an_answer_without_an_end_is_not_read(
+def test_an_endless_response_is_not_read(
     make: Callable[..., Storage], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, chunked: bool, status: int
 ) -> None:
     """At most as many bytes are read as the listing announces, even if the response never ends."""
@@ -120,7 +120,7 @@ def test_an_answer_without_an_end_is_not_read(
 @pytest.mark.parametrize("chunked", [True, False])
 @pytest.mark.parametrize("status", [200, 308, 403, 500])
 @pytest.mark.parametrize("which", ["prefix=other", "uploadType=media", "uploadType=resumable", "/session"])
-def test_an_answer_without_an_end_is_not_kept(
+def test_an_endless_response_ends(
     make: Callable[..., Storage],
     folder: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -129,7 +129,7 @@ def test_an_answer_without_an_end_is_not_kept(
     chunked: bool,
     status: int,
 ) -> None:
-    """No answer to a listing or an upload is read without an end, nor is an error."""
+    """The client stops reading an endless response to a listing or an upload, and an endless error."""
     name = "metadata.json" if "media" in which else "model.joblib"
     with contextlib.closing(Endless(which, chunked=chunked, status=status)) as server:
         monkeypatch.setenv("STORAGE_EMULATOR_HOST", server.url)
@@ -142,7 +142,7 @@ def test_an_answer_without_an_end_is_not_kept(
 
 @pytest.mark.parametrize("which", ["prefix=m", "alt=media"])
 @pytest.mark.parametrize("status", [200, 403])
-def test_an_answer_that_trickles_is_not_waited_for(
+def test_a_trickling_response_ends(
     make: Callable[..., Storage], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, which: str, status: int
 ) -> None:
     """A server that sends a byte every fifty seconds doesn't hang the call."""
@@ -159,10 +159,10 @@ def test_an_answer_that_trickles_is_not_waited_for(
 
 
 @pytest.mark.parametrize("more", [1, CHUNK])
-def test_an_answer_that_is_too_long_is_requested_again(
+def test_a_response_that_is_too_long_is_requested_again(
     storage: Storage, proxy: Proxy, stored: str, folder: Path, tmp_path: Path, more: int
 ) -> None:
-    """An answer with more bytes than the range has is none, as is one with fewer."""
+    """A response with more or fewer bytes than the requested range is requested again."""
     proxy.fail("GET", "alt=media", alter=lambda body: body + bytes(more))
     proxy.fail("GET", "alt=media", alter=lambda body: body[:-1])
 
@@ -171,10 +171,10 @@ def test_an_answer_that_is_too_long_is_requested_again(
 
 
 @pytest.mark.parametrize("field", ["size", "generation"])
-def test_a_negative_number_is_no_answer(
+def test_a_listing_with_negative_numbers_is_refused(
     make: Callable[..., Storage], proxy: Proxy, stored: str, tmp_path: Path, field: str
 ) -> None:
-    """A listing with a size or a generation below zero isn't Cloud Storage's."""
+    """A listing with a negative size or generation isn't taken for Cloud Storage's."""
 
     def alter(body: bytes) -> bytes:
         listed = json.loads(body)
@@ -182,19 +182,19 @@ def test_a_negative_number_is_no_answer(
         return json.dumps(listed).encode()
 
     proxy.fail("GET", "/o?", alter=alter)
-    with pytest.raises(UnavailableError, match="the answer is not in Cloud Storage's form"):
+    with pytest.raises(UnavailableError, match="the response isn't one that Cloud Storage sends"):
         make(retry=Clock().once()).download(stored, tmp_path / "dest")
 
 
 @pytest.mark.parametrize("name", ["metadata.json", "model.joblib"])
-def test_a_negative_size_of_what_was_stored_is_no_answer(
+def test_an_upload_response_with_negative_numbers_is_refused(
     make: Callable[..., Storage], proxy: Proxy, bucket: str, folder: Path, name: str
 ) -> None:
-    """The same holds for the answer to an upload."""
+    """The same is true for the response to an upload."""
     proxy.fail(
         "POST" if name == "metadata.json" else "PUT", status=200, body=b'{"size": "-1", "generation": "1"}', after=0
     )
-    with pytest.raises(UnavailableError, match="the answer is not in Cloud Storage's form"):
+    with pytest.raises(UnavailableError, match="the response isn't one that Cloud Storage sends"):
         make(retry=Clock().once()).upload(scan(folder / name), f"gs://{bucket}/churn-1")
 
 
@@ -203,7 +203,7 @@ def test_a_negative_size_of_what_was_stored_is_no_answer(
 
 @pytest.fixture
 def pages(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., list[str]]]:
-    """Starts a storage server whose listings have the tokens of a function, and notes which were requested."""
+    """Start a storage server whose listings have the tokens of a function, and record which were requested."""
     servers: list[http.server.ThreadingHTTPServer] = []
 
     def start(token: Callable[[int], str], items: Sequence[dict[str, Any]] = ()) -> list[str]:
@@ -249,7 +249,7 @@ def test_a_page_that_comes_again_ends_the_listing(
     storage = make(retry=Clock().once())
     for action in (lambda: storage.list_names("gs://b/m"), lambda: storage.download("gs://b/m", tmp_path / "dest")):
         asked.clear()
-        with pytest.raises(UnavailableError, match="the answer is not in Cloud Storage's form"):
+        with pytest.raises(UnavailableError, match="the response isn't one that Cloud Storage sends"):
             action()
         assert len(asked) == 2
 
@@ -257,7 +257,7 @@ def test_a_page_that_comes_again_ends_the_listing(
 def test_a_listing_of_too_much_ends(
     make: Callable[..., Storage], pages: Callable[..., list[str]], tmp_path: Path
 ) -> None:
-    """A server that lists more objects than a model can have gets an error, and no further request."""
+    """If a server lists more objects than a model can have, the call fails and sends no further request."""
     asked = pages(str, items=[{"name": f"m/{index}", "size": "1", "generation": "1"} for index in range(MAX_FILES + 1)])
     with pytest.raises(RegistryError, match="gs://b/m holds more files than a model can have"):
         make().download("gs://b/m", tmp_path / "dest")
@@ -288,7 +288,7 @@ def test_pages_take_no_longer_than_an_operation(
 
 @pytest.fixture
 def encoded(storage_server: StorageServer, bucket: str) -> Callable[..., str]:
-    """Stores a model whose file has an encoding, as `gcloud storage cp --gzip-local` does."""
+    """Store a model whose file has an encoding, as `gcloud storage cp --gzip-local` does."""
 
     def store(data: bytes, encoding: str = "gzip") -> str:
         storage_server.put(bucket, "m/model.pkl", data, encoding)
@@ -329,7 +329,7 @@ def test_two_streams_are_one_file(storage: Storage, encoded: Callable[..., str],
 def test_an_encoded_object_comes_in_pieces(
     storage: Storage, encoded: Callable[..., str], proxy: Proxy, tmp_path: Path
 ) -> None:
-    """Its stored bytes are requested and compared, piece by piece, through cut connections."""
+    """Its stored bytes are downloaded and compared piece by piece, even if connections are cut."""
     uri = encoded(gzip.compress(NOISE, 0))
     proxy.fail("GET", "model.pkl", cut="middle", after=1)
     proxy.fail("GET", "model.pkl", alter=lambda body: bytes(len(body)))
@@ -344,8 +344,10 @@ def test_an_encoded_object_comes_in_pieces(
     [b"not a gzip stream", gzip.compress(b"x" * 1_000)[:-4], gzip.compress(b"x" * 1_000) + b"trash"],
     ids=["another", "cut", "longer"],
 )
-def test_a_false_encoding_is_said(storage: Storage, encoded: Callable[..., str], tmp_path: Path, data: bytes) -> None:
-    """An object whose bytes aren't what its encoding promises is an error that says how to mend it."""
+def test_a_false_encoding_is_reported(
+    storage: Storage, encoded: Callable[..., str], tmp_path: Path, data: bytes
+) -> None:
+    """If an object's bytes don't have its encoding, the error says how to repair the object."""
     uri = encoded(data)
     with pytest.raises(
         RegistryError, match=rf"{uri}/model\.pkl is stored with 'Content-Encoding: gzip', .*--clear-content-encoding"
@@ -361,9 +363,7 @@ def test_another_encoding_is_refused(
 ) -> None:
     """An encoding that can't be decoded is refused before anything is downloaded."""
     uri = encoded(b"x", encoding)
-    with pytest.raises(
-        InvalidArgumentError, match=f"holds model.pkl, which is stored with 'Content-Encoding: {encoding}'"
-    ):
+    with pytest.raises(InvalidArgumentError, match=f"model.pkl in .* is stored with 'Content-Encoding: {encoding}'"):
         storage.download(uri, tmp_path / "dest")
 
     assert not proxy.sent("GET", "alt=media")

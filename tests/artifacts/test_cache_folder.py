@@ -1,4 +1,4 @@
-"""The cache belongs to one user: what others could have prepared there is never used."""
+"""The cache belongs to one user: the client never uses what others could have prepared there."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def record(kept: Path) -> Path:
     return kept.with_name(f"{kept.name}.json")
 
 
-def test_the_cache_is_its_owners_alone(kept: Path, tmp_path: Path) -> None:
+def test_the_cache_is_private(kept: Path, tmp_path: Path) -> None:
     """Only its owner can read and write the cache, with any umask."""
     for path in (tmp_path / "cache", *(tmp_path / "cache").rglob("*")):
         if path.parent in {tmp_path, tmp_path / "cache", kept.parent}:
@@ -62,7 +62,7 @@ def lax() -> Iterator[None]:
 def test_the_cache_works_with_a_lax_umask(
     make: Callable[..., Storage], stored: str, proxy: Proxy, tmp_path: Path
 ) -> None:
-    """With a umask of 0 the cache is private all the same, and is found again."""
+    """Even with a umask of 0, the cache is private and is found again."""
     kept = make(cache=tmp_path / "another" / "cache").download(stored)
     assert make(cache=kept.parent.parent).download(stored) == kept
 
@@ -70,10 +70,8 @@ def test_the_cache_works_with_a_lax_umask(
     assert all(path.stat().st_mode & 0o077 == 0 for path in kept.rglob("*") if path.is_file())
 
 
-def test_a_download_of_the_callers_own_follows_the_umask(
-    make: Callable[..., Storage], uploaded: str, tmp_path: Path
-) -> None:
-    """A destination that the caller names gets the permissions that every other file of theirs has."""
+def test_a_named_destination_follows_the_umask(make: Callable[..., Storage], uploaded: str, tmp_path: Path) -> None:
+    """A destination that you name gets the same permissions as your other files."""
     folder = make().download(uploaded, tmp_path / "dest")
     umask = os.umask(0)
     os.umask(umask)
@@ -83,7 +81,7 @@ def test_a_download_of_the_callers_own_follows_the_umask(
 
 
 def with_the_same_crc(kept: Path) -> None:
-    """Other bytes of the same length and the same CRC32C: a checksum isn't a digest."""
+    """Return other bytes of the same length and the same CRC32C: a checksum isn't a digest."""
     path = kept / "model.joblib"
     data = bytearray(path.read_bytes())
     # CRC32C is linear: adding a multiple of its polynomial changes nothing. It's x^32 + ..., reflected, of 33 bits.
@@ -190,7 +188,7 @@ PLANTED = [
 
 
 @pytest.mark.parametrize("plant", PLANTED, ids=lambda plant: plant.__name__)
-def test_what_was_planted_is_downloaded_again(
+def test_a_planted_entry_is_downloaded_again(
     make: Callable[..., Storage], stored: str, kept: Path, folder: Path, plant: Callable[[Path], None]
 ) -> None:
     """An entry of the cache that isn't exactly what was downloaded is replaced, and nothing hangs."""
@@ -291,7 +289,7 @@ def test_a_folder_of_others_is_not_used(
     assert make().upload(scan(folder), stored.rpartition("/")[0]).startswith("gs://")
 
 
-def test_a_cache_may_be_a_link_of_ones_own(make: Callable[..., Storage], uploaded: str, tmp_path: Path) -> None:
+def test_a_cache_may_be_a_link(make: Callable[..., Storage], uploaded: str, tmp_path: Path) -> None:
     """People link their cache to a larger disk."""
     (tmp_path / "disk").mkdir(mode=0o700)
     shutil.rmtree(tmp_path / "cache", ignore_errors=True)
@@ -451,7 +449,7 @@ def public(folder: Path) -> Iterator[Path]:
 @ROOT
 @pytest.mark.usefixtures("storage_emulator")
 def test_no_home_directory(folder: Path, bucket: str, public: Path) -> None:
-    """A user without a home uploads and downloads; only the cache isn't there, and the error names the variable."""
+    """A user without a home can upload and download. Only the cache is missing, and the error names the variable."""
     run = python(HOMELESS, public / "model", f"gs://{bucket}/m", public / "dest")
     uri, names, dest, cached = run.stdout.splitlines()
 
@@ -469,7 +467,7 @@ def test_no_home_directory(folder: Path, bucket: str, public: Path) -> None:
 @pytest.mark.usefixtures("storage_emulator")
 @pytest.mark.parametrize("variable", ["XDG_CACHE_HOME", "HOME"])
 def test_no_home_directory_but_a_cache(bucket: str, public: Path, variable: str) -> None:
-    """The same user has a cache if one of the variables says where."""
+    """The same user has a cache if one of the variables names a folder."""
     run = python(HOMELESS, public / "model", f"gs://{bucket}/m", public / "dest", f"{variable}={public}")
 
     assert run.stdout.splitlines()[3].startswith(str(public)), run
@@ -478,13 +476,14 @@ def test_no_home_directory_but_a_cache(bucket: str, public: Path, variable: str)
 @ROOT
 @pytest.mark.usefixtures("storage_emulator")
 def test_a_home_that_cannot_be_written(bucket: str, public: Path) -> None:
-    """OpenShift sets HOME to a folder that isn't the user's: the error says what to do."""
+    """OpenShift sets HOME to a folder that isn't the user's. The error says what to do."""
     (public / "theirs").mkdir(mode=0o755)
     run = python(HOMELESS, public / "model", f"gs://{bucket}/m", public / "dest", f"HOME={public / 'theirs'}")
     uri, _, _, cached = run.stdout.splitlines()
 
     assert cached == (
-        f"RegistryError {uri} was not fetched: permission denied in {public / 'theirs' / '.cache'}. Nothing was kept. "
+        f"RegistryError {uri} wasn't downloaded: permission denied in {public / 'theirs' / '.cache'}. "
+        "Nothing was kept. "
         "Name a destination that you can write to, or set XDG_CACHE_HOME to a folder of your own."
     ), run
 
@@ -505,7 +504,7 @@ for destination in (sys.argv[2], None):
 
 @pytest.mark.usefixtures("proxy")
 def test_a_disk_that_is_read_only(stored: str, tmp_path: Path) -> None:
-    """A folder on a read-only disk is an error that says so, and where to go."""
+    """The error says that the disk is read-only, and names the variable that moves the cache."""
     (tmp_path / "disk").mkdir()
     command = ["unshare", "-rm", "sh", "-c", READ_ONLY, "sh", str(tmp_path / "disk"), sys.executable, stored]
     run = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
@@ -513,7 +512,7 @@ def test_a_disk_that_is_read_only(stored: str, tmp_path: Path) -> None:
         pytest.skip("nothing can be mounted here")
     named, cached = run.stdout.splitlines()
 
-    assert f"RegistryError {stored} was not fetched: read-only file system in {tmp_path}" in named
+    assert f"RegistryError {stored} wasn't downloaded: read-only file system in {tmp_path}" in named
     assert named.endswith("Nothing was kept. Name a destination that you can write to.")
     assert "read-only file system" in cached
     assert cached.endswith("or set XDG_CACHE_HOME to a folder of your own.")
@@ -553,7 +552,7 @@ def test_the_cache_follows_the_directory(storage: Storage, store: Store, uploade
 
 
 def test_many_may_fill_the_cache_at_once(make: Callable[..., Storage], uploaded: str, folder: Path) -> None:
-    """Several processes that fetch the same at once all get the same whole folder."""
+    """Several processes that download the same model at once all get the complete folder."""
     folders: list[Path] = []
     threads = [threading.Thread(target=lambda: folders.append(make().download(uploaded))) for _ in range(4)]
     for thread in threads:

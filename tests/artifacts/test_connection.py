@@ -1,4 +1,4 @@
-"""What is sent to Cloud Storage and to emulators: the chosen credentials, and nothing else."""
+"""What the client sends to Cloud Storage and to emulators: the chosen credentials, and nothing else."""
 
 from __future__ import annotations
 
@@ -89,7 +89,7 @@ def test_a_redirection_of_an_emulators_adds_no_credentials(storage: Storage, pro
 
 
 class Recorder:
-    """A server that keeps what it gets, and answers with an empty listing."""
+    """A server that records what it gets, and answers with an empty listing."""
 
     def __init__(self) -> None:
         self._socket = socket.create_server(("127.0.0.1", 0))
@@ -168,7 +168,7 @@ def test_an_emulator_elsewhere_is_reached_through_a_proxy(storage: Storage, monk
 def test_an_emulators_address_is_checked(
     storage: Storage, folder: Path, monkeypatch: pytest.MonkeyPatch, address: str
 ) -> None:
-    """An address with a user, a password or a query is refused, and no error repeats them."""
+    """An address with a user, a password or a query is refused, and no error repeats it."""
     monkeypatch.setenv("STORAGE_EMULATOR_HOST", address)
     for action in (
         lambda: storage.list_names("gs://bucket/m"),
@@ -276,7 +276,7 @@ def test_a_token_server_gets_nothing_else(make: Callable[..., Storage], cloud: C
 def test_a_session_at_cloud_storage_gets_no_credentials(
     make: Callable[..., Storage], cloud: Cloud, folder: Path
 ) -> None:
-    """The address of a session is its permission: its chunks carry neither the token nor what's in .netrc."""
+    """A session's address is its permission, so its chunks carry neither the token nor .netrc's credentials."""
     cloud.answers["storage.googleapis.com"] = [
         (200, b"{}", ""),
         (200, b"{}", "Location: https://storage.googleapis.com/upload?upload_id=1"),
@@ -295,7 +295,7 @@ def test_a_session_at_cloud_storage_gets_no_credentials(
 
 @pytest.mark.usefixtures("netrc")
 def test_a_redirection_takes_no_credentials_elsewhere(make: Callable[..., Storage], cloud: Cloud) -> None:
-    """A redirection to another host gets neither the token nor what's in .netrc."""
+    """A redirect to another host gets neither the token nor what's in .netrc."""
     with contextlib.closing(Recorder()) as other:
         cloud.answers["storage.googleapis.com"] = [(302, b"", f"Location: http://127.0.0.1:{other.port}/")]
         assert make(credentials=token(), project="acme").list_names("gs://bucket/m") == ()
@@ -320,9 +320,9 @@ def test_a_token_servers_outage_is_not_the_credentials_fault(
 
 
 def test_a_refusal_is_the_credentials_fault(make: Callable[..., Storage], cloud: Cloud, clock: Clock) -> None:
-    """Credentials that the token server refuses are an error at once."""
+    """If the token server refuses the credentials, the call fails at once."""
     cloud.answers["oauth2.googleapis.com"] = [(400, b'{"error": "invalid_grant"}', "")] * 2
-    with pytest.raises(AuthenticationError, match="could not be refreshed"):
+    with pytest.raises(AuthenticationError, match="couldn't be refreshed"):
         make(credentials=token(expired=True), project="acme").list_names("gs://bucket/m")
 
     assert clock.slept == []
@@ -341,10 +341,10 @@ def test_a_refusal_is_the_credentials_fault(make: Callable[..., Storage], cloud:
 )
 @pytest.mark.usefixtures("cloud")
 @pytest.mark.parametrize("given", [True, False])
-def test_settings_of_googles_raise_no_error_of_theirs(
+def test_googles_variables_never_raise_googles_errors(
     make: Callable[..., Storage], monkeypatch: pytest.MonkeyPatch, variable: str, value: str, *, given: bool
 ) -> None:
-    """With any value in Google's variables, a caller gets a result or one of our errors."""
+    """With any value in Google's variables, you get a result or one of this package's errors."""
     monkeypatch.setenv("NO_GCE_CHECK", "true")
     monkeypatch.setenv(variable, value)
     storage = make(credentials=token() if given else None, project="acme", retry=Clock().once())
@@ -355,8 +355,8 @@ def test_settings_of_googles_raise_no_error_of_theirs(
 
 
 @pytest.mark.usefixtures("cloud")
-def test_credentials_of_another_cloud_are_said(make: Callable[..., Storage]) -> None:
-    """Credentials that Google's client refuses to start with are an error of ours that says why."""
+def test_credentials_of_another_cloud_are_refused(make: Callable[..., Storage]) -> None:
+    """If Google's client refuses the credentials, you get one of this package's errors that says why."""
     theirs = token().with_universe_domain("example.com")
     with pytest.raises(RegistryError, match=r"can't be created: .*universe domain"):
         make(credentials=theirs, project="acme").list_names("gs://bucket/m")
@@ -387,7 +387,7 @@ def test_a_credentials_file_is_named(
 
 @pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")  # Python 3.12 warns of threads
 def test_a_fork_waits_for_no_thread_of_its_parents(storage: Storage, stored: str) -> None:
-    """A thread that connects while the process forks doesn't keep the child waiting."""
+    """A thread that connects while the process forks doesn't block the child."""
     with storage._cloud._lock:
         child = os.fork()
         if not child:
@@ -454,8 +454,8 @@ def test_an_emulators_address_may_end_in_a_slash(
     assert contents(storage.download(storage.upload(scan(folder), f"gs://{bucket}/churn-1"))) == contents(folder)
 
 
-def test_no_credentials_at_all_are_said(storage: Storage, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """Without an emulator and without credentials, the error says what to type."""
+def test_missing_credentials_are_reported(storage: Storage, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Without an emulator and without credentials, the error says which command to run."""
     for variable in ("STORAGE_EMULATOR_HOST", "GOOGLE_APPLICATION_CREDENTIALS", "GOOGLE_CLOUD_PROJECT"):
         monkeypatch.delenv(variable, raising=False)
     monkeypatch.setenv("CLOUDSDK_CONFIG", str(tmp_path))
@@ -464,15 +464,15 @@ def test_no_credentials_at_all_are_said(storage: Storage, monkeypatch: pytest.Mo
         storage.list_names("gs://some-bucket/churn-1")
 
 
-def test_credentials_that_ran_out_are_said(make: Callable[..., Storage], monkeypatch: pytest.MonkeyPatch) -> None:
-    """Credentials that cannot be refreshed are an error of ours, at once."""
+def test_expired_credentials_are_reported(make: Callable[..., Storage], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Credentials that can't be refreshed are one of this package's errors, at once."""
     monkeypatch.delenv("STORAGE_EMULATOR_HOST", raising=False)
     expired = google.oauth2.credentials.Credentials(token=None)  # type: ignore[no-untyped-call]  # untyped upstream
-    with pytest.raises(AuthenticationError, match="could not be refreshed"):
+    with pytest.raises(AuthenticationError, match="couldn't be refreshed"):
         make(credentials=expired, project="acme").list_names("gs://some-bucket/churn-1")
 
 
-def test_nothing_goes_on_after_the_answer(make: Callable[..., Storage], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_request_follows_a_failed_call(make: Callable[..., Storage], monkeypatch: pytest.MonkeyPatch) -> None:
     """Once a call has failed, no thread of Google's package keeps requesting the bucket."""
     monkeypatch.setenv("STORAGE_EMULATOR_HOST", "http://127.0.0.1:9")
     before = set(threading.enumerate())
@@ -482,19 +482,19 @@ def test_nothing_goes_on_after_the_answer(make: Callable[..., Storage], monkeypa
 
 
 @pytest.mark.parametrize("uri", ["s3://bucket/dir", "gs:///dir", "./model", "bucket/dir"])
-def test_what_is_not_in_cloud_storage_is_refused(storage: Storage, tmp_path: Path, folder: Path, uri: str) -> None:
-    """A URI of another store is an error before anything is sent."""
+def test_a_uri_of_another_store_is_refused(storage: Storage, tmp_path: Path, folder: Path, uri: str) -> None:
+    """A URI of another store is refused before anything is sent."""
     for action in (
         lambda: storage.list_names(uri),
         lambda: storage.download(uri, tmp_path / "dest"),
         lambda: storage.upload(scan(folder), uri),
     ):
-        with pytest.raises(InvalidArgumentError, match="is not in Cloud Storage"):
+        with pytest.raises(InvalidArgumentError, match="isn't in Cloud Storage"):
             action()
 
 
-def test_nothing_of_googles_is_imported_before_a_transfer() -> None:
-    """Naming the storage module and making a client import neither google-cloud-storage nor requests."""
+def test_google_is_not_imported_before_a_transfer() -> None:
+    """Importing the storage module and creating a client import neither google-cloud-storage nor requests."""
     run = python(
         "import sys; from vertex_registry.artifacts import Storage; Storage(); "
         "print([name for name in sys.modules if name.startswith(('google.cloud.storage', 'google.auth', 'requests'))])"
@@ -504,8 +504,8 @@ def test_nothing_of_googles_is_imported_before_a_transfer() -> None:
 
 @pytest.mark.parametrize("missing", ["google.cloud.storage", "google_crc32c"])
 @pytest.mark.usefixtures("storage_emulator")
-def test_a_missing_package_is_said(missing: str, folder: Path, bucket: str) -> None:
-    """Without the extra, the error says what to type."""
+def test_a_missing_package_is_reported(missing: str, folder: Path, bucket: str) -> None:
+    """Without the extra, the error says what to install."""
     run = python(
         f"import sys; sys.modules[{missing!r}] = None; from vertex_registry.artifacts import Storage, scan; "
         "Storage().upload(scan(sys.argv[1]), sys.argv[2])",
@@ -517,6 +517,6 @@ def test_a_missing_package_is_said(missing: str, folder: Path, bucket: str) -> N
 
 
 def test_closing_twice_is_fine(storage: Storage) -> None:
-    """A client that never connected, or is closed already, closes."""
+    """You can close a client that never connected, or that's closed already."""
     storage.close()
     storage.close()

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 @pytest.fixture
 def interruptible() -> Iterator[None]:
-    """Ctrl-C is heeded, also where the shell has it ignored."""
+    """Handle Ctrl-C, even if the shell has made this process ignore it."""
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     yield
     signal.signal(signal.SIGINT, before)
@@ -59,18 +59,18 @@ def reads(pid: int, path: Path) -> bool:
 
 
 @pytest.mark.usefixtures("storage_emulator")
-def test_ctrl_c_ends_the_summing(folder: Path, bucket: str) -> None:
-    """Ctrl-C ends an upload while it still reads a large file."""
+def test_ctrl_c_ends_a_checksum(folder: Path, bucket: str) -> None:
+    """Ctrl-C ends an upload while it still computes the checksum of a large file."""
     os.truncate(folder / "model.joblib", HUGE)
     said = interrupted(UPLOAD, folder / "model.joblib", folder, f"gs://{bucket}/churn-1")
 
     assert said.splitlines()[-1] == "KeyboardInterrupt"
 
 
-def test_ctrl_c_ends_the_comparing(
+def test_ctrl_c_ends_a_comparison(
     make: Callable[..., Storage], stored: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Ctrl-C ends a download that compares what is in the cache."""
+    """Ctrl-C ends a download that compares the cache with the bucket."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     kept = make(cache=tmp_path / "vertex-registry").download(stored)
     record = kept.with_name(f"{kept.name}.json")
@@ -83,7 +83,7 @@ def test_ctrl_c_ends_the_comparing(
 
 
 def test_a_failure_ends_the_waits_of_others(proxy: Proxy, bucket: str, folder: Path) -> None:
-    """Where one file has failed, or Ctrl-C came, another that waits to be sent again waits no longer."""
+    """If one file fails, or you press Ctrl-C, the other files stop waiting for their retry."""
     waits = threading.Event()
     proxy.fail("POST", "metadata.json", first=waits.set, status=503, body=error("Later."))
     proxy.fail("PUT", first=lambda: waits.wait(20))
@@ -97,8 +97,8 @@ def test_a_failure_ends_the_waits_of_others(proxy: Proxy, bucket: str, folder: P
 
 
 @pytest.mark.usefixtures("interruptible")
-def test_ctrl_c_wakes_nobody_and_is_heeded() -> None:
-    """Python notes Ctrl-C for the main thread, which may have begun to wait by then, and is not woken."""
+def test_ctrl_c_just_before_a_wait_is_handled() -> None:
+    """Ctrl-C is handled even if the main thread has just begun to wait and isn't woken."""
     heeded: list[bool] = []
 
     def work(_: int, stopped: threading.Event) -> None:
@@ -112,8 +112,8 @@ def test_ctrl_c_wakes_nobody_and_is_heeded() -> None:
 
 
 @pytest.mark.usefixtures("interruptible")
-def test_ctrl_c_ends_a_wait_between_two_tries(proxy: Proxy, stored: str, tmp_path: Path) -> None:
-    """So it is where the main thread itself waits to send a request again."""
+def test_ctrl_c_ends_a_wait_before_a_retry(proxy: Proxy, stored: str, tmp_path: Path) -> None:
+    """Ctrl-C also ends the main thread's own wait before a retry."""
     over = threading.Event()
 
     def interrupt() -> None:

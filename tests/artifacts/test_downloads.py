@@ -1,4 +1,4 @@
-"""From Cloud Storage to a folder, against a real storage server, with every fault on the way."""
+"""Downloads from a real storage server to a folder, with every fault on the way."""
 
 from __future__ import annotations
 
@@ -34,10 +34,10 @@ def left_behind(tmp_path: Path) -> list[str]:
 
 
 @pytest.mark.parametrize("cut", ["middle", "answer"])
-def test_a_cut_download_goes_on(
+def test_an_interrupted_download_continues(
     storage: Storage, proxy: Proxy, stored: str, folder: Path, tmp_path: Path, cut: str
 ) -> None:
-    """A download whose connections are cut goes on with the piece that was cut, and ends whole."""
+    """A download whose connections are cut requests the lost piece again, and is complete in the end."""
     proxy.fail("GET", "alt=media", cut=cut, times=3)
     fetched = storage.download(stored, tmp_path / "dest")
 
@@ -45,31 +45,31 @@ def test_a_cut_download_goes_on(
     assert len(proxy.sent("GET", "alt=media")) == 6 + 3
 
 
-def test_a_wrong_checksum_is_fetched_again(
+def test_altered_bytes_are_downloaded_again(
     storage: Storage, proxy: Proxy, stored: str, folder: Path, tmp_path: Path
 ) -> None:
-    """Bytes that were altered on the way are noticed and fetched again."""
+    """Bytes that were altered on the way are detected and downloaded again."""
     proxy.fail("GET", "metadata.json", alter=lambda _: b"[]")
     assert contents(storage.download(stored, tmp_path / "dest")) == contents(folder)
 
 
-def test_bytes_that_always_arrive_altered_are_an_error(
+def test_bytes_that_are_always_altered_on_the_way_are_an_error(
     storage: Storage, proxy: Proxy, stored: str, tmp_path: Path
 ) -> None:
-    """Where other bytes arrive each time, there is an error and no folder."""
+    """If every attempt delivers other bytes, the download fails and leaves no folder."""
     proxy.fail("GET", "metadata.json", alter=lambda _: b"[]", times=2)
-    with pytest.raises(UnavailableError, match=r"metadata\.json .*checksum .*Nothing was kept"):
+    with pytest.raises(UnavailableError, match=r"metadata\.json .*checksum .*nothing was kept"):
         storage.download(stored, tmp_path / "deep" / "er" / "dest")
 
     assert left_behind(tmp_path) == []
 
 
-def test_a_file_that_is_replaced_meanwhile_is_noticed(
+def test_a_file_that_is_replaced_during_a_download_is_detected(
     storage: Storage, proxy: Proxy, stored: str, tmp_path: Path
 ) -> None:
-    """A folder is never mixed of two states of a directory."""
+    """A folder never mixes two states of a directory."""
     proxy.fail("GET", "model.joblib", status=412, body=error("At least one of the pre-conditions did not hold."))
-    with pytest.raises(ConflictError, match=r"model\.joblib was replaced while it was fetched"):
+    with pytest.raises(ConflictError, match=r"model\.joblib was replaced during the download"):
         storage.download(stored, tmp_path / "dest")
 
     assert left_behind(tmp_path) == []
@@ -80,14 +80,14 @@ def test_a_file_that_is_replaced_meanwhile_is_noticed(
     ("status", "kind", "says"),
     [
         (403, PermissionDeniedError, r"storage\.objects\.get .*roles/storage\.objectViewer"),
-        (404, NotFoundError, "not there any more"),
+        (404, NotFoundError, "doesn't exist any more"),
         (418, InvalidArgumentError, "refused"),
     ],
 )
-def test_what_cannot_be_read_leaves_nothing(
+def test_a_failed_download_leaves_no_files(
     storage: Storage, proxy: Proxy, stored: str, tmp_path: Path, status: int, kind: type[Exception], says: str
 ) -> None:
-    """Where one file cannot be read, the error says why, and nothing is left of the others."""
+    """If one file can't be read, the error says why, and no other file is left behind."""
     proxy.fail("GET", "model.joblib", status=status, body=error("No."))
     with pytest.raises(kind, match=says):
         storage.download(stored, tmp_path / "dest")
@@ -97,7 +97,7 @@ def test_what_cannot_be_read_leaves_nothing(
 
 def test_an_empty_directory_is_not_found(storage: Storage, proxy: Proxy, bucket: str, tmp_path: Path) -> None:
     """A directory without objects doesn't exist."""
-    with pytest.raises(NotFoundError, match="There is nothing in gs://"):
+    with pytest.raises(NotFoundError, match="There are no files in gs://"):
         storage.download(f"gs://{bucket}/nothing", tmp_path / "dest")
 
     assert left_behind(tmp_path) == []
@@ -112,9 +112,9 @@ def test_an_empty_directory_is_not_found(storage: Storage, proxy: Proxy, bucket:
 def test_a_name_that_leaves_the_folder_is_refused(
     storage: Storage, proxy: Proxy, stored: str, tmp_path: Path, name: str
 ) -> None:
-    """A server cannot make a file outside of the folder: such a name is refused before anything is fetched."""
+    """A name that would lead out of the folder is refused before anything is downloaded."""
     proxy.fail("GET", "/o?", alter=lambda body: body.replace(b'/metadata.json"', json.dumps(f"/{name}")[1:].encode()))
-    with pytest.raises(InvalidArgumentError, match="would not lie in the folder"):
+    with pytest.raises(InvalidArgumentError, match="would be written outside the folder"):
         storage.download(stored, tmp_path / "dest")
 
     assert left_behind(tmp_path) == []
@@ -126,16 +126,16 @@ def test_a_name_that_is_both_file_and_folder_is_refused(
 ) -> None:
     """Cloud Storage may hold "a" and "a/b"; a file system cannot."""
     proxy.fail("GET", "/o?", alter=lambda body: body.replace(b'/metadata.json"', b'/assets"'))
-    with pytest.raises(InvalidArgumentError, match=r"holds assets and assets/größe\.txt"):
+    with pytest.raises(InvalidArgumentError, match=r"holds both assets and assets/größe\.txt"):
         storage.download(stored, tmp_path / "dest")
 
     assert left_behind(tmp_path) == []
 
 
-def test_a_folder_that_is_there_is_not_touched(storage: Storage, proxy: Proxy, stored: str, tmp_path: Path) -> None:
-    """A folder with something in it is left as it is; an empty one is filled."""
+def test_an_existing_folder_is_not_touched(storage: Storage, proxy: Proxy, stored: str, tmp_path: Path) -> None:
+    """A folder that isn't empty stays as it is."""
     write(tmp_path / "dest", {"mine.txt": b"mine"})
-    with pytest.raises(AlreadyExistsError, match="is there already"):
+    with pytest.raises(AlreadyExistsError, match="exists and isn't an empty folder"):
         storage.download(stored, tmp_path / "dest")
     assert contents(tmp_path / "dest") == {"mine.txt": b"mine"}
     assert not proxy.sent("GET", "alt=media")
@@ -163,7 +163,7 @@ def test_an_empty_folder_is_filled(
     monkeypatch: pytest.MonkeyPatch,
     named: Callable[[Path, pytest.MonkeyPatch], Path],
 ) -> None:
-    """An empty folder is filled and stays the same one, for those who are in it, link to it or mount it."""
+    """An empty folder is filled in place, for everybody who is in it, links to it or mounts it."""
     (tmp_path / "dest").mkdir(mode=0o700)
     before = (tmp_path / "dest").stat()
     storage.download(uploaded, named(tmp_path / "dest", monkeypatch))
@@ -176,7 +176,7 @@ def test_an_empty_folder_is_filled(
 
 
 def test_an_empty_folder_stays_empty(storage: Storage, proxy: Proxy, stored: str, tmp_path: Path) -> None:
-    """If the download fails or another process is faster, an empty folder gets none of our files."""
+    """If the download fails or another process is faster, an empty folder gets no files."""
     (tmp_path / "dest").mkdir()
     proxy.fail("GET", "model.joblib", status=404, body=error("No."))
     with pytest.raises(NotFoundError):
@@ -184,35 +184,35 @@ def test_an_empty_folder_stays_empty(storage: Storage, proxy: Proxy, stored: str
     assert list((tmp_path / "dest").iterdir()) == []
 
     proxy.fail("GET", "metadata.json", first=lambda: write(tmp_path / "dest", {"mine.txt": b"mine"}))
-    with pytest.raises(AlreadyExistsError, match="Something has appeared in"):
+    with pytest.raises(AlreadyExistsError, match="Somebody else wrote to"):
         storage.download(stored, tmp_path / "dest")
     assert contents(tmp_path / "dest") == {"mine.txt": b"mine"}
 
 
-def test_a_destination_that_is_no_path_is_refused(storage: Storage, uploaded: str) -> None:
-    """A home of an unknown user, or a value that isn't a path, is one of our errors."""
-    with pytest.raises(InvalidArgumentError, match="is no path"):
+def test_an_invalid_destination_is_refused(storage: Storage, uploaded: str) -> None:
+    """The home of an unknown user, or a value that isn't a path, is refused."""
+    with pytest.raises(InvalidArgumentError, match="isn't a path"):
         storage.download(uploaded, "~nosuchuser/x")
-    with pytest.raises(InvalidArgumentError, match="5 is no path"):
+    with pytest.raises(InvalidArgumentError, match="5 isn't a path"):
         storage.download(uploaded, 5)  # type: ignore[arg-type]  # nothing checks the types of most callers
 
 
-def test_a_folder_that_appears_meanwhile_is_not_touched(
+def test_a_folder_that_appears_during_a_download_is_not_touched(
     storage: Storage, proxy: Proxy, stored: str, tmp_path: Path
 ) -> None:
     """A folder that another process creates during the download stays as it is."""
     proxy.fail("GET", "metadata.json", first=lambda: write(tmp_path / "dest", {"mine.txt": b"mine"}))
-    with pytest.raises(AlreadyExistsError, match="has appeared meanwhile"):
+    with pytest.raises(AlreadyExistsError, match="Somebody else created"):
         storage.download(stored, tmp_path / "dest")
 
     assert contents(tmp_path / "dest") == {"mine.txt": b"mine"}
     assert left_behind(tmp_path) == ["dest"]
 
 
-def test_too_little_room_is_said_before(storage: Storage, proxy: Proxy, stored: str, tmp_path: Path) -> None:
-    """Where the files cannot fit on the disk, none is fetched."""
+def test_too_little_space_is_reported_first(storage: Storage, proxy: Proxy, stored: str, tmp_path: Path) -> None:
+    """If the files can't fit on the disk, nothing is downloaded."""
     proxy.fail("GET", "/o?", alter=lambda body: body.replace(b'"size":"2"', b'"size":"9000000000000000000"'))
-    with pytest.raises(RegistryError, match="there is room for"):
+    with pytest.raises(RegistryError, match="are free in"):
         storage.download(stored, tmp_path / "deep" / "dest")
 
     assert left_behind(tmp_path) == []
@@ -233,14 +233,14 @@ def test_a_full_disk_leaves_nothing(proxy: Proxy, stored: str, tmp_path: Path) -
     )
 
     assert run.returncode == 1
-    assert f"RegistryError: {stored} was not fetched: there is no room" in run.stderr
+    assert f"RegistryError: {stored} wasn't downloaded: the disk is full" in run.stderr
     assert left_behind(tmp_path) == []
     assert proxy.sent("GET", "alt=media")
 
 
-def test_a_folder_that_cannot_be_written_is_said(storage: Storage, proxy: Proxy, stored: str, folder: Path) -> None:
-    """What the file system says against the folder is an error of ours."""
-    with pytest.raises(RegistryError, match="was not fetched: file exists"):
+def test_an_unwritable_folder_is_reported(storage: Storage, proxy: Proxy, stored: str, folder: Path) -> None:
+    """If the file system refuses the folder, you get one of this package's errors."""
+    with pytest.raises(RegistryError, match="wasn't downloaded: file exists"):
         storage.download(stored, folder / "metadata.json" / "dest")
 
     assert not proxy.sent("GET", "alt=media")

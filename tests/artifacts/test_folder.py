@@ -1,4 +1,4 @@
-"""A bucket that is a folder: what it does beyond what every bucket does."""
+"""A bucket that's a folder: what it does in addition to what every bucket does."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ UPLOAD = (
 
 @pytest.fixture
 def place(tmp_path: Path) -> Path:
-    """Where the artifacts go."""
+    """Return the folder for the artifacts."""
     return tmp_path / "artifacts"
 
 
@@ -42,7 +42,7 @@ def local(place: Path, tmp_path: Path) -> Storage:
 
 
 def test_only_what_is_missing_is_copied(local: Storage, folder: Path, place: Path) -> None:
-    """A file that is there is left alone, and one that was removed or altered is copied again."""
+    """An existing file isn't copied again. A removed or altered one is."""
     directory = place / local.upload(scan(folder), f"{BUCKET}/churn").removeprefix(f"{BUCKET}/")
     before = {name: (directory / name).stat() for name in contents(directory)}
     (directory / "metadata.json").write_bytes(b"[]")
@@ -55,7 +55,7 @@ def test_only_what_is_missing_is_copied(local: Storage, folder: Path, place: Pat
 
 
 def test_other_bytes_of_the_same_size_and_time_are_replaced(local: Storage, folder: Path, place: Path) -> None:
-    """What is stored is compared by its bytes, and not by the file's dates."""
+    """Stored files are compared by their bytes, and not by their dates."""
     directory = place / local.upload(scan(folder), f"{BUCKET}/churn").removeprefix(f"{BUCKET}/")
     path = directory / "metadata.json"
     status = path.stat()
@@ -67,19 +67,19 @@ def test_other_bytes_of_the_same_size_and_time_are_replaced(local: Storage, fold
 
 
 def test_what_somebody_added_is_refused(local: Storage, folder: Path, place: Path) -> None:
-    """A further file under the digest would be served with the model."""
+    """An extra file under the digest is refused, because it would be served with the model."""
     directory = place / local.upload(scan(folder), f"{BUCKET}/churn").removeprefix(f"{BUCKET}/")
     (directory / "extra.py").write_bytes(b"")
     with pytest.raises(ConflictError, match=r"extra\.py"):
         local.upload(scan(folder), f"{BUCKET}/churn")
 
 
-def test_a_file_that_changes_is_noticed(local: Storage, folder: Path, place: Path, tmp_path: Path) -> None:
-    """A file that is written to after it was scanned isn't stored under a digest of other bytes."""
+def test_a_file_that_changes_is_detected(local: Storage, folder: Path, place: Path, tmp_path: Path) -> None:
+    """A file that changes after it was scanned isn't stored under the digest of its earlier bytes."""
     bucket = FolderBucket("artifacts.localhost", place)
     write(tmp_path / "model", {"metadata.json": b"{} "})
     upload = Upload(LocalFile("metadata.json", folder / "metadata.json", 2), bucket.checksum(b"{}"), "m/x", 0)
-    with pytest.raises(ConflictError, match="changed while"):
+    with pytest.raises(ConflictError, match="changed during the upload"):
         bucket.send(upload, never_set(), lambda _: None)
 
     assert contents(place) == {}
@@ -91,7 +91,7 @@ def never_set() -> threading.Event:
 
 
 def test_a_generation_is_a_condition(folder: Path, place: Path) -> None:
-    """An object is created or replaced only if what was read is still there; nothing is left behind."""
+    """An object is created or replaced only if nobody else has changed it; no temporary file is left behind."""
     bucket = FolderBucket("artifacts.localhost", place)
     file = LocalFile("metadata.json", folder / "metadata.json", 2)
     upload = Upload(file, bucket.checksum(b"{}"), "m/x", 0)
@@ -129,8 +129,8 @@ def test_no_name_leads_out(local: Storage, place: Path, tmp_path: Path, folder: 
     assert contents(tmp_path / "secret") == {"secret": b"secret"}
 
 
-def test_a_link_is_no_object(local: Storage, folder: Path, place: Path, tmp_path: Path) -> None:
-    """A link that somebody put into the folder isn't followed."""
+def test_a_link_is_not_an_object(local: Storage, folder: Path, place: Path, tmp_path: Path) -> None:
+    """A link that somebody created in the folder isn't followed."""
     uri = local.upload(scan(folder), f"{BUCKET}/churn")
     (tmp_path / "secret.txt").write_bytes(b"secret")
     (place / uri.removeprefix(f"{BUCKET}/") / "secret.txt").symlink_to(tmp_path / "secret.txt")
@@ -139,7 +139,7 @@ def test_a_link_is_no_object(local: Storage, folder: Path, place: Path, tmp_path
 
 
 def test_it_belongs_to_one_user(local: Storage, folder: Path, place: Path) -> None:
-    """Nobody else can read or write what is stored, whatever the umask is."""
+    """No other user can read or write the stored files, whatever the umask is."""
     before = os.umask(0)
     try:
         local.upload(scan(folder), f"{BUCKET}/churn")
@@ -160,7 +160,7 @@ def test_a_folder_of_others_is_not_used(local: Storage, folder: Path, place: Pat
             action()
 
 
-def test_it_may_be_a_link_of_ones_own(local: Storage, folder: Path, place: Path, tmp_path: Path) -> None:
+def test_the_folder_may_be_a_link(local: Storage, folder: Path, place: Path, tmp_path: Path) -> None:
     """People link the folder to a larger disk."""
     (tmp_path / "disk").mkdir(mode=0o700)
     place.symlink_to(tmp_path / "disk")
@@ -178,8 +178,8 @@ def test_a_folder_of_another_user_is_not_used(local: Storage, folder: Path, plac
         local.upload(scan(folder), f"{BUCKET}/churn")
 
 
-def test_a_full_disk_is_said(folder: Path, tmp_path: Path) -> None:
-    """What the file system refuses is an error of ours that names the artifact, and nothing is left."""
+def test_a_full_disk_is_reported(folder: Path, tmp_path: Path) -> None:
+    """If the file system refuses a write, the error names the artifact, and no file is left behind."""
     code = (
         "import resource, signal, sys; signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
         f"resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))\n{UPLOAD}"
@@ -192,7 +192,7 @@ def test_a_full_disk_is_said(folder: Path, tmp_path: Path) -> None:
 
 
 def test_processes_at_once(folder: Path, place: Path, local: Storage) -> None:
-    """Several processes that store the same model at once all succeed, and leave one copy."""
+    """Several processes that store the same model at once all succeed, and store it once."""
     processes = [
         subprocess.Popen([sys.executable, "-c", UPLOAD, folder, place], stdout=subprocess.PIPE, text=True)
         for _ in range(3)
@@ -204,7 +204,7 @@ def test_processes_at_once(folder: Path, place: Path, local: Storage) -> None:
 
 
 def test_what_a_killed_process_left_is_removed(folder: Path, place: Path, local: Storage) -> None:
-    """A file that was half written is never an object, stays as long as its process lives, and is then removed."""
+    """A half-written file is never an object. It's removed once its process has ended."""
     code = (
         "import sys; from pathlib import Path; from vertex_registry.artifacts._folder import FolderBucket\n"
         "bucket = FolderBucket('artifacts.localhost', Path(sys.argv[1]))\n"
@@ -228,6 +228,6 @@ def test_what_a_killed_process_left_is_removed(folder: Path, place: Path, local:
 
 
 def test_without_the_folder(make: Callable[..., Storage], tmp_path: Path) -> None:
-    """A client without the folder says where the artifact is, and asks no server for it."""
+    """A client without the folder says where the artifact is, and sends no request for it."""
     with pytest.raises(NotFoundError, match=r"artifacts folder of a local registry.*local_registry"):
         make().download(f"{BUCKET}/churn/1", tmp_path / "dest")

@@ -63,7 +63,7 @@ def through_a_parent(folder: Path, outside: Path) -> str:
 
 
 def to_a_neighbour_of_that_name(folder: Path, outside: Path) -> str:
-    """A folder whose name begins with the model's isn't in the model's."""
+    """Link to a folder whose name begins with the model's name, but that isn't in the model's folder."""
     neighbour = outside.rename(folder.with_name(f"{folder.name}-2"))
     (folder / "n").symlink_to(neighbour / "secret.txt")
     return "n"
@@ -89,7 +89,7 @@ OUT = [
 def test_a_link_out_of_the_folder_is_refused(folder: Path, outside: Path, link: object) -> None:
     """A link that leads out of the folder is refused with its name and the opt-in."""
     name = link(folder, outside)  # type: ignore[operator]  # one of OUT
-    with pytest.raises(InvalidArgumentError, match="leads out of .* Nothing was uploaded") as caught:
+    with pytest.raises(InvalidArgumentError, match="leads out of .* so nothing was uploaded") as caught:
         scan(folder)
 
     assert f"{str(folder / name)!r} is a link" in str(caught.value)
@@ -120,7 +120,7 @@ def test_links_within_the_folder_are_followed(folder: Path, caplog: pytest.LogCa
 
 
 def test_a_folder_or_file_that_is_a_link_is_followed(folder: Path, tmp_path: Path) -> None:
-    """What the caller names may be a link, and so may a folder above it."""
+    """The path that you pass may be a link, and so may a folder above it."""
     (tmp_path / "link").symlink_to(folder)
     (folder / "inner").symlink_to(folder / "assets")
     (tmp_path / "above").symlink_to(tmp_path)
@@ -161,7 +161,7 @@ def test_a_snapshot_of_a_model_cache_is_followed(
 
 @pytest.mark.parametrize("target", ["refs/main", "../models--acme--other/blobs/0a1b", "../../outside/secret.txt"])
 def test_a_snapshot_leads_to_its_own_blobs_only(snapshot: Path, outside: Path, target: str) -> None:
-    """A link from a snapshot to anything but its own repository's blobs is refused."""
+    """A link from a snapshot to anything except its own repository's blobs is refused."""
     write(snapshot.parent.parent.parent / "models--acme--other", {"blobs/0a1b": b"{}"})
     path = snapshot.parent.parent / target
     assert path.exists(), outside
@@ -171,7 +171,7 @@ def test_a_snapshot_leads_to_its_own_blobs_only(snapshot: Path, outside: Path, t
 
 
 def test_blobs_that_are_a_link_are_not_the_caches(tmp_path: Path, outside: Path) -> None:
-    """A folder that imitates a cache, with blobs that are a link to somewhere else, opens nothing."""
+    """A folder that imitates a cache, with blobs that link to somewhere else, is refused."""
     snapshot = tmp_path / "repository" / "snapshots" / "1"
     snapshot.mkdir(parents=True)
     (snapshot.parent.parent / "blobs").symlink_to(outside)
@@ -181,14 +181,14 @@ def test_blobs_that_are_a_link_are_not_the_caches(tmp_path: Path, outside: Path)
 
 
 def test_a_link_that_leads_to_itself_is_refused(folder: Path) -> None:
-    """A link that leads nowhere is an error of ours, even deep in the folder."""
+    """A link that leads nowhere is refused, even deep in the folder."""
     (folder / "assets" / "ring").symlink_to("ring")
-    with pytest.raises(InvalidArgumentError, match="cannot be read: Too many levels"):
+    with pytest.raises(InvalidArgumentError, match="can't be read: Too many levels"):
         scan(folder)
 
 
 def test_links_cannot_multiply_files(folder: Path) -> None:
-    """Twenty folders, of which each has two links to the next one, are a million files, and are refused early."""
+    """Twenty folders that each link twice to the next one are a million files, and are refused early."""
     for level in range(20):
         (folder / f"{level:02}").mkdir()
         for name in "ab":
@@ -312,7 +312,7 @@ def test_the_digest_is_the_contents(one: dict[str, bytes], other: dict[str, byte
 
 
 def test_the_digest_is_the_same_on_every_machine() -> None:
-    """The digest is pinned: another one would send every model again."""
+    """The digest never changes between releases, because every model would be uploaded again."""
     assert (
         digest([("model.joblib", bytes(32)), ("a/größe", bytes(range(32)))])
         == "32f09b35885014f4f25191a070c0b4c432dfce0f"
@@ -320,7 +320,7 @@ def test_the_digest_is_the_same_on_every_machine() -> None:
 
 
 def test_names_are_normalised(storage: Storage, store: Store, tmp_path: Path) -> None:
-    """A name that macOS writes in another normal form is the same name."""
+    """A name that macOS writes in another Unicode form is the same name."""
     composed = write(tmp_path / "linux", {"gr\u00f6\u00dfe": b"x"})
     decomposed = write(tmp_path / "mac", {"gro\u0308\u00dfe": b"x"})
     assert storage.upload(scan(composed), f"gs://{store.bucket}/m") == storage.upload(
@@ -377,33 +377,33 @@ def emptied(folder: Path) -> Path:
 @pytest.mark.parametrize(
     ("spoil", "says"),
     [
-        (lambda folder: folder / "nowhere", "is not there"),
+        (lambda folder: folder / "nowhere", "doesn't exist"),
         (lambda _: Path("/dev/null"), "neither a file nor a folder"),
         (emptied, "no files"),
-        (fifo, "not a regular file"),
-        (loop, "link to a folder that it lies in"),
+        (fifo, "isn't a regular file"),
+        (loop, "link to a folder that contains it"),
         (dangling, "No such file"),
-        (not_text, "not text"),
+        (not_text, "isn't text"),
         (two_forms, "normal form"),
-        (lambda folder: write(folder, {"a\nb": b""}), "no object of the name 'a\\nb'"),
-        (lambda folder: write(folder, {"assets/a\\b": b""}), "could not be fetched again"),
-        (lambda folder: write(folder, {"data:/a": b""}), "could not be fetched again"),
-        (lambda folder: write(folder, {"f:stream": b""}) / "f:stream", "could not be fetched again"),
-        (lambda folder: folder / ("a" * 300), "cannot be read: File name too long"),
-        (lambda _: Path("~nosuchuser/x"), "is no path"),
-        (lambda folder: folder / "a\0b", "is no path"),
-        (ring, "cannot be read: Too many levels"),
+        (lambda folder: write(folder, {"a\nb": b""}), "doesn't allow an object named 'a\\nb'"),
+        (lambda folder: write(folder, {"assets/a\\b": b""}), "couldn't be downloaded again"),
+        (lambda folder: write(folder, {"data:/a": b""}), "couldn't be downloaded again"),
+        (lambda folder: write(folder, {"f:stream": b""}) / "f:stream", "couldn't be downloaded again"),
+        (lambda folder: folder / ("a" * 300), "can't be read: File name too long"),
+        (lambda _: Path("~nosuchuser/x"), "isn't a path"),
+        (lambda folder: folder / "a\0b", "isn't a path"),
+        (ring, "can't be read: Too many levels"),
     ],
     ids=lambda value: getattr(value, "__name__", value).strip("<>"),
 )
-def test_a_folder_that_cannot_be_sent_is_refused(folder: Path, spoil: Callable[[Path], Path], says: str) -> None:
-    """What cannot be sent whole is refused before anything is sent."""
+def test_an_unusable_folder_is_refused(folder: Path, spoil: Callable[[Path], Path], says: str) -> None:
+    """If a folder can't be uploaded completely, it's refused before anything is sent."""
     with pytest.raises(InvalidArgumentError, match=says.replace("\\", r"\\")):
         scan(spoil(folder))
 
 
 def test_a_folder_behind_a_locked_one_is_refused(tmp_path: Path) -> None:
-    """A folder that its user may not get to is an error of ours. Root may: another user looks."""
+    """A folder that the user can't open is refused. The test acts as another user, because root can open it."""
     tmp_path.chmod(0o700)
     run = python(
         "import os, sys\n"
@@ -420,7 +420,7 @@ def test_a_folder_behind_a_locked_one_is_refused(tmp_path: Path) -> None:
     locked.chmod(0o700)
 
     assert "InvalidArgumentError" in run.stderr.splitlines()[-1]
-    assert "cannot be read: Permission denied" in run.stderr.splitlines()[-1]
+    assert "can't be read: Permission denied" in run.stderr.splitlines()[-1]
 
 
 @pytest.mark.parametrize(

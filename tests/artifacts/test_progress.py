@@ -1,4 +1,4 @@
-"""When a bar is drawn."""
+"""When a progress bar is drawn."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""From a folder to Cloud Storage, against a real storage server, with every fault on the way."""
+"""Uploads from a folder to a real storage server, with every fault on the way."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ AGENT: Final = "service-PROJECT_NUMBER@gcp-sa-aiplatform.iam.gserviceaccount.com
 
 
 def test_what_comes_back_is_what_was_sent(storage: Storage, store: Store, folder: Path, tmp_path: Path) -> None:
-    """Every file of a folder comes back with the same bytes under the same path."""
+    """Every file of a folder comes back with the same bytes, under the same path."""
     write(folder, {"empty": b"", "exactly": b"x" * CHUNK, "one-more": b"x" * (CHUNK + 1), ".hidden/f #?%": b"h"})
     uri = storage.upload(scan(folder), f"gs://{store.bucket}/churn-1")
     fetched = storage.download(uri, tmp_path / "dest")
@@ -51,7 +51,7 @@ def test_what_comes_back_is_what_was_sent(storage: Storage, store: Store, folder
 
 
 def test_one_file_is_a_folder_of_one_file(storage: Storage, store: Store, folder: Path, tmp_path: Path) -> None:
-    """A file that is named by itself lies in its directory alone, and is the same content as such a folder."""
+    """If you name one file, it's uploaded like a folder that contains only this file."""
     uri = storage.upload(scan(folder / "metadata.json"), f"gs://{store.bucket}/churn-1/")
     alone = write(tmp_path / "alone", {"metadata.json": b"{}"})
 
@@ -62,7 +62,7 @@ def test_one_file_is_a_folder_of_one_file(storage: Storage, store: Store, folder
 def test_the_same_bytes_are_not_sent_twice(
     make: Callable[..., Storage], proxy: Proxy, bucket: str, folder: Path, tmp_path: Path
 ) -> None:
-    """The same content, from another folder and another process, goes to the same place, and nothing is sent."""
+    """The same content, from another folder and another process, has the same URI, and nothing is uploaded."""
     uri = make().upload(scan(folder), f"gs://{bucket}/churn-1")
     proxy.seen.clear()
     again = make().upload(scan(folder.rename(tmp_path / "other")), f"gs://{bucket}/churn-1")
@@ -87,7 +87,7 @@ def test_only_what_is_missing_is_sent(
 
 
 def test_many_may_send_the_same_at_once(make: Callable[..., Storage], store: Store, folder: Path) -> None:
-    """Several processes that send the same model at once all succeed, and leave one copy."""
+    """Several processes that upload the same model at once all succeed, and store it once."""
     uris: list[str] = []
     threads = [
         threading.Thread(target=lambda: uris.append(make().upload(scan(folder), f"gs://{store.bucket}/churn-1")))
@@ -103,8 +103,8 @@ def test_many_may_send_the_same_at_once(make: Callable[..., Storage], store: Sto
     assert len(store.names()) == 3
 
 
-def test_a_directory_is_looked_at(storage: Storage, store: Store) -> None:
-    """The names at the top of a directory are listed; those of its neighbors aren't."""
+def test_a_directory_is_listed(storage: Storage, store: Store) -> None:
+    """A listing has the names at the top of a directory, and none of the directories next to it."""
     for name in ("m/1/model.pkl", "m/1/assets/a", "m/1/", "m/10/model.joblib", "m/1.txt"):
         store.put(name, b"x")
 
@@ -117,7 +117,7 @@ def test_a_directory_is_looked_at(storage: Storage, store: Store) -> None:
 
 
 def test_a_name_that_gets_too_long_is_refused(storage: Storage, store: Store, folder: Path) -> None:
-    """An object's name has at most 1,024 bytes; where one would be longer, nothing is sent."""
+    """An object's name has at most 1,024 bytes; if one would be longer, nothing is sent."""
     with pytest.raises(InvalidArgumentError, match="too long"):
         storage.upload(scan(folder), f"gs://{store.bucket}/{'d' * 980}")
 
@@ -127,10 +127,10 @@ def test_a_name_that_gets_too_long_is_refused(storage: Storage, store: Store, fo
 # --- faults on the way up ---------------------------------------------------------------------------------------------
 
 
-def test_a_cut_connection_is_not_the_end(
+def test_an_upload_survives_cut_connections(
     storage: Storage, proxy: Proxy, clock: Clock, bucket: str, folder: Path, tmp_path: Path
 ) -> None:
-    """An upload whose connections are cut goes on with the chunk that was cut, and ends whole."""
+    """An upload whose connections are cut sends the lost chunk again, and is complete in the end."""
     proxy.fail("PUT", cut="request", after=2)
     proxy.fail("POST", "uploadType=media", cut="request")
     proxy.fail("POST", "resumable", cut="request")
@@ -147,7 +147,7 @@ def test_a_cut_connection_is_not_the_end(
     assert contents(storage.download(uri, tmp_path / "dest")) == contents(folder)
 
 
-def test_every_request_says_what_it_expects(
+def test_every_request_has_a_precondition(
     storage: Storage, proxy: Proxy, storage_server: StorageServer, bucket: str, folder: Path
 ) -> None:
     """A file is created with a precondition and the CRC32C of its bytes."""
@@ -175,7 +175,7 @@ def test_every_request_says_what_it_expects(
 
 
 def test_files_are_sent_and_fetched_in_parallel(storage: Storage, proxy: Proxy, bucket: str, folder: Path) -> None:
-    """The next file is under way while one is: each of two requests waits here until the other has come."""
+    """Two files are transferred at once: here each of two requests waits until the other has arrived."""
     sent, fetched = threading.Barrier(2), threading.Barrier(2)
     proxy.fail("POST", "uploadType=media", times=2, first=lambda: sent.wait(20))
     proxy.fail("GET", "alt=media", times=2, first=lambda: fetched.wait(20))
@@ -189,7 +189,7 @@ def test_files_are_sent_and_fetched_in_parallel(storage: Storage, proxy: Proxy, 
 def test_a_lost_answer_is_not_a_second_object(
     storage: Storage, proxy: Proxy, bucket: str, folder: Path, tmp_path: Path
 ) -> None:
-    """Where a file is stored and the answer does not arrive, what is stored is compared and counts."""
+    """If a file is stored but the response is lost, the stored object is compared and counts."""
     proxy.fail("POST", "uploadType=media", cut="answer", times=2)
     proxy.fail("PUT", cut="answer", after=3)
     uri = storage.upload(scan(folder), f"gs://{bucket}/churn-1")
@@ -203,7 +203,7 @@ PRECONDITION: dict[str, Any] = {
 }
 
 
-def test_a_file_that_is_made_meanwhile_is_compared(
+def test_a_file_that_somebody_else_creates_is_compared(
     storage: Storage, proxy: Proxy, bucket: str, folder: Path, tmp_path: Path
 ) -> None:
     """After a lost response or a lost race, an identical object counts as uploaded."""
@@ -217,7 +217,7 @@ def test_a_file_that_is_made_meanwhile_is_compared(
 
 
 @pytest.mark.parametrize("name", ["metadata.json", "model.joblib"])
-def test_other_bytes_that_are_made_meanwhile_are_replaced(
+def test_other_bytes_under_the_digest_are_replaced(
     make: Callable[..., Storage], proxy: Proxy, storage_server: StorageServer, bucket: str, folder: Path, name: str
 ) -> None:
     """Other bytes under the digest are replaced; if they come back, that's an error."""
@@ -234,15 +234,15 @@ def test_other_bytes_that_are_made_meanwhile_are_replaced(
             make().upload(scan(folder / name), f"gs://{bucket}/churn-1")
             assert storage_server.get(bucket, object_name) == (folder / name).read_bytes()
         else:
-            with pytest.raises(UnavailableError, match="was given other bytes by somebody else meanwhile, twice"):
+            with pytest.raises(UnavailableError, match="was replaced by somebody else during the upload"):
                 make().upload(scan(folder / name), f"gs://{bucket}/churn-1")
             assert storage_server.get(bucket, object_name) == b"theirs"
 
 
-def test_an_interrupted_upload_goes_on(
+def test_an_interrupted_upload_continues(
     make: Callable[..., Storage], proxy: Proxy, bucket: str, folder: Path, tmp_path: Path
 ) -> None:
-    """Where the budget ends in the middle of a file, the next process sends the rest of it only."""
+    """If the budget ends in the middle of a file, the next process sends only the rest of it."""
     proxy.fail("PUT", status=503, body=error("Backend error."), after=2, times=1)
     with pytest.raises(UnavailableError, match=r"Backend error\..*try again|Is a storage emulator running"):
         make(retry=Clock().once()).upload(scan(folder), f"gs://{bucket}/churn-1")
@@ -291,7 +291,7 @@ def test_a_process_that_is_killed_leaves_the_rest_to_the_next(
     monkeypatch: pytest.MonkeyPatch,
     kill: signal.Signals,
 ) -> None:
-    """Ctrl-C, or worse, in the middle of a file loses no more than the chunk that was under way."""
+    """Killing an upload in the middle of a file loses at most the chunk that was being sent."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     code = (
         "import signal, sys\n"
@@ -329,7 +329,7 @@ def test_a_process_that_is_killed_leaves_the_rest_to_the_next(
 
 
 @pytest.mark.parametrize("status", [404, 410])
-def test_a_session_that_is_gone_begins_anew(
+def test_a_lost_session_starts_over(
     storage: Storage, proxy: Proxy, bucket: str, folder: Path, tmp_path: Path, status: int
 ) -> None:
     """A session that Cloud Storage has forgotten starts again from the first byte."""
@@ -350,7 +350,7 @@ def test_a_session_that_is_gone_begins_anew(
     ],
     ids=["404", "410", "308", "308-with-range"],
 )
-def test_what_gets_no_further_ends(
+def test_an_upload_without_progress_ends(
     storage: Storage,
     proxy: Proxy,
     clock: Clock,
@@ -360,7 +360,7 @@ def test_what_gets_no_further_ends(
     says: str,
     after: int,
 ) -> None:
-    """Where each chunk has an answer and none gets the file further, the waits are the budget, and it ends."""
+    """If chunks are answered but the file makes no progress, the upload ends within the budget."""
     proxy.fail("PUT", **fault, after=after)
     proxy.fail("PUT", **fault, times=29)
     with pytest.raises(UnavailableError, match=says):
@@ -385,10 +385,10 @@ def test_a_file_that_gets_further_may_take_long(
     assert contents(storage.download(uri, tmp_path / "dest")) == contents(folder)
 
 
-def test_a_chunk_that_was_kept_in_part_is_sent_from_there(
+def test_a_partly_stored_chunk_is_continued(
     storage: Storage, proxy: Proxy, bucket: str, folder: Path, tmp_path: Path
 ) -> None:
-    """Cloud Storage says how much it has; what it does not confirm is sent again."""
+    """If Cloud Storage has stored a part of a chunk, only the rest is sent again."""
     proxy.fail("PUT", status=308, after=1)  # "no Range header": nothing is there yet
     uri = storage.upload(scan(folder), f"gs://{bucket}/churn-1")
 
@@ -401,7 +401,7 @@ def test_a_chunk_that_was_kept_in_part_is_sent_from_there(
 def test_bytes_that_were_altered_are_sent_again(
     storage: Storage, proxy: Proxy, bucket: str, folder: Path, tmp_path: Path, request_: tuple[str, str]
 ) -> None:
-    """What was stored is compared; where it differs it is replaced."""
+    """Stored bytes are compared, and replaced if they differ."""
     proxy.fail(*request_, alter_request=flipped)
     uri = storage.upload(scan(folder), f"gs://{bucket}/churn-1")
 
@@ -427,14 +427,14 @@ def flipped(body: bytes) -> bytes:
     return body[:index] + bytes([body[index] ^ 1]) + body[index + 1 :]
 
 
-def test_a_missing_bucket_is_said(storage: Storage, proxy: Proxy, folder: Path, tmp_path: Path) -> None:
+def test_a_missing_bucket_is_reported(storage: Storage, proxy: Proxy, folder: Path, tmp_path: Path) -> None:
     """The error for a missing bucket names it and shows how to create it."""
     for action in (
         lambda: storage.upload(scan(folder), "gs://no-such-bucket/churn-1"),
         lambda: storage.list_names("gs://no-such-bucket/churn-1"),
         lambda: storage.download("gs://no-such-bucket/churn-1", tmp_path / "dest"),
     ):
-        with pytest.raises(NotFoundError, match=r"There is no bucket gs://no-such-bucket: .*buckets create"):
+        with pytest.raises(NotFoundError, match=r"There's no bucket gs://no-such-bucket: .*buckets create"):
             action()
 
     assert not proxy.sent("POST")
@@ -451,7 +451,7 @@ def test_a_missing_bucket_is_said(storage: Storage, proxy: Proxy, folder: Path, 
 def test_a_missing_permission_is_named(
     storage: Storage, proxy: Proxy, bucket: str, folder: Path, method: str, path: str, permission: str, role: str
 ) -> None:
-    """The permission, the role that grants it, and who else has to read the bucket are named; it is not tried again."""
+    """The error names the permission, its role, and who else reads the bucket. The request isn't retried."""
     said = f"ada@example.com does not have {permission} access to the Google Cloud Storage object."
     proxy.fail(method, path, status=403, body=error(said))
     with pytest.raises(PermissionDeniedError) as caught:
@@ -465,7 +465,7 @@ def test_a_missing_permission_is_named(
 def test_to_replace_needs_another_permission(
     make: Callable[..., Storage], proxy: Proxy, storage_server: StorageServer, bucket: str, folder: Path
 ) -> None:
-    """To replace what holds other bytes, the credentials must be allowed to delete."""
+    """To replace an object that holds other bytes, the credentials need the permission to delete."""
     uri = make().upload(scan(folder), f"gs://{bucket}/churn-1")
     storage_server.put(bucket, f"{uri.removeprefix(f'gs://{bucket}/')}/metadata.json", b"[]")
     proxy.fail("POST", status=403, body=error("No."))
@@ -473,20 +473,20 @@ def test_to_replace_needs_another_permission(
         make().upload(scan(folder), f"gs://{bucket}/churn-1")
 
 
-def test_refused_credentials_are_said(storage: Storage, proxy: Proxy, bucket: str) -> None:
-    """Credentials that Cloud Storage does not accept are no missing permission."""
+def test_refused_credentials_are_reported(storage: Storage, proxy: Proxy, bucket: str) -> None:
+    """Credentials that Cloud Storage doesn't accept aren't reported as a missing permission."""
     proxy.fail("GET", "/o?", status=401, body=error("Invalid Credentials"))
     with pytest.raises(
-        AuthenticationError, match=r"did not accept the credentials: .*gcloud auth application-default login"
+        AuthenticationError, match=r"didn't accept the credentials: .*gcloud auth application-default login"
     ):
         storage.list_names(f"gs://{bucket}/churn-1")
 
 
 @pytest.mark.parametrize("request_", [("GET", "/o?"), ("POST", "uploadType=media"), ("POST", "resumable"), ("PUT", "")])
-def test_what_passes_is_waited_for(
+def test_temporary_errors_are_retried(
     storage: Storage, proxy: Proxy, clock: Clock, bucket: str, folder: Path, request_: tuple[str, str]
 ) -> None:
-    """Temporary errors are retried after the time that they ask for."""
+    """Temporary errors are retried after the delay that the server requests."""
     proxy.fail(*request_, status=503, headers={"Retry-After": "7"}, body=b"<html>Service Unavailable</html>")
     proxy.fail(*request_, status=429, body=error("Slow down."))
     storage.upload(scan(folder), f"gs://{bucket}/churn-1")
@@ -495,7 +495,7 @@ def test_what_passes_is_waited_for(
 
 
 def test_the_budget_ends(storage: Storage, proxy: Proxy, clock: Clock, bucket: str) -> None:
-    """Where no usable answer comes, the budget is kept, and the error says what was said last."""
+    """Without a usable response, the upload ends within its budget, and the error has the last failure."""
     proxy.fail("GET", "/o?", status=500, body=error("We encountered an internal error."), times=12)
     with pytest.raises(UnavailableError, match="We encountered an internal error"):
         storage.list_names(f"gs://{bucket}/churn-1")
@@ -507,10 +507,10 @@ def test_the_budget_ends(storage: Storage, proxy: Proxy, clock: Clock, bucket: s
     assert isinstance(UnavailableError("x"), ConnectionError)
 
 
-def test_a_server_that_is_not_there_is_said(
+def test_a_missing_server_is_reported(
     storage: Storage, clock: Clock, monkeypatch: pytest.MonkeyPatch, folder: Path
 ) -> None:
-    """An emulator that is not running is an error with its address in it, within the budget."""
+    """If the emulator isn't running, the error names its address, within the budget."""
     monkeypatch.setenv("STORAGE_EMULATOR_HOST", "http://127.0.0.1:9")
     with pytest.raises(UnavailableError, match=r"(?i)refused.* Is a storage emulator running at http://127\.0\.0\.1:9"):
         storage.upload(scan(folder), "gs://some-bucket/churn-1")
@@ -529,7 +529,7 @@ def shrink(path: Path) -> None:
 
 @pytest.mark.parametrize("change", [grow, shrink, alter])
 @pytest.mark.parametrize(("name", "when"), [("metadata.json", ("GET", "/o?")), ("model.joblib", ("PUT", "upload_id"))])
-def test_a_file_that_changes_is_noticed(
+def test_a_file_that_changes_is_detected(
     storage: Storage,
     proxy: Proxy,
     storage_server: StorageServer,
@@ -539,9 +539,9 @@ def test_a_file_that_changes_is_noticed(
     name: str,
     when: tuple[str, str],
 ) -> None:
-    """A file that is written to while it is sent is an error, and never becomes an object."""
+    """A file that changes during its upload is an error, and never becomes an object."""
     proxy.fail(*when, first=lambda: change(folder / name))
-    with pytest.raises(ConflictError, match=f"{name} changed while it was sent"):
+    with pytest.raises(ConflictError, match=f"{name} changed during the upload"):
         storage.upload(scan(folder / name), f"gs://{bucket}/churn-1")
 
     assert storage_server.names(bucket) == []
@@ -550,21 +550,21 @@ def test_a_file_that_changes_is_noticed(
 
 
 @pytest.mark.parametrize("name", ["metadata.json", "model.joblib"])
-def test_a_file_that_goes_is_noticed(storage: Storage, proxy: Proxy, bucket: str, folder: Path, name: str) -> None:
-    """A file that is removed after it was summed has changed as well."""
+def test_a_removed_file_is_detected(storage: Storage, proxy: Proxy, bucket: str, folder: Path, name: str) -> None:
+    """A file that's removed after its checksum was computed counts as changed, too."""
     proxy.fail("GET", "/o?", first=(folder / name).unlink)
-    with pytest.raises(ConflictError, match=f"{name} changed while it was sent"):
+    with pytest.raises(ConflictError, match=f"{name} changed during the upload"):
         storage.upload(scan(folder / name), f"gs://{bucket}/churn-1")
 
 
-def test_a_file_that_is_not_of_the_model_is_noticed(
+def test_a_foreign_file_is_detected(
     make: Callable[..., Storage], proxy: Proxy, storage_server: StorageServer, bucket: str, folder: Path
 ) -> None:
-    """A foreign file beside the model is named in an error, and nothing is registered."""
+    """If a foreign file is next to the model, the error names it and nothing is registered."""
     name = f"churn-1/{digest((f.name, hashlib.sha256(f.path.read_bytes()).digest()) for f in scan(folder).files)}/m.pkl"
     proxy.fail("POST", "metadata.json", first=lambda: storage_server.put(bucket, name, b"theirs"))
     for _ in ("meanwhile", "before"):
-        with pytest.raises(ConflictError, match=r"holds 'm\.pkl' too.* Nothing was registered") as caught:
+        with pytest.raises(ConflictError, match=r"holds 'm\.pkl', which.* so nothing was registered") as caught:
             make().upload(scan(folder), f"gs://{bucket}/churn-1")
         assert caught.value.resource == f"gs://{bucket}/{name}"
 
@@ -573,14 +573,16 @@ def test_a_file_that_is_not_of_the_model_is_noticed(
     make().upload(scan(folder), f"gs://{bucket}/churn-1")
 
 
-def test_a_file_that_changes_before_is_noticed(storage: Storage, proxy: Proxy, bucket: str, folder: Path) -> None:
-    """A file that has grown since the folder was read is an error before anything is sent."""
+def test_a_file_that_changed_before_the_upload_is_detected(
+    storage: Storage, proxy: Proxy, bucket: str, folder: Path
+) -> None:
+    """A file that has grown since the folder was scanned is an error before anything is sent."""
     local = scan(folder)
     grow(folder / "metadata.json")
     with pytest.raises(ConflictError, match=r"metadata\.json changed"):
         storage.upload(local, f"gs://{bucket}/churn-1")
     (folder / "metadata.json").unlink()
-    with pytest.raises(InvalidArgumentError, match=r"metadata\.json' cannot be read"):
+    with pytest.raises(InvalidArgumentError, match=r"metadata\.json' can't be read"):
         storage.upload(local, f"gs://{bucket}/churn-1")
 
     assert not proxy.seen
@@ -591,12 +593,12 @@ ODD = [b"{}", b"[]", b"null", b'"text"', b'{"size": "x", "generation": "1"}', b"
 
 @pytest.mark.parametrize("body", ODD)
 @pytest.mark.parametrize("name", ["metadata.json", "model.joblib"])
-def test_an_answer_in_another_form_is_no_answer(
+def test_a_malformed_response_is_refused(
     make: Callable[..., Storage], proxy: Proxy, bucket: str, folder: Path, name: str, body: bytes
 ) -> None:
     """A response in another form isn't taken for one of Cloud Storage."""
     proxy.fail("POST" if name == "metadata.json" else "PUT", status=200, body=body)
-    with pytest.raises(UnavailableError, match="the answer is not in Cloud Storage's form"):
+    with pytest.raises(UnavailableError, match="the response isn't one that Cloud Storage sends"):
         make(retry=Clock().once()).upload(scan(folder / name), f"gs://{bucket}/churn-1")
 
 
@@ -611,17 +613,17 @@ def test_an_answer_in_another_form_is_no_answer(
         b'{"items": [null]}',
     ],
 )
-def test_a_list_in_another_form_is_no_answer(
+def test_a_malformed_listing_is_refused(
     make: Callable[..., Storage], proxy: Proxy, bucket: str, tmp_path: Path, body: bytes
 ) -> None:
-    """A malformed list isn't a usable response, either."""
+    """A malformed listing isn't a usable response, either."""
     proxy.fail("GET", "/o?", status=200, body=body, headers={"Content-Type": "application/json"})
-    with pytest.raises(UnavailableError, match="the answer is not in Cloud Storage's form"):
+    with pytest.raises(UnavailableError, match="the response isn't one that Cloud Storage sends"):
         make(retry=Clock().once()).download(f"gs://{bucket}/m", tmp_path / "dest")
 
 
-def test_a_chunk_beyond_the_file_is_no_answer(storage: Storage, proxy: Proxy, bucket: str, folder: Path) -> None:
-    """What confirms more bytes than the file has says nothing, and the chunk is sent once more."""
+def test_an_impossible_confirmation_is_ignored(storage: Storage, proxy: Proxy, bucket: str, folder: Path) -> None:
+    """A response that confirms more bytes than the file has is ignored, and the chunk is sent once more."""
     proxy.fail("PUT", status=308, headers={"Range": "bytes=0-9999999"})
     storage.upload(scan(folder), f"gs://{bucket}/churn-1")
 

@@ -26,7 +26,7 @@ UPLOAD: Final = (
 
 
 class Clock:
-    """A clock that runs only while somebody sleeps."""
+    """A clock that only moves when somebody sleeps."""
 
     def __init__(self) -> None:
         self.now = 0.0
@@ -79,7 +79,7 @@ def python(code: str, *arguments: object, timeout: float = 60, **settings: Any) 
 
 
 def alter(path: Path) -> None:
-    """Change two bytes of a file, and leave its size."""
+    """Change two bytes of a file, and keep its size."""
     with path.open("r+b") as file:
         file.seek(path.stat().st_size - 2)
         file.write(b"[]")

@@ -218,7 +218,7 @@ def registry(connect: Connect) -> RegistryClient:
 
 @pytest.fixture
 def vertex(request: pytest.FixtureRequest) -> Iterator[ModelServiceClient]:
-    """Return Google's own client of the same registry: it stands for another tool."""
+    """Return Google's own client of the same registry, which acts as another tool."""
     if LIVE is not None:
         with LIVE.google() as client:
             yield client
@@ -256,7 +256,7 @@ def name(request: pytest.FixtureRequest) -> NewName:
 
 @pytest.fixture
 def source(request: pytest.FixtureRequest) -> NewSource:
-    """Return a function that returns the directory of another artifact."""
+    """Return a function that returns the directory of a new artifact."""
     numbers = itertools.count()
     unique = _unique(request)
     if LIVE is not None:

@@ -1,4 +1,4 @@
-"""A server that answers the calls of ModelService over gRPC and REST with whatever a test gives it."""
+"""A server that answers the calls of ModelService over gRPC and REST with whatever a test chooses."""
 
 from __future__ import annotations
 

@@ -7,7 +7,7 @@ import hashlib
 
 
 def incompressible(count: int, prefix: str = "key") -> dict[str, str]:
-    """Return so many entries. Each fits into one label, and takes more than one in a pack."""
+    """Return metadata with so many entries. Each fits into one label, and takes more than one in a pack."""
 
     def text(number: int) -> str:
         digest = hashlib.sha512(f"{prefix}-{number}".encode()).digest()

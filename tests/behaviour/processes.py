@@ -188,7 +188,7 @@ def hold_all(client: RegistryClient, held: threading.Event, ended: threading.Eve
 
 
 def work_elsewhere(place: Place, client: RegistryClient, number: int) -> str:
-    """Use a client that came from another process; errors go back to it."""
+    """Use a client that came from another process, and send errors back to it."""
     place.register(client, number)
     place.check(client, number)
     try:
@@ -200,7 +200,7 @@ def work_elsewhere(place: Place, client: RegistryClient, number: int) -> str:
 
 
 def spawn(place: Place) -> None:
-    """Pickle a client that was used to workers that were spawned."""
+    """Pickle a client that's in use, and send it to spawned workers."""
     client = place.connect(actor="ann@example.com")
     place.register(client, CROWD)
     with multiprocessing.get_context("spawn").Pool(2) as pool:
@@ -211,7 +211,7 @@ def spawn(place: Place) -> None:
 
 
 def threads(place: Place) -> None:
-    """Share one client among threads, which use it first all at once."""
+    """Share one client among threads that all use it at the same time."""
     client = place.connect()
     failures: list[BaseException] = []
 
@@ -242,7 +242,7 @@ def to_thread(place: Place) -> None:
 
 
 def alone(place: Place) -> None:
-    """Do what one process does: the test says what is odd about it."""
+    """Do what one process does. The test decides what's unusual about the process."""
     with place.connect() as client:
         assert work_elsewhere(place, client, 0) == place.name(0)
 

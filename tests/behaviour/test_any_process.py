@@ -29,7 +29,7 @@ pytestmark = [pytest.mark.no_switches, pytest.mark.emulator_only("it starts proc
 
 
 def run(*arguments: str, seconds: float = 120, **options: Any) -> None:
-    """Run Python to its end. If it fails or hangs, its processes are killed and the test shows what they said."""
+    """Run Python to its end. If it fails or hangs, kill its processes and show what they printed."""
     # From Python 3.12 on, a fork of a process that has threads warns. These tests show that it works.
     command = [sys.executable, "-W", "ignore", *arguments]
     process = subprocess.Popen(command, stdout=-1, stderr=-2, text=True, start_new_session=True, **options)
@@ -126,7 +126,7 @@ class Unpicklable(google.auth.credentials.AnonymousCredentials):
 
 
 def test_settings_that_cannot_be_pickled(connect: Connect) -> None:
-    """Where a setting can't be pickled, the error says which one and what to do; a token can."""
+    """If a setting can't be pickled, the error says which one and what to do. A token can be pickled."""
     no_credentials = connect(credentials=Unpicklable(), retry=Retry())  # type: ignore[no-untyped-call]  # untyped upstream
     with pytest.raises(InvalidArgumentError, match="its credentials can't. Pass credentials as the path") as caught:
         pickle.dumps(no_credentials)
@@ -196,6 +196,6 @@ with RegistryClient(endpoint=sys.argv[1]) as registry:
 
 
 def test_gevent(endpoint: str) -> None:
-    """Under gevent a client works, and a local registry says at once that it can't."""
+    """Under gevent a client works, and a local registry raises an error at once."""
     pytest.importorskip("gevent")
     run("-c", GEVENT, endpoint)

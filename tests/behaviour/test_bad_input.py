@@ -433,6 +433,7 @@ def _mistaken(
             call(registry, churn, source())
         assert type(caught.value) is mistake.error
         assert str(caught.value).endswith((".", "]."))
+        assert len(str(caught.value)) <= 450
         sent = len(emulator.requests()) - sent
         assert list(onlooker.list_versions(churn)) == [before]
         return sent
@@ -445,23 +446,23 @@ def _mistaken(
 def test_mistakes(
     mistaken: Callable[..., int], mistake: Mistake, call: Callable[[RegistryClient, str, str], Any]
 ) -> None:
-    """Most are known before anything is sent, whichever way it would have gone."""
+    """A mistake that's known in advance raises its error before anything is sent."""
     assert mistaken(mistake, call) == 0
 
 
 @pytest.mark.no_switches
 @pytest.mark.parametrize(("mistake", "call"), cases(sent=True))
-def test_mistakes_that_vertex_tells(
+def test_mistakes_that_only_vertex_knows(
     mistaken: Callable[..., int], mistake: Mistake, call: Callable[[RegistryClient, str, str], Any]
 ) -> None:
-    """Some may be known only when something was sent."""
+    """Other mistakes are only known after a request, and change nothing."""
     mistaken(mistake, call)
 
 
 @pytest.mark.emulator_only("nothing lies in these directories")
 @pytest.mark.no_switches
 def test_dots_are_fine(registry: RegistryClient, name: NewName, source: NewSource) -> None:
-    """A directory may have dots in its name, and even end like a file where a slash says that it is none."""
+    """A directory may have dots in its name. With a slash at the end, it may even look like a file."""
     for end in ("/v1.2", "/model.v2", "/model.joblib/", "/model.pkl/1"):
         assert registry.register_version(name(), source() + end).artifact_uri.endswith(end)
 
@@ -504,15 +505,15 @@ def test_the_docs_show_the_table() -> None:
         {"new_id": "id"},
     ],
 )
-def test_settings_that_cannot_be_right(settings: dict[str, Any]) -> None:
+def test_invalid_settings(settings: dict[str, Any]) -> None:
     """An impossible setting is an error when you create the client, and the error names it."""
     with pytest.raises(InvalidArgumentError) as caught:
         RegistryClient(**settings)
     assert str(caught.value).endswith(".")
 
 
-def test_retries_that_cannot_be_right() -> None:
-    """A budget is a positive number of seconds."""
+def test_invalid_retries() -> None:
+    """A budget that isn't a positive number of seconds is refused."""
     with pytest.raises(InvalidArgumentError, match="positive"):
         Retry(call_timeout=0)
 
@@ -539,7 +540,7 @@ def test_an_emulator_that_is_not_running(
 
 @pytest.mark.parametrize("transport", ["grpc", "rest"])
 def test_no_credentials(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, transport: Any) -> None:
-    """Without credentials and without an emulator, the error says what to type."""
+    """Without credentials and without an emulator, the error says which command to run."""
     monkeypatch.setenv("NO_GCE_CHECK", "true")
     monkeypatch.setenv("CLOUDSDK_CONFIG", str(tmp_path))
     monkeypatch.setenv("HOME", str(tmp_path))

@@ -1,4 +1,4 @@
-"""How long a verb may take: one budget for all its calls, whatever a server answers."""
+"""How long a method may take: one budget for all its calls, whatever a server answers."""
 
 from __future__ import annotations
 
@@ -78,10 +78,10 @@ RPCS = ["GetModel", "ListModels", "ListModelVersions", "UpdateModel", "MergeVers
 
 
 @pytest.mark.parametrize("verb", ["promote", "update_version", "add_aliases", "delete_version", "stage_history"])
-def test_the_tries_of_all_calls_share_a_budget(
+def test_all_calls_of_a_method_share_a_budget(
     connect: Connect, emulator: Emulator, clock: Clock, name: NewName, source: NewSource, verb: str
 ) -> None:
-    """A verb whose every call is lost again and again waits no longer than one budget in all."""
+    """A method whose calls are all lost waits no longer than one budget in total."""
     churn = name()
     registry = connect(retry=Retry(call_timeout=3, sleep=clock.sleep, clock=clock, random=lambda: 1.0))
     for _ in range(7):
@@ -118,7 +118,7 @@ class Ticking:
 def test_a_call_is_not_started_without_time_for_it(
     connect: Connect, emulator: Emulator, name: NewName, source: NewSource
 ) -> None:
-    """When the budget is used up the verb ends, says so, and can be finished by calling it again."""
+    """When the budget is used up, the method ends and says so. Calling it again finishes the work."""
     churn, clock = name(), Ticking()
     registry = connect(retry=Retry(call_timeout=5, sleep=lambda _: None, clock=clock))
     for _ in range(7):
@@ -152,7 +152,7 @@ def test_a_registration_that_has_no_time_left(connect: Connect, emulator: Emulat
 
 @pytest.mark.polls(40)
 def test_operations_have_their_own_budget(connect: Connect, clock: Clock, name: NewName, source: NewSource) -> None:
-    """Waiting for an operation takes nothing from the budget of the calls."""
+    """Waiting for an operation takes nothing from the budget of calls."""
     churn = name()
     registry = connect(retry=Retry(call_timeout=1, sleep=clock.sleep, clock=clock, random=lambda: 1.0))
     made = registry.register_version(churn, source(), stage="Staging")
@@ -163,7 +163,7 @@ def test_operations_have_their_own_budget(connect: Connect, clock: Clock, name: 
     registry.delete_model(churn)
 
 
-def test_tidying_up_has_its_own_budget(
+def test_cleaning_up_has_its_own_budget(
     connect: Connect, emulator: Emulator, clock: Clock, name: NewName, source: NewSource
 ) -> None:
     """When a deletion fails late, the default still moves back and the mark is removed."""
@@ -182,7 +182,7 @@ def test_tidying_up_has_its_own_budget(
 
 
 def test_a_verb_of_another_client(connect: Connect, clock: Clock, name: NewName, source: NewSource) -> None:
-    """Clients that are used within each other's calls have budgets of their own."""
+    """If clients are used within each other's calls, each has its own budget."""
     churn = name()
     inner = connect(retry=Retry(call_timeout=60, sleep=clock.sleep, clock=clock))
     outer = connect(retry=Retry(call_timeout=0.01))
@@ -199,7 +199,7 @@ def test_a_verb_of_another_client(connect: Connect, clock: Clock, name: NewName,
 
 
 def test_a_long_list_has_the_time_of_its_pages(connect: Connect, emulator: Emulator, name: NewName) -> None:
-    """Pages that bring something new take nothing from the budget: a list may take longer than a call."""
+    """Pages with new entries take nothing from the budget, so a list may take longer than a call."""
     clock = Ticking()
     registry = connect(retry=Retry(call_timeout=5, operation_timeout=1000, clock=clock))
     churn = name()
@@ -288,7 +288,7 @@ def running(_: Any) -> Any:
 
 
 def honest(request: Any) -> Any:
-    """Return a version or the model, as an honest server shows it."""
+    """Return a version or the model, as a correct server shows it."""
     _, _, reference = request.name.partition("@")
     if reference in {"", "default", "1", "2"}:
         number = int(reference) if reference.isdigit() else 2
@@ -399,7 +399,7 @@ def test_a_server_that_never_ends(hostile: Callable[..., RegistryClient], endles
 def test_a_list_that_does_not_end(
     hostile: Callable[..., RegistryClient], server: Hostile, endless: str, most: int
 ) -> None:
-    """A page token that comes again is an error at once, and so are many pages without anything new."""
+    """A repeated page token is an error at once, and so are many pages without anything new."""
     registry = hostile(HONEST | ENDLESS[endless], seconds=3000)
     with pytest.raises(UnavailableError, match="ListModels on .* doesn't end"):
         list(registry.list_models())
@@ -412,7 +412,7 @@ def test_a_list_that_does_not_end(
         registry.duplicates()
 
 
-def test_a_list_that_brings_something_new_for_ever(hostile: Callable[..., RegistryClient]) -> None:
+def test_an_endless_list_with_new_entries(hostile: Callable[..., RegistryClient]) -> None:
     """An endless list ends within the budget of an operation, even if nothing in it matches."""
     registry = hostile(HONEST | ENDLESS["new entries"])
     with pytest.raises(UnavailableError, match="doesn't end"):
@@ -422,7 +422,7 @@ def test_a_list_that_brings_something_new_for_ever(hostile: Callable[..., Regist
 
 
 def test_a_list_with_an_entry_twice(hostile: Callable[..., RegistryClient]) -> None:
-    """A model or version that two pages show is given once, and is not ambiguous."""
+    """A model or version that's on two pages is returned once, and isn't ambiguous."""
 
     def twice(response: Any, entries: Callable[[], Any]) -> Callable[[Any], Any]:
         return listing(response, entries, lambda request: "" if request.page_token else "next")
@@ -440,8 +440,8 @@ def test_a_list_with_an_entry_twice(hostile: Callable[..., RegistryClient]) -> N
     assert registry.duplicates() == {}
 
 
-def test_empty_pages_are_no_end(hostile: Callable[..., RegistryClient]) -> None:
-    """A page may be empty and not the last one: the list goes on."""
+def test_empty_pages_do_not_end_a_list(hostile: Callable[..., RegistryClient]) -> None:
+    """After an empty page that isn't the last one, the list goes on."""
     pages = {"": ([], "a"), "a": ([], "b"), "b": (same_versions(), "c"), "c": ([], "d"), "d": ([], "")}
 
     def versions(request: Any) -> Any:
@@ -453,7 +453,7 @@ def test_empty_pages_are_no_end(hostile: Callable[..., RegistryClient]) -> None:
 
 
 def test_a_series_of_ids_that_belong_to_others(hostile: Callable[..., RegistryClient], server: Hostile) -> None:
-    """The ids of a name that are all taken by models with other names are an error that says so."""
+    """If models with other names have all IDs of a name, the error says so."""
     registry = hostile(HONEST | ENDLESS["another name and taken"], seconds=3000)
     with pytest.raises(UnavailableError, match="models with other names"):
         registry.get_version("churn")
@@ -475,7 +475,7 @@ def test_what_a_server_asks_to_wait(hostile: Callable[..., RegistryClient]) -> N
 
 
 def test_an_answer_that_comes_byte_by_byte() -> None:
-    """Over HTTP the deadline is for the whole of an answer, and not for each part of it."""
+    """Over HTTP the deadline covers the whole response, and not each part of it."""
     with socket.create_server(("127.0.0.1", 0)) as listening:
         stopped = threading.Event()
 

@@ -1,4 +1,4 @@
-"""Lost answers, refusals, limits: what goes wrong between here and Vertex, as faults queued in the emulator."""
+"""Lost responses, refusals and limits: faults between the client and Vertex, queued in the emulator."""
 
 from __future__ import annotations
 
@@ -150,7 +150,7 @@ def test_a_lost_upload_of_a_version(
     assert [version.version for version in quiet(registry, churn)] == ["2", "1"]
 
 
-def test_an_upload_that_may_be_on_its_way(
+def test_an_upload_that_may_still_arrive(
     registry: RegistryClient, emulator: Emulator, name: NewName, source: NewSource
 ) -> None:
     """An upload that timed out and can't be found isn't sent again."""
@@ -168,7 +168,7 @@ def test_an_upload_that_may_be_on_its_way(
 
 @pytest.mark.parametrize("code", ["UNAVAILABLE", "PERMISSION_DENIED", "UNAUTHENTICATED"])
 @pytest.mark.parametrize(("lost", "known"), [("UNAVAILABLE", False), ("UNAVAILABLE", True), ("ALREADY_EXISTS", False)])
-def test_a_look_for_an_upload_that_fails(
+def test_a_search_for_an_upload_that_fails(
     connect: Connect,
     clock: Clock,
     emulator: Emulator,
@@ -194,10 +194,10 @@ def test_a_look_for_an_upload_that_fails(
     assert len(list(registry.list_versions(churn))) == int(made.version)
 
 
-def test_a_second_look_for_an_upload_that_fails(
+def test_a_second_search_for_an_upload_that_fails(
     connect: Connect, clock: Clock, emulator: Emulator, name: NewName, source: NewSource
 ) -> None:
-    """The same where the look fails that comes after a second, before the upload is sent again."""
+    """The same is true for the second search, just before the upload is sent again."""
 
     def sleep(seconds: float) -> None:
         if seconds == 1:
@@ -213,7 +213,7 @@ def test_a_second_look_for_an_upload_that_fails(
 
 @pytest.mark.polls(3)
 @pytest.mark.parametrize("code", ["UNAVAILABLE", "PERMISSION_DENIED", "UNAUTHENTICATED"])
-def test_an_upload_whose_operation_cannot_be_looked_at(
+def test_an_upload_whose_operation_cannot_be_polled(
     connect: Connect, clock: Clock, emulator: Emulator, name: NewName, source: NewSource, code: str
 ) -> None:
     """If an operation can't be polled, the error has the request ID that finishes the version."""
@@ -230,7 +230,7 @@ def test_an_upload_whose_operation_cannot_be_looked_at(
 def test_an_upload_that_stays_lost(
     connect: Connect, clock: Clock, emulator: Emulator, name: NewName, source: NewSource
 ) -> None:
-    """An upload that is never answered ends, within its budget, as an unknown state, and never as unavailable."""
+    """An upload that's never answered ends within its budget, as a StateUnknownError."""
     churn = name()
     registry = connect(retry=patient(clock))
     registry.register_version(churn, source())
@@ -247,7 +247,7 @@ def test_an_upload_that_stays_lost(
 def test_a_registration_that_was_cut_off(
     connect: Connect, clock: Clock, emulator: Emulator, name: NewName, source: NewSource
 ) -> None:
-    """Cut off after the upload it reads as a version without a stage, until the same request id finishes it."""
+    """An interrupted registration leaves a version without a stage, until the same request ID finishes it."""
     churn, artifact = name(), source()
     registry = connect(retry=patient(clock))
     arguments: dict[str, Any] = {
@@ -271,7 +271,7 @@ def test_a_registration_that_was_cut_off(
 def test_a_promotion_that_was_cut_off(
     connect: Connect, clock: Clock, emulator: Emulator, name: NewName, source: NewSource
 ) -> None:
-    """A promotion that died between its steps is finished by running it again."""
+    """Running an interrupted promotion again finishes it."""
     churn = name()
     registry = connect(retry=patient(clock))
     for _ in range(3):
@@ -291,7 +291,7 @@ def test_a_promotion_that_was_cut_off(
 def test_an_operation_that_fails(
     registry: RegistryClient, emulator: Emulator, name: NewName, source: NewSource
 ) -> None:
-    """It is an error with the operation's name in it, and the name is free for the next."""
+    """The error has the operation's name, and the model's name can be used again."""
     churn = name()
     emulator.fail("UploadModel", "FAILED_PRECONDITION", when="operation")
     with pytest.raises(OperationFailedError, match="/operations/") as caught:
@@ -307,7 +307,7 @@ def test_an_operation_that_fails(
 def test_an_operation_that_was_cancelled(
     registry: RegistryClient, emulator: Emulator, name: NewName, source: NewSource
 ) -> None:
-    """It is an error that says so."""
+    """The error says that the operation was canceled."""
     emulator.fail("UploadModel", "CANCELLED", when="operation")
     with pytest.raises(OperationFailedError, match="was canceled"):
         registry.register_version(name(), source())
@@ -315,7 +315,7 @@ def test_an_operation_that_was_cancelled(
 
 @pytest.mark.polls(10_000)
 def test_an_operation_that_does_not_end(connect: Connect, clock: Clock, name: NewName, source: NewSource) -> None:
-    """It is a timeout at the end of its budget, with the operation's name and the request id in it."""
+    """After its budget, the error has the operation's name and the request ID."""
     registry = connect(retry=patient(clock, operation_timeout=300))
     with pytest.raises(OperationTimeoutError, match="/operations/") as caught:
         registry.register_version(name(), source(), request_id="run")
@@ -330,7 +330,7 @@ def test_an_operation_that_does_not_end(connect: Connect, clock: Clock, name: Ne
 
 @pytest.mark.no_switches
 @pytest.mark.polls(10_000)
-def test_a_last_look_has_the_time_that_an_answer_takes(
+def test_the_last_poll_has_enough_time(
     connect: Connect, emulator: Emulator, clock: Clock, name: NewName, source: NewSource
 ) -> None:
     """The last poll has enough time for a slow response."""
@@ -368,7 +368,7 @@ def test_reads_are_sent_again(registry: RegistryClient, emulator: Emulator, name
 def test_what_is_refused_is_not_sent_again(
     registry: RegistryClient, emulator: Emulator, name: NewName, source: NewSource, rpc: str
 ) -> None:
-    """A refusal is final, and arrives as the error of the table."""
+    """A refusal isn't retried, and raises the error of the table."""
     churn = name()
     registry.register_version(churn, source())
     calls: dict[str, Callable[[], Any]] = {
@@ -387,8 +387,10 @@ def test_what_is_refused_is_not_sent_again(
         assert isinstance(caught.value.__cause__, Exception)
 
 
-def test_a_hint_is_obeyed(connect: Connect, clock: Clock, emulator: Emulator, name: NewName, source: NewSource) -> None:
-    """A server that says how long to wait is waited for so long, and no less."""
+def test_a_requested_delay_is_kept(
+    connect: Connect, clock: Clock, emulator: Emulator, name: NewName, source: NewSource
+) -> None:
+    """If the server says how long to wait, the client waits at least that long."""
     churn = name()
     registry = connect(retry=patient(clock))
     registry.register_version(churn, source())
@@ -403,7 +405,7 @@ def test_a_hint_is_obeyed(connect: Connect, clock: Clock, emulator: Emulator, na
 
 
 def test_a_budget_is_kept(connect: Connect, clock: Clock, emulator: Emulator, name: NewName, source: NewSource) -> None:
-    """A call that never succeeds ends within its budget, with waits that grow."""
+    """A call that never succeeds ends within its budget, and its waits grow."""
     churn = name()
     registry = connect(retry=patient(clock, call_timeout=20))
     registry.register_version(churn, source())
@@ -423,7 +425,7 @@ def test_a_budget_is_kept(connect: Connect, clock: Clock, emulator: Emulator, na
 def test_a_lost_deletion(
     registry: RegistryClient, emulator: Emulator, name: NewName, source: NewSource, code: str | None, when: str
 ) -> None:
-    """A deletion whose answer is lost is verified, and done again where the version is still there."""
+    """If the response to a deletion is lost, it's checked, and sent again only if the version still exists."""
     churn = name()
     for _ in range(3):
         registry.register_version(churn, source())
@@ -466,7 +468,7 @@ def test_a_lost_deletion_and_somebody_elses_model(
 def test_a_deletion_that_has_begun(
     connect: Connect, clock: Clock, emulator: Emulator, name: NewName, source: NewSource
 ) -> None:
-    """A running deletion is waited for, and isn't started twice."""
+    """The client waits for a running deletion and doesn't start it twice."""
     churn, registry = name(), connect(retry=patient(clock, call_timeout=10))
     for _ in range(3):
         registry.register_version(churn, source())
@@ -487,7 +489,7 @@ def test_a_deletion_that_has_begun(
 
 
 def test_a_deployed_version(registry: RegistryClient, emulator: Emulator, name: NewName, source: NewSource) -> None:
-    """A deletion that Vertex refuses is a conflict in words, and leaves the default version where it was."""
+    """If Vertex refuses a deletion, a ConflictError says why, and the default version doesn't change."""
     churn = name()
     for _ in range(2):
         registry.register_version(churn, source())
@@ -507,7 +509,7 @@ def test_a_deployed_version(registry: RegistryClient, emulator: Emulator, name: 
 def test_a_deletion_whose_operation_fails(
     registry: RegistryClient, emulator: Emulator, name: NewName, source: NewSource
 ) -> None:
-    """A refusal that comes with the operation is the same conflict; the model stays."""
+    """If the operation reports the refusal, the error is the same, and the model stays."""
     churn = name()
     registry.register_version(churn, source())
     emulator.fail("DeleteModel", "FAILED_PRECONDITION", when="operation")
@@ -517,7 +519,7 @@ def test_a_deletion_whose_operation_fails(
 
 
 def test_dropped_connections(registry: RegistryClient, emulator: Emulator, name: NewName, source: NewSource) -> None:
-    """A connection that ends without an answer is a lost answer."""
+    """A connection that ends without a response counts as a lost response."""
     churn = name()
     emulator.fail("UploadModel", drop=True, when="after")
     assert registry.register_version(churn, source()).version == "1"
@@ -529,7 +531,7 @@ def test_dropped_connections(registry: RegistryClient, emulator: Emulator, name:
 
 
 def test_a_stale_etag(registry: RegistryClient, emulator: Emulator, name: NewName, source: NewSource) -> None:
-    """An update that meets another one starts again from the new state."""
+    """An update that meets another one starts over from the new state."""
     churn = name()
     registry.register_version(churn, source(), metadata={"a": 1})
     emulator.fail("UpdateModel", "UNAVAILABLE", when="after")
@@ -552,7 +554,7 @@ WRITES = [*((change, 0) for change in CHANGES), ("promote", 1), ("replace", 1)]
 
 
 def stage_two(registry: RegistryClient, emulator: Emulator, name: str, source: NewSource, well: int) -> None:
-    """Register a version in Production and one in Staging, and let so many of the next updates go well."""
+    """Register a version in Production and one in Staging, and let so many of the next updates succeed."""
     for stage in ("Production", "Staging"):
         registry.register_version(name, source(), stage=stage)
     for _ in range(well):
@@ -563,7 +565,7 @@ def stage_two(registry: RegistryClient, emulator: Emulator, name: str, source: N
 def test_a_change_that_was_aborted(
     registry: RegistryClient, emulator: Emulator, name: NewName, source: NewSource, change: str, well: int
 ) -> None:
-    """ABORTED asks for another try, also where nothing has changed since, and whichever of the writes it is."""
+    """Each write is retried after ABORTED, even if nothing has changed in between."""
     churn = name()
     stage_two(registry, emulator, churn, source, well)
     emulator.fail("UpdateModel", stale_etag=True)
@@ -575,7 +577,7 @@ def test_a_change_that_was_aborted(
 def test_a_change_that_is_forbidden(
     registry: RegistryClient, emulator: Emulator, name: NewName, source: NewSource, change: str, well: int
 ) -> None:
-    """FAILED_PRECONDITION is final where nothing has changed since: it is of no stale etag."""
+    """FAILED_PRECONDITION is final if nothing has changed, because the etag wasn't stale."""
     churn = name()
     stage_two(registry, emulator, churn, source, well)
     before = len(emulator.requests())
@@ -590,7 +592,7 @@ def test_a_change_that_is_forbidden(
 
 @pytest.mark.parametrize("rpc", ["UploadModel", "ListModels", "UpdateModel"])
 def test_permissions(registry: RegistryClient, emulator: Emulator, name: NewName, source: NewSource, rpc: str) -> None:
-    """A permission that is missing is named, with the role that grants it."""
+    """The error names the missing permission and the role that grants it."""
     emulator.fail(rpc, "PERMISSION_DENIED")
     with pytest.raises(PermissionDeniedError) as caught:
         registry.register_version(name(), source())
@@ -607,7 +609,7 @@ def test_logging(
     source: NewSource,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    """An RPC is a line at DEBUG, a retry one at INFO, and no metadata is in any."""
+    """An RPC is logged at DEBUG and a retry at INFO, and neither shows metadata."""
     registry = connect(retry=patient(clock))
     churn = name()
     emulator.fail("UpdateModel", "UNAVAILABLE")
@@ -635,7 +637,7 @@ def test_logging(
 
 @pytest.fixture
 def cost(emulator: Emulator) -> Cost:
-    """Return a function that does something and returns the RPCs that it took."""
+    """Return a function that calls something and returns the RPCs that it sent."""
 
     def cost(act: Callable[[], Any]) -> list[str]:
         before = len(emulator.requests())
@@ -717,8 +719,8 @@ def test_stopping_early_stops_calling(
     assert len(list(registry.list_versions())) == 80
 
 
-def test_two_clients_do_not_meet(emulator: Emulator, backend: Backend, name: NewName, source: NewSource) -> None:
-    """Two clients for two projects in one process know nothing of each other."""
+def test_two_clients_share_nothing(emulator: Emulator, backend: Backend, name: NewName, source: NewSource) -> None:
+    """Clients of two projects in one process share nothing."""
     endpoint = emulator.rest if backend.transport == "rest" else emulator.grpc
     churn, artifact = name(), source()
     with (
@@ -736,7 +738,7 @@ def test_two_clients_do_not_meet(emulator: Emulator, backend: Backend, name: New
 
 
 def test_closing_while_others_call(connect: Connect, name: NewName, source: NewSource) -> None:
-    """Threads that use a client while it's closed get our errors only."""
+    """If a client is closed while threads use it, they only get errors of this package."""
     registry, churn = connect(), name()
     registry.register_version(churn, source())
     seen: list[BaseException] = []
@@ -762,7 +764,7 @@ def test_closing_while_others_call(connect: Connect, name: NewName, source: NewS
 def test_an_artifact_that_vertex_cannot_read(
     registry: RegistryClient, emulator: Emulator, name: NewName, source: NewSource
 ) -> None:
-    """Where Vertex's service agent cannot read the artifact, the error names it and the role that it needs."""
+    """If Vertex's service agent can't read the artifact, the error names the agent and its missing role."""
     said = (
         "Service account `service-7@gcp-sa-aiplatform.iam.gserviceaccount.com` does not have `[storage.objects.get]` "
         "IAM permission(s) to the directory."
@@ -779,7 +781,7 @@ def test_an_artifact_that_vertex_cannot_read(
 def test_a_re_run_while_the_first_run_is_at_work(
     connect: Connect, clock: Clock, name: NewName, source: NewSource
 ) -> None:
-    """The same request id waits for what the first run began, and does not begin it again."""
+    """A second run with the same request ID waits for the first run's upload and doesn't start another."""
     churn, artifact = name(), source()
     connect().register_version(churn, source())
     hasty = connect(retry=patient(clock, operation_timeout=0.3))
@@ -797,7 +799,7 @@ def test_a_re_run_while_the_first_run_is_at_work(
     assert [version.version for version in quiet(registry, churn)] == [made.version, "1"] == ["2", "1"]
 
 
-def test_what_others_wrote_meanwhile_stands(
+def test_what_others_wrote_meanwhile_is_kept(
     connect: Connect, clock: Clock, emulator: Emulator, name: NewName, source: NewSource
 ) -> None:
     """Finishing an interrupted registration overwrites nothing that was written since."""
@@ -819,7 +821,7 @@ def test_what_others_wrote_meanwhile_stands(
 def test_a_completion_whose_answer_is_lost(
     connect: Connect, emulator: Emulator, name: NewName, source: NewSource
 ) -> None:
-    """Where the completing write has happened and its answer is lost, it is read, and not written again."""
+    """If only the response to the completing write is lost, the version is read, and not written again."""
     churn, somebody = name(), connect()
     emulator.fail("UpdateModel", "UNAVAILABLE", when="after")
     clock_of_the_first: list[float] = []
@@ -870,7 +872,7 @@ def test_default_that_cannot_move_back(
     source: NewSource,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    """A refused deletion says why, even if the default can't move back; that is logged."""
+    """A refused deletion says why, even if the default can't move back. A warning is logged."""
     churn, registry = name(), connect(retry=patient(clock, call_timeout=1))
     for _ in range(2):
         registry.register_version(churn, source())
@@ -886,7 +888,7 @@ def test_default_that_cannot_move_back(
 
 
 def test_ctrl_c_during_a_deletion(connect: Connect, emulator: Emulator, name: NewName, source: NewSource) -> None:
-    """It is what comes out, after one try to move default back."""
+    """KeyboardInterrupt is raised after one attempt to move the default back."""
 
     def interrupt(_: float) -> None:
         raise KeyboardInterrupt
@@ -924,7 +926,7 @@ def test_a_promotion_that_was_finished_long_ago(registry: RegistryClient, name: 
 def test_an_archiving_that_was_cut_off(
     registry: RegistryClient, emulator: Emulator, name: NewName, source: NewSource
 ) -> None:
-    """A registration that died before it had archived the others is finished by the same request id."""
+    """If a registration is killed before it archives the others, the same request ID finishes it."""
     churn, artifact = name(), source()
     registry.register_version(churn, source(), stage="Production")
     arguments: dict[str, Any] = {"stage": "Production", "archive_existing": True, "request_id": "run"}

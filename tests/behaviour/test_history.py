@@ -53,7 +53,7 @@ def register(registry: RegistryClient, name: str, count: int) -> None:
 
 
 def promote(registry: RegistryClient, name: str, version: int) -> dt.datetime:
-    """Put a version in Production alone, and return when it entered."""
+    """Put a version in Production, archive the others, and return when it entered."""
     promoted = registry.set_stage(name, version, PRODUCTION, archive_existing=True)
     assert promoted.stage_changed_at is not None
     return promoted.stage_changed_at
@@ -84,7 +84,7 @@ def test_rolling_back_puts_back_what_was_there_before(
 def test_rolling_back_twice_goes_back_two_steps(
     registry: RegistryClient, name: NewName, wait_for_lists: WaitForLists
 ) -> None:
-    """A second rollback goes one step further back, and the third finds nothing before the first version."""
+    """A second rollback goes back one more step. The third finds no earlier version."""
     churn = name()
     register(registry, churn, 3)
     for version in (1, 2, 3):
@@ -99,7 +99,7 @@ def test_rolling_back_twice_goes_back_two_steps(
 
 @pytest.mark.no_switches
 def test_rolling_back_never_empties_another_stage(registry: RegistryClient, name: NewName) -> None:
-    """A version that went on from Staging to Production isn't taken back from there."""
+    """A version that moved on from Staging to Production isn't taken out of Production."""
     churn = name()
     register(registry, churn, 2)
     registry.set_stage(churn, 1, Stage.STAGING)
@@ -113,15 +113,15 @@ def test_rolling_back_never_empties_another_stage(registry: RegistryClient, name
 
 @pytest.mark.no_switches
 def test_the_time_before_the_model_is_not_known(registry: RegistryClient, name: NewName) -> None:
-    """A model that was deleted takes its history along, also from a later model of the same name."""
+    """A deleted model's history is gone, and a later model of the same name doesn't pretend to know it."""
     churn = name()
     register(registry, churn, 1)
-    with pytest.raises(HistoryUnknownError, match="is deleted"):
+    with pytest.raises(HistoryUnknownError, match="its history was deleted"):
         registry.version_at(churn, dt.datetime(2020, 1, 1, tzinfo=dt.UTC))
 
 
 def test_rolling_back_an_empty_stage(registry: RegistryClient, name: NewName) -> None:
-    """With nothing in the stage there is nothing to roll back."""
+    """If the stage is empty, there's nothing to roll back."""
     churn = name()
     register(registry, churn, 1)
     with pytest.raises(NotFoundError, match="nothing to roll back"):
@@ -132,7 +132,7 @@ def test_rolling_back_an_empty_stage(registry: RegistryClient, name: NewName) ->
 
 @pytest.mark.no_switches
 def test_a_rollback_that_was_cut_off_is_finished(registry: RegistryClient, emulator: Emulator, name: NewName) -> None:
-    """A rollback that stops between its two steps leaves no empty stage, and doing it again finishes it."""
+    """A rollback that's killed between its two steps leaves no empty stage. Running it again finishes it."""
     churn = name()
     register(registry, churn, 3)
     for version in (1, 2, 3):
@@ -149,7 +149,7 @@ def test_a_rollback_that_was_cut_off_is_finished(registry: RegistryClient, emula
 
 @pytest.mark.no_switches
 def test_what_was_in_production(connect: Connect, name: NewName) -> None:
-    """At any time between two promotions, the answer is the version that had been promoted last."""
+    """At any time between two promotions, the answer is the version that was promoted last."""
     registry = connect(default_image=IMAGE, now=CountedTime(), actor="ann@example.com")
     churn = name()
     register(registry, churn, 3)
@@ -169,7 +169,7 @@ def test_what_was_in_production(connect: Connect, name: NewName) -> None:
 
 @pytest.mark.no_switches
 def test_a_time_without_a_zone_and_the_future_are_refused(registry: RegistryClient, name: NewName) -> None:
-    """A naive time, a date or a text isn't a time, and the future isn't known."""
+    """A naive time, a date and a string are refused, and so is the future."""
     churn = name()
     register(registry, churn, 1)
     mistakes: list[Any] = [dt.datetime(2026, 3, 1), dt.date(2026, 3, 1), "2026-03-01"]  # noqa: DTZ001  # the mistake
@@ -185,7 +185,7 @@ def test_a_time_without_a_zone_and_the_future_are_refused(registry: RegistryClie
 
 @pytest.mark.no_switches
 def test_a_deleted_version_leaves_a_gap_in_what_is_known(connect: Connect, name: NewName) -> None:
-    """If the version that was in Production is deleted, that time can't be known; other times can."""
+    """If the version in Production is deleted, its time becomes unknown. Other times stay known."""
     registry = connect(default_image=IMAGE, now=CountedTime())
     churn = name()
     register(registry, churn, 3)
@@ -218,8 +218,8 @@ def test_a_stage_that_another_tool_changed_is_not_guessed(
 
 
 @pytest.mark.no_switches
-def test_more_changes_than_fit_are_said_to_be_dropped(connect: Connect, name: NewName) -> None:
-    """A version remembers at least its latest 12 changes, and says that it has dropped older ones."""
+def test_dropped_changes_are_reported(connect: Connect, name: NewName) -> None:
+    """A version keeps at least its latest 12 changes, and reports that older ones were dropped."""
     registry = connect(default_image=IMAGE, now=CountedTime())
     churn = name()
     register(registry, churn, 1)
@@ -233,7 +233,7 @@ def test_more_changes_than_fit_are_said_to_be_dropped(connect: Connect, name: Ne
 
 
 def test_a_version_by_its_stage(registry: RegistryClient, name: NewName, wait_for_lists: WaitForLists) -> None:
-    """Wherever a version is taken, its stage or its record will do."""
+    """You can read a version by its stage, and pass a ModelVersion in place of its number."""
     churn = name()
     register(registry, churn, 2)
     registry.set_stage(churn, 1, Stage.STAGING)
@@ -313,7 +313,7 @@ def test_the_difference_between_two_versions(registry: RegistryClient, name: New
 
 
 class Played:
-    """A registry whose changes of stage are made one by one, and the truth beside it."""
+    """A registry whose stages change one by one, and a record of the truth."""
 
     def __init__(self, registry: RegistryClient, time: CountedTime) -> None:
         self.registry = registry
@@ -327,7 +327,7 @@ class Played:
         getattr(self, verb)(self.versions[choice % len(self.versions)])
 
     def note(self, moment: dt.datetime | None, leaving: Iterable[int] = ()) -> None:
-        """Note who is in Production since a change, which may have changed nothing, and who leaves it meanwhile."""
+        """Record who is in Production after a change, which may have changed nothing, and who leaves it."""
         assert moment is not None
         for when, still in ((moment, set(leaving)), (self.time(), set())):
             if not self.past or when > self.past[-1][0]:
@@ -401,7 +401,7 @@ VERBS = ["promote", "promote", "add", "archive", "stage", "roll_back", "delete",
 
 @given(steps=st.lists(st.tuples(st.sampled_from(VERBS), st.integers(0, 5)), max_size=30), data=st.data())
 def test_no_answer_is_ever_wrong(steps: list[tuple[str, int]], data: st.DataObject) -> None:
-    """Whatever was promoted, rolled back, archived and deleted: an answer is the truth, or it can't be known."""
+    """After any promotions, rollbacks and deletions, an answer is true, or it's an error."""
     time = CountedTime()
     with (
         Emulator(rest_port=None, now=lambda: time.time) as emulator,

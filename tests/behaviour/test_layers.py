@@ -1,4 +1,4 @@
-"""The two layers of labels: what is written on a version, and what the model itself shows on all of them."""
+"""The two layers of labels: what's written on a version, and what the model shows on all of its versions."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def unless_hidden(key: str) -> Iterator[None]:
 def test_a_lost_completion_beside_the_models_labels(
     registry: RegistryClient, emulator: Emulator, model: str, source: NewSource, when: str
 ) -> None:
-    """A label of the model's does not take the place of what is registered when an answer is lost."""
+    """If a response is lost, a label of the model isn't mistaken for what was registered."""
     emulator.fail("UpdateModel", "UNAVAILABLE", when=when)
 
     with unless_hidden("team"):
@@ -61,7 +61,7 @@ def test_a_lost_completion_beside_the_models_labels(
 def test_what_others_changed_before_the_loss_was_noticed(
     connect: Connect, emulator: Emulator, name: NewName, source: NewSource
 ) -> None:
-    """What somebody changes and takes out between a completion and the read after its lost answer stays so."""
+    """Changes that somebody makes between a completion and the read after its lost response are kept."""
     churn, somebody = name(), connect()
     somebody.register_version(churn, source())
 
@@ -85,7 +85,7 @@ def test_what_others_changed_before_the_loss_was_noticed(
 def test_a_re_run_beside_the_models_labels(
     registry: RegistryClient, emulator: Emulator, model: str, source: NewSource
 ) -> None:
-    """Nor when a registration that was cut off is finished: what it registers is on the version, in whichever form."""
+    """Finishing an interrupted registration writes everything on the version, in whichever form."""
     artifact = source()
     arguments: dict[str, Any] = {"metadata": {"team": {"name": "growth", "people": ["Ann"] * 9}}, "request_id": "run"}
     emulator.fail("UpdateModel", "PERMISSION_DENIED")
@@ -97,10 +97,10 @@ def test_a_re_run_beside_the_models_labels(
     assert registry.register_version(model, artifact, **arguments) == made == registry.get_version(model, 2)
 
 
-def test_what_others_wrote_on_the_version_stands_beside_the_models_labels(
+def test_what_others_wrote_on_the_version_is_kept_beside_the_models_labels(
     registry: RegistryClient, emulator: Emulator, model: str, source: NewSource
 ) -> None:
-    """What somebody has written on the version since stands, and what only the model says does not count for it."""
+    """What somebody has written on the version since is kept. A label of the model doesn't count as that."""
     artifact = source()
     arguments: dict[str, Any] = {"metadata": {"team": "growth", "a": 1, "b": 2}, "request_id": "run"}
     emulator.fail("UpdateModel", "PERMISSION_DENIED")
@@ -120,7 +120,7 @@ def test_what_others_wrote_on_the_version_stands_beside_the_models_labels(
 def test_a_finish_that_is_cut_off_itself(
     registry: RegistryClient, emulator: Emulator, model: str, source: NewSource
 ) -> None:
-    """Finding out which labels are the model's loses nothing where it is cut off, and does not mislead the next run."""
+    """If a run is interrupted while it finds out which labels are the model's, the next run still gets it right."""
     artifact = source()
     arguments: dict[str, Any] = {"metadata": {"team": "growth", "b": 2}, "request_id": "run"}
     emulator.fail("UpdateModel", "PERMISSION_DENIED")
@@ -144,7 +144,7 @@ def test_a_finish_that_is_cut_off_itself(
 
 
 def test_what_is_packed_is_read_before_the_models_label(registry: RegistryClient, model: str) -> None:
-    """A value that does not fit into a label comes back, whatever label the model has under its key."""
+    """A packed value comes back, even if the model has a label with the same key."""
     team = {"name": "growth", "people": ["Ann"] * 9}
 
     assert registry.update_version(model, 1, metadata={"team": team}).metadata["team"] == team
@@ -154,7 +154,7 @@ def test_what_is_packed_is_read_before_the_models_label(registry: RegistryClient
 def test_a_model_full_of_labels(
     registry: RegistryClient, name: NewName, source: NewSource, wait_for_lists: WaitForLists
 ) -> None:
-    """The labels of the model take no room on its versions: each layer has its own 64."""
+    """The model's labels take no space on its versions: each layer has its own 64."""
     churn = name()
     labels = {f"label-{number}": "x" for number in range(63)}
     registry.register_version(churn, source(), metadata={"a": 1, "b": "two"}, stage="Production")
@@ -176,7 +176,7 @@ def test_a_model_full_of_labels(
 def test_a_finish_beside_a_model_full_of_labels(
     registry: RegistryClient, emulator: Emulator, name: NewName, source: NewSource
 ) -> None:
-    """Nor do they stand in the way of a registration that is finished."""
+    """They don't prevent a registration from being finished, either."""
     churn = name()
     labels = {f"label-{number}": "x" for number in range(63)}
     registry.register_version(churn, source())
@@ -191,7 +191,7 @@ def test_a_finish_beside_a_model_full_of_labels(
 def test_a_finish_beside_labels_that_do_not_fit_into_a_pack(
     registry: RegistryClient, emulator: Emulator, name: NewName, source: NewSource
 ) -> None:
-    """Where it cannot be found out whose labels they are, what is registered stands."""
+    """If nobody can know whose labels they are, the registration's values are kept."""
     churn = name()
     labels = {f"label-{n}": hashlib.sha512(str(n).encode()).hexdigest()[:63] for n in range(50)}
     metadata = dict.fromkeys(labels, "mine")
@@ -204,7 +204,7 @@ def test_a_finish_beside_labels_that_do_not_fit_into_a_pack(
 
 
 def test_a_version_that_is_full_itself(registry: RegistryClient, name: NewName, source: NewSource) -> None:
-    """Where a change does not fit on the version, it is refused, and nothing is written."""
+    """A change that doesn't fit on the version is refused, and nothing is written."""
     churn = name()
     metadata = incompressible(30)
     registry.register_version(churn, source(), metadata=metadata, stage="Staging")
@@ -224,7 +224,7 @@ def test_a_version_that_is_full_itself(registry: RegistryClient, name: NewName, 
 
 @pytest.mark.switches_together
 def test_there_is_room_for_a_stage(connect: Connect, name: NewName, source: NewSource) -> None:
-    """What can be registered or updated can be promoted and archived, by whomever."""
+    """Whatever can be registered or updated can be promoted and archived, by anybody."""
     churn, many = name(), [incompressible(count) for count in range(40, 64)]
     registry = connect(actor="ann@example.com")
     other = connect(actor="".join(chr(33 + number * 37 % 94) for number in range(128)))
@@ -251,7 +251,7 @@ def test_a_version_that_cannot_be_archived(
     source: NewSource,
     wait_for_lists: WaitForLists,
 ) -> None:
-    """A promotion that could not archive a version that others have filled changes nothing, and names it."""
+    """If a full version in the stage can't be archived, the promotion changes nothing and names it."""
     churn = name()
     first = registry.register_version(churn, source())
     second = registry.register_version(churn, source())

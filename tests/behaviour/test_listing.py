@@ -23,13 +23,13 @@ HOSTILE = '<img src=x onerror="alert(1)">\u202e\x1b[31m&'
 
 
 def fill(registry: RegistryClient, count: int, name: str = "churn") -> None:
-    """Register versions, the metadata of which has a value of every kind."""
+    """Register versions whose metadata has a value of every kind."""
     for number in range(1, count + 1):
         registry.register_version(name, f"gs://models/{name}/{number}", metadata={"accuracy": number / 100})
 
 
 def test_a_display_takes_nothing_from_the_iteration(registry: RegistryClient) -> None:
-    """What a table shows still comes when you iterate, before, between and after."""
+    """A row that a table shows still comes when you iterate, before, between and after."""
     fill(registry, 23)
     listing = registry.list_versions("churn")
 
@@ -40,7 +40,7 @@ def test_a_display_takes_nothing_from_the_iteration(registry: RegistryClient) ->
     assert repr(listing).endswith("no more versions; 23 came before")
 
 
-def test_a_table_says_that_there_is_more(registry: RegistryClient) -> None:
+def test_a_table_shows_that_there_are_more_rows(registry: RegistryClient) -> None:
     """A table has at most 20 rows, and says whether there are more."""
     fill(registry, 21)
 

@@ -1,4 +1,4 @@
-"""What people mean: names with a typo, ids in place of names, aliases and metadata as Vertex allows them."""
+"""What people mean: names with a typo, IDs in place of names, aliases and metadata as Vertex allows them."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def test_a_typo(
     verb: Callable[[RegistryClient, str], object],
     typo: str,
 ) -> None:
-    """A name that no model has is an error that names the models that may be meant, and costs one list more."""
+    """If no model has the name, the error suggests similar names, which costs one more list."""
     registry.register_version("churn", source())
     registry.register_version("fraud", source())
     registry.get_version("churn")
@@ -69,7 +69,7 @@ def test_a_typo(
 
 @pytest.mark.no_switches
 def test_a_name_that_is_close_to_none(registry: RegistryClient, source: NewSource) -> None:
-    """Where no name is close, nothing is suggested that isn't meant."""
+    """If no name is similar, nothing is suggested."""
     registry.register_version("churn", source())
     with pytest.raises(NotFoundError, match=r"register_version\('pricing', \.\.\.\) creates one"):
         registry.latest_version("pricing")
@@ -87,7 +87,7 @@ def test_suggestions_are_no_condition(registry: RegistryClient, emulator: Emulat
 def test_the_id_of_a_model_in_place_of_its_name(
     registry: RegistryClient, vertex: ModelServiceClient, parent: str, name: NewName, source: NewSource
 ) -> None:
-    """The id of a model, given as a name, is refused with the name to give; no second model is created."""
+    """If you pass a model's ID as a name, the error has the right name, and no second model is created."""
     churn = name()
     resource = uploaded(vertex, parent, churn, source())
     ours = registry.register_version(name("-ours"), source())
@@ -104,17 +104,17 @@ def test_the_id_of_a_model_in_place_of_its_name(
 
 @pytest.mark.no_switches
 def test_a_number_as_a_name(registry: RegistryClient, source: NewSource) -> None:
-    """A number that is no model's id is a name like any other."""
+    """A number that isn't a model's ID is a name like any other."""
     assert [registry.register_version("20261128", source()).version for _ in range(2)] == ["1", "2"]
     assert registry.get_version("20261128").name == "20261128"
 
 
 @pytest.mark.no_switches
 @pytest.mark.parametrize("odd", ["tab\there", "zero\u200bwidth", " spaces ", "\ufeffmark"])
-def test_names_of_others_that_cannot_be_seen(
+def test_invisible_names_of_other_tools(
     registry: RegistryClient, vertex: ModelServiceClient, parent: str, name: NewName, source: NewSource, odd: str
 ) -> None:
-    """A model that another tool gave such a name is read by it, and gets versions by its full resource name."""
+    """If another tool created a model with such a name, you can read it, and register by its resource name."""
     called = name() + odd if odd[0] != " " else f" {name()} "
     resource = uploaded(vertex, parent, called, source())
 
@@ -129,7 +129,7 @@ def test_names_of_others_that_cannot_be_seen(
 
 @pytest.mark.no_switches
 def test_aliases_with_capitals(registry: RegistryClient, name: NewName, source: NewSource) -> None:
-    """Aliases have the letters that Vertex allows, in every verb that takes one."""
+    """Aliases may have all letters that Vertex allows, in every method that takes one."""
     churn = name()
     registry.register_version(churn, source(), aliases=["rc-Final"])
     registry.register_version(churn, source())
@@ -147,7 +147,7 @@ def test_aliases_with_capitals(registry: RegistryClient, name: NewName, source: 
 
 
 def test_flat_metadata(registry: RegistryClient, name: NewName, source: NewSource) -> None:
-    """Sixty numbers fit under sixty keys, come back in order, and leave room for a stage and for more."""
+    """Sixty numbers fit under sixty keys, come back in order, and leave room for a stage and more."""
     churn, metadata = name(), {f"metric-{number:02}": number / 7 for number in reversed(range(60))}
     made = registry.register_version(churn, source(), metadata=metadata)
 

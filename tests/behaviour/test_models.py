@@ -1,4 +1,4 @@
-"""Models, and deleting."""
+"""Read, update and delete models."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 def test_a_model(registry: RegistryClient, name: NewName, source: NewSource) -> None:
-    """A model tells what it is, and which of its versions is the default one."""
+    """A model shows its own fields, and which of its versions is the default one."""
     churn = name()
     version = registry.register_version(churn, source(), model_description="who leaves")
     model = registry.get_model(churn)
@@ -33,7 +33,7 @@ def test_a_model(registry: RegistryClient, name: NewName, source: NewSource) -> 
 def test_listing_models(
     registry: RegistryClient, name: NewName, source: NewSource, wait_for_lists: WaitForLists
 ) -> None:
-    """Models come newest first, once each, and can be told apart by a label."""
+    """Models are listed once each, newest first, and a label tells them apart."""
     models = [name() for _ in range(3)]
     for model in models:
         registry.register_version(model, source())
@@ -49,7 +49,7 @@ def test_listing_models(
 
 @pytest.mark.cassette
 def test_updating_a_model(registry: RegistryClient, name: NewName, source: NewSource) -> None:
-    """A model's description and its own labels are replaced; managed_by stays, and no version loses anything."""
+    """A model's description and labels are replaced. ``managed_by`` and all versions stay as they are."""
     churn = name()
     registry.register_version(churn, source(), stage="Staging", metadata={"team": "sales", "a": 1})
     registry.update_model(churn, labels={"cost-centre": "7"})
@@ -96,7 +96,7 @@ def test_the_etag_of_a_model(registry: RegistryClient, name: NewName, source: Ne
 
 @pytest.mark.no_switches
 def test_labels_that_a_model_may_not_have(registry: RegistryClient, name: NewName, source: NewSource) -> None:
-    """Labels of the model's own show on every version, so that none of ours may be among them."""
+    """A model's own labels show on every version, so this package's keys are refused."""
     churn = name()
     registry.register_version(churn, source())
 
@@ -111,7 +111,7 @@ def test_labels_that_a_model_may_not_have(registry: RegistryClient, name: NewNam
 def test_deleting_a_version(
     registry: RegistryClient, name: NewName, source: NewSource, wait_for_lists: WaitForLists
 ) -> None:
-    """A version that is deleted is gone, and the others are as they were."""
+    """A deleted version is gone, and the others stay as they are."""
     churn = name()
     made = [registry.register_version(churn, source()) for _ in range(3)]
     wait_for_lists()
@@ -145,7 +145,7 @@ def test_deleting_the_last_version(
     wait_for_lists: WaitForLists,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    """The model goes with its last version, and a warning says so; the name is free again."""
+    """The model is deleted with its last version, with a warning, and its name is free again."""
     churn = name()
     registry.register_version(churn, source())
     registry.register_version(churn, source())
@@ -164,7 +164,7 @@ def test_deleting_the_last_version(
 def test_deleting_a_model(
     registry: RegistryClient, name: NewName, source: NewSource, wait_for_lists: WaitForLists
 ) -> None:
-    """A model goes with all its versions."""
+    """A model is deleted with all its versions."""
     churn = name()
     registry.register_version(churn, source())
     registry.register_version(churn, source())
@@ -176,10 +176,10 @@ def test_deleting_a_model(
             verb(churn)
 
 
-def test_names_that_several_models_bear(
+def test_duplicate_names(
     registry: RegistryClient, vertex: ModelServiceClient, name: NewName, source: NewSource, wait_for_lists: WaitForLists
 ) -> None:
-    """A name that is only a model's own is not among the duplicates."""
+    """``duplicates`` has each name that several models have, and no other."""
     one, other = name(), name()
     first = registry.register_version(one, source())
     second = registry.register_version(other, source())
@@ -196,7 +196,7 @@ def test_names_that_several_models_bear(
 def test_a_newer_version_that_no_list_shows(
     registry: RegistryClient, name: NewName, source: NewSource, wait_for_lists: WaitForLists
 ) -> None:
-    """A model is not deleted with a version that is far from the one that was meant, and that no list shows."""
+    """If a newer version exists that no list shows, the model isn't deleted with the older one."""
     churn = name()
     registry.register_version(churn, source())
     wait_for_lists()

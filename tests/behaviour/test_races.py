@@ -1,4 +1,4 @@
-"""Many at once: processes, threads, and some that die in the middle."""
+"""Many at once: processes, threads, and some that are killed in the middle."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ pytestmark = [
 
 
 def register(endpoint: str, name: str, source: str, number: int, start: Any, answers: Any) -> None:
-    """Register a version from a process of its own, at the same moment as the others."""
+    """Register a version from its own process, at the same moment as the others."""
     with RegistryClient(endpoint=endpoint, project="test-project", location="us-central1") as registry:
         start.wait()
         version = registry.register_version(
@@ -36,7 +36,7 @@ def register(endpoint: str, name: str, source: str, number: int, start: Any, ans
 
 
 def processes(endpoint: str, name: str, source: str) -> tuple[list[Any], Any, Any]:
-    """Processes that wait to register the same name, what starts them, and where their answers come."""
+    """Return processes that wait to register the same name, what starts them, and the queue of their results."""
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["vertex_registry._rpc", "vertex_registry._wire"])
     start, answers = context.Barrier(MANY + 1), context.Queue()
@@ -50,7 +50,7 @@ def processes(endpoint: str, name: str, source: str) -> tuple[list[Any], Any, An
 
 
 def check(registry: RegistryClient, emulator: Emulator, name: str) -> None:
-    """There is one model of the name, and it has a whole version for each registration."""
+    """Check that one model has the name, and that each registration has its complete version."""
     versions = list(registry.list_versions(name))
     assert [version.version for version in versions] == [str(number) for number in range(MANY, 0, -1)]
     assert sorted(version.metadata["number"] for version in versions) == list(range(MANY))
@@ -63,7 +63,7 @@ def check(registry: RegistryClient, emulator: Emulator, name: str) -> None:
 def test_many_threads(
     connect: Connect, emulator: Emulator, name: NewName, source: NewSource, wait_for_lists: WaitForLists
 ) -> None:
-    """Threads with a client each that register one new name at once make one model, and each a version of its own."""
+    """Threads that register one new name at once create one model, and each its own version."""
     churn, artifact = name(), source()
     clients = [connect() for _ in range(MANY)]
     barrier = threading.Barrier(MANY)
@@ -85,7 +85,7 @@ def test_many_threads(
 
 @pytest.mark.only("grpc")
 def test_many_processes(registry: RegistryClient, emulator: Emulator, name: NewName, source: NewSource) -> None:
-    """Processes that register one new name at once make one model, and each answer is different and true."""
+    """Processes that register one new name at once create one model, and each returns a version of its own."""
     churn = name()
     made, start, answers = processes(emulator.grpc, churn, source())
     start.wait()
@@ -103,7 +103,7 @@ def test_many_processes(registry: RegistryClient, emulator: Emulator, name: NewN
 def test_half_of_them_are_killed(
     registry: RegistryClient, emulator: Emulator, name: NewName, source: NewSource
 ) -> None:
-    """When half of the processes die in the middle there is no second model, and a re-run finishes what was cut off."""
+    """If half of the processes are killed, there's no second model, and a second run finishes what they began."""
     churn, artifact = name(), source()
     made, start, answers = processes(emulator.grpc, churn, artifact)
     start.wait()
@@ -137,7 +137,7 @@ def test_half_of_them_are_killed(
 def test_a_change_in_between(
     connect: Connect, emulator: Emulator, name: NewName, source: NewSource, change: str
 ) -> None:
-    """However a stale etag is refused, what was meant is done on top of what somebody else was faster with."""
+    """However a stale etag is refused, the change is made on top of what somebody else wrote first."""
     churn, somebody = name(), connect()
     number = 3 if change == "register" else 2
     met: list[float] = []
@@ -165,7 +165,7 @@ def test_a_change_in_between(
 def test_concurrent_promotions(
     connect: Connect, backend: Backend, name: NewName, source: NewSource, wait_for_lists: WaitForLists
 ) -> None:
-    """While versions are promoted at once there is always one in Production, and exactly one when all is quiet."""
+    """During concurrent promotions, Production is never empty. Afterwards it has exactly one version."""
     if "list-lag" in backend.switches:
         pytest.skip("promoters find each other by a list: where lists lag, they wait_for_lists by running again")
     churn = name()
@@ -205,7 +205,7 @@ def test_concurrent_promotions(
 
 
 def test_eight_threads_add_metadata(connect: Connect, name: NewName, source: NewSource) -> None:
-    """Of concurrent updates of one version none is lost."""
+    """No concurrent update of one version is lost."""
     churn = name()
     clients = [connect() for _ in range(8)]
     clients[0].register_version(churn, source())

@@ -1,4 +1,4 @@
-"""Registering a version, and finding it again."""
+"""Register a version, and find it again."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 
 def test_versions_count_up(registry: RegistryClient, name: NewName, source: NewSource) -> None:
-    """Registering under one name makes one model with a version more each time."""
+    """Registering under one name creates one model, and one more version each time."""
     churn = name()
     versions = [registry.register_version(churn, source()) for _ in range(3)]
 
@@ -36,7 +36,7 @@ def test_versions_count_up(registry: RegistryClient, name: NewName, source: NewS
 
 
 def test_record(registry: RegistryClient, name: NewName, source: NewSource) -> None:
-    """A version has everything that it was registered with, when it's returned and when it's read."""
+    """A version has everything that you registered it with, when it's returned and when it's read."""
     churn, artifact = name(), source()
     metadata = {"accuracy": 0.93, "git_sha": "9f2c1e7", "Owner": "Ann"}
     made = registry.register_version(
@@ -60,8 +60,8 @@ def test_record(registry: RegistryClient, name: NewName, source: NewSource) -> N
     assert registry.get_model(churn).description == "who leaves"
 
 
-def test_what_a_version_has_by_itself(registry: RegistryClient, name: NewName, source: NewSource) -> None:
-    """A first version is the default one, and has its manager, its resource name and its times in UTC."""
+def test_the_defaults_of_a_version(registry: RegistryClient, name: NewName, source: NewSource) -> None:
+    """A first version is the default one, and has ``managed_by``, a resource name and times in UTC."""
     before = dt.datetime.now(dt.UTC) - dt.timedelta(minutes=5)
     made = registry.register_version(name(), source())
 
@@ -74,7 +74,7 @@ def test_what_a_version_has_by_itself(registry: RegistryClient, name: NewName, s
 
 @pytest.mark.no_switches
 def test_default_container(registry: RegistryClient, name: NewName, source: NewSource) -> None:
-    """A version that names no container is served by the newest scikit-learn image near the location."""
+    """Without a container, the newest scikit-learn image near the location serves the version."""
     version = registry.register_version(name(), source())
 
     assert version.container is not None
@@ -84,7 +84,7 @@ def test_default_container(registry: RegistryClient, name: NewName, source: NewS
 @pytest.mark.no_switches
 @pytest.mark.emulator_only("Vertex looks for the image, and there is none of that name")
 def test_own_container(registry: RegistryClient, name: NewName, source: NewSource) -> None:
-    """A container of the caller's comes back as it was given."""
+    """Your own container comes back as you passed it."""
     container = ServingContainer(
         "us-docker.pkg.dev/acme/serving/churn:7",
         command=["python"],
@@ -103,7 +103,7 @@ def test_own_container(registry: RegistryClient, name: NewName, source: NewSourc
 @pytest.mark.no_switches
 @pytest.mark.emulator_only("Vertex looks for the image, and there is none of that name")
 def test_default_image_of_the_client(connect: Connect, name: NewName, source: NewSource) -> None:
-    """The client's default image serves what names no other."""
+    """The client's default image serves the versions that name no other."""
     registry = connect(default_image="us-docker.pkg.dev/acme/serving/churn:7")
     container = registry.register_version(name(), source()).container
 
@@ -112,7 +112,7 @@ def test_default_image_of_the_client(connect: Connect, name: NewName, source: Ne
 
 @pytest.mark.cassette
 def test_make_default(registry: RegistryClient, name: NewName, source: NewSource) -> None:
-    """A new version becomes the default one, unless it was asked not to; the first one is it anyway."""
+    """A new version becomes the default one unless you pass make_default=False. A first version always is."""
     churn = name()
     assert registry.register_version(churn, source(), make_default=False).is_default
     assert registry.register_version(churn, source()).is_default
@@ -131,7 +131,7 @@ def test_reading_by_alias_and_number(registry: RegistryClient, name: NewName, so
 
 
 def test_version_names(registry: RegistryClient, name: NewName, source: NewSource) -> None:
-    """A version's own name is kept letter for letter and finds it; of two of one name it finds the newest."""
+    """A version's own name is kept exactly and finds it. If two versions have it, it finds the newest."""
     churn = name()
     names = ["7", "1.2.0", "Release Candidate 1", "release candidate 1", "версия Ω 😀", 'a"b\\c']
     for text in names:
@@ -146,7 +146,7 @@ def test_version_names(registry: RegistryClient, name: NewName, source: NewSourc
 def test_version_name_of_an_older_version(
     registry: RegistryClient, name: NewName, source: NewSource, wait_for_lists: WaitForLists
 ) -> None:
-    """When the newest of several versions of one name goes, the name finds the one before."""
+    """If the newest of several versions with one name is deleted, the name finds the one before."""
     churn = name()
     registry.register_version(churn, source(), version_name="7")
     registry.register_version(churn, source(), version_name="7")
@@ -160,8 +160,8 @@ def test_version_name_of_an_older_version(
 
 
 @pytest.mark.switches_together
-def test_what_carries_the_names_is_out_of_sight(registry: RegistryClient, name: NewName, source: NewSource) -> None:
-    """The aliases that a request id and a version name are found by are not among the version's aliases."""
+def test_hidden_aliases_are_not_shown(registry: RegistryClient, name: NewName, source: NewSource) -> None:
+    """The hidden aliases of request IDs and version names aren't among the version's aliases."""
     version = registry.register_version(name(), source(), version_name="1.2.0", request_id="run-1", make_default=False)
 
     assert version.aliases == ("default",)
@@ -174,7 +174,7 @@ def test_what_carries_the_names_is_out_of_sight(registry: RegistryClient, name: 
     ['"quoted"', "back\\slash", "смешанный 名前 😀", "ends with \\", "a AND b = 'c'", "x" * 90, "%40@"],
 )
 def test_names_in_any_script(registry: RegistryClient, name: NewName, source: NewSource, text: str) -> None:
-    """A name of any characters is found again exactly, and one that differs in a letter is another model."""
+    """A name in any script is found exactly, and one that differs in a letter is another model."""
     first, other = name(text), name(text.upper() + "!")
     made = registry.register_version(first, source())
     registry.register_version(other, source())
@@ -185,7 +185,7 @@ def test_names_in_any_script(registry: RegistryClient, name: NewName, source: Ne
 
 
 def test_a_fresh_client_finds_it(registry: RegistryClient, connect: Connect, name: NewName, source: NewSource) -> None:
-    """What was registered a moment ago is there for another client, however far its lists lag."""
+    """A new version is visible to another client at once, even if lists lag."""
     churn = name()
     registry.register_version(churn, source())
 
@@ -195,7 +195,7 @@ def test_a_fresh_client_finds_it(registry: RegistryClient, connect: Connect, nam
 
 @pytest.mark.cassette
 def test_request_id(registry: RegistryClient, connect: Connect, name: NewName, source: NewSource) -> None:
-    """The same request id gives the version it made before, from any client; with another source it is a conflict."""
+    """The same request ID returns its version, from any client. With another source, it's a conflict."""
     churn, artifact = name(), source()
     made = registry.register_version(churn, artifact, request_id="run 7, step Ω", metadata={"a": 1})
 
@@ -205,8 +205,8 @@ def test_request_id(registry: RegistryClient, connect: Connect, name: NewName, s
     assert connect().register_version(churn, artifact, request_id="run 8").version == "2"
 
 
-def test_what_a_request_id_does_not_reach(registry: RegistryClient, name: NewName, source: NewSource) -> None:
-    """A request id is forgotten with its version, and is another one under another name."""
+def test_the_limits_of_a_request_id(registry: RegistryClient, name: NewName, source: NewSource) -> None:
+    """A request ID ends with its version, and is another request under another name."""
     churn, artifact = name(), source()
     registry.register_version(churn, source())
     registry.register_version(churn, artifact, request_id="run")
@@ -217,7 +217,7 @@ def test_what_a_request_id_does_not_reach(registry: RegistryClient, name: NewNam
 
 
 @pytest.mark.emulator_only("Vertex looks for the image, and there is none of that name")
-def test_somebody_elses_model_is_used(
+def test_a_model_of_another_tool_is_used(
     registry: RegistryClient,
     vertex: ModelServiceClient,
     parent: str,
@@ -235,7 +235,7 @@ def test_somebody_elses_model_is_used(
 
 
 @pytest.mark.emulator_only("Vertex looks for the image, and there is none of that name")
-def test_a_name_that_several_models_bear(
+def test_an_ambiguous_name(
     registry: RegistryClient,
     vertex: ModelServiceClient,
     parent: str,
@@ -243,7 +243,7 @@ def test_a_name_that_several_models_bear(
     source: NewSource,
     wait_for_lists: WaitForLists,
 ) -> None:
-    """It is an error that lists them, and each is reached by its full resource name."""
+    """The error lists the models, and each one is found by its full resource name."""
     churn = name()
     models = {upload(vertex, parent, churn, source()) for _ in range(2)}
     wait_for_lists()
@@ -260,7 +260,7 @@ def test_a_name_that_several_models_bear(
     assert registry.get_version(one).name == churn
 
 
-def test_a_name_whose_id_has_gone_to_another_name(
+def test_a_name_whose_id_belongs_to_a_renamed_model(
     registry: RegistryClient,
     connect: Connect,
     vertex: ModelServiceClient,
@@ -268,7 +268,7 @@ def test_a_name_whose_id_has_gone_to_another_name(
     source: NewSource,
     wait_for_lists: WaitForLists,
 ) -> None:
-    """After a model was renamed, its old name can be registered again."""
+    """After a model is renamed, its old name can be registered again."""
     old, new = name(), name()
     renamed = registry.register_version(old, source())
     vertex.update_model(
@@ -283,14 +283,14 @@ def test_a_name_whose_id_has_gone_to_another_name(
     assert connect().get_version(new).model_resource_name == renamed.model_resource_name
 
 
-def test_a_model_that_was_deleted_and_made_again(
+def test_a_model_that_was_deleted_and_registered_again(
     registry: RegistryClient,
     connect: Connect,
     name: NewName,
     source: NewSource,
     wait_for_lists: WaitForLists,
 ) -> None:
-    """A client notices that a model it remembers is gone, and registers the name again."""
+    """A client notices that a model it remembers is deleted, and registers the name again."""
     churn = name()
     registry.register_version(churn, source())
     connect().delete_model(churn)
@@ -301,7 +301,7 @@ def test_a_model_that_was_deleted_and_made_again(
     assert registry.register_version(churn, source()).version == "1"
 
 
-def test_a_name_that_has_gone_to_another_model(
+def test_a_name_that_another_model_has_now(
     registry: RegistryClient,
     vertex: ModelServiceClient,
     parent: str,
@@ -326,7 +326,7 @@ def test_managed_by(connect: Connect, name: NewName, source: NewSource) -> None:
 
 
 def upload(vertex: ModelServiceClient, parent: str, name: str, source: str, **fields: object) -> str:
-    """Upload a model as Google's own client does, and give its resource name."""
+    """Upload a model with Google's own client, and return its resource name."""
     model = Model(
         display_name=name,
         artifact_uri=source,

@@ -1,4 +1,4 @@
-"""Register the same version again, and find a version by what a person typed."""
+"""Register the same version again, and find a version by the text that a person typed."""
 
 from __future__ import annotations
 
@@ -10,15 +10,14 @@ import pytest
 from vertex_registry import InvalidArgumentError, NotFoundError, Stage, StateUnknownError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
+    from tests.behaviour.conftest import Connect, NewName, NewSource, WaitForLists
     from vertex_registry import RegistryClient
     from vertex_registry.emulator import Emulator
 
-    Text = Callable[..., str]
 
-
-def test_the_same_source_returns_the_existing_version(registry: RegistryClient, name: Text, source: Text) -> None:
+def test_the_same_source_returns_the_existing_version(
+    registry: RegistryClient, name: NewName, source: NewSource
+) -> None:
     """The same source returns the newest version of the name; another source, or an earlier one, makes a new one."""
     churn, a, b = name(), source(), source()
     seen = []
@@ -32,7 +31,7 @@ def test_the_same_source_returns_the_existing_version(registry: RegistryClient, 
 
 
 def test_another_version_name_makes_a_new_version(
-    registry: RegistryClient, name: Text, source: Text, wait_for_lists: Callable[[], None]
+    registry: RegistryClient, name: NewName, source: NewSource, wait_for_lists: WaitForLists
 ) -> None:
     """One source under two version names makes two versions, and one without ``reuse_existing`` is always new."""
     churn, artifact = name(), source()
@@ -46,7 +45,7 @@ def test_another_version_name_makes_a_new_version(
 
 @pytest.mark.no_switches
 def test_a_version_returned_unchanged_logs_what_differs(
-    registry: RegistryClient, name: Text, source: Text, caplog: pytest.LogCaptureFixture
+    registry: RegistryClient, name: NewName, source: NewSource, caplog: pytest.LogCaptureFixture
 ) -> None:
     """If you pass another description, metadata or stage, a warning names the field, and nothing is changed."""
     churn, artifact = name(), source()
@@ -69,7 +68,7 @@ def test_a_version_returned_unchanged_logs_what_differs(
 
 @pytest.mark.no_switches
 def test_several_fields_that_differ(
-    registry: RegistryClient, name: Text, source: Text, caplog: pytest.LogCaptureFixture
+    registry: RegistryClient, name: NewName, source: NewSource, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Several fields are named in one line. True isn't 1."""
     churn, artifact = name(), source()
@@ -83,7 +82,7 @@ def test_several_fields_that_differ(
 
 @pytest.mark.emulator_only("it plans faults")
 def test_a_registration_that_was_cut_off_is_finished(
-    registry: RegistryClient, emulator: Emulator, name: Text, source: Text
+    registry: RegistryClient, emulator: Emulator, name: NewName, source: NewSource
 ) -> None:
     """The same call again finishes the version that the first one uploaded."""
     churn, artifact = name(), source()
@@ -95,7 +94,9 @@ def test_a_registration_that_was_cut_off_is_finished(
     assert (made.version, made.metadata) == ("1", {"a": "b"})
 
 
-def test_after_a_deletion_the_version_before_is_found(registry: RegistryClient, name: Text, source: Text) -> None:
+def test_after_a_deletion_the_version_before_is_found(
+    registry: RegistryClient, name: NewName, source: NewSource
+) -> None:
     """If the newest version of a name is deleted, its source makes a new version, and the one before is unharmed."""
     churn, a, b = name(), source(), source()
     registry.register_version(churn, a, version_name="sgd", reuse_existing=True)
@@ -109,7 +110,7 @@ def test_after_a_deletion_the_version_before_is_found(registry: RegistryClient, 
 
 @pytest.mark.switches_together
 @pytest.mark.emulator_only("a crowd of clients uses up the quota")
-def test_two_clients_at_once_make_one_version(connect: Callable[..., RegistryClient], name: Text, source: Text) -> None:
+def test_two_clients_at_once_make_one_version(connect: Connect, name: NewName, source: NewSource) -> None:
     """Four clients that register the same version at once all get the same one."""
     churn, artifact = name(), source()
     made: list[str] = []
@@ -130,7 +131,7 @@ def test_two_clients_at_once_make_one_version(connect: Callable[..., RegistryCli
 @pytest.mark.no_switches
 @pytest.mark.emulator_only("it plans faults")
 def test_the_id_of_an_unknown_outcome_is_safe_to_retry(
-    registry: RegistryClient, emulator: Emulator, name: Text, source: Text
+    registry: RegistryClient, emulator: Emulator, name: NewName, source: NewSource
 ) -> None:
     """If the outcome is unknown, the error's request ID and the same call again both find the version."""
     churn, artifact = name(), source()
@@ -154,7 +155,7 @@ def test_arguments_that_contradict_each_other(registry: RegistryClient, emulator
     assert not emulator.requests()
 
 
-def test_find_a_version_by_name_or_number(registry: RegistryClient, name: Text, source: Text) -> None:
+def test_find_a_version_by_name_or_number(registry: RegistryClient, name: NewName, source: NewSource) -> None:
     """A name is tried first, and a number finds a version only if it has no name."""
     churn = name()
     registry.register_version(churn, source(), version_name="2")
@@ -170,7 +171,7 @@ def test_find_a_version_by_name_or_number(registry: RegistryClient, name: Text, 
 @pytest.mark.parametrize(
     "text", ["1", "3", "default", "-", "٣", "01", " 2", "", "v" * 129, "1" * 129, "\ud800", None, 2]
 )
-def test_a_version_that_does_not_exist(registry: RegistryClient, name: Text, source: Text, text: Any) -> None:
+def test_a_version_that_does_not_exist(registry: RegistryClient, name: NewName, source: NewSource, text: Any) -> None:
     """A named version's number, an alias, and what can't be a name find nothing, with one error."""
     churn = name()
     registry.register_version(churn, source(), version_name="first")
@@ -181,7 +182,7 @@ def test_a_version_that_does_not_exist(registry: RegistryClient, name: Text, sou
 
 
 @pytest.mark.no_switches
-def test_find_a_version_of_no_model(registry: RegistryClient, name: Text) -> None:
-    """A model that doesn't exist is said to be missing, not its version."""
+def test_find_a_version_of_no_model(registry: RegistryClient, name: NewName) -> None:
+    """If the model doesn't exist, the error says that the model is missing, not its version."""
     with pytest.raises(NotFoundError, match="There is no model"):
         registry.find_version(name(), "1")

@@ -79,7 +79,7 @@ def test_an_old_version_is_promoted_again(registry: RegistryClient, model: str, 
 def test_registering_into_a_stage(
     registry: RegistryClient, model: str, source: NewSource, wait_for_lists: WaitForLists
 ) -> None:
-    """A version can be registered into a stage, and archive what was there."""
+    """A version can be registered into a stage, and archive what's in it."""
     registry.set_stage(model, 1, Stage.PRODUCTION)
     wait_for_lists()
     made = registry.register_version(model, source(), stage=Stage.PRODUCTION, archive_existing=True)
@@ -118,7 +118,7 @@ def test_a_change_has_its_time_and_its_author(connect: Connect, model: str) -> N
 
 
 def test_the_history_has_times_and_authors(connect: Connect, model: str, wait_for_lists: WaitForLists) -> None:
-    """The history shows each change with its time and its author, and nothing of a stage that was written again."""
+    """The history shows each change with its time and author. Writing the same stage again adds nothing."""
     clock = iter(MOMENTS)
     ann, bob = connect(actor=ANN, now=lambda: next(clock)), connect(now=lambda: next(clock))
     ann.set_stage(model, 1, Stage.STAGING)
@@ -154,7 +154,7 @@ def test_a_label_of_the_models_never_shows_as_a_stage(
 
 
 def test_a_stage_on_one_version_never_shows_on_another(registry: RegistryClient, model: str) -> None:
-    """What is written on version 2 is on version 2."""
+    """A stage that's written on version 2 only shows on version 2."""
     registry.set_stage(model, 2, Stage.PRODUCTION)
 
     assert stages(registry, model) == ["None", "Production", "None"]
@@ -172,8 +172,8 @@ def test_foreign_values(registry: RegistryClient, vertex: ModelServiceClient, mo
 
 
 @pytest.mark.no_switches
-def test_stages_that_many_may_stand_in(registry: RegistryClient, model: str) -> None:
-    """Only Staging and Production can be taken exclusively."""
+def test_stages_without_archiving(registry: RegistryClient, model: str) -> None:
+    """``archive_existing`` only works with Staging and Production."""
     for stage in (Stage.NONE, Stage.ARCHIVED):
         with pytest.raises(InvalidArgumentError, match="archive_existing"):
             registry.set_stage(model, 1, stage, archive_existing=True)
@@ -184,5 +184,5 @@ def stages_of(registry: RegistryClient, model: str, count: int) -> list[str]:
 
 
 def label_model(vertex: ModelServiceClient, resource: str, labels: dict[str, str]) -> None:
-    """Put labels into the model's own layer, as somebody else would."""
+    """Put labels into the model's own layer, as another tool would."""
     vertex.update_model(model=Model(name=resource, labels=labels), update_mask=FieldMask(paths=["labels"]))

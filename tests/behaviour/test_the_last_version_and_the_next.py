@@ -21,14 +21,14 @@ def sent(emulator: Emulator, rpc: str) -> int:
     return sum(request.rpc == rpc for request in emulator.requests())
 
 
-def test_a_deletion_that_is_on_its_way(
+def test_a_deletion_that_is_under_way(
     connect: Connect,
     emulator: Emulator,
     name: NewName,
     source: NewSource,
     wait_for_lists: WaitForLists,
 ) -> None:
-    """A version that is registered while the deletion of its model is on its way isn't lost with the model."""
+    """A version that's registered while the deletion of its model is under way isn't lost with the model."""
     churn, artifact, somebody = name(), source(), connect()
     somebody.register_version(churn, source())
     emulator.fail("DeleteModel", delay=0.3)
@@ -47,14 +47,14 @@ def test_a_deletion_that_is_on_its_way(
     assert [version.artifact_uri for version in registry.list_versions(churn)] == [artifact]
 
 
-def test_a_registration_before_the_second_look(
+def test_a_registration_before_the_second_check(
     connect: Connect,
     emulator: Emulator,
     name: NewName,
     source: NewSource,
     wait_for_lists: WaitForLists,
 ) -> None:
-    """A version that is uploaded after the deletion began is seen before the model goes, and only the old one goes."""
+    """A version that's uploaded after the deletion began is found before the model is deleted, and stays."""
     churn, artifact, somebody = name(), source(), connect()
     somebody.register_version(churn, source())
     acted: list[str] = []

@@ -34,7 +34,7 @@ MARK, LIVE, NEWEST = "vr-deleting", "vr-live", "vr-newest"
 
 
 class Once:
-    """A sleep of the first client, during which the second client acts once."""
+    """A sleep of the first client, in which the second client acts once."""
 
     def __init__(self, act: Callable[[], Any]) -> None:
         self._act = act
@@ -49,7 +49,7 @@ class Once:
 
 
 def lose(emulator: Emulator, rpc: str, after: int, when: str = "before") -> None:
-    """Lose the answer of an RPC after so many of its calls have gone well."""
+    """Lose the response of an RPC after so many of its calls have succeeded."""
     if after:
         emulator.fail(rpc, delay=0.0001, times=after)
     emulator.fail(rpc, "UNAVAILABLE", when=when)
@@ -118,7 +118,7 @@ def test_a_name_that_means_another_model_now(
 def test_a_name_that_means_nothing_now(
     connect: Connect, vertex: ModelServiceClient, name: NewName, source: NewSource, verb: str
 ) -> None:
-    """After a rename by another tool the name means no model, until the next registration creates it."""
+    """After a rename by another tool, no model has the name until the next registration creates one."""
     churn, registry = name(), connect()
     old = registry.register_version(churn, source()).model_resource_name
     rename(vertex, old, name("-old"))
@@ -180,7 +180,7 @@ def test_a_resource_name_means_that_model(
 def test_an_id_that_is_free_again(
     connect: Connect, vertex: ModelServiceClient, name: NewName, source: NewSource, renames: int, known: bool
 ) -> None:
-    """A model that has a later id of its name's series is found when the earlier ids are free again."""
+    """A model with a later ID of its name's series is found when the earlier IDs are free again."""
     churn, registry, olds = name(), connect(), []
     for number in range(renames):
         olds.append(connect().register_version(churn, source()).model_resource_name)
@@ -217,7 +217,7 @@ def test_a_name_that_comes_back(
 def test_a_model_that_was_created_again(
     connect: Connect, vertex: ModelServiceClient, name: NewName, source: NewSource
 ) -> None:
-    """A model that another tool deleted and created again is found, under its old id and under one of Vertex's."""
+    """A model that another tool deleted and created again is found, under its old ID and under a new one."""
     churn, registry = name(), connect()
     first = registry.register_version(churn, source()).model_resource_name
     vertex.delete_model(name=first).result()  # type: ignore[no-untyped-call]  # untyped upstream
@@ -232,7 +232,7 @@ def test_a_model_that_was_created_again(
 def test_a_rename_while_a_change_is_made(
     connect: Connect, emulator: Emulator, vertex: ModelServiceClient, name: NewName, source: NewSource
 ) -> None:
-    """A change stays on its model, even if another one takes its name meanwhile."""
+    """A change stays on its model, even if another one takes the name in between."""
     churn = name()
     old = connect().register_version(churn, source()).model_resource_name
 
@@ -301,7 +301,7 @@ ALIASES: dict[str, tuple[str, Callable[[RegistryClient, str, int], Any]]] = {
 def test_an_alias_that_somebody_has_moved_since(
     connect: Connect, emulator: Emulator, name: NewName, source: NewSource, kind: str, when: str, back: int
 ) -> None:
-    """A lost move overwrites no later move, not even one back to where the alias was."""
+    """A lost move doesn't overwrite a later move, not even one back to where the alias was."""
     churn, somebody = name(), connect()
     for _ in range(3):
         somebody.register_version(churn, source())
@@ -346,10 +346,10 @@ def test_a_lost_move(
 
 
 @pytest.mark.no_switches
-def test_a_lost_move_that_cannot_be_looked_into(
+def test_a_lost_move_that_cannot_be_checked(
     connect: Connect, clock: Clock, emulator: Emulator, name: NewName, source: NewSource
 ) -> None:
-    """If the reads after a lost move fail too, the lost move is the error. One that stays lost ends in its budget."""
+    """If the reads after a lost move fail too, the lost move is the error, within the budget."""
     churn = name()
     connect().register_version(churn, source())
     registry = connect(retry=Retry(call_timeout=5, sleep=clock.sleep, clock=clock, random=lambda: 1.0))
@@ -368,7 +368,7 @@ def test_a_lost_move_that_cannot_be_looked_into(
 
 
 @pytest.mark.parametrize("when", ["before", "after"])
-def test_an_alias_that_somebody_has_given_again(
+def test_an_alias_that_somebody_has_added_again(
     connect: Connect, emulator: Emulator, name: NewName, source: NewSource, when: str
 ) -> None:
     """A lost removal doesn't remove an alias that was added since."""
@@ -421,7 +421,7 @@ def refused(emulator: Emulator, times: int = 1) -> None:
 def test_default_is_moved_only_if_vertex_refuses_otherwise(
     registry: RegistryClient, backend: Backend, emulator: Emulator, name: NewName, source: NewSource
 ) -> None:
-    """If Vertex moves default by itself it is left to Vertex."""
+    """If Vertex moves the default itself, the client doesn't."""
     churn = name()
     for _ in range(3):
         registry.register_version(churn, source())
@@ -439,7 +439,7 @@ def test_default_is_moved_only_if_vertex_refuses_otherwise(
 def test_a_default_that_somebody_chooses_while_a_deletion_is_refused(
     connect: Connect, emulator: Emulator, name: NewName, source: NewSource, moment: int
 ) -> None:
-    """A version that becomes the default meanwhile stays it, whether the deletion succeeds or not."""
+    """A version that somebody makes the default in between stays it, whether the deletion succeeds or not."""
     churn, somebody = name(), connect()
     for _ in range(3):
         somebody.register_version(churn, source())
@@ -465,7 +465,7 @@ def test_a_default_that_somebody_chooses_while_a_deletion_is_refused(
 
 @pytest.mark.each_switch
 def test_default_moves_back(registry: RegistryClient, emulator: Emulator, name: NewName, source: NewSource) -> None:
-    """If nobody has moved the default and the version stays, it's the default version again."""
+    """If nobody has moved the default and the version stays, it becomes the default version again."""
     churn = name()
     for _ in range(3):
         registry.register_version(churn, source())
@@ -475,10 +475,10 @@ def test_default_moves_back(registry: RegistryClient, emulator: Emulator, name: 
     assert registry.get_version(churn).version == "3"
 
 
-def test_a_deletion_that_is_on_its_way_while_the_model_is_created_again(
+def test_a_deletion_under_way_while_the_model_is_created_again(
     connect: Connect, emulator: Emulator, name: NewName, source: NewSource
 ) -> None:
-    """A model that was deleted and registered again meanwhile stays, though the deletion finds it."""
+    """A model that was deleted and registered again in between stays, though the deletion finds it."""
     churn, registry, somebody = name(), connect(), connect()
     registry.register_version(churn, source())
     emulator.fail("DeleteModelVersion", delay=1.0)
@@ -507,7 +507,7 @@ def marked_version(registry: RegistryClient, name: str) -> str | None:
 def test_a_model_that_is_created_again_while_its_last_version_is_deleted(
     connect: Connect, emulator: Emulator, name: NewName, source: NewSource, moment: int
 ) -> None:
-    """Whenever that happens before the model goes, the new one stays, and is not marked."""
+    """If the model is created again before it's deleted, the new one stays, and isn't marked."""
     churn, somebody = name(), connect()
     old = somebody.register_version(churn, source())
 
@@ -528,7 +528,7 @@ def test_a_model_that_is_created_again_while_its_last_version_is_deleted(
 
 
 def upload(vertex: ModelServiceClient, parent: str, resource: str, name: str, source: str, *aliases: str) -> None:
-    """Upload a further version as another tool does, or with our aliases as a registration does."""
+    """Upload another version as another tool does, or with this package's aliases as a registration does."""
     model = Model(
         display_name=name,
         artifact_uri=source,
@@ -550,7 +550,7 @@ def test_a_version_that_appears_while_the_last_one_is_deleted(
     moment: str,
     ours: bool,
 ) -> None:
-    """It stays, and only the version that was meant is deleted; the mark of the deletion is gone with it."""
+    """The new version stays, only the old one is deleted, and the mark of the deletion is removed."""
     churn, somebody = name(), connect()
     resource = somebody.register_version(churn, source()).model_resource_name
     aliases = (NEWEST, LIVE, "default") if ours else ()
@@ -621,7 +621,7 @@ def test_a_last_version_that_cannot_be_deleted_keeps_no_mark(
 def test_ctrl_c_while_the_last_version_is_deleted(
     connect: Connect, emulator: Emulator, vertex: ModelServiceClient, name: NewName, source: NewSource
 ) -> None:
-    """It is what comes out, after one try to take the mark away."""
+    """KeyboardInterrupt is raised after one attempt to remove the mark."""
 
     def interrupt(_: float) -> None:
         raise KeyboardInterrupt
@@ -639,7 +639,7 @@ def test_ctrl_c_while_the_last_version_is_deleted(
 def test_a_mark_whose_answer_is_lost(
     registry: RegistryClient, emulator: Emulator, name: NewName, source: NewSource, when: str, times: int
 ) -> None:
-    """The mark is set again until it is known to be there."""
+    """The mark is written again until it's known to exist."""
     churn = name()
     registry.register_version(churn, source())
     emulator.fail("MergeVersionAliases", "UNAVAILABLE", when=when, times=times)
@@ -648,7 +648,7 @@ def test_a_mark_whose_answer_is_lost(
         registry.get_model(churn)
 
 
-def test_a_mark_that_cannot_be_taken_away(
+def test_a_mark_that_cannot_be_removed(
     connect: Connect,
     clock: Clock,
     emulator: Emulator,
@@ -656,7 +656,7 @@ def test_a_mark_that_cannot_be_taken_away(
     source: NewSource,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    """The deletion says why it failed, the log says what the mark does, and the next deletion clears it."""
+    """The error says why the deletion failed, the log explains the mark, and the next deletion removes it."""
     churn = name()
     registry = connect(retry=Retry(call_timeout=1, sleep=clock.sleep, clock=clock))
     registry.register_version(churn, source())
@@ -677,7 +677,7 @@ def test_a_mark_that_cannot_be_taken_away(
 def test_a_mark_that_somebody_left(
     connect: Connect, emulator: Emulator, vertex: ModelServiceClient, name: NewName, source: NewSource
 ) -> None:
-    """A deletion that is refused takes away the mark of one that was killed."""
+    """A refused deletion removes the mark of a killed one."""
     churn, registry = name(), connect()
     resource = registry.register_version(churn, source()).model_resource_name
     vertex.merge_version_aliases(name=f"{resource}@1", version_aliases=[MARK])
@@ -692,7 +692,7 @@ def test_a_mark_that_somebody_left(
 def test_two_deletions_of_the_two_last_versions(
     connect: Connect, emulator: Emulator, name: NewName, source: NewSource, default: int
 ) -> None:
-    """Whichever is overtaken by the other deletes the model with the last version, and blames nothing else."""
+    """Whichever deletion comes second deletes the model too, and neither reports a wrong reason."""
     churn, somebody = name(), connect()
     for _ in range(2):
         somebody.register_version(churn, source())
@@ -711,7 +711,7 @@ def test_two_deletions_of_the_two_last_versions(
 def test_a_version_that_is_no_longer_the_only_one(
     connect: Connect, emulator: Emulator, name: NewName, source: NewSource
 ) -> None:
-    """A deletion that was refused for the only version is tried again when it is not that any more."""
+    """A deletion that was refused for the only version is retried once there's another one."""
     churn, somebody = name(), connect()
     somebody.register_version(churn, source())
     registry = connect(retry=Retry(sleep=Once(lambda: somebody.register_version(churn, source()))))
@@ -726,7 +726,7 @@ def test_a_version_that_is_no_longer_the_only_one(
 
 @pytest.mark.polls(2)
 def test_many_deletions_at_once(connect: Connect, name: NewName, source: NewSource) -> None:
-    """All versions of a model can be deleted at once, each by its own client: all go, the model with the last."""
+    """All versions of a model can be deleted at once, each by its own client. The model goes with the last."""
     clients = [connect(retry=Retry()) for _ in range(4)]
     for _ in range(3):
         churn = name()

@@ -42,7 +42,7 @@ DELETING = "vr-deleting"
 
 
 def between(emulator: Emulator, act: Callable[[], object], after: str = "UploadModel") -> Callable[[], dt.datetime]:
-    """Return a clock that lets somebody act once, the first time it is read after a request of an RPC."""
+    """Return a clock that lets somebody act once, when it's first read after a request of an RPC."""
     waiting = [act]
     before = len(emulator.requests())
 
@@ -55,7 +55,7 @@ def between(emulator: Emulator, act: Callable[[], object], after: str = "UploadM
 
 
 def once(act: Callable[[], object]) -> Callable[[float], None]:
-    """Return a sleep that takes no time, and lets somebody act the first time."""
+    """Return a sleep that takes no time, and lets somebody act once."""
     waiting = [act]
 
     def sleep(_: float) -> None:
@@ -66,7 +66,7 @@ def once(act: Callable[[], object]) -> Callable[[float], None]:
 
 
 def once_before(act: Callable[[], object], emulator: Emulator) -> Callable[[], str]:
-    """Return a maker of ids that lets somebody act before the first upload that follows a failed one."""
+    """Return a generator of IDs that lets somebody act before the first upload after a failed one."""
     waiting = [act]
     before = sum(request.rpc == "UploadModel" for request in emulator.requests())
 
@@ -76,6 +76,13 @@ def once_before(act: Callable[[], object], emulator: Emulator) -> Callable[[], s
         return uuid.uuid4().hex
 
     return new_id
+
+
+def register_incompletely(registry: RegistryClient, emulator: Emulator, name: str, source: str, **given: Any) -> None:
+    """Upload a version whose completing write is refused, as if its call was killed."""
+    emulator.fail("UpdateModel", "PERMISSION_DENIED")
+    with pytest.raises(PermissionDeniedError):
+        registry.register_version(name, source, **given)
 
 
 def numbers(registry: RegistryClient, name: str, wait_for_lists: WaitForLists) -> list[str]:
@@ -108,10 +115,10 @@ def test_a_promotion_before_the_completion(
     assert somebody.get_version(churn, 1).stage is Stage.ARCHIVED
 
 
-def test_a_stage_without_a_stamp_before_the_completion(
+def test_a_stage_without_a_timestamp_before_the_completion(
     connect: Connect, vertex: ModelServiceClient, emulator: Emulator, name: NewName, source: NewSource
 ) -> None:
-    """A stage that another tool has written on the version stays, though it has no stamp."""
+    """A stage that another tool has written on the version is kept, though it has no timestamp."""
     churn = name()
     first = connect().register_version(churn, source())
 
@@ -151,7 +158,7 @@ def test_a_stage_of_the_model_itself(
 def test_a_completion_that_arrives_late(
     connect: Connect, vertex: ModelServiceClient, emulator: Emulator, name: NewName, source: NewSource
 ) -> None:
-    """A completing write that arrives after its client has given it up overwrites nothing."""
+    """A completing write that arrives after its client gave up overwrites nothing."""
     churn, artifact, somebody = name(), source(), connect()
     emulator.fail("UpdateModel", "PERMISSION_DENIED")
     with pytest.raises(PermissionDeniedError):
@@ -180,7 +187,7 @@ def test_a_model_that_is_deleted_before_the_completion(
     versions: int,
     anew: bool,
 ) -> None:
-    """The error says that the version is gone, and a new version under its number stays."""
+    """The error says that the version is gone, and a new version with its number is kept."""
     churn, artifact, somebody = name(), source(), connect()
     for _ in range(versions):
         somebody.register_version(churn, source())
@@ -214,9 +221,7 @@ def test_a_model_that_is_created_again_by_a_call_that_dies(
 
     def replace() -> None:
         somebody.delete_model(churn)
-        emulator.fail("UpdateModel", "PERMISSION_DENIED")
-        with pytest.raises(PermissionDeniedError):
-            somebody.register_version(churn, artifact, request_id="theirs")
+        register_incompletely(somebody, emulator, churn, artifact, request_id="theirs")
 
     registry = connect(now=between(emulator, replace))
     with pytest.raises(NotFoundError, match="as a new version"):
@@ -242,7 +247,7 @@ def test_a_version_that_is_deleted_before_the_completion(
 def test_a_model_named_in_full_that_is_deleted_before_the_completion(
     connect: Connect, emulator: Emulator, name: NewName, source: NewSource
 ) -> None:
-    """A re-run can't create a model by its resource name, and the error doesn't promise it."""
+    """A second run can't create a model by its resource name, and the error doesn't promise it."""
     churn, somebody = name(), connect()
     model = somebody.register_version(churn, source()).model_resource_name
     registry = connect(now=between(emulator, lambda: somebody.delete_model(churn)))
@@ -253,7 +258,7 @@ def test_a_model_named_in_full_that_is_deleted_before_the_completion(
 def test_a_model_that_was_renamed_before_the_upload(
     connect: Connect, vertex: ModelServiceClient, name: NewName, source: NewSource, wait_for_lists: WaitForLists
 ) -> None:
-    """A client that remembers a name notices before it uploads that another model has the name by now."""
+    """Before it uploads, a client notices that another model has the name it remembers."""
     churn, renamed, registry, somebody = name(), name(), connect(), connect()
     old = registry.register_version(churn, source())
     vertex.update_model(
@@ -273,15 +278,13 @@ def test_a_model_that_was_renamed_before_the_upload(
 def test_a_re_run_archives_in_its_own_stage_only(
     connect: Connect, emulator: Emulator, name: NewName, source: NewSource, wait_for_lists: WaitForLists
 ) -> None:
-    """A re-run archives nothing in a stage that another client chose since."""
+    """A second run archives nothing in a stage that another client has chosen since."""
     churn, artifact, registry = name(), source(), connect()
     for stage in ("Production", "Production", "Staging"):
         registry.register_version(churn, source(), stage=stage)
     wait_for_lists()
     arguments: dict[str, Any] = {"stage": "Staging", "archive_existing": True, "request_id": "run"}
-    emulator.fail("UpdateModel", "PERMISSION_DENIED")
-    with pytest.raises(PermissionDeniedError):
-        registry.register_version(churn, artifact, **arguments)
+    register_incompletely(registry, emulator, churn, artifact, **arguments)
     registry.set_stage(churn, 4, "Production")
     wait_for_lists()
 
@@ -312,7 +315,7 @@ def test_a_version_that_left_the_stage_before_it_was_complete(
 def crossing(
     connect: Connect, emulator: Emulator, name: str, act: Callable[[], object], versions: int = 1
 ) -> RegistryClient:
-    """Return a client that somebody acts before after it has looked for its request, and before it uploads."""
+    """Return a client that lets somebody act after it has searched for its request, and before it uploads."""
     somebody = connect()
     for _ in range(versions):
         somebody.register_version(name, "gs://models/first/1")
@@ -324,7 +327,7 @@ def crossing(
 def test_one_request_id_in_two_calls(
     connect: Connect, emulator: Emulator, name: NewName, source: NewSource, wait_for_lists: WaitForLists
 ) -> None:
-    """Of two uploads of one request the lower stays, with the aliases, and both calls return it."""
+    """Of two uploads of one request the lower one stays, with the aliases, and both calls return it."""
     churn, artifact, somebody = name(), source(), connect()
     arguments: dict[str, Any] = {
         "request_id": "run", "stage": "Staging", "metadata": {"a": 1}, "aliases": ["candidate"], "version_name": "1.0",
@@ -347,7 +350,7 @@ def test_one_request_id_in_two_calls(
 def test_one_request_id_with_two_sources(
     connect: Connect, emulator: Emulator, name: NewName, source: NewSource, wait_for_lists: WaitForLists
 ) -> None:
-    """The later one of two calls with one request id and different sources is a conflict, and leaves nothing behind."""
+    """If two calls share a request ID but not a source, the later one is a conflict and leaves nothing behind."""
     churn, artifact, somebody = name(), source(), connect()
     registry = crossing(connect, emulator, churn, lambda: somebody.register_version(churn, artifact, request_id="run"))
     with pytest.raises(ConflictError, match="another source"):
@@ -361,7 +364,7 @@ def test_one_request_id_with_two_sources(
 def test_other_uploads_between_those_of_a_request(
     connect: Connect, emulator: Emulator, name: NewName, source: NewSource, wait_for_lists: WaitForLists
 ) -> None:
-    """The other upload of a request is found among those of others, and beside numbers that are deleted."""
+    """The request's second upload is found among other uploads and next to deleted numbers."""
     churn, artifact, somebody = name(), source(), connect()
 
     def meanwhile() -> None:
@@ -381,7 +384,7 @@ def test_other_uploads_between_those_of_a_request(
 def test_many_uploads_between_those_of_a_request(
     connect: Connect, emulator: Emulator, name: NewName, source: NewSource, wait_for_lists: WaitForLists
 ) -> None:
-    """One request makes one version, with any number of other uploads in between."""
+    """One request creates one version, with any number of other uploads in between."""
     churn, artifact, somebody = name(), source(), connect()
 
     def meanwhile() -> None:
@@ -393,10 +396,10 @@ def test_many_uploads_between_those_of_a_request(
     assert numbers(registry, churn, wait_for_lists) == [str(number) for number in range(41, 0, -1)]
 
 
-def test_a_request_without_an_upload_of_ours_before(
+def test_a_request_in_a_model_of_another_tool(
     connect: Connect, vertex: ModelServiceClient, parent: str, emulator: Emulator, name: NewName, source: NewSource
 ) -> None:
-    """The same in a model that only other tools have uploaded to."""
+    """The same is true in a model that only other tools have uploaded to."""
     churn, artifact, somebody = name(), source(), connect()
     model = Model(
         display_name=churn,
@@ -438,7 +441,7 @@ def test_a_second_upload_that_was_killed(
     when: str,
     complete: bool,
 ) -> None:
-    """Wherever the call with the second upload dies, a re-run removes what is left of it."""
+    """Wherever the call with the second upload is killed, a second run removes what it left."""
     churn, artifact, somebody = name(), source(), connect()
     arguments: dict[str, Any] = {"request_id": "run", "stage": "Staging", "version_name": "1.0"}
 
@@ -446,9 +449,7 @@ def test_a_second_upload_that_was_killed(
         if complete:
             somebody.register_version(churn, artifact, **arguments)
         else:
-            emulator.fail("UpdateModel", "PERMISSION_DENIED")
-            with pytest.raises(PermissionDeniedError):
-                somebody.register_version(churn, artifact, **arguments)
+            register_incompletely(somebody, emulator, churn, artifact, **arguments)
         for fault in KILLED[when]:
             emulator.fail(**fault)
 
@@ -465,14 +466,12 @@ def test_a_second_upload_that_was_killed(
 def test_a_lower_upload_that_was_killed(
     connect: Connect, emulator: Emulator, name: NewName, source: NewSource, wait_for_lists: WaitForLists
 ) -> None:
-    """The lower version stays also where its own call died before it was complete."""
+    """The lower version stays, even if its own call was killed before it was complete."""
     churn, artifact, somebody = name(), source(), connect()
     arguments: dict[str, Any] = {"request_id": "run", "stage": "Staging", "aliases": ["candidate"]}
 
     def meanwhile() -> None:
-        emulator.fail("UpdateModel", "PERMISSION_DENIED")
-        with pytest.raises(PermissionDeniedError):
-            somebody.register_version(churn, artifact, **arguments)
+        register_incompletely(somebody, emulator, churn, artifact, **arguments)
 
     made = crossing(connect, emulator, churn, meanwhile).register_version(churn, artifact, **arguments)
     assert (made.version, made.stage, set(made.aliases)) == ("2", Stage.STAGING, {"default", "candidate"})
@@ -482,7 +481,7 @@ def test_a_lower_upload_that_was_killed(
 def test_three_uploads_of_a_request(
     connect: Connect, emulator: Emulator, name: NewName, source: NewSource, wait_for_lists: WaitForLists
 ) -> None:
-    """Every upload but the lowest is removed, also one between whose call has died."""
+    """Every upload except the lowest is removed, even one whose call was killed."""
     churn, artifact, first = name(), source(), connect()
 
     def die() -> None:
@@ -505,13 +504,11 @@ def test_three_uploads_of_a_request(
 def test_a_second_upload_that_may_not_be_removed(
     connect: Connect, emulator: Emulator, name: NewName, source: NewSource, wait_for_lists: WaitForLists
 ) -> None:
-    """The error names both versions and the permission; the one that stays is complete."""
+    """The error names both versions and the permission. The version that stays is complete."""
     churn, artifact, somebody = name(), source(), connect()
 
     def meanwhile() -> None:
-        emulator.fail("UpdateModel", "PERMISSION_DENIED")
-        with pytest.raises(PermissionDeniedError):
-            somebody.register_version(churn, artifact, stage="Staging", request_id="run")
+        register_incompletely(somebody, emulator, churn, artifact, stage="Staging", request_id="run")
         emulator.fail("DeleteModelVersion", "PERMISSION_DENIED")
 
     registry = crossing(connect, emulator, churn, meanwhile)
@@ -528,7 +525,7 @@ def test_a_second_upload_that_may_not_be_removed(
 def test_a_second_upload_whose_removal_is_refused(
     connect: Connect, emulator: Emulator, name: NewName, source: NewSource, wait_for_lists: WaitForLists, times: int
 ) -> None:
-    """A refusal that passes is gone past, and one that lasts is the error; then the next run removes it."""
+    """A temporary refusal is retried. A lasting one is the error, and the next run removes the upload."""
     churn, artifact, somebody = name(), source(), connect()
 
     def meanwhile() -> None:
@@ -571,7 +568,7 @@ def test_a_removal_whose_answer_is_lost(
 
 @pytest.mark.parametrize("well", [0, 1])
 @pytest.mark.parametrize("when", ["before", "after"])
-def test_a_hand_over_whose_answer_is_lost(
+def test_a_move_of_the_aliases_whose_answer_is_lost(
     connect: Connect,
     emulator: Emulator,
     name: NewName,
@@ -605,7 +602,7 @@ def test_an_upload_that_arrives_late(
     wait_for_lists: WaitForLists,
     own: bool,
 ) -> None:
-    """A re-run removes an upload that arrives when it has been sent again long ago."""
+    """A second run removes an upload that arrives long after it was sent again."""
     churn, artifact, registry = name(), source(), connect()
     registry.register_version(churn, source())
     emulator.fail("UploadModel", "DEADLINE_EXCEEDED")
@@ -633,7 +630,7 @@ def test_an_upload_that_arrives_while_it_is_sent_again(
     source: NewSource,
     wait_for_lists: WaitForLists,
 ) -> None:
-    """One that was given up, and arrives before the next one, is the version, in the same call."""
+    """An upload that was given up, and arrives before the next one, is the version that the call returns."""
     churn, artifact = name(), source()
 
     def arrive() -> None:
@@ -695,8 +692,8 @@ def test_an_alias_finds_a_complete_version(
     assert (made.version, made.stage, set(made.aliases)) == ("2", Stage.STAGING, {"candidate", "default"})
 
 
-def test_aliases_that_were_not_given(connect: Connect, emulator: Emulator, name: NewName, source: NewSource) -> None:
-    """A re-run adds the aliases if the first run didn't, and keeps later changes to them."""
+def test_aliases_that_were_not_added(connect: Connect, emulator: Emulator, name: NewName, source: NewSource) -> None:
+    """A second run adds the aliases if the first run didn't, and keeps later changes to them."""
     churn, artifact, somebody = name(), source(), connect()
     arguments: dict[str, Any] = {"aliases": ["candidate", "blue"], "request_id": "run"}
     somebody.register_version(churn, source())
@@ -737,7 +734,7 @@ def test_aliases_whose_answer_is_lost(
 
 
 def test_a_default_among_the_aliases(registry: RegistryClient, name: NewName, source: NewSource) -> None:
-    """The alias default goes with the upload, also where it is named."""
+    """The alias default is given by the upload, even if you name it among the aliases."""
     churn = name()
     registry.register_version(churn, source())
     made = registry.register_version(churn, source(), aliases=["default"])
@@ -750,7 +747,7 @@ def test_a_default_among_the_aliases(registry: RegistryClient, name: NewName, so
 
 
 def mark(vertex: ModelServiceClient, resource: str, *aliases: str) -> None:
-    """Change the aliases of a version, as the client does that deletes it with its model."""
+    """Change the aliases of a version, like a client that deletes it with its model."""
     vertex.merge_version_aliases(name=resource, version_aliases=list(aliases))
 
 
@@ -764,7 +761,7 @@ def test_a_model_that_goes_with_its_last_version(
     wait_for_lists: WaitForLists,
     cut_off: bool,
 ) -> None:
-    """A version that is uploaded while its model goes is uploaded once more, to the model's successor."""
+    """If its model is deleted meanwhile, a version is uploaded once more, to the next model of the name."""
     churn, artifact = name(), source()
     arguments: dict[str, Any] = {"stage": "Staging", "metadata": {"a": 1}, "request_id": "run"}
     last = connect().register_version(churn, source())
@@ -788,7 +785,7 @@ def test_a_model_that_goes_with_its_last_version(
 def test_a_last_version_that_stays(
     connect: Connect, vertex: ModelServiceClient, name: NewName, source: NewSource, wait_for_lists: WaitForLists
 ) -> None:
-    """Where the model stays, because the new version was seen in time, the registration goes on."""
+    """If the deletion notices the new version in time, the model stays and the registration goes on."""
     churn = name()
     last = connect().register_version(churn, source())
     mark(vertex, last.resource_name, DELETING, "vr-live")
@@ -799,10 +796,10 @@ def test_a_last_version_that_stays(
     assert numbers(registry, churn, wait_for_lists) == ["2", "1"]
 
 
-def test_a_mark_that_nobody_takes_off(
+def test_a_mark_that_nobody_removes(
     connect: Connect, vertex: ModelServiceClient, name: NewName, source: NewSource, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """A deletion that died leaves its mark: it holds up one registration, within its budget, and is taken off."""
+    """The mark of a killed deletion delays one registration, within its budget, and is removed."""
     churn = name()
     last = connect().register_version(churn, source())
     mark(vertex, last.resource_name, DELETING, "vr-live")

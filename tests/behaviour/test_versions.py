@@ -1,4 +1,4 @@
-"""Listing and changing versions, their metadata and their aliases."""
+"""List and change versions, their metadata and their aliases."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ def test_arguments_are_checked_at_the_call(registry: RegistryClient, model: str,
 def test_every_version_of_every_model(
     registry: RegistryClient, name: NewName, source: NewSource, wait_for_lists: WaitForLists
 ) -> None:
-    """Without a name the versions of every model come, model by model, the newest model first."""
+    """Without a name you get the versions of every model, model by model, the newest model first."""
     models = [name() for _ in range(4)]
     for model in models:
         registry.register_version(model, source())
@@ -131,7 +131,7 @@ def test_latest(registry: RegistryClient, model: str, name: NewName) -> None:
 
 @pytest.mark.cassette
 def test_metadata_is_merged(registry: RegistryClient, name: NewName, source: NewSource) -> None:
-    """An update sets its keys, takes out what it names, and leaves the rest."""
+    """An update sets its keys, removes those that it names, and keeps the rest."""
     churn = name()
     registry.register_version(churn, source(), metadata={"a": 1, "b": "two", "long": "x" * 500, "C": [1, {"d": None}]})
 
@@ -141,8 +141,8 @@ def test_metadata_is_merged(registry: RegistryClient, name: NewName, source: New
     assert registry.get_version(churn, 1).metadata == {"a": 2}
 
 
-def test_keys_that_are_ours(registry: RegistryClient, name: NewName, source: NewSource) -> None:
-    """Metadata can have the keys that the client itself uses, without touching its labels."""
+def test_keys_that_the_client_uses(registry: RegistryClient, name: NewName, source: NewSource) -> None:
+    """Metadata can have the keys that the client itself uses, without changing its labels."""
     churn = name()
     metadata = {"stage": "canary", "managed_by": "me", "vr-request": 7, "vr-pack-1-0": "x", "goog-x": "y", "": "z"}
     made = registry.register_version(churn, source(), metadata=metadata, stage="staging", version_name="v1")
@@ -169,7 +169,7 @@ def test_label_safe_strings_are_labels(
 def test_what_googles_client_reads(
     registry: RegistryClient, vertex: ModelServiceClient, name: NewName, source: NewSource
 ) -> None:
-    """Google's own client reads the stage, managed_by and the metadata as they were written, and our notes."""
+    """Google's own client reads the stage, managed_by and the metadata as they were written."""
     made = registry.register_version(name(), source(), metadata={"team": "growth"}, stage="Production")
     labels = dict(vertex.get_model(name=made.resource_name).labels)
 
@@ -181,10 +181,10 @@ def test_what_googles_client_reads(
     assert labels.keys() <= {"stage", "managed_by", "team", "vr-request", "vr-stage-changed-at", "vr-stage-history"}
 
 
-def test_labels_of_others(
+def test_labels_of_foreign_tools(
     registry: RegistryClient, vertex: ModelServiceClient, name: NewName, source: NewSource
 ) -> None:
-    """Labels that others wrote are metadata, and an update leaves them as they are."""
+    """Labels of other tools are metadata, and an update keeps them as they are."""
     churn = name()
     made = registry.register_version(churn, source(), metadata={"a": 1})
     theirs = {"team": "growth", "größe": "süß", "vr-pack-9-3": "stray", "note": "_j_not-json"}
@@ -201,7 +201,7 @@ def test_labels_of_others(
 
 @pytest.mark.switches_together
 def test_metadata_over_the_budget(registry: RegistryClient, name: NewName, source: NewSource) -> None:
-    """Metadata that doesn't fit is refused as a whole, and the error shows the budget."""
+    """Metadata that doesn't fit is refused completely, and the error shows the budget."""
     churn = name()
     registry.register_version(churn, source(), metadata={"a": 1})
 
@@ -253,7 +253,7 @@ def test_an_update_of_nothing(registry: RegistryClient, name: NewName, source: N
 
 @pytest.mark.cassette
 def test_aliases(registry: RegistryClient, name: NewName, source: NewSource) -> None:
-    """An alias is on one version at a time: giving it to another moves it."""
+    """An alias is on one version at a time. Giving it to another version moves it."""
     churn = name()
     registry.register_version(churn, source(), aliases=["champion"])
     registry.register_version(churn, source())
@@ -269,7 +269,7 @@ def test_aliases(registry: RegistryClient, name: NewName, source: NewSource) -> 
 
 
 def test_default(registry: RegistryClient, name: NewName, source: NewSource) -> None:
-    """The default version can be chosen, and cannot be done without."""
+    """You can choose the default version, and a model always has one."""
     churn = name()
     registry.register_version(churn, source(), aliases=["first"])
     registry.register_version(churn, source())

@@ -45,7 +45,7 @@ _START: Final = dt.datetime(2026, 1, 1, tzinfo=dt.UTC)
 
 
 def world(endpoint: str) -> World:
-    """Return a world whose server is at this address. A replayed conversation needs no server."""
+    """Return a world whose server has this address. A replayed conversation needs no server."""
 
     def google() -> ModelServiceClient:
         credentials = AnonymousCredentials()  # type: ignore[no-untyped-call]  # untyped upstream
@@ -81,7 +81,7 @@ def server(scenario: Scenario, **settings: Any) -> Iterator[str]:
 
 
 def counted_client() -> dict[str, Any]:
-    """Settings of a `RegistryClient` whose clock and ids are counted, and which talks REST."""
+    """Return settings of a `RegistryClient` that uses REST and whose clock and IDs are counted."""
     seconds, ids = itertools.count(), itertools.count(1)
     return {
         "transport": "rest",
@@ -91,13 +91,13 @@ def counted_client() -> dict[str, Any]:
 
 
 def counted() -> dict[str, Any]:
-    """Settings of an `Emulator` whose clock and ids are counted."""
+    """Return settings of an `Emulator` whose clock and IDs are counted."""
     seconds, ids = itertools.count(), itertools.count(10**18)
     return {"now": lambda: _START + dt.timedelta(seconds=next(seconds)), "new_id": lambda: str(next(ids))}
 
 
 def _with_small_pages(most: int) -> Callable[[str, str, bytes], tuple[str, bytes]]:
-    """Return a change to requests that asks for smaller pages, as a server may always return."""
+    """Return a function that makes requests ask for smaller pages, which a server may always return."""
     return lambda method, target, body: (target.replace("pageSize=100", f"pageSize={most}"), body)
 
 
@@ -144,7 +144,7 @@ def _replace_if_changed(new: Path, old: Path) -> bool:
 
 
 def record(scenario: Scenario, file: Path, stated: tape.Provenance) -> None:
-    """Hold a conversation with an emulator, and record it."""
+    """Run a conversation with an emulator, and record it."""
     with server(scenario) as endpoint, tape.recording(file, stated):
         scenario.hold(world(endpoint))
 
@@ -231,7 +231,7 @@ Those in `behaviour` come from the tests in `tests/behaviour` that are marked `c
 
 
 def main() -> None:
-    """Record, and say what is new."""
+    """Record, and report what has changed."""
     for name in record_all():
         print("recorded", name)  # noqa: T201 - a command talks to people
     subprocess.run(

@@ -91,11 +91,11 @@ class World:
         return self._open.enter_context(registry)
 
     def google(self) -> ModelServiceClient:
-        """Create Google's own client: it stands for another tool."""
+        """Create Google's own client, which acts as another tool."""
         return self._open.enter_context(self._google())
 
     def close(self) -> None:
-        """End every connection."""
+        """Close every connection."""
         self._open.close()
 
 
@@ -126,18 +126,18 @@ class Scenario:
     shows_all_models: bool = False
 
     def hold(self, world: World) -> None:
-        """Hold the conversation, and hang up."""
+        """Run the conversation, and close its connections."""
         with contextlib.closing(world):
             self.play(world)
 
     @property
     def live(self) -> bool:
-        """Whether it can be held with the real service, which can't be made to fail."""
+        """Return whether the real service can take part, which can't be made to fail."""
         return not (self.faults or self.polls or self.page or self.shows_all_models)
 
     @property
     def note(self) -> str:
-        """Say what was done to the server."""
+        """Describe what was done to the server."""
         notes = [f"{fault['rpc']} fails with {fault['code']}" for fault in self.faults]
         notes += [f"an operation is done after {self.polls} polls"] if self.polls else []
         notes += ["the list shows every model of the project"] if self.shows_all_models else []
@@ -147,7 +147,7 @@ class Scenario:
 
 @contextlib.contextmanager
 def _meanwhile(rpc: str, act: Callable[[], object], calls: int = 1) -> Iterator[None]:
-    """Let somebody else act as soon as so many calls of an RPC are over, which the client's log shows."""
+    """Let somebody else act after so many calls of an RPC, which the client's log shows."""
     log = logging.getLogger("vertex_registry")
     waiting: list[Callable[[], object]] = [act, *(lambda: None for _ in range(calls - 1))]
 

@@ -96,7 +96,7 @@ class Exchange:
 
     @property
     def path(self) -> str:
-        """Return the path as a person writes it."""
+        """Return the path in a readable form."""
         return urllib.parse.unquote(self.target.partition("?")[0])
 
 
@@ -190,7 +190,7 @@ def _with_sorted_keys(text: str) -> str:
 
 
 def _reads_by_version(interactions: list[Any]) -> list[Any]:
-    """Sort successive reads of versions by number, because the client sends those of neighbours all at once."""
+    """Sort successive reads of versions by number, because the client sends reads of neighbors concurrently."""
     ordered: list[Any] = []
     for is_read, run in itertools.groupby(
         interactions, lambda interaction: _version_that_is_read(interaction) is not None

@@ -1,4 +1,4 @@
-"""Every cassette is played to the client, put to the emulator, and recorded again."""
+"""Every cassette is played to the client, sent to the emulator, and recorded again."""
 
 from __future__ import annotations
 
@@ -36,22 +36,22 @@ def file_of(scenario: Scenario) -> Path:
 @every_scenario
 @pytest.mark.disable_socket
 def test_to_the_client(scenario: Scenario) -> None:
-    """The client says what is on file, word for word, and makes of the answers what it should."""
+    """The client sends exactly the recorded requests, and makes the right results of the responses."""
     with tape.replaying(file_of(scenario)):
         scenario.hold(recorder.world(recorder.NO_SERVER))
 
 
 @every_scenario
 def test_to_the_emulator(scenario: Scenario) -> None:
-    """A fresh emulator answers as the recording does."""
+    """A fresh emulator answers like the recording."""
     _, exchanges = tape.load(file_of(scenario))
     with recorder.server(scenario) as endpoint:
         assert questions.ask(exchanges, endpoint) == []
 
 
 @pytest.mark.parametrize("file", sorted((recorder.CASSETTES / "behaviour").iterdir()), ids=lambda file: file.stem)
-def test_of_the_suite_to_the_emulator(file: Path) -> None:
-    """So it does what the behaviour suite asks; its cassettes are played to the client where its tests are."""
+def test_the_suites_cassettes_to_the_emulator(file: Path) -> None:
+    """The same is true for the cassettes of the behavior suite, whose tests play them to the client."""
     with Emulator(grpc_port=None) as emulator:
         assert questions.ask(tape.load(file)[1], emulator.rest or "") == []
 
@@ -70,7 +70,7 @@ def test_recorded_again(scenario: Scenario, tmp_path: Path) -> None:
 
 
 def test_each_has_its_cassette() -> None:
-    """There is a cassette for each scenario and no other, and it says which server it is from, which version, when."""
+    """Each scenario has a cassette, which says which server it's from, which version, and when."""
     files = sorted(recorder.CASSETTES.glob("*.yaml"))
     assert [file.stem for file in files] == sorted(BY_FILE)
     for file in files:
@@ -84,7 +84,7 @@ def test_each_has_its_cassette() -> None:
         assert exchanges
 
 
-def test_nothing_pretends() -> None:
+def test_the_page_shows_where_cassettes_are_from() -> None:
     """cassettes/README.md repeats what each cassette says about its origin."""
     page = (recorder.CASSETTES / "README.md").read_text(encoding="utf-8")
     servers = {tape.load(file)[0].server for file in recorder.CASSETTES.rglob("*.yaml")}
@@ -94,7 +94,7 @@ def test_nothing_pretends() -> None:
 
 
 def test_every_error_has_one() -> None:
-    """Every error that a user can catch has a cassette, except that of a closed client, which sends nothing."""
+    """Every public error has a cassette, except that of a closed client, which sends nothing."""
     words = {name: re.sub(r"(?<=.)([A-Z])", r"-\1", name.removesuffix("Error")).lower() for name in errors.__all__}
     assert {
         f"error-{word}" for name, word in words.items() if name not in {"RegistryError", "ClientClosedError"}
@@ -116,7 +116,7 @@ SECRETS = {
 
 @pytest.mark.parametrize("what", SECRETS)
 def test_scrubbed(what: str) -> None:
-    """No cassette has anything in it of who recorded it."""
+    """No cassette shows anything about who recorded it."""
     found = {
         file.name: match[0]
         for file in recorder.CASSETTES.rglob("*.yaml")
@@ -126,7 +126,7 @@ def test_scrubbed(what: str) -> None:
 
 
 def test_a_token_is_not_written(tmp_path: Path) -> None:
-    """A client that sends a token leaves none of it in its cassette, nor a header that is not on the list."""
+    """A client's token isn't in its cassette, and neither is a header that's not on the list."""
 
     class Token(AnonymousCredentials):
         def before_request(self, request: object, method: str, url: str, headers: dict[str, str]) -> None:
@@ -171,7 +171,7 @@ def changed(world: World, **change: object) -> None:
     ],
 )
 def test_another_body(change: dict[str, object], shown: list[str]) -> None:
-    """A request whose body is another one fails, and the difference is shown."""
+    """A request with another body fails, and the error shows the difference."""
     with (
         pytest.raises(CannotOverwriteExistingCassetteException) as caught,
         tape.replaying(file_of(BY_FILE["first-registration"])),
@@ -194,7 +194,7 @@ def test_another_path_or_query() -> None:
 
 
 @pytest.mark.disable_socket
-def test_a_request_fewer() -> None:
+def test_a_missing_request() -> None:
     """A recorded request that's no longer sent fails, and the error names it."""
     play = scenarios._fails(NotFoundError)  # what the scenario goes on with after this is not sent
     said = r"(?ms)^-GET .*models/churn.*make record"
@@ -248,8 +248,8 @@ def test_other_etags(etag: Callable[[int], str], difference: tuple[str, str, str
 @pytest.mark.parametrize(
     ("created", "updated"), [("createTime", "updateTime"), ("versionCreateTime", "versionUpdateTime")]
 )
-def test_made_after_it_was_changed(created: str, updated: str) -> None:
-    """A creation time after the last change is reported."""
+def test_a_creation_after_the_last_change_is_reported(created: str, updated: str) -> None:
+    """A creation time that's later than the last change is reported."""
 
     def otherwise(method: str, target: str, status: int, body: bytes) -> tuple[int, bytes]:
         del method, target

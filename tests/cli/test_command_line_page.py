@@ -1,4 +1,4 @@
-"""The page about the command line agrees with the code wherever it has a table."""
+"""The tables on the page about the command line agree with the code."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ def test_every_registry_option_is_on_the_page() -> None:
     ],
 )
 def test_the_fields_of_json_are_on_the_page(heading: str, record: type) -> None:
-    """The fields that are promised to be stable are those that there are."""
+    """The table lists exactly the fields that are promised to be stable."""
     fields = [field.name for field in attrs.fields(record) if not field.name.startswith("_")]
 
     assert [row[0].strip("`") for row in table(heading)] == fields
@@ -99,7 +99,7 @@ def test_every_exit_status_is_on_the_page() -> None:
 
 
 def test_formats_stages_and_keys_are_on_the_page() -> None:
-    """The values that options take are those in the text."""
+    """The values that options accept are the ones in the text."""
     assert [row[0].strip("`") for row in table("format")] == list(FORMATS)
     for word in (*STAGES, *FIELDS, *(set(_OPERATORS) - {"=="})):
         assert f"`{word}`" in PAGE, word
@@ -108,7 +108,7 @@ def test_formats_stages_and_keys_are_on_the_page() -> None:
 
 
 def test_the_commands_on_the_page_can_be_typed() -> None:
-    """Each command in an example exists, with its options."""
+    """Each command in an example exists, and so do its options."""
     blocks = re.findall(r"```shell\n(.*?)```", PAGE, re.DOTALL)
     typed = re.findall(r"vertex-registry ([a-z][^|\n)]*)", "".join(blocks))
     known = dict(commands(cli))

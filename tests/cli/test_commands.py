@@ -1,10 +1,11 @@
-"""The command line, run as a person or a script runs it."""
+"""The command line, as a person or a script uses it."""
 
 from __future__ import annotations
 
 import json
 import os
 import pty
+import shlex
 import signal
 import subprocess
 import sys
@@ -28,7 +29,7 @@ COMMAND = [sys.executable, "-m", "vertex_registry.cli"]
 
 @pytest.fixture
 def data(tmp_path: Path) -> str:
-    """Keep a registry with three versions of churn in a file: 2 in Production, 3 the default."""
+    """Return the file of a registry with three versions of churn: 2 is in Production, 3 is the default."""
     path = str(tmp_path / "registry.db")
     with local_registry(path, actor="ann@example.com") as registry:
         for number, accuracy in enumerate((0.9, 0.95, 0.85), start=1):
@@ -41,7 +42,7 @@ def data(tmp_path: Path) -> str:
 
 @pytest.fixture
 def vr(data: str, capsys: pytest.CaptureFixture[str]) -> Run:
-    """Run a command on that registry; return its status, and what it wrote to stdout and stderr."""
+    """Return a function that runs a command on that registry, and returns its status, stdout and stderr."""
 
     def command(*words: str) -> tuple[int, str, str]:
         status = run([*words, "--local", data])
@@ -61,7 +62,7 @@ def test_versions_in_a_table(vr: Run) -> None:
 
 
 def test_versions_as_json_and_ids(vr: Run) -> None:
-    """JSON has the whole record, with times in ISO 8601; ids are one number a line."""
+    """JSON has the whole record, with times in ISO 8601. IDs are one number a line."""
     _, out, _ = vr("versions", "list", "churn", "--format", "json")
     records = json.loads(out)
     assert [record["version"] for record in records] == ["3", "2", "1"]
@@ -97,14 +98,14 @@ def test_versions_are_filtered_and_sorted(vr: Run, words: list[str], numbers: st
     "words", [["--where", "accuracy"], ["--sort"], ["--limit", "0"], ["--stage", "live"], ["--formt", "json"]]
 )
 def test_a_usage_error_is_status_2(vr: Run, words: list[str]) -> None:
-    """What can't be understood is status 2, and nothing on stdout."""
+    """A usage error has status 2, and prints nothing on stdout."""
     status, out, err = vr("versions", "list", "churn", *words)
     assert (status, out) == (2, "")
     assert err.splitlines()[-1].startswith("error: ")
 
 
 def test_show_and_register(vr: Run) -> None:
-    """A version that is registered is shown; its metadata is read as JSON where it is JSON."""
+    """A registered version is shown. Metadata is parsed as JSON if it's valid JSON."""
     metadata = ("-m", "accuracy=0.97", "-m", "note=a b")
     given = (*metadata, "--alias", "candidate", "--version-name", "1.4")
     status, out, _ = vr("versions", "register", "churn", "gs://models/churn/4", *given)
@@ -115,8 +116,8 @@ def test_show_and_register(vr: Run) -> None:
     assert vr("versions", "register", "churn", "gs://models/churn/5", "-m", "accuracy")[0] == 2
 
 
-def test_promote_roll_back_and_look_back(vr: Run) -> None:
-    """Promoting archives what was there, rolling back restores it, and the history has all of it."""
+def test_promote_roll_back_and_history(vr: Run) -> None:
+    """Promoting archives the previous version, rolling back restores it, and the history shows it all."""
     assert vr("promote", "churn", "3", "production", "--make-default")[0] == 0
     assert vr("versions", "list", "churn", "--stage", "production", "--format", "ids")[1] == "3\n"
     status, out, err = vr("rollback", "churn", "--format", "ids")
@@ -130,7 +131,7 @@ def test_promote_roll_back_and_look_back(vr: Run) -> None:
 
 
 def test_deleting_asks(vr: Run, data: str) -> None:
-    """Without a terminal nothing is deleted unless --yes is given; on one, the answer counts."""
+    """Without a terminal, nothing is deleted unless you pass --yes. On a terminal, your answer counts."""
     status, _, err = vr("versions", "delete", "churn", "1")
     assert status == 2
     assert "Add --yes." in err
@@ -143,7 +144,7 @@ def test_deleting_asks(vr: Run, data: str) -> None:
 
 
 def test_aliases_models_and_duplicates(vr: Run) -> None:
-    """Aliases are set and removed, models shown, duplicates listed."""
+    """You can set and remove aliases, show models, and list duplicates."""
     assert "champion" in vr("alias", "set", "churn", "1", "champion")[1]
     assert "champion" not in vr("alias", "remove", "churn", "champion", "champion")[1]
     assert json.loads(vr("models", "show", "churn", "--format", "json")[1])["default_version"] == "3"
@@ -153,19 +154,19 @@ def test_aliases_models_and_duplicates(vr: Run) -> None:
     assert diff["changes"]["metadata.accuracy"] == [0.9, 0.95]
 
 
-def test_an_error_is_a_sentence_with_a_status(vr: Run) -> None:
-    """What the registry refuses is one sentence, a hint, and a status that says what kind of error it is."""
+def test_an_error_is_a_sentence_with_a_status(vr: Run, data: str) -> None:
+    """An error is one sentence, a hint, and a status for its kind."""
     status, out, err = vr("versions", "show", "chrun")
     assert (status, out) == (STATUSES["NotFoundError"], "")
     assert err.startswith("error: ")
-    assert err.splitlines()[-1] == "next:  vertex-registry models list"
+    assert err.splitlines()[-1] == f"next:  vertex-registry models list --local {data}"
     assert vr("versions", "register", "churn", "no-bucket/here")[0] == 1
 
 
-def test_a_service_that_cannot_be_reached(capsys: pytest.CaptureFixture[str]) -> None:
-    """A project that isn't known is an error, not a traceback."""
+def test_an_unknown_project(capsys: pytest.CaptureFixture[str]) -> None:
+    """An unknown project is an error, not a traceback."""
     assert run(["models", "list", "--location", "Nowhere!"]) == 1
-    assert capsys.readouterr().err.startswith("error: location=")
+    assert capsys.readouterr().err.startswith("error: --location 'Nowhere!' isn't")
 
 
 def test_control_characters_do_not_reach_the_terminal(vr: Run, data: str) -> None:
@@ -178,7 +179,7 @@ def test_control_characters_do_not_reach_the_terminal(vr: Run, data: str) -> Non
 
 
 def test_the_table_fits_the_terminal(data: str) -> None:
-    """On a terminal, long cells are cut to its width; NO_COLOR takes the colour away."""
+    """On a terminal, long cells are shortened to its width, and NO_COLOR turns colors off."""
     with local_registry(data) as registry:
         registry.update_version("churn", 1, metadata={"note": "x" * 300})
     words = [*COMMAND, "versions", "list", "churn", "--show", "note", "--local", data]
@@ -189,8 +190,8 @@ def test_the_table_fits_the_terminal(data: str) -> None:
     assert "\x1b[1m" in _on_terminal(words, "", {"COLUMNS": "60", "NO_COLOR": ""})
 
 
-def test_head_is_no_error(data: str) -> None:
-    """A reader that stops early ends the command without a word."""
+def test_head_ends_silently(data: str) -> None:
+    """If the reader stops early, as in `| head`, the command ends silently."""
     words = " ".join([*COMMAND, "versions", "list", "churn", "--format", "json", "--local", data])
     done = subprocess.run(["bash", "-c", f"{words} | true"], capture_output=True, check=False)  # noqa: S607  # any bash
     assert done.stderr == b""
@@ -214,7 +215,7 @@ def test_an_emulator_for_one_command() -> None:
 
 
 def test_the_emulator_runs_in_the_foreground() -> None:
-    """`emulator` takes the options of the emulator itself, prints its addresses, and ends with SIGTERM."""
+    """`emulator` takes the emulator's own options, prints its addresses, and ends on SIGTERM."""
     words = [*COMMAND, "emulator", "--grpc-port", "0", "--rest-port", "0"]
     with subprocess.Popen(words, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
@@ -284,16 +285,18 @@ def _on_terminal(words: list[str], typed: str, environment: dict[str, str] | Non
     ("words", "following"),
     [
         (("versions", "show", "chrun"), "models list"),
-        (("versions", "show", "churn", "99"), "versions list NAME"),
-        (("alias", "set", "churn", "99", "champion"), "versions list NAME"),
-        (("rollback", "churn", "--stage", "staging"), "history NAME"),
+        (("versions", "show", "churn", "99"), "versions list churn"),
+        (("alias", "set", "churn", "99", "champion"), "versions list churn"),
+        (("rollback", "churn", "--stage", "staging"), "history churn"),
     ],
 )
-def test_the_next_command_fits_what_was_not_found(vr: Run, words: tuple[str, ...], following: str) -> None:
+def test_the_next_command_fits_what_was_not_found(vr: Run, data: str, words: tuple[str, ...], following: str) -> None:
     """After a missing model you list the models, and after a missing version that model's versions."""
     status, _, err = vr(*words)
     assert status == 3
-    assert err.endswith(f"\nnext:  vertex-registry {following}\n")
+    next_command = f"vertex-registry {following} --local {data}"
+    assert err.endswith(f"\nnext:  {next_command}\n")
+    assert vr(*shlex.split(next_command)[1:])[0] == 0
 
 
 def test_a_key_that_no_version_has_is_named(vr: Run) -> None:
@@ -319,6 +322,18 @@ def test_a_timeout_of_your_own(capsys: pytest.CaptureFixture[str]) -> None:
     """--timeout says how long to retry, so a service that's away is reported soon."""
     assert run(["models", "list", "--endpoint", "127.0.0.1:1", "--project", "acme", "--timeout", "0.2"]) == 6
     assert "error: ListModels" in capsys.readouterr().err
+
+
+def test_registering_into_a_stage_archives_the_others(vr: Run) -> None:
+    """Like `promote`, registering into a stage archives what was in it, unless you pass --keep-others."""
+    words = ("versions", "register", "churn", "gs://models/churn/4", "--format", "json")
+    kept = json.loads(vr(*words, "--stage", "production", "--keep-others", "--no-make-default")[1])
+    assert (kept["stage"], kept["is_default"]) == ("Production", False)
+    assert json.loads(vr("versions", "show", "churn", "2", "--format", "json")[1])["stage"] == "Production"
+    alone = json.loads(vr(*words, "--stage", "production")[1])
+    assert (alone["stage"], alone["is_default"]) == ("Production", True)
+    listed = json.loads(vr("versions", "list", "churn", "--stage", "archived", "--format", "json")[1])
+    assert {"2", kept["version"]} <= {version["version"] for version in listed}
 
 
 @pytest.mark.skipif(find_spec("mlflow") is not None, reason="MLflow is installed here")

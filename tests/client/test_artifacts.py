@@ -1,4 +1,4 @@
-"""From a folder on this machine to a registered version, and back: with a real storage server and the emulator."""
+"""From a folder to a registered version, and back, with a real storage server and the emulator."""
 
 from __future__ import annotations
 
@@ -86,7 +86,7 @@ def model(tmp_path: Path) -> Path:
 
 
 def test_a_folder(registry: RegistryClient, store: Store, model: Path) -> None:
-    """A folder is uploaded under the model's id and the digest of its content, and registered from there."""
+    """A folder is uploaded under the model's ID and the digest of its content, and registered from there."""
     version = registry.register_version("churn", model, container=OWN)
 
     scheme, model_id, digest = version.artifact_uri.rsplit("/", 2)
@@ -98,7 +98,7 @@ def test_a_folder(registry: RegistryClient, store: Store, model: Path) -> None:
     ]
 
 
-def test_a_folder_of_zenmls(registry: RegistryClient, store: Store, tmp_path: Path) -> None:
+def test_a_zenml_folder(registry: RegistryClient, store: Store, tmp_path: Path) -> None:
     """ZenML's pickle is uploaded under the name that the image loads. The folder on this machine stays as it is."""
     (tmp_path / "artifact.pkl").write_bytes(b"a pickle of no estimator")
     (tmp_path / "__pycache__").mkdir()
@@ -167,7 +167,7 @@ def test_a_folder_is_registered_once_under_a_version_name(registry: RegistryClie
 
 
 def test_the_same_bytes_are_not_sent_twice(registry: RegistryClient, store: Store, model: Path) -> None:
-    """The same content has the same place, and is left there; other content has another."""
+    """The same content has the same URI and isn't uploaded again. Other content has another URI."""
     first = registry.register_version("churn", model, container=OWN, request_id="run")
     assert registry.register_version("churn", str(model), container=OWN, request_id="run") == first
     assert registry.upload(model, name="churn", container=OWN) == first.artifact_uri
@@ -180,7 +180,7 @@ def test_the_same_bytes_are_not_sent_twice(registry: RegistryClient, store: Stor
 
 
 def test_a_bucket_named_for_once(connect: Callable[..., RegistryClient], store: Store, model: Path) -> None:
-    """The staging bucket can be named at the call, with a directory in it; without one, the error says what to do."""
+    """You can name a staging bucket in the call, with a directory. Without one, the error says what to do."""
     registry = connect(staging_bucket=None)
     version = registry.register_version("churn", model, container=OWN, staging_bucket=f"gs://{store.bucket}/ours/")
 
@@ -200,7 +200,7 @@ def test_a_bucket_named_for_once(connect: Callable[..., RegistryClient], store: 
         ("s3://models/churn", "isn't in Cloud Storage"),
     ],
 )
-def test_a_source_that_is_none_is_refused(registry: RegistryClient, source: Any, says: str) -> None:
+def test_an_invalid_source_is_refused(registry: RegistryClient, source: Any, says: str) -> None:
     """The error for an invalid source says what it is, in every method."""
     for action in (
         lambda: registry.register_version("churn", source, container=OWN),
@@ -212,8 +212,8 @@ def test_a_source_that_is_none_is_refused(registry: RegistryClient, source: Any,
 
 
 @pytest.mark.parametrize("uri", ["model", "file:///tmp/model"])
-def test_what_is_on_this_machine_is_not_downloaded(registry: RegistryClient, tmp_path: Path, uri: str) -> None:
-    """The error for downloading a local folder doesn't suggest to upload it."""
+def test_a_local_folder_is_not_downloaded(registry: RegistryClient, tmp_path: Path, uri: str) -> None:
+    """The error for downloading a local folder doesn't suggest uploading it."""
     with pytest.raises(InvalidArgumentError, match=f"'{uri}' isn't in Cloud Storage") as caught:
         registry.download(uri, tmp_path / "dest")
 
@@ -233,7 +233,7 @@ def test_a_folder_may_be_a_url(registry: RegistryClient, model: Path, host: str)
 
 @pytest.mark.parametrize("url", ["file://elsewhere/model", "file://model"])
 def test_a_url_of_another_machine_is_refused(registry: RegistryClient, url: str) -> None:
-    """A ``file://`` URL with a host, or with two slashes only, is refused with the form that works."""
+    """A ``file://`` URL with a host, or with only two slashes, is refused, and the error shows the right form."""
     with pytest.raises(InvalidArgumentError, match="three slashes"):
         registry.upload(url, name="churn")
 
@@ -262,10 +262,8 @@ def test_links_out_of_a_folder_are_an_opt_in(registry: RegistryClient, model: Pa
 
 
 @pytest.mark.parametrize("written", ["/", "//", "/ours", "/ours/", "/ours/of today//"])
-def test_no_name_of_an_object_has_an_empty_part(
-    registry: RegistryClient, store: Store, model: Path, written: str
-) -> None:
-    """Objects lie at the expected paths, however you write the staging bucket."""
+def test_object_names_have_no_empty_part(registry: RegistryClient, store: Store, model: Path, written: str) -> None:
+    """Objects have the expected names, however you write the staging bucket."""
     version = registry.register_version("churn", model, container=OWN, staging_bucket=f"gs://{store.bucket}{written}")
 
     assert version.artifact_uri.startswith(f"gs://{store.bucket}{written.rstrip('/')}/churn-")
@@ -276,12 +274,12 @@ def test_no_name_of_an_object_has_an_empty_part(
 def test_a_staging_bucket_with_an_empty_part_is_refused(
     connect: Callable[..., RegistryClient], store: Store, written: str
 ) -> None:
-    """A slip in the middle of the staging bucket is said where it is given, and not sent to."""
+    """A mistake in the middle of the staging bucket is reported when you pass it, before anything is sent."""
     with pytest.raises(InvalidArgumentError, match="empty part between two slashes"):
         connect(staging_bucket=f"gs://{store.bucket}{written}")
 
 
-def test_nothing_is_registered_unless_every_byte_is_there(
+def test_nothing_is_registered_before_the_upload_is_complete(
     registry: RegistryClient, emulator: Emulator, model: Path, tmp_path: Path
 ) -> None:
     """Without the bucket or the folder, no version and no model is created."""
@@ -294,10 +292,10 @@ def test_nothing_is_registered_unless_every_byte_is_there(
 
 
 @pytest.mark.parametrize("container", [None, "sklearn", "xgboost:2.1", "tensorflow", "pytorch"])
-def test_what_the_image_could_not_load(
+def test_a_folder_that_the_image_cannot_load(
     registry: RegistryClient, emulator: Emulator, tmp_path: Path, container: str | None
 ) -> None:
-    """A folder without the file that the prebuilt image loads is refused, with its name, before anything is sent."""
+    """A folder without the file that the prebuilt image loads is refused before anything is sent."""
     (tmp_path / "weights.bin").write_bytes(b"x")
     with pytest.raises(InvalidArgumentError, match=r"model\.|saved_model"):
         registry.register_version("churn", tmp_path, container=container)
@@ -306,14 +304,14 @@ def test_what_the_image_could_not_load(
 
 
 def test_two_files_are_one_too_many(registry: RegistryClient, model: Path) -> None:
-    """Exactly one of the files may be there, as Vertex wants it."""
+    """Vertex requires exactly one of the files, so two are refused."""
     (model / "model.pkl").write_bytes(b"x")
     with pytest.raises(InvalidArgumentError, match="exactly one"):
         registry.register_version("churn", model, container="sklearn")
 
 
 def test_a_directory_in_a_bucket(registry: RegistryClient, emulator: Emulator, store: Store) -> None:
-    """A gs:// directory is checked too, unless you turn that off; then Vertex refuses it."""
+    """A gs:// directory is checked too, unless you turn that off. Then Vertex refuses it."""
     store.put("models/1/weights.bin", b"x")
     store.put("models/2/model.joblib", b"x")
     assert registry.register_version("churn", f"gs://{store.bucket}/models/2", container="sklearn").version == "1"
@@ -348,7 +346,7 @@ def test_without_a_storage_emulator(blind: Callable[..., RegistryClient]) -> Non
 def test_containers(
     blind: Callable[..., RegistryClient], container: str | ServingContainer, gpu: bool, image: str
 ) -> None:
-    """A framework's name picks the image near the location; a URI and a container are taken as they are."""
+    """A framework's name chooses the image near the location. A URI and a container are used as they are."""
     version = blind().register_version("churn", SOURCE, container=container, gpu=gpu)
 
     assert version.container is not None
@@ -356,7 +354,7 @@ def test_containers(
 
 
 def test_images_for_a_gpu(blind: Callable[..., RegistryClient]) -> None:
-    """gpu=True picks the image for GPUs, or says that none exists."""
+    """gpu=True chooses the image for GPUs, or the error says that none exists."""
     registry = blind(location="europe-west4")
     version = registry.register_version("churn", SOURCE, container="pytorch", gpu=True)
     assert version.container is not None
@@ -365,15 +363,15 @@ def test_images_for_a_gpu(blind: Callable[..., RegistryClient]) -> None:
         registry.register_version("churn", SOURCE, container="sklearn", gpu=True)
 
 
-def test_an_image_that_is_gone(blind: Callable[..., RegistryClient]) -> None:
-    """An image that Google no longer serves is warned of."""
+def test_an_unsupported_image(blind: Callable[..., RegistryClient]) -> None:
+    """An image that Google no longer supports causes a warning."""
     registry = blind(now=lambda: dt.datetime(2026, 11, 24, tzinfo=dt.UTC))
     with pytest.warns(UserWarning, match="Google hasn't supported .* since"):
         registry.register_version("churn", SOURCE, container="sklearn:1.3")
 
 
 def test_the_image_follows_the_model(registry: RegistryClient, tmp_path: Path) -> None:
-    """A model that says which scikit-learn wrote it gets that image, or a warning that there is none."""
+    """A model that a known scikit-learn version wrote gets its image, or a warning that there's none."""
     joblib.dump(LogisticRegression().fit([[0.0], [1.0]], [0, 1]), tmp_path / "model.joblib")
     with pytest.warns(UserWarning, match="no serving image for scikit-learn 1"):
         registry.register_version("churn", tmp_path)
@@ -386,7 +384,7 @@ def test_the_image_follows_the_model(registry: RegistryClient, tmp_path: Path) -
     assert version.container.image.endswith("sklearn-cpu.1-5:latest")
 
 
-def test_a_re_run_whose_artifact_is_gone(registry: RegistryClient, store: Store) -> None:
+def test_a_second_run_whose_artifact_is_gone(registry: RegistryClient, store: Store) -> None:
     """The same request ID returns its version, even if the artifact is gone."""
     store.put("models/1/model.joblib", b"x")
     source = f"gs://{store.bucket}/models/1"
@@ -399,12 +397,12 @@ def test_a_re_run_whose_artifact_is_gone(registry: RegistryClient, store: Store)
 
 
 def test_a_gpu_beside_a_container(blind: Callable[..., RegistryClient]) -> None:
-    """gpu=True beside a container of one's own is a contradiction."""
+    """gpu=True and your own container contradict each other."""
     with pytest.raises(InvalidArgumentError, match="gpu"):
         blind().register_version("churn", SOURCE, container=ServingContainer(OWN), gpu=True)
 
 
-def test_storage_that_cannot_be_reached(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_unreachable_storage(monkeypatch: pytest.MonkeyPatch) -> None:
     """The automatic check is skipped without access; a requested one fails."""
     monkeypatch.setenv("STORAGE_EMULATOR_HOST", "http://127.0.0.1:1")
     with (
@@ -418,8 +416,8 @@ def test_storage_that_cannot_be_reached(monkeypatch: pytest.MonkeyPatch) -> None
             registry.register_version("churn", SOURCE, container="sklearn", check_source=True)
 
 
-def test_there_and_back(registry: RegistryClient, model: Path, tmp_path: Path) -> None:
-    """What is downloaded is what was uploaded; a second time to the same folder is refused, and the cache is kept."""
+def test_upload_and_download(registry: RegistryClient, model: Path, tmp_path: Path) -> None:
+    """A download has what was uploaded. A second one to the same folder is refused, and the cache is kept."""
     registry.register_version("churn", model, container=OWN, version_name="1.0")
     folder = registry.download_version("churn", 1, tmp_path / "down")
 
@@ -434,7 +432,7 @@ def test_there_and_back(registry: RegistryClient, model: Path, tmp_path: Path) -
 
 
 def test_a_version_without_an_artifact(registry: RegistryClient, tmp_path: Path) -> None:
-    """Others register versions whose image holds the model: of these there is nothing to download, and it is said."""
+    """Other tools register versions without an artifact. Downloading one is an error that says so."""
     registry.register_version("churn", SOURCE, container=OWN)
     theirs = registry.to_aiplatform("churn").api_client  # a client of Google's that is connected
     bare = {"display_name": "bare", "container_spec": {"image_uri": OWN}}
@@ -446,7 +444,7 @@ def test_a_version_without_an_artifact(registry: RegistryClient, tmp_path: Path)
 
 
 def test_the_cache(registry: RegistryClient, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Without a destination the artifact goes to a cache, and the same content to the same place."""
+    """Without a destination, an artifact is downloaded to a cache, and the same content to the same folder."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     registry.register_version("churn", model, container=OWN, version_name="1.0")
     folder = registry.download_version("churn", version_name="1.0")
@@ -469,8 +467,8 @@ def test_loading(registry: RegistryClient, tmp_path: Path, monkeypatch: pytest.M
 
 
 @pytest.mark.parametrize("transport", ["grpc", "rest"])
-def test_googles_model(connect: Callable[..., RegistryClient], emulator: Emulator, transport: str) -> None:
-    """A version can be handed to Google's SDK: that very version, and none of the SDK's global state is touched."""
+def test_a_model_of_googles_sdk(connect: Callable[..., RegistryClient], emulator: Emulator, transport: str) -> None:
+    """You can pass a version to Google's SDK, which gets exactly that version. Its global state doesn't change."""
     registry = connect(endpoint=emulator.rest if transport == "rest" else emulator.grpc, project="acme")
     for number in (1, 2):
         registry.register_version("churn", f"gs://models/churn/{number}", container=OWN, stage="Staging")
@@ -490,7 +488,7 @@ def test_googles_model(connect: Callable[..., RegistryClient], emulator: Emulato
     assert registry.get_model("churn").description == "from Google's SDK"
 
 
-def test_deploying_is_googles(connect: Callable[..., RegistryClient], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_googles_sdk_deploys(connect: Callable[..., RegistryClient], monkeypatch: pytest.MonkeyPatch) -> None:
     """Google's SDK goes to Vertex itself for an endpoint, and not to an emulator; where it cannot, it says so at once.
 
     What it asks of the world outside is asked of a proxy that is not there.
@@ -504,7 +502,7 @@ def test_deploying_is_googles(connect: Callable[..., RegistryClient], monkeypatc
 
 
 def test_an_interrupted_registration(registry: RegistryClient, emulator: Emulator, store: Store, model: Path) -> None:
-    """When Vertex refuses after the upload, nothing is registered, and a re-run sends no byte again."""
+    """If Vertex refuses after the upload, nothing is registered, and a second run uploads nothing again."""
     emulator.fail("ListModels", "PERMISSION_DENIED")
     with pytest.raises(PermissionDeniedError):
         registry.register_version("churn", model, container=OWN)
@@ -516,7 +514,7 @@ def test_an_interrupted_registration(registry: RegistryClient, emulator: Emulato
 
 
 def as_of(pickled: bytes, version: str) -> bytes:
-    """Return a pickle as scikit-learn of this version would write it."""
+    """Return a pickle as this version of scikit-learn would write it."""
     at = pickled.index(b"_sklearn_version")
     start = pickled.index(b"\x8c", at + len(b"_sklearn_version"))
     length = pickled[start + 1]

@@ -36,7 +36,7 @@ STEPS = st.lists(
 
 
 def apply(version: int, notes: dict[str, str], change: Change) -> dict[str, str]:
-    """Return a version's notes after one more change."""
+    """Return a version's remembered changes after one more change."""
     written: dict[str, str | None] = {**notes, **write(version, read(version, notes), change)}
     written |= {
         STAGE_LABEL: change.stage.label,
@@ -107,7 +107,7 @@ def test_another_version_does_not_inherit_it() -> None:
 
 
 def test_a_stamp_without_a_history_is_the_last_change_only() -> None:
-    """A version that an earlier release wrote remembers its last change, and doesn't claim to know more."""
+    """A version from an earlier release remembers its last change, and doesn't claim to know more."""
     notes = {STAGE_LABEL: "production", CHANGED_AT_LABEL: format_timestamp(START), CHANGED_BY_LABEL: "ann@example.com"}
     assert read(1, notes) == Changes((Change(Stage.PRODUCTION, START, "ann@example.com"),), complete=False)
 
@@ -125,7 +125,7 @@ def test_a_stage_that_another_tool_wrote_is_in_doubt() -> None:
 
 
 def test_a_change_by_an_earlier_release_is_kept_and_in_doubt() -> None:
-    """A release without a history moves the stamp only; what it skipped is known to be unknown."""
+    """An earlier release only moves the timestamp, so what it skipped is reported as unknown."""
     notes, _ = remember(1, [(Stage.STAGING, 60, "ann@example.com", None)])
     later = START + dt.timedelta(days=1, microseconds=5)
     kept = read(
@@ -144,14 +144,14 @@ def test_a_change_by_an_earlier_release_is_kept_and_in_doubt() -> None:
     st.integers(1, 9),
     st.dictionaries(st.sampled_from(list(LABELS)), st.text("abcdefghijklmnopqrstuvwxyz234567_-", max_size=63)),
 )
-def test_damaged_labels_are_no_history(version: int, labels: dict[str, str]) -> None:
-    """Labels that we didn't write hold no history, and never an error."""
+def test_damaged_labels_are_ignored(version: int, labels: dict[str, str]) -> None:
+    """Labels that this package didn't write aren't a history, and never an error."""
     assert read(version, labels) == Changes()
 
 
 @given(STEPS, st.data())
-def test_half_of_a_history_is_no_history(steps: Sequence[Step], data: st.DataObject) -> None:
-    """A history with a label missing or altered is noticed."""
+def test_an_incomplete_history_is_ignored(steps: Sequence[Step], data: st.DataObject) -> None:
+    """A history whose labels are incomplete or altered is detected."""
     notes, _ = remember(1, steps)
     key = data.draw(st.sampled_from([key for key in LABELS if key in notes]))
     letter = data.draw(st.integers(0, len(notes[key]) - 1))

@@ -1,4 +1,4 @@
-"""Where the client connects to, and as whom."""
+"""The address and the credentials that a client uses."""
 
 from __future__ import annotations
 
@@ -100,7 +100,7 @@ def test_addresses(given: dict[str, Any], expected: tuple[str, bool, bool, bool]
 
 
 def test_addresses_in_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    """VERTEX_AI_EMULATOR_HOST is the address unless the client has one of its own."""
+    """VERTEX_AI_EMULATOR_HOST is the address unless you pass one to the client."""
     monkeypatch.setenv("VERTEX_AI_EMULATOR_HOST", "emulator:8470")
     assert settings() == ("emulator:8470", False, True, True)
     assert settings(credentials="key.json") == ("emulator:8470", False, True, True)
@@ -121,7 +121,7 @@ def test_the_environment_alone_is_enough(emulator: Emulator, monkeypatch: pytest
 
 
 def test_project_and_location(emulator: Emulator, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The project and the location come from the arguments, else from the environment."""
+    """The project and the location come from the arguments, then from the environment."""
     monkeypatch.setenv("GOOGLE_CLOUD_PROJECT", "acme")
     monkeypatch.setenv("GOOGLE_CLOUD_LOCATION", "europe-west4")
     with RegistryClient(endpoint=emulator.grpc) as registry:
@@ -137,7 +137,7 @@ def test_project_and_location(emulator: Emulator, monkeypatch: pytest.MonkeyPatc
 
 @pytest.mark.parametrize("transport", ["grpc", "rest"])
 def test_a_token_in_plain_text(emulator: Emulator, transport: str, caplog: pytest.LogCaptureFixture) -> None:
-    """A token that was given reaches an emulator on this machine, and is in no log and no repr."""
+    """A token that you pass reaches an emulator on this machine, and is in no log and no repr."""
     credentials = google.oauth2.credentials.Credentials(TOKEN)  # type: ignore[no-untyped-call]  # untyped upstream
     endpoint = emulator.grpc if transport == "grpc" else emulator.rest
     with (
@@ -153,7 +153,7 @@ def test_a_token_in_plain_text(emulator: Emulator, transport: str, caplog: pytes
 
 
 def test_credentials_as_json(emulator: Emulator, key: dict[str, str], tmp_path: Path) -> None:
-    """A service account's key can be given as a file or as its content; it names its project and account."""
+    """You can pass a service account's key as a file or as its content. It names its project and account."""
     path = tmp_path / "key.json"
     path.write_text(json.dumps(key))
     for given in (key, path, str(path)):
@@ -168,8 +168,8 @@ def test_credentials_as_json(emulator: Emulator, key: dict[str, str], tmp_path: 
     assert key["private_key"] not in str(caught.value)
 
 
-def test_credentials_that_are_none(tmp_path: Path) -> None:
-    """What cannot be credentials is an AuthenticationError that says what to type, without what was given."""
+def test_invalid_credentials(tmp_path: Path) -> None:
+    """Invalid credentials are an AuthenticationError that says what to do, and doesn't show them."""
     path = tmp_path / "key.json"
     path.write_text("{")
     nothing: tuple[Any, ...] = (path, tmp_path / "missing.json", {"type": "service_account"}, {"type": "?"}, [TOKEN])
@@ -207,7 +207,7 @@ def test_nothing_is_sent_on_construction() -> None:
 
 
 def test_leaving_a_local_registry_with_a_planned_fault_left_fails() -> None:
-    """Its emulator ends with it, and minds what no request met."""
+    """Leaving a local registry closes its emulator, which reports faults that no request met."""
     registry = local_registry()
     registry.emulator.fail("GetModel", "ABORTED")
 
@@ -216,7 +216,7 @@ def test_leaving_a_local_registry_with_a_planned_fault_left_fails() -> None:
 
 
 def test_a_local_registry_in_a_file(tmp_path: Path) -> None:
-    """A local registry keeps its data in a file, which one process at a time can open."""
+    """A local registry keeps its data in a file, which only one process at a time can open."""
     path = tmp_path / "registry.db"
     with local_registry(path) as registry:
         made = registry.register_version("churn", SOURCE, metadata={"a": 1}, stage="Production")
@@ -228,7 +228,7 @@ def test_a_local_registry_in_a_file(tmp_path: Path) -> None:
 
 
 def cut_off(registry: RegistryClient, call: Callable[[], Any], begun: Callable[[], bool]) -> Any:
-    """Start a call in a thread, close the client as soon as it has begun, and return the call's error."""
+    """Start a call in a thread, close the client once it has begun, and return the call's error."""
     ended: Future[Any] = Future()
 
     def run() -> None:
@@ -244,7 +244,7 @@ def cut_off(registry: RegistryClient, call: Callable[[], Any], begun: Callable[[
     return ended.result(timeout=60)
 
 
-def came(emulator: Emulator, rpc: str) -> Callable[[], bool]:
+def has_arrived(emulator: Emulator, rpc: str) -> Callable[[], bool]:
     """Return a function that returns whether another request of this RPC has arrived."""
     before = len(emulator.requests())
     return lambda: any(request.rpc == rpc for request in emulator.requests()[before:])
@@ -276,7 +276,7 @@ DELETIONS: dict[str, Callable[[RegistryClient], Any]] = {
 def test_closed_while_it_waits(
     emulator: Emulator, busy: RegistryClient, rpc: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """A wait between two tries ends at once when the client is closed, with the error of a client that is closed."""
+    """Closing the client ends a wait between two attempts at once, with a ClientClosedError."""
     emulator.fail(rpc, "UNAVAILABLE")
     error = cut_off(busy, lambda: CALLS[rpc](busy), lambda: "sent again in" in caplog.text)
 
@@ -288,7 +288,7 @@ def test_closed_while_it_waits(
 def test_closed_while_it_is_answered(emulator: Emulator, busy: RegistryClient, rpc: str) -> None:
     """Closing ends a call without a response; for a change, the error says that it may have happened."""
     emulator.fail(rpc, delay=1e6)
-    error = cut_off(busy, lambda: (CALLS | DELETIONS)[rpc](busy), came(emulator, rpc))
+    error = cut_off(busy, lambda: (CALLS | DELETIONS)[rpc](busy), has_arrived(emulator, rpc))
 
     assert type(error) is ClientClosedError
     assert "closed" in str(error)
@@ -296,10 +296,10 @@ def test_closed_while_it_is_answered(emulator: Emulator, busy: RegistryClient, r
 
 
 def test_closed_while_it_uploads(emulator: Emulator, busy: RegistryClient) -> None:
-    """A registration that is cut off in that way may have happened: it is safe to try again with its request id."""
+    """If you close the client during a registration, the error has the request ID that's safe to retry."""
     emulator.fail("UploadModel", delay=1e6)
     error = cut_off(
-        busy, lambda: busy.register_version("churn", SOURCE, request_id="run-7"), came(emulator, "UploadModel")
+        busy, lambda: busy.register_version("churn", SOURCE, request_id="run-7"), has_arrived(emulator, "UploadModel")
     )
 
     assert isinstance(error, StateUnknownError)
@@ -309,7 +309,7 @@ def test_closed_while_it_uploads(emulator: Emulator, busy: RegistryClient) -> No
 
 
 def test_an_iterator_of_a_closed_client(emulator: Emulator, busy: RegistryClient) -> None:
-    """A list that was begun ends with the error of a client that is closed, and asks for nothing more."""
+    """A list that was begun ends with a ClientClosedError, and requests nothing more."""
     busy.register_version("fraud", SOURCE)
     for listed in (busy.list_versions(), busy.list_versions("churn"), busy.list_models()):
         assert next(listed)
@@ -324,7 +324,7 @@ def test_an_iterator_of_a_closed_client(emulator: Emulator, busy: RegistryClient
 
 @pytest.mark.parametrize("code", ["RESOURCE_EXHAUSTED", "UNAVAILABLE"])
 def test_a_wait_that_is_longer_than_the_budget(emulator: Emulator, busy: RegistryClient, code: str) -> None:
-    """Where the server asks to wait for longer than a call may take, the error says how long that is."""
+    """If the server asks for a wait that's longer than the budget, the error says how long it is."""
     emulator.fail("GetModel", code, retry_after=1.5e6)
 
     with pytest.raises(UnavailableError, match=r"Try again in 1.5e\+06 s") as caught:
@@ -349,7 +349,7 @@ print(*(version.name for version in registry.list_versions(limit=3)), flush=True
     ["local_registry()", "RegistryClient(endpoint=emulator.rest)", "RegistryClient(endpoint=emulator.grpc)"],
 )
 def test_a_script_that_closes_nothing(registry: str) -> None:
-    """A script may stop in the middle of a list and close nothing: it ends, and there is nothing to say of that."""
+    """A script that stops in the middle of a list and closes nothing ends without any output."""
     # Google's libraries warn of the end of their support for a Python version.
     command = [sys.executable, "-W", "ignore::FutureWarning", "-c", UNCLOSED.format(registry=registry)]
     ended = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
@@ -357,8 +357,8 @@ def test_a_script_that_closes_nothing(registry: str) -> None:
     assert (ended.returncode, ended.stdout, ended.stderr) == (0, "model-39 model-38 model-37\n", "")
 
 
-def test_a_file_that_is_no_registry(tmp_path: Path) -> None:
-    """A file that is something else is refused in a sentence, and left as it is."""
+def test_a_file_that_is_not_a_registry(tmp_path: Path) -> None:
+    """A file with other content is refused in one sentence, and isn't changed."""
     path = tmp_path / "notes.txt"
     path.write_text("milk, eggs")
     with pytest.raises(InvalidArgumentError, match="notes.txt"):
@@ -370,7 +370,7 @@ def test_a_file_that_is_no_registry(tmp_path: Path) -> None:
 
 
 def test_a_key_in_the_wrong_place(key: dict[str, str]) -> None:
-    """A key given as text is taken; an error about credentials or an address never shows what was given."""
+    """A key that you pass as text works. Errors about credentials or an address never show it."""
     assert _credentials.load(json.dumps(key))[1] == "key-project"
     with pytest.raises(AuthenticationError) as caught:
         _credentials.load("x" + json.dumps(key))
@@ -403,10 +403,10 @@ def test_no_proxy_in_plain_text(emulator: Emulator, monkeypatch: pytest.MonkeyPa
         (404, b'{"error": {"message": "m", "status": "NONSENSE"}}', NotFoundError, "doesn't exist: m."),
     ],
 )
-def test_what_a_proxy_on_the_way_answers(
+def test_responses_of_a_proxy(
     emulator: Emulator, status: int, body: bytes, error: type[RegistryError], told: str
 ) -> None:
-    """Any response of a proxy is one of our errors."""
+    """Any response of a proxy becomes one of this package's errors."""
     with (
         Proxy(str(emulator.rest), answer=lambda *_: (status, body)) as proxy,
         RegistryClient(
@@ -417,8 +417,8 @@ def test_what_a_proxy_on_the_way_answers(
         list(registry.list_models())
 
 
-def test_where_this_machine_begins_and_ends() -> None:
-    """Only an address that is this machine's counts as such; what is none is refused, and not half of it used."""
+def test_addresses_of_this_machine() -> None:
+    """Only this machine's addresses count as local, and what isn't an address is refused."""
     for address in ("localhost:1", "LOCALHOST", "127.0.0.1", "127.9.9.9:1", "[::1]", "[::1]:1", "http://[::1]:1/"):
         assert _endpoint.resolve(address, None, "us-central1", None).loopback, address
     for address in (
@@ -469,7 +469,7 @@ def test_where_this_machine_begins_and_ends() -> None:
     ],
 )
 def test_an_address_with_a_secret_in_it(monkeypatch: pytest.MonkeyPatch, setting: str, address: str) -> None:
-    """An address with a user, a path or a query is refused; the error names the setting, and none of them."""
+    """An address with a user, a path or a query is refused. The error names the setting, but shows no part of it."""
     if setting != "endpoint":
         monkeypatch.setenv(setting, address)
     with pytest.raises(InvalidArgumentError, match=setting) as caught:
@@ -489,7 +489,7 @@ us-west2 us-west3 us-west4 u-france-east1
 
 
 def test_locations(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Every region is taken; what can't be one is refused when the client is created, with what to do."""
+    """Every region is accepted. Anything else is refused when you create the client."""
     for region in REGIONS.split():
         RegistryClient(project="acme", location=region).close()
     refused = {
@@ -526,7 +526,7 @@ def tls(tmp_path: Path) -> Iterator[Emulator]:
 
 @pytest.fixture
 def stranger() -> Iterator[int]:
-    """Return the port of an HTTP server that is neither Vertex nor a working proxy."""
+    """Return the port of an HTTP server that's neither Vertex nor a working proxy."""
 
     class Handler(http.server.BaseHTTPRequestHandler):
         def do_GET(self) -> None:
@@ -545,7 +545,7 @@ def stranger() -> Iterator[int]:
     server.server_close()
 
 
-def told(endpoint: str, seconds: float, **settings: Any) -> str:
+def error_at(endpoint: str, seconds: float, **settings: Any) -> str:
     """Return the error of a call to the wrong place, which has to come in that time of a budget of minutes."""
     credentials = google.oauth2.credentials.Credentials(TOKEN)  # type: ignore[no-untyped-call]  # untyped upstream
     budget = Retry(call_timeout=600 if seconds < 600 else 1)  # one that is retried would take the ten minutes
@@ -567,11 +567,11 @@ LATER = 600.0
 def test_the_wrong_port(emulator: Emulator, stranger: int) -> None:
     """The error for a wrong port says what answers there."""
     rest = emulator.rest.removeprefix("http://")
-    grpc_there = told(rest, AT_ONCE)
+    grpc_there = error_at(rest, AT_ONCE)
     assert "speaks HTTP/1, not gRPC. Is it the port for REST?" in grpc_there
-    assert "isn't gRPC. Is it the port for REST?" in told(f"127.0.0.1:{stranger}", AT_ONCE)
-    assert "doesn't speak HTTP. Is it the port for gRPC?" in told(f"http://{emulator.grpc}", AT_ONCE)
-    not_vertex = told(f"http://127.0.0.1:{stranger}", AT_ONCE)
+    assert "isn't gRPC. Is it the port for REST?" in error_at(f"127.0.0.1:{stranger}", AT_ONCE)
+    assert "doesn't speak HTTP. Is it the port for gRPC?" in error_at(f"http://{emulator.grpc}", AT_ONCE)
+    not_vertex = error_at(f"http://127.0.0.1:{stranger}", AT_ONCE)
     assert "answers HTTP 404 with text/html, which isn't how Vertex answers. Is that the address" in not_vertex
     assert "Does" not in grpc_there
     assert "emulator running" not in grpc_there + not_vertex
@@ -581,24 +581,24 @@ def test_the_wrong_port(emulator: Emulator, stranger: int) -> None:
 def test_nobody_listens(transport: str) -> None:
     """If nobody listens on the port, the error asks whether the emulator is running."""
     address = "127.0.0.1:1" if transport == "grpc" else "http://127.0.0.1:1"
-    assert "Is the emulator running? Start one: python -m vertex_registry.emulator" in told(address, LATER)
+    assert "Is the emulator running? Start one: python -m vertex_registry.emulator" in error_at(address, LATER)
 
 
 @pytest.mark.parametrize("transport", ["grpc", "rest"])
 def test_a_certificate_that_is_not_trusted(
     emulator: Emulator, tls: Emulator, transport: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    """It's said at once, with the variable to set; for REST a file that isn't there is said as well."""
+    """The error comes at once and names the variable to set. For REST, so does a missing file."""
     address = f"https://{tls.grpc}" if transport == "grpc" else tls.rest
     variable = "GRPC_DEFAULT_SSL_ROOTS_FILE_PATH" if transport == "grpc" else "REQUESTS_CA_BUNDLE"
-    untrusted = told(address, AT_ONCE, transport=transport)
+    untrusted = error_at(address, AT_ONCE, transport=transport)
     assert "certificate isn't trusted" in untrusted
     assert f"Set {variable} to the file of the certificate authority" in untrusted
     plain = f"https://{emulator.grpc if transport == 'grpc' else emulator.rest.removeprefix('http://')}"
-    assert "TLS" in told(plain, AT_ONCE, transport=transport)
+    assert "TLS" in error_at(plain, AT_ONCE, transport=transport)
     if transport == "rest":
         monkeypatch.setenv(variable, str(tmp_path / "missing.pem"))
-        assert "missing.pem. Check REQUESTS_CA_BUNDLE" in told(address, AT_ONCE, transport=transport)
+        assert "missing.pem. Check REQUESTS_CA_BUNDLE" in error_at(address, AT_ONCE, transport=transport)
         monkeypatch.setenv(variable, str(tmp_path / "ca.pem"))
         with RegistryClient(endpoint=address, transport="rest", project="acme") as registry:
             registry.list_models()
@@ -606,10 +606,10 @@ def test_a_certificate_that_is_not_trusted(
 
 @pytest.mark.parametrize("transport", ["grpc", "rest"])
 def test_a_proxy_that_refuses(transport: str, stranger: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The error says what the proxy answered, at once, and nothing of the user and password in its URL."""
+    """The error has the proxy's answer, comes at once, and shows no user or password of its URL."""
     for variable in ("HTTPS_PROXY", "https_proxy"):
         monkeypatch.setenv(variable, f"http://ann:sesame@127.0.0.1:{stranger}")
-    said = told("https://vertex.example.com", AT_ONCE, transport=transport)
+    said = error_at("https://vertex.example.com", AT_ONCE, transport=transport)
     assert "407" in said
     assert "The proxy" in said
     assert "Check HTTPS_PROXY" in said
@@ -617,12 +617,12 @@ def test_a_proxy_that_refuses(transport: str, stranger: int, monkeypatch: pytest
     assert "ann" not in said.replace("channel", "")
     for variable in ("HTTPS_PROXY", "https_proxy"):
         monkeypatch.setenv(variable, "http://ann:sesame@127.0.0.1:1")
-    assert "refused" in (said := told("https://vertex.example.com", LATER, transport=transport))
+    assert "refused" in (said := error_at("https://vertex.example.com", LATER, transport=transport))
     assert "sesame" not in said
 
 
 def test_an_account_that_is_known_later() -> None:
-    """Credentials of a machine know their account only after the first call; a change of stage asks them then."""
+    """A machine's credentials only know their account after the first call. A change of stage then uses it."""
 
     class OfAMachine:
         service_account_email = "default"
@@ -634,7 +634,7 @@ def test_an_account_that_is_known_later() -> None:
 
 
 def test_waits_leave_the_random_numbers_of_an_experiment_alone() -> None:
-    """A seed that a script sets neither is used up by a retry nor makes many processes wait for equally long."""
+    """Retries don't use up a script's random seed, and a seed doesn't make many processes wait equally long."""
     random.seed(7)
     seeded = random.getstate()
     first = Retry().random()

@@ -128,7 +128,7 @@ def address(request: pytest.FixtureRequest, emulator: Emulator) -> str:
 
 
 class Clock:
-    """A clock that moves only when somebody waits, and calls a function during the first wait."""
+    """A clock that only moves when somebody waits, and that calls a function during the first wait."""
 
     def __init__(self, meanwhile: Callable[[], None] = lambda: None) -> None:
         self.time = 0.0
@@ -149,7 +149,7 @@ class Clock:
 def test_a_token_endpoint_that_refuses_connections_for_a_while(
     address: str, key: dict[str, str], tokens: Server
 ) -> None:
-    """It's waited for within the budget, also by an upload, which isn't sent twice otherwise."""
+    """The client waits for it within the budget, for an upload too, because nothing was sent yet."""
     clock = Clock(meanwhile=tokens.listen)
     with RegistryClient(endpoint=address, credentials=key, retry=clock.retry) as registry:
         assert registry.register_version("churn", "gs://models/1").version == "1"
@@ -158,7 +158,7 @@ def test_a_token_endpoint_that_refuses_connections_for_a_while(
 
 @pytest.mark.parametrize("status", [500, 502, 503, 429])
 def test_a_token_endpoint_that_has_a_fault(address: str, key: dict[str, str], tokens: Server, status: int) -> None:
-    """An answer that is the token endpoint's own fault is waited out as well."""
+    """A fault of the token endpoint is retried as well."""
     tokens.listen()
     tokens.statuses = [(status, {})]
     with RegistryClient(endpoint=address, credentials=key, retry=Clock().retry) as registry:
@@ -166,8 +166,8 @@ def test_a_token_endpoint_that_has_a_fault(address: str, key: dict[str, str], to
     assert not tokens.statuses
 
 
-def test_a_token_endpoint_that_stays_away(address: str, key: dict[str, str], emulator: Emulator) -> None:
-    """At the end of the budget it's an UnavailableError, and the credentials aren't blamed. Nothing was sent."""
+def test_a_token_endpoint_that_stays_unavailable(address: str, key: dict[str, str], emulator: Emulator) -> None:
+    """At the end of the budget you get an UnavailableError. The credentials aren't blamed, and nothing was sent."""
     clock = Clock()
     with (
         RegistryClient(endpoint=address, credentials=key, retry=clock.retry) as registry,
@@ -180,7 +180,7 @@ def test_a_token_endpoint_that_stays_away(address: str, key: dict[str, str], emu
 
 
 def test_a_token_that_takes_too_long(address: str, key: dict[str, str]) -> None:
-    """A token endpoint that never answers holds a call up for its budget, and no longer."""
+    """A token endpoint that never answers blocks a call for its budget, and no longer."""
     with socket.create_server(("127.0.0.1", 0)) as silent:
         silent_key = key | {"token_uri": f"http://127.0.0.1:{silent.getsockname()[1]}/"}
         began = time.monotonic()
@@ -194,7 +194,7 @@ def test_a_token_that_takes_too_long(address: str, key: dict[str, str]) -> None:
 
 @pytest.mark.parametrize("status", [400, 401, 403])
 def test_credentials_that_are_refused(address: str, key: dict[str, str], tokens: Server, status: int) -> None:
-    """A refusal is an AuthenticationError at once, with the reason that the token endpoint names."""
+    """A refusal is an AuthenticationError at once, with the token endpoint's reason."""
     tokens.listen()
     tokens.statuses = [(status, {"error": "invalid_grant", "error_description": "Invalid JWT Signature."})]
     clock = Clock()
@@ -207,7 +207,7 @@ def test_credentials_that_are_refused(address: str, key: dict[str, str], tokens:
 
 
 def test_what_else_credentials_can_raise(address: str) -> None:
-    """Anything that foreign credentials raise becomes one of our errors."""
+    """Whatever foreign credentials raise becomes one of this package's errors."""
 
     class Odd:
         def before_request(self, *_: object) -> None:
@@ -427,15 +427,15 @@ def kinds(pem: str) -> dict[str, dict[str, Any]]:
 
 @pytest.mark.parametrize("kind", list(kinds("")))
 def test_every_kind_of_file(pem: str, kind: str, tmp_path: Path) -> None:
-    """Every kind of credentials that google-auth loads can be given, as a file or as its content."""
+    """You can pass every kind of credentials that google-auth loads, as a file or as its content."""
     info = kinds(pem)[kind]
     (tmp_path / "key.json").write_text(json.dumps(info))
     for given in (info, json.dumps(info), tmp_path / "key.json", str(tmp_path / "key.json")):
         assert hasattr(_credentials.load(given)[0], "before_request")
 
 
-def everything_said(error: BaseException | None) -> str:
-    """Return all that an error and those behind it hold."""
+def all_texts(error: BaseException | None) -> str:
+    """Return all texts of an error and of its causes."""
     said = ""
     while error is not None:
         said += repr(vars(error)) + repr(error.args) + "".join(traceback.format_exception_only(error))
@@ -446,7 +446,7 @@ def everything_said(error: BaseException | None) -> str:
 
 
 def test_a_malformed_key_is_in_no_error(pem: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Text that may be a key is in no error, nor in one that it was raised from."""
+    """Text that may be a key is in no error, and in no cause of one."""
     torn = json.dumps({"type": "service_account", "private_key": SECRET})[:-1]
     odd = tmp_path / "odd.json"
     odd.write_bytes(torn.encode() + b"\xff")
@@ -474,16 +474,16 @@ def test_a_malformed_key_is_in_no_error(pem: str, tmp_path: Path, monkeypatch: p
     for given in broken:
         with pytest.raises(AuthenticationError) as caught:
             _credentials.load(given)
-        assert SECRET not in everything_said(caught.value), given
+        assert SECRET not in all_texts(caught.value), given
     for path in (file, odd):
         monkeypatch.setenv("GOOGLE_APPLICATION_CREDENTIALS", str(path))
         with pytest.raises(AuthenticationError, match=re.escape(path.name)) as caught:
             _credentials.load(None)
-        assert SECRET not in everything_said(caught.value)
+        assert SECRET not in all_texts(caught.value)
 
 
-def test_a_file_that_is_not_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The error names the file and the reason, also for GOOGLE_APPLICATION_CREDENTIALS."""
+def test_a_missing_credentials_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The error names the missing file, even if it's from GOOGLE_APPLICATION_CREDENTIALS."""
     missing = tmp_path / "missing.json"
     with pytest.raises(AuthenticationError, match=f"file '{missing}' can't be read: No such file or directory"):
         _credentials.load(missing)
@@ -505,7 +505,7 @@ def test_a_file_that_is_not_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 
 @pytest.mark.parametrize("value", ["", " ", "https://x", "a b"])
 def test_an_odd_universe(monkeypatch: pytest.MonkeyPatch, address: str, value: str) -> None:
-    """A universe domain that can't be one is refused when the client is created; an emulator needs none."""
+    """An invalid universe domain is refused when you create the client. An emulator needs none."""
     monkeypatch.setenv("GOOGLE_CLOUD_UNIVERSE_DOMAIN", value)
     with pytest.raises(InvalidArgumentError, match="GOOGLE_CLOUD_UNIVERSE_DOMAIN isn't a domain. Unset it"):
         RegistryClient(project="acme")
@@ -515,15 +515,17 @@ def test_an_odd_universe(monkeypatch: pytest.MonkeyPatch, address: str, value: s
 
 
 def test_another_universe(monkeypatch: pytest.MonkeyPatch) -> None:
-    """In a sovereign cloud the address is one of its own."""
+    """A sovereign cloud has its own address."""
     monkeypatch.setenv("GOOGLE_CLOUD_UNIVERSE_DOMAIN", "apis.example.goog")
     found = _endpoint.resolve(None, None, "u-france-east1", None)
     assert found.host == "u-france-east1-aiplatform.apis.example.goog"
 
 
 @pytest.mark.parametrize(("variable", "value"), [("GOOGLE_API_USE_MTLS_ENDPOINT", "yes")])
-def test_odd_settings_of_googles(monkeypatch: pytest.MonkeyPatch, address: str, variable: str, value: str) -> None:
-    """A setting that Google's client doesn't understand is an error of ours that names it, at the first call."""
+def test_odd_settings_of_googles_client(
+    monkeypatch: pytest.MonkeyPatch, address: str, variable: str, value: str
+) -> None:
+    """If Google's client doesn't understand a setting, the first call's error names it."""
     monkeypatch.setenv(variable, value)
     with RegistryClient(endpoint=address) as registry:
         for call in (lambda: list(registry.list_models()), lambda: registry.to_aiplatform("churn")):

@@ -1,4 +1,4 @@
-"""How records look: ages, widths and links, without a registry."""
+"""How records are displayed: ages, widths and links, without a registry."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def test_an_age_has_one_unit(seconds: int, shown: str) -> None:
     ],
 )
 def test_the_page_in_the_console(resource: str, url: str | None) -> None:
-    """A link leads to the version's or the model's page."""
+    """A link opens the version's or the model's page."""
     assert _display.console_url(resource) == url
 
 
@@ -60,14 +60,14 @@ def test_only_vertex_ai_itself_has_a_console(settings: dict[str, str], linked: b
 
 
 def test_an_emulator_by_environment_has_no_console(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Also over TLS."""
+    """An emulator that the environment names has none, even over TLS."""
     monkeypatch.setenv("VERTEX_AI_EMULATOR_HOST", "https://emulator:8471")
     with RegistryClient(project="acme") as client:
         assert not client._endpoint.on_vertex
 
 
 def test_a_record_of_vertex_links_to_the_console() -> None:
-    """The link is in the HTML, and neither compared nor part of what's kept as JSON."""
+    """The link is in the HTML. It isn't compared, and isn't in the JSON."""
     fields = {
         "name": "churn",
         "version": "7",
@@ -86,7 +86,7 @@ def test_a_record_of_vertex_links_to_the_console() -> None:
 
 
 def test_a_table_lines_up() -> None:
-    """Columns line up also under wide characters, long cells are cut, and escape codes are spelled out."""
+    """Columns line up even with wide characters, long cells are shortened, and escape codes are escaped."""
     shown = _display.text_table(["A", "B"], [["数据", "x"], ["y" * 60, "\x1b[31m"]], "2 rows").splitlines()
 
     assert shown[1] == "数据" + " " * 36 + "  x"

@@ -1,4 +1,4 @@
-"""The tables of errors, as they are shown."""
+"""The tables of errors, and how errors are shown."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def test_every_error(name: str) -> None:
 
 
 def test_a_key_error_without_quotes() -> None:
-    """A missing thing is said plainly, and not in the quotes of KeyError."""
+    """A NotFoundError shows its message without the quotes of KeyError."""
     assert str(NotFoundError("There is no model 'churn'.")) == "There is no model 'churn'."
 
 

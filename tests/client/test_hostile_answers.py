@@ -361,7 +361,7 @@ OPERATION_PAGES: Final = st.builds(
 
 
 def some(answers: st.SearchStrategy[Any]) -> st.SearchStrategy[list[Answer]]:
-    """Draw what an RPC is answered: mostly something well-formed."""
+    """Draw the responses of an RPC, most of them well-formed."""
     return st.lists(st.one_of(answers, answers, answers, FAILURES, RAW), min_size=1, max_size=3)
 
 
@@ -393,7 +393,7 @@ def test_any_answers(
 
 
 def odd_version(**fields: Any) -> Any:
-    """Return a version in which everything that can be odd is."""
+    """Return a version that's odd in every way."""
     return Model(
         **{
             "name": f"{MODEL}@7",
@@ -415,7 +415,7 @@ def odd_version(**fields: Any) -> Any:
 
 
 def odd_plan(**more: Any) -> dict[str, list[Answer]]:
-    """Return answers that are odd in everything, and that every verb comes through with."""
+    """Return responses that are odd in every way, but that every method can finish with."""
     finished = operations_pb2.Operation(name=f"{MODEL}/operations/1", done=True)
     finished.response.Pack(Uploaded(model=MODEL, model_version_id="7"))
     return {
@@ -429,7 +429,7 @@ def odd_plan(**more: Any) -> dict[str, list[Answer]]:
 
 @pytest.mark.parametrize("transport", ["grpc", "rest"])
 def test_every_verb_reads_odd_answers(servers: dict[str, tuple[Server, str]], transport: str) -> None:
-    """Each verb, once, with answers that are odd in everything. Over REST a time out of range has no form at all."""
+    """Each method, once, with odd responses. REST can't express a time out of range."""
     plan = odd_plan()
     if transport == "rest":
         fine = {"seconds": 1_700_000_000}
@@ -447,7 +447,7 @@ def test_every_verb_reads_odd_answers(servers: dict[str, tuple[Server, str]], tr
 def test_a_list_is_not_lost_to_one_odd_entry(
     servers: dict[str, tuple[Server, str]], caplog: pytest.LogCaptureFixture
 ) -> None:
-    """What can't be a version or a model is left out with one warning; odd times, ports and durations are mended."""
+    """Unreadable entries of a list are skipped with one warning. Odd times, ports and durations are corrected."""
     fine = odd_version(version_id="8", version_create_time={"seconds": 1_700_000_000})
     nameless = [odd_version(name=name) for name in ("", "x", "projects/1/models/2", MODEL + "/x@1")]
     numberless = [odd_version(name=MODEL, version_id=number) for number in ("", "abc", "0", "9" * 5000, "\uff11")]

@@ -1,4 +1,4 @@
-"""Labels that somebody wrote to harm whoever reads them, and labels that an earlier release wrote."""
+"""Labels that somebody wrote to do harm, and labels that an earlier release wrote."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from vertex_registry import InvalidArgumentError, _labels, _promotion
 
 
 def pack(document: str) -> dict[str, str]:
-    """Write a document of anybody's into labels, in the form of a pack of ours."""
+    """Write a document into labels, in the form of this package's packs."""
     deflate = zlib.compressobj(9, zlib.DEFLATED, -15)
     blob = deflate.compress(document.encode()) + deflate.flush()
     text = base64.b32encode(blob).decode().rstrip("=").lower()
@@ -46,7 +46,7 @@ def pack(document: str) -> dict[str, str]:
     ids=lambda document: document[:8] + f" {len(document)}",
 )
 def test_decoding_is_linear(document: str) -> None:
-    """A foreign pack is read in milliseconds, as plain labels if it isn't ours."""
+    """A foreign pack is read in milliseconds. If it isn't this package's, it's plain labels."""
     labels = pack(document)
     start = time.process_time()
     content = _labels.read(labels)
@@ -71,7 +71,7 @@ def test_a_pack_that_inflates_to_much_is_plain_labels() -> None:
 
 
 def test_the_longest_pack() -> None:
-    """What is as long as a pack may be is written and read; one byte more is refused before anything is written."""
+    """The longest allowed pack is written and read. One byte more is refused before anything is written."""
     longest = {"A b": "x" * (_labels.MAX_PACKED - len('[{"A b":""},{}]'))}
     assert _labels.read(_labels.write({}, metadata=longest)).metadata == longest
     with pytest.raises(InvalidArgumentError, match=r"65,537 bytes as JSON, and at most 65,536"):
@@ -82,19 +82,19 @@ def test_the_longest_pack() -> None:
 
 @pytest.mark.parametrize("document", ['[{"a":NaN},{}]', '[{"a":[1e999]},{}]', '[{"a":-Infinity},{}]', "[{},{}] "])
 def test_numbers_that_json_does_not_have(document: str) -> None:
-    """What isn't JSON isn't metadata, in a pack or escaped; a space at the end does no harm."""
+    """What isn't JSON isn't metadata, in a pack or escaped. A space at the end doesn't matter."""
     labels = pack(document)
     assert _labels.read(labels).metadata == ({} if document.endswith(" ") else labels)
 
 
 @pytest.mark.parametrize("label", ["_j__4ea_4e", "_j__49nfinity", "_j_-_49nfinity", "_j_1e999"])
 def test_escaped_numbers_that_json_does_not_have(label: str) -> None:
-    """NaN and the infinities are read as the texts that they are."""
+    """NaN and the infinities are read as strings."""
     assert _labels.read({"a": label}).metadata == {"a": label}
 
 
 def test_more_parts_than_a_version_has_labels() -> None:
-    """Parts without end, or longer than a label, are read in no time, as plain labels."""
+    """Endless parts, and parts longer than a label, are quickly read as plain labels."""
     labels = {f"vr-pack-{size}-{part}": "a" * 63 for size in range(1, 100) for part in range(size)}
     labels["vr-pack-1-0"] = "a" * 5_000_000
     start = time.process_time()
@@ -106,7 +106,7 @@ def test_more_parts_than_a_version_has_labels() -> None:
 
 @pytest.mark.parametrize("count", [200, 5_000, 14_000, 100_000])
 def test_an_update_beside_labels_without_end(count: int) -> None:
-    """An update beside any number of labels fits or is refused, in no time."""
+    """An update next to any number of labels quickly fits or is refused."""
     labels = {f"k{number}": f"_j_{number}" for number in range(count)}
     start = time.process_time()
     with contextlib.suppress(InvalidArgumentError):
@@ -117,7 +117,7 @@ def test_an_update_beside_labels_without_end(count: int) -> None:
 
 
 def test_labels_of_an_earlier_release() -> None:
-    """What was written before values were packed for want of room reads as it did, also where it's updated."""
+    """Metadata that an earlier release wrote reads as before, even if it's updated."""
     flat = {
         "stage": "production", "managed_by": "zenml", "team": "growth", "accuracy": "_j_0_2e93", "n": "_j_60",
         "none": "_j_null",
@@ -169,8 +169,8 @@ def test_sixty_numbers() -> None:
         assert len(labels) <= 64
 
 
-def test_texts_stay_labels_where_there_is_room() -> None:
-    """Numbers are packed before texts, so that texts can go on being filtered by; nothing is packed without need."""
+def test_strings_stay_labels_if_there_is_room() -> None:
+    """Numbers are packed before strings, so you can still filter by strings. Nothing is packed without need."""
     texts = {f"text-{number:02}": "x" for number in range(30)}
     numbers = {f"number-{number:02}": number for number in range(30)}
 
@@ -197,9 +197,7 @@ def test_what_fits_nested_fits_flat(count: int, metadata: dict[str, Any], data: 
 
 
 @given(st.dictionaries(LABEL_TEXT.filter(bool), LABEL_TEXT, max_size=64), st.dictionaries(TEXT, VALUES), NOTES)
-def test_what_others_wrote_is_not_packed(
-    labels: dict[str, str], metadata: dict[str, Any], notes: dict[str, str]
-) -> None:
+def test_foreign_labels_are_not_packed(labels: dict[str, str], metadata: dict[str, Any], notes: dict[str, str]) -> None:
     """A foreign label that an update doesn't name stays unchanged."""
     labels = {key: label for key, label in labels.items() if not key.startswith("vr-pack")}
     try:
@@ -212,7 +210,7 @@ def test_what_others_wrote_is_not_packed(
 
 @given(st.permutations(["b", "a", "Z", "c d", "é", "n"]))
 def test_keys_come_back_in_order(keys: list[str]) -> None:
-    """The order of keys doesn't depend on the order that they were written or are answered in."""
+    """The order of keys doesn't depend on the order in which they were written or returned."""
     metadata = {key: [key] * 30 if key in {"a", "Z"} else key for key in keys}
     labels = _labels.write({}, metadata=metadata)
     assert list(_labels.read(dict(reversed(labels.items()))).metadata) == ["Z", "a", "b", "c d", "n", "é"]

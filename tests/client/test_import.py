@@ -1,4 +1,4 @@
-"""What importing and making a client costs."""
+"""What importing the package and creating a client costs."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ import vertex_registry
         "from vertex_registry import RegistryClient; RegistryClient(project='acme').close()",
     ],
 )
-def test_nothing_of_googles_is_imported(use: str) -> None:
-    """Neither importing the package nor making a client imports google or grpc."""
+def test_nothing_from_google_is_imported(use: str) -> None:
+    """Neither importing the package nor creating a client imports google or grpc."""
     # google-cloud-aiplatform has every interpreter begin with the empty packages `google` and `google.cloud`.
     new = "[name for name in set(sys.modules) - before if name.split('.')[0] in ('google', 'grpc')]"
     code = f"import sys; before = set(sys.modules); {use}; print({new})"
@@ -29,6 +29,6 @@ def test_nothing_of_googles_is_imported(use: str) -> None:
 
 
 def test_the_public_names() -> None:
-    """The public names are these, and sorted."""
+    """The public names are exactly these, and they're sorted."""
     assert sorted(vertex_registry.__all__) == vertex_registry.__all__
     assert all(hasattr(vertex_registry, name) for name in vertex_registry.__all__)

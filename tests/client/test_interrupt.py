@@ -1,4 +1,4 @@
-"""Ctrl-C: it ends a call, and a wait between two tries, at once."""
+"""Ctrl-C ends a call, and a wait between two attempts, at once."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def emulator(request: pytest.FixtureRequest) -> Iterator[Emulator]:
 
 
 def interrupt(endpoint: str, when: str, call: str = REGISTERING, thread: str = "another") -> str:
-    """Call from a process of its own, interrupt it after such a line, and give what it says till it ends."""
+    """Run code in a process, send it Ctrl-C after it prints a certain line, and return its output."""
     command = [sys.executable, "-u", "-c", SCRIPT.format(call=call, waits=WAITS), endpoint]
     pipe = subprocess.PIPE
     with subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=subprocess.DEVNULL, text=True) as process:
@@ -82,7 +82,7 @@ def interrupt(endpoint: str, when: str, call: str = REGISTERING, thread: str = "
 @pytest.mark.parametrize("transport", ["grpc", "rest"])
 @pytest.mark.parametrize("emulator", [0], indirect=True)
 def test_in_the_middle_of_a_call(emulator: Emulator, transport: str) -> None:
-    """A call that the server does not answer ends with Ctrl-C."""
+    """Ctrl-C ends a call that the server doesn't answer."""
     emulator.fail("ListModels", delay=0.0001)
     emulator.fail("ListModels", delay=LATER)
 
@@ -91,7 +91,7 @@ def test_in_the_middle_of_a_call(emulator: Emulator, transport: str) -> None:
 
 @pytest.mark.parametrize("thread", ["main", "another"])
 @pytest.mark.parametrize("emulator", [0], indirect=True)
-def test_between_two_tries(emulator: Emulator, thread: str) -> None:
+def test_before_a_retry(emulator: Emulator, thread: str) -> None:
     """Ctrl-C ends the wait before a retry, whichever thread gets the signal."""
     emulator.fail("ListModels", delay=0.0001)
     emulator.fail("ListModels", "UNAVAILABLE")
@@ -101,15 +101,15 @@ def test_between_two_tries(emulator: Emulator, thread: str) -> None:
 
 @pytest.mark.parametrize("emulator", [10**6], indirect=True)
 def test_while_an_operation_runs(emulator: Emulator) -> None:
-    """So does the wait for an operation."""
+    """Ctrl-C ends the wait for an operation, too."""
     assert "interrupted" in interrupt(emulator.grpc, "GetOperation")
 
 
 @pytest.mark.parametrize("transport", ["grpc", "rest"])
 @pytest.mark.parametrize("emulator", [0], indirect=True)
 @pytest.mark.parametrize(("rpc", "call"), [("ListModelVersions", LISTING), ("GetModel", DELETING)])
-def test_while_threads_ask_for_it(emulator: Emulator, transport: str, rpc: str, call: str) -> None:
-    """What asks from many threads at once ends with Ctrl-C, and so does the process: no thread is waited for."""
+def test_while_threads_send_requests(emulator: Emulator, transport: str, rpc: str, call: str) -> None:
+    """Ctrl-C ends a call that uses many threads. The process ends too, without waiting for them."""
     with RegistryClient(endpoint=emulator.grpc) as registry:
         for _ in range(2):
             registry.register_version("churn", "gs://models/churn/1")
@@ -124,8 +124,8 @@ def test_while_threads_ask_for_it(emulator: Emulator, transport: str, rpc: str, 
 
 
 @pytest.mark.parametrize("error", [IndexError("a"), ValueError("b"), SystemExit("c")])
-def test_what_is_done_apart_fails_where_it_is_waited_for(error: BaseException) -> None:
-    """What is done in a thread so that Ctrl-C stops it well raises what it would have raised here."""
+def test_an_error_of_the_working_thread_is_raised(error: BaseException) -> None:
+    """An error in the thread that does the work is raised in the caller's."""
 
     def fail() -> None:
         raise error

@@ -57,7 +57,7 @@ def test_whatever_fits_comes_back(metadata: dict[str, Any], notes: dict[str, str
 
 @given(METADATA, METADATA, st.sets(KEYS, max_size=4), NOTES)
 def test_updates_merge(before: dict[str, Any], update: dict[str, Any], remove: set[str], notes: dict[str, str]) -> None:
-    """An update sets what it names, takes out what it names, and keeps the rest, notes included."""
+    """An update sets what it names, removes what it names, and keeps the rest, notes included."""
     labels = written(written({}, metadata=before, own_labels=notes), metadata=update, remove=remove)
     wanted = {key: value for key, value in before.items() if key not in remove} | update
 
@@ -82,14 +82,14 @@ def test_no_labels_break_a_read(labels: dict[str, str]) -> None:
 
 
 @given(LABEL_TEXT.filter(lambda text: not text.startswith("_j_")))
-def test_label_safe_strings_are_themselves(text: str) -> None:
-    """A string that is a legal label value is its own label."""
+def test_label_safe_strings_are_stored_as_themselves(text: str) -> None:
+    """A string that's a valid label value is stored as itself."""
     assert _labels.write({}, metadata={"team": text}) == {"team": text}
 
 
 @given(st.integers(0, 40), st.data())
-def test_a_stale_part_is_noticed(size: int, data: st.DataObject) -> None:
-    """When a part of packed metadata is another's, none of it is taken for metadata of ours."""
+def test_a_stale_part_is_detected(size: int, data: st.DataObject) -> None:
+    """If a part of packed metadata is from somewhere else, none of it is read as metadata."""
     texts = [f"Überraschung {number} in einem langen Satz" * 12 for number in (size, size + 1)]
     one, other = (dict(_labels.write({}, metadata={"Note": text}).items()) for text in texts)
     stale = data.draw(st.sampled_from(sorted(one.keys() & other.keys())))
@@ -108,14 +108,14 @@ def test_a_stale_part_is_noticed(size: int, data: st.DataObject) -> None:
     ],
 )
 def test_what_does_not_fit_is_refused(metadata: dict[str, Any]) -> None:
-    """Metadata over the budget is refused with the budget, and without its values."""
+    """The error for too much metadata shows the budget, but none of the values."""
     with pytest.raises(InvalidArgumentError, match="Vertex allows 64") as caught:
         _labels.write({}, metadata=metadata)
     assert not any(str(value) in str(caught.value) for value in metadata.values() if len(str(value)) > 1)
 
 
 def test_deep_metadata() -> None:
-    """Metadata that is nested without end is refused, and not a crash."""
+    """Endlessly nested metadata is refused, and doesn't crash."""
     endless: list[Any] = []
     endless.append(endless)
     with pytest.raises(InvalidArgumentError, match="nested"):
@@ -132,7 +132,7 @@ def nested(depth: int) -> dict[str, Any]:
 
 
 def test_the_deepest_metadata() -> None:
-    """What is nested 100 deep is read as it was written; one deeper is refused."""
+    """Metadata that's nested 100 levels deep is read as it was written. One level more is refused."""
     deepest = nested(100)
     assert _labels.read(_labels.write({}, metadata=deepest)).metadata == deepest
     with pytest.raises(InvalidArgumentError, match="nested more than 100 levels deep"):
@@ -141,7 +141,7 @@ def test_the_deepest_metadata() -> None:
 
 @pytest.mark.no_cover  # neither the counting nor a collection has room at the end of the stack
 def test_a_read_from_a_deep_stack() -> None:
-    """A stack that has no room left for a read is an error of the stack, and never another content."""
+    """If the stack has no room left for a read, the error is a RecursionError, and never other content."""
     labels = _labels.write({}, metadata=nested(100))
     contents = []
 
@@ -160,7 +160,7 @@ def test_a_read_from_a_deep_stack() -> None:
 
 
 def test_packs_that_are_too_deep() -> None:
-    """A pack that's nested deeper than ours is read as foreign labels."""
+    """A pack that's nested too deep for this package is read as foreign labels."""
     for depth in (101, 10_000):
         deflate = zlib.compressobj(9, zlib.DEFLATED, -15)
         document = '[{"a":' + "[" * (depth - 1) + "]" * (depth - 1) + "},{}]"
@@ -190,6 +190,6 @@ def test_packs_that_we_do_not_write() -> None:
 
 
 def test_halves_of_surrogate_pairs() -> None:
-    """Two halves side by side are two halves, and not the character that they would be in JSON's text."""
+    """Two halves of a pair stay two halves, and don't become the character that JSON's text would make of them."""
     metadata = {"a": "\ud83d\ude00", "b": "\ud83d"}
     assert _labels.read(_labels.write({}, metadata=metadata)).metadata == metadata

@@ -76,7 +76,7 @@ def test_nothing_is_loaded_without_trust(tmp_path: Path, form: Any, trusted: Any
 
 
 def test_only_trees_run_no_code() -> None:
-    """XGBoost's formats are the only ones that run no code of the writer's."""
+    """Only XGBoost's formats can be loaded without running code from the file."""
     assert {form.library for form in FORMATS if not form.runs_code} == {"xgboost"}
 
 
@@ -101,7 +101,7 @@ def test_a_crafted_booster_needs_trust(tmp_path: Path) -> None:
 
 
 def test_what_is_trusted_is_run(tmp_path: Path) -> None:
-    """The refusal has a reason: what is trusted runs."""
+    """Trusted files do run code, which is why the others are refused."""
     touched = tmp_path / "touched"
     (tmp_path / "model.pkl").write_bytes(pickle.dumps(Intruder(touched)))
     load(tmp_path, trusted=True, where=WHERE)
@@ -110,7 +110,7 @@ def test_what_is_trusted_is_run(tmp_path: Path) -> None:
 
 
 def test_a_folder_without_a_model(tmp_path: Path) -> None:
-    """A folder in which no model is recognised is not found, with the files that would have been."""
+    """In a folder without a model, the error lists the files that would have been recognized."""
     (tmp_path / "weights.bin").write_bytes(b"?")
 
     with pytest.raises(NotFoundError, match=r"gs://models/line/1 has no model .*model\.joblib, model\.pkl"):
@@ -119,7 +119,7 @@ def test_a_folder_without_a_model(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("content", [b"", b"no pickle", pickle.dumps({"a": 1})[:-3]])
 def test_a_file_that_is_broken(tmp_path: Path, content: bytes) -> None:
-    """What the library cannot read is an error that names the file and the library, with its own as the cause."""
+    """If the library can't read a file, the error names both, and the library's own error is the cause."""
     (tmp_path / "model.pkl").write_bytes(content)
 
     with pytest.raises(RegistryError, match=rf"pickle couldn't load model\.pkl in {WHERE}") as refused:
@@ -127,7 +127,7 @@ def test_a_file_that_is_broken(tmp_path: Path, content: bytes) -> None:
     assert refused.value.__cause__ is not None
 
 
-def test_what_a_library_says_is_one_line(tmp_path: Path) -> None:
+def test_a_librarys_message_is_one_line(tmp_path: Path) -> None:
     """The error for a broken booster has one line of XGBoost's message."""
     library("xgboost")
     (tmp_path / "model.bst").write_bytes(b"no booster")
@@ -137,8 +137,8 @@ def test_what_a_library_says_is_one_line(tmp_path: Path) -> None:
     assert "\n" not in str(refused.value)
 
 
-def test_a_library_that_is_not_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where the library is not installed, the message says which one to install."""
+def test_a_missing_library(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """If the library isn't installed, the message says which one to install."""
     monkeypatch.setitem(__import__("sys").modules, "xgboost", None)
     (tmp_path / "model.bst").write_bytes(b"")
 
@@ -166,7 +166,7 @@ def test_xgboost(tmp_path: Path, name: str) -> None:
 @pytest.mark.parametrize("script", [False, True], ids=["module", "script"])
 @pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning")
 def test_torch(tmp_path: Path, name: str, *, script: bool) -> None:
-    """A module comes back from a file of each name, and so does one that was scripted."""
+    """A module is loaded from a file of each name, and so is a scripted one."""
     torch = library("torch")
     module = torch.nn.Linear(2, 1)
     if script:
@@ -179,7 +179,7 @@ def test_torch(tmp_path: Path, name: str, *, script: bool) -> None:
 
 
 def test_torch_before_its_zip_files(tmp_path: Path) -> None:
-    """A module in the form that torch wrote before 1.6 comes back as well."""
+    """A module in torch's format before 1.6 is loaded as well."""
     torch = library("torch")
     module = torch.nn.Linear(2, 1)
     torch.save(module, tmp_path / "model.pt", _use_new_zipfile_serialization=False)
@@ -188,7 +188,7 @@ def test_torch_before_its_zip_files(tmp_path: Path) -> None:
     assert torch.equal(load(tmp_path, trusted=True, where=WHERE)(given), module(given))
 
 
-def test_a_scripted_module_is_told_by_its_files(tmp_path: Path) -> None:
+def test_a_scripted_module_is_recognized_by_its_files(tmp_path: Path) -> None:
     """A scripted module is recognized by its files."""
     (tmp_path / "older.pt").write_bytes(pickle.dumps("torch"))
     for name, member in (("module.pt", "module/data.pkl"), ("script.pt", "script/constants.pkl")):
@@ -200,7 +200,7 @@ def test_a_scripted_module_is_told_by_its_files(tmp_path: Path) -> None:
 
 @pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # Keras on TensorFlow
 def test_keras(tmp_path: Path) -> None:
-    """A Keras model comes back from its own file."""
+    """A Keras model is loaded from its own file."""
     keras = library("keras")
     numpy = library("numpy")
     model = keras.Sequential([keras.layers.Input((2,)), keras.layers.Dense(1)])
@@ -211,7 +211,7 @@ def test_keras(tmp_path: Path) -> None:
 
 
 def test_tensorflow(tmp_path: Path) -> None:
-    """A saved model of TensorFlow's comes back from its folder."""
+    """A TensorFlow SavedModel is loaded from its folder."""
     tf = library("tensorflow")
 
     class Twice(tf.Module):  # type: ignore[misc,name-defined]  # what it is, is known at run time only

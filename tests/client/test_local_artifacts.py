@@ -1,4 +1,4 @@
-"""A local registry keeps artifacts by itself: with nothing else installed or running, for every process that has it."""
+"""A local registry keeps artifacts by itself, with nothing else installed, for every process that uses it."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ BUCKET = "gs://artifacts.localhost"
 
 @pytest.fixture(autouse=True)
 def _alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Name no storage server, and keep the cache to the test."""
+    """Set no storage server, and keep the cache to the test."""
     monkeypatch.delenv("STORAGE_EMULATOR_HOST", raising=False)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
 
@@ -40,7 +40,7 @@ def model(tmp_path: Path) -> Path:
 
 
 def test_nothing_else_is_installed(model: Path, tmp_path: Path) -> None:
-    """Neither google-cloud-storage nor anything else of the extra is needed to register, download and load."""
+    """You can register, download and load without google-cloud-storage and the rest of the extra."""
     code = (
         "import pickle, sys, warnings; from pathlib import Path\n"
         "for name in ('google.cloud.storage', 'google_crc32c', 'tqdm'): sys.modules[name] = None\n"
@@ -61,8 +61,8 @@ def test_nothing_else_is_installed(model: Path, tmp_path: Path) -> None:
     assert ended.stdout == "dest\n{'a': 1}\n"
 
 
-def test_it_goes_beside_the_file(model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Artifacts are in a folder next to the data file, and there when it's opened again, from wherever."""
+def test_artifacts_are_next_to_the_file(model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Artifacts are in a folder next to the data file, and still there when you open it again."""
     monkeypatch.chdir(tmp_path)
     with local_registry("registry.db") as registry:
         monkeypatch.chdir("/")
@@ -76,8 +76,8 @@ def test_it_goes_beside_the_file(model: Path, tmp_path: Path, monkeypatch: pytes
     assert (tmp_path / "registry.db.artifacts" / version.artifact_uri.removeprefix(f"{BUCKET}/")).is_dir()
 
 
-def test_it_goes_where_one_says(model: Path, tmp_path: Path) -> None:
-    """The folder can be named, in memory too; then it stays."""
+def test_the_folder_can_be_named(model: Path, tmp_path: Path) -> None:
+    """You can name the folder, for a registry in memory too. Then it stays."""
     with local_registry(artifacts=tmp_path / "ours" / "artifacts") as registry:
         uri = registry.register_version("churn", model, container=OWN).artifact_uri
 
@@ -95,14 +95,14 @@ def test_it_goes_where_one_says(model: Path, tmp_path: Path) -> None:
         (__file__, "is a file. Name a folder"),
     ],
 )
-def test_what_is_no_folder_is_refused(artifacts: Any, says: str) -> None:
+def test_an_invalid_folder_is_refused(artifacts: Any, says: str) -> None:
     """What can't be a folder is refused before anything starts."""
     with pytest.raises(InvalidArgumentError, match=says):
         local_registry(artifacts=artifacts)
 
 
 def test_a_temporary_folder_ends_with_its_registry(model: Path) -> None:
-    """In memory, artifacts are gone when the registry is closed, or collected; nothing is created without need."""
+    """In memory, artifacts are removed when the registry is closed or collected. Nothing is created without need."""
     with local_registry() as unused:
         assert not unused.artifacts.exists()
     registry = local_registry()
@@ -146,7 +146,7 @@ def work(registry: RegistryClient, model: Path, destination: Path) -> None:
 
 @pytest.mark.parametrize("method", ["fork", "spawn"])
 def test_a_worker_finds_the_folder(method: str, model: Path, tmp_path: Path) -> None:
-    """A forked and a pickled registry read and write the same folder, and leave it to the parent to remove."""
+    """A forked and a pickled registry use the same folder, and leave its removal to the parent."""
     with local_registry() as registry:
         registry.register_version("churn", model, container=OWN)
         context: Any = multiprocessing.get_context(method)
@@ -188,7 +188,7 @@ def test_a_copy_is_a_client_of_the_same_folder(model: Path, tmp_path: Path) -> N
 
 
 def test_another_client_says_where_it_is(model: Path, tmp_path: Path) -> None:
-    """A plain client of the same emulator sees the version, and says who has its artifact."""
+    """Another client of the same emulator sees the version. Its error says who has the artifact."""
     with local_registry() as registry, RegistryClient(endpoint=registry.emulator.grpc) as other:
         registry.register_version("churn", model, container=OWN)
         with pytest.raises(NotFoundError, match="artifacts folder of a local registry"):
@@ -196,7 +196,7 @@ def test_another_client_says_where_it_is(model: Path, tmp_path: Path) -> None:
 
 
 def test_other_buckets_still_work(model: Path) -> None:
-    """URIs of Cloud Storage are registered as ever, and nothing is looked up there."""
+    """URIs of Cloud Storage are registered as usual, and nothing is checked there."""
     with local_registry() as registry:
         assert registry.register_version("churn", "gs://models/churn/1").artifact_uri == "gs://models/churn/1"
         registry.register_version("churn", model, container=OWN)
@@ -221,7 +221,7 @@ def test_googles_sdk_takes_the_uri(model: Path) -> None:
 
 
 def test_the_directory_is_checked(model: Path) -> None:
-    """A source in the folder is looked into before it's registered, without a storage server."""
+    """A source in the folder is checked before it's registered, without a storage server."""
     with local_registry() as registry:
         uri = registry.upload(model, name="churn", container=OWN)
         assert registry.register_version("churn", uri, container="sklearn").version == "1"
@@ -236,7 +236,7 @@ def test_the_directory_is_checked(model: Path) -> None:
 def test_a_model_folder_with_the_registry_in_it_is_refused(
     model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Whoever names the folder that the registry is kept in would store the artifacts in themselves."""
+    """You can't register the folder that contains the artifacts folder."""
     (tmp_path / "model.joblib").write_bytes(b"a model")
     monkeypatch.chdir(tmp_path)
     with local_registry("registry.db") as registry:

@@ -1,4 +1,4 @@
-"""Names, ids and references."""
+"""Names, IDs and references."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ NAMES = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=1
 
 @given(st.lists(st.tuples(NAMES, st.integers(0, 3)), unique=True, min_size=2, max_size=8))
 def test_ids_never_collide(series: list[tuple[str, int]]) -> None:
-    """Each name, and each number of its series, has an id of its own, of the form that Vertex allows."""
+    """Each name, and each number of its series, has its own valid ID."""
     ids = [_names.model_id(name, number) for name, number in series]
 
     assert len(set(ids)) == len(series)
@@ -23,7 +23,7 @@ def test_ids_never_collide(series: list[tuple[str, int]]) -> None:
 
 
 def test_ids_are_pinned() -> None:
-    """The id of a name is the same in every release: it is what races are decided by."""
+    """A name's ID is the same in every release, because it decides races."""
     assert _names.model_id("churn") == "churn-juxgytcplacgrrvge65kjtetpeeyieuz"
     assert _names.model_id("Ünï 😀") == "n-zpov7tg4t7xu7oser4shy3nzu3erapj5"
     assert _names.model_id("9 lives").startswith("m-9-lives-")
@@ -31,7 +31,7 @@ def test_ids_are_pinned() -> None:
 
 @given(st.sampled_from(["request", "name"]), st.text(st.characters(exclude_categories=["Cs"]), min_size=1))
 def test_hidden_aliases(kind: str, text: str) -> None:
-    """An alias of ours is one that Vertex allows, and is not shown."""
+    """A hidden alias is one that Vertex allows, and isn't shown."""
     alias = _names.hidden_alias(kind, text)
 
     assert re.fullmatch(r"[a-z][a-zA-Z0-9-]{0,126}[a-z0-9]", alias)
@@ -56,7 +56,7 @@ def test_upload_aliases(request: str, base: int, nonce: str) -> None:
 
 
 def test_what_a_second_upload_leaves() -> None:
-    """The aliases that find a request's version go to the first upload; what was only the second one's doesn't."""
+    """The aliases that find a request's version move to the first upload. The second one's own aliases don't."""
     alias = _names.hidden_alias("request", "run")
     own = _names.upload_alias(alias, 1, "nonce")
     name = _names.hidden_alias("name", "1.0")
@@ -68,7 +68,7 @@ def test_what_a_second_upload_leaves() -> None:
 
 @given(st.integers(1, 10**17))
 def test_version_ids(number: int) -> None:
-    """A version's number is taken as text or int, and nothing else is taken for one."""
+    """A version's number can be a string or an int, and nothing else counts as one."""
     assert _names.version_id(number) == _names.version_id(str(number)) == str(number)
     assert _names.version_id(f"0{number}") is None
     assert _names.version_id(f"{number}.0") is None
@@ -96,12 +96,12 @@ def test_version_ids(number: int) -> None:
     ],
 )
 def test_other_forms_of_a_source(address: str, meant: str | None) -> None:
-    """Every other way to write a folder in Cloud Storage is known, and nothing else is taken for one."""
+    """Every other way to write a folder in Cloud Storage is recognized, and nothing else."""
     assert _names.to_gs_uri(address) == meant
 
 
 def test_a_signed_address_is_not_repeated() -> None:
-    """An address can hold a signature, which no error shows."""
+    """No error shows an address, because it may contain a signature."""
     with pytest.raises(InvalidArgumentError) as caught:
         _names.check_source("https://storage.googleapis.com/bucket/dir?X-Goog-Signature=5ec2e7")
     assert "5ec2e7" not in str(caught.value)
@@ -109,8 +109,8 @@ def test_a_signed_address_is_not_repeated() -> None:
 
 
 @given(NAMES)
-def test_no_new_name_has_what_cannot_be_seen(name: str) -> None:
-    """A name is taken as it is, or refused with an error in which every character can be seen."""
+def test_new_names_have_no_invisible_characters(name: str) -> None:
+    """A name is accepted as it is, or refused with an error that shows every character."""
     try:
         assert _names.check_new_name(name) == name
     except InvalidArgumentError as error:
@@ -147,7 +147,7 @@ def test_aliases(alias: str, writable: bool, removable: bool) -> None:
 
 
 def test_close_names() -> None:
-    """Close names have similar letters in any case, the closest first."""
+    """Close names have similar letters in any case. The closest comes first."""
     names = ["fraud", "Churn", "churn-eu", "x" * 1_000_000, ""]
     assert _names.close_names("chrun", names) == ["Churn"]
     assert _names.close_names("CHURN-EU", names) == ["churn-eu", "Churn"]

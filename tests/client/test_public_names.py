@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 import vertex_registry
+from tests import pins
 
 
 def test_every_public_name_is_what_its_module_defines() -> None:
@@ -27,6 +28,11 @@ def test_every_public_name_is_what_its_module_defines() -> None:
     for name in vertex_registry.__all__:
         assert getattr(vertex_registry, name) is not None
         assert name in dir(vertex_registry)
+
+
+def test_what_users_rely_on_is_written_down() -> None:
+    """Names, signatures, options and JSON fields are those in `tests/pins.txt`, so that a change shows in review."""
+    assert pins.text() == pins.FILE.read_text(encoding="utf-8"), "run `make pins`, and say in CHANGELOG.md what changes"
 
 
 def test_a_name_that_does_not_exist() -> None:

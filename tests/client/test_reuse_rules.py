@@ -1,4 +1,4 @@
-"""Decide whether a version is reused: what happens if Vertex gives version numbers that aren't in order."""
+"""Decide whether a version is reused, if Vertex gives version numbers that aren't in order."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def version(number: int) -> ModelVersion:
 
 
 def test_numbers_that_fall_end_in_an_error() -> None:
-    """If what came later has a lower number, the registration ends, and no loop runs for ever."""
+    """If a later version has a lower number, the registration fails, and no loop is endless."""
     numbers = iter([3, 2])
     with pytest.raises(ConflictError, match="without reuse_existing"):
         reuse.register(REGISTRATION, version(9), lambda _: version(next(numbers)))

@@ -1,4 +1,4 @@
-"""What a serving image can load of a framework's folder, and which scikit-learn wrote a model."""
+"""What a serving image can load from a framework's folder, and which scikit-learn version wrote a model."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def test_a_folder_without_a_known_layout_stays_as_it_is(names: list[str]) -> Non
 
 @pytest.mark.parametrize("others", [["model.joblib"], ["model.pkl"], ["model.joblib", "model.pkl"]], ids="-".join)
 def test_a_file_beside_another_model_is_not_renamed(others: list[str]) -> None:
-    """Which of several models is meant isn't guessed. All of them are named."""
+    """If there are several models, none is guessed. The error names all of them."""
     with pytest.raises(InvalidArgumentError) as refused:
         renames(["artifact.pkl", "notes.txt", *others], SKLEARN, where="output")
 
@@ -76,15 +76,15 @@ def test_a_model_says_which_scikit_learn_wrote_it(tmp_path: Path, protocol: int,
     assert version_of(folder) == other
 
 
-def test_zenmls_pickle_says_it_as_well(tmp_path: Path) -> None:
+def test_zenmls_pickle_has_a_version_too(tmp_path: Path) -> None:
     """A pickle is read under the name that ZenML gives it, too."""
     pickled = pickle.dumps(ESTIMATOR).replace(sklearn.__version__.encode(), f"0{sklearn.__version__[1:]}".encode())
 
     assert version_of(write(tmp_path / "model", {"artifact.pkl": pickled})) == f"0{sklearn.__version__[1:]}"
 
 
-def test_joblib_says_it_as_well(tmp_path: Path) -> None:
-    """Files of joblib are read as well; of a compressed one the installed version is the best guess."""
+def test_joblib_files_have_a_version_too(tmp_path: Path) -> None:
+    """Files of joblib are read as well. For a compressed one, the installed version is the best guess."""
     for name, compress in (("plain", 0), ("compressed", 3)):
         folder = write(tmp_path / name, {})
         folder.mkdir()
@@ -92,7 +92,7 @@ def test_joblib_says_it_as_well(tmp_path: Path) -> None:
         assert version_of(folder) == sklearn.__version__
 
 
-def test_another_model_says_nothing(tmp_path: Path) -> None:
+def test_another_model_has_no_version(tmp_path: Path) -> None:
     """A folder without a scikit-learn model was written by none."""
     assert version_of(write(tmp_path / "model", {"model.bst": b"_sklearn_version"})) is None
 

@@ -1,4 +1,4 @@
-"""Serving images: the tables agree with Google's package, and what could not be served is refused."""
+"""Serving images: the tables agree with Google's package, and what can't be served is refused."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ US = "us-docker.pkg.dev/vertex-ai/prediction/"
 
 
 def all_images(location: str) -> list[tuple[str, str, str]]:
-    """Every framework, version and image of the table, with GPU variants."""
+    """Yield every framework, version and image of the table, with GPU variants."""
     return [
         (framework, version, _serving.serving_image(f"{framework}:{version}", location, gpu=gpu))
         for framework, versions in _serving.PREBUILT.items()
@@ -27,15 +27,15 @@ def all_images(location: str) -> list[tuple[str, str, str]]:
     ]
 
 
-def test_the_table_is_the_list_of_googles_package() -> None:
-    """Every image that Google's SDK knows can be named here, and none other."""
+def test_the_table_agrees_with_googles_package() -> None:
+    """You can name exactly the images that Google's SDK knows."""
     ours = {image for location in ("us-east1", "europe-west1", "asia-east1") for _, _, image in all_images(location)}
 
     assert ours == set(prediction.SERVING_CONTAINER_URIS)
 
 
 def test_the_newest_version_comes_first() -> None:
-    """A framework named without a version means its newest image, which is the one served longest."""
+    """A framework without a version means its newest image, which is supported longest."""
     for framework, versions in _serving.PREBUILT.items():
         numbers = [tuple(map(int, version.split("."))) for version in versions]
 
@@ -69,7 +69,7 @@ def test_the_default_image_was_served_when_the_table_was_read() -> None:
     ],
 )
 def test_the_image_comes_from_the_nearest_host(location: str, host: str) -> None:
-    """Every location has a host, also where Google's own function has none."""
+    """Every location has a host, even if Google's own function has none."""
     assert _serving.default_image(location) == f"{host}-docker.pkg.dev/vertex-ai/prediction/sklearn-cpu.1-6:latest"
 
 
@@ -115,7 +115,7 @@ def test_a_framework_is_enough_to_name_an_image(spec: str, gpu: bool, image: str
         ("gcr.io/acme/server:3", True, "Leave gpu out"),
     ],
 )
-def test_an_image_that_is_not_there_is_refused(spec: str, gpu: bool, says: str) -> None:
+def test_an_unknown_image_is_refused(spec: str, gpu: bool, says: str) -> None:
     """The error for an unknown image lists the available ones."""
     with pytest.raises(InvalidArgumentError) as caught:
         _serving.serving_image(spec, "us-central1", gpu=gpu)
@@ -141,14 +141,14 @@ def test_the_image_follows_scikit_learn(version: str, image: str | None) -> None
     assert _serving.image_of("sklearn", version, "us-central1") == image
 
 
-def test_an_image_that_is_gone_does_not_match() -> None:
-    """With a date, only images that are served on that day match."""
+def test_an_unsupported_image_does_not_match() -> None:
+    """With a date, only images that are supported on that day match."""
     assert _serving.image_of("sklearn", "1.3.2", "us-central1", today=date(2026, 1, 1)) is None
     assert _serving.image_of("sklearn", "1.3.2", "us-central1", today=date(2025, 1, 1)) == f"{US}sklearn-cpu.1-3:latest"
 
 
 def test_an_image_is_retired_from_its_last_day_on() -> None:
-    """Each image of the table is served until the day before its end, and not from it on."""
+    """Each image of the table is supported until the day before its end."""
     for framework, version, image in all_images("asia-east1"):
         end = _serving.PREBUILT[framework][version]
 
@@ -167,12 +167,12 @@ def test_an_image_is_retired_from_its_last_day_on() -> None:
     ],
 )
 def test_an_unknown_image_is_not_known_to_be_retired(image: str) -> None:
-    """Nothing is said about images that are not in the table."""
+    """An image that isn't in the table never counts as retired."""
     assert _serving.unsupported_since(image, date(2099, 1, 1)) is None
 
 
 def test_every_prebuilt_image_loads_its_frameworks_files() -> None:
-    """The files depend on the framework alone, also for a version that came later."""
+    """The files depend on the framework alone, even for a later version."""
     for framework, _, image in [*all_images("us-east1"), ("pytorch", "9.9", f"{US}pytorch-tpu.9-9:latest")]:
         assert _serving.model_files(image) == _serving.MODEL_FILES[framework]
     assert _serving.model_files("gcr.io/acme/server:3") == ()
@@ -216,7 +216,7 @@ def test_exactly_one_file_passes(extra: list[str], held: set[str], framework: st
     _serving.check_directory(names, "gcr.io/acme/server:3", where="gs://bucket/dir")
 
 
-def test_the_refusal_says_what_is_there() -> None:
+def test_the_error_lists_what_was_found() -> None:
     """The error says what the image loads, what was found, and what to do."""
     with pytest.raises(InvalidArgumentError) as caught:
         _serving.check_directory(["artifact.pkl"], f"{US}sklearn-cpu.1-6:latest", where="./model")
@@ -237,7 +237,7 @@ def test_the_refusal_says_what_is_there() -> None:
 
 
 def test_the_docs_show_the_tables() -> None:
-    """What the page on serving says of images, days and files is what the code goes by."""
+    """The tables on the page about serving are the ones in the code."""
     page = (Path(__file__).parents[2] / "docs" / "serving.md").read_text(encoding="utf-8")
     names = {"sklearn": "scikit-learn", "xgboost": "XGBoost", "tensorflow": "TensorFlow", "pytorch": "PyTorch"}
     shown = {

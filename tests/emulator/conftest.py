@@ -1,4 +1,4 @@
-"""What the emulator's tests share: an emulator, and Google's own clients for it."""
+"""Fixtures of the emulator's tests: an emulator, and Google's own clients for it."""
 
 from __future__ import annotations
 

@@ -19,7 +19,7 @@ PAGE = (container.ROOT / "docs" / "container.md").read_text(encoding="utf-8")
 
 
 def test_the_entry_point_serves_an_ordinary_user(tmp_path: Path) -> None:
-    """It listens on every interface, is healthy, answers to the name that it allows, and keeps its data."""
+    """The server listens on every interface, is healthy, answers to the allowed name, and keeps its data."""
     data = tmp_path / "data"
     data.mkdir()
     for folder in (tmp_path, *tmp_path.parents[:3]):
@@ -52,7 +52,7 @@ def test_the_entry_point_serves_an_ordinary_user(tmp_path: Path) -> None:
 
 
 def test_the_image_is_not_root_and_names_its_ports() -> None:
-    """The user, the ports and the volume are those of the emulator's options and of the page."""
+    """The user, the ports and the volume agree with the emulator's options and the page."""
     image = container.read_image()
     defaults = _parser().parse_args(image.words("ENTRYPOINT")[3:])
 

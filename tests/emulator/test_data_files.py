@@ -91,7 +91,7 @@ def test_a_new_file_that_cannot_be_set_up_leaves_nothing_behind(tmp_path: Path) 
 
 
 def test_a_file_that_cannot_be_written_says_what_to_do() -> None:
-    """One sentence says what is wrong with which file, and one says what to do."""
+    """One sentence says what's wrong with which file, and another what to do."""
     with tempfile.TemporaryDirectory() as there:  # pytest's own folders are private
         Path(there).chmod(0o755)
         files = [Path(there) / folder / "registry.db" for folder in ("new-file", "read-only-file", "read-only-folder")]

@@ -1,4 +1,4 @@
-"""The pages about the emulator agree with the code wherever the code has a table."""
+"""The pages about the emulator agree with the tables in the code."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ def test_the_limits_of_queries_on_the_page_are_those_in_force() -> None:
 
 
 def test_the_pages_begin_with_what_nobody_knows() -> None:
-    """A reader learns first that no real Vertex was reached, and guesses are called guesses."""
+    """You learn first that no real Vertex was reached. Guesses are called guesses."""
     status = "Nobody has compared the emulator with the real Vertex AI yet"
     assert FIDELITY.splitlines()[2].startswith(f"{status}: no real Vertex was ever reached")
     assert status in GUIDE[: GUIDE.index("\n## ")]

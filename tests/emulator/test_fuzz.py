@@ -242,7 +242,7 @@ def test_fields_that_no_version_knows_are_not_kept(emulator: Emulator, channel: 
 @example(f"{SERVICE}/Nothing", b"")
 @example("/google.cloud.aiplatform.v1.EndpointService/ListEndpoints", b"")
 @settings(many, max_examples=25)
-def test_a_method_that_is_not_there_is_unimplemented(channel: grpc.Channel, method: str, message: bytes) -> None:
+def test_an_unknown_method_is_unimplemented(channel: grpc.Channel, method: str, message: bytes) -> None:
     """An unknown method is refused as unknown, whatever is sent."""
     ask(channel, method, message)
 
@@ -268,9 +268,7 @@ def test_any_metadata_is_taken(channel: grpc.Channel, metadata: tuple[tuple[str,
     ("rpc", "scope", "order"),
     [("ListModels", "", ""), ("ListModels", "", "display_name"), ("ListModelVersions", "/models/m", "update_time")],
 )
-def test_a_page_token_that_somebody_made_is_refused(
-    channel: grpc.Channel, rpc: str, scope: str, order: str, position: Any
-) -> None:
+def test_a_forged_page_token_is_refused(channel: grpc.Channel, rpc: str, scope: str, order: str, position: Any) -> None:
     """A forged token has a valid checksum and the right query, and its position leads nowhere."""
     field = "name" if scope else "parent"
     name = f"projects/{project_number('acme')}/locations/us-central1{scope}"
@@ -283,7 +281,7 @@ def test_a_page_token_that_somebody_made_is_refused(
 
     refused: Any = caught.value
     assert refused.code() is grpc.StatusCode.INVALID_ARGUMENT
-    assert "not a page token that was given out here" in refused.details()
+    assert "isn't a page token of this server" in refused.details()
 
 
 # --- JSON over HTTP ----------------------------------------------------------

@@ -98,7 +98,7 @@ def test_connections_that_are_kept_give_way_the_oldest_first(process: Process) -
 
 
 def test_a_server_that_can_accept_nothing_rests(process: Process) -> None:
-    """If every connection has a request under way, others wait, and no thread spins meanwhile."""
+    """If every connection has a request under way, others wait, and no thread spins."""
     count, delay = 40, 3.0
     planned = {"rpc": "ListModels", "delay": delay, "times": count}
     assert requests.post(f"{process.rest}/emulator/faults", json=planned, timeout=30).ok
@@ -181,7 +181,7 @@ def test_json_with_too_many_values_is_refused(emulator: Emulator, place: str, bo
     ],
 )  # fmt: skip
 def test_json_with_many_values_is_taken(emulator: Emulator, place: str, body: str) -> None:
-    """A text is one value, whatever it contains."""
+    """A string is one value, whatever it contains."""
     answer = upload(emulator, place, body)
 
     assert answer.status_code == 200, answer.text
@@ -371,7 +371,7 @@ def frame(kind: int, flags: int, stream: int, payload: bytes) -> bytes:
 
 
 def test_requests_that_are_reset_cancel_nobody_elses(emulator: Emulator, place: str) -> None:
-    """A client that begins and resets requests as fast as it can harms only itself."""
+    """A client that begins and resets requests as fast as it can only harms itself."""
     address = str(emulator.grpc)
     names = {
         ":method": "POST",

@@ -1,4 +1,4 @@
-"""Operations: how they begin, are polled, end, fail, and are cancelled, listed and deleted."""
+"""Operations: how they begin, are polled, end, fail, and are canceled, listed and deleted."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def test_an_operation_is_done_at_once(
 def test_an_operation_is_done_after_so_many_polls(
     start: Start, connect: Connect, place: str, model: MakeModel, transport: str
 ) -> None:
-    """The model doesn't exist before, its id is taken from the start, and the last poll sees it done."""
+    """Until the last poll, the model doesn't exist, but its ID is taken."""
     client = connect(start(polls_until_done=3), transport)
     operation = begin(client, place, model(), model_id="mine")
     assert not operation.done
@@ -158,7 +158,7 @@ def test_a_poll_costs_the_same_however_much_is_under_way(
 
 
 def test_an_operation_that_fails_frees_the_id(start: Start, connect: Connect, place: str, model: MakeModel) -> None:
-    """Nothing is created, and the next upload of the id creates it."""
+    """Nothing is created, and the next upload can use the ID."""
     emulator = start(polls_until_done=2)
     client = connect(emulator)
     emulator.fail("UploadModel", "INTERNAL", when="operation", message="Out of luck.")
@@ -175,7 +175,7 @@ def test_an_operation_that_fails_frees_the_id(start: Start, connect: Connect, pl
 
 
 def test_an_operation_fails_where_its_model_went(start: Start, connect: Connect, place: str, model: MakeModel) -> None:
-    """A version of a model that is deleted meanwhile ends with NOT_FOUND, and so does a second deletion."""
+    """If the model is deleted, adding a version ends with NOT_FOUND, and so does a second deletion."""
     emulator = start(polls_until_done=1)
     client = connect(emulator)
     client.get_operation({"name": begin(client, place, model(), model_id="mine").name})
@@ -188,10 +188,10 @@ def test_an_operation_fails_where_its_model_went(start: Start, connect: Connect,
     assert client.get_operation({"name": second.name}).error.code == 5
 
 
-def test_an_operation_is_for_the_model_that_was_there(
+def test_an_operation_is_for_the_model_that_it_began_with(
     start: Start, connect: Connect, place: str, model: MakeModel
 ) -> None:
-    """A later model of the same id is another one. An operation for the first ends with NOT_FOUND."""
+    """A later model with the same ID is another one. The first one's operation ends with NOT_FOUND."""
     client = connect(start(polls_until_done=4, assume={"default-delete": "move"}))
     name = f"{place}/models/mine"
 
@@ -210,8 +210,10 @@ def test_an_operation_is_for_the_model_that_was_there(
     assert [version.version_id for version in client.list_model_versions(name=name)] == ["1"]
 
 
-def test_a_copy_is_of_the_model_that_was_there(start: Start, connect: Connect, place: str, model: MakeModel) -> None:
-    """A later model with the source's name is another one, even if the clock stands still: NOT_FOUND."""
+def test_a_copy_is_of_the_model_that_it_began_with(
+    start: Start, connect: Connect, place: str, model: MakeModel
+) -> None:
+    """A later model with the source's name is another one, even if the clock doesn't move: NOT_FOUND."""
     client = connect(start(polls_until_done=3, now=lambda: dt.datetime(2026, 1, 1, tzinfo=dt.UTC)))
 
     finish(client, begin(client, place, model(), model_id="source"))
@@ -224,10 +226,10 @@ def test_a_copy_is_of_the_model_that_was_there(start: Start, connect: Connect, p
     assert finish(client, copied).error.code == 5
 
 
-def test_an_operation_is_for_the_version_that_was_there(
+def test_an_operation_is_for_the_version_that_it_began_with(
     start: Start, connect: Connect, place: str, model: MakeModel
 ) -> None:
-    """An operation for a version that is deleted meanwhile ends with NOT_FOUND, even if an alias named it."""
+    """If its version is deleted, an operation ends with NOT_FOUND, even if an alias named it."""
     client = connect(start(polls_until_done=9, assume={"default-delete": "move"}))
     name = f"{place}/models/mine"
     examples = {"parameters": {"examples": {"neighbor_count": 3}}}
@@ -262,7 +264,7 @@ def test_an_operation_is_found_under_its_location(
 def test_an_operation_means_the_version_that_its_alias_had(
     start: Start, connect: Connect, place: str, model: MakeModel
 ) -> None:
-    """An alias that moves before the operation is done doesn't change which version is meant."""
+    """An alias that moves before the operation is done doesn't change its version."""
     client = connect(start(polls_until_done=1))
     name = f"{place}/models/mine"
     for request in ({"model_id": "mine"}, {"parent_model": name}, {"parent_model": name}):
@@ -313,7 +315,7 @@ def test_waiting_polls_until_it_is_done(start: Start, connect: Connect, place: s
 def test_an_operation_can_be_cancelled(
     start: Start, connect: Connect, place: str, model: MakeModel, transport: str
 ) -> None:
-    """A cancelled operation ends with CANCELLED and does nothing. One that is done stays done."""
+    """A canceled operation ends with CANCELLED and does nothing. A finished one stays finished."""
     client = connect(start(polls_until_done=2), transport)
     operation = begin(client, place, model(), model_id="mine")
 
@@ -357,7 +359,7 @@ def test_operations_are_listed_and_deleted(
 def test_an_evaluation_has_no_operations(
     start: Start, connect: Connect, place: str, model: MakeModel, transport: str
 ) -> None:
-    """Google's clients can list them. An evaluation that exists has none."""
+    """Google's clients can list an evaluation's operations. The list is empty."""
     client = connect(start(), transport)
     operation = begin(client, place, model(), model_id="m")
     evaluation = client.import_model_evaluation(parent=f"{place}/models/m", model_evaluation={"display_name": "e"}).name
@@ -394,10 +396,10 @@ def test_operations_under_way_survive_a_restart(
     assert client.get_operation({"name": operation.name}).done
 
 
-def test_a_copy_under_way_survives_in_a_file_that_does_not_tell_its_source(
+def test_a_copy_under_way_survives_in_an_older_file(
     start: Start, connect: Connect, place: str, model: MakeModel, tmp_path: Any
 ) -> None:
-    """Older files lack the source of a copy. Such a copy is of whatever has the name."""
+    """Older files lack a copy's source. Then the copy is of whichever model has the name."""
     data = tmp_path / "data"
     first = start(data, polls_until_done=2)
     finish(connect(first), begin(connect(first), place, model(), model_id="source"))

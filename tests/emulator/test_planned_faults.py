@@ -1,4 +1,4 @@
-"""Faults: planned as data, met by the next requests, and accounted for."""
+"""Faults are planned as data, met by the next requests, and accounted for."""
 
 from __future__ import annotations
 
@@ -95,7 +95,7 @@ def test_a_failure_asks_to_wait(emulator: Emulator, connect: Connect, place: str
 
 @pytest.mark.parametrize("when", ["before", "after", "operation"])
 def test_an_answer_is_delayed(emulator: Emulator, connect: Connect, place: str, when: str) -> None:
-    """A client that waits for less gives up, and later sees whether it happened."""
+    """A client that times out first can see later whether the request was carried out."""
     client = connect(emulator)
     emulator.fail("UploadModel", "UNAVAILABLE" if when == "operation" else None, delay=30, when=when)
     request = {"parent": place, "model": {"display_name": "x", "container_spec": {"image_uri": "x"}}}
@@ -126,7 +126,7 @@ def test_closing_ends_a_delay(place: str) -> None:
 
 @TRANSPORTS
 def test_an_etag_counts_as_stale(emulator: Emulator, connect: Connect, upload: Upload, transport: str) -> None:
-    """The update is refused for a stale etag, and changes nothing."""
+    """The update is refused as if its etag were stale, and changes nothing."""
     client = connect(emulator, transport)
     name = upload(client)
     update = {"model": {"name": name, "labels": {"a": "b"}}, "update_mask": field_mask_pb2.FieldMask(paths=["labels"])}
@@ -173,7 +173,7 @@ def test_an_etag_counts_as_stale(emulator: Emulator, connect: Connect, upload: U
         ({"rpc": "GetModel", "code": "UNAVAILABLE", "message": "\ud800"}, "UTF-8"),
     ],
 )
-def test_a_fault_must_make_sense(emulator: Emulator, arguments: dict[str, Any], told: str) -> None:
+def test_an_impossible_fault_is_refused(emulator: Emulator, arguments: dict[str, Any], told: str) -> None:
     """A fault that couldn't happen is refused when it's planned, in Python and over HTTP."""
     with pytest.raises(ValueError, match=told):
         emulator.fail(**arguments)
@@ -186,7 +186,7 @@ def test_a_fault_must_make_sense(emulator: Emulator, arguments: dict[str, Any], 
 
 @TRANSPORTS
 def test_a_lost_answer_needs_an_answer(emulator: Emulator, connect: Connect, place: str, transport: str) -> None:
-    """A request that is refused anyway leaves the fault to the next one, as often as it was planned."""
+    """A request that's refused anyway leaves the fault for the next request."""
     client = connect(emulator, transport)
     emulator.fail("GetModel", "UNAVAILABLE", when="after", times=2)
     emulator.fail("UploadModel", "UNAVAILABLE", when="operation")
@@ -206,7 +206,7 @@ def test_a_lost_answer_needs_an_answer(emulator: Emulator, connect: Connect, pla
 def test_what_waits_is_not_carried_out_after_a_reset(
     emulator: Emulator, connect: Connect, upload: Upload, place: str, transport: str
 ) -> None:
-    """A delayed request ends without effect, so the next test doesn't meet what one test left behind."""
+    """A delayed request has no effect after a reset, so the next test doesn't meet it."""
     client = connect(emulator, transport)
     emulator.fail("UploadModel", delay=3600)
     with ThreadPoolExecutor() as pool:
@@ -221,7 +221,7 @@ def test_what_waits_is_not_carried_out_after_a_reset(
 
 
 def test_planned_faults_can_be_forgotten(emulator: Emulator, client: Client, place: str) -> None:
-    """Nothing fails then, and what was created stays."""
+    """Nothing fails then, and whatever was created stays."""
     emulator.fail("ListModels", "UNAVAILABLE", times=5)
 
     emulator.forget_faults()
@@ -231,7 +231,7 @@ def test_planned_faults_can_be_forgotten(emulator: Emulator, client: Client, pla
 
 
 def test_leaving_with_a_planned_fault_left_fails(connect: Connect, place: str) -> None:
-    """The error names what no request met, even in part. The emulator is closed first."""
+    """The error names the faults that no request met. The emulator is closed first."""
     emulator = Emulator()
     emulator.fail("ListModels", "UNAVAILABLE", times=3)
     emulator.fail("GetModel", delay=1)
@@ -252,7 +252,7 @@ def test_leaving_with_a_planned_fault_left_fails(connect: Connect, place: str) -
 
 
 def test_leaving_replaces_no_other_exception() -> None:
-    """The test's own exception is raised. What was reset or cancelled isn't left."""
+    """The test's own exception is raised instead. Forgotten faults don't count."""
     emulator = Emulator(grpc_port=None, rest_port=None)
     emulator.fail("GetModel", "ABORTED")
     with pytest.raises(ZeroDivisionError), emulator:
@@ -263,8 +263,8 @@ def test_leaving_replaces_no_other_exception() -> None:
             take_back(other)
 
 
-def test_closing_minds_no_planned_fault() -> None:
-    """close() may be called while another exception is being raised."""
+def test_closing_ignores_planned_faults() -> None:
+    """close() ignores unused faults, because another exception may be under way."""
     emulator = Emulator(grpc_port=None, rest_port=None)
     emulator.fail("GetModel", "ABORTED")
 
@@ -272,7 +272,7 @@ def test_closing_minds_no_planned_fault() -> None:
 
 
 def test_other_processes_plan_faults_over_http(emulator: Emulator, connect: Connect, place: str) -> None:
-    """Other processes plan faults, see what is left, see the requests, and reset everything."""
+    """Other processes can plan faults, list the unused ones, read the requests, and reset everything."""
     base = f"{emulator.rest}/emulator"
     planned = requests.post(
         f"{base}/faults", json={"rpc": "ListModels", "code": "ABORTED", "retryAfter": 1, "times": 2}, timeout=10
@@ -306,8 +306,8 @@ def test_other_processes_plan_faults_over_http(emulator: Emulator, connect: Conn
         (b'{"rpc": "GetModel", "code": "ABORTED", "retryAfter": 1, "retry_after": 2}', "A name comes twice"),
     ],
 )
-def test_what_is_no_fault_is_refused(emulator: Emulator, body: bytes, told: str) -> None:
-    """It's refused with 400 and a sentence, and nothing is planned."""
+def test_an_invalid_fault_is_refused(emulator: Emulator, body: bytes, told: str) -> None:
+    """An invalid fault is refused with 400 and a sentence, and isn't planned."""
     answer = requests.post(f"{emulator.rest}/emulator/faults", data=body, timeout=10)
 
     assert answer.status_code == 400
@@ -370,7 +370,7 @@ def test_requests_are_written_down_without_their_tokens(emulator: Emulator, plac
 def test_whatever_may_be_a_credential_is_hashed(
     emulator: Emulator, place: str, transport: str, name: str, value: str, scheme: str, hidden: str
 ) -> None:
-    """All of it is hashed over both transports, except for a known scheme."""
+    """Credentials are hashed over both transports. Only a known scheme stays readable."""
     if transport == "grpc":
         with grpc.insecure_channel(str(emulator.grpc)) as channel:
             channel.unary_unary("/google.cloud.aiplatform.v1.ModelService/ListModels")(
@@ -403,7 +403,7 @@ def test_whatever_may_be_a_credential_is_hashed(
 def test_what_is_harmless_is_shown(
     emulator: Emulator, place: str, transport: str, name: str, value: str, shown: str
 ) -> None:
-    """Users and queries of addresses are hashed."""
+    """Addresses stay readable, except for their users and queries."""
     if transport == "grpc":
         with grpc.insecure_channel(str(emulator.grpc)) as channel:
             channel.unary_unary("/google.cloud.aiplatform.v1.ModelService/ListModels")(
@@ -444,7 +444,7 @@ def test_a_long_failure_arrives_over_grpc(emulator: Emulator, connect: Connect, 
 @TRANSPORTS
 @pytest.mark.parametrize("path", ["display_name", "displayName"])
 def test_a_mask_is_shown_whatever_its_case(emulator: Emulator, place: str, transport: str, path: str) -> None:
-    """Masks come in either case, and JSON has one spelling. What was recorded stays as it was received."""
+    """Masks come in either case and are shown in one. The recorded message stays as it was received."""
     if transport == "grpc":
         with grpc.insecure_channel(str(emulator.grpc)) as channel:
             request = BY_NAME["ListModels"].request(parent=place, read_mask=field_mask_pb2.FieldMask(paths=[path]))
@@ -459,7 +459,7 @@ def test_a_mask_is_shown_whatever_its_case(emulator: Emulator, place: str, trans
 
 
 def test_requests_are_remembered_up_to_so_many_bytes(emulator: Emulator, connect: Connect, place: str) -> None:
-    """The latest requests are remembered, including a single one that is longer than all."""
+    """The latest requests are remembered, even a single one that's longer than the limit."""
     client = connect(emulator)
     large = "x" * (1024 * 1024)
     for name in ("first", *["more"] * 70, "last"):
@@ -474,7 +474,7 @@ def test_requests_are_remembered_up_to_so_many_bytes(emulator: Emulator, connect
 
 
 def test_what_is_remembered_of_metadata_counts(emulator: Emulator, place: str) -> None:
-    """A request may consist of little more than its head."""
+    """Metadata counts towards the limit, because a request may consist of little else."""
     with requests.Session() as session:
         session.headers.update(
             {f"x-goog-{name}": "x" * 65_000 for name in ("api-client", "api-version", "user-project")}
@@ -491,7 +491,7 @@ def test_what_is_remembered_of_metadata_counts(emulator: Emulator, place: str) -
 
 
 def test_a_request_that_has_no_json_is_shown_all_the_same(emulator: Emulator, connect: Connect, place: str) -> None:
-    """It's shown without its message."""
+    """A request without a JSON form is shown without its message."""
     with pytest.raises(exceptions.InvalidArgument):
         connect(emulator).import_model_evaluation(
             parent=f"{place}/models/m", model_evaluation={"metrics": float("nan")}

@@ -82,7 +82,7 @@ def test_a_killed_emulator_loses_nothing_it_answered(
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_ends_it_cleanly(number: signal.Signals, tmp_path: Path) -> None:
-    """The status is 0, with one line of output, even if a planned fault is left. The file is free."""
+    """The status is 0 with one line of output, even if a fault is unused, and the file can be opened again."""
     data = tmp_path / "data"
     command = [*COMMAND, "--data", str(data), "--assume", "list-lag=2", "--polls-until-done", "1"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
@@ -101,7 +101,7 @@ def test_a_signal_ends_it_cleanly(number: signal.Signals, tmp_path: Path) -> Non
     assert list(tmp_path.iterdir()) == [data]
 
 
-def test_a_file_that_is_no_database_ends_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_file_that_is_not_a_database_ends_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """The status is 2, with a sentence. The signals are as they were."""
     data = tmp_path / "notes.txt"
     data.write_text("My notes.")
@@ -141,15 +141,15 @@ def test_addresses_that_nobody_can_read_end_it() -> None:
 
 
 @pytest.mark.parametrize("given", [["--assume", "nonsense"], ["--nonsense"], ["--grpc-port", "x"]])
-def test_arguments_that_cannot_be_right_end_it(given: list[str]) -> None:
-    """The status is 2, as argparse has it."""
+def test_invalid_arguments_end_it(given: list[str]) -> None:
+    """The status is 2, as usual with argparse."""
     with pytest.raises(SystemExit) as caught:
         main(given)
 
     assert caught.value.code == 2
 
 
-def test_an_assumption_that_is_not_there_ends_it(capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_unknown_assumption_ends_it(capsys: pytest.CaptureFixture[str]) -> None:
     """The message lists the switches that exist."""
     assert main(["--assume", "nonsense=1"]) == 2
     assert "labels-at-upload" in capsys.readouterr().err

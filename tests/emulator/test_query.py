@@ -1,4 +1,4 @@
-"""What a list may be asked: every spelling that Vertex documents is understood, and everything else is refused."""
+"""The parameters of a list: every documented spelling is understood, and everything else is refused."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ def equals(field: str, value: str, key: str | None = None) -> Term:
     ],
 )
 def test_the_examples_of_the_reference_are_understood(text: str, expected: Term) -> None:
-    """Every form in the documentation of ListModels parses to its one term."""
+    """Every form in the documentation of ListModels parses to one term."""
     assert terms(text) == (expected,)
 
 
@@ -102,8 +102,8 @@ def test_the_examples_of_the_reference_are_understood(text: str, expected: Term)
         ("base_model_name=publishers/google/models/x@1", (equals("base_model_name", "publishers/google/models/x@1"),)),
     ],
 )
-def test_terms_stand_with_blanks_quotes_and_escapes(text: str, expected: tuple[Term, ...] | None) -> None:
-    """Blanks around operators and AND are free. Quotes of both kinds accept every escape."""
+def test_terms_have_blanks_quotes_and_escapes(text: str, expected: tuple[Term, ...] | None) -> None:
+    """Spaces around operators and AND are optional. Quotes of both kinds accept every escape."""
     if expected is None:
         assert "expected a value" in refusal(text)
     else:
@@ -165,7 +165,7 @@ def test_a_dotted_field_of_the_slices_is_one_name() -> None:
         ("display_name=NOT", 14),
     ],
 )
-def test_what_the_grammar_does_not_have_is_refused_with_its_position(text: str, position: int) -> None:
+def test_a_syntax_error_is_reported_with_its_position(text: str, position: int) -> None:
     """The message points at the first wrong character, counted from 1."""
     assert f"Invalid filter at position {position}: " in refusal(text)
 
@@ -190,7 +190,7 @@ def test_a_refusal_does_not_repeat_values() -> None:
 
 
 def test_a_long_filter_is_read_in_one_pass() -> None:
-    """The parser's steps grow with the text and no faster. Otherwise these wouldn't end."""
+    """Parsing takes linear time. With anything worse, this test wouldn't end."""
     long = 300_000
 
     refusal("a." * long)
@@ -255,7 +255,7 @@ def _filters(draw: st.DrawFn) -> tuple[str, tuple[Term, ...]]:
 
 
 @given(_filters())
-def test_whatever_is_written_is_what_is_meant(case: tuple[str, tuple[Term, ...]]) -> None:
+def test_a_written_filter_parses_to_its_terms(case: tuple[str, tuple[Term, ...]]) -> None:
     """A filter over any keys and values, in any spelling, parses to the terms it was written from."""
     text, meant = case
 
@@ -316,7 +316,7 @@ def test_any_text_parses_or_is_refused(text: str, rpc: str) -> None:
         ("model=a AND model=b", "a"),  # which nothing matches
     ],
 )
-def test_a_filter_tells_a_value_that_every_match_has(text: str, value: str | None) -> None:
+def test_a_filter_shows_a_value_that_every_match_has(text: str, value: str | None) -> None:
     """A list that names one model by its id polls that model's operations."""
     assert models(filter=text).filter.equal("model") == value
 
@@ -429,7 +429,7 @@ _bodies: Final = (
 
 
 @given(st.sampled_from(_PLACES), _bodies)
-def test_a_token_that_somebody_made_is_refused(place: tuple[str, str, tuple[type, ...]], body: bytes) -> None:
+def test_a_forged_token_is_refused(place: tuple[str, str, tuple[type, ...]], body: bytes) -> None:
     """The checksum isn't a secret. With a valid one, a position that doesn't fit the query is refused."""
     rpc, order, types = place
     sealed = parse_query(rpc, SCOPE, order_by=order).fingerprint + body
@@ -510,8 +510,8 @@ def test_a_read_mask_comes_in_two_spellings(paths: list[str], expected: tuple[st
         "metadata.stringValue",
     ],
 )
-def test_a_path_that_is_not_there_is_refused(path: str) -> None:
-    """Neither mask accepts a path that doesn't exist, or that goes through a map, a repeated field or JSON."""
+def test_an_unknown_path_is_refused(path: str) -> None:
+    """Neither mask accepts an unknown path, or one through a map, a repeated field or JSON."""
     for parse in (parse_read_mask, parse_update_mask):
         with pytest.raises(Failure, match="there is no such field") as caught:
             parse(["name", path], MODEL)

@@ -60,10 +60,10 @@ def exchange(emulator: Emulator | str, sent: bytes) -> bytes:
     return received
 
 
-def test_a_client_that_goes_in_the_middle_of_its_body_is_no_mistake(
+def test_a_client_that_leaves_in_the_middle_of_its_body_is_ignored(
     emulator: Emulator, place: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """There is nobody to answer. The emulator goes on, and logs nothing."""
+    """Nobody is left to answer, so the emulator goes on and logs nothing."""
     host, _, port = str(emulator.rest).removeprefix("http://").partition(":")
     with socket.create_connection((host, int(port)), timeout=30) as connection:
         head = f"POST /v1/{place}/models:upload HTTP/1.1\r\nHost: {host}:{port}\r\nContent-Length: 9\r\n"
@@ -76,7 +76,7 @@ def test_a_client_that_goes_in_the_middle_of_its_body_is_no_mistake(
     assert caplog.messages == []
 
 
-def test_blanks_around_a_header_are_none_of_it(emulator: Emulator, place: str) -> None:
+def test_blanks_around_a_header_are_ignored(emulator: Emulator, place: str) -> None:
     """Blanks around the value of a Host or a Content-Length are ignored."""
     host = str(emulator.rest).removeprefix("http://")
     head = f"POST /v1/{place}/models:upload HTTP/1.1\r\nHost: \t{host} \r\nContent-Length:  2\t\r\n\r\n{{}}"
@@ -85,7 +85,7 @@ def test_blanks_around_a_header_are_none_of_it(emulator: Emulator, place: str) -
 
 
 def nested(depth: int, kind: str) -> object:
-    """Return a value that is so deep in lists, in objects, or in both in turn."""
+    """Return a value that's nested so deep in lists, in objects, or in both alternately."""
     value: object = 1
     for level in range(depth):
         value = {"a": value} if kind == "objects" or (kind == "both" and level % 2) else [value]
@@ -95,7 +95,7 @@ def nested(depth: int, kind: str) -> object:
 @pytest.mark.parametrize("polls", [0, 2])
 @pytest.mark.parametrize("kind", ["lists", "objects", "both"])
 def test_what_lies_too_deep_is_refused(start: Start, place: str, kind: str, polls: int) -> None:
-    """What is accepted can be read, by itself, in lists and among past requests."""
+    """Whatever is accepted can be read again, by itself, in lists and among past requests."""
     emulator = start(polls_until_done=polls)
     upload(emulator, place, modelId="m", model=MODEL | {"explanationSpec": {"parameters": {"examples": {}}}})
     at = f"{emulator.rest}/v1/{place}/models"
@@ -238,7 +238,7 @@ _UNKNOWN = "Invalid JSON payload received. Unknown name"
         (b"0", f'{_UNKNOWN} "": Root element must be a message.'),
     ],
 )
-def test_what_is_no_object_is_refused(emulator: Emulator, place: str, body: bytes, told: str) -> None:
+def test_a_body_that_is_not_an_object_is_refused(emulator: Emulator, place: str, body: bytes, told: str) -> None:
     """The error is 400 and INVALID_ARGUMENT, in the words of Google's front end."""
     answer = requests.post(f"{emulator.rest}/v1/{place}/models:upload", data=body, timeout=10)
 
@@ -328,7 +328,9 @@ _TYPES = "type.googleapis.com/google"
         ),
     ],
 )
-def test_json_that_is_no_request_is_refused(emulator: Emulator, place: str, body: str, place_: str, told: str) -> None:
+def test_json_that_is_not_a_request_is_refused(
+    emulator: Emulator, place: str, body: str, place_: str, told: str
+) -> None:
     """The error is 400 and INVALID_ARGUMENT, in the words of Google's front end, with the mistake's path."""
     answer = requests.post(f"{emulator.rest}/v1/{place}/models:upload", data=body, timeout=10)
 
@@ -426,7 +428,7 @@ def test_no_mistake_repeats_what_may_be_secret(emulator: Emulator, place: str, m
 def test_a_field_in_both_spellings_is_set_twice(
     emulator: Emulator, place: str, method: str, path: str, body: dict[str, Any]
 ) -> None:
-    """Which of them is meant could only be guessed."""
+    """Nobody can know which of the two spellings is meant."""
     answer = requests.request(method, f"{emulator.rest}/v1/{place}/models{path}", json=body, timeout=10)
 
     assert error(answer)["status"] == "INVALID_ARGUMENT"
@@ -453,15 +455,15 @@ def test_an_empty_line_before_a_request_is_ignored(emulator: Emulator) -> None:
         ("Host: {}\r\nFrom: y\r\n", 200),
     ],
 )
-def test_a_line_of_the_head_that_is_no_header_is_refused(emulator: Emulator, lines: str, status: int) -> None:
+def test_a_malformed_header_is_refused(emulator: Emulator, lines: str, status: int) -> None:
     """RFC 9112, 5.1: a server that reads it in another way could be misled."""
     head = f"GET /emulator/health HTTP/1.1\r\n{lines.format(emulator.rest.partition('://')[2])}\r\n"
 
     assert exchange(emulator, head.encode()).startswith(f"HTTP/1.1 {status} ".encode())
 
 
-def test_every_mistake_is_told(emulator: Emulator, place: str) -> None:
-    """Each mistake is a line, and has its path in the details. Of very many, the first are reported."""
+def test_every_mistake_is_reported(emulator: Emulator, place: str) -> None:
+    """Each mistake is a line, with its path in the details. If there are very many, the first ones are reported."""
     url = f"{emulator.rest}/v1/{place}/models/m?updateMask=labels"
     answer = requests.patch(url, json={"labels": 1, "x": 2, "displayName": 3}, timeout=10)
 
@@ -489,7 +491,7 @@ def test_every_mistake_is_told(emulator: Emulator, place: str) -> None:
     ],
 )
 def test_what_may_be_secret_is_not_repeated(emulator: Emulator, place: str, model: dict[str, Any]) -> None:
-    """Labels, metadata and the environment are private, whatever Google's front end does."""
+    """Labels, metadata and the environment are private, even if Google's front end shows them."""
     answer = requests.post(f"{emulator.rest}/v1/{place}/models:upload", json={"model": model}, timeout=10)
 
     assert answer.status_code == 400
@@ -513,7 +515,7 @@ def test_what_may_be_secret_is_not_repeated(emulator: Emulator, place: str, mode
         "$callback=x",
     ],
 )
-def test_a_parameter_that_cannot_be_right_is_refused(emulator: Emulator, place: str, query: str) -> None:
+def test_an_invalid_parameter_is_refused(emulator: Emulator, place: str, query: str) -> None:
     """A parameter is refused if it's unknown, in the path, of another type, given twice, or unsupported."""
     answer = requests.get(f"{emulator.rest}/v1/{place}/models?{query}", timeout=10)
 
@@ -550,7 +552,7 @@ def test_a_parameter_is_refused_in_the_front_ends_words(emulator: Emulator, plac
     assert error(answer)["details"][0]["fieldViolations"][0]["description"] == told
 
 
-def test_parameters_of_googles_front_end_are_taken(emulator: Emulator, place: str) -> None:
+def test_parameters_of_googles_front_end_are_accepted(emulator: Emulator, place: str) -> None:
     """Parameters that all of Google's services accept have no effect here. A boolean is a word."""
     query = "alt=json&prettyPrint=false&key=abc&$unique=gc1&$.xgafv=2&%24prettyPrint=false&$apiVersion=v1"
     assert requests.get(f"{emulator.rest}/v1/{place}/models?{query}", timeout=10).ok
@@ -586,8 +588,8 @@ def test_errors_have_googles_shape(emulator: Emulator, place: str) -> None:
         ("TRACE", "/", 405),
     ],
 )
-def test_what_is_not_there_is_said_in_a_sentence(emulator: Emulator, method: str, path: str, status: int) -> None:
-    """It's neither a success nor a code that makes clients retry."""
+def test_an_unknown_path_is_reported_in_a_sentence(emulator: Emulator, method: str, path: str, status: int) -> None:
+    """The response is neither a success nor a code that makes clients retry."""
     answer = requests.request(method, f"{emulator.rest}{path}", timeout=10)
 
     assert answer.status_code == status
@@ -595,7 +597,7 @@ def test_what_is_not_there_is_said_in_a_sentence(emulator: Emulator, method: str
 
 
 def test_a_head_has_no_body(emulator: Emulator) -> None:
-    """The length of the body is stated all the same."""
+    """The response has no body, but states its length."""
     answer = requests.head(f"{emulator.rest}/v1/x", timeout=10)
 
     assert answer.status_code == 404
@@ -663,8 +665,8 @@ def test_two_methods_in_headers_are_refused(emulator: Emulator, place: str) -> N
         assert exchange(emulator, sent.encode()).startswith(f"HTTP/1.1 {status} ".encode())
 
 
-def test_a_method_in_a_header_is_none_for_the_emulators_own_paths(emulator: Emulator, place: str) -> None:
-    """It's a parameter of Google's methods, so a GET can't reset anything."""
+def test_a_method_in_a_header_does_not_work_for_the_emulators_own_paths(emulator: Emulator, place: str) -> None:
+    """The header only works for Google's methods, so a GET can't reset anything."""
     upload(emulator, place, modelId="mine")
     headers = {"X-HTTP-Method-Override": "POST"}
 
@@ -762,7 +764,7 @@ def test_a_body_has_a_length(emulator: Emulator, place: str, headers: bytes, sta
     ],
 )
 def test_what_is_not_http_is_refused(emulator: Emulator, sent: bytes) -> None:
-    """The error is a 400 or similar, and the next connection is served."""
+    """The status is 400 or similar, and the next connection is served."""
     received = exchange(emulator, sent)
 
     assert b"HTTP/1.1 4" in received
@@ -770,15 +772,15 @@ def test_what_is_not_http_is_refused(emulator: Emulator, sent: bytes) -> None:
 
 
 @pytest.mark.parametrize("head", [b"X / HTTP/1.1\r\n", b"POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n", b"x\r\n"])
-def test_a_client_that_is_refused_hears_so(emulator: Emulator, head: bytes) -> None:
-    """That's true even if the client sends much more that nobody reads."""
+def test_a_refused_client_gets_the_response(emulator: Emulator, head: bytes) -> None:
+    """It gets the response even while it sends much more, which nobody reads."""
     received = exchange(emulator, head + b"\r\n" + b"x" * 20_000_000)
 
     assert b"HTTP/1.1 4" in received
     assert received.endswith(b"}")
 
 
-def test_half_a_body_is_no_request(emulator: Emulator, place: str) -> None:
+def test_half_a_body_is_not_a_request(emulator: Emulator, place: str) -> None:
     """A client that goes away in the middle of its body hasn't sent a request."""
     host = str(emulator.rest).removeprefix("http://").encode()
     head = (

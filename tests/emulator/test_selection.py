@@ -1,4 +1,4 @@
-"""The system parameter ``fields``: which fields of a response are answered."""
+"""The system parameter ``fields`` chooses which fields a response has."""
 
 from __future__ import annotations
 
@@ -87,21 +87,21 @@ def get(url: str, fields: str, **query: str) -> Any:
         ("metadata/inner(a)", {"metadata": {"inner": {"a": 1}}}),
     ],
 )  # fmt: skip
-def test_a_response_has_the_fields_that_are_asked_for(models: str, fields: str, answered: dict[str, Any]) -> None:
-    """By their names in JSON and in protos, nested in each notation, through lists, maps and any JSON."""
+def test_a_response_has_the_requested_fields(models: str, fields: str, answered: dict[str, Any]) -> None:
+    """Fields have their JSON or proto names, nested in each notation, through lists, maps and any JSON."""
     assert get(f"{models}/one", fields) == answered
 
 
 @pytest.mark.parametrize("fields", ["", " ", "*", "*,displayName", "displayName,*"])
-def test_everything_can_be_asked_for(models: str, fields: str) -> None:
+def test_everything_can_be_requested(models: str, fields: str) -> None:
     whole = requests.get(f"{models}/one", timeout=60).json()
 
     assert get(f"{models}/one", fields) == whole
 
 
 @pytest.mark.parametrize("fields", ["models(name,displayName)", "models/name,models/displayName"])
-def test_a_list_has_the_fields_that_are_asked_for(models: str, place: str, fields: str) -> None:
-    """Of each entry; the token of the next page is a field like another."""
+def test_a_list_has_the_requested_fields(models: str, place: str, fields: str) -> None:
+    """The selection applies to each entry, and the next page's token is a field like any other."""
     entries = [{"name": f"{place}/models/{name}", "displayName": "churn"} for name in ("two", "one")]
 
     assert get(models, fields) == {"models": entries}
@@ -115,8 +115,8 @@ def test_a_list_has_the_fields_that_are_asked_for(models: str, place: str, field
 
 
 @pytest.mark.parametrize("api", ["v1", "v1beta1", "ui"])
-def test_an_operation_has_the_fields_that_are_asked_for(models: str, emulator: Emulator, api: str) -> None:
-    """Also of what is packed in it, where each says its type."""
+def test_an_operation_has_the_requested_fields(models: str, emulator: Emulator, api: str) -> None:
+    """The selection also applies to what's packed in an operation, next to its type."""
     began = "v1" if api == "ui" else api
     base = models.replace("/v1/", f"/{began}/")
     operation = requests.post(f"{base}:upload?fields=name,done", json={"model": MODEL}, timeout=60).json()
@@ -148,7 +148,7 @@ def test_an_operation_has_the_fields_that_are_asked_for(models: str, emulator: E
     ],
 )
 def test_a_field_that_does_not_exist_is_refused(models: str, fields: str, path: str) -> None:
-    """In the words that Google's front end has for it."""
+    """The error has the words of Google's front end."""
     answer = requests.get(f"{models}/one", params={"$fields": fields}, timeout=60)
 
     error = answer.json()["error"]
@@ -185,8 +185,8 @@ def test_a_field_that_does_not_exist_is_refused(models: str, fields: str, path: 
         "name," * MAXIMUM_LENGTH + "name",
     ],
 )
-def test_what_is_no_selection_is_refused(models: str, emulator: Emulator, fields: str) -> None:
-    """Before anything is done."""
+def test_an_invalid_selection_is_refused(models: str, emulator: Emulator, fields: str) -> None:
+    """It's refused before anything is done."""
     headers = {"X-HTTP-Method-Override": "DELETE", "Content-Type": "application/x-www-form-urlencoded"}
 
     answer = requests.post(f"{models}/one", data={"fields": fields}, headers=headers, timeout=60)
@@ -197,8 +197,8 @@ def test_what_is_no_selection_is_refused(models: str, emulator: Emulator, fields
     assert "DeleteModel" not in [request.rpc for request in emulator.requests()]
 
 
-def test_a_header_asks_for_fields_as_well(models: str) -> None:
-    """A parameter has the last word; one that is given twice has to be the same."""
+def test_a_header_can_request_fields_too(models: str) -> None:
+    """The parameter wins over the header. If one is sent twice, both values must be equal."""
 
     def fields(query: str, header: str) -> set[str]:
         answer = requests.get(f"{models}/one?{query}", headers={"X-Goog-FieldMask": header}, timeout=60)
@@ -220,8 +220,8 @@ def test_errors_are_answered_whole(models: str) -> None:
     assert set(answer.json()["error"]) == {"code", "message", "status"}
 
 
-def test_grpc_asks_for_fields_in_its_metadata(models: str, emulator: Emulator, connect: Connect, place: str) -> None:
-    """Google's parameters are metadata there, and a list, a message and an operation are masked alike."""
+def test_grpc_requests_fields_in_its_metadata(models: str, emulator: Emulator, connect: Connect, place: str) -> None:
+    """Over gRPC, Google's parameters are metadata. Lists, messages and operations are selected alike."""
     assert models
     client = connect(emulator)
 
@@ -253,7 +253,7 @@ def test_the_other_version_has_fields_of_its_own(models: str, emulator: Emulator
 
 
 def test_wildcards_cost_little() -> None:
-    """Neither many of them nor deep ones: what they stand for is as large as the message's type."""
+    """Many wildcards and deep ones are cheap, because each expands at most to the message's type."""
     descriptor = types.ListModelsResponse.pb().DESCRIPTOR
     deep = "*(" * (MAXIMUM_DEPTH - 2) + "*" + ")" * (MAXIMUM_DEPTH - 2)
     begin = time.process_time()

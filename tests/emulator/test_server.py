@@ -26,7 +26,7 @@ from google.rpc import error_details_pb2, status_pb2
 from vertex_registry.emulator import DataFileError, Emulator, _status, _validation
 from vertex_registry.emulator._bounds import LONGEST_REQUEST
 from vertex_registry.emulator._dispatch import APIS, BY_NAME, MODEL_SERVICE, RPCS
-from vertex_registry.emulator._grpc import _MAXIMUM_DETAIL, _fit, _Worker
+from vertex_registry.emulator._grpc import _MAXIMUM_DETAIL, _within_trailers, _Worker
 from vertex_registry.emulator._operations import Call
 from vertex_registry.emulator._store import View
 from vertex_registry.emulator._transcoding import ROUTES
@@ -52,7 +52,7 @@ def call(emulator: Emulator, method: str, data: bytes) -> bytes:
 
 
 def ours() -> list[str]:
-    """Return the names of all threads of emulators."""
+    """Return the names of all threads that belong to emulators."""
     return [thread.name for thread in threading.enumerate() if thread.name.startswith("vertex-emulator")]
 
 
@@ -272,7 +272,7 @@ def test_a_failure_carries_its_details(emulator: Emulator) -> None:
     assert detail.field_violations[0].field == "name"
 
 
-def test_a_hundred_mistakes_are_told_and_as_many_as_trailers_carry(emulator: Emulator) -> None:
+def test_the_first_of_many_mistakes_are_reported(emulator: Emulator) -> None:
     """The first mistakes are reported, however many there are."""
     bad = types.ModelEvaluationSlice.pb()(metrics=struct_pb2.Value(number_value=math.nan))
     parent = "projects/p/locations/l/models/m/evaluations/e"
@@ -288,7 +288,7 @@ def test_a_hundred_mistakes_are_told_and_as_many_as_trailers_carry(emulator: Emu
     told = [violation.field for violation in detail.field_violations]
     assert told == [f"model_evaluation_slices[{position}]" for position in range(100)]
     cut, more = error_details_pb2.BadRequest(), error_details_pb2.BadRequest()
-    assert _fit(caught.value).details[0].Unpack(cut)
+    assert _within_trailers(caught.value).details[0].Unpack(cut)
     more.field_violations.extend(detail.field_violations[: len(cut.field_violations) + 1])
     assert cut.field_violations == more.field_violations[:-1]
     assert cut.ByteSize() <= _MAXIMUM_DETAIL < more.ByteSize()
@@ -305,7 +305,7 @@ def test_a_hundred_mistakes_are_told_and_as_many_as_trailers_carry(emulator: Emu
         (f"{METHOD}GetModel", b"\x0a\x01\xff", grpc.StatusCode.INVALID_ARGUMENT),
     ],
 )
-def test_what_is_no_request_is_refused(emulator: Emulator, method: str, data: bytes, code: grpc.StatusCode) -> None:
+def test_an_invalid_request_is_refused(emulator: Emulator, method: str, data: bytes, code: grpc.StatusCode) -> None:
     """An unknown method is refused, and so are bytes that aren't a message."""
     with pytest.raises(grpc.RpcError) as caught:
         call(emulator, method, data)
@@ -331,8 +331,8 @@ def test_clients_that_send_nothing_hold_nobody_up(emulator: Emulator, place: str
         hung.set()
 
 
-def test_a_system_that_has_no_thread_left_is_outlived(emulator: Emulator, place: str) -> None:
-    """Running requests go on, a connection that can't be served ends, and later everything works again."""
+def test_the_server_survives_a_system_without_threads(emulator: Emulator, place: str) -> None:
+    """Running requests go on, a connection without a thread ends, and later everything works again."""
     request = BY_NAME["ListModels"].request(parent=place).SerializeToString()
     emulator.fail("ListModels", delay=0.01)  # another is to take over meanwhile
     before = threading.stack_size(2**46)  # which no thread can be started with
@@ -362,7 +362,7 @@ def test_a_request_has_a_longest_length(emulator: Emulator) -> None:
 
 
 def test_a_worker_ends_while_others_take_over() -> None:
-    """Whichever thread has the work when it ends, it ends."""
+    """Any thread can end, whichever one has the work at that moment."""
     interval = sys.getswitchinterval()
     sys.setswitchinterval(1e-6)
     try:
@@ -433,10 +433,10 @@ def test_every_row_of_the_table_is_served(emulator: Emulator) -> None:
 
 
 @pytest.mark.parametrize("transport", ["grpc", "rest"])
-def test_a_mistake_of_ours_is_seen(
+def test_a_bug_is_logged(
     start: Start, connect: Connect, upload: Upload, transport: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """It's logged with its traceback. The client gets INTERNAL, and nothing was written."""
+    """A bug is logged with its traceback. The client gets INTERNAL, and nothing was written."""
 
     def broken() -> str:
         raise ZeroDivisionError
@@ -450,8 +450,8 @@ def test_a_mistake_of_ours_is_seen(
     assert "ZeroDivisionError" in caplog.text
 
 
-def test_a_mistake_in_the_transport_is_seen(start: Start, caplog: pytest.LogCaptureFixture) -> None:
-    """That's true outside of RPCs too."""
+def test_a_bug_in_the_transport_is_logged(start: Start, caplog: pytest.LogCaptureFixture) -> None:
+    """A bug outside of the RPCs is logged, too."""
     emulator = start()
     emulator._dispatcher._service._store.close()
 
@@ -534,7 +534,7 @@ def test_many_clients_see_one_registry(emulator: Emulator, connect: Connect, upl
 
 
 def test_one_of_many_creators_of_an_id_wins(emulator: Emulator, connect: Connect, upload: Upload) -> None:
-    """All others get ALREADY_EXISTS."""
+    """Exactly one upload creates the model. All others get ALREADY_EXISTS."""
     clients = [connect(emulator) for _ in range(8)]
 
     def create(client: Client) -> bool:
@@ -653,9 +653,9 @@ def test_an_artifact_that_a_prebuilt_container_could_not_serve(
     upload(connect(start(storage="")), artifact_uri=f"gs://bucket/{uri}", container_spec=SKLEARN)
 
 
-def test_a_storage_that_does_not_answer_is_said(start: Start, connect: Connect, upload: Upload, storage: str) -> None:
-    """The upload is refused for now, with the address in the sentence."""
-    with pytest.raises(exceptions.ServiceUnavailable, match=f"{storage} answered 500"):
+def test_an_unavailable_storage_is_reported(start: Start, connect: Connect, upload: Upload, storage: str) -> None:
+    """The upload is refused for now, and the error has the address."""
+    with pytest.raises(exceptions.ServiceUnavailable, match=f"{storage} answered with status 500"):
         upload(connect(start(storage=storage)), artifact_uri="gs://broken/x", container_spec=SKLEARN)
     with socket.create_server(("127.0.0.1", 0)) as closed:
         address = f"http://127.0.0.1:{closed.getsockname()[1]}"
@@ -665,10 +665,10 @@ def test_a_storage_that_does_not_answer_is_said(start: Start, connect: Connect, 
         upload(client, container_spec=SKLEARN)
 
 
-def test_the_storage_is_asked_and_no_proxy(
+def test_the_storage_is_reached_without_a_proxy(
     start: Start, connect: Connect, upload: Upload, storage: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The given address is used, whatever proxy the environment names."""
+    """The given address is used directly, even if the environment names a proxy."""
     client = connect(start(storage=storage))
     upload(client)  # the client heeds proxies too: it is connected now
     monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")
@@ -677,13 +677,13 @@ def test_the_storage_is_asked_and_no_proxy(
 
 
 @pytest.mark.parametrize("bucket", ODD)
-def test_a_storage_that_answers_oddly_is_said(
+def test_a_storage_that_answers_oddly_is_reported(
     start: Start, connect: Connect, upload: Upload, storage: str, bucket: str
 ) -> None:
-    """It's treated as one that doesn't answer, even if it returns pages for ever."""
+    """A server that answers oddly counts as unavailable, even if it returns pages forever."""
     client = connect(start(storage=storage))
 
-    with pytest.raises(exceptions.ServiceUnavailable, match=f"The storage at http://{storage} does not answer: "):
+    with pytest.raises(exceptions.ServiceUnavailable, match=f"The storage at http://{storage} doesn't answer: "):
         upload(client, artifact_uri=f"gs://{bucket}/x", container_spec=SKLEARN)
 
 
@@ -697,7 +697,7 @@ def test_every_prebuilt_framework_has_its_files() -> None:
 
 
 @pytest.mark.parametrize("ports", [{"grpc_port": 70000}, {"rest_port": 70000}, {"rest_port": -1}])
-def test_a_port_that_there_is_none_of(ports: dict[str, int]) -> None:
+def test_an_invalid_port_is_refused(ports: dict[str, int]) -> None:
     """An invalid port is refused, and no other is used instead."""
     with pytest.raises(ValueError, match="isn't a port"):
         Emulator(**ports)  # type: ignore[arg-type]  # ports are all that is in it

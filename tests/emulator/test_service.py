@@ -1,4 +1,4 @@
-"""What each RPC of the model service means, seen through Google's own client."""
+"""What each RPC of the model service does, seen through Google's own client."""
 
 from __future__ import annotations
 
@@ -117,7 +117,7 @@ def test_a_bare_id_is_a_parent_model(client: Client, upload: Upload, place: str)
     assert upload(client, under="mine") == f"{place}/models/mine@2"
 
 
-def test_a_parent_model_must_be_there(client: Client, upload: Upload, place: str) -> None:
+def test_a_parent_model_must_exist(client: Client, upload: Upload, place: str) -> None:
     """A version can't be added to a model that doesn't exist."""
     with pytest.raises(exceptions.NotFound):
         upload(client, under=f"{place}/models/nobody")
@@ -172,7 +172,7 @@ def test_a_parent_model_must_be_there(client: Client, upload: Upload, place: str
         ("model", {"metadata": float("nan"), "metadata_schema_uri": "gs://bucket/schema.yaml"}),
     ],
 )
-def test_an_upload_that_cannot_be_right_is_refused(
+def test_an_invalid_upload_is_refused(
     client: Client, upload: Upload, place: str, field: str, fields: dict[str, Any]
 ) -> None:
     """Every rule on a model names its field, and nothing is created."""
@@ -192,8 +192,8 @@ def test_a_model_id_must_be_right(client: Client, upload: Upload, model_id: str)
     assert violations(caught.value) == ["model_id"]
 
 
-def test_all_that_is_wrong_is_told_at_once(client: Client, place: str) -> None:
-    """The message numbers the mistakes, and each of them is also a field violation."""
+def test_all_mistakes_are_reported_at_once(client: Client, place: str) -> None:
+    """The message numbers the mistakes, and each one is also a field violation."""
     with pytest.raises(exceptions.InvalidArgument) as caught:
         client.upload_model(request={"parent": place, "model_id": "X", "parent_model": "y", "model": {}})
 
@@ -274,7 +274,7 @@ def test_what_is_output_only_is_ignored(client: Client, upload: Upload) -> None:
 
 
 def test_metadata_without_a_schema_is_dropped(client: Client, upload: Upload) -> None:
-    """Without a schema it's dropped, as is recorded of Vertex. With one it stays."""
+    """Metadata is only kept with its schema, as a recording of Vertex shows."""
     with_schema = upload(client, metadata={"a": 1}, metadata_schema_uri="gs://bucket/schema.yaml")
     without = upload(client, metadata={"a": 1})
 
@@ -355,7 +355,7 @@ def test_a_version_is_read_by_number_and_alias(client: Client, upload: Upload) -
 
 
 @pytest.mark.parametrize("version", ["2", "01", "0", "latest", "-", "v1.0", "9" * 30])
-def test_a_version_that_is_not_there_is_not_found(client: Client, upload: Upload, version: str) -> None:
+def test_a_missing_version_is_not_found(client: Client, upload: Upload, version: str) -> None:
     """A number means only itself, and latest isn't special."""
     bare = upload(client).partition("@")[0]
 
@@ -644,7 +644,7 @@ def test_an_update_goes_where_its_name_says(client: Client, upload: Upload) -> N
         ("@2", ["labels"], exceptions.NotFound),
     ],
 )
-def test_an_update_that_cannot_be_right_is_refused(
+def test_an_invalid_update_is_refused(
     client: Client,
     upload: Upload,
     version: str,
@@ -687,7 +687,7 @@ def test_a_stale_etag_is_refused(client: Client, upload: Upload) -> None:
 
 
 def test_a_model_is_updated_with_the_etag_of_any_of_its_versions(client: Client, upload: Upload) -> None:
-    """Google's SDK updates the model with what it read of a version. A version needs its own etag."""
+    """Google's SDK updates the model with what it read from a version. A version needs its own etag."""
     bare = upload(client).partition("@")[0]
     second = upload(client, under=bare)
     etag = client.get_model(name=second).etag
@@ -699,8 +699,8 @@ def test_a_model_is_updated_with_the_etag_of_any_of_its_versions(client: Client,
         client.update_model(model={"name": second, "labels": {}, "etag": etag}, update_mask=mask("labels"))
 
 
-def test_what_became_of_a_version_is_not_the_models(client: Client, upload: Upload) -> None:
-    """What was read before aliases moved still updates the model, but not the version."""
+def test_a_changed_version_does_not_change_the_models_etag(client: Client, upload: Upload) -> None:
+    """After an alias moves, an etag from before still updates the model, but not the version."""
     first = upload(client)
     bare = first.partition("@")[0]
     etag = client.get_model(name=first).etag
@@ -768,7 +768,7 @@ def test_adding_and_removing_the_same_alias_cancels_out(client: Client, upload: 
         ("@9", ["gold"], exceptions.NotFound),
     ],
 )
-def test_a_merge_that_cannot_be_right_is_refused(
+def test_an_invalid_merge_is_refused(
     client: Client,
     upload: Upload,
     version: str,
@@ -787,7 +787,7 @@ def test_a_merge_that_cannot_be_right_is_refused(
 # --- deletes -----------------------------------------------------------------
 
 
-def test_a_deleted_version_is_gone_and_its_number_is_not_given_again(client: Client, upload: Upload) -> None:
+def test_the_number_of_a_deleted_version_is_not_reused(client: Client, upload: Upload) -> None:
     """Its aliases are free, and the next version has the next number."""
     bare = upload(client).partition("@")[0]
     second = upload(client, under=bare, version_aliases=["gold"])
@@ -880,9 +880,7 @@ def test_an_export_says_where_it_goes(client: Client, upload: Upload) -> None:
         ("output_config.artifact_destination", {"artifact_destination": {"output_uri_prefix": "gs://bucket/x"}}),
     ],
 )
-def test_an_export_that_cannot_be_right_is_refused(
-    client: Client, upload: Upload, field: str, config: dict[str, Any]
-) -> None:
+def test_an_invalid_export_is_refused(client: Client, upload: Upload, field: str, config: dict[str, Any]) -> None:
     """An export needs a destination, a format of the model, and something to export."""
     name = upload(client, artifact_uri="")
 
@@ -938,7 +936,7 @@ def test_a_copy_can_be_a_version_of_another_model(client: Client, upload: Upload
     assert client.get_model(name=own.model).encryption_spec.kms_key_name == key
 
 
-def test_a_copy_that_cannot_be_right_is_refused(client: Client, upload: Upload, place: str) -> None:
+def test_an_invalid_copy_is_refused(client: Client, upload: Upload, place: str) -> None:
     """The source must exist, the id be valid and free, and the key in the location."""
     source = upload(client, model_id="mine")
 
@@ -954,7 +952,7 @@ def test_a_copy_that_cannot_be_right_is_refused(client: Client, upload: Upload, 
 
 
 def test_the_examples_of_an_explanation_are_updated(client: Client, upload: Upload) -> None:
-    """Given fields are replaced and others stay. A version without examples can't be updated."""
+    """Fields that are sent are replaced and others stay. A version without examples can't be updated."""
     examples = {"example_gcs_source": {"gcs_source": {"uris": ["gs://bucket/old"]}}, "neighbor_count": 3}
     name = upload(client, explanation_spec={"parameters": {"examples": examples}, "metadata": {"inputs": {}}})
     bare = name.partition("@")[0]
@@ -1049,7 +1047,7 @@ def test_what_a_part_of_a_model_requires(client: Client, upload: Upload, given: 
     assert field in violations(caught.value)
 
 
-def test_a_model_of_genie_says_so(client: Client, upload: Upload) -> None:
+def test_a_model_of_genie_names_its_source(client: Client, upload: Upload) -> None:
     """A model of Genie, like one of the garden, says where it comes from, and needs no container."""
     source = types.ModelSourceInfo.ModelSourceType
     genie = upload(client, base_model_source={"genie_source": {"base_model_uri": "genie/1"}}, container_spec=None)
@@ -1083,7 +1081,7 @@ def test_a_version_that_loses_an_alias_to_an_upload_is_updated(client: Client, u
 
 
 def nest(value: struct_pb2.Value, depth: int, kind: str) -> None:
-    """Nest a value in so many lists or objects, in place: copying it would parse it."""
+    """Nest a value in so many lists or objects, in place, because a copy would be parsed."""
     for _ in range(depth):
         value = value.list_value.values.add() if kind == "lists" else value.struct_value.fields["a"]
     value.string_value = "x"
@@ -1093,7 +1091,7 @@ def nest(value: struct_pb2.Value, depth: int, kind: str) -> None:
 def test_what_was_taken_over_grpc_can_be_read_over_rest(
     start: Start, connect: Connect, upload: Upload, place: str, kind: str
 ) -> None:
-    """JSON parsers go less deep than protobuf. What they couldn't read in a list is refused."""
+    """JSON parsers don't go as deep as protobuf, so what they couldn't read in a list is refused."""
     emulator = start()
     client, reader = connect(emulator, "grpc"), connect(emulator, "rest")
     bare = upload(client).partition("@")[0]
@@ -1203,8 +1201,8 @@ def test_slices_are_kept_under_an_evaluation(client: Client, upload: Upload) -> 
         )
 
 
-def test_evaluations_that_cannot_be_right_are_refused(client: Client, upload: Upload) -> None:
-    """There has to be something to import, and it has to have JSON."""
+def test_invalid_evaluations_are_refused(client: Client, upload: Upload) -> None:
+    """An import needs an evaluation, and the evaluation needs valid JSON."""
     bare = upload(client).partition("@")[0]
     evaluation = client.import_model_evaluation(parent=bare, model_evaluation={"display_name": "e"}).name
     bad = {"metrics": float("nan")}
@@ -1413,14 +1411,14 @@ def test_a_taken_id_may_fail_the_operation(
         ({"list-lag": "N"}, "Give a number instead"),
     ],
 )
-def test_an_assumption_must_be_one_there_is(start: Start, given: dict[str, str], told: str) -> None:
+def test_an_unknown_assumption_is_refused(start: Start, given: dict[str, str], told: str) -> None:
     """The message lists the valid values, and nothing is started."""
     with pytest.raises(ValueError, match=told):
         start(assume=given)
 
 
 def test_the_first_value_is_the_default() -> None:
-    """The default is the likelier reading of everything."""
+    """The default of each switch is the likelier reading."""
     assert parse_assumptions({}) == parse_assumptions({name: switch.values[0] for name, switch in SWITCHES.items()})
 
 
@@ -1433,8 +1431,8 @@ def test_a_clock_must_be_aware(start: Start) -> None:
         start(now=lambda: dt.datetime(2030, 1, 2))  # noqa: DTZ001 - that is what is wrong with it
 
 
-def test_a_maker_of_ids_that_repeats_itself_is_no_end_of_it(start: Start, connect: Connect, upload: Upload) -> None:
-    """The request fails and says why. Others go on."""
+def test_a_new_id_that_repeats_itself_fails_the_request(start: Start, connect: Connect, upload: Upload) -> None:
+    """If new_id repeats itself, the request fails and says why. Others go on."""
     client = connect(start(new_id=lambda: "1"))
     name = upload(client, model_id="mine")
 
@@ -1472,8 +1470,8 @@ def test_time_and_ids_are_parameters(start: Start, connect: Connect, upload: Upl
     assert [name[-1] for name in slices.imported_model_evaluation_slices] == ["7", "8"]
 
 
-def test_an_id_that_is_none_is_said(start: Start, connect: Connect, upload: Upload) -> None:
-    """new_id may return ids that no name can have. Nothing is created with them."""
+def test_an_invalid_new_id_is_reported(start: Start, connect: Connect, upload: Upload) -> None:
+    """If new_id returns IDs that no name can have, nothing is created with them."""
     for made in ("", "a/b", "x@1", "é", "A", "a" * 64):
         client = connect(start(new_id=lambda made=made: made))
         with pytest.raises(exceptions.InternalServerError, match="which isn't an id"):

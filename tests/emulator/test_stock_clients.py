@@ -134,7 +134,7 @@ def _stock(request: pytest.FixtureRequest, emulator: Emulator) -> Iterator[Stock
 
 
 def test_an_upload_makes_a_model(stock: Stock) -> None:
-    """An uploaded model is read back, by name and in a list, with what the service adds."""
+    """An uploaded model has its fields, by name and in a list."""
     made = stock.upload(
         model={
             "description": "Who leaves?",
@@ -151,21 +151,28 @@ def test_an_upload_makes_a_model(stock: Stock) -> None:
     )
     model = stock.get(made.model)
 
-    assert made.model_version_id == model.version_id == "1"
-    assert model.name == made.model
-    assert model.name.startswith("projects/")
-    assert model.name.split("/")[1].isdigit()
-    assert model.name.split("/")[5].isdigit()
     assert (model.display_name, model.description, model.version_description) == ("churn", "Who leaves?", "The first")
-    assert list(model.version_aliases) == ["default"]
     assert dict(model.labels) == {"team": "growth"}
     assert model.artifact_uri == "gs://models/churn/1"
     assert model.container_spec.ports[0].container_port == 8080
     assert model.container_spec.shared_memory_size_mb == 128
     assert model.container_spec.deployment_timeout.total_seconds() == 60
+    assert stock.call("list_models", parent=PARENT) == [model]
+
+
+def test_an_uploaded_model_has_what_the_service_adds(stock: Stock) -> None:
+    """A model has a resource name with two numbers, a version, the alias ``default``, times and an etag."""
+    made = stock.upload()
+    model = stock.get(made.model)
+
+    assert made.model_version_id == model.version_id == "1"
+    assert model.name == made.model
+    assert model.name.startswith("projects/")
+    assert model.name.split("/")[1].isdigit()
+    assert model.name.split("/")[5].isdigit()
+    assert list(model.version_aliases) == ["default"]
     assert model.create_time == model.version_create_time
     assert model.etag
-    assert stock.call("list_models", parent=PARENT) == [model]
 
 
 def test_a_model_id_may_be_chosen_once(stock: Stock) -> None:
@@ -201,7 +208,7 @@ def test_a_version_is_named_by_its_number(stock: Stock) -> None:
     assert stock.get(model).name == model
 
 
-def test_a_project_goes_by_id_and_by_number(stock: Stock) -> None:
+def test_a_project_has_an_id_and_a_number(stock: Stock) -> None:
     """A name with the project's id finds the model whose name has the project's number."""
     made = stock.upload(model_id="churn").model
 
@@ -209,7 +216,7 @@ def test_a_project_goes_by_id_and_by_number(stock: Stock) -> None:
     assert len(stock.call("list_models", parent=made.rpartition("/models/")[0])) == 1
 
 
-def test_what_is_not_there_is_not_found(stock: Stock) -> None:
+def test_a_missing_name_is_not_found(stock: Stock) -> None:
     """A missing model, version or alias is 404, for reads and for writes."""
     model = stock.upload().model
 
@@ -308,8 +315,8 @@ def test_a_list_is_filtered(stock: Stock, text: str, expected: set[str]) -> None
     ],
     ids=lambda asked: next(iter(asked)),
 )
-def test_a_list_that_cannot_be_is_refused(stock: Stock, asked: dict[str, Any]) -> None:
-    """What the grammar, the orders, the pages and the masks don't have is INVALID_ARGUMENT."""
+def test_an_invalid_list_is_refused(stock: Stock, asked: dict[str, Any]) -> None:
+    """What the grammar, the orders, the pages and the masks don't allow is INVALID_ARGUMENT."""
     with pytest.raises((exceptions.InvalidArgument, exceptions.BadRequest)):
         stock.call("list_models", parent=PARENT, **asked)
 
@@ -440,8 +447,8 @@ def test_versions_and_models_are_deleted(stock: Stock) -> None:
     assert stock.call("list_models", parent=PARENT) == []
 
 
-def test_a_copy_tells_where_it_came_from(stock: Stock) -> None:
-    """The copy is a model of its own location, without the original's aliases, and names the original."""
+def test_a_copy_names_its_source(stock: Stock) -> None:
+    """The copy is a model in its own location, without the original's aliases, and names the original."""
     source = stock.upload(model={"version_aliases": ["champion"], "labels": {"team": "growth"}}).model
     there = f"projects/{PROJECT}/locations/europe-west4"
     made = stock.result(stock.call("copy_model", parent=there, source_model=f"{source}@champion", model_id="copied"))
@@ -592,7 +599,7 @@ def test_waiting_ends_an_operation(transport: str) -> None:
         stock.client.transport.close()
 
 
-def test_locations_are_there(stock: Stock) -> None:
+def test_locations_exist(stock: Stock) -> None:
     """A location is read and listed."""
     location = stock.call("get_location", name=PARENT)
     listed = stock.call("list_locations", name=f"projects/{PROJECT}")
@@ -601,7 +608,7 @@ def test_locations_are_there(stock: Stock) -> None:
     assert "us-central1" in {each.location_id for each in listed.locations}
 
 
-def test_an_rpc_that_is_not_there_says_so(stock: Stock) -> None:
+def test_an_unsupported_rpc_is_unimplemented(stock: Stock) -> None:
     """Access policies mean nothing here. The error is UNIMPLEMENTED, never a false success."""
     model = stock.upload().model
 
@@ -651,7 +658,7 @@ def test_each_row_of_the_table_is_bound_as_google_binds_it(api: str, rpc: Rpc) -
 
 
 @pytest.mark.parametrize("api", ["v1", "v1beta1"])
-def test_every_rpc_of_googles_client_has_a_row(api: str) -> None:
+def test_every_rpc_of_the_client_has_a_row(api: str) -> None:
     """Everything that Google's client can call is in the table, or is known not to be."""
     theirs = {name.removeprefix("_Base") for name in vars(RULES[api]) if name.startswith("_Base")}
 

@@ -1,4 +1,4 @@
-"""The store: what a page of a list costs, and whose files it opens."""
+"""The store: what a page of a list costs, and which files it opens."""
 
 from __future__ import annotations
 
@@ -113,10 +113,10 @@ QUERIES: dict[str, Callable[[Store], list[Any]]] = {
     "versions of a rare label, by update time": lambda store: _versions(
         store, [LabelCondition("rare", "x")], _by(("update_time", True), ("number", True))
     ),
-    "the default version": lambda store: [store.default(PLACE, "m0")],
-    "a version": lambda store: [store.numbered(PLACE, "m0", 7)],
-    "an alias": lambda store: [store.aliased(PLACE, "m0", "default")],
-    "the newest version": lambda store: [store.newest(PLACE, "m0")],
+    "the default version": lambda store: [store.default_version(PLACE, "m0")],
+    "a version": lambda store: [store.version_by_number(PLACE, "m0", 7)],
+    "an alias": lambda store: [store.version_by_alias(PLACE, "m0", "default")],
+    "the newest version": lambda store: [store.newest_version(PLACE, "m0")],
     "an operation": lambda store: [store.operation(PLACE, "m0", "o0")],
     "an operation, whose ever": lambda store: [store.operation(PLACE, None, "o0")],
     "an operation that is not there": lambda store: [store.operation(PLACE, None, "none")],
@@ -142,8 +142,8 @@ def test_a_query_costs_the_same_however_much_there_is(stores: tuple[Store, Store
 
 @pytest.mark.parametrize("column", ["key", "display_name", "update_time"])
 @pytest.mark.parametrize("falling", [False, True])
-def test_a_page_costs_the_same_wherever_it_lies(stores: tuple[Store, Store], column: str, falling: bool) -> None:
-    """That's true among rows that are equal in the order, too."""
+def test_a_page_costs_the_same_at_any_position(stores: tuple[Store, Store], column: str, falling: bool) -> None:
+    """The same is true for rows that are equal in the order."""
     order = [(column, falling), ("key", falling)][column == "key" :]
 
     def page(key: int) -> int:
@@ -155,7 +155,7 @@ def test_a_page_costs_the_same_wherever_it_lies(stores: tuple[Store, Store], col
     assert max(early, late) <= min(early, late) * 1.2
 
 
-def test_a_disk_that_is_full_is_said(tmp_path: Path) -> None:
+def test_a_full_disk_is_named(tmp_path: Path) -> None:
     """The error names the file and the reason. Nothing was written, and the next write has room."""
     data = tmp_path / "data"
     with Emulator(data, rest_port=None, polls_until_done=1) as emulator:
@@ -180,7 +180,7 @@ def test_a_disk_that_is_full_is_said(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("lag", [0, 2])
 def test_a_transaction_is_all_or_nothing(lag: int) -> None:
-    """What was written before an exception isn't there, for reads and for lists."""
+    """If an exception ends the transaction, nothing of it was written, for reads and for lists."""
     store = Store(None, list_lag=lag)
 
     def fail() -> None:
@@ -198,8 +198,8 @@ def test_a_transaction_is_all_or_nothing(lag: int) -> None:
     store.close()
 
 
-def test_what_is_due_outlives_a_reset_that_fails() -> None:
-    """If nothing can be written, the registry stays as it was, and lists show what was due."""
+def test_due_writes_survive_a_failed_reset() -> None:
+    """If nothing can be written, the registry stays as it is, and lists show the writes that are due."""
     store = Store(None, list_lag=1)
     with store.writing():
         key = store.add_model(PLACE, "m", display_name="", base_model="", time=0, body=b"")
@@ -306,7 +306,7 @@ def test_a_list_between_two_writes_tells_them_apart() -> None:
 
 
 @pytest.mark.parametrize("text", ["My notes.\n" * 500, "\n"])
-def test_a_file_that_is_no_database_is_refused(tmp_path: Path, text: str) -> None:
+def test_a_file_that_is_not_a_database_is_refused(tmp_path: Path, text: str) -> None:
     """The error names the file, which isn't touched."""
     data = tmp_path / "notes.txt"
     data.write_text(text)
@@ -377,8 +377,8 @@ def test_a_file_that_is_damaged_is_refused(tmp_path: Path, table: str) -> None:
     Emulator(data).close()
 
 
-def test_damage_that_is_met_later_is_said(tmp_path: Path) -> None:
-    """The calls that meet it report it, for reads and for writes."""
+def test_damage_that_is_found_later_is_reported(tmp_path: Path) -> None:
+    """The calls that find the damage report it, whether they read or write."""
     data = tmp_path / "data"
     Emulator(data).close()
     damage(data, "models_by_id")
@@ -391,7 +391,7 @@ def test_damage_that_is_met_later_is_said(tmp_path: Path) -> None:
             client.upload_model(request)
 
 
-def test_a_place_where_no_file_can_be_is_refused(tmp_path: Path) -> None:
+def test_an_unusable_path_is_refused(tmp_path: Path) -> None:
     """A folder, a missing folder and a device are refused."""
     for data in (tmp_path, tmp_path / "nowhere" / "data", "/dev/null"):
         with pytest.raises(DataFileError, match="can't be (opened|created)|is a folder") as caught:
@@ -407,7 +407,7 @@ def test_a_file_must_have_a_name() -> None:
 
 @pytest.mark.parametrize("name", [":memory:", "file:data?mode=memory", "file:data", "file::memory:?cache=shared"])
 def test_every_name_is_the_name_of_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
-    """Names that mean something else to SQLite, such as memory, are files. What is written stays."""
+    """Names with a meaning for SQLite, such as memory, are files here. Their content stays."""
     monkeypatch.chdir(tmp_path)
     for time in (0, 7):
         store = Store(name)
@@ -447,7 +447,7 @@ def test_a_file_that_was_copied_is_still_held(tmp_path: Path) -> None:
 
 
 def test_a_file_is_one_file_when_it_is_closed(tmp_path: Path) -> None:
-    """No other file is left beside it, so it can be copied."""
+    """No other file is left next to it, so you can copy it."""
     data = tmp_path / "data"
     Emulator(data).close()
 
@@ -455,7 +455,7 @@ def test_a_file_is_one_file_when_it_is_closed(tmp_path: Path) -> None:
 
 
 def test_time_goes_on_where_it_was(tmp_path: Path) -> None:
-    """A clock that was set back while the file was closed doesn't make anything older than what exists."""
+    """If the clock was set back while the file was closed, nothing new looks older than what exists."""
     store = Store(str(tmp_path / "data"))
     with store.writing():
         key = store.add_model(PLACE, "m", display_name="m", base_model="", time=5 * 10**15, body=b"")
@@ -466,7 +466,7 @@ def test_time_goes_on_where_it_was(tmp_path: Path) -> None:
     service = Service(store, assume=parse_assumptions({}), polls_until_done=0, now=_now, new_id=_new_id)
 
     assert service._stamps.time() == 5 * 10**15
-    view = store.default(PLACE, "m")
+    view = store.default_version(PLACE, "m")
     assert view is not None
     assert service._views.to_model(view, versioned=False) == types.Model.pb()(
         name=f"{PLACE}/models/m",

@@ -1,4 +1,4 @@
-"""Play several processes against an emulator, and check afterwards what they saw: python -m tests.histories."""
+"""Run several processes against an emulator, and check what they saw: python -m tests.histories."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def main() -> int:
 
 @dataclass
 class Summary:
-    """What the rounds of a run have in sum. The operations themselves are forgotten: there are many."""
+    """The totals of all rounds. The operations themselves aren't kept, because there are many."""
 
     operations: int = 0
     events: collections.Counter[str] = field(default_factory=collections.Counter)

@@ -95,7 +95,7 @@ class Recorder:
         os.write(self._file, json.dumps(entry).encode() + b"\n")
 
     def note(self, event: str, **values: Any) -> None:
-        """Record an event that is no operation, such as a fault or a kill."""
+        """Record an event that isn't an operation, such as a fault or a kill."""
         self._write({"event": event, "process": self._process, "at": time.monotonic(), **values})
 
     def invoke(self, verb: str, name: str, args: dict[str, Any]) -> str:

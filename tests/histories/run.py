@@ -186,7 +186,7 @@ def check(folder: Path) -> Report:
 
 
 def _settle(plan: Round, server: Server, recorder: history.Recorder, folder: Path) -> None:
-    """Read everything, finish what was cut off, and read everything once more."""
+    """Read everything, finish what was interrupted, and read everything once more."""
     with worker.connect("grpc", server.grpc, server.rest) as registry:
         caller = worker.Caller(registry, recorder)
         caller.snapshot("quiet")

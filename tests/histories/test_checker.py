@@ -1,4 +1,4 @@
-"""Histories written by hand: each broken promise is found, and what can't be known is no violation."""
+"""Histories written by hand: each broken promise is found, and what can't be known isn't a violation."""
 
 from __future__ import annotations
 
@@ -406,19 +406,19 @@ def test_a_broken_promise_is_found(promise: str, operations: list[Operation]) ->
 
 
 @pytest.mark.parametrize("operations", KEPT.values(), ids=KEPT)
-def test_what_is_allowed_is_no_violation(operations: list[Operation]) -> None:
+def test_what_is_allowed_is_not_a_violation(operations: list[Operation]) -> None:
     """What Vertex doesn't promise, and what may have happened, isn't held against anybody."""
     assert Checker(sorted(operations, key=lambda operation: operation.began)).check() == []
 
 
 def test_every_promise_has_a_history_that_breaks_it() -> None:
-    """No promise is checked that nothing could break."""
+    """Each promise can be broken, and a history here does it."""
     everything = {promise for promise, _ in BROKEN.values()}
     assert everything == {promise.replace("_", "-") for promise in Checker.PROMISES}
 
 
 def test_the_default_is_moved_by_the_client() -> None:
-    """Where Vertex refuses to delete the default version, a move at the same time can be overridden."""
+    """If Vertex refuses to delete the default version, a concurrent move can be overridden."""
     _, operations = BROKEN["a deletion overrides the default"]
     checker = Checker(sorted(operations, key=lambda operation: operation.began), refusing=True)
     assert checker.check() == []
@@ -435,7 +435,7 @@ def test_every_window_is_counted() -> None:
     assert excused == set(WINDOWS)
 
 
-def test_lists_that_lag_say_nothing() -> None:
+def test_lagging_lists_prove_nothing() -> None:
     """When lists lag, what they lack is no violation. A read of one version still is one."""
     operations = [*BOTH, listed(4, 5, version(1))]
     assert Checker(operations, lagging=True).check() == []

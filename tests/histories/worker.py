@@ -1,4 +1,4 @@
-"""The processes of a run: clients of ours, and a foreign one with Google's client. Each records what it does."""
+"""The processes of a run: clients of this package, and another tool with Google's client. Each records its calls."""
 
 from __future__ import annotations
 
@@ -102,7 +102,7 @@ def result_of(result: Any) -> Any:
 
 
 def registration(key: str, **settings: Any) -> dict[str, Any]:
-    """Return the arguments of a registration. All who register with that key get the same."""
+    """Return the arguments of a registration. Every process that registers with that key gets the same."""
     dice = random.Random(key)  # noqa: S311  # dice
     return {
         "source": f"gs://histories/{key}",
@@ -117,7 +117,7 @@ def registration(key: str, **settings: Any) -> dict[str, Any]:
 
 @dataclass
 class Caller:
-    """Calls verbs, and records each call and what became of it."""
+    """Calls methods, and records each call with its outcome."""
 
     registry: RegistryClient
     recorder: history.Recorder
@@ -178,7 +178,7 @@ class Caller:
 
 
 class Client:
-    """A client of ours, which carries out the steps of its plan."""
+    """A client of this package, which carries out the steps of its plan."""
 
     def __init__(self, spec: Spec, caller: Caller) -> None:
         self._spec = spec
@@ -416,7 +416,7 @@ def _changed(model: str, version: Any) -> dict[str, Any]:
 
 
 def request_of(attempt: history.Operation) -> str | None:
-    """Return the request id of a registration: its own, or the one that its error told."""
+    """Return the request ID of a registration: its own, or the one in its error."""
     told = attempt.result if attempt.error else None
     request: str | None = attempt.args["request_id"] or told
     return request

@@ -69,7 +69,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Hold the run, and give the exit status: 0 if all went well, 1 if a test failed, 2 if it did not start."""
+    """Do the run, and return its exit status: 0 if all went well, 1 if a test failed, 2 if it didn't start."""
     options = _parser().parse_args(arguments)
     bucket = options.bucket.removeprefix("gs://").rstrip("/")
     service = Service(options.project, bucket, options.location, options.endpoint, f"vr-live-{secrets.token_hex(4)}")
@@ -126,7 +126,7 @@ def _report(service: Service, outcome: Outcome) -> str:
 
 
 def _rehearse(service: Service, what: str, tests: Sequence[str]) -> str:
-    """Do everything with an emulator, and say what it made."""
+    """Do everything with an emulator, and return what it created."""
     _say("Rehearsing with the emulator ...")
     with (
         Emulator(grpc_port=None, storage="") as emulator,
@@ -189,7 +189,7 @@ def _live() -> Iterator[Scenario]:
 
 
 def _hold(service: Service, scenario: Scenario) -> bool:
-    """Hold a conversation and write it down; whether it went as it should."""
+    """Run a conversation and record it. Return whether it went well."""
     name = f"{service.namespace}-{scenario.file}"
     world = World(
         settings=service.settings,
@@ -215,7 +215,7 @@ def _hold(service: Service, scenario: Scenario) -> bool:
 
 
 def _compared(service: Service, replies: tuple[Reply, ...], *, failed: bool) -> Outcome:
-    """Put every conversation to a fresh emulator."""
+    """Send every conversation to a fresh emulator."""
     found: list[Difference] = []
     files = sorted(Path(service.folder).glob("*.yaml"))
     for file in files:

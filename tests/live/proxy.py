@@ -1,4 +1,4 @@
-"""A server in front of another one that changes what is said: how a service differs on purpose."""
+"""A proxy that alters responses, so a service differs from the emulator on purpose."""
 
 from __future__ import annotations
 

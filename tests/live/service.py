@@ -165,14 +165,14 @@ class Service:
 
     @contextlib.contextmanager
     def recording(self, about: str) -> Iterator[None]:
-        """Record what is sent to the service meanwhile."""
+        """Record what's sent to the service in the meantime."""
         name = hashlib.sha256(about.encode()).hexdigest()[:16]
         stated = tape.Provenance(about, self.endpoint or "Vertex AI", "v1", dt.datetime.now(dt.UTC).date().isoformat())
         with tape.recording(Path(self.folder, f"{name}.yaml"), stated, before=self.wait_turn):
             yield
 
     def remove(self) -> str:
-        """Remove everything of ours, and say what that was, and what could not be removed; never an exception."""
+        """Remove everything this run created, and return what was removed and what couldn't be. Never raise."""
         removed = {"models": 0, "objects": 0}
         kept: dict[str, str] = {}
         for what, removing in (("models", self._remove_models), ("objects", self._remove_objects)):
@@ -189,7 +189,7 @@ class Service:
         return summary
 
     def _remove_models(self, kept: dict[str, str]) -> Iterator[str]:
-        """Remove the models and give their names; those that could not be are added to `kept`, and why."""
+        """Remove the models and return their names. Add those that can't be removed to `kept`, with the reason."""
         with self.connect() as registry:
             # A list that lags shows models that are gone, and not yet those that are new.
             for _ in range(_ROUNDS):
@@ -221,7 +221,7 @@ class Service:
         return found, None
 
     def _remove_objects(self, kept: dict[str, str]) -> Iterator[str]:
-        """Remove the objects and give their names; those that could not be are added to `kept`, and why."""
+        """Remove the objects and return their names. Add those that can't be removed to `kept`, with the reason."""
         if not self.artifacts:
             return
         with contextlib.closing(self._storage()) as client:

@@ -1,4 +1,4 @@
-"""A live run, held with emulators that differ on purpose: the report names what differs, and nothing else."""
+"""Live runs with emulators that differ on purpose: the report names exactly these differences."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ def _bench() -> Iterator[Bench]:
 
 @pytest.mark.parametrize("probe", PROBES, ids=lambda probe: probe.question)
 def test_the_emulator_answers(bench: Bench, probe: Probe) -> None:
-    """Each question can be put, and the emulator answers it as the table says."""
+    """Each question can be sent, and the emulator's answer is the one in the table."""
     reply = bench.put(probe)
 
     assert reply.said in probe.emulator
@@ -88,7 +88,7 @@ def test_every_question_is_asked() -> None:
 
 @pytest.mark.parametrize(("switch", "value"), DEVIATIONS)
 def test_a_turned_switch(switch: str, value: str) -> None:
-    """An emulator with one switch turned answers one of the questions otherwise, and no other that has a switch."""
+    """An emulator with one switch turned answers exactly one question with a switch differently."""
     with Emulator(grpc_port=None, assume={switch: value}) as emulator, Bench.at(service(emulator.rest)) as bench:
         replies = [bench.put(probe) for probe in PROBES if probe.switch]
 
@@ -96,7 +96,7 @@ def test_a_turned_switch(switch: str, value: str) -> None:
 
 
 def test_every_switch_turned() -> None:
-    """An emulator with every switch turned answers those questions otherwise, and not one more; the report says so."""
+    """With every switch turned, exactly those questions are answered differently, and the report shows them."""
     with (
         Emulator(grpc_port=None, assume=dict(DEVIATIONS.keys())) as emulator,
         Bench.at(service(emulator.rest)) as bench,
@@ -109,8 +109,8 @@ def test_every_switch_turned() -> None:
     assert "The etag is stale" in text
 
 
-def test_a_question_that_cannot_be_put() -> None:
-    """A service that answers nothing of use does not end the run: it is said which question was not answered."""
+def test_a_question_that_cannot_be_asked() -> None:
+    """If a service doesn't answer a question usefully, the run goes on, and the report names the question."""
 
     def broken(method: str, target: str, status: int, body: bytes) -> tuple[int, bytes]:
         del target
@@ -132,7 +132,7 @@ def test_a_question_that_cannot_be_put() -> None:
 
 @pytest.mark.parametrize(("switch", "value"), DEVIATIONS)
 def test_answers_of_a_turned_switch(tmp_path: Path, switch: str, value: str) -> None:
-    """Of the conversations held with an emulator with one switch turned, those answers differ that the switch turns."""
+    """With one switch turned, exactly the responses that depend on it differ from the recorded conversations."""
     found: list[questions.Difference] = []
     for name in ("race-lost", "error-conflict", "delete-default"):
         scenario = BY_FILE[name]
@@ -152,7 +152,7 @@ def test_answers_of_a_turned_switch(tmp_path: Path, switch: str, value: str) -> 
 
 
 def test_answers_that_were_altered(tmp_path: Path) -> None:
-    """Each alteration of an answer is in the report, with the RPC, the field and both values, and nothing else is."""
+    """The report has each altered response, with its RPC, field and both values, and nothing else."""
     scenario = BY_FILE["first-registration"]
     file = tmp_path / "altered.yaml"
 
@@ -187,7 +187,7 @@ def rows(text: str) -> set[str]:
     return {found[0] for found in re.finditer(r"(?m)^\| [A-Z][A-Za-z]+ \| `.*?` \|.*?(?<!\\)\|.*?(?<!\\)\|", text)}
 
 
-def test_nothing_of_ours_is_told() -> None:
+def test_the_report_has_no_secrets() -> None:
     """The report contains no project, account or bucket, whatever a service answers."""
     account = "service-123456789012@gcp-sa-aiplatform.iam.gserviceaccount.com"
     words = f"{account} of projects/123456789012 (123456789012, acme-prod-1) may not read gs://acme-prod-1-models/x"
@@ -228,7 +228,7 @@ left_open_by_vcrpy = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisable
 def test_no_credentials(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path, what: str
 ) -> None:
-    """Without credentials nothing starts, and what to type is said."""
+    """Without credentials nothing starts, and the message says which command to run."""
     for variable, value in {"NO_GCE_CHECK": "true", "CLOUDSDK_CONFIG": str(tmp_path), "HOME": str(tmp_path)}.items():
         monkeypatch.setenv(variable, value)
     monkeypatch.delenv("GOOGLE_APPLICATION_CREDENTIALS", raising=False)
@@ -242,7 +242,7 @@ def test_no_credentials(
 def test_an_emulator_in_the_environment(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], what: str, variable: str
 ) -> None:
-    """Where the environment names an emulator nothing starts, for it would be taken for Vertex."""
+    """If the environment names an emulator, nothing starts, because it would be taken for Vertex."""
     monkeypatch.setenv(variable, "127.0.0.1:9")
 
     assert main([what, "acme-prod-1", "models-1", "--yes"]) == 2
@@ -269,7 +269,7 @@ def test_nobody_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Non
 
 
 def test_no_project(capsys: pytest.CaptureFixture[str]) -> None:
-    """Without a project or a bucket nothing starts either."""
+    """Without a project or a bucket, nothing starts either."""
     assert main(["run", "", ""]) == main(["record", "acme-prod-1", "", "--yes"]) == 2
     assert "PROJECT=... BUCKET=..." in capsys.readouterr().err
 
@@ -298,15 +298,15 @@ def test_asked_first(
 @pytest.mark.parametrize(
     ("typed", "agreed"), [("y\n", True), ("Yes\n", True), ("\n", False), ("maybe\n", False), ("", False)]
 )
-def test_what_is_typed(monkeypatch: pytest.MonkeyPatch, typed: str, agreed: bool) -> None:
-    """Only a yes is a yes, and no terminal is a no."""
+def test_only_yes_starts_a_run(monkeypatch: pytest.MonkeyPatch, typed: str, agreed: bool) -> None:
+    """Only "yes" counts as a yes. Without a terminal the answer is no."""
     monkeypatch.setattr(sys, "stdin", io.StringIO(typed))
     with contextlib.nullcontext() if agreed else pytest.raises(Refused):
         _ask()
 
 
-def test_an_artifact_is_put_and_no_more(storage_server: StorageServer, proxy: StorageProxy) -> None:
-    """Google's package asks for no bucket meanwhile, from a thread of its own, while a conversation is recorded."""
+def test_an_artifact_is_uploaded_and_nothing_else_requested(storage_server: StorageServer, proxy: StorageProxy) -> None:
+    """While a conversation is recorded, Google's package requests nothing about the bucket in a thread of its own."""
     storage_server.make_bucket("models-9")
     service = Service("acme-prod-1", "models-9", "us-central1", "http://127.0.0.1:9", "vr-live-0")
 
@@ -351,7 +351,7 @@ def test_recorded_elsewhere(
 def test_removed_whatever_happens(
     capsys: pytest.CaptureFixture[str], tmp_path: Path, storage_emulator: StorageServer
 ) -> None:
-    """Where conversations go wrong the others are held, everything of the run's is removed, and the status says so."""
+    """If a conversation fails, the others go on, everything is removed, and the status is 1."""
     storage_emulator.make_bucket("models-2")
     storage_emulator.put("models-2", "mine/model.joblib", b"")
     with Emulator(grpc_port=None, assume={"list-lag": "2"}, **LOOKS_NOWHERE) as emulator:
@@ -378,8 +378,8 @@ def denied(path: str) -> Any:
     return answer
 
 
-def test_what_cannot_be_listed(storage_server: StorageServer, proxy: StorageProxy) -> None:
-    """Where a list, a page of it or a removal fails the rest is removed, and what was not is named with the reason."""
+def test_resources_that_cannot_be_removed(storage_server: StorageServer, proxy: StorageProxy) -> None:
+    """If a list, one of its pages or a removal fails, the rest is removed. The message names what's left, and why."""
     storage_server.make_bucket("models-4")
     with (
         Emulator(grpc_port=None) as emulator,
@@ -412,10 +412,10 @@ def test_what_cannot_be_listed(storage_server: StorageServer, proxy: StorageProx
 
 @uncounted
 @left_open_by_vcrpy
-def test_what_ended_a_run(
+def test_the_error_that_ended_a_run(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path, storage_server: StorageServer
 ) -> None:
-    """What ended a run is raised, also where its objects cannot be removed after it; the models are."""
+    """The error that ended a run is raised, even if its objects can't be removed. The models are removed."""
     storage_server.make_bucket("models-5")
     with (
         Proxy(storage_server.url, answer=denied("prefix=")) as storage,
@@ -432,7 +432,7 @@ def test_what_ended_a_run(
 
 
 def test_a_run(storage_emulator: StorageServer) -> None:
-    """A run makes as much as it said, reports what differs, and leaves the project and the bucket as they were."""
+    """A run creates what it announced, reports what differs, and leaves the project and the bucket as they were."""
     storage_emulator.make_bucket("models-3")
     storage_emulator.put("models-3", "mine/model.joblib", b"")
     assume = {"label-wins": "model", "stale-etag": "failed-precondition"}

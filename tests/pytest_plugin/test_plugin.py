@@ -27,7 +27,7 @@ def deploy(source):
 
 @pytest.fixture
 def run(tmp_path: Path) -> Run:
-    """Run pytest on a test module beside a service that knows nothing of tests."""
+    """Run pytest on a test module next to a service that knows nothing about tests."""
     installed = {point.value for point in importlib.metadata.entry_points(group="pytest11")}
     plugin = [] if "vertex_registry.pytest_plugin" in installed else ["-p", "vertex_registry.pytest_plugin"]
 
@@ -92,7 +92,7 @@ def test_deploy(vertex_registry, number):
 
 
 def test_it_costs_nothing_when_it_is_not_used(run: Run) -> None:
-    """Without our fixtures, pytest imports nothing of Google's and only the plugin of ours."""
+    """If no test uses the fixtures, pytest imports the plugin, and nothing from Google."""
     done = run("""
 import sys
 

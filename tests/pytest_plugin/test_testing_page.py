@@ -73,7 +73,7 @@ def emulator() -> Iterator[Emulator]:
 
 
 @pytest.mark.parametrize("row", CALLS)
-def test_each_method_sends_what_the_table_says(row: str, emulator: Emulator) -> None:
+def test_each_method_sends_the_requests_in_the_table(row: str, emulator: Emulator) -> None:
     """A first call sends these reads and these writes, in the order of their first request."""
     emulator.reset()
     with RegistryClient(project="acme", endpoint=emulator.grpc) as registry:
@@ -114,7 +114,7 @@ def test_the_example_of_the_page(tmp_path: Path) -> None:
 
 
 def test_the_recipe_for_ci_is_a_workflow() -> None:
-    """The recipe is YAML with the steps of a workflow, and its pytest options are known here."""
+    """The recipe is YAML with the steps of a workflow, and its pytest options exist."""
     (recipe,) = re.findall(r"```yaml\n(.*?)```", PAGE, re.DOTALL)
     workflow = yaml.safe_load(recipe)
     (job,) = workflow["jobs"].values()

@@ -44,7 +44,7 @@ class StorageServer:
     pid: int
 
     def make_bucket(self, name: str) -> None:
-        """Make an empty bucket."""
+        """Create an empty bucket."""
         self.call("POST", "/storage/v1/b?project=test", json.dumps({"name": name}).encode())
 
     def put(self, bucket: str, name: str, data: bytes, encoding: str = "") -> None:
@@ -109,7 +109,7 @@ def _listens(process: subprocess.Popen[bytes], port: int) -> bool:
 
 @pytest.fixture(scope="session")
 def storage_server() -> Iterator[StorageServer]:
-    """One storage server for all tests of a process; each test has buckets of its own."""
+    """Return the storage server of a process. Each test has its own buckets in it."""
     with running() as server:
         yield server
 
@@ -206,11 +206,11 @@ class Proxy:
         return None
 
     def stop_listening(self) -> None:
-        """Take no further connection; those that are open stay."""
+        """Accept no further connection. Open ones stay open."""
         self._server.socket.close()
 
     def close(self) -> None:
-        """End it."""
+        """Close the proxy."""
         self._server.shutdown()
         self._server.server_close()
 
@@ -222,10 +222,10 @@ def _handler(proxy: Proxy, server: StorageServer) -> type[http.server.BaseHTTPRe
         protocol_version = "HTTP/1.1"
 
         def log_message(self, *_: object) -> None:
-            """Tests are quiet."""
+            """Log nothing."""
 
         def serve(self) -> None:
-            """Pass one request on, or let happen to it what was queued."""
+            """Pass one request on, or apply its queued fault."""
             size = int(self.headers.get("Content-Length", 0))
             fault = proxy.fault_of(Seen(self.command, self.path, size, dict(self.headers.items())))
             if fault and fault.first:
@@ -345,7 +345,7 @@ def store(
     bucket: str,
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Store:
-    """An empty bucket, on the storage server and as a folder: everything that takes it holds for both kinds."""
+    """Return an empty bucket, on the storage server and as a folder. A test that takes it runs with both."""
     if request.param == "cloud":
         return Store(bucket, storage_emulator, None)
     return Store("artifacts.localhost", storage_emulator, tmp_path_factory.mktemp("registry") / "registry.db.artifacts")

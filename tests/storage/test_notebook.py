@@ -1,4 +1,4 @@
-"""What a transfer shows in a notebook: cells that a kernel of Jupyter's own has run."""
+"""What a transfer shows in a notebook, in cells that a real Jupyter kernel runs."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ def test_a_notebook_gets_a_bar(execute: Any, folder: Path) -> None:
 
 
 def test_a_notebook_without_widgets_gets_a_bar_in_text(execute: Any) -> None:
-    """Where ipywidgets is not installed, the bar is drawn in text, with no warning beside it."""
+    """Without ipywidgets, the bar is drawn as text, and there's no warning."""
     notebook = execute(BEGIN + WITHOUT, UP, DOWN)
 
     for cell, verb in zip(notebook.cells[1:], ("Uploading", "Downloading"), strict=True):

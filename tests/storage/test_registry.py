@@ -1,4 +1,4 @@
-"""Artifacts of versions: uploaded before they are registered, looked into, downloaded, handed to Google's SDK."""
+"""Artifacts of versions: upload them before the registration, check, download, and pass them to Google's SDK."""
 
 from __future__ import annotations
 
@@ -43,8 +43,8 @@ SKLEARN: dict[str, Any] = {"container": "sklearn"}
 OWN = "us-docker.pkg.dev/acme/serving/churn:7"
 
 
-def test_who_may_not_look_leaves_it_to_vertex(registry: LocalRegistry, proxy: Proxy, bucket: str) -> None:
-    """Without access to the bucket, the automatic check is left to Vertex; a requested one fails."""
+def test_without_access_the_check_is_skipped(registry: LocalRegistry, proxy: Proxy, bucket: str) -> None:
+    """Without access to the bucket, the automatic check is skipped. A requested one fails."""
     refusal = {"status": 403, "body": b'{"error": {"message": "No."}}'}
     proxy.fail("GET", "/o?", times=2, **refusal)
     assert registry.register_version("churn", f"gs://{bucket}/m").version == "1"
@@ -52,7 +52,7 @@ def test_who_may_not_look_leaves_it_to_vertex(registry: LocalRegistry, proxy: Pr
         registry.register_version("churn", f"gs://{bucket}/m", check_source=True)
 
 
-def test_a_custom_image_is_not_looked_for(registry: LocalRegistry, proxy: Proxy, bucket: str) -> None:
+def test_a_custom_image_is_not_checked(registry: LocalRegistry, proxy: Proxy, bucket: str) -> None:
     """With your own image, files aren't checked."""
     registry.register_version("churn", f"gs://{bucket}/m", container="gcr.io/acme/server:1")
     registry.register_version("churn", f"gs://{bucket}/m", check_source=False)
@@ -60,10 +60,8 @@ def test_a_custom_image_is_not_looked_for(registry: LocalRegistry, proxy: Proxy,
     assert not proxy.seen
 
 
-def test_nothing_is_registered_unless_all_is_there(
-    registry: LocalRegistry, proxy: Proxy, bucket: str, folder: Path
-) -> None:
-    """An upload that fails leaves no model and no version; the next one sends what is missing."""
+def test_a_failed_upload_registers_nothing(registry: LocalRegistry, proxy: Proxy, bucket: str, folder: Path) -> None:
+    """A failed upload leaves no model and no version. The next one sends what's missing."""
     proxy.fail("POST", "metadata.json", status=403, body=b'{"error": {"message": "No."}}')
     with pytest.raises(PermissionDeniedError):
         registry.register_version("churn", folder, staging_bucket=f"gs://{bucket}", **SKLEARN)
@@ -75,8 +73,8 @@ def test_nothing_is_registered_unless_all_is_there(
 
 
 @pytest.mark.usefixtures("storage_emulator")
-def test_googles_sdk_goes_on_from_there(registry: LocalRegistry, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Any version can be handed to Google's SDK, whose own settings do not count and do not change."""
+def test_versions_can_be_passed_to_googles_sdk(registry: LocalRegistry, monkeypatch: pytest.MonkeyPatch) -> None:
+    """You can pass any version to Google's SDK. Its own settings neither matter nor change."""
     for variable in ("GOOGLE_APPLICATION_CREDENTIALS", "STORAGE_EMULATOR_HOST"):
         monkeypatch.delenv(variable, raising=False)
     for number in (1, 2):
@@ -96,14 +94,14 @@ def test_googles_sdk_goes_on_from_there(registry: LocalRegistry, monkeypatch: py
         registry.to_aiplatform("churn", 9)
 
 
-def test_what_cannot_be_downloaded_is_said(store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_failed_download_is_reported(store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A failed download leaves nothing on this machine."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     store.put("gone/model.pkl", b"x")
     with local_registry(artifacts=store.folder) as registry:
         registry.register_version("churn", f"gs://{store.bucket}/gone")
         store.delete("gone/model.pkl")
-        with pytest.raises(NotFoundError, match="There is nothing in"):
+        with pytest.raises(NotFoundError, match="There are no files in"):
             registry.download_version("churn", 1, tmp_path / "dest")
         with pytest.raises(NotFoundError):
             registry.download_version("churn", 2, tmp_path / "dest")

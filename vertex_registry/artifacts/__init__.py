@@ -1,7 +1,7 @@
 """Artifacts: from a folder on this machine to ``gs://`` and back. A bucket may be a folder, too.
 
 A model goes to ``gs://bucket/<model id>/<digest>``, where the digest is one of its file names and bytes and of nothing
-else. What lies under a digest is only ever completed, so any number of processes may send the same model at once.
+else. A digest's directory is only ever completed, so any number of processes may send the same model at once.
 """
 
 from vertex_registry.artifacts._google import EMULATOR

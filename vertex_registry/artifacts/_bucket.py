@@ -54,7 +54,7 @@ class Upload:
 
 
 class GenerationChangedError(Exception):
-    """Somebody created or replaced an object meanwhile; nobody outside of this package sees this error."""
+    """Somebody else created or replaced an object; nobody outside of this package sees this error."""
 
 
 class Bucket(Protocol):
@@ -92,7 +92,7 @@ class Bucket(Protocol):
 
         Raises:
             GenerationChangedError: Another generation is stored there.
-            ConflictError: The file changed meanwhile.
+            ConflictError: The file changed during the upload.
         """
 
     def read(self, stored: StoredObject, part: range, stopped: threading.Event) -> bytes:

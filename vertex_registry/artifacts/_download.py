@@ -18,6 +18,7 @@ import zlib
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Self
 
+from vertex_registry._quoting import shorten
 from vertex_registry.artifacts._bucket import GenerationChangedError
 from vertex_registry.artifacts._cache import SET_CACHE, entry_name, record_of, remove, write_record
 from vertex_registry.artifacts._checksums import BLOCK, to_base64
@@ -75,16 +76,19 @@ class Downloader:
             if name and not name.endswith("/"):  # consoles mark an empty directory by an object of its name
                 objects[safe_path(name, uri)] = stored
         if not objects:
-            raise NotFoundError(f"There is nothing in {uri}.", resource=uri)
+            raise NotFoundError(f"There are no files in {uri}. Check the name of the directory.", resource=uri)
         for path, stored in objects.items():
             if stored.encoding not in {"", *_GZIP}:
                 raise InvalidArgumentError(
-                    f"{uri} holds {path}, which is stored with 'Content-Encoding: {stored.encoding}', and only gzip "
-                    "can be decoded. Nothing was downloaded. Upload the file without an encoding.",
+                    f"{path} in {uri} is stored with 'Content-Encoding: {shorten(stored.encoding)}', and only gzip can "
+                    "be decoded, so nothing was downloaded. Upload the file without an encoding.",
                     resource=uri,
                 )
             if (parent := next((parent for parent in path.parents if parent in objects), None)) is not None:
-                raise InvalidArgumentError(f"{uri} holds {parent} and {path}, which no folder can.", resource=uri)
+                raise InvalidArgumentError(
+                    f"{uri} holds both {parent} and {path}, which can't be in one folder. Rename one of them.",
+                    resource=uri,
+                )
         return objects
 
     def read_file(self, name: str, most: int) -> bytes:
@@ -104,9 +108,10 @@ class Downloader:
         received: list[bytes] = []
         for _ in range(2):
             received.clear()
-            if to_base64(self._fetch_into(received.append, stored, threading.Event(), lambda _: None)) == stored.crc:
+            crc = self._fetch_into(received.append, stored, threading.Event(), lambda _: None)
+            if to_base64(crc) == stored.crc:
                 return b"".join(received)
-        raise _altered_error(uri)
+        raise _altered_error(uri, to_base64(crc), stored.crc)
 
     def download_to(self, uri: str, objects: Mapping[PurePosixPath, StoredObject], folder: Path) -> Path:
         """Download objects into a folder that is new or empty, and return its absolute path."""
@@ -131,7 +136,7 @@ class Downloader:
         """Download objects into a folder; with a record, into one that only this user can read."""
         if os.path.lexists(folder) and not (folder.is_dir() and not any(folder.iterdir())):
             raise AlreadyExistsError(
-                f"{folder} is there already, and is no empty folder. Name one that is new or empty.",
+                f"{folder} exists and isn't an empty folder. Choose a new or an empty one.",
                 resource=str(folder),
             )
         size = sum(stored.size for stored in objects.values())
@@ -188,7 +193,7 @@ class Downloader:
                         _decode(received, file, uri, stopped)
                     return file.size, file.sha256
             advance(-stored.size)
-        raise _altered_error(uri)
+        raise _altered_error(uri, to_base64(crc), stored.crc)
 
     def _fetch_into(
         self,
@@ -207,7 +212,7 @@ class Downloader:
                 data = self._bucket.read(stored, part, stopped)
             except GenerationChangedError as error:
                 uri = self._bucket.uri(stored.name)
-                raise ConflictError(f"{uri} was replaced while it was fetched. Try again.", resource=uri) from error
+                raise ConflictError(f"{uri} was replaced during the download. Try again.", resource=uri) from error
             crc = self._bucket.checksum(data, crc)
             write(data)
             done += len(data)
@@ -215,10 +220,10 @@ class Downloader:
         return crc
 
 
-def _altered_error(uri: str) -> UnavailableError:
+def _altered_error(uri: str, arrived: str, stored: str) -> UnavailableError:
     return UnavailableError(
-        f"The bytes of {uri} arrived twice with another checksum than they were stored with. Something on the way "
-        "alters them. Nothing was kept.",
+        f"{uri} arrived twice with the checksum {arrived} instead of {stored}, so nothing was kept. "
+        "Something between Cloud Storage and this machine alters it, such as a proxy.",
         resource=uri,
     )
 
@@ -260,8 +265,8 @@ def _decode(received: Any, file: _NewFile, uri: str, stopped: threading.Event) -
                 data = stream.read(BLOCK)
             except (EOFError, gzip.BadGzipFile, zlib.error) as error:
                 raise RegistryError(
-                    f"{uri} is stored with 'Content-Encoding: gzip', and isn't a gzip stream. Nothing was kept. Upload "
-                    f"it again, or run `gcloud storage objects update {uri} --clear-content-encoding`.",
+                    f"{uri} is stored with 'Content-Encoding: gzip', but isn't a gzip stream, so nothing was kept. "
+                    f"Upload it again, or run `gcloud storage objects update {uri} --clear-content-encoding`.",
                     resource=uri,
                 ) from error
             if not data:
@@ -278,13 +283,17 @@ def publish_directory(whole: Path, folder: Path) -> None:
     except OSError as error:
         if error.errno not in {errno.EEXIST, errno.ENOTEMPTY, errno.ENOTDIR}:
             raise
-        raise AlreadyExistsError(f"{folder} has appeared meanwhile.", resource=str(folder)) from error
+        raise AlreadyExistsError(
+            f"Somebody else created {folder} during the download. Choose another one.", resource=str(folder)
+        ) from error
 
 
 def move_into(whole: Path, folder: Path) -> None:
     """Move what is in a folder below an empty one into that one, all of it or nothing."""
     if {path.name for path in folder.iterdir()} != {whole.parent.name}:
-        raise AlreadyExistsError(f"Something has appeared in {folder} meanwhile.", resource=str(folder))
+        raise AlreadyExistsError(
+            f"Somebody else wrote to {folder} during the download. Choose another one.", resource=str(folder)
+        )
     moved: list[Path] = []
     try:
         for path in sorted(whole.iterdir()):
@@ -298,7 +307,10 @@ def move_into(whole: Path, folder: Path) -> None:
 
 def _check_room(folder: Path, size: int, uri: str) -> None:
     if (free := shutil.disk_usage(folder).free) < size:
-        raise RegistryError(f"{uri} has {size:,} bytes, and there is room for {free:,} in {folder}.", resource=uri)
+        raise RegistryError(
+            f"{uri} has {size:,} bytes, but only {free:,} are free in {folder}. Choose a destination on another disk.",
+            resource=uri,
+        )
 
 
 @contextlib.contextmanager
@@ -314,7 +326,9 @@ def _explain(uri: str, remedy: str) -> Iterator[None]:
     except OSError as error:
         if isinstance(error, RegistryError):
             raise
-        what = "there is no room" if error.errno in _FULL else (error.strerror or type(error).__name__).lower()
+        what = "the disk is full" if error.errno in _FULL else (error.strerror or type(error).__name__).lower()
         where = f" in {error.filename}" if error.filename else ""
         advice = f" {remedy}" if error.errno in _FORBIDDEN else ""
-        raise RegistryError(f"{uri} was not fetched: {what}{where}. Nothing was kept.{advice}", resource=uri) from error
+        raise RegistryError(
+            f"{uri} wasn't downloaded: {what}{where}. Nothing was kept.{advice}", resource=uri
+        ) from error

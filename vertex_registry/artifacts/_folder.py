@@ -54,12 +54,12 @@ class FolderBucket:
         self._sums: dict[tuple[str, int], int] = {}
 
     def checksum(self, data: bytes, before: int = 0) -> int:
-        """Return the CRC32 of some bytes, or of the bytes before and these. Python's own is fast, and always there."""
+        """Return the CRC32 of these bytes, continuing another one. Python's own is fast and needs no package."""
         return zlib.crc32(data, before)
 
     @property
     def server(self) -> str | None:
-        """The folder, which tells this bucket from those of other registries."""
+        """Return the folder, which distinguishes this bucket from those of other registries."""
         return str(self._folder)
 
     def uri(self, name: str) -> str:
@@ -257,7 +257,7 @@ def _publish(path: Path, target: Path, generation: int) -> None:
 
 
 def _lock(descriptor: int) -> int | None:
-    """Lock a file that is being written, and return what keeps the lock, or None where there are no locks."""
+    """Lock a file that is being written, and return what keeps the lock, or None if the system has no locks."""
     if fcntl is None:
         return None
     locked = os.dup(descriptor)

@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import errno
 import functools
-import ipaddress
 import json
 import os
 import re
@@ -22,6 +21,8 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 import tenacity
 
 from vertex_registry import _waiting
+from vertex_registry._endpoint import is_loopback
+from vertex_registry._quoting import shorten
 from vertex_registry.artifacts._bucket import StoredObject
 from vertex_registry.artifacts._checksums import NOT_INSTALLED, to_base64
 from vertex_registry.artifacts._names import split_uri
@@ -60,16 +61,18 @@ PRECONDITION_FAILED: Final = 412
 _SCOPES: Final = ("https://www.googleapis.com/auth/devstorage.read_write",)
 _SERVICE_AGENT: Final = "service-PROJECT_NUMBER@gcp-sa-aiplatform.iam.gserviceaccount.com"
 _LOG_IN: Final = (
-    "Type `gcloud auth application-default login`, or set GOOGLE_APPLICATION_CREDENTIALS to the file of a service "
+    "Run `gcloud auth application-default login`, or set GOOGLE_APPLICATION_CREDENTIALS to the file of a service "
     f"account's key. Without a cloud, set {EMULATOR} to the address of a storage emulator."
 )
 
-_MALFORMED: Final = "the answer is not in Cloud Storage's form"
+_MALFORMED: Final = "the response isn't one that Cloud Storage sends"
 #: What Google's package and this one raise for JSON of another shape, or without what every answer has.
 _MALFORMED_ERRORS: Final = (AttributeError, LookupError, TypeError, ValueError)
 
 _CONTENT: Final = (200, 206)
 _FIRST_ERROR: Final = 400
+#: The most characters of the server's message that an error shows.
+_MAX_MESSAGE: Final = 200
 #: The most bytes that are read of an error.
 _MAX_ERROR: Final = 2**16
 #: A host name or an IP address, perhaps with a port.
@@ -250,7 +253,8 @@ class Connection:
         options: dict[str, Any] = {}
         emulator = emulator_address()
         # Requests reads proxies from the environment; an emulator on this machine can't be reached through one.
-        plain = _http.PlainSession(proxies=emulator is None or not _is_loopback(emulator))
+        local = emulator is not None and is_loopback(urllib.parse.urlsplit(emulator).hostname or "")
+        plain = _http.PlainSession(proxies=not local)
         plain.clock = clock
         self._plain = plain
         self._read = functools.partial(_http.read, clock=clock)
@@ -333,8 +337,8 @@ class Connection:
             seconds = timeout + len(part) / self._min_rate
             data = self._read(answer, len(part) + 1, seconds, decode=False)
             if len(data) != len(part):
-                problem = "ended early" if len(data) < len(part) else "is longer than was requested"
-                raise ConnectionResetError(errno.ECONNRESET, f"the answer {problem}")
+                problem = "ended early" if len(data) < len(part) else "is longer than requested"
+                raise ConnectionResetError(errno.ECONNRESET, f"the response {problem}")
             return data
 
     def session_address(self, url: str) -> str:
@@ -376,7 +380,7 @@ class Connection:
         if isinstance(error, self._auth_error):
             # What google-auth marks as retryable is a fault of the token server, not of the credentials.
             status = 0 if getattr(error, "retryable", False) else 401
-            return FailedRequestError(status, "the credentials could not be refreshed")
+            return FailedRequestError(status, "the credentials couldn't be refreshed")
         if isinstance(error, _MALFORMED_ERRORS):
             return FailedRequestError(0, _MALFORMED)
         return None
@@ -399,28 +403,27 @@ def error_of(failure: FailedRequestError, verb: str, uri: str, spent: float) -> 
     kind: type[RegistryError] = InvalidArgumentError
     if failure.status == 401:  # noqa: PLR2004  # HTTP's Unauthorized
         kind = AuthenticationError
-        text = f"Cloud Storage did not accept the credentials: {message} {_LOG_IN}"
+        text = f"Cloud Storage didn't accept the credentials: {message} {_LOG_IN}"
     elif failure.status == 403:  # noqa: PLR2004  # HTTP's Forbidden
         kind = PermissionDeniedError
         text = (
-            f"{uri} is not open to these credentials: {message} They need the permission {permission} on {bucket}, "
-            f"which the role {role} grants. Vertex reads the model as {_SERVICE_AGENT}, which needs Storage Object "
-            "Viewer there."
+            f"The credentials don't allow access to {uri}: {message} Grant them {permission} on {bucket}, for example "
+            f"with the role {role}; Vertex reads the model as {_SERVICE_AGENT}, which needs Storage Object Viewer."
         )
     elif failure.status == 404:  # noqa: PLR2004  # HTTP's Not Found
         kind = NotFoundError
         text = (
-            f"{uri} is not there any more: {message}"
+            f"{uri} doesn't exist any more: {message}"
             if verb == "get"
             else (
-                f"There is no bucket {bucket}: {message} Make it in the location of the registry, with "
-                f"`gcloud storage buckets create {bucket} --location=LOCATION`, or name another."
+                f"There's no bucket {bucket}: {message} Create it with `gcloud storage buckets create {bucket} "
+                "--location=LOCATION`, in the location of the registry, or use another one."
             )
         )
     elif failure.transient:
         kind = UnavailableError
-        remedy = f"Is a storage emulator running at {emulator}?" if emulator else "What was sent is kept: try again."
-        text = f"{uri}: no usable answer from Cloud Storage in {spent:.1f} s: {message} {remedy}"
+        remedy = f"Is a storage emulator running at {emulator}?" if emulator else "Try again: what was sent is kept."
+        text = f"{uri}: Cloud Storage gave no usable response in {spent:.1f} s: {message} {remedy}"
     return kind(text, resource=uri)
 
 
@@ -477,13 +480,6 @@ def origin(url: str) -> tuple[str, str | None, int | None]:
     return parts.scheme, parts.hostname, parts.port or default
 
 
-def _is_loopback(url: str) -> bool:
-    host = urllib.parse.urlsplit(url).hostname or ""
-    with contextlib.suppress(ValueError):
-        return ipaddress.ip_address(host).is_loopback
-    return host == "localhost"
-
-
 def _message(answer: Any) -> str:
     return _message_in(getattr(answer, "content", b""), getattr(answer, "status_code", 0))
 
@@ -491,14 +487,14 @@ def _message(answer: Any) -> str:
 def _message_in(body: bytes, status: int) -> str:
     """Return the message of an error."""
     with contextlib.suppress(Exception):  # the answer of a proxy on the way need not be Google's JSON
-        return str(json.loads(body)["error"]["message"])
+        return shorten(str(json.loads(body)["error"]["message"]), _MAX_MESSAGE)
     return f"HTTP {status}" if status else ""
 
 
 def _first_line(error: Exception) -> str:
     """Return the first line of what an error says; Google's may have its cause as a second argument."""
     text = str(error.args[0] if error.args else "").strip() or type(error).__name__
-    return f"{text.splitlines()[0].rstrip('.')}."
+    return f"{shorten(text.splitlines()[0].rstrip('.'), _MAX_MESSAGE)}."
 
 
 def _retry_after(answer: Any) -> float:

@@ -15,6 +15,7 @@ from typing import IO, TYPE_CHECKING, Final
 
 import attrs
 
+from vertex_registry._quoting import quote
 from vertex_registry.artifacts._checksums import BLOCK
 from vertex_registry.artifacts._names import MAX_OBJECT_NAME, is_safe_name
 from vertex_registry.artifacts._parallel import StoppedError
@@ -44,6 +45,7 @@ MAX_FILES: Final = 100_000
 #: The most links of a folder that are followed. Links to folders of links multiply.
 MAX_LINKS: Final = 10_000
 #: The most paths in one line of the log.
+_CHECK_PATH: Final = "Check the path and its permissions."
 _LOGGED: Final = 20
 
 
@@ -156,23 +158,25 @@ def scan(source: str | os.PathLike[str], *, follow_links: bool = False) -> Local
         try:
             length = len(name.encode())
         except UnicodeEncodeError:
-            raise InvalidArgumentError(f"The file name {given!r} is not text. Rename the file.") from None
+            raise InvalidArgumentError(f"The file name {quote(given)} isn't text. Rename the file.") from None
         if length > MAX_OBJECT_NAME or "\n" in name or "\r" in name:
-            raise InvalidArgumentError(f"Cloud Storage allows no object of the name {name!r}. Rename the file.")
+            raise InvalidArgumentError(f"Cloud Storage doesn't allow an object named {quote(name)}. Rename the file.")
         try:
             status = path.stat()
         except OSError as error:
-            raise InvalidArgumentError(f"{str(path)!r} cannot be read: {error.strerror}.") from error
+            raise InvalidArgumentError(f"{quote(str(path))} can't be read: {error.strerror}. {_CHECK_PATH}") from error
         if not stat.S_ISREG(status.st_mode):
-            raise InvalidArgumentError(f"{str(path)!r} is not a regular file and cannot be sent. Remove it.")
+            raise InvalidArgumentError(f"{quote(str(path))} isn't a regular file, so it can't be uploaded. Remove it.")
         if not is_safe_name(name):
-            raise InvalidArgumentError(f"A file of the name {name!r} could not be fetched again. Rename the file.")
+            raise InvalidArgumentError(f"A file named {quote(name)} couldn't be downloaded again. Rename it.")
         if name in files:
-            raise InvalidArgumentError(f"Two files of {str(source)!r} have the name {name!r} in Unicode's normal form.")
+            raise InvalidArgumentError(
+                f"Two files in {quote(str(source))} have the name {quote(name)} in Unicode's normal form. Rename one."
+            )
         files[name] = LocalFile(name, path, status.st_size)
     if not files:
         raise InvalidArgumentError(
-            f"There are no files in {str(source)!r}. Name the folder that the model was saved to."
+            f"There are no files in {quote(str(source))}. Name the folder that the model was saved to."
         )
     links.log()
     return LocalDirectory(os.fspath(source), tuple(files[name] for name in sorted(files)))
@@ -232,13 +236,13 @@ class _Links:
         target = os.path.realpath(link)
         if not self.follow and not f"{target}{os.sep}".startswith(self.within):
             raise InvalidArgumentError(
-                f"{str(path)!r} is a link that leads out of {self.folder!r}. Nothing was uploaded. Remove the link, or "
-                "pass follow_links=True to upload what it leads to."
+                f"{quote(str(path))} is a link that leads out of {quote(self.folder)}, so nothing was uploaded. "
+                "Remove it, or pass follow_links=True to upload what it leads to."
             )
         self.followed.append(f"{name} -> {target}")
         if len(self.followed) > MAX_LINKS:
             raise InvalidArgumentError(
-                f"{self.folder!r} has more than {MAX_LINKS:,} links. Upload a copy without links."
+                f"{quote(self.folder)} has more than {MAX_LINKS:,} links. Upload a copy without links."
             )
         return target
 
@@ -265,16 +269,16 @@ def _list_files(root: Path, links: _Links) -> list[tuple[str, Path]]:
         if root.is_file():
             return [(root.name, root)]
         if root.is_dir():
-            found = list(itertools.islice(_walk(root, links.root, "", frozenset(), links), MAX_FILES + 1))
+            found = list(itertools.islice(_files_below(root, links.root, "", frozenset(), links), MAX_FILES + 1))
             if len(found) > MAX_FILES:
                 raise InvalidArgumentError(
-                    f"{str(root)!r} holds more than {MAX_FILES:,} files. Name the folder of one model."
+                    f"{quote(str(root))} holds more than {MAX_FILES:,} files. Name the folder of one model."
                 )
             return found
-        what = "is neither a file nor a folder" if root.exists() else "is not there"
+        what = "is neither a file nor a folder" if root.exists() else "doesn't exist"
     except OSError as error:
-        raise InvalidArgumentError(f"{str(root)!r} cannot be read: {error.strerror}.") from error
-    raise InvalidArgumentError(f"{str(root)!r} {what}. Name the folder that the model was saved to.")
+        raise InvalidArgumentError(f"{quote(str(root))} can't be read: {error.strerror}. {_CHECK_PATH}") from error
+    raise InvalidArgumentError(f"{quote(str(root))} {what}. Name the folder that the model was saved to.")
 
 
 def expand_path(given: str | os.PathLike[str]) -> Path:
@@ -286,13 +290,15 @@ def expand_path(given: str | os.PathLike[str]) -> Path:
     try:
         path = Path(given).expanduser()
     except (RuntimeError, TypeError) as error:
-        raise InvalidArgumentError(f"{given!r} is no path: {error}") from error
+        raise InvalidArgumentError(f"{quote(given)} isn't a path: {error}") from error
     if "\0" in str(path):
-        raise InvalidArgumentError(f"{os.fspath(given)!r} is no path: there is a null character in it.")
+        raise InvalidArgumentError(f"{quote(os.fspath(given))} isn't a path, because it contains a null character.")
     return path
 
 
-def _walk(folder: Path, real: str, prefix: str, above: frozenset[str], links: _Links) -> Iterator[tuple[str, Path]]:
+def _files_below(
+    folder: Path, real: str, prefix: str, above: frozenset[str], links: _Links
+) -> Iterator[tuple[str, Path]]:
     """Yield the names and paths of the files below a folder.
 
     Args:
@@ -303,11 +309,11 @@ def _walk(folder: Path, real: str, prefix: str, above: frozenset[str], links: _L
         links: What decides about links.
     """
     if real in above:
-        raise InvalidArgumentError(f"{str(folder)!r} is a link to a folder that it lies in. Remove the link.")
+        raise InvalidArgumentError(f"{quote(str(folder))} is a link to a folder that contains it. Remove the link.")
     try:
         entries = sorted(os.scandir(real), key=lambda entry: entry.name)
     except OSError as error:
-        raise InvalidArgumentError(f"{str(folder)!r} cannot be read: {error.strerror}.") from error
+        raise InvalidArgumentError(f"{quote(str(folder))} can't be read: {error.strerror}. {_CHECK_PATH}") from error
     for entry in entries:
         name, path = f"{prefix}{entry.name}", folder / entry.name
         if is_ignored(name):
@@ -315,7 +321,7 @@ def _walk(folder: Path, real: str, prefix: str, above: frozenset[str], links: _L
             continue
         target = links.check(name, path, entry.path) if entry.is_symlink() else entry.path
         if entry.is_dir():
-            yield from _walk(path, target, f"{name}/", above | {real}, links)
+            yield from _files_below(path, target, f"{name}/", above | {real}, links)
         else:
             yield name, path
 
@@ -339,7 +345,7 @@ def checksum(
     Args:
         file: The file.
         stopped: What is set when nobody needs the result any more.
-        advance: What is told of every byte that was read.
+        advance: Called with the number of bytes, after each read.
         crc_of: The bucket's own checksum.
 
     Raises:
@@ -357,7 +363,7 @@ def checksum(
                 size += len(data)
                 advance(len(data))
     except OSError as error:
-        raise InvalidArgumentError(f"{str(file.path)!r} cannot be read: {error.strerror}.") from error
+        raise InvalidArgumentError(f"{quote(str(file.path))} can't be read: {error.strerror}. {_CHECK_PATH}") from error
     if size != file.size:
         raise changed_error(file)
     return Checksums(sha256.digest(), crc, size)
@@ -374,6 +380,6 @@ def open_again(file: LocalFile) -> IO[bytes]:
 def changed_error(file: LocalFile) -> ConflictError:
     """Return the error for a file that changed after it was scanned."""
     return ConflictError(
-        f"{file.path} changed while it was sent. Nothing was registered. Try again when it is written to no more.",
+        f"{file.path} changed during the upload, so nothing was registered. Try again when nobody writes to it.",
         resource=str(file.path),
     )

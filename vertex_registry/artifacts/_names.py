@@ -7,6 +7,7 @@ import re
 from pathlib import PurePosixPath
 from typing import Final
 
+from vertex_registry._quoting import quote
 from vertex_registry.errors import InvalidArgumentError
 
 #: "Object names can contain any sequence of valid Unicode characters, of length 1-1024 bytes when UTF-8 encoded", and
@@ -25,7 +26,7 @@ def split_uri(uri: str) -> tuple[str, str]:
     """
     bucket, _, directory = uri.removeprefix("gs://").partition("/")
     if not uri.startswith("gs://") or not bucket:
-        raise InvalidArgumentError(f"{uri!r} is not in Cloud Storage: 'gs://bucket/directory' is.")
+        raise InvalidArgumentError(f"{quote(uri)} isn't in Cloud Storage. Use a URI such as 'gs://bucket/directory'.")
     return bucket, directory.rstrip("/")
 
 
@@ -37,7 +38,8 @@ def safe_path(name: str, uri: str) -> PurePosixPath:
     """
     if not is_safe_name(name):
         raise InvalidArgumentError(
-            f"{uri} holds an object of the name {name!r}, which would not lie in the folder. Nothing was fetched.",
+            f"{uri} holds an object named {quote(name)}, which would be written outside the folder, so nothing was "
+            "downloaded. Rename or delete it.",
             resource=uri,
         )
     return PurePosixPath(name)

@@ -30,7 +30,7 @@ def check_private_folder(path: Path, *, link: bool = False) -> None:
         path = Path(os.path.realpath(path))
         status = path.lstat()
     if not stat.S_ISDIR(status.st_mode):
-        raise PermissionError(errno.EPERM, "it is a link or a file", str(path))
+        raise PermissionError(errno.EPERM, "it's a link or a file", str(path))
     _check_owner(status, path)
 
 

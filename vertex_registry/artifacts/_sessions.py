@@ -75,7 +75,7 @@ class ResumableUpload:
 
         Raises:
             FailedRequestError: Another generation is stored there (`PRECONDITION_FAILED`).
-            ConflictError: The file changed meanwhile.
+            ConflictError: The file changed during the upload.
             UnavailableError: It got no further within the budget.
         """
         upload, size = self._upload, self._upload.file.size
@@ -237,7 +237,7 @@ class UploadSession:
 def _open_locked(path: Path) -> IO[str] | None:
     """Open the file of a session, or return None if another process has it or it can't be used."""
     try:
-        import fcntl  # noqa: PLC0415  # not on Windows, where nothing is written down
+        import fcntl  # noqa: PLC0415  # on Windows nothing is written down
 
         file = open_private(path, os.O_RDWR | os.O_CREAT, "r+", encoding="utf-8")
     except (ImportError, OSError):

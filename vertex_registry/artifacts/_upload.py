@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Final
 
 import attrs
 
+from vertex_registry._quoting import quote
 from vertex_registry.artifacts._bucket import GenerationChangedError, Upload
 from vertex_registry.artifacts._checksums import to_base64
 from vertex_registry.artifacts._local import checksum, digest
@@ -25,8 +26,8 @@ if TYPE_CHECKING:
     from vertex_registry.artifacts._bucket import Bucket, StoredObject
     from vertex_registry.artifacts._local import LocalDirectory
 
-_ALTERED: Final = "was stored with other bytes than were sent, for something on the way alters them"
-_OVERTAKEN: Final = "was given other bytes by somebody else meanwhile"
+_WAS_ALTERED: Final = "was stored with other bytes than were sent, because something on the way alters them"
+_WAS_REPLACED: Final = "was replaced by somebody else during the upload"
 
 
 def upload_directory(bucket: Bucket, local: LocalDirectory, under: str, *, workers: int, progress: bool | None) -> str:
@@ -50,8 +51,8 @@ def upload_directory(bucket: Bucket, local: LocalDirectory, under: str, *, worke
     for file in local.files:
         if len((prefix + file.name).encode()) > MAX_OBJECT_NAME:
             raise InvalidArgumentError(
-                f"The name {file.name!r} is too long under {uri}: an object's name has at most {MAX_OBJECT_NAME:,} "
-                "bytes."
+                f"The name {quote(file.name)} is too long under {uri}: an object's name has at most "
+                f"{MAX_OBJECT_NAME:,} bytes. Shorten it."
             )
     existing = {stored.name: stored for stored in bucket.list_objects(prefix)}
     uploads = []
@@ -70,8 +71,8 @@ def upload_directory(bucket: Bucket, local: LocalDirectory, under: str, *, worke
     ours = {prefix + file.name for file in local.files}
     if foreign := sorted(name for name in existing.keys() - ours if not name.endswith("/")):
         raise ConflictError(
-            f"{uri} holds {foreign[0].removeprefix(prefix)!r} too, which is not of {local.source}: somebody put it "
-            "there. Nothing was registered. Remove it, or name another staging bucket.",
+            f"{uri} holds {foreign[0].removeprefix(prefix)!r}, which isn't in {local.source}, so nothing was "
+            "registered. Remove it, or use another staging bucket.",
             resource=bucket.uri(foreign[0]),
         )
     return directory
@@ -87,11 +88,11 @@ def _send(bucket: Bucket, upload: Upload, stopped: threading.Event, advance: Cal
             return
         advance(-sent)
         upload = attrs.evolve(upload, generation=stored.generation)
-    if problem is _ALTERED:
+    if problem is _WAS_ALTERED:
         bucket.delete(stored)
     uri = bucket.uri(upload.name)
     raise UnavailableError(
-        f"{uri} {problem}, twice: it has the checksum {stored.crc}, not {expected[1]}. Nothing was registered.",
+        f"{uri} {problem}: its checksum is {stored.crc}, not {expected[1]}. Nothing was registered.",
         resource=uri,
     )
 
@@ -108,6 +109,6 @@ def _send_once(
         advance(size)
 
     try:
-        return bucket.send(upload, stopped, count), _ALTERED, sent
+        return bucket.send(upload, stopped, count), _WAS_ALTERED, sent
     except GenerationChangedError:  # by another process, or by a try whose response was lost
-        return bucket.stat(upload.name), _OVERTAKEN, sent
+        return bucket.stat(upload.name), _WAS_REPLACED, sent

@@ -14,7 +14,9 @@ from typing import TYPE_CHECKING, Any, Final
 
 import click
 
+from vertex_registry import _display
 from vertex_registry.cli import _conditions, _output
+from vertex_registry.cli._messages import Invocation
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -71,8 +73,12 @@ def connected(command: Callable[..., Any]) -> Callable[..., Any]:
         from vertex_registry import Retry  # noqa: PLC0415  # --help doesn't need it
 
         retry = None if timeout is None else Retry(call_timeout=timeout)
-        settings = {"project": project, "location": location, "endpoint": endpoint, "local": local, "retry": retry}
-        with _client(settings) as registry:
+        chosen = {"project": project, "location": location, "endpoint": endpoint, "local": local}
+        if (invocation := click.get_current_context().find_object(Invocation)) is not None:
+            given = [(f"--{option}", value) for option, value in chosen.items() if value is not None]
+            invocation.registry = [word for pair in given for word in pair]
+            invocation.name = kwargs.get("name")
+        with _client({**chosen, "retry": retry}) as registry:
             return command(registry, *args, **kwargs)
 
     return run
@@ -91,6 +97,11 @@ formatted = click.option(
     default="table",
     show_default=True,
     help="A table to read, JSON with whole records, or one id a line.",
+)
+keep_others = click.option(
+    "--keep-others",
+    is_flag=True,
+    help="Leave other versions in Staging or Production. By default they're archived.",
 )
 confirmed = click.option("--yes", "-y", is_flag=True, help="Don't ask before deleting.")
 
@@ -150,8 +161,8 @@ _MODEL_COLUMNS: Final[dict[str, Callable[[RegisteredModel], Any]]] = {
     "name": lambda model: model.name,
     "default": lambda model: model.default_version,
     "description": lambda model: model.description,
-    "age": lambda model: _output.age(model.created_at),
-    "changed": lambda model: _output.age(model.updated_at),
+    "age": lambda model: _display.age(model.created_at),
+    "changed": lambda model: _display.age(model.updated_at),
 }
 
 
@@ -213,7 +224,7 @@ def _version_columns(shown: tuple[str, ...]) -> dict[str, Callable[[ModelVersion
         "name": lambda version: version.version_name,
         "stage": lambda version: str(version.stage),
         "aliases": lambda version: version.aliases,
-        "age": lambda version: _output.age(version.created_at),
+        "age": lambda version: _display.age(version.created_at),
         **{key: metadata(key) for key in shown},
     }
 
@@ -294,7 +305,10 @@ def _show_version(version: ModelVersion, output: str) -> None:
 @click.option("--description", help="What this version is.")
 @click.option("--metadata", "-m", multiple=True, metavar="KEY=VALUE", help="Metadata; VALUE may be JSON. Repeatable.")
 @stage_option("The stage it begins in.", default="none")
-@click.option("--archive-existing", is_flag=True, help="Archive the other versions in that stage.")
+@keep_others
+@click.option(
+    "--make-default/--no-make-default", default=True, help="Whether it becomes the default version. By default it does."
+)
 @click.option("--alias", "aliases", multiple=True, help="An alias for the version. Repeatable.")
 @click.option("--staging-bucket", help="Where a local folder is uploaded to: gs://bucket.")
 @click.option("--container", help="What serves it: an image, or a framework such as 'sklearn' or 'xgboost:2.1'.")
@@ -302,7 +316,8 @@ def _show_version(version: ModelVersion, output: str) -> None:
 def register_version(registry: RegistryClient, name: str, source: str, output: str, **options: Any) -> None:
     """Register SOURCE, a gs:// directory or a local folder, as the next version of a model."""
     metadata = dict(_parse_pair(text) for text in options.pop("metadata"))
-    version = registry.register_version(name, source, metadata=metadata, **options)
+    alone = _archives(options["stage"], keep_others=options.pop("keep_others"))
+    version = registry.register_version(name, source, metadata=metadata, archive_existing=alone, **options)
     _show_version(version, output)
 
 
@@ -339,8 +354,7 @@ def diff_versions(registry: RegistryClient, name: str, a: str, b: str, output: s
     """Show what differs between two versions."""
     diff = registry.diff(name, a, b)
     if output == "json":
-        changes = {field: [_output.json_value(value) for value in pair] for field, pair in diff.changes.items()}
-        click.echo(json.dumps({"a": diff.a.version, "b": diff.b.version, "changes": changes}, indent=2))
+        click.echo(json.dumps(diff.to_dict(), indent=2, ensure_ascii=False))
     elif output == "ids":
         for field in diff.changes:
             click.echo(field)
@@ -373,7 +387,7 @@ def prune_versions(registry: RegistryClient, name: str, keep: int, output: str, 
 @model_name
 @version_of("version")
 @click.argument("stage", type=click.Choice(STAGES, case_sensitive=False))
-@click.option("--keep-others", is_flag=True, help="Leave the other versions in the stage. By default they're archived.")
+@keep_others
 @click.option("--make-default", is_flag=True, help="Make it the default version too.")
 @connected
 @formatted
@@ -381,7 +395,7 @@ def promote(
     registry: RegistryClient, name: str, version: str, stage: str, output: str, *, keep_others: bool, make_default: bool
 ) -> int:
     """Put a version in a stage, and archive what was in it."""
-    alone = stage.lower() in {"staging", "production"} and not keep_others
+    alone = _archives(stage, keep_others=keep_others)
     promoted = registry.set_stage(name, version, stage, archive_existing=alone, make_default=make_default)
     _show_version(promoted, output)
     if str(promoted.stage).lower() != stage.lower():
@@ -494,7 +508,7 @@ _MIGRATED_COLUMNS: Final[dict[str, Callable[[MigratedVersion], Any]]] = {
     "vertex": lambda line: line.version,
     "outcome": lambda line: _OUTCOMES[line.outcome],
     "size": lambda line: line.size,
-    "why": lambda line: line.reason,
+    "why": lambda line: _translate(line.reason),
     "not kept": lambda line: "; ".join(line.lossy),
 }
 
@@ -539,7 +553,7 @@ def migrate_mlflow(
     try:
         for line in migration.run(staging_bucket=staging_bucket, container=container):
             done.append(line)
-            _output.note(f"[{len(done)}/{count}] {line}")
+            _output.note(f"[{len(done)}/{count}] {_translate(str(line))}")
     except KeyboardInterrupt:
         _show_report(migration.report(done), output)
         _output.note("Run the same command again to continue.")
@@ -547,8 +561,13 @@ def migrate_mlflow(
     report = migration.report(done)
     _show_report(report, output)
     if migration.stopped_by is not None:
-        _output.note(f"stopped: {migration.stopped_by}\nRun the same command again to continue.")
+        _output.note(f"stopped: {_translate(str(migration.stopped_by))}\nRun the same command again to continue.")
     return 0 if report.complete else 1
+
+
+def _translate(message: str) -> str:
+    invocation = click.get_current_context().find_object(Invocation)
+    return message if invocation is None else invocation.translate(message)
 
 
 def _show_report(report: MigrationReport, output: str) -> None:
@@ -557,7 +576,7 @@ def _show_report(report: MigrationReport, output: str) -> None:
         return
     _output.show_list(output, report.versions, _MIGRATED_COLUMNS, lambda line: f"{line.model} {line.number or '-'}")
     for warning in dict.fromkeys(warning for line in report.versions for warning in line.warnings):
-        _output.note(f"warning: {warning.replace('container=', '--container')}")
+        _output.note(f"warning: {_translate(warning)}")
     _output.note(str(report))
 
 
@@ -644,6 +663,11 @@ def completion(shell: str) -> None:
     kind = get_completion_class(shell)
     assert kind is not None, shell  # noqa: S101  # the choices above
     click.echo(kind(cli, {}, "vertex-registry", "_VERTEX_REGISTRY_COMPLETE").source())
+
+
+def _archives(stage: str, *, keep_others: bool) -> bool:
+    """Return whether a version that enters a stage archives those that are in it."""
+    return stage.lower() in {"staging", "production"} and not keep_others
 
 
 def _confirm(question: str, *, yes: bool) -> None:

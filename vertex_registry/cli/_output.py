@@ -7,10 +7,11 @@ import json
 import os
 import shutil
 import sys
-import unicodedata
 from typing import TYPE_CHECKING, Any, Final
 
 import click
+
+from vertex_registry._display import display_width, printable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -19,7 +20,6 @@ FORMATS: Final = ("table", "json", "ids")
 
 _GAP: Final = "  "
 _NARROWEST: Final = 8
-_AGES: Final = ((365 * 86_400, "y"), (30 * 86_400, "mo"), (86_400, "d"), (3_600, "h"), (60, "min"))
 
 
 def show_list(
@@ -30,7 +30,7 @@ def show_list(
         click.echo(json.dumps([as_json(item) for item in items], indent=2, ensure_ascii=False))
     elif output == "ids":
         for item in items:
-            click.echo(_printable(identify(item)))
+            click.echo(printable(identify(item)))
     else:
         rows = [[_cell(value(item)) for value in columns.values()] for item in items]
         _print_table(list(columns), rows)
@@ -41,7 +41,7 @@ def show_one(output: str, item: Any, fields: dict[str, Any], identity: str) -> N
     if output == "json":
         click.echo(json.dumps(as_json(item), indent=2, ensure_ascii=False))
     elif output == "ids":
-        click.echo(_printable(identity))
+        click.echo(printable(identity))
     else:
         width = max(map(len, fields))
         for name, value in fields.items():
@@ -51,26 +51,6 @@ def show_one(output: str, item: Any, fields: dict[str, Any], identity: str) -> N
 def as_json(item: Any) -> Any:
     """Return a record as JSON has it."""
     return item.to_dict() if hasattr(item, "to_dict") else item
-
-
-def json_value(value: Any) -> Any:
-    """Return a field's value as JSON has it."""
-    if isinstance(value, dt.datetime):
-        return value.astimezone(dt.UTC).isoformat().replace("+00:00", "Z")
-    return list(value) if isinstance(value, tuple) else value if isinstance(value, (dict, list)) else _plain(value)
-
-
-def _plain(value: Any) -> Any:
-    return value if value is None or isinstance(value, (bool, int, float)) else str(value)
-
-
-def age(moment: dt.datetime, now: dt.datetime | None = None) -> str:
-    """Return how long ago a time was, in its largest unit."""
-    seconds = ((now or dt.datetime.now(dt.UTC)) - moment).total_seconds()
-    for size, unit in _AGES:
-        if seconds >= size:
-            return f"{int(seconds // size)}{unit}"
-    return "now"
 
 
 def note(text: str) -> None:
@@ -84,7 +64,7 @@ def uses_color() -> bool:
 
 
 def _print_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    widths = [max(map(_width, column)) for column in zip(header, *rows, strict=True)]
+    widths = [max(map(display_width, column)) for column in zip(header, *rows, strict=True)]
     if sys.stdout.isatty():
         _shrink_to_fit(widths, shutil.get_terminal_size().columns)
     title = _line([name.upper() for name in header], widths)
@@ -102,19 +82,15 @@ def _shrink_to_fit(widths: list[int], available: int) -> None:
 
 
 def _line(cells: Sequence[str], widths: Sequence[int]) -> str:
-    return _GAP.join(_fit(cell, width) for cell, width in zip(cells, widths, strict=True)).rstrip()
+    return _GAP.join(_pad_or_shorten(cell, width) for cell, width in zip(cells, widths, strict=True)).rstrip()
 
 
-def _fit(cell: str, width: int) -> str:
-    if _width(cell) > width:
-        while _width(cell) > width - 1:
+def _pad_or_shorten(cell: str, width: int) -> str:
+    if display_width(cell) > width:
+        while display_width(cell) > width - 1:
             cell = cell[:-1]
         cell += "…"
-    return cell + " " * (width - _width(cell))
-
-
-def _width(text: str) -> int:
-    return sum(2 if unicodedata.east_asian_width(letter) in "WF" else 1 for letter in text)
+    return cell + " " * (width - display_width(cell))
 
 
 def _cell(value: Any) -> str:
@@ -123,10 +99,5 @@ def _cell(value: Any) -> str:
     if isinstance(value, dt.datetime):
         return value.astimezone().isoformat(sep=" ", timespec="seconds")
     if isinstance(value, (list, tuple)) and all(isinstance(item, str) for item in value):
-        return _printable(", ".join(value))
-    return _printable(value if isinstance(value, str) else json.dumps(value, ensure_ascii=False))
-
-
-def _printable(text: str) -> str:
-    """Return a text with escapes for control characters, because anybody may have written it."""
-    return "".join(letter if letter.isprintable() else letter.encode("unicode_escape").decode() for letter in text)
+        return printable(", ".join(value))
+    return printable(value if isinstance(value, str) else json.dumps(value, ensure_ascii=False))

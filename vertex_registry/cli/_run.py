@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Any, Final
 import click
 
 from vertex_registry.cli._commands import cli
+from vertex_registry.cli._messages import Invocation
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from vertex_registry import RegistryError
 
 OK: Final = 0
 REFUSED: Final = 1
@@ -34,21 +34,13 @@ STATUSES: Final = {
     "StateUnknownError": 6,
 }
 
-#: What to type next after an error.
-NEXT: Final = {
-    "NotFoundError": "vertex-registry models list",
-    "AuthenticationError": "gcloud auth application-default login",
-    "AmbiguousNameError": "vertex-registry duplicates",
-    "HistoryUnknownError": "vertex-registry history NAME",
-}
-
 
 def run(arguments: Sequence[str] | None = None) -> int:
     """Run a command and return its exit status."""
-    _show_warnings()
-    words = sys.argv[1:] if arguments is None else list(arguments)
+    invocation = Invocation(sys.argv[1:] if arguments is None else list(arguments))
+    _show_warnings(invocation)
     try:
-        status = cli.main(args=words, prog_name="vertex-registry", standalone_mode=False)
+        status = cli.main(args=invocation.words, prog_name="vertex-registry", standalone_mode=False, obj=invocation)
         sys.stdout.flush()
     except click.exceptions.NoArgsIsHelpError as error:
         click.echo(error.format_message(), err=True)
@@ -68,7 +60,7 @@ def run(arguments: Sequence[str] | None = None) -> int:
     except Exception as error:
         if (known := _status_of(error)) is None:
             raise
-        _explain(error, words)  # type: ignore[arg-type]  # only registry errors have a status
+        _explain(error, invocation)
         return known
     return status if isinstance(status, int) else OK
 
@@ -81,32 +73,26 @@ def _status_of(error: Exception) -> int | None:
     return next((STATUSES[kind.__name__] for kind in type(error).__mro__ if kind.__name__ in STATUSES), REFUSED)
 
 
-def _explain(error: RegistryError, words: list[str]) -> None:
-    click.echo(f"error: {error}", err=True)
-    following = next((NEXT[kind.__name__] for kind in type(error).__mro__ if kind.__name__ in NEXT), None)
-    if type(error).__name__ == "NotFoundError" and "There is no model" not in str(error):
-        following = f"vertex-registry {'history' if words[:1] == ['rollback'] else 'versions list'} NAME"
-    if words[:1] == ["migrate"] and type(error).__name__ == "NotFoundError":
-        following = None  # what wasn't found is MLflow's
-    if request_id := getattr(error, "request_id", ""):
-        following = f"the same command with --request-id {request_id}"
-    if following is not None:
+def _explain(error: Exception, invocation: Invocation) -> None:
+    click.echo(f"error: {invocation.translate(str(error))}", err=True)
+    if (following := invocation.following(error)) is not None:
         click.echo(f"next:  {following}", err=True)
 
 
-def _show_warnings() -> None:
+def _show_warnings(invocation: Invocation) -> None:
     """Show the warnings of the package as one line each on stderr."""
 
     class Handler(logging.Handler):
         def emit(self, record: logging.LogRecord) -> None:
-            click.echo(f"{record.levelname.lower()}: {record.getMessage()}", err=True)
+            click.echo(f"{record.levelname.lower()}: {invocation.translate(record.getMessage())}", err=True)
 
     logger = logging.getLogger("vertex_registry")
-    if not any(type(handler).__name__ == "Handler" for handler in logger.handlers):
-        logger.addHandler(Handler(logging.WARNING))
+    for handler in [each for each in logger.handlers if type(each).__name__ == "Handler"]:
+        logger.removeHandler(handler)
+    logger.addHandler(Handler(logging.WARNING))
 
     def show(message: Warning | str, category: type[Warning], *_: Any, **__: Any) -> None:
         if issubclass(category, UserWarning):
-            click.echo(f"warning: {message}", err=True)
+            click.echo(f"warning: {invocation.translate(str(message))}", err=True)
 
     warnings.showwarning = show

@@ -1,4 +1,4 @@
-"""What is in a version: what an upload puts there, an update of its examples, and where an export of it goes."""
+"""What's in a version: the fields of an upload, an update of its examples, and the destination of an export."""
 
 from __future__ import annotations
 
@@ -94,7 +94,7 @@ def check_examples(examples: Any) -> None:
     """
     violations = check_values("examples", examples)
     try:
-        # They lie deeper in a list of models than in the request.
+        # They're nested deeper in a list of models than in the request.
         model = MODEL()
         model.explanation_spec.parameters.examples.MergeFrom(examples)
         listed = types.ListModelsResponse.pb()(models=[model])

@@ -90,7 +90,7 @@ def _reset(dispatcher: Dispatcher, _body: bytes) -> object:
 
 
 def _token(_dispatcher: Dispatcher, body: bytes) -> object:
-    """Return a token to any caller, so that a service account's key with this ``token_uri`` works. It opens nothing."""
+    """Return a token to any caller, so a service account's key with this ``token_uri`` works."""
     digest = hashlib.sha256(body).hexdigest()
     return {"access_token": f"emulator-{digest}", "expires_in": 3600, "token_type": "Bearer"}
 

@@ -1,4 +1,4 @@
-"""The data file: how it's created, claimed, checked and opened, and what is said if that isn't possible.
+"""The data file: how it's created, claimed, checked and opened, and the errors if that isn't possible.
 
 One connection has a file at a time. It holds the file's exclusive lock for as long as it's open.
 """
@@ -121,12 +121,12 @@ def open_database(path: str | None) -> tuple[sqlite3.Connection, BinaryIO | None
         )
     if path is not None and Path(path).is_file() and 0 < Path(path).stat().st_size < _LEAST_DATABASE:
         # SQLite would take it for an empty file, and overwrite it.
-        raise _no_database(path)
+        raise _not_a_database_error(path)
     with contextlib.ExitStack() as failed:
         if path is not None and _create(path):
             # SQLite leaves nothing in a new file that it can't set up; neither do we.
             failed.callback(_remove_empty, Path(path))
-        claim = _claim(path)
+        claim = _lock_data_file(path)
         if claim is not None:
             failed.callback(claim.close)
         # A file that is in use stays in use, so there is nothing to wait for. Only a name that begins with a folder is
@@ -189,7 +189,7 @@ def unusable(path: str, done: str, why: str, code: int = sqlite3.SQLITE_CANTOPEN
     return DataFileError(f"The data file {path} can't be {done}: {why}. {advice}", path=path)
 
 
-def _claim(path: str | None) -> BinaryIO | None:
+def _lock_data_file(path: str | None) -> BinaryIO | None:
     """Return the file, locked until it's closed, or None if the file or such locks don't exist.
 
     SQLite's own lock isn't enough: a process loses it when it closes the file elsewhere, such as after copying it.
@@ -202,18 +202,18 @@ def _claim(path: str | None) -> BinaryIO | None:
             file = failed.enter_context(Path(path).open("rb"))
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
-            raise _in_use(path) from error
+            raise _in_use_error(path) from error
         except OSError:
             return None
         failed.pop_all()
     return file
 
 
-def _no_database(path: str) -> DataFileError:
+def _not_a_database_error(path: str) -> DataFileError:
     return DataFileError(f"The data file {path} isn't an SQLite database. Name another file.", path=path)
 
 
-def _in_use(path: str) -> DataFileError:
+def _in_use_error(path: str) -> DataFileError:
     return DataFileError(
         f"The data file {path} is open in another emulator. Stop that one, or name another file.",
         path=path,
@@ -254,12 +254,12 @@ def _prepare(database: sqlite3.Connection, path: str | None) -> None:
         database.execute("COMMIT")
     except sqlite3.OperationalError as error:
         if error.sqlite_errorcode & 0xFF in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
-            raise _in_use(shown) from error
+            raise _in_use_error(shown) from error
         raise unusable(shown, "opened", str(error), error.sqlite_errorcode) from error
     except sqlite3.DatabaseError as error:
         if is_damage(error):
             raise damaged(shown, error) from error
-        raise _no_database(shown) from error
+        raise _not_a_database_error(shown) from error
 
 
 def is_damage(error: sqlite3.DatabaseError) -> bool:

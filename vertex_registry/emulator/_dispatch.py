@@ -51,7 +51,7 @@ class Rpc(NamedTuple):
     """One row of the table.
 
     Attributes:
-        service: The gRPC service; ``{api}`` stands for the version of the API.
+        service: The gRPC service; ``{api}`` is replaced by the version of the API.
         name: The method.
         method: The service's method for it.
         request: The class of its requests.
@@ -407,7 +407,7 @@ _SHOWN_METADATA: Final = frozenset(
         "x-http-method-override",
     }
 )
-# What may stand before a credential.
+# The words that may come before a credential.
 _SCHEME: Final = re.compile(r"(?P<scheme>Bearer|Basic) +(?P<secret>.*)", re.IGNORECASE | re.DOTALL)
 # The parts of an address that may be secret: the user and the query.
 _USER_INFO: Final = re.compile(r"(?<=://)[^/?#@\s]*@")
@@ -417,7 +417,7 @@ _REMEMBERED: Final = 4096
 _REMEMBERED_BYTES: Final = 64 * 1024 * 1024
 
 
-class _Kept(NamedTuple):
+class _RecordedRequest(NamedTuple):
     """A request as it's remembered: serialised, because a message may take fifty times as much memory."""
 
     rpc: Rpc
@@ -461,7 +461,7 @@ class Dispatcher:
         self._methods = {rpc.name: methods[rpc.method] for rpc in RPCS}
         self._lock = threading.Lock()
         self._faults: list[Fault] = []
-        self._requests: collections.deque[_Kept] = collections.deque()
+        self._requests: collections.deque[_RecordedRequest] = collections.deque()
         self._bytes = 0
         self._closed = False
         # Ends the delays of the requests since the last reset.
@@ -489,9 +489,9 @@ class Dispatcher:
         call = Call(api="v1beta1" if api == "v1beta1" else "v1")
         try:
             shown = {name: redacted(name, value) for name, value in metadata.items()}
-            kept = _Kept(rpc, api, transport, message.SerializeToString(), shown)
+            recorded = _RecordedRequest(rpc, api, transport, message.SerializeToString(), shown)
             with self._lock:
-                self._remember(kept)
+                self._remember(recorded)
                 fault, over = self._use_fault(rpc.name), self._over
             if fault is None:
                 return self._methods[rpc.name](message, call)
@@ -511,9 +511,9 @@ class Dispatcher:
             _log.exception("%s failed", rpc.name)
             raise internal(f"The emulator made a mistake in {rpc.name}: {type(error).__name__}.") from error
 
-    def _remember(self, kept: _Kept) -> None:
-        self._requests.append(kept)
-        self._bytes += kept.size
+    def _remember(self, recorded: _RecordedRequest) -> None:
+        self._requests.append(recorded)
+        self._bytes += recorded.size
         while len(self._requests) > _REMEMBERED or (self._bytes > _REMEMBERED_BYTES and len(self._requests) > 1):
             self._bytes -= self._requests.popleft().size
 
@@ -586,7 +586,7 @@ class Dispatcher:
         """Return the received requests, the oldest first. Of very many, only the latest are remembered."""
         with self._lock:
             remembered = tuple(self._requests)
-        return tuple(kept.request() for kept in remembered)
+        return tuple(recorded.request() for recorded in remembered)
 
     def reset(self) -> None:
         """Forget every model, operation, fault and request. Delayed requests are no longer carried out."""

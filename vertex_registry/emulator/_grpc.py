@@ -52,8 +52,8 @@ _MAXIMUM_MESSAGE: Final = 2400
 _MAXIMUM_DETAIL: Final = 1200
 # The seconds after which another thread takes over from one that finishes nothing while tasks wait. The next one may be
 # blocked too, so it gets half as long, down to the minimum.
-_PATIENCE: Final = 0.1
-_MINIMUM_PATIENCE: Final = 0.005
+_TAKE_OVER_AFTER: Final = 0.1
+_TAKE_OVER_AFTER_AT_LEAST: Final = 0.005
 # The seconds that requests under way have when the server stops.
 _GRACE: Final = 2.0
 
@@ -100,13 +100,13 @@ class _Worker(futures.Executor):
             self._done += 1
 
     def _watch(self) -> None:
-        done, patience = -1, _PATIENCE
-        while not self._closed.wait(patience):
+        done, take_over_after = -1, _TAKE_OVER_AFTER
+        while not self._closed.wait(take_over_after):
             if self._done == done and not self._todo.empty():
                 self.take_over()
-                patience = max(patience / 2, _MINIMUM_PATIENCE)
+                take_over_after = max(take_over_after / 2, _TAKE_OVER_AFTER_AT_LEAST)
             else:
-                patience = _PATIENCE
+                take_over_after = _TAKE_OVER_AFTER
             done = self._done
 
     def submit(self, function: Callable[..., Any], /, *given: Any, **named: Any) -> futures.Future[Any]:
@@ -221,14 +221,14 @@ def _parse(rpc: Rpc, api: str, data: bytes) -> Any:
 
 def _refuse(context: Any, failure: Failure) -> NoReturn:
     """End an RPC with an error."""
-    status = _fit(failure)
+    status = _within_trailers(failure)
     context.set_trailing_metadata((("grpc-status-details-bin", status.SerializeToString()),))
     context.abort(_CODES[failure.code.number], status.message)
     raise AssertionError  # pragma: no cover - abort raises
 
 
-def _fit(failure: Failure) -> Any:
-    """Return the failure's status, truncated to what trailers carry. Of a longer one a client would see nothing."""
+def _within_trailers(failure: Failure) -> Any:
+    """Return the failure's status, truncated to what trailers can carry. A client would see nothing of a longer one."""
     message = failure.message[:_MAXIMUM_MESSAGE]
     while len(urllib.parse.quote(message, errors="replace")) > _MAXIMUM_MESSAGE:
         message = message[: len(message) * 9 // 10]

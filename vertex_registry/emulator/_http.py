@@ -168,7 +168,7 @@ class _Handler(BaseHTTPRequestHandler):
             )
         # A page has the origin of the address that it was loaded from. It has to be the very address that this request
         # is for. Otherwise, on a server with many addresses, a page of one could reach the others. Of several headers
-        # every one counts, because what stands between may read any of them.
+        # every one counts, because an intermediary may read any of them.
         own = _origin(f"{self.server.scheme}://{self._split_target()[0]}")
         origins = [_origin(value.strip(_BLANKS)) for value in self.headers.get_all("Origin", [])]
         sites = {value.strip(_BLANKS) for value in self.headers.get_all("Sec-Fetch-Site", [])}

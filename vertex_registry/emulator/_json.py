@@ -246,7 +246,7 @@ def _is_taken(field: Any, value: Any, whole: tuple[Any, Any]) -> bool:
 
 def _field(of: Any, name: str) -> Any:
     """Return the field that has the name in either spelling, or None."""
-    # protobuf breaks if it's asked for what UTF-8 can't write.
+    # protobuf fails on text that UTF-8 can't write.
     return (of.fields_by_name.get(name) or of.fields_by_camelcase_name.get(name)) if writable(name) == name else None
 
 

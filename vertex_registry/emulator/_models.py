@@ -1,6 +1,6 @@
 """Models and their versions: what each of their RPCs means, in the order of Google's proto.
 
-Above each rule is the sentence of Google's that it obeys, in quotes. Where Google says nothing, the comment says "a
+Above each rule is Google's sentence about it, in quotes. Where Google says nothing, the comment says "a
 guess" and why. Where the facts can be read in two ways there is a switch.
 """
 
@@ -565,7 +565,7 @@ class Models:
         self._store.delete_version(view.key, view.number, time=time, labels=version.labels)
         if view.number == view.default_version:
             # One page of the documentation: the alias goes to the next most recent version. The switch is "move".
-            heir = self._store.newest(row.parent, row.model)
+            heir = self._store.newest_version(row.parent, row.model)
             assert heir is not None  # noqa: S101 - it wasn't the only version
             self._store.set_aliases(heir.key, heir.number, [*heir.aliases.split(), DEFAULT_ALIAS], time=time)
             self._views.update_listing(name)
@@ -604,7 +604,7 @@ class Models:
 def _page_of(query: Query, *, unique: str, values: tuple[str, ...]) -> Page:
     """Return the page that a query asks for, by the columns of the store.
 
-    Rows are created in the order of their unique column. So that column stands for create_time, and ends every order.
+    Rows are created in the order of their unique column, so it's used in place of create_time, and ends every order.
     """
     order: list[tuple[str, bool]] = []
     for key in query.order:

@@ -86,7 +86,7 @@ class Listing:
         orders: The fields of ``order_by``, in snake_case, with the types of their values.
         default_order: The order if none is requested.
         key: The types of the unique key of its rows, which ends every position. Numbered rows are in the order of their
-            ``create_time``, so the number stands for it.
+            ``create_time``, so it's ordered by the number.
     """
 
     filters: Mapping[str, frozenset[Operator]] = field(default_factory=dict)
@@ -199,7 +199,7 @@ class Query:
 
     def token(self, position: Position) -> str:
         """Return the token of the page that begins after this position."""
-        return _seal(position, self.fingerprint)
+        return _encode_token(position, self.fingerprint)
 
 
 def parse_query(  # the request's own fields
@@ -246,7 +246,7 @@ def parse_query(  # the request's own fields
         filter=Filter(terms),
         order=order,
         limit=_parse_page_size(page_size),
-        after=_unseal(page_token, fingerprint, listing.position(order)) if page_token else None,
+        after=_decode_token(page_token, fingerprint, listing.position(order)) if page_token else None,
         fingerprint=fingerprint,
     )
 
@@ -392,7 +392,7 @@ class _FilterParser:
         if text is None:
             self._refuse(f"expected {what}")
         if text in _KEYWORDS:
-            self._refuse(f"expected {what}; {text} stands for itself in quotes")
+            self._refuse(f"expected {what}; put {text} in quotes to match it as text")
         self._at += len(text)
         return text
 
@@ -488,12 +488,12 @@ def _parse_page_size(size: int) -> int:
 _DIGEST: Final = 8
 
 
-def _seal(position: Position, fingerprint: bytes) -> str:
+def _encode_token(position: Position, fingerprint: bytes) -> str:
     body = fingerprint + json.dumps(position, separators=(",", ":")).encode()
     return _to_text(_checksum(body) + body)
 
 
-def _unseal(token: str, fingerprint: bytes, types: tuple[type, ...]) -> Position:
+def _decode_token(token: str, fingerprint: bytes, types: tuple[type, ...]) -> Position:
     try:
         sealed = base64.b64decode(token + "=" * (-len(token) % 4), altchars=b"-_", validate=True)
     except (binascii.Error, ValueError):
@@ -519,7 +519,7 @@ def _is_value(value: str | int) -> bool:
 
 
 def _not_a_token() -> Failure:
-    return invalid_argument(("page_token", "This is not a page token that was given out here"))
+    return invalid_argument(("page_token", "This isn't a page token of this server"))
 
 
 def _checksum(body: bytes) -> bytes:

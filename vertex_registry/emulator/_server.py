@@ -316,11 +316,17 @@ def _check_port(host: str, port: int, name: str, found: Sequence[tuple[Any, ...]
 
 def _check_data(data: Path) -> None:
     """Refuse a path that can't be a data file. SQLite would only say that it can't open it."""
-    if data.is_dir():
+    try:
+        is_folder, has_folder = data.is_dir(), data.parent.is_dir()
+    except OSError as error:  # such as a name that's too long
+        raise DataFileError(
+            f"The data file {data} can't be used: {error.strerror}. Name another file.", path=str(data)
+        ) from error
+    if is_folder:
         raise DataFileError(
             f"The data file {data} is a folder. Name a file in it, such as {data / 'registry.db'}.", path=str(data)
         )
-    if not data.parent.is_dir():
+    if not has_folder:
         raise DataFileError(
             f"The data file {data} can't be created, because the folder {data.parent} doesn't exist."
             " Create the folder, or name another file.",
@@ -430,11 +436,11 @@ def _objects_in(storage: str) -> Callable[[str, str], Sequence[str]]:
                 if error.code == HTTPStatus.NOT_FOUND:
                     # A bucket that doesn't exist has no objects.
                     return ()
-                raise unavailable(f"The storage at {base} answered {error.code} when it was asked.") from error
+                raise unavailable(f"The storage at {base} answered with status {error.code}.") from error
         except Exception as error:
             # Whatever is wrong with the response is the storage server's mistake.
-            raise unavailable(f"The storage at {base} does not answer: {type(error).__name__}.") from error
-        raise unavailable(f"The storage at {base} does not answer: its list of {prefix or bucket} has no end.")
+            raise unavailable(f"The storage at {base} doesn't answer: {type(error).__name__}.") from error
+        raise unavailable(f"The storage at {base} doesn't answer: its list of {prefix or bucket} has no end.")
 
     return list_objects
 

@@ -75,7 +75,7 @@ class Service:
         self._parts = (models, evaluations, operations, Locations())
         with store.writing():
             # Let lists find every model by what they show of it, if that was written under another assumption.
-            for parent, model in store.listed_otherwise(assume.label_wins):
+            for parent, model in store.listed_under_other_assumption(assume.label_wins):
                 self._views.update_listing(Name(parent, model, None))
             store.show_in_lists()
 

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 # Generated ids may begin with a number, which a chosen model id may not.
 _ID_RE: Final = re.compile(r"[a-z0-9_-]{1,63}")
-# How often the function is asked for an id that is free.
+# How often the function is called until it returns a free id.
 _ATTEMPTS: Final = 1000
 
 _EPOCH: Final = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)

@@ -159,7 +159,7 @@ class Store:
         with self._lock:
             with self.writing():
                 for table in (*_LISTED, "aliases", "operations", "evaluations", "slices"):
-                    self._database.execute(f"DELETE FROM main.{table}")  # noqa: S608 - names of ours
+                    self._database.execute(f"DELETE FROM main.{table}")  # noqa: S608 - our own names, no values
                 self.under_way = 0
             self.show_in_lists()  # only now: what is due stays due if the transaction fails
 
@@ -171,8 +171,8 @@ class Store:
         )
         return int(latest)
 
-    def listed_otherwise(self, label_wins: str) -> list[tuple[str, str]]:
-        """Return the parent and id of every model, if what lists find them by was written under another assumption."""
+    def listed_under_other_assumption(self, label_wins: str) -> list[tuple[str, str]]:
+        """Return the parent and ID of every model, if the columns of lists were written under another assumption."""
         written = self._fetch_one("SELECT label_wins FROM listing")
         if written == (label_wins,):
             return []
@@ -185,21 +185,21 @@ class Store:
     def model(self, parent: str, model_id: str) -> ModelRow | None:
         """Return the model of that id."""
         row = self._fetch_one(
-            f"SELECT {_MODEL}, m.last_version FROM main.models AS m WHERE m.parent = ? AND m.id = ?",  # noqa: S608 - names of ours
+            f"SELECT {_MODEL}, m.last_version FROM main.models AS m WHERE m.parent = ? AND m.id = ?",  # noqa: S608 - our own names, no values
             parent,
             model_id,
         )
         return row and ModelRow(*row)
 
-    def default(self, parent: str, model_id: str) -> View | None:
+    def default_version(self, parent: str, model_id: str) -> View | None:
         """Return the model's default version."""
         return self._view("ON v.model = m.key AND v.number = m.default_version", parent, model_id)
 
-    def numbered(self, parent: str, model_id: str, number: int) -> View | None:
+    def version_by_number(self, parent: str, model_id: str, number: int) -> View | None:
         """Return the model's version of that number."""
         return self._view("ON v.model = m.key AND v.number = ?", number, parent, model_id)
 
-    def aliased(self, parent: str, model_id: str, alias: str) -> View | None:
+    def version_by_alias(self, parent: str, model_id: str, alias: str) -> View | None:
         """Return the model's version that has the alias."""
         return self._view(
             "ON v.model = m.key AND v.number = (SELECT number FROM aliases WHERE model = m.key AND alias = ?)",
@@ -208,7 +208,7 @@ class Store:
             model_id,
         )
 
-    def newest(self, parent: str, model_id: str) -> View | None:
+    def newest_version(self, parent: str, model_id: str) -> View | None:
         """Return the model's version with the highest number."""
         return self._view(
             "ON v.model = m.key AND v.number = (SELECT max(number) FROM versions WHERE model = m.key)",
@@ -347,7 +347,7 @@ class Store:
             [(model.parent, label, model.key) for label in json.loads(was)],
         )
         for table in ("version_labels", "versions", "aliases", "evaluations", "slices"):
-            self._database.execute(f"DELETE FROM main.{table} WHERE model = ?", (model.key,))  # noqa: S608 - names of ours
+            self._database.execute(f"DELETE FROM main.{table} WHERE model = ?", (model.key,))  # noqa: S608 - our own names, no values
         self._database.execute("DELETE FROM main.models WHERE key = ?", (model.key,))
         self._touched.add(model.key)
 
@@ -382,7 +382,7 @@ class Store:
             of = (parent,)
             key = "m.key"
         page = page.qualified("m", key)
-        exists = f"SELECT 1 FROM {lists}.listed_labels AS o WHERE o.parent = m.parent AND o.model = m.key"  # noqa: S608 - names of ours
+        exists = f"SELECT 1 FROM {lists}.listed_labels AS o WHERE o.parent = m.parent AND o.model = m.key"  # noqa: S608 - our own names, no values
         rows = self._list(_VIEW, source, of, [*conditions, *(label.compile(exists) for label in others)], page)
         return [View._make(row) for row in rows]
 
@@ -405,14 +405,14 @@ class Store:
             of = (model.key,)
             key = "v.number"
         page = page.qualified("v", key)
-        exists = f"SELECT 1 FROM {lists}.version_labels AS o WHERE o.model = v.model AND o.number = v.number"  # noqa: S608 - names of ours
+        exists = f"SELECT 1 FROM {lists}.version_labels AS o WHERE o.model = v.model AND o.number = v.number"  # noqa: S608 - our own names, no values
         rows = self._list(_VERSION, source, of, [label.compile(exists) for label in others], page)
         *shown, _ = model
         return [View._make((*shown, *row)) for row in rows]
 
     def listed_model(self, model: int) -> ModelRow | None:
         """Return the model as lists show it, or None if they don't show it yet."""
-        row = self._fetch_one(f"SELECT {_MODEL}, m.last_version FROM {self._lists}.models AS m WHERE m.key = ?", model)  # noqa: S608 - names of ours
+        row = self._fetch_one(f"SELECT {_MODEL}, m.last_version FROM {self._lists}.models AS m WHERE m.key = ?", model)  # noqa: S608 - our own names, no values
         return row and ModelRow(*row)
 
     # --- operations ----------------------------------------------------------
@@ -420,7 +420,7 @@ class Store:
     def add_operation(self, row: OperationRow, *, creates: bool) -> None:
         """Store an operation. ``creates`` says that it has taken its model's id."""
         self._database.execute(
-            f"INSERT INTO operations ({_OPERATION}, creates) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",  # noqa: S608 - names of ours
+            f"INSERT INTO operations ({_OPERATION}, creates) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",  # noqa: S608 - our own names, no values
             (*row, creates),
         )
         if row.polls_left is not None:
@@ -429,7 +429,7 @@ class Store:
     def operation(self, parent: str, model: str | None, operation_id: str) -> OperationRow | None:
         """Return the operation of that id: the model's or, for None, any model's."""
         row = self._fetch_one(
-            f"SELECT {_OPERATION} FROM operations INDEXED BY operations_by_id"  # noqa: S608 - names of ours
+            f"SELECT {_OPERATION} FROM operations INDEXED BY operations_by_id"  # noqa: S608 - our own names, no values
             " WHERE parent = ?1 AND id = ?2 AND model = coalesce(?3, model)",
             parent,
             operation_id,
@@ -440,7 +440,7 @@ class Store:
     def count_poll(self, parent: str, model: str) -> list[OperationRow]:
         """Count a poll of the model's operations under way, and return those that it ends, the oldest first."""
         rows = self._fetch_all(
-            f"SELECT {_OPERATION} FROM operations INDEXED BY operations_under_way"  # noqa: S608 - names of ours
+            f"SELECT {_OPERATION} FROM operations INDEXED BY operations_under_way"  # noqa: S608 - our own names, no values
             " WHERE parent = ? AND model = ? AND looks = 1 ORDER BY rowid",
             parent,
             model,
@@ -480,7 +480,7 @@ class Store:
 
     def list_operations(self, parent: str, model: str | None, page: Page) -> list[OperationRow]:
         """Return the operations of a location, or of one of its models."""
-        sql = f"SELECT {_OPERATION} FROM operations WHERE parent = ?"  # noqa: S608 - names of ours
+        sql = f"SELECT {_OPERATION} FROM operations WHERE parent = ?"  # noqa: S608 - our own names, no values
         if model is None:
             rows = self._page(sql, page, parent)
         else:
@@ -558,7 +558,7 @@ class Store:
 
     def _view(self, join: str, *values: Any) -> View | None:
         row = self._fetch_one(
-            f"SELECT {_VIEW} FROM main.models AS m JOIN main.versions AS v {join} WHERE m.parent = ? AND m.id = ?",  # noqa: S608 - names of ours
+            f"SELECT {_VIEW} FROM main.models AS m JOIN main.versions AS v {join} WHERE m.parent = ? AND m.id = ?",  # noqa: S608 - our own names, no values
             *values,
         )
         return row and View(*row)
@@ -576,7 +576,7 @@ class Store:
         if not leading or (by_key and len(leading) == 1):
             return leading[0] if leading else None
         counts = [
-            len(self._fetch_all(f"SELECT 1 FROM {self._lists}.{rows}{sql} LIMIT ?", of, *values, page.limit))  # noqa: S608 - names of ours
+            len(self._fetch_all(f"SELECT 1 FROM {self._lists}.{rows}{sql} LIMIT ?", of, *values, page.limit))  # noqa: S608 - our own names, no values
             for sql, values in (label.selected for label in leading)
         ]
         fewest = min(counts)
@@ -586,7 +586,7 @@ class Store:
         self, columns: str, source: str, of: tuple[Any, ...], conditions: Iterable[Condition], page: Page
     ) -> list[Any]:
         wheres = list(conditions)
-        sql = f"SELECT {columns} FROM {source}" + "".join(f" AND {condition.sql}" for condition in wheres)  # noqa: S608 - names of ours
+        sql = f"SELECT {columns} FROM {source}" + "".join(f" AND {condition.sql}" for condition in wheres)  # noqa: S608 - our own names, no values
         given = [value for condition in wheres for value in condition.values]
         return self._page(sql, page, *of, *given)
 
@@ -631,23 +631,23 @@ class Store:
 
     def _copy_of(self, model: int) -> dict[str, list[tuple[Any, ...]]]:
         return {
-            table: self._fetch_all(f"SELECT * FROM main.{table} WHERE {column} = ?", model)  # noqa: S608 - names of ours
+            table: self._fetch_all(f"SELECT * FROM main.{table} WHERE {column} = ?", model)  # noqa: S608 - our own names, no values
             for table, column in _LISTED.items()
         }
 
     def _replace_copy(self, model: int, image: dict[str, list[tuple[Any, ...]]]) -> None:
         for table, column in _LISTED.items():
-            self._database.execute(f"DELETE FROM lagging.{table} WHERE {column} = ?", (model,))  # noqa: S608 - names of ours
+            self._database.execute(f"DELETE FROM lagging.{table} WHERE {column} = ?", (model,))  # noqa: S608 - our own names, no values
             for row in image[table]:
                 marks = ", ".join("?" * len(row))
-                self._database.execute(f"INSERT INTO lagging.{table} VALUES ({marks})", row)  # noqa: S608 - names of ours
+                self._database.execute(f"INSERT INTO lagging.{table} VALUES ({marks})", row)  # noqa: S608 - our own names, no values
 
     def show_in_lists(self) -> None:
         """Let lists show everything as it is now, with nothing left that is due later."""
         if self._lag:
             for table in _LISTED:
-                self._database.execute(f"DELETE FROM lagging.{table}")  # noqa: S608 - names of ours
-                self._database.execute(f"INSERT INTO lagging.{table} SELECT * FROM main.{table}")  # noqa: S608 - names of ours
+                self._database.execute(f"DELETE FROM lagging.{table}")  # noqa: S608 - our own names, no values
+                self._database.execute(f"INSERT INTO lagging.{table} SELECT * FROM main.{table}")  # noqa: S608 - our own names, no values
         self._touched.clear()
         self._written.clear()
         self._due.clear()

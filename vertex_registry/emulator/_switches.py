@@ -14,7 +14,7 @@ class Switch(NamedTuple):
     """A fact that can be read in two ways, and what speaks for each.
 
     Attributes:
-        values: The readings, the default first. "N" stands for any number.
+        values: The readings, the default first. "N" is any number.
         about: What the switch decides.
         evidence: What is known about it.
     """

@@ -71,11 +71,11 @@ class Views:
         """
         store, version = self._store, name.version
         if version is None:
-            view = store.default(name.parent, name.model)
+            view = store.default_version(name.parent, name.model)
         elif VERSION_NUMBER_RE.fullmatch(version):
-            view = store.numbered(name.parent, name.model, int(version))
+            view = store.version_by_number(name.parent, name.model, int(version))
         else:
-            view = store.aliased(name.parent, name.model, version)
+            view = store.version_by_alias(name.parent, name.model, version)
         if view is None:
             self.model_row(name)
             raise not_found(f"The Model version does not exist: {name.bare}@{version}.")
@@ -104,7 +104,7 @@ class Views:
 
     def update_listing(self, name: Name) -> None:
         """Let lists find a model by what they show of it now: its default version's labels and base model."""
-        view = self._store.default(name.parent, name.model)
+        view = self._store.default_version(name.parent, name.model)
         assert view is not None  # noqa: S101 - a model has exactly one default version
         shown = self.to_model(view, versioned=False)
         self._store.list_labels(view.key, view.parent, shown.labels)

@@ -1,0 +1,125 @@
+"""What messages say at a shell: every Python name becomes an option or a command that works as it's shown."""
+
+from __future__ import annotations
+
+import ast
+import re
+import shlex
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+import pytest
+
+import vertex_registry
+from vertex_registry import HistoryUnknownError, OperationTimeoutError, StateUnknownError, local_registry
+from vertex_registry.cli._messages import Invocation
+from vertex_registry.cli._run import run
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+PACKAGE: Final = Path(vertex_registry.__file__).parent
+PYTHON: Final = re.compile(r"\b[A-Za-z_]+\((?! )|\b[a-z_]+=")
+
+#: Modules whose messages no command can show.
+NOT_HERE: Final = frozenset(
+    {"zenml.py", "pytest_plugin.py", "_loading.py", "_listing.py", "_reuse.py", "_records.py", "_transport.py"}
+)
+#: Messages about settings that no command has, and which only Python can show.
+PYTHON_ONLY: Final = re.compile(
+    r"user_agent=|limit=|datetime\(|retry has to be|direction=|gpu=|managed_by=|archive_existing=|artifacts=|"
+    r"transport=|RegistryClient\.update|named X\. "
+)
+
+
+def messages() -> Iterator[str]:
+    """Yield the texts of messages in the package, with X in place of each value."""
+    for file in PACKAGE.rglob("*.py"):
+        if {"emulator", "cli"} & set(file.parts) or file.name in NOT_HERE:
+            continue
+        tree = ast.parse(file.read_text(encoding="utf-8"))
+        texts = [node for node in ast.walk(tree) if isinstance(node, ast.JoinedStr)]
+        inside = {id(part) for text in texts for part in ast.walk(text)}
+        documents = {
+            id(node.body[0].value)
+            for node in ast.walk(tree)
+            if isinstance(node, (ast.Module, ast.ClassDef, ast.FunctionDef)) and isinstance(node.body[0], ast.Expr)
+        }
+        for node in ast.walk(tree):
+            if isinstance(node, ast.JoinedStr):
+                yield "".join(str(part.value) if isinstance(part, ast.Constant) else "X" for part in node.values)
+            elif isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in inside | documents:
+                yield node.value
+
+
+def test_no_message_names_python_at_a_shell() -> None:
+    """Each message that names a method or an argument has a rule, or no command can show it."""
+    sentences = [text for text in messages() if " " in text and re.search(r"[A-Z].*\.", text) and PYTHON.search(text)]
+    assert len(sentences) > 40
+    translated = [Invocation([], name="churn").translate(text) for text in sentences]
+
+    assert [text for text in translated if PYTHON.search(text) and not PYTHON_ONLY.search(text)] == []
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> str:
+    path = str(tmp_path / "my registry.db")
+    with local_registry(path) as registry:
+        registry.register_version("it's churn", "gs://models/churn/1")
+    return path
+
+
+@pytest.mark.parametrize(
+    ("words", "status"),
+    [
+        (["models", "show", "churm"], 3),
+        (["versions", "show", "it's churn", "9"], 3),
+        (["versions", "show", "it's churn", "not a version"], 3),
+        (["promote", "it's churn", "9", "production"], 3),
+        (["rollback", "it's churn"], 3),
+        (["history", "it's churn", "--at", "2001-01-01"], 1),
+        (["alias", "remove", "it's churn", "1", "default"], 1),
+        (["alias", "set", "it's churn", "1", "v1.0"], 1),
+        (["versions", "register", "it's churn", "gs://models/2", "--alias", "default", "--no-make-default"], 1),
+        (["versions", "register", "it's churn", "gs://models/2", "--container", "nothing"], 1),
+        (["versions", "download", "it's churn", "--to", "."], 1),
+    ],
+)
+def test_commands_in_messages_work(
+    data: str, words: list[str], status: int, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each command after an error uses the same registry, and can be typed as it's shown."""
+    monkeypatch.setenv("STORAGE_EMULATOR_HOST", "http://127.0.0.1:9")
+    assert run([*words, "--local", data, "--timeout", "0.1"]) in {status, 6}
+    shown = capsys.readouterr().err
+    assert not PYTHON.search(shown.replace(data, "")), shown
+    commands = re.findall(r"`(vertex-registry [^`]*)`|^next:  (vertex-registry .*)$", shown, re.MULTILINE)
+    for command in filter(None, (word for pair in commands for word in pair)):
+        assert command.endswith(f"--local {shlex.quote(data)}"), command
+        if not re.search(r"\b(?:SOURCE|VERSION|STAGE)\b", command):
+            assert run(shlex.split(command)[1:]) == 0, command
+    capsys.readouterr()
+
+
+def test_an_unknown_outcome_repeats_the_command() -> None:
+    """The next command is the typed one with the request ID of the error, and not with two."""
+    words = ["versions", "register", "churn", "gs://models/a b", "--local", "r.db"]
+    unknown = StateUnknownError("It's unknown.", request_id="run-7")
+    expected = "vertex-registry versions register churn 'gs://models/a b' --local r.db --request-id run-7"
+    assert Invocation(words).following(unknown) == expected
+    late = OperationTimeoutError("It's still running.")
+    late.request_id = "run-7"
+    assert Invocation([*words, "--request-id", "run-7"]).following(late) == expected
+
+
+def test_a_setting_is_named_as_an_option(capsys: pytest.CaptureFixture[str]) -> None:
+    """An error about a setting names the option."""
+    assert run(["models", "list", "--location", "us-central1-a"]) == 1
+    assert capsys.readouterr().err == (
+        "error: --location 'us-central1-a' is a zone. Use its region: --location 'us-central1'.\n"
+    )
+
+
+def test_a_history_error_without_a_name() -> None:
+    """Without a name, the next command has its place."""
+    assert Invocation([]).following(HistoryUnknownError("It isn't known.")) == "vertex-registry history NAME"

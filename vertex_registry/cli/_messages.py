@@ -1,0 +1,126 @@
+"""What a message says at a shell: options and commands in place of Python's names, and what to type next. Pure.
+
+A command in a message has the options that choose the registry, so it works as it's shown.
+"""
+
+from __future__ import annotations
+
+import re
+import shlex
+from typing import Final
+
+import attrs
+
+_PROGRAM: Final = "vertex-registry"
+
+#: What messages say in Python, and what they say here. ``vr`` in backquotes is a command, and NAME the model's name.
+_RULES: Final = tuple(
+    (re.compile(pattern), replacement)
+    for pattern, replacement in (
+        (r"RegistryClient\((\w+)=\.\.\.\)", r"--\1"),
+        (r" ?Retry\(operation_timeout=\.\.\.\) sets [^.]*\.", ""),
+        (
+            r"took longer than Retry\(operation_timeout=\.\.\.\) allows\. Allow more time, or report",
+            "took long. Report",
+        ),
+        (r"Call the method again to finish what it began", "Run the command again to finish what it began"),
+        (r"Retry\(call_timeout=\.\.\.\)", "--timeout"),
+        (r"list_models\(\)", "`vr models list`"),
+        (r"list_versions\((.+?)\) shows", r"`vr versions list \1` shows"),
+        (r"register_version\((.+?), \.\.\.\) creates", r"`vr versions register \1 SOURCE` creates"),
+        (r"register_version\((.+?), \.\.\.\) will wait", "the next registration will wait"),
+        (r"Call register_version again with request_id=", "Run the command again with --request-id "),
+        (r"call register_version again with request_id=", "run the command again with --request-id "),
+        (r"register_version with request_id=(\S+)", r"The same command with --request-id \1"),
+        (r"set_stage\((.+?), \.\.\., Stage\.(\w+)\)", r"`vr promote \1 VERSION \2`"),
+        (r"set_stage\(\)", "`vr promote NAME VERSION STAGE`"),
+        (r"stage_history\(\)", "`vr history NAME`"),
+        (r"when=(\S+) is", r"--at \1 is"),
+        (r"get_version\((.+?), stage=\.\.\.\)", r"`vr versions list \1`"),
+        (r"set_default\(name, version\)", "`vr alias set NAME VERSION default`"),
+        (r"Call set_default\((.+?), (.+?)\)", r"Run `vr alias set \1 \2 default`"),
+        (r"delete_version\((.+?), (.+?)\) deletes", r"`vr versions delete \1 \2` deletes"),
+        (r", or its name as version_name=", ""),
+        (r", or find a version by its name with get_version\(version_name=\.\.\.\)", ""),
+        (r"update_version\(name, (.+?), remove_metadata=\[\.\.\.\]\)", "Python: RegistryClient.update_version does it"),
+        (r"update_model\(name, labels=\{\.\.\.\}\), which", "Python: RegistryClient.update_model, which"),
+        (r"aliases has 'default', but make_default=False", "--alias has 'default', but --no-make-default"),
+        (r"Create one with location=", "Pass --location "),
+        (r", or (?:keep artifacts elsewhere|name another one) with artifacts=", ""),
+        (r", or pass follow_links=True to upload what it leads to", ""),
+        (r"Open the registry with local_registry\(\)", "Name the registry's file with --local"),
+        (r"local_registry\(\)", "--local FILE"),
+        (r"container= to ", "--container to "),
+        (r"\bpath=", "--local "),
+        (r"^rename has ", "--rename has "),
+        (r"^rename gives ", "--rename gives "),
+        (r"another one with rename\b", "another one with --rename"),
+        (r"\bversion_name= for", "--version-name for"),
+        (r"\bstaging_bucket=", "--staging-bucket "),
+        (r"\b(project|location|endpoint|keep)=", r"--\1 "),
+    )
+)
+
+#: What to type after an error, by the name of its class.
+_NEXT: Final = {
+    "NotFoundError": "`vr models list`",
+    "AuthenticationError": "gcloud auth application-default login",
+    "AmbiguousNameError": "`vr duplicates`",
+    "HistoryUnknownError": "`vr history NAME`",
+}
+
+
+@attrs.define
+class Invocation:
+    """What was typed.
+
+    Attributes:
+        words: All words after the program's name.
+        registry: The options among them that choose the registry.
+        name: The model's name, or None if the command has none.
+    """
+
+    words: list[str]
+    registry: list[str] = attrs.field(factory=list)
+    name: str | None = None
+
+    def translate(self, message: str) -> str:
+        """Return a message of the package as it reads at a shell."""
+        for pattern, replacement in _RULES:
+            message = pattern.sub(replacement, message)
+        return re.sub(r"`vr (.+?)`", lambda match: f"`{self._command(match[1])}`", message)
+
+    def following(self, error: Exception) -> str | None:
+        """Return the command to type after an error, or None if there's none."""
+        if request_id := getattr(error, "request_id", ""):
+            return self._again_with(request_id)
+        kinds = [kind.__name__ for kind in type(error).__mro__]
+        if self.words[:1] == ["migrate"] and kinds[0] == "NotFoundError":
+            return None  # what wasn't found is in the other registry
+        command = next((_NEXT[kind] for kind in kinds if kind in _NEXT), None)
+        if kinds[0] == "NotFoundError" and self.name is not None and not _lacks_model(str(error)):
+            command = "`vr history NAME`" if self.words[:1] == ["rollback"] else "`vr versions list NAME`"
+        return None if command is None else self.translate(command).strip("`")
+
+    def _command(self, words: str) -> str:
+        """Return a command on the same registry. Its words are as a shell reads them, and NAME is the model's name."""
+        try:
+            split = shlex.split(words)
+        except ValueError:  # a name that Python quotes in another way
+            split = words.split()
+        typed = [self.name if word == "NAME" and self.name is not None else _STAGES.get(word, word) for word in split]
+        return shlex.join([_PROGRAM, *typed, *self.registry])
+
+    def _again_with(self, request_id: str) -> str:
+        """Return the same command with a request ID."""
+        words = self.words
+        if "--request-id" not in words and not any(word.startswith("--request-id=") for word in words):
+            words = [*words, "--request-id", request_id]
+        return shlex.join([_PROGRAM, *words])
+
+
+_STAGES: Final = {name: name.lower() for name in ("NONE", "STAGING", "PRODUCTION", "ARCHIVED")}
+
+
+def _lacks_model(message: str) -> bool:
+    return "There is no model" in message
