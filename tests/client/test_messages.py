@@ -30,6 +30,8 @@ VALID: dict[str, Any] = {
     "metric": "accuracy",
     "text": "1.2.0",
     "when": None,
+    "metadata": {},
+    "new_name": "renamed",
 }
 #: Missing versions, so that nothing is downloaded.
 MISSING: dict[str, Any] = {"version": 99}
