@@ -7,7 +7,7 @@ import os
 import pickle
 import sys
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from vertex_registry import _labels, _names
 from vertex_registry._quoting import quote
@@ -17,6 +17,10 @@ from vertex_registry.errors import InvalidArgumentError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+
+
+#: The years of the times that `_changes` can pack.
+_CLOCK_YEARS: Final = range(1970, 6000)
 
 
 def check_picklable(settings: Mapping[str, Any]) -> None:
@@ -88,6 +92,25 @@ def check_aware(what: str, moment: dt.datetime | None) -> dt.datetime | None:
             "datetime(2026, 1, 31, tzinfo=UTC)."
         )
     return moment
+
+
+def check_clock(moment: Any) -> dt.datetime:
+    """Check what a client's clock returned, and return it in UTC.
+
+    Raises:
+        InvalidArgumentError: It isn't an aware datetime of a year that a history can hold.
+    """
+    try:
+        if isinstance(moment, dt.datetime) and moment.utcoffset() is not None:
+            in_utc: dt.datetime = moment.astimezone(dt.UTC)
+            if in_utc.year in _CLOCK_YEARS:
+                return in_utc
+    except OverflowError:  # it's outside of every year in UTC
+        pass
+    raise InvalidArgumentError(
+        f"The function now returned {moment!r}, and stage changes need the time, such as datetime.now(UTC): an aware "
+        f"datetime from {_CLOCK_YEARS[0]} on."
+    )
 
 
 def check_limit(limit: int | None) -> int | None:

@@ -33,12 +33,11 @@ from vertex_registry import (
 )
 from vertex_registry._listing import Listing
 from vertex_registry._quoting import quote
-from vertex_registry._records import ModelVersion, RegisteredModel, Retry, Rollback
+from vertex_registry._records import ModelVersion, RegisteredModel, Retry
 from vertex_registry._stages import Stage
 from vertex_registry.errors import (
     AlreadyExistsError,
     ClientClosedError,
-    ConflictError,
     InvalidArgumentError,
     NotFoundError,
     RegistryError,
@@ -52,6 +51,7 @@ if TYPE_CHECKING:
     from vertex_registry import _promotion, _registration, _resources, artifacts
     from vertex_registry._records import (
         Pruned,
+        Rollback,
         ServingContainer,
         StageHistory,
         VersionDiff,
@@ -115,7 +115,7 @@ class RegistryClient:
         staging_bucket: Where local artifacts are uploaded to: ``gs://bucket``, or a directory in it.
         retry: The retry and timeout policy.
         user_agent: The beginning of the user agent.
-        now: A function that returns the time (aware, in UTC) for timestamps. Made for tests.
+        now: A function that returns the time for timestamps, as an aware datetime. Made for tests.
         new_id: A function that returns a unique ID for each upload, and for each registration without a request ID.
 
     Raises:
@@ -298,7 +298,7 @@ class RegistryClient:
 
         self._check_model(name)
         _names.check_new_name(name)
-        identity = self._new_id() if request_id is None else _names.check_text("request_id", request_id, 512)
+        identity = self._unique_id() if request_id is None else _names.check_text("request_id", request_id, 512)
         if version_name is not None:
             _names.check_text("version_name", version_name, 128)
         from vertex_registry import _reuse
@@ -355,7 +355,7 @@ class RegistryClient:
                 if not registration.shared:
                     check()
                 with self._verb() as vertex:
-                    registrar = _registration.Registrar(vertex, self._promoter, self._new_id)
+                    registrar = _registration.Registrar(vertex, self._promoter, self._unique_id)
                     return registrar.register(registration, check if registration.shared else None)
             except ClientClosedError as closed:
                 raise _registration.state_unknown(
@@ -427,11 +427,12 @@ class RegistryClient:
             destination: The folder to create. Defaults to one in the cache, which is downloaded once and reused.
 
         Raises:
-            InvalidArgumentError: It isn't a directory in Cloud Storage.
+            InvalidArgumentError: It isn't a directory in Cloud Storage, or the destination isn't a path or is in the
+                artifacts folder of this registry.
             NotFoundError: It doesn't exist or is empty.
             AlreadyExistsError: The destination exists already.
             PermissionDeniedError: The credentials may not read it.
-            ConflictError: A file was replaced during the download.
+            ConflictError: A file was replaced during the download, or a local registry's artifact was changed.
             UnavailableError: There was no usable response within the time budget.
         """
         self._check_open()
@@ -442,7 +443,7 @@ class RegistryClient:
             and _names.to_gs_uri(uri) is None
         ):
             raise InvalidArgumentError(f"{quote(uri)} isn't in Cloud Storage. Pass 'gs://bucket/directory'.")
-        return self._storage.download(_names.check_source(uri), destination)
+        return self._storage.download(_names.check_source(uri), self._checked_destination(destination))
 
     def load_version(
         self,
@@ -491,14 +492,16 @@ class RegistryClient:
             stage: The stage the version is in, instead of ``version``.
 
         Raises:
+            InvalidArgumentError: The destination isn't a path, or is in the artifacts folder of this registry.
             NotFoundError: The version doesn't exist, has no artifact, or the artifact was deleted.
             AlreadyExistsError: The destination exists already.
             PermissionDeniedError: The credentials may not read the artifact.
-            ConflictError: A file was replaced during the download.
+            ConflictError: A file was replaced during the download, or a local registry's artifact was changed.
             UnavailableError: There was no usable response within the time budget.
         """
+        folder = self._checked_destination(destination)
         found = self.get_version(name, version, version_name=version_name, stage=stage)
-        return self._download(found, destination)
+        return self._download(found, folder)
 
     def get_metadata(
         self,
@@ -855,7 +858,8 @@ class RegistryClient:
         """Put the version that was in a stage before back into it, and archive the one that's there now.
 
         The stage is never empty meanwhile, and if the call is cut off, calling it again finishes it. Rolling back
-        twice goes back two steps: a version that comes back takes what came after it off the history.
+        twice goes back two steps, and two calls at the same time go back one step. Promoting an old version again is
+        a step like any other: after 1, 2, 3 and 1 again, the version before is 3.
 
         Args:
             name: The model's name.
@@ -869,8 +873,8 @@ class RegistryClient:
             NotFoundError: No such model exists, nothing is in the stage, or nothing was in it before.
             HistoryUnknownError: The versions don't remember what was in the stage before, or it may have been a
                 version that is deleted. Choose a version and use `set_stage`.
-            ConflictError: Another promotion was faster, or the version that was in the stage before is in another
-                stage now, which must not be emptied.
+            ConflictError: Another version entered the stage meanwhile, and stays. Or the version that was in the stage
+                before is in another stage now, which must not be emptied.
         """
         chosen = _stages.check_stage(stage)
         if chosen not in {Stage.STAGING, Stage.PRODUCTION}:
@@ -878,28 +882,7 @@ class RegistryClient:
         self._check_model(name)
         with self._verb() as vertex:
             model, versions = vertex.find(name, vertex.list_versions)
-            listed = {version.version: version for version in versions}
-            while True:
-                current, previous = _history.before_current(listed.values(), chosen, name=name)
-                # Lists may lag: decide from what a point read of both says.
-                fresh = {version.version: vertex.read(model, version.version) for version in (current, previous)}
-                if all(listed[number].etag == version.etag for number, version in fresh.items()):
-                    break
-                listed |= fresh
-            if previous.stage in _stages.EXCLUSIVE and previous.stage is not chosen:
-                raise ConflictError(
-                    f"Version {previous.version} of {name!r} was in {chosen} before, but it's in {previous.stage} now. "
-                    "Choose a version and put it in the stage with set_stage().",
-                    resource=previous.resource_name,
-                )
-            restored = self._promoter.promote(model, previous.version, chosen, restored=True)
-            if restored.stage is not chosen:
-                raise ConflictError(
-                    f"Another version of {name!r} entered {chosen} while version {previous.version} was restored, so "
-                    f"that one stays. Check get_version({name!r}, stage=...) before you roll back again.",
-                    resource=restored.resource_name,
-                )
-            return Rollback(stage=chosen, restored=restored, replaced=vertex.read(model, current.version))
+            return self._promoter.roll_back(model, versions, chosen, name=name)
 
     def stage_history(self, name: str, version: str | int | ModelVersion | None = None) -> StageHistory:
         """Return the stage changes that a model's versions remember, newest first.
@@ -943,7 +926,7 @@ class RegistryClient:
         chosen = _stages.check_stage(stage)
         if when is None or (moment := _arguments.check_aware("when", when)) is None:
             raise InvalidArgumentError("when is missing. Give a datetime such as datetime(2026, 1, 31, tzinfo=UTC).")
-        if moment > self._now():
+        if moment > self._time():
             raise InvalidArgumentError(
                 f"when={moment.isoformat()} is in the future. For the present, use get_version({name!r}, stage=...)."
             )
@@ -1214,7 +1197,7 @@ class RegistryClient:
         """
         self._check_model(name)
         if _names.parse_model_name(_names.check_name(new_name)) is not None:
-            raise InvalidArgumentError(f"{new_name!r} is a resource name, which Vertex chooses. Pass a display name.")
+            raise InvalidArgumentError(f"{quote(new_name)} is a resource name. Pass a display name.")
         _names.check_new_name(new_name)
         with self._verb() as vertex:
             if _names.looks_like_id(new_name):
@@ -1223,7 +1206,7 @@ class RegistryClient:
             other = vertex.find_verified(new_name)
             if other is not None and other.resource != model.resource:
                 raise AlreadyExistsError(
-                    f"There's another model {new_name!r}, so {name!r} wasn't renamed. Choose another name.",
+                    f"There's another model {quote(new_name)}, so {quote(name)} wasn't renamed. Choose another name.",
                     resource=other.resource,
                 )
             renamed = vertex.update_model(model, current, display_name=new_name)
@@ -1287,7 +1270,15 @@ class RegistryClient:
     def _promoter(self) -> _promotion.Promoter:
         from vertex_registry import _promotion
 
-        return _promotion.Promoter(self._vertex, self._managed_by, self._actor, self._now)
+        return _promotion.Promoter(self._vertex, self._managed_by, self._actor, self._time)
+
+    def _time(self) -> dt.datetime:
+        """Return the time that ``now`` returns, in UTC."""
+        return _arguments.check_clock(self._now())
+
+    def _unique_id(self) -> str:
+        """Return the ID that ``new_id`` returns."""
+        return _names.check_text("the ID that new_id returned", self._new_id(), 512)
 
     # --- artifacts and containers -------------------------------------------------------------------------------------
 
@@ -1338,13 +1329,26 @@ class RegistryClient:
             reserve[_labels.METADATA_FILE] = _labels.FILE_LABEL
         _labels.check_fits(_labels.write({}, metadata=metadata, reserve=reserve), reserve)
 
-    def _download(self, version: ModelVersion, destination: str | os.PathLike[str] | None) -> Path:
+    def _download(self, version: ModelVersion, destination: Path | None) -> Path:
         if not version.artifact_uri:
             raise NotFoundError(
                 f"Version {version.version} of {version.name!r} was registered without an artifact.",
                 resource=version.resource_name,
             )
         return self._storage.download(version.artifact_uri, destination)
+
+    def _checked_destination(self, destination: str | os.PathLike[str] | None) -> Path | None:
+        from vertex_registry import artifacts
+
+        if destination is None:
+            return None
+        folder = artifacts.expand_path(destination)
+        if self._artifacts is not None and artifacts.is_below(folder, self._artifacts):
+            raise InvalidArgumentError(
+                f"destination={os.fspath(destination)!r} is in this registry's own artifacts folder, which is "
+                f"{self._artifacts}. Name a folder elsewhere."
+            )
+        return folder
 
     def _check_source(self, source: str, image: str, *, requested: bool | None) -> None:
         """Check that the image can load a ``gs://`` directory, if that's requested or, by default, possible."""
@@ -1375,7 +1379,7 @@ class RegistryClient:
             default_image=self._default_image,
             location=self._location,
             gpu=gpu,
-            today=self._now().date(),
+            today=self._time().date(),
         )
 
 

@@ -26,7 +26,7 @@ from vertex_registry.errors import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterable
+    from collections.abc import Callable, Collection, Iterable, Sequence
 
     from vertex_registry._records import ModelVersion, RegisteredModel
     from vertex_registry._resources import Model, Resources
@@ -36,6 +36,9 @@ _LOG: Final = logging.getLogger("vertex_registry")
 
 #: The codes of a refusal that depends on the state of the resource.
 _STATE_CODES: Final = frozenset({"FAILED_PRECONDITION", "INVALID_ARGUMENT"})
+
+#: How many deployed versions an error names.
+_MOST_NAMED: Final = 3
 
 #: How many numbers around a version are read one by one, to find versions that no list shows yet.
 _NEIGHBORS: Final = 8
@@ -109,6 +112,8 @@ class _Deletion:
             now = self.resources.find_version(self.model.resource, number)
             if now is None or now.created_at != self.version.created_at:
                 return  # somebody else has deleted it
+            if now.deployed_to:
+                raise _refused_error(refusal, self.model.at(number), [now]) from refusal.__cause__
             others = _other_numbers(self.resources, self.model, number)
             successor = _first_existing(self.resources, self.model, others)
             if successor is None:
@@ -163,12 +168,26 @@ def prune(resources: Resources, model: Model, versions: list[ModelVersion], keep
         if (usage := _usage(current)) is not None:
             kept[current.version] = usage
             continue
-        if not dry_run:
-            with contextlib.suppress(NotFoundError):  # somebody else deletes it too
-                delete_version(resources, model, current)
+        if not dry_run and (usage := _delete_unused(resources, model, current)) is not None:
+            kept[current.version] = usage
+            continue
         deleted.append(current)
     newest_first = sorted(kept, key=int, reverse=True)
     return Pruned(deleted=tuple(deleted), kept={number: kept[number] for number in newest_first}, dry_run=dry_run)
+
+
+def _delete_unused(resources: Resources, model: Model, version: ModelVersion) -> str | None:
+    """Delete a version that isn't in use. If Vertex refuses because it's in use by now, return how."""
+    try:
+        delete_version(resources, model, version)
+    except NotFoundError:
+        pass  # somebody else deletes it too
+    except ConflictError:
+        now = resources.find_version(model.resource, version.version)
+        if now is None or (usage := _usage(now)) is None:
+            raise
+        return usage
+    return None
 
 
 def _usage(version: ModelVersion) -> str | None:
@@ -177,7 +196,10 @@ def _usage(version: ModelVersion) -> str | None:
         return f"in {version.stage}"
     if version.aliases:
         return f"has the alias {version.aliases[0]!r}"
-    return f"deployed to {len(version.deployed_to)} endpoint(s)" if version.deployed_to else None
+    if not version.deployed_to:
+        return None
+    count = len(version.deployed_to)
+    return f"deployed to {count} endpoint{'' if count == 1 else 's'}"
 
 
 def delete_model(resources: Resources, model: Model, current: RegisteredModel) -> None:
@@ -206,7 +228,10 @@ def _delete_model(resources: Resources, model: Model, exists: Callable[[], bool]
     try:
         _delete(resources, "DeleteModel", _wire.delete_model(model.resource), model.resource, exists)
     except (ConflictError, OperationFailedError) as refusal:
-        raise _refused_error(refusal, model.resource) from refusal.__cause__
+        deployed: list[ModelVersion] = []
+        with contextlib.suppress(RegistryError):  # the refusal says more than an error of this
+            deployed = [version for version in resources.list_versions(model) if version.deployed_to]
+        raise _refused_error(refusal, model.resource, deployed) from refusal.__cause__
     resources.forget_model(model)
 
 
@@ -409,13 +434,23 @@ def _read_after_loss(connection: Connection, lost: UnavailableError, exists: Cal
         raise lost from lost.__cause__
 
 
-def _refused_error(refusal: RegistryError, resource: str) -> RegistryError:
-    """Return the error of a refused deletion. An error for another reason is returned unchanged."""
+def _refused_error(refusal: RegistryError, resource: str, deployed: Sequence[ModelVersion] = ()) -> RegistryError:
+    """Return the error of a refused deletion. An error for another reason is returned unchanged.
+
+    Args:
+        refusal: Vertex's refusal.
+        resource: What wasn't deleted.
+        deployed: The versions of it that are known to be deployed.
+    """
     if refusal.code not in _STATE_CODES:
         return refusal
-    return ConflictError(
-        f"{resource} wasn't deleted: {_faults.first_sentence(refusal)} If it's deployed, undeploy it from its "
-        "endpoints first.",
-        resource=resource,
-        code=refusal.code,
-    )
+    if deployed:
+        named = [f"version {version.version} is deployed to {version.deployed_to[0]}" for version in deployed]
+        more = " and others" if len(named) > _MOST_NAMED or any(len(one.deployed_to) > 1 for one in deployed) else ""
+        reason = (
+            f", because {', '.join(named[:_MOST_NAMED])}{more}. Undeploy it there first, for example with "
+            "`gcloud ai endpoints undeploy-model`, and try again."
+        )
+    else:
+        reason = f": {_faults.first_sentence(refusal)} If it's deployed, undeploy it from its endpoints first."
+    return ConflictError(f"{resource} wasn't deleted{reason}", resource=resource, code=refusal.code)

@@ -130,8 +130,9 @@ def version_at(versions: Iterable[ModelVersion], when: dt.datetime, stage: Stage
 def before_current(versions: Iterable[ModelVersion], stage: Stage, *, name: str) -> tuple[ModelVersion, ModelVersion]:
     """Return the version that is in a stage, and the one that was in it before.
 
-    The history of a stage is read as a stack: a version that comes back takes what came after it off again. So going
-    back twice goes back two steps.
+    The history of a stage is read as a stack: a promotion puts a version on top, and a rollback takes off what came
+    after the version that it restores. So going back twice goes back two steps, and promoting an old version again is a
+    step like any other.
 
     Raises:
         NotFoundError: Nothing is in the stage, or nothing was in it before.
@@ -161,10 +162,7 @@ def _before_current(versions: Iterable[ModelVersion], stage: Stage, *, name: str
             f"Version {current.number} of {name!r} is in {stage}, and its history isn't complete.",
             resource=name,
         )
-    entry = _first_entry(remembered, current, stage)
-    previous = _holder(remembered, entry, stage, before=current)
-    if previous is None:
-        previous = _last_that_left(remembered, current, entry, stage)
+    previous = _predecessor(remembered, current, stage)
     if previous is None:
         raise NotFoundError(
             f"Nothing was in {stage} before version {current.number} of {name!r}. Choose a version for set_stage().",
@@ -259,7 +257,7 @@ def _state(one: _Remembered, time: _Time, stage: Stage, *, before: bool) -> Chan
 
 def _may_exist(one: _Remembered, time: _Time) -> bool:
     """Return whether a version may have existed at a time."""
-    return one.version.created_at - _SKEW <= time.at or any(change.at <= time.at for change in one.changes)
+    return one.version.created_at - time.at <= _SKEW or any(change.at <= time.at for change in one.changes)
 
 
 def _check_deleted(remembered: Sequence[_Remembered], time: _Time, stage: Stage) -> None:
@@ -291,38 +289,78 @@ def _latest_claim(holders: Sequence[_Remembered], stage: Stage) -> _Remembered |
     return max(holders, key=claim, default=None)
 
 
-def _first_entry(remembered: Sequence[_Remembered], current: _Remembered, stage: Stage) -> _Time:
-    """Return when the current version entered the stage, before it was left and came back."""
-    entries = sorted(
-        ((change.at, one.number, change) for one in remembered for change in one.changes if change.stage is stage),
-        key=lambda entry: entry[:2],
-    )
-    stack: list[tuple[int, Change]] = []
-    for _, number, change in entries:
-        held = [held for held, _ in stack]
-        if number in held:
-            del stack[held.index(number) + 1 :]
-        else:
-            stack.append((number, change))
-    # If another version came back and left again since, the current one isn't on the stack any more.
-    latest = next(change for change in current.changes if change.stage is stage)
-    return _time_of(next((change for number, change in stack if number == current.number), latest))
+@attrs.frozen(eq=False)
+class _Entry:
+    """A version's entry into a stage.
+
+    Attributes:
+        number: The version's number.
+        at: When it entered.
+        before: The entries of those that were in the stage before, the latest last.
+        since: The time just before which these were in the stage. It's the entry's, unless the stage was empty.
+    """
+
+    number: int
+    at: _Time
+    before: tuple[_Entry, ...]
+    since: _Time
 
 
-def _last_that_left(
-    remembered: Sequence[_Remembered], current: _Remembered, entry: _Time, stage: Stage
-) -> _Remembered | None:
-    """Return the last version in the stage before an entry, if the stage was empty for a while."""
-    others = [one for one in remembered if one is not current]
-    left = [
-        change.at
-        for one in others
-        for change, older in zip(one.changes.latest_first, one.changes.latest_first[1:], strict=False)
-        if older.stage is stage and change.stage is not stage and change.at < entry.at
-    ]
-    if not left:
-        return None
-    return _holder(remembered, _Time(max(left)), stage, before=current)
+def _predecessor(remembered: Sequence[_Remembered], current: _Remembered, stage: Stage) -> _Remembered | None:
+    """Return the version that was in a stage before the current one entered, or None if there was none.
+
+    Raises:
+        HistoryUnknownError: The history doesn't prove it.
+    """
+    entry = _replay(remembered, stage)[current.number]
+    found = _holder(remembered, entry.at, stage, before=current)
+    if found is None and entry.before:
+        found = _holder(remembered, entry.since, stage, before=current)
+    expected = entry.before[-1].number if entry.before else None
+    incomplete = any(not _is_complete(one.changes) for one in remembered)
+    if expected != (found and found.number) or (found is None and incomplete):
+        raise HistoryUnknownError(
+            f"What was in {stage} before version {current.number} isn't known: some changes were dropped, or are cut "
+            "to the same second. See stage_history().",
+            resource=current.version.resource_name,
+        )
+    return found
+
+
+def _replay(remembered: Sequence[_Remembered], stage: Stage) -> dict[int, _Entry]:
+    """Return the entries of the versions that have been in a stage, each its latest one."""
+    changes = [(change.at, one.number, change) for one in remembered for change in one.changes]
+    claims: dict[int, dt.datetime] = {}
+    entries: dict[int, _Entry] = {}
+    left: _Entry | None = None  # the last one, after which the stage was empty
+    empty_since = _Time(dt.datetime.min.replace(tzinfo=dt.UTC))
+    for at, number, change in sorted(changes, key=lambda found: found[:2]):
+        if change.stage is stage:
+            present = tuple(entries[one] for one in sorted(claims, key=lambda one: (claims[one], one)))
+            restored = _restored_entry(present, number) if change.restored else None
+            if not present and left is not None:
+                before, since = _others((left,), number, empty_since)
+            else:
+                before, since = _others(present, number, _time_of(change))
+            entries[number] = restored or _Entry(number, _time_of(change), before, since)
+            claims[number] = at
+        elif claims.pop(number, None) is not None and not claims:
+            left, empty_since = entries[number], _time_of(change)
+    return entries
+
+
+def _restored_entry(present: Sequence[_Entry], number: int) -> _Entry | None:
+    """Return the entry that a rollback to a version goes back to, given the entries of those in the stage."""
+    others = [entry for entry in present if entry.number != number]
+    before = others[-1].before if others else ()
+    return next((entry for entry in reversed(before) if entry.number == number), None)
+
+
+def _others(entries: tuple[_Entry, ...], number: int, since: _Time) -> tuple[tuple[_Entry, ...], _Time]:
+    """Return the entries of other versions and their time; if there are none, those that were there before."""
+    while entries and all(entry.number == number for entry in entries):
+        entries, since = entries[-1].before, entries[-1].since
+    return tuple(entry for entry in entries if entry.number != number), since
 
 
 def _time_of(change: Change) -> _Time:

@@ -10,7 +10,7 @@ import inspect
 import itertools
 from collections import deque
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any, Final, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Final, Never, Self, TypeVar
 
 from vertex_registry import _display
 from vertex_registry._records import ModelVersion, RegisteredModel
@@ -65,9 +65,18 @@ class Listing(Iterator[RecordT]):
         return self._read.popleft()
 
     def close(self) -> None:
-        """Stop reading. What wasn't taken yet doesn't come any more."""
+        """Stop reading. Whoever reads on gets an error, unless everything was taken before."""
+        unread = self._read or inspect.getgeneratorstate(self._records) != inspect.GEN_CLOSED
+        if unread and self._failure is None:
+            self._failure = RegistryError("This list was closed before it was read to its end. Request it again.")
         self._read.clear()
         self._records.close()
+
+    def __reduce__(self) -> Never:
+        raise InvalidArgumentError(
+            "A list of models or versions can't be pickled or copied, because it's read while you iterate over it. Use "
+            "list(...) of it."
+        )
 
     def to_dicts(self) -> list[dict[str, Any]]:
         """Return the records as dicts that JSON can hold: the fields that ``to_dict`` of a record has.

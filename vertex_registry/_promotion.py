@@ -15,12 +15,13 @@ from typing import TYPE_CHECKING, Final
 import attrs
 
 from vertex_registry import _changes, _faults, _history, _labels, _names, _stages
+from vertex_registry._records import Rollback
 from vertex_registry._resources import Change, is_write_conflict
 from vertex_registry._stages import Stage
 from vertex_registry.errors import ConflictError, InvalidArgumentError, NotFoundError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Callable, Collection, Iterable, Mapping
 
     from vertex_registry._records import ModelVersion
     from vertex_registry._resources import Model, Resources
@@ -64,7 +65,54 @@ class Promoter:
         """Return the labels that this promoter may have to write on a version, each with its longest value."""
         return reserved_labels(self.managed_by, self.actor, version_name)
 
-    def promote(self, model: Model, reference: str, stage: Stage, *, restored: bool = False) -> ModelVersion:
+    def roll_back(self, model: Model, versions: Iterable[ModelVersion], stage: Stage, *, name: str) -> Rollback:
+        """Put the version that was in a stage before back into it, and archive the one that is in it.
+
+        Args:
+            model: The model.
+            versions: All its versions, as they were just listed.
+            stage: The stage.
+            name: The model's name, for errors.
+
+        Raises:
+            NotFoundError: Nothing is in the stage, or nothing was in it before.
+            HistoryUnknownError: The history doesn't prove what was in it before.
+            ConflictError: Another version entered the stage meanwhile, or the one before is in another stage now.
+        """
+        listed = {version.version: version for version in versions}
+        while True:
+            current, previous = _history.before_current(listed.values(), stage, name=name)
+            if self._refresh(model, listed, (current, previous)):
+                continue
+            if previous.stage in _stages.EXCLUSIVE and previous.stage is not stage:
+                raise _in_other_stage_error(previous, stage)
+            expected = {version.version for version in listed.values() if version.stage is stage} | {previous.version}
+            try:
+                restored = self.promote(model, previous.version, stage, restored_among=expected)
+            except NotFoundError:
+                if not self._refresh(model, listed, (current, previous)):
+                    raise
+                continue  # one of the two was deleted meanwhile
+            if restored.stage is not stage:
+                raise _overtaken_error(restored, stage)
+            replaced = self.resources.find_version(model.resource, current.version)
+            return Rollback(stage=stage, restored=restored, replaced=replaced or current)
+
+    def _refresh(self, model: Model, listed: dict[str, ModelVersion], versions: Iterable[ModelVersion]) -> bool:
+        """Read versions one by one, because lists may lag. Return whether one has changed or was deleted."""
+        changed = False
+        for version in versions:
+            fresh = self.resources.find_version(model.resource, version.version)
+            if fresh is None:
+                del listed[version.version]
+            else:
+                listed[version.version] = fresh
+            changed = changed or fresh is None or fresh.etag != version.etag
+        return changed
+
+    def promote(
+        self, model: Model, reference: str, stage: Stage, *, restored_among: Collection[str] | None = None
+    ) -> ModelVersion:
         """Put a version in a stage, archive the others there, and return it.
 
         If another version claims the stage later, that one stays, and this one is returned as archived.
@@ -73,19 +121,28 @@ class Promoter:
             model: The model.
             reference: The number or alias of the version.
             stage: The stage.
-            restored: Whether a rollback puts the version back in the stage.
+            restored_among: If a rollback puts the version back: the versions that may be in the stage. A version that
+                entered it since the rollback was decided stays there. Defaults to promoting the version.
         """
         others = self.resources.list_versions(model)
         seen = [other.stage_changed_at for other in others]
         self.check_archivable(model, others, stage)
+        restored = restored_among is not None
 
         def change(current: ModelVersion) -> Change:
+            if restored_among is not None:
+                if current.stage in _stages.EXCLUSIVE and current.stage is not stage:
+                    raise _in_other_stage_error(current, stage)
+                if any(other.stage is stage and other.version not in restored_among for other in others):
+                    raise _overtaken_error(current, stage)
             rivals = [other for other in others if other.stage is stage and other.version != current.version]
             latest = not rivals or claim_key(current) > max(map(claim_key, rivals))
             notes = self.stage_labels(stage, current, seen=seen, renew_claim=not latest, restored=restored)
             return Change(labels=_labels.write(current.labels, own_labels=notes))
 
-        return self.archive_others(model, self.resources.change(model, reference, change))
+        return self.archive_others(
+            model, self.resources.change(model, reference, change), restored_among=restored_among
+        )
 
     def stage_labels(
         self,
@@ -117,7 +174,14 @@ class Promoter:
         change = _changes.Change(stage, moment, by, successor_number, restored=restored)
         return notes | _changes.write(int(current.version), _history.changes_of(current), change)
 
-    def archive_others(self, model: Model, promoted: ModelVersion, *, only_if_latest: bool = False) -> ModelVersion:
+    def archive_others(
+        self,
+        model: Model,
+        promoted: ModelVersion,
+        *,
+        only_if_latest: bool = False,
+        restored_among: Collection[str] | None = None,
+    ) -> ModelVersion:
         """Archive every version in the stage except the one with the latest claim, and return the promoted version.
 
         Args:
@@ -125,21 +189,20 @@ class Promoter:
             promoted: The version that was put in the stage.
             only_if_latest: Whether to archive nothing if another version has the latest claim. A promotion that was
                 finished long ago mustn't touch later ones.
+            restored_among: As in `promote`.
         """
         stage = promoted.stage
         budget = self.resources.rpc.budget()
         tries = 0
         while True:
-            # Lists may lag, so every version in the stage is read by itself.
-            claimed = {version.version for version in self.resources.list_versions(model) if version.stage is stage}
-            holders = []
-            for version in sorted(claimed | {promoted.version}, key=int):
-                with contextlib.suppress(NotFoundError):
-                    holders.append(self.resources.read(model, version))
-            holders = [version for version in holders if version.stage is stage]
+            holders = self._read_holders(model, promoted, stage)
             winner = max(holders, key=claim_key, default=None)
             if only_if_latest and (winner is None or winner.version != promoted.version):
                 return self.resources.read(model, promoted.version)
+            if restored_among is not None and (new := [one for one in holders if one.version not in restored_among]):
+                if self._renew_claim(model, max(new, key=claim_key), holders):
+                    restored_among = None  # that one has the latest claim now
+                continue
             try:
                 for loser in holders:
                     if loser is not winner:
@@ -156,6 +219,31 @@ class Promoter:
                 tries += 1
                 continue
             return self.resources.read(model, promoted.version)
+
+    def _read_holders(self, model: Model, promoted: ModelVersion, stage: Stage) -> list[ModelVersion]:
+        """Return the versions in a stage. Each is read by itself, because lists may lag."""
+        claimed = {version.version for version in self.resources.list_versions(model) if version.stage is stage}
+        found = (
+            self.resources.find_version(model.resource, version)
+            for version in sorted(claimed | {promoted.version}, key=int)
+        )
+        return [version for version in found if version is not None and version.stage is stage]
+
+    def _renew_claim(self, model: Model, version: ModelVersion, holders: Iterable[ModelVersion]) -> bool:
+        """Let a version in a stage have the latest claim on it. Return False if it has left the stage meanwhile."""
+        stage, seen = version.stage, [holder.stage_changed_at for holder in holders]
+
+        def change(current: ModelVersion) -> Change:
+            if current.stage is not stage:
+                raise _LeftStageError
+            notes = self.stage_labels(stage, current, seen=seen, renew_claim=True)
+            return Change(labels=_labels.write(current.labels, own_labels=notes))
+
+        try:
+            self.resources.change(model, version, change)
+        except (_LeftStageError, NotFoundError):
+            return False
+        return True
 
     def check_archivable(self, model: Model, versions: Iterable[ModelVersion], stage: Stage) -> None:
         """Make sure that the versions in the stage can be archived, before anything is changed.
@@ -195,6 +283,27 @@ class Promoter:
                 f"Make room with update_version(name, {version.version}, remove_metadata=[...]).",
                 resource=version.resource_name,
             ) from full
+
+
+class _LeftStageError(Exception):
+    """A version isn't in the stage any more."""
+
+
+def _in_other_stage_error(version: ModelVersion, stage: Stage) -> ConflictError:
+    return ConflictError(
+        f"Version {version.version} of {version.name!r} was in {stage} before, but it's in {version.stage} now. "
+        "Choose a version and put it in the stage with set_stage().",
+        resource=version.resource_name,
+    )
+
+
+def _overtaken_error(version: ModelVersion, stage: Stage) -> ConflictError:
+    return ConflictError(
+        f"Somebody else changed what is in {stage} while version {version.version} of {version.name!r} was restored, "
+        f"so that version is in {version.stage}. Check get_version({version.name!r}, stage=...) before you roll back "
+        "again.",
+        resource=version.resource_name,
+    )
 
 
 def claim_key(version: ModelVersion) -> tuple[dt.datetime, int]:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import attrs
 
-from vertex_registry import _labels, _names, _process, _waiting, _wire
+from vertex_registry import _labels, _lost_writes, _names, _process, _waiting, _wire
 from vertex_registry._quoting import shorten
 from vertex_registry.errors import (
     AmbiguousNameError,
@@ -501,16 +501,26 @@ class Resources:
         budget = self.rpc.budget()
         version = self.read(model, reference) if isinstance(reference, str) else reference
         number = version.version
+        lost: list[tuple[ModelVersion, Change]] = []  # attempts that may have been carried out
+
+        def change_rest(current: ModelVersion) -> Change:
+            return _without_newer(change(current), lost, current)
+
         tries = 0
         while True:
+            target, planned = self.fit_change(model, version, change_rest, adds=adds)
+            if lost and target is version and planned.labels in (None, version.labels) and planned.description is None:
+                return version  # everything is written, or newer
             try:
-                return self.write(model, *self.fit_change(model, version, change, adds=adds))
+                return self.write(model, target, planned)
             except ConflictError as conflict:
                 if conflict.code is None:
                     raise  # the labels are hidden by the model's, and would be again
                 fresh = self.read(model, number)
                 if not is_write_conflict(conflict, version, fresh) or not self.rpc.pause(budget, tries):
                     raise
+                if conflict._after_loss:  # noqa: SLF001  # the package's own field
+                    lost.append((target, planned))
                 version = fresh
                 tries += 1
 
@@ -820,6 +830,17 @@ def _check_written(
             resource=written.resource_name,
         )
     return written
+
+
+def _without_newer(change: Change, lost: Iterable[tuple[ModelVersion, Change]], now: ModelVersion) -> Change:
+    """Return a change without what somebody has written since one of its lost attempts."""
+    for before, planned in lost:
+        labels = change.labels
+        if labels is not None and planned.labels is not None:
+            labels = _lost_writes.without_newer_labels(labels, before=before, written=planned.labels, now=now)
+        description = _lost_writes.without_newer_description(change.description, before=before, now=now)
+        change = Change(labels=labels, description=description)
+    return change
 
 
 def without_keys(version: ModelVersion, keys: Collection[str]) -> ModelVersion:

@@ -22,7 +22,13 @@ from google.api_core import exceptions as google_exceptions
 
 from vertex_registry import _credentials, _faults, _process, _transport, _waiting
 from vertex_registry._faults import CallError
-from vertex_registry.errors import ClientClosedError, OperationFailedError, OperationTimeoutError, UnavailableError
+from vertex_registry.errors import (
+    ClientClosedError,
+    ConflictError,
+    OperationFailedError,
+    OperationTimeoutError,
+    UnavailableError,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -240,8 +246,12 @@ class Connection:
         def stop(state: tenacity.RetryCallState) -> bool:
             return state.upcoming_sleep >= budget.left()
 
+        lost = False
+
         def log(state: tenacity.RetryCallState) -> None:
+            nonlocal lost
             failure = state.outcome.exception() if state.outcome else None
+            lost = lost or (isinstance(failure, CallError) and not failure.unsent and failure.code in LOST_RESPONSE)
             code = failure.code if isinstance(failure, CallError) else "?"
             _LOG.info("%s %s: %s, sent again in %.2f s", rpc, resource, code, state.upcoming_sleep)
 
@@ -258,14 +268,17 @@ class Connection:
         except CallError as failure:
             if self._closed:
                 self._raise_if_closed(rpc, resource, failure)
-            raise _faults.to_registry_error(
+            error = _faults.to_registry_error(
                 failure,
                 rpc=rpc,
                 permission=method.permission,
                 resource=resource,
                 endpoint=self._endpoint,
                 spent=budget.spent(),
-            ) from failure.__cause__
+            )
+            if isinstance(error, ConflictError):
+                error._after_loss = lost  # noqa: SLF001  # the package's own field
+            raise error from failure.__cause__
 
     def sdk_model(self, request: Any, resource: str, project: str | None) -> Any:
         """Send GetModel and return the response as a ``Model`` of Google's SDK with this connection's credentials."""

@@ -6,6 +6,7 @@ import importlib
 import importlib.metadata
 from typing import TYPE_CHECKING, Any
 
+from vertex_registry._quoting import quote
 from vertex_registry.errors import InvalidArgumentError
 
 if TYPE_CHECKING:
@@ -58,7 +59,7 @@ def _missing(written_by: str) -> str:
 
 def _message(where: str, file: str, problem: str) -> str:
     return (
-        f"{where!r} holds {file}, which the image can't load, and it couldn't be converted to model.joblib: "
+        f"{quote(where)} holds {file}, which the image can't load, and it couldn't be converted to model.joblib: "
         f"{problem}. Or log the model with serialization_format='pickle', or set container= to an image that loads it. "
         "Nothing was registered."
     )

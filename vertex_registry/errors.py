@@ -91,6 +91,9 @@ class InvalidArgumentError(RegistryError, ValueError):
 class ConflictError(RegistryError):
     """The state of the resource, or somebody else's change to it, forbids the request."""
 
+    #: Whether an earlier attempt of the same request had no response, so it may have caused the conflict itself.
+    _after_loss = False
+
 
 class PermissionDeniedError(RegistryError, PermissionError):
     """The credentials are valid, but don't allow this."""

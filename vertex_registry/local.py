@@ -116,7 +116,8 @@ def local_registry(
     Raises:
         ConflictError: The file is open in another registry or emulator; or gevent or eventlet has patched this
             process's threads, so no emulator can run in it.
-        InvalidArgumentError: The file isn't a registry's, or ``artifacts`` isn't a folder.
+        InvalidArgumentError: The file isn't a registry's, or ``artifacts`` isn't a folder that's for
+            artifacts alone.
     """
     _check_path(path)
     folder = _artifacts_folder(path, artifacts)
@@ -166,6 +167,11 @@ def _artifacts_folder(path: str | os.PathLike[str] | None, artifacts: Any) -> Pa
         ) from error
     if taken:
         raise InvalidArgumentError(f"artifacts={quote(text)} is a file. Name a folder, or one that doesn't exist yet.")
+    real = Path(os.path.realpath(folder))
+    home = Path(os.path.realpath(os.path.expanduser("~")))  # noqa: PTH111  # unlike pathlib, it allows having none
+    if real in {Path(real.anchor), home}:
+        what = "your home folder" if real == home else "the root of a file system"
+        raise InvalidArgumentError(f"artifacts={quote(text)} is {what}. Name a folder that's for artifacts alone.")
     return folder
 
 

@@ -297,6 +297,7 @@ _NUMBER: Final = re.compile(r"[1-9][0-9]{0,17}", re.ASCII)
 _LATEST: Final = "latest"
 _MAX_ALIAS: Final = 100
 _ATTEMPTS: Final = 10
+_LONGEST_REASON: Final = 300
 #: How many models' versions are listed at once.
 _READERS: Final = 8
 
@@ -517,22 +518,21 @@ class VertexModelRegistryStore(AbstractStore):
         if new_name != name:
             if new_name in registry.new or self._find_model(new_name) is not None:
                 raise _exists_error(new_name)
-            with registry.lock:
-                new = registry.new.pop(name, None)
+            new = self._new_model(name)
             if new is None:
                 self.client.rename_model(name, new_name)
             else:
                 registry.remember(new_name, new)
+                registry.new.pop(name, None)
         return self.get_registered_model(new_name)
 
     @_translate_errors
     def delete_registered_model(self, name: str) -> None:
         """Delete a model with all its versions."""
         validation._validate_model_name(name)
-        with self._registry.lock:
-            new = self._registry.new.pop(name, None)
-        if new is None:
+        if self._new_model(name) is None:
             self.client.delete_model(name)
+        self._registry.new.pop(name, None)
 
     @_translate_errors
     def search_registered_models(
@@ -565,10 +565,8 @@ class VertexModelRegistryStore(AbstractStore):
     def get_registered_model(self, name: str) -> RegisteredModel:
         """Return a model, with its latest versions and its aliases."""
         validation._validate_model_name(name)
-        new = self._registry.new.get(name)
-        if new is not None and self._find_model(name) is None:
+        if (new := self._new_model(name)) is not None:
             return _to_new_model(name, new)
-        self._registry.new.pop(name, None)  # somebody else may have registered its first version
         return _to_model(self.client.get_model(name), self.client.list_versions(name))
 
     @_translate_errors
@@ -594,6 +592,14 @@ class VertexModelRegistryStore(AbstractStore):
             name, lambda description, tags: (description, {name: tags[name] for name in tags if name != key})
         )
 
+    def _new_model(self, name: str) -> _NewModel | None:
+        """Return a model without a version, unless somebody else has registered its first version since."""
+        new = self._registry.new.get(name)
+        if new is not None and self._find_model(name) is not None:
+            self._registry.new.pop(name, None)
+            return None
+        return new
+
     def _find_model(self, name: str) -> VertexModel | None:
         try:
             return self.client.get_model(name)
@@ -602,10 +608,10 @@ class VertexModelRegistryStore(AbstractStore):
 
     def _change_model(self, name: str, change: Callable[[str, dict[str, str]], tuple[str, dict[str, str]]]) -> None:
         """Change the description and the tags of a model, which are one text on Vertex, without losing a change."""
-        with self._registry.lock:
-            if (new := self._registry.new.get(name)) is not None:
+        if (new := self._new_model(name)) is not None:
+            with self._registry.lock:
                 new.description, new.tags = change(new.description, new.tags)
-                return
+            return
         for attempt in range(_ATTEMPTS):
             model = self.client.get_model(name)
             text = write_description(*change(*read_description(model.description)))
@@ -919,9 +925,11 @@ class VertexModelRegistryStore(AbstractStore):
         except MlflowException:
             raise
         except Exception as error:  # whatever the library of the artifact store raises
+            problem = " ".join([f"{type(error).__name__}:", *str(error).splitlines()[:1]])[:_LONGEST_REASON].rstrip(
+                ".:"
+            )
             raise _error(
-                f"The model's files can't be read from {uri}: {type(error).__name__}: {error}. Nothing was registered.",
-                codes.INVALID_PARAMETER_VALUE,
+                f"The model's files can't be read: {problem}. Nothing was registered.", codes.INVALID_PARAMETER_VALUE
             ) from error
 
     @property

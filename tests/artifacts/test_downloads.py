@@ -193,6 +193,8 @@ def test_an_invalid_destination_is_refused(storage: Storage, uploaded: str) -> N
     """The home of an unknown user, or a value that isn't a path, is refused."""
     with pytest.raises(InvalidArgumentError, match="isn't a path"):
         storage.download(uploaded, "~nosuchuser/x")
+    with pytest.raises(InvalidArgumentError, match="'' isn't a path. For the current folder, pass '.'"):
+        storage.download(uploaded, "")
     with pytest.raises(InvalidArgumentError, match="5 isn't a path"):
         storage.download(uploaded, 5)  # type: ignore[arg-type]  # nothing checks the types of most callers
 

@@ -74,6 +74,32 @@ def test_what_somebody_added_is_refused(local: Storage, folder: Path, place: Pat
         local.upload(scan(folder), f"{BUCKET}/churn")
 
 
+@pytest.mark.parametrize("damage", ["changed", "added", "removed", "renamed"])
+@pytest.mark.parametrize("cached", [False, True])
+def test_what_was_changed_in_the_folder_is_noticed(
+    local: Storage, folder: Path, place: Path, tmp_path: Path, damage: str, *, cached: bool
+) -> None:
+    """Nothing is downloaded from a directory that doesn't hold what its name promises, and an upload mends it."""
+    uri = local.upload(scan(folder), f"{BUCKET}/churn")
+    directory = place / uri.removeprefix(f"{BUCKET}/")
+    destination = None if cached else tmp_path / "dest"
+    if damage == "changed":
+        (directory / "metadata.json").write_bytes(b"[]")
+    elif damage == "added":
+        (directory / "extra.py").write_bytes(b"")
+    else:
+        path = directory / "assets" / "größe.txt"
+        path.rename(path.with_name("b.txt")) if damage == "renamed" else path.unlink()
+    with pytest.raises(ConflictError, match="doesn't hold the files that were uploaded") as error:
+        local.download(uri, destination)
+
+    assert str(place) in str(error.value)
+    assert not (tmp_path / "dest").exists()
+    if damage in {"changed", "removed"}:
+        local.upload(scan(folder), f"{BUCKET}/churn")
+        assert contents(local.download(uri, destination)) == contents(folder)
+
+
 def test_a_file_that_changes_is_detected(local: Storage, folder: Path, place: Path, tmp_path: Path) -> None:
     """A file that changes after it was scanned isn't stored under the digest of its earlier bytes."""
     bucket = FolderBucket("artifacts.localhost", place)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import datetime as dt
-from typing import TYPE_CHECKING, Any
+import uuid
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pytest
 from google.cloud.aiplatform_v1.types import Model
 from google.protobuf import field_mask_pb2
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from vertex_registry import (
@@ -17,12 +18,13 @@ from vertex_registry import (
     InvalidArgumentError,
     NotFoundError,
     RegistryClient,
+    Retry,
     Stage,
 )
 from vertex_registry.emulator import Emulator
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable, Iterator
 
     from google.cloud.aiplatform_v1.services.model_service import ModelServiceClient
 
@@ -95,6 +97,115 @@ def test_rolling_back_twice_goes_back_two_steps(
     wait_for_lists()
     with pytest.raises(NotFoundError, match="Nothing was in Production before version 1"):
         registry.rollback(churn)
+
+
+@pytest.mark.no_switches
+def test_promoting_an_old_version_is_a_step_like_any_other(registry: RegistryClient, name: NewName) -> None:
+    """After 1, 2, 3 and 1 again, rolling back restores 3, then 2, then 1: what was in the stage before each entry."""
+    churn = name()
+    register(registry, churn, 3)
+    for version in (1, 2, 3, 1):
+        promote(registry, churn, version)
+    assert [registry.rollback(churn).restored.version for _ in range(3)] == ["3", "2", "1"]
+    with pytest.raises(NotFoundError, match="Nothing was in Production before version 1"):
+        registry.rollback(churn)
+    promote(registry, churn, 3)
+    promote(registry, churn, 1)
+    assert [registry.rollback(churn).restored.version for _ in range(2)] == ["3", "1"]
+
+
+@pytest.mark.no_switches
+@pytest.mark.parametrize(
+    ("steps", "right"),
+    [
+        ("2 1 -1 1", "2"),
+        ("1 -1 1", None),
+        ("1 -1 2", "1"),
+        ("2 1 3 < -1 1", "2"),
+        ("1 3 < -1 1", None),
+        ("1 2 3 < < -1 1", None),
+        ("+1 +2 -2", None),
+        ("+1 +2 -1 -2 3", "2"),
+        ("+2 +1 3 < 3", "1"),
+    ],
+)
+def test_what_a_rollback_goes_back_to(registry: RegistryClient, name: NewName, steps: str, right: str | None) -> None:
+    """An empty stage isn't a step, and what a rollback took off doesn't come back.
+
+    Promotions are numbers, `+` adds a version beside the others, `-` archives one, and `<` is a rollback.
+    """
+    churn = name()
+    register(registry, churn, 3)
+    for step in steps.split():
+        match step[0]:
+            case "<":
+                registry.rollback(churn)
+            case "+":
+                registry.set_stage(churn, step[1:], PRODUCTION)
+            case "-":
+                registry.set_stage(churn, step[1:], ARCHIVED)
+            case _:
+                promote(registry, churn, int(step))
+    if right is None:
+        with pytest.raises(NotFoundError, match="Nothing was in Production before"):
+            registry.rollback(churn)
+    else:
+        assert registry.rollback(churn).restored.version == right
+
+
+@pytest.mark.no_switches
+@pytest.mark.parametrize(
+    "moment",
+    [
+        dt.datetime(2026, 3, 1),  # noqa: DTZ001  # the mistake
+        dt.date(2026, 3, 1),
+        1_772_323_200,
+        None,
+        dt.datetime(1969, 12, 31, 23, 59, tzinfo=dt.UTC),
+        dt.datetime(1970, 1, 1, tzinfo=dt.timezone(dt.timedelta(hours=2))),
+        dt.datetime.min.replace(tzinfo=dt.timezone(dt.timedelta(hours=2))),
+        dt.datetime(9999, 1, 1, tzinfo=dt.UTC),
+    ],
+)
+def test_a_clock_that_is_none_is_refused(connect: Connect, name: NewName, moment: Any) -> None:
+    """A naive time, another type or a year that no history can hold is an error, and nothing is written."""
+    now: list[Any] = [dt.datetime(2100, 1, 1, tzinfo=dt.UTC)]
+    registry, churn = connect(default_image=IMAGE, now=lambda: now[0]), name()
+    register(registry, churn, 1)
+    before = registry.get_version(churn)
+    now[0] = moment
+    uses: list[Callable[[], object]] = [
+        lambda: registry.set_stage(churn, 1, PRODUCTION),
+        lambda: registry.set_stage(churn, 1, PRODUCTION, archive_existing=True),
+        lambda: registry.version_at(churn, dt.datetime(2026, 1, 1, tzinfo=dt.UTC)),
+        lambda: registry.register_version(churn, "gs://models/churn/2"),
+    ]
+    for use in uses:
+        with pytest.raises(InvalidArgumentError, match="The function now returned"):
+            use()
+    assert list(registry.list_versions(churn)) == [before]
+
+
+@pytest.mark.no_switches
+def test_a_clock_in_any_zone_and_at_the_epoch(connect: Connect, name: NewName) -> None:
+    """A clock may have any zone, and begin in 1970 as a machine does whose clock was never set."""
+    zone = dt.timezone(dt.timedelta(hours=-7))
+    ticks = iter(range(100))
+    start = dt.datetime(1970, 1, 1, tzinfo=dt.UTC).astimezone(zone) + dt.timedelta(hours=7)
+    registry, churn = connect(default_image=IMAGE, now=lambda: start + dt.timedelta(hours=next(ticks))), name()
+    register(registry, churn, 2)
+    entered = [promote(registry, churn, version) for version in (1, 2)]
+    assert number(registry.version_at(churn, entered[0])) == "1"
+    assert number(registry.version_at(churn, entered[1])) == "2"
+    assert registry.rollback(churn).restored.version == "1"
+
+
+@pytest.mark.no_switches
+def test_an_id_that_is_no_text_is_refused(connect: Connect, name: NewName) -> None:
+    """A function for IDs that returns something else is an error that names it."""
+    for wrong in (5, "", None):
+        with pytest.raises(InvalidArgumentError, match="the ID that new_id returned"):
+            connect(new_id=lambda wrong=wrong: wrong).register_version(name(), "gs://models/churn/1")
 
 
 @pytest.mark.no_switches
@@ -200,6 +311,21 @@ def test_a_deleted_version_leaves_a_gap_in_what_is_known(connect: Connect, name:
 
 
 @pytest.mark.no_switches
+def test_the_newest_version_leaves_a_gap_too(connect: Connect, name: NewName) -> None:
+    """If the newest version was alone in Production and is deleted, nobody can say that nothing was there."""
+    registry = connect(default_image=IMAGE, now=CountedTime())
+    churn = name()
+    register(registry, churn, 3)
+    entered = promote(registry, churn, 3)
+    registry.delete_version(churn, 3)
+    with pytest.raises(HistoryUnknownError, match="Version 3 was deleted"):
+        registry.version_at(churn, entered)
+    registry.delete_version(churn, 2)
+    with pytest.raises(HistoryUnknownError, match="was deleted"):
+        registry.version_at(churn, entered)
+
+
+@pytest.mark.no_switches
 def test_a_stage_that_another_tool_changed_is_not_guessed(
     connect: Connect, vertex: ModelServiceClient, name: NewName
 ) -> None:
@@ -280,6 +406,79 @@ def test_old_versions_are_pruned(registry: RegistryClient, name: NewName) -> Non
             registry.prune(churn, keep=wrong)  # type: ignore[arg-type]  # that's the mistake
 
 
+@pytest.mark.emulator_only("nothing is deployed to Vertex AI in a test")
+@pytest.mark.no_switches
+def test_a_deployed_version_is_not_pruned(registry: RegistryClient, emulator: Emulator, name: NewName) -> None:
+    """A version that's deployed stays, with the number of its endpoints as the reason, until it's undeployed."""
+    churn = name()
+    register(registry, churn, 4)
+    version = registry.get_version(churn, 1)
+    endpoints = [emulator.deploy(version.resource_name)[-1] for _ in range(2)]
+    emulator.deploy(registry.get_version(churn, 2).resource_name)
+    assert registry.get_version(churn, 1).deployed_to == tuple(endpoints)
+
+    plan = registry.prune(churn, keep=1, dry_run=True)
+    done = registry.prune(churn, keep=1)
+    assert [version.version for version in done.deleted] == [version.version for version in plan.deleted] == ["3"]
+    assert (
+        done.kept
+        == plan.kept
+        == {"4": "among the newest 1", "2": "deployed to 1 endpoint", "1": "deployed to 2 endpoints"}
+    )
+
+    emulator.undeploy(version.resource_name)
+    assert [version.version for version in registry.prune(churn, keep=1).deleted] == ["1"]
+
+
+@pytest.mark.emulator_only("nothing is deployed to Vertex AI in a test")
+@pytest.mark.no_switches
+def test_a_version_that_is_deployed_while_it_is_pruned(connect: Connect, emulator: Emulator, name: NewName) -> None:
+    """What comes into use between the read and the deletion is kept, and the rest is pruned."""
+    churn = name()
+
+    def deploy(_: float) -> None:
+        if not somebody.get_version(churn, 2).deployed_to:
+            emulator.deploy(somebody.get_version(churn, 2).resource_name)
+
+    registry, somebody = connect(retry=Retry(sleep=deploy)), connect()
+    register(registry, churn, 4)
+    emulator.fail("DeleteModelVersion", delay=0.0001)
+    emulator.fail("DeleteModelVersion", "UNAVAILABLE")
+    done = registry.prune(churn, keep=1)
+    assert [version.version for version in done.deleted] == ["1", "3"]
+    assert done.kept == {"4": "among the newest 1", "2": "deployed to 1 endpoint"}
+
+
+@pytest.mark.emulator_only("nothing is deployed to Vertex AI in a test")
+def test_a_deployed_version_is_not_deleted(
+    registry: RegistryClient, emulator: Emulator, name: NewName, wait_for_lists: WaitForLists
+) -> None:
+    """Neither the version nor its model is deleted; the error names the endpoint, and nothing has moved."""
+    churn = name()
+    register(registry, churn, 1)
+    endpoint = f"{registry.get_version(churn).model_resource_name.rpartition('/models/')[0]}/endpoints/7"
+    emulator.deploy(registry.get_version(churn).resource_name, endpoint)
+    expected = f"because version 1 is deployed to {endpoint}. Undeploy it there first"
+    for count in (1, 2):  # first the only version, then the default one
+        wait_for_lists()
+        before = registry.get_version(churn)
+        deletions: list[Callable[[], object]] = [
+            lambda: registry.delete_version(churn, 1),
+            lambda: registry.delete_model(churn),
+        ]
+        for delete in deletions:
+            with pytest.raises(ConflictError) as error:
+                delete()
+            assert expected in str(error.value)
+            assert error.value.code == "FAILED_PRECONDITION"
+        assert registry.get_version(churn) == before
+        if count == 1:
+            registry.register_version(churn, f"gs://models/{churn}/2", make_default=False)
+    emulator.undeploy(registry.get_version(churn, 1).resource_name, endpoint)
+    registry.delete_version(churn, 1)
+    assert registry.get_version(churn).version == "2"
+
+
 @pytest.mark.no_switches
 def test_the_best_version(registry: RegistryClient, name: NewName) -> None:
     """The best version has the best number; text, booleans and missing values don't count."""
@@ -312,16 +511,27 @@ def test_the_difference_between_two_versions(registry: RegistryClient, name: New
     assert str(registry.diff(churn, 1, 1)).endswith("no difference")
 
 
+class Entry(NamedTuple):
+    """A version's entry into the stage, and the entries of those that were in it just before, the latest last."""
+
+    version: int
+    before: tuple[Entry, ...]
+
+
 class Played:
     """A registry whose stages change one by one, and a record of the truth."""
 
     def __init__(self, registry: RegistryClient, time: CountedTime) -> None:
         self.registry = registry
         self.time = time
+        self.name = f"churn-{uuid.uuid4()}"
         self.versions = [1, 2]
+        self.deleted = False
         self.claims: dict[int, dt.datetime] = {}
+        self.entries: dict[int, Entry] = {}
+        self.last: tuple[Entry, ...] = ()
         self.past: list[tuple[dt.datetime, dict[int, dt.datetime], set[int]]] = []
-        register(registry, "churn", 2)
+        register(registry, self.name, 2)
 
     def play(self, verb: str, choice: int) -> None:
         getattr(self, verb)(self.versions[choice % len(self.versions)])
@@ -333,60 +543,81 @@ class Played:
             if not self.past or when > self.past[-1][0]:
                 self.past.append((when, dict(self.claims), still))
 
+    def present(self) -> tuple[Entry, ...]:
+        """Return the entries of those in the stage, or of those that were in it last; the latest last."""
+        return tuple(self.entries[one] for one in sorted(self.claims, key=lambda one: self.claims[one])) or self.last
+
+    def enter(self, version: int, claimed: dt.datetime | None, *, alone: bool, entry: Entry | None = None) -> None:
+        """Let a version enter the stage at a time, unless it claimed it then already."""
+        assert claimed is not None
+        if self.claims.get(version) != claimed:
+            self.entries[version] = entry or Entry(version, others(self.present(), version))
+            self.claims[version] = claimed
+        leaving = self.claims.keys() - {version} if alone else set()
+        for one in leaving:
+            del self.claims[one]
+        self.note(claimed, leaving)
+
+    def leave(self, version: int) -> None:
+        self.last = self.present()
+        self.claims.pop(version, None)
+
     def register(self, _version: int) -> None:
-        self.versions.append(int(self.registry.register_version("churn", "gs://models/churn").version))
+        self.versions.append(int(self.registry.register_version(self.name, "gs://models/churn").version))
 
     def register_in_production(self, _version: int) -> None:
-        made = self.registry.register_version("churn", "gs://models/churn", stage=PRODUCTION, archive_existing=True)
+        made = self.registry.register_version(self.name, "gs://models/churn", stage=PRODUCTION, archive_existing=True)
         self.versions.append(int(made.version))
-        assert made.stage_changed_at is not None
-        leaving, self.claims = set(self.claims), {int(made.version): made.stage_changed_at}
-        self.note(made.stage_changed_at, leaving)
+        self.enter(int(made.version), made.stage_changed_at, alone=True)
 
     def delete(self, version: int) -> None:
         if len(self.versions) > 1:
-            self.registry.delete_version("churn", version)
+            self.deleted = True
+            self.registry.delete_version(self.name, version)
             self.versions.remove(version)
             self.note(self.time())
-            self.claims.pop(version, None)
+            self.leave(version)
             self.note(self.time())
 
     def promote(self, version: int) -> None:
-        leaving = set(self.claims)
-        self.claims = {version: promote(self.registry, "churn", version)}
-        self.note(self.claims[version], leaving)
+        self.enter(version, promote(self.registry, self.name, version), alone=True)
 
     def add(self, version: int) -> None:
-        changed = self.registry.set_stage("churn", version, PRODUCTION)
-        assert changed.stage_changed_at is not None
-        self.claims[version] = changed.stage_changed_at
-        self.note(changed.stage_changed_at)
+        self.enter(version, self.registry.set_stage(self.name, version, PRODUCTION).stage_changed_at, alone=False)
 
     def archive(self, version: int) -> None:
-        self.claims.pop(version, None)
-        self.note(self.registry.set_stage("churn", version, ARCHIVED).stage_changed_at)
+        self.leave(version)
+        self.note(self.registry.set_stage(self.name, version, ARCHIVED).stage_changed_at)
 
     def stage(self, version: int) -> None:
-        self.claims.pop(version, None)
-        self.note(self.registry.set_stage("churn", version, Stage.STAGING).stage_changed_at)
+        self.leave(version)
+        self.note(self.registry.set_stage(self.name, version, Stage.STAGING).stage_changed_at)
 
     def roll_back(self, _version: int) -> None:
+        """Roll back. What is right is what was in the stage just before the current version entered."""
+        current = max(self.claims, key=lambda one: self.claims[one], default=None)
+        before = () if current is None else self.entries[current].before
+        right = [entry for entry in before if entry.version in self.versions]
         try:
-            done = self.registry.rollback("churn")
-        except (NotFoundError, HistoryUnknownError):
-            return
-        assert done.restored.stage_changed_at is not None
-        assert int(done.replaced.version) == max(self.claims, key=lambda one: self.claims[one])
-        leaving, self.claims = set(self.claims), {int(done.restored.version): done.restored.stage_changed_at}
-        self.note(done.restored.stage_changed_at, leaving)
+            done = self.registry.rollback(self.name)
+        except NotFoundError:
+            assert not before
+        except HistoryUnknownError:
+            assert self.deleted, "everything is remembered"
+        except ConflictError:
+            assert self.registry.get_version(self.name, right[-1].version).stage is Stage.STAGING
+        else:
+            assert (int(done.restored.version), int(done.replaced.version)) == (right[-1].version, current)
+            self.enter(right[-1].version, done.restored.stage_changed_at, alone=True, entry=right[-1])
 
     def check(self, when: dt.datetime) -> None:
         """Check the answer for a time; of the versions that still exist, the one that entered last is right."""
         _, claims, leaving = next((then for then in reversed(self.past) if then[0] <= when), (when, {}, set()))
         existing = {version for version in claims if version in self.versions}
         try:
-            answer = self.registry.version_at("churn", when)
+            answer = self.registry.version_at(self.name, when)
         except HistoryUnknownError:
+            assert self.deleted, "everything is remembered"
             return
         if answer is None:
             assert not claims, "some version was in the stage, and may be deleted"
@@ -396,19 +627,42 @@ class Played:
             assert int(answer.version) in leaving
 
 
-VERBS = ["promote", "promote", "add", "archive", "stage", "roll_back", "delete", "register", "register_in_production"]
+def others(entries: tuple[Entry, ...], version: int) -> tuple[Entry, ...]:
+    """Return the entries of other versions; if there are none, those that were there before."""
+    found = tuple(entry for entry in entries if entry.version != version)
+    return found or (others(entries[-1].before, version) if entries else ())
 
 
-@given(steps=st.lists(st.tuples(st.sampled_from(VERBS), st.integers(0, 5)), max_size=30), data=st.data())
-def test_no_answer_is_ever_wrong(steps: list[tuple[str, int]], data: st.DataObject) -> None:
-    """After any promotions, rollbacks and deletions, an answer is true, or it's an error."""
+VERBS = [
+    *["promote", "promote", "promote", "roll_back", "roll_back", "roll_back"],
+    *["add", "archive", "stage", "delete", "register", "register_in_production"],
+]
+STEPS = st.lists(st.tuples(st.sampled_from(VERBS), st.integers(0, 5)), min_size=8, max_size=30)
+
+
+@pytest.fixture(scope="module")
+def counted() -> Iterator[tuple[RegistryClient, CountedTime]]:
+    """A registry with a counted clock, for all examples."""
     time = CountedTime()
     with (
         Emulator(rest_port=None, now=lambda: time.time) as emulator,
         RegistryClient(project="p", endpoint=emulator.grpc, default_image=IMAGE, now=time) as registry,
     ):
-        played = Played(registry, time)
-        for verb, choice in steps:
-            played.play(verb, choice)
-        for moment, *_ in played.past:
-            played.check(moment + dt.timedelta(seconds=data.draw(st.sampled_from([0, 1, 60, 1800]))))
+        yield registry, time
+
+
+@settings(suppress_health_check=[HealthCheck.too_slow])
+@given(steps=STEPS, seconds=st.lists(st.sampled_from([0, 1, 60, 1800]), min_size=8, max_size=8), data=st.data())
+def test_no_answer_is_ever_wrong(
+    counted: tuple[RegistryClient, CountedTime],
+    steps: list[tuple[str, int]],
+    seconds: list[int],
+    data: st.DataObject,
+) -> None:
+    """Whatever was promoted, rolled back, archived and deleted: an answer is the truth, or it can't be known."""
+    played = Played(*counted)
+    for verb, choice in steps:
+        played.play(verb, choice)
+    moments = [moment for moment, *_ in played.past]
+    for later in seconds if moments else ():
+        played.check(data.draw(st.sampled_from(moments)) + dt.timedelta(seconds=later))

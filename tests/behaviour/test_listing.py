@@ -2,18 +2,31 @@
 
 from __future__ import annotations
 
+import contextlib
+import copy
 import datetime as dt
+import pickle
 import subprocess
 import sys
 import threading
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 import pytest
 
-from vertex_registry import Listing, NotFoundError, PermissionDeniedError
+from vertex_registry import (
+    ClientClosedError,
+    InvalidArgumentError,
+    Listing,
+    NotFoundError,
+    PermissionDeniedError,
+    RegistryError,
+)
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from tests.behaviour.conftest import Connect, NewName
     from vertex_registry import RegistryClient
     from vertex_registry.emulator import Emulator
 
@@ -63,7 +76,45 @@ def test_a_display_requests_only_what_it_shows(registry: RegistryClient, emulato
     read = {request.message.name for request in emulator.requests()[before:] if request.rpc == "ListModelVersions"}
     assert 20 <= len(read) < 70
     listing.close()
-    assert list(listing) == []
+    ways: list[Callable[[Any], object]] = [list, Listing.to_dicts]
+    for way in ways:
+        with pytest.raises(RegistryError, match="closed before it was read to its end"):
+            way(listing)
+    assert "closed before" in repr(listing)
+
+
+def test_a_list_of_a_closed_client_is_not_an_empty_one(connect: Connect, name: NewName) -> None:
+    """What wasn't read when the client was closed is an error, in a loop, at a prompt and as dicts."""
+    registry, churn = connect(), name()
+    for _ in range(3):
+        registry.register_version(churn, "gs://models/churn/1")
+        registry.register_version(name(), "gs://models/churn/1")
+    lists: list[Listing[Any]] = [registry.list_versions(churn), registry.list_versions(), registry.list_models()]
+    begun = registry.list_versions()
+    next(begun)
+    read = registry.list_versions(churn)
+    repr(read)
+    registry.close()
+    ways: list[Callable[[Any], object]] = [list, next, Listing.to_dicts]
+    for listing in lists:
+        assert "ClientClosedError" in repr(listing)
+        for way in ways:
+            with pytest.raises(ClientClosedError):
+                way(listing)
+    with contextlib.suppress(ClientClosedError):
+        assert len(list(begun)) == 5  # all of it, if it was read ahead
+    assert len(list(read)) == 3
+
+
+@pytest.mark.parametrize("way", [pickle.dumps, copy.copy, copy.deepcopy])
+def test_a_list_cannot_be_pickled(registry: RegistryClient, way: Callable[[object], object]) -> None:
+    """Pickling or copying a list is an error that says what to do, and leaves the list as it is."""
+    fill(registry, 2)
+    listing = registry.list_versions("churn")
+    next(listing)
+    with pytest.raises(InvalidArgumentError, match=r"Use list\(\.\.\.\)"):
+        way(listing)
+    assert len(list(listing)) == 1
 
 
 def test_leaving_a_list_leaves_no_threads(registry: RegistryClient) -> None:

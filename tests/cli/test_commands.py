@@ -9,6 +9,7 @@ import shlex
 import signal
 import subprocess
 import sys
+import time
 from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
@@ -128,6 +129,25 @@ def test_promote_roll_back_and_history(vr: Run) -> None:
     assert vr("history", "churn", "--at", changes[-1]["changed_at"], "--format", "ids")[1] == "1\n"
     assert vr("history", "churn", "--at", "2020-01-01")[0] == 1
     assert vr("history", "churn", "--at", "yesterday")[0] == 2
+
+
+@pytest.mark.parametrize("zone", ["UTC", "Asia/Tokyo", "America/Los_Angeles"])
+def test_a_time_without_a_zone_is_in_utc(vr: Run, monkeypatch: pytest.MonkeyPatch, zone: str) -> None:
+    """The machine's time zone changes no answer, and the command says which time it has understood."""
+    first = json.loads(vr("history", "churn", "--format", "json")[1])[-1]["changed_at"].removesuffix("Z")
+    monkeypatch.setenv("TZ", zone)
+    time.tzset()
+    try:
+        status, out, err = vr("history", "churn", "--at", first, "--format", "ids")
+        assert (status, out, err) == (0, "1\n", f"{first} is read as {first}+00:00, in UTC\n")
+        assert vr("history", "churn", "--at", f"{first}+00:00", "--format", "ids") == (0, "1\n", "")
+        assert (
+            "2026-03-01 is read as 2026-03-01T00:00:00+00:00, in UTC" in vr("history", "churn", "--at", "2026-03-01")[2]
+        )
+        assert vr("history", "churn", "--at", "0001-01-01T00:00+05:00")[0] == 2
+    finally:
+        monkeypatch.undo()
+        time.tzset()
 
 
 def test_deleting_asks(vr: Run, data: str) -> None:

@@ -93,12 +93,33 @@ def test_the_folder_can_be_named(model: Path, tmp_path: Path) -> None:
         ("a\0b", "isn't the path of a folder"),
         ("gs://models", "pass it as staging_bucket="),
         (__file__, "is a file. Name a folder"),
+        ("/", "is the root of a file system"),
+        ("/usr/..", "is the root of a file system"),
+        ("~", "is your home folder"),
     ],
 )
 def test_an_invalid_folder_is_refused(artifacts: Any, says: str) -> None:
     """What can't be a folder is refused before anything starts."""
     with pytest.raises(InvalidArgumentError, match=says):
         local_registry(artifacts=artifacts)
+
+
+def test_nothing_is_downloaded_into_it(model: Path, tmp_path: Path) -> None:
+    """A destination in the artifacts folder, also through a link, is refused before anything is requested."""
+    with local_registry(artifacts=tmp_path / "artifacts") as registry:
+        uri = registry.register_version("churn", model, container=OWN).artifact_uri
+        (tmp_path / "link").symlink_to(tmp_path / "artifacts")
+        before = len(registry.emulator.requests())
+        for inside in (registry.artifacts, registry.artifacts / "copy", tmp_path / "link" / "copy"):
+            with pytest.raises(InvalidArgumentError, match="own artifacts folder"):
+                registry.download_version("churn", 1, inside)
+            with pytest.raises(InvalidArgumentError, match="own artifacts folder"):
+                registry.download(uri, inside)
+        with pytest.raises(InvalidArgumentError, match="isn't a path"):
+            registry.download_version("churn", 1, "")
+
+        assert len(registry.emulator.requests()) == before
+        assert registry.download(uri, tmp_path / "artifacts-2").is_dir()
 
 
 def test_a_temporary_folder_ends_with_its_registry(model: Path) -> None:

@@ -5,16 +5,19 @@ from __future__ import annotations
 import hashlib
 import re
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import grpc
 import pytest
 import requests
 from google.api_core import exceptions
+from google.cloud.aiplatform_v1.types import Model
 from google.protobuf import field_mask_pb2
 from google.rpc import error_details_pb2
 
 from vertex_registry.emulator import Emulator
+from vertex_registry.emulator._control import MOST_SHOWN_BYTES
 from vertex_registry.emulator._dispatch import BY_NAME
 
 if TYPE_CHECKING:
@@ -26,6 +29,7 @@ if TYPE_CHECKING:
     Connect = Callable[..., Client]
     Upload = Callable[..., str]
 
+FAULTS = (Path(__file__).parents[2] / "docs" / "faults.md").read_text(encoding="utf-8")
 TRANSPORTS = pytest.mark.parametrize("transport", ["grpc", "rest"])
 
 
@@ -488,6 +492,22 @@ def test_what_is_remembered_of_metadata_counts(emulator: Emulator, place: str) -
     remembered = emulator.requests()
     assert 140 < len(remembered) < 150
     assert sum(len(value) for request in remembered for value in request.metadata.values()) < 64 * 1024 * 1024
+
+
+def test_only_so_many_messages_are_shown(emulator: Emulator, connect: Connect, place: str) -> None:
+    """Over HTTP the latest messages are shown, up to a size that takes seconds; every request is listed."""
+    client = connect(emulator)
+    for size in (1_000, 900_000, 900_000, 3_000_000, 900_000):
+        with pytest.raises(exceptions.InvalidArgument):
+            client.upload_model(parent=place, model=Model(description="x" * size))
+
+    shown = requests.get(f"{emulator.rest}/emulator/requests", timeout=30).json()["requests"]
+    assert [request["rpc"] for request in shown] == ["UploadModel"] * 5
+    lengths = [request["message"] and len(request["message"]["model"]["description"]) for request in shown]
+    assert lengths == [1_000, None, 900_000, None, 900_000]
+    assert MOST_SHOWN_BYTES == 2 * 1024 * 1024
+    assert "the messages of the latest 2 MiB" in FAULTS
+    assert len(emulator.requests()[3].message.model.description) == 3_000_000
 
 
 def test_a_request_that_has_no_json_is_shown_all_the_same(emulator: Emulator, connect: Connect, place: str) -> None:

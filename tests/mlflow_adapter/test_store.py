@@ -171,10 +171,19 @@ def test_a_new_model_is_known_to_one_process(store: VertexModelRegistryStore, fo
     store.create_registered_model("churn", description="ours")
     store.client.register_version("churn", folder, model_description="theirs")
 
-    assert store.get_registered_model("churn").description == "theirs"
+    store.set_registered_model_tag("churn", RegisteredModelTag("team", "growth"))
+    found = store.get_registered_model("churn")
+    assert (found.description, found.tags) == ("theirs", {"team": "growth"})
     assert [version.version for version in store.get_latest_versions("churn")] == [1]
     assert store.create_model_version("churn", str(folder)).version == 2
     assert store.create_model_version("unknown", str(folder)).version == 1
+    store.create_registered_model("uplift")
+    store.client.register_version("uplift", folder)
+    store.rename_registered_model("uplift", "uplifts")
+    store.create_registered_model("other")
+    store.client.register_version("other", folder)
+    store.delete_registered_model("other")
+    assert sorted(model.name for model in store.client.list_models()) == ["churn", "unknown", "uplifts"]
 
 
 def test_a_model_survives_its_last_version(store: VertexModelRegistryStore, folder: Path) -> None:

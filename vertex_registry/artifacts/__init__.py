@@ -5,7 +5,17 @@ else. A digest's directory is only ever completed, so any number of processes ma
 """
 
 from vertex_registry.artifacts._google import EMULATOR
-from vertex_registry.artifacts._local import IGNORED, MAX_FILES, LocalDirectory, LocalFile, digest, is_ignored, scan
+from vertex_registry.artifacts._local import (
+    IGNORED,
+    MAX_FILES,
+    LocalDirectory,
+    LocalFile,
+    digest,
+    expand_path,
+    is_below,
+    is_ignored,
+    scan,
+)
 from vertex_registry.artifacts._storage import Storage
 
 __all__ = [
@@ -16,6 +26,8 @@ __all__ = [
     "LocalFile",
     "Storage",
     "digest",
+    "expand_path",
+    "is_below",
     "is_ignored",
     "scan",
 ]

@@ -70,6 +70,10 @@ class Bucket(Protocol):
     def server(self) -> str | None:
         """Return what distinguishes buckets with the same name, such as the address of an emulator."""
 
+    @property
+    def holds_only_uploads(self) -> bool:
+        """Return whether each directory whose name is a digest has to hold exactly what was uploaded there."""
+
     def uri(self, name: str) -> str:
         """Return the URI of an object."""
 

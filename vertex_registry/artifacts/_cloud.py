@@ -60,6 +60,11 @@ class CloudBucket:
         """Return the address of the emulator, or None for Cloud Storage itself."""
         return emulator_address()
 
+    @property
+    def holds_only_uploads(self) -> bool:
+        """Return False: anything may be in a bucket, such as a directory that's named after a commit."""
+        return False
+
     def uri(self, name: str) -> str:
         """Return the URI of an object."""
         return f"gs://{self._name}/{name}"

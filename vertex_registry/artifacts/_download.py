@@ -11,9 +11,11 @@ import errno
 import gzip
 import hashlib
 import os
+import re
 import shutil
 import tempfile
 import threading
+import unicodedata
 import zlib
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Self
@@ -22,6 +24,7 @@ from vertex_registry._quoting import shorten
 from vertex_registry.artifacts._bucket import GenerationChangedError
 from vertex_registry.artifacts._cache import SET_CACHE, entry_name, record_of, remove, write_record
 from vertex_registry.artifacts._checksums import BLOCK, to_base64
+from vertex_registry.artifacts._local import digest
 from vertex_registry.artifacts._names import safe_path
 from vertex_registry.artifacts._parallel import StoppedError, run_in_parallel
 from vertex_registry.artifacts._progress import count_files, progress_bar
@@ -35,12 +38,13 @@ from vertex_registry.errors import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Iterable, Iterator, Mapping
     from pathlib import PurePosixPath
 
     from vertex_registry.artifacts._bucket import Bucket, StoredObject
     from vertex_registry.artifacts._cache import Cache
 
+_DIGEST: Final = re.compile(r"[0-9a-f]{40}")
 _GZIP: Final = ("gzip", "x-gzip")
 _FORBIDDEN: Final = frozenset({errno.EACCES, errno.EPERM, errno.EROFS})
 _FULL: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
@@ -140,6 +144,7 @@ class Downloader:
                 resource=str(folder),
             )
         size = sum(stored.size for stored in objects.values())
+        promised = self._promised_digest(uri)
         created = [parent for parent in folder.parents if not parent.exists()]
         # An existing folder may be mounted, linked to or somebody's current one: it's filled, and not replaced.
         filled = folder.is_dir()
@@ -155,11 +160,20 @@ class Downloader:
                 with progress_bar(f"Downloading {count_files(objects)}", size, shown=self._progress) as advance:
                     digests = run_in_parallel(
                         ordered,
-                        lambda item, stopped: self._fetch(item[1], whole / item[0], stopped, advance, private=private),
+                        lambda item, stopped: self._fetch(
+                            item[1],
+                            whole / item[0],
+                            stopped,
+                            advance,
+                            private=private,
+                            hashed=private or promised is not None,
+                        ),
                         self._workers,
                     )
+                names = [str(path) for path, _ in ordered]
+                if promised is not None:
+                    self._check_digest(promised, _digest_of(names, digests), uri)
                 if record is not None:
-                    names = [str(path) for path, _ in ordered]
                     write_record(Path(hidden) / "record", dict(zip(names, digests, strict=True)))
                     (Path(hidden) / "record").replace(record)
                 (move_into if filled else publish_directory)(whole, folder)
@@ -170,6 +184,19 @@ class Downloader:
             raise
         return folder
 
+    def _promised_digest(self, uri: str) -> str | None:
+        """Return the digest of what was uploaded to a directory, if its name is one that has to be true."""
+        last = uri.rstrip("/").rpartition("/")[2]
+        return last if self._bucket.holds_only_uploads and _DIGEST.fullmatch(last) else None
+
+    def _check_digest(self, promised: str, found: str, uri: str) -> None:
+        if found != promised:
+            raise ConflictError(
+                f"{uri} doesn't hold the files that were uploaded: somebody has changed, added or removed one. Nothing "
+                f"was kept. The files are in {self._bucket.server}; upload the model again to restore them.",
+                resource=uri,
+            )
+
     def _fetch(
         self,
         stored: StoredObject,
@@ -178,14 +205,15 @@ class Downloader:
         advance: Callable[[int], None],
         *,
         private: bool,
+        hashed: bool,
     ) -> tuple[int, str]:
-        """Download one file, and return its size and, if it's private, its SHA-256."""
+        """Download one file, and return its size and, if it's hashed, its SHA-256."""
         uri = self._bucket.uri(stored.name)
         path.parent.mkdir(parents=True, exist_ok=True)
         encoded = stored.encoding in _GZIP
         for last in (False, True):
             with contextlib.ExitStack() as opened:
-                file = opened.enter_context(_NewFile(path, replace=last, private=private))
+                file = opened.enter_context(_NewFile(path, replace=last, private=private, hashed=hashed))
                 received = opened.enter_context(tempfile.TemporaryFile(dir=path.parent)) if encoded else file
                 crc = self._fetch_into(received.write, stored, stopped, advance)
                 if to_base64(crc) == stored.crc:
@@ -229,14 +257,14 @@ def _altered_error(uri: str, arrived: str, stored: str) -> UnavailableError:
 
 
 class _NewFile:
-    """A file that is downloaded; a private one is readable by this user only, and its SHA-256 is taken."""
+    """A file that is downloaded. Only this user can read a private one; a hashed one has a SHA-256."""
 
-    def __init__(self, path: Path, *, replace: bool, private: bool) -> None:
+    def __init__(self, path: Path, *, replace: bool, private: bool, hashed: bool) -> None:
         def create(name: str, flags: int) -> int:
             return os.open(name, flags, 0o600 if private else 0o666)
 
         self._file = open(path, "wb" if replace else "xb", opener=create)  # noqa: SIM115  # closed by __exit__
-        self._sum = hashlib.sha256() if private else None
+        self._sum = hashlib.sha256() if hashed else None
         self.size = 0
 
     def __enter__(self) -> Self:
@@ -254,6 +282,12 @@ class _NewFile:
         self.size += len(data)
         if self._sum is not None:
             self._sum.update(data)
+
+
+def _digest_of(names: Iterable[str], sums: Iterable[tuple[int, str]]) -> str:
+    """Return the digest of downloaded files, as it was computed for their upload."""
+    composed = (unicodedata.normalize("NFC", name) for name in names)  # a file system may decompose names
+    return digest((name, bytes.fromhex(sha256)) for name, (_, sha256) in zip(composed, sums, strict=True))
 
 
 def _decode(received: Any, file: _NewFile, uri: str, stopped: threading.Event) -> None:

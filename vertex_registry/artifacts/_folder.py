@@ -62,6 +62,11 @@ class FolderBucket:
         """Return the folder, which distinguishes this bucket from those of other registries."""
         return str(self._folder)
 
+    @property
+    def holds_only_uploads(self) -> bool:
+        """Return True: nothing else writes to the folder, so other bytes than the uploaded ones are damage."""
+        return True
+
     def uri(self, name: str) -> str:
         """Return the URI of an object."""
         return f"gs://{self._name}/{name}"

@@ -88,8 +88,7 @@ class LocalDirectory:
 
     def holds(self, folder: Path) -> bool:
         """Return whether another folder is this one, or is somewhere below it."""
-        real = Path(os.path.realpath(folder))
-        return Path(os.path.realpath(expand_path(self.source))) in (real, *real.parents)
+        return is_below(folder, expand_path(self.source))
 
     @property
     def size(self) -> int:
@@ -291,9 +290,17 @@ def expand_path(given: str | os.PathLike[str]) -> Path:
         path = Path(given).expanduser()
     except (RuntimeError, TypeError) as error:
         raise InvalidArgumentError(f"{quote(given)} isn't a path: {error}") from error
+    if not os.fspath(given):
+        raise InvalidArgumentError("'' isn't a path. For the current folder, pass '.'.")
     if "\0" in str(path):
         raise InvalidArgumentError(f"{quote(os.fspath(given))} isn't a path, because it contains a null character.")
     return path
+
+
+def is_below(path: Path, folder: Path) -> bool:
+    """Return whether a path is a folder or something below it, whichever links lead there."""
+    real = Path(os.path.realpath(path))
+    return Path(os.path.realpath(folder)) in (real, *real.parents)
 
 
 def _files_below(

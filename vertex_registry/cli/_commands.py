@@ -419,7 +419,11 @@ def rollback(registry: RegistryClient, name: str, stage: str, output: str) -> No
 @cli.command()
 @model_name
 @click.option("--version", "version", help="Only this version: a number or an alias.")
-@click.option("--at", metavar="WHEN", help="Show the version that was in the stage then: a date or time (ISO 8601).")
+@click.option(
+    "--at",
+    metavar="WHEN",
+    help="Show what was in the stage then: a date or time (ISO 8601), in UTC unless it has a zone.",
+)
 @stage_option("With --at: the stage.", default="production")
 @connected
 @formatted
@@ -429,6 +433,9 @@ def history(
     """Show the stage changes of a model, or what was in a stage at a time."""
     if at is not None:
         moment = _parse_time(at)
+        if moment.tzinfo is None:
+            moment = moment.replace(tzinfo=dt.UTC)
+            _output.note(f"{at} is read as {moment.isoformat()}, in UTC")
         found = registry.version_at(name, moment, stage=stage)
         if found is None:
             _output.note(f"nothing was in {stage} at {moment.isoformat()}")
@@ -690,8 +697,9 @@ def _parse_pair(text: str) -> tuple[str, Any]:
 
 
 def _parse_time(text: str) -> dt.datetime:
-    """Return the time in an option. Without a time zone it's local time."""
+    """Return the time in an option: in UTC, or without a zone if it names none."""
     try:
-        return dt.datetime.fromisoformat(text).astimezone(dt.UTC)
-    except ValueError:
+        moment = dt.datetime.fromisoformat(text)
+        return moment if moment.tzinfo is None else moment.astimezone(dt.UTC)
+    except (ValueError, OverflowError):
         raise click.BadParameter(f"{text!r} isn't a date or time. Write 2026-03-01 or 2026-03-01T12:00Z.") from None

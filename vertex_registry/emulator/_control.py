@@ -1,4 +1,4 @@
-"""The emulator's own HTTP paths, for tests in other processes: planned faults, past requests, a reset and tokens."""
+"""The emulator's own HTTP paths, for tests in other processes: faults, deployments, requests, a reset and tokens."""
 
 from __future__ import annotations
 
@@ -18,6 +18,10 @@ if TYPE_CHECKING:
     from vertex_registry.emulator._dispatch import Dispatcher
 
 
+#: The most bytes of messages that are shown as JSON. A megabyte of tiny values takes seconds.
+MOST_SHOWN_BYTES: Final = 2 * 1024 * 1024
+
+
 def _health(_dispatcher: Dispatcher, _body: bytes) -> object:
     return {"status": "ok"}
 
@@ -32,13 +36,15 @@ def _requests(dispatcher: Dispatcher, _body: bytes) -> object:
                 "metadata": dict(request.metadata),
                 "message": _to_json(request.message),
             }
-            for request in dispatcher.requests()
+            for request in dispatcher.iter_requests(MOST_SHOWN_BYTES)
         ]
     }
 
 
 def _to_json(message: Any) -> object:
-    """Return a message as JSON, or None if JSON can't represent it."""
+    """Return a message as JSON, or None if it's missing or JSON can't represent it."""
+    if message is None:
+        return None
     shown = type(message)()
     shown.CopyFrom(message)
     for field, value in shown.ListFields():
@@ -84,6 +90,26 @@ def _forget(dispatcher: Dispatcher, body: bytes) -> object:
     return _faults(dispatcher, body)
 
 
+def _deploy(dispatcher: Dispatcher, body: bytes) -> object:
+    return {"endpoints": dispatcher.deploy(*_read_deployment(body))}
+
+
+def _undeploy(dispatcher: Dispatcher, body: bytes) -> object:
+    return {"endpoints": dispatcher.undeploy(*_read_deployment(body))}
+
+
+def _read_deployment(body: bytes) -> tuple[str, str]:
+    """Return the version and the endpoint that the body names."""
+    given = read_json(body) if len(body) <= _MAXIMUM_FAULT else None
+    named = {"endpoint": "", **given} if isinstance(given, dict) else {}
+    if named.keys() != {"model", "endpoint"} or not all(isinstance(name, str) for name in named.values()):
+        raise bad_request(
+            'This isn\'t a deployment. Send {"model": "projects/.../models/...@1"}, and "endpoint" if you want to name '
+            "the endpoint."
+        )
+    return named["model"], named["endpoint"]
+
+
 def _reset(dispatcher: Dispatcher, _body: bytes) -> object:
     dispatcher.reset()
     return {}
@@ -102,6 +128,8 @@ CONTROL_PATHS: Final[Mapping[tuple[str, str], Callable[[Dispatcher, bytes], obje
     ("GET", "/emulator/faults"): _faults,
     ("POST", "/emulator/faults"): _plan,
     ("DELETE", "/emulator/faults"): _forget,
+    ("POST", "/emulator/deploy"): _deploy,
+    ("POST", "/emulator/undeploy"): _undeploy,
     ("POST", "/emulator/reset"): _reset,
     ("POST", "/token"): _token,
 }

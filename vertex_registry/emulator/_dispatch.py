@@ -22,10 +22,10 @@ from google.protobuf.message import DecodeError
 
 from vertex_registry.emulator._data_file import DataFileError
 from vertex_registry.emulator._operations import Call
-from vertex_registry.emulator._status import Code, Failure, internal, retry_info, writable
+from vertex_registry.emulator._status import Code, Failure, internal, retry_info, unavailable, writable
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterator, Mapping
 
     from vertex_registry.emulator._service import Service
 
@@ -582,11 +582,52 @@ class Dispatcher:
         with self._lock:
             self._faults.clear()
 
+    def deploy(self, model: str, endpoint: str) -> tuple[str, ...]:
+        """Mark a version as deployed to an endpoint, a new one if none is named, and return all its endpoints.
+
+        Raises:
+            Failure: The version doesn't exist, or a name is malformed.
+        """
+        self._check_open()
+        return self._service.deploy(model, endpoint)
+
+    def undeploy(self, model: str, endpoint: str) -> tuple[str, ...]:
+        """Remove a version from an endpoint, or from all if none is named, and return those that it's still on.
+
+        Raises:
+            Failure: The version doesn't exist or isn't deployed there, or a name is malformed.
+        """
+        self._check_open()
+        return self._service.undeploy(model, endpoint)
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise unavailable("The emulator is closed.")
+
     def requests(self) -> tuple[Request, ...]:
         """Return the received requests, the oldest first. Of very many, only the latest are remembered."""
         with self._lock:
             remembered = tuple(self._requests)
         return tuple(recorded.request() for recorded in remembered)
+
+    def iter_requests(self, most_bytes: int) -> Iterator[Request]:
+        """Yield the received requests, the oldest first, with messages of at most so many bytes in total.
+
+        The latest have their messages; what doesn't fit has None. One message at a time is in memory.
+        """
+        with self._lock:
+            remembered = tuple(self._requests)
+        shown = set()
+        for position in reversed(range(len(remembered))):
+            size = len(remembered[position].data)
+            if size <= most_bytes:
+                most_bytes -= size
+                shown.add(position)
+        for position, kept in enumerate(remembered):
+            if position in shown:
+                yield kept.request()
+            else:
+                yield Request(kept.rpc.name, kept.api, kept.transport, None, kept.metadata)
 
     def reset(self) -> None:
         """Forget every model, operation, fault and request. Delayed requests are no longer carried out."""

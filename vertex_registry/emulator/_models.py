@@ -16,10 +16,12 @@ from google.protobuf import empty_pb2
 from vertex_registry.emulator._contents import check_examples, plan_export, split_upload, with_examples
 from vertex_registry.emulator._names import (
     DEFAULT_ALIAS,
+    ENDPOINT_RE,
     MODEL_RE,
     REQUIRED,
     Name,
     location_of,
+    parse,
     parse_location,
     parse_model_name,
 )
@@ -73,6 +75,10 @@ if TYPE_CHECKING:
 # version_description. Labels are supported in both scenarios."
 _UPDATABLE_MODEL_FIELDS: Final = frozenset({"display_name", "description"})
 _UPDATABLE_VERSION_FIELDS: Final = frozenset({"version_description"})
+
+
+# How many endpoints a message names.
+_MOST_NAMED: Final = 3
 
 
 class Models:
@@ -272,7 +278,9 @@ class Models:
             # A guess: the format in the request's reference has no version.
             raise invalid_argument(("name", "Invalid Model resource name"))
         with self._store.writing():
-            return self._operations.begin("DeleteModel", request, call, name, target=self._views.model_row(name).key)
+            key = self._views.model_row(name).key
+            self._check_undeployed(name, key)
+            return self._operations.begin("DeleteModel", request, call, name, target=key)
 
     def delete_model_version(self, request: Any, call: Call) -> operations_pb2.Operation:
         """Deletes a Model version."""
@@ -472,13 +480,14 @@ class Models:
         if row.source not in (None, source.key):
             # The source was deleted, and this is a later model of the same name. A guess, as for the target.
             raise not_found(f"The Model version does not exist any more: {request.source_model}.")
-        # Not copied, as the documentation says: the aliases, the id, the evaluations and the encryption. That both
+        # Not copied, as the documentation says: aliases, id, evaluations, encryption and deployments. That both
         # layers of labels are, is a guess.
         own = MODEL.FromString(source.body)
         own.ClearField("encryption_spec")
         if request.HasField("encryption_spec"):
             own.encryption_spec.CopyFrom(request.encryption_spec)
         version = MODEL.FromString(source.version_body)
+        version.ClearField("deployed_models")
         # ModelSourceInfo.copy: "If this Model is copy of another Model." OriginalModelInfo.model: "The resource name of
         # the Model this Model is a copy of, including the revision."
         version.model_source_info.copy = True
@@ -540,9 +549,21 @@ class Models:
 
     # --- deletes -------------------------------------------------------------
 
+    def _check_undeployed(self, name: Name, key: int) -> None:
+        """Refuse to delete a model if one of its versions is deployed."""
+        # DeleteModel: "A Model cannot be deleted if any Endpoint resource has a DeployedModel based on the model in its
+        # deployed_models field." The code is a guess.
+        for number, body in self._store.deployed_versions(key):
+            if deployed := MODEL.FromString(body).deployed_models:
+                raise _deployed(f"{name.bare}@{number}", deployed)
+
     def _check_deletable(self, view: View) -> None:
-        """Refuse to delete a model's only version, and its default version if a switch says so."""
+        """Refuse to delete a model's only version, one that is deployed, and the default one if a switch says so."""
         name = f"{view.parent}/models/{view.id}"
+        # DeleteModelVersion: "Model version can only be deleted if there are no DeployedModels created from it." The
+        # code is a guess.
+        if deployed := MODEL.FromString(view.version_body).deployed_models:
+            raise _deployed(f"{name}@{view.number}", deployed)
         # "The only version of a model cannot be deleted": "Deleting the only version in the Model is not allowed. Use
         # DeleteModel for deleting the Model instead." The code is a guess.
         if self._store.count_versions(view.key) == 1:
@@ -573,8 +594,54 @@ class Models:
 
     def _delete_model(self, row: OperationRow, _: Any) -> Message:
         """Delete a model: what DeleteModel's operation does."""
-        self._store.delete_model(self._views.model_row(Name(row.parent, row.model, None)))
+        name = Name(row.parent, row.model, None)
+        model = self._views.model_row(name)
+        self._check_undeployed(name, model.key)
+        self._store.delete_model(model)
         return empty_pb2.Empty()
+
+    # --- deployments: what the service of endpoints would write on a version -
+
+    def deploy(self, model: str, endpoint: str) -> tuple[str, ...]:
+        """Mark a version as deployed to an endpoint, a new one if none is named, and return all its endpoints."""
+        name = parse_model_name("model", model)
+        if endpoint:
+            parse(ENDPOINT_RE, "endpoint", endpoint, "Endpoint")
+        endpoint = endpoint or f"{name.parent}/endpoints/{self._stamps.free_id(lambda _: False)}"
+
+        def add(deployed: Any) -> None:
+            if all(other.endpoint != endpoint for other in deployed):
+                deployed.add(endpoint=endpoint, deployed_model_id=self._stamps.free_id(lambda _: False))
+
+        return self._change_deployments(name, add)
+
+    def undeploy(self, model: str, endpoint: str) -> tuple[str, ...]:
+        """Remove a version from an endpoint, or from all if none is named, and return those that it's still on."""
+
+        def remove(deployed: Any) -> None:
+            kept = [other for other in deployed if endpoint not in {"", other.endpoint}]
+            if len(kept) == len(deployed):
+                raise not_found(f"The Model is not deployed to {endpoint or 'any endpoint'}: {model}.")
+            del deployed[:]
+            deployed.extend(kept)
+
+        return self._change_deployments(parse_model_name("model", model), remove)
+
+    def _change_deployments(self, name: Name, change: Callable[[Any], None]) -> tuple[str, ...]:
+        # That deploying updates the version, and so its etag, is a guess.
+        with self._store.writing():
+            view = self._views.find(name)
+            version = MODEL.FromString(view.version_body)
+            change(version.deployed_models)
+            self._store.change_version(
+                view.key,
+                view.number,
+                time=self._stamps.time(),
+                before=list(version.labels),
+                labels=version.labels,
+                body=version.SerializeToString(),
+            )
+        return tuple(str(deployed.endpoint) for deployed in version.deployed_models)
 
     # --- what the other operations do ----------------------------------------
 
@@ -599,6 +666,11 @@ class Models:
         self._views.find(parse_model_name("name", request.name))
         response: Message = types.ExportModelResponse.pb()()
         return response
+
+
+def _deployed(name: str, deployed: Sequence[Any]) -> Exception:
+    endpoints = ", ".join(str(one.endpoint) for one in deployed[:_MOST_NAMED])
+    return failed_precondition(f"{name} is deployed to {endpoints} and cannot be deleted. Undeploy it first.")
 
 
 def _page_of(query: Query, *, unique: str, values: tuple[str, ...]) -> Page:

@@ -21,6 +21,7 @@ _MODEL: Final = _LOCATION + r"/models/(?P<model>[A-Za-z0-9_-]+)(?:@(?P<version>[
 PROJECT_RE: Final = re.compile(_PROJECT)
 LOCATION_RE: Final = re.compile(_LOCATION)
 MODEL_RE: Final = re.compile(_MODEL)
+ENDPOINT_RE: Final = re.compile(_LOCATION + r"/endpoints/[^/@\s]+")
 EVALUATION_RE: Final = re.compile(_MODEL + r"/evaluations/(?P<evaluation>[^/]+)")
 SLICE_RE: Final = re.compile(EVALUATION_RE.pattern + r"/slices/(?P<slice>[^/]+)")
 #: What operations can be listed of: a location, a model or an evaluation.

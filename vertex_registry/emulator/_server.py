@@ -17,14 +17,14 @@ import urllib.request
 from collections.abc import Callable, Iterable, Mapping
 from http import HTTPStatus
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, NamedTuple, Self
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, Never, Self
 
 from vertex_registry.emulator._data_file import DataFileError
 from vertex_registry.emulator._dispatch import Dispatcher, Fault
 from vertex_registry.emulator._grpc import GrpcServer
 from vertex_registry.emulator._http import RestServer
 from vertex_registry.emulator._service import Service
-from vertex_registry.emulator._status import unavailable
+from vertex_registry.emulator._status import Code, Failure, unavailable
 from vertex_registry.emulator._store import Store
 from vertex_registry.emulator._switches import parse_assumptions
 
@@ -231,9 +231,55 @@ class Emulator:
         """Return the received requests, the oldest first. Of very many, only the latest are remembered."""
         return self._dispatcher.requests()
 
+    def deploy(self, model: str, endpoint: str = "") -> tuple[str, ...]:
+        """Mark a version as deployed, as Vertex does when you deploy it to an endpoint, and return all its endpoints.
+
+        A deployed version can't be deleted, and neither can its model. The emulator serves no endpoints, so that's all
+        that deploying does.
+
+        Args:
+            model: The resource name of the version, such as ``ModelVersion.resource_name``.
+            endpoint: The resource name of the endpoint. Defaults to a new one in the model's location.
+
+        Raises:
+            ValueError: The version doesn't exist, a name is malformed, or the emulator is closed.
+        """
+        return self._change_deployments(self._dispatcher.deploy, model, endpoint)
+
+    def undeploy(self, model: str, endpoint: str = "") -> tuple[str, ...]:
+        """Mark a version as no longer deployed, and return the endpoints that it's still deployed to.
+
+        Args:
+            model: The resource name of the version.
+            endpoint: The resource name of the endpoint. Defaults to all of the version's endpoints.
+
+        Raises:
+            ValueError: The version doesn't exist or isn't deployed there, or a name is malformed.
+        """
+        return self._change_deployments(self._dispatcher.undeploy, model, endpoint)
+
+    @staticmethod
+    def _change_deployments(
+        change: Callable[[str, str], tuple[str, ...]], model: str, endpoint: str
+    ) -> tuple[str, ...]:
+        if not isinstance(model, str) or not isinstance(endpoint, str):
+            raise ValueError("The model and the endpoint are resource names, such as ModelVersion.resource_name.")  # noqa: TRY004  # as for a fault
+        try:
+            return change(model, endpoint)
+        except Failure as failure:
+            if failure.code is not Code.INVALID_ARGUMENT:
+                raise ValueError(failure.message) from None
+            raise ValueError(
+                f"{model!r} isn't the resource name of a version, or {endpoint!r} isn't that of an endpoint. Pass "
+                "ModelVersion.resource_name, and projects/PROJECT/locations/LOCATION/endpoints/ID."
+            ) from None
+
     def reset(self) -> None:
         """Forget every model, operation, planned fault and request."""
         self._dispatcher.reset()
+
+    def __reduce__(self) -> Never:
+        raise TypeError("An Emulator can't be pickled or copied. Give the other process its address, grpc or rest.")
 
 
 # --- checks of the arguments -------------------------------------------------

@@ -68,7 +68,7 @@ class Service:
         self._stamps = stamps = Stamps(now, new_id, latest=latest)
         self._views = Views(store, assume)
         operations = Operations(store, stamps, polls_until_done)
-        models = Models(store, stamps, self._views, operations, assume, list_objects)
+        self._models = models = Models(store, stamps, self._views, operations, assume, list_objects)
         evaluations = Evaluations(store, stamps, self._views, operations)
         operations.work = models.work
         operations.check_evaluation = evaluations.find
@@ -86,6 +86,14 @@ class Service:
     def _method(self, name: str) -> Method:
         (method,) = (getattr(part, name) for part in self._parts if hasattr(part, name))
         return method if name in _WITH_CALL else lambda request, _: method(request)
+
+    def deploy(self, model: str, endpoint: str) -> tuple[str, ...]:
+        """Mark a version as deployed to an endpoint, and return all its endpoints."""
+        return self._models.deploy(model, endpoint)
+
+    def undeploy(self, model: str, endpoint: str) -> tuple[str, ...]:
+        """Remove a version from an endpoint, or from all, and return those that it's still on."""
+        return self._models.undeploy(model, endpoint)
 
     def reset(self) -> None:
         """Forget everything."""

@@ -322,6 +322,14 @@ class Store:
         """Return how many versions the model has, up to two."""
         return len(self._fetch_all("SELECT 1 FROM main.versions WHERE model = ? LIMIT 2", model))
 
+    def deployed_versions(self, model: int) -> list[tuple[int, bytes]]:
+        """Return the numbers and own fields of the versions that may be deployed: those with an endpoint's name."""
+        return self._fetch_all(
+            "SELECT number, body FROM main.versions WHERE model = ? AND instr(body, ?) ORDER BY number",
+            model,
+            b"/endpoints/",
+        )
+
     def delete_version(self, model: int, number: int, *, time: int, labels: Iterable[str]) -> None:
         """Delete a version with its aliases and evaluations. ``labels`` are the keys of its labels."""
         (had,) = self._fetch_one("SELECT aliases FROM main.versions WHERE model = ? AND number = ?", model, number)

@@ -32,7 +32,7 @@ from vertex_registry.migration._report import MigratedVersion, MigrationReport, 
 from vertex_registry.migration._source import MlflowSource
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 
     from vertex_registry import ModelVersion, RegistryClient, ServingContainer
     from vertex_registry.migration._source import SourceModel, SourceVersion
@@ -99,7 +99,7 @@ class MlflowMigration:
 
     def run(
         self, *, staging_bucket: str | None = None, container: ServingContainer | str | None = None
-    ) -> Iterator[MigratedVersion]:
+    ) -> Generator[MigratedVersion, None, None]:
         """Move the versions of the plan, and yield each one's record when it's done.
 
         An error that the next version would meet too, such as an expired token, ends the run: all other versions are
