@@ -30,7 +30,7 @@ from vertex_registry.cli._commands import cli
 from vertex_registry.cli._run import run
 from vertex_registry.emulator import Emulator
 from vertex_registry.migration import Outcome, _mapping, migrate_mlflow, plan_mlflow
-from vertex_registry.mlflow import _FIELDS, VertexModelRegistryStore, to_vertex_alias
+from vertex_registry.mlflow import _FIELDS, VertexModelRegistryStore, to_distinct_alias, to_vertex_alias
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -208,6 +208,8 @@ def compare_stores(source: mlflow.MlflowClient, uri: str, models: list[str], in_
     for name in models:
         theirs, ours = source.get_registered_model(name), vertex.get_registered_model(name)
         assert (ours.name, ours.description or "", ours.tags) == (name, theirs.description or "", theirs.tags)
+        for alias, number in theirs.aliases.items():
+            assert int(vertex.get_model_version_by_alias(name, alias).version) == int(number)
         for version in source.search_model_versions(f"name = '{name}'"):
             copied = vertex.get_model_version(name, str(version.version))
             assert (copied.description or "", copied.current_stage) == (
@@ -232,11 +234,13 @@ def test_the_keys_are_those_of_the_store() -> None:
 
 def test_no_two_aliases_of_a_model_become_one() -> None:
     """The one that needs no change keeps its place; the others get a suffix, which stays the same in each run."""
-    mapped = _mapping.map_aliases(["CHAMPION", "Champion", "champion", "Größe", "größe"], to_vertex_alias)
+    mapped = _mapping.map_aliases(
+        ["CHAMPION", "Champion", "champion", "Größe", "größe"], to_vertex_alias, to_distinct_alias
+    )
 
     assert mapped["champion"] == "champion"
     assert len(set(mapped.values())) == 5
-    assert mapped == _mapping.map_aliases(sorted(mapped), to_vertex_alias)
+    assert mapped == _mapping.map_aliases(sorted(mapped), to_vertex_alias, to_distinct_alias)
 
 
 # --- again, and after an interruption ---------------------------------------------------------------------------------
@@ -302,6 +306,26 @@ def test_a_run_that_was_cut_off_is_finished(
     assert registry.get_version("churn").version_name == "6"
     assert registry.get_version("churn", 5).metadata["note"] == "kept"
     assert not any("mlflow-pending-aliases" in version.metadata for version in registry.list_versions("churn"))
+
+
+def test_tags_that_changed_after_a_run_was_cut_off(
+    source: mlflow.MlflowClient, registry: LocalRegistry, model: str
+) -> None:
+    """The upload has other files then. The line says what to do, and that works."""
+    fill(source, "churn", model, 1)
+    migrate(registry, source)
+    source.create_model_version("churn", model, tags={"large": "x" * 70_000})
+    registry.emulator.fail("UpdateModel", code="PERMISSION_DENIED")
+    migrate(registry, source)
+    source.set_model_version_tag("churn", "2", "large", "y" * 70_000)
+
+    (_, line) = migrate(registry, source).versions
+    assert line.reason.endswith("Delete that version on Vertex, and run the migration again")
+    assert "version 2" in line.reason
+    registry.delete_version("churn", 2)
+    migrate(registry, source)
+
+    assert registry.get_metadata("churn", version_name="2")["large"] == "y" * 70_000
 
 
 def test_ctrl_c(source: mlflow.MlflowClient, registry: LocalRegistry, model: str) -> None:

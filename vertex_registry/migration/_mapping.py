@@ -5,7 +5,6 @@ The keys are those that MLflow's store on Vertex reads, so a registry that was m
 
 from __future__ import annotations
 
-import hashlib
 import json
 from typing import TYPE_CHECKING, Any, Final
 
@@ -58,21 +57,24 @@ class Mapped:
     lossy: tuple[str, ...]
 
 
-def map_aliases(aliases: Iterable[str], to_vertex: Callable[[str], str]) -> dict[str, str]:
+def map_aliases(
+    aliases: Iterable[str], to_vertex: Callable[[str], str], to_distinct: Callable[[str], str]
+) -> dict[str, str]:
     """Return the alias on Vertex for each alias of a model. No two of them are one.
 
-    >>> map_aliases(["Champion", "champion"], str.lower)
-    {'champion': 'champion', 'Champion': 'champion-dab4a27e'}
+    >>> map_aliases(["Champion", "champion"], str.lower, "{}-7".format)
+    {'champion': 'champion', 'Champion': 'Champion-7'}
 
     Args:
         aliases: The aliases in MLflow.
         to_vertex: Returns the alias on Vertex for one of MLflow's, if no other alias has it.
+        to_distinct: Returns the alias on Vertex otherwise.
     """
     mapped: dict[str, str] = {}
     for alias in sorted(aliases, key=lambda alias: (to_vertex(alias) != alias, alias)):
         wanted = to_vertex(alias)
         if wanted in mapped.values():
-            wanted = f"{wanted[:100]}-{hashlib.sha256(alias.encode()).hexdigest()[:8]}"
+            wanted = to_distinct(alias)
         mapped[alias] = wanted
     return mapped
 

@@ -19,6 +19,7 @@ from vertex_registry import (
     AmbiguousNameError,
     AuthenticationError,
     ClientClosedError,
+    ConflictError,
     InvalidArgumentError,
     NotFoundError,
     OperationTimeoutError,
@@ -120,7 +121,11 @@ class MlflowMigration:
             except RegistryError as error:
                 if isinstance(error, _STOPPING):
                     self.stopped_by = error
-                yield attrs.evolve(step.planned, outcome=Outcome.SKIPPED, reason=_sentence(error))
+                reason = _sentence(error)
+                if isinstance(error, ConflictError):
+                    # A run was cut off after it uploaded the version, and its metadata file has changed since.
+                    reason += ". Delete that version on Vertex, and run the migration again"
+                yield attrs.evolve(step.planned, outcome=Outcome.SKIPPED, reason=reason)
 
     def report(self, done: Iterable[MigratedVersion]) -> MigrationReport:
         """Return the plan with these versions as they're now.
@@ -341,12 +346,12 @@ class _Planner:
     @classmethod
     def create(cls, registry: RegistryClient, model: SourceModel, name: str, there: Sequence[ModelVersion]) -> _Planner:
         """Return what plans the versions of a model, given the model's versions on Vertex."""
-        from vertex_registry.mlflow import to_vertex_alias, write_description  # noqa: PLC0415  # it needs MLflow
+        from vertex_registry.mlflow import to_distinct_alias, to_vertex_alias, write_description  # noqa: PLC0415  # it needs MLflow
 
         by_name: dict[str | None, list[ModelVersion]] = {}
         for version in there:
             by_name.setdefault(version.version_name, []).append(version)
-        aliases = _mapping.map_aliases(model.aliases, to_vertex_alias)
+        aliases = _mapping.map_aliases(model.aliases, to_vertex_alias, to_distinct_alias)
         return cls(
             registry=registry,
             model=model,
