@@ -1,4 +1,4 @@
-"""A registry of MLflow's is copied to Vertex: everything that can be kept is, and no version twice."""
+"""An MLflow registry is copied to Vertex: everything that can be kept is, and no version twice."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ START = 120.0
 
 @pytest.fixture
 def source(sqlite_registry: str) -> mlflow.MlflowClient:
-    """Return a client of an empty registry of MLflow's own."""
+    """Return a client of an empty MLflow registry."""
     return mlflow.MlflowClient(sqlite_registry, sqlite_registry)
 
 
@@ -463,7 +463,7 @@ def test_new_names_with_mistakes(
     [
         ("", "is empty. Pass one such as sqlite:///mlflow.db"),
         ("sqlite:///nowhere.db", "There's no database nowhere.db"),
-        ("sqlite:///other.db", "other.db isn't a database of MLflow's"),
+        ("sqlite:///other.db", "other.db isn't an MLflow database"),
         ("sqlite:///text.db", "text.db can't be read as a SQLite database"),
         ("other.db", "'other.db' is a file. Pass sqlite:///other.db"),
         ("vertex://local/x", "a registry on Vertex AI already"),

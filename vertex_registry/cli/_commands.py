@@ -540,7 +540,7 @@ def migrate_mlflow(
     dry_run: bool,
     output: str,
 ) -> int:
-    """Copy the models and versions of a registry of MLflow's that aren't there yet.
+    """Copy the models and versions of an MLflow registry that aren't there yet.
 
     Run it again after an interruption, or when MLflow has new versions. Versions that are there stay as they are.
     """

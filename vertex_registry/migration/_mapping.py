@@ -1,4 +1,4 @@
-"""What each field of MLflow's becomes on Vertex. Pure; docs/from-mlflow.md explains it.
+"""What each MLflow field becomes on Vertex. Pure; docs/from-mlflow.md explains it.
 
 The keys are those that MLflow's store on Vertex reads, so a registry that was migrated looks the same through MLflow.
 """
@@ -67,7 +67,7 @@ def map_aliases(
 
     Args:
         aliases: The aliases in MLflow.
-        to_vertex: Returns the alias on Vertex for one of MLflow's, if no other alias has it.
+        to_vertex: Returns the alias on Vertex for an alias in MLflow, if no other alias has it.
         to_distinct: Returns the alias on Vertex otherwise.
     """
     mapped: dict[str, str] = {}
@@ -93,7 +93,7 @@ def map_version(
         model: The model in MLflow.
         version: The version.
         aliases: The alias on Vertex for each alias of the model.
-        to_vertex: Returns the alias on Vertex for one of MLflow's, if no other alias has it.
+        to_vertex: Returns the alias on Vertex for an alias in MLflow, if no other alias has it.
         fits: Returns whether metadata fits into labels.
     """
     own = {alias: aliases[alias] for alias, number in model.aliases.items() if number == version.number}

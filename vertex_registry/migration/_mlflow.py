@@ -1,4 +1,4 @@
-"""Move a registry of MLflow's to Vertex: plan first, then register what isn't there yet, oldest first.
+"""Move an MLflow registry to Vertex: plan first, then register what isn't there yet, oldest first.
 
 A version is recognized on Vertex by its name, which is MLflow's number, and by its time of creation. Its request ID is
 a function of the same, so a run that was cut off is finished by the next one, and nothing is registered twice.
@@ -189,9 +189,9 @@ def migrate_mlflow(
     dry_run: bool = False,
     progress: Callable[[MigratedVersion], object] | None = None,
 ) -> MigrationReport:
-    """Copy the models and versions of a registry of MLflow's, and return what became of each.
+    """Copy the models and versions of an MLflow registry, and return what became of each.
 
-    Run it as often as you like: versions that are there already stay as they are, and a run that was cut off continues.
+    Run it as often as you like: versions that exist already stay as they are, and a run that was cut off continues.
 
     Args:
         registry: The registry to copy to.
@@ -325,7 +325,7 @@ class _Planner:
         name: Its name on Vertex.
         there: Its versions on Vertex by their names.
         aliases: The alias on Vertex for each alias in MLflow.
-        to_vertex: Returns the alias on Vertex for one of MLflow's, if no other alias has it.
+        to_vertex: Returns the alias on Vertex for an alias in MLflow, if no other alias has it.
         newest: The highest number in MLflow of a version that's on Vertex.
         follows: Whether a new version becomes the default one.
         description: The description of a new model.

@@ -34,7 +34,7 @@ class MigratedVersion:
     Attributes:
         model: The model's name on Vertex.
         source_model: The model's name in the source.
-        number: The version's number in the source, which is its ``version_name`` on Vertex. None stands for a model
+        number: The version's number in the source, which is its ``version_name`` on Vertex. None for a model
             that has no version.
         outcome: What became of it.
         version: Its number on Vertex, or None if it isn't there.

@@ -1,4 +1,4 @@
-"""Read a registry of MLflow's: everything about its models and versions, and the files of a version.
+"""Read an MLflow registry: everything about its models and versions, and the files of a version.
 
 MLflow is imported when a registry is opened. Whatever it raises becomes an error of this package here.
 """
@@ -87,7 +87,7 @@ class SourceModel:
 
 
 class MlflowSource:
-    """A registry of MLflow's, to read.
+    """An MLflow registry, to read.
 
     Args:
         uri: The URI that MLflow has it under.
@@ -306,7 +306,7 @@ def _check_database(uri: str) -> None:
     except sqlite3.Error as error:
         raise InvalidArgumentError(f"{file} can't be read as a SQLite database: {error}.") from error
     if "model_versions" not in tables:
-        raise InvalidArgumentError(f"{file} isn't a database of MLflow's: it has no table model_versions.")
+        raise InvalidArgumentError(f"{file} isn't an MLflow database: it has no table model_versions.")
 
 
 def _check_server(uri: str, shown: str) -> None:
