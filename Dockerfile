@@ -6,7 +6,7 @@ ENV PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1
 WORKDIR /src
 COPY pyproject.toml README.md LICENSE ./
 COPY vertex_registry ./vertex_registry
-RUN python -m pip install --no-cache-dir --disable-pip-version-check --root-user-action=ignore .
+RUN python -m pip install --no-cache-dir --disable-pip-version-check --root-user-action=ignore '.[ui]'
 
 RUN useradd --system --uid 10001 --no-create-home emulator && install -d -o emulator -g emulator /data
 WORKDIR /data

@@ -12,7 +12,7 @@ ADAPTER_GCP := $(ZENML)-gcp/bin/python -m pytest --numprocesses 2 --dist workste
 LIVE    = $(if $(LOCATION),--location "$(LOCATION)") $(if $(YES),--yes)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check format lowest docs zenml-gcp loaders histories container picture pins record live record-live clean
+.PHONY: help demo test check format lowest docs zenml-gcp loaders histories container picture bench pins record live record-live clean
 
 help:     ## list what there is
 	@grep -hE '^[a-z-]+: .*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 20
@@ -109,6 +109,13 @@ container: $(READY)   ## check the Dockerfile, as far as that's possible without
 picture: $(READY)   ## draw docs/architecture.svg from the import contracts
 	@$(BIN)/python -m tests.picture
 
+# The benchmarks have an environment of their own, because moto brings much.
+bench:   ## measure speed beside Google's clients, moto and obstore, and write docs/performance.md: [QUICK=1] [ONLY=client]
+	@test -x .venv-bench/bin/python || $(PYTHON) -m venv .venv-bench
+	@.venv-bench/bin/python -m pip install -qq --disable-pip-version-check --upgrade 'pip>=25.1'
+	@.venv-bench/bin/python -m pip install -qq --disable-pip-version-check --editable '.[storage,cli,emulator]' --group bench
+	@.venv-bench/bin/python -m benchmarks $(if $(QUICK),--quick) $(if $(ONLY),--only $(ONLY))
+
 pins: $(READY)   ## write down the public names, options and fields, so that a change of them shows in review
 	@$(BIN)/python -m tests.pins
 
@@ -122,4 +129,4 @@ record-live: $(READY)   ## record the cassettes against the real Vertex: likewis
 	@$(BIN)/python -m tests.live record "$(PROJECT)" "$(BUCKET)" $(LIVE)
 
 clean:   ## remove .venv and every cache
-	rm -rf site $(VENV) $(MLFLOW) $(ZENML) $(ZENML)-gcp .venv-lowest .venv-loaders .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis .coverage*
+	rm -rf site $(VENV) $(MLFLOW) $(ZENML) $(ZENML)-gcp .venv-lowest .venv-loaders .venv-bench .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis .coverage*

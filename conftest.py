@@ -64,6 +64,8 @@ SLOW = (
     "test_package.py",
     "test_example_notebook.py",
     "test_notebook.py",
+    "test_browser.py",
+    "test_site_served.py",
 )
 
 

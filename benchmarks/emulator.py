@@ -1,7 +1,7 @@
 """The emulator beside moto's SageMaker: what each serves in a second, and what the emulator's size costs.
 
-    python benchmarks/emulator.py                    # everything, some minutes
-    python benchmarks/emulator.py --models 2000      # the same with a smaller registry
+    python -m benchmarks.emulator                    # everything, some minutes
+    python -m benchmarks.emulator --quick            # one round each, and a smaller registry
 
 Both servers run in processes of their own and keep their state in memory, unless a row says that the emulator writes to
 a file. Each of the clients is a process, so that no client waits for another's interpreter. A row is measured in
@@ -25,7 +25,6 @@ import logging
 import math
 import multiprocessing
 import os
-import platform
 import random
 import socket
 import statistics
@@ -57,7 +56,8 @@ Work = "Callable[[], object]"
 # --- servers -----------------------------------------------------------------
 
 
-def _free_port() -> int:
+def free_port() -> int:
+    """Return a port that nobody listens on."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]
@@ -65,37 +65,45 @@ def _free_port() -> int:
 
 
 @contextlib.contextmanager
-def _process(port: int, *command: str) -> Iterator[int]:
-    """A server process, from the moment it accepts connections; gives its process id."""
+def served(*command: str) -> Iterator[subprocess.Popen[bytes]]:
+    """A server's process, which ends with the block. It may keep compiled modules."""
+    settings = {key: value for key, value in os.environ.items() if key != "PYTHONDONTWRITEBYTECODE"}
     with subprocess.Popen(  # noqa: S603 - servers of ours
-        command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        command, env=settings, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
     ) as process:
         try:
-            while True:
-                with contextlib.suppress(ConnectionError), socket.create_connection(("127.0.0.1", port)):
-                    break
-                if process.poll() is not None:
-                    raise SystemExit(f"{command} ended with {process.returncode}")
-                time.sleep(0.02)
-            yield process.pid
+            yield process
         finally:
             process.terminate()
 
 
+def wait_until_served(process: subprocess.Popen[bytes], port: int) -> None:
+    """Wait until a server accepts connections."""
+    while True:
+        with contextlib.suppress(ConnectionError), socket.create_connection(("127.0.0.1", port)):
+            return
+        if process.poll() is not None:
+            raise SystemExit(f"{process.args!r} ended with {process.returncode}")
+        time.sleep(0.005)
+
+
 @contextlib.contextmanager
-def emulator(*arguments: str) -> Iterator[tuple[str, int]]:
-    """The emulator: its gRPC address and its process id."""
-    port, rest = _free_port(), _free_port()
+def emulator(*arguments: str) -> Iterator[tuple[str, int, str]]:
+    """The emulator: its gRPC address, its process id and its REST address."""
+    port, rest = free_port(), free_port()
     command = [sys.executable, "-m", "vertex_registry.emulator", "--grpc-port", str(port), "--rest-port", str(rest)]
-    with _process(port, *command, *arguments) as pid:
-        yield f"127.0.0.1:{port}", pid
+    with served(*command, *arguments) as process:
+        wait_until_served(process, rest)
+        yield f"127.0.0.1:{port}", process.pid, f"http://127.0.0.1:{rest}"
 
 
 @contextlib.contextmanager
 def moto() -> Iterator[str]:
     """The server of moto: its address."""
-    port = _free_port()
-    with _process(port, str(Path(sys.executable).with_name("moto_server")), "-H", "127.0.0.1", "-p", str(port)):
+    port = free_port()
+    command = [str(Path(sys.executable).with_name("moto_server")), "-H", "127.0.0.1", "-p", str(port)]
+    with served(*command) as process:
+        wait_until_served(process, port)
         yield f"127.0.0.1:{port}"
 
 
@@ -292,7 +300,7 @@ def compare(rounds: int, seconds: float, *, durable: bool) -> Iterator[tuple[Row
             # Each measurement has servers of its own, so that no row pays for what another has created.
             with tempfile.TemporaryDirectory() as folder:
                 data = ["--data", str(Path(folder) / "registry.db")] if durable else []
-                with emulator(*data) as (address, _):
+                with emulator(*data) as (address, _, _):
                     model = _in_process(functools.partial(_prepare_vertex, address, versions))
                     make = functools.partial(row.vertex, address, row.job, model, versions)
                     ours.append(rate(make, row.clients, seconds))
@@ -411,8 +419,8 @@ def sizes(models: int) -> None:
     """Print what lists and memory cost with 100 models and with very many, all of them in files."""
     with (
         tempfile.TemporaryDirectory() as folder,
-        emulator("--data", str(Path(folder) / "few.db")) as (few, _),
-        emulator("--data", str(Path(folder) / "many.db")) as (many, pid),
+        emulator("--data", str(Path(folder) / "few.db")) as (few, _, _),
+        emulator("--data", str(Path(folder) / "many.db")) as (many, pid, _),
     ):
         fill(few, 0, 100)
         fill(many, 0, 100)
@@ -422,11 +430,12 @@ def sizes(models: int) -> None:
             memory.append((last, resident(pid)))
         clients = [gapic(few), gapic(many)]
 
-        print(f"\n| a page of 100 | 100 models, ms | {models:,} models, ms | ratio |\n|---|---|---|---|")
+        print("== emulator-sizes")
+        print(f"| a page of 100 | 100 models, ms | {models:,} models, ms | ratio |\n|---|---|---|---|")
         for name, asked in QUERIES.items():
             before, after = page_costs(clients, asked)
             print(f"| {name} | {before:.2f} | {after:.2f} | {after / before:.2f} |", flush=True)
-        print("\n| models | resident memory, MiB |\n|---|---|")
+        print("== emulator-memory\n| models | resident memory, MiB |\n|---|---|")
         for count, used in [*memory, (models, resident(pid))]:
             print(f"| {count:,} | {used:.0f} |")
         size = sum(file.stat().st_size for file in Path(folder).glob("many.db*")) / 1024**2
@@ -436,23 +445,27 @@ def sizes(models: int) -> None:
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--quick", action="store_true", help="one round of a second, and 10,000 models")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--seconds", type=float, default=4)
     parser.add_argument("--models", type=int, default=100_000)
     parser.add_argument("--only", choices=["compare", "durable", "sizes"])
     given = parser.parse_args()
     logging.disable()
-    print(f"{os.cpu_count()} cores, Python {platform.python_version()}, {time.strftime('%Y-%m-%d')}")
+    if given.quick:
+        given.rounds, given.seconds, given.models = 1, 1.0, 10_000
     if given.only in (None, "compare"):
+        print("== emulator-memory-only")
         _print_comparison("in memory", compare(given.rounds, given.seconds, durable=False))
     if given.only in (None, "durable"):
+        print("== emulator-durable")
         _print_comparison("with --data", compare(given.rounds, given.seconds, durable=True))
     if given.only in (None, "sizes"):
         sizes(given.models)
 
 
 def _print_comparison(how: str, rows: Iterator[tuple[Row, float, float, float]]) -> None:
-    print(f"\n| {how} | clients | kind | emulator, /s | moto, /s | ratio |\n|---|---|---|---|---|---|")
+    print(f"| {how} | clients | kind | emulator, /s | moto, /s | ratio |\n|---|---|---|---|---|---|")
     for row, ours, theirs, ratio in rows:
         print(f"| {row.job} | {row.clients} | {row.kind} | {ours:.0f} | {theirs:.0f} | {ratio:.1f} |", flush=True)
 

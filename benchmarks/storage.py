@@ -1,6 +1,8 @@
-"""1 GiB in 100 files, up and down, beside Google's own tools, in one run.
+"""Models up and down, beside Google's own tools and obstore, in one run.
 
-    python -m benchmarks.storage [--rounds 5] [--files 100] [--mib 1024]
+    python -m benchmarks.storage [--quick] [--rounds 5] [--only one|small|many]
+
+It transfers one file of 1 GiB, 400 files of 16 KiB, and 1 GiB in 100 files.
 
 Every tool sends the same files to the same local fake-gcs-server and fetches them from it, in random order, each time
 into an empty directory and an empty bucket. A ratio is the median over the rounds of the tool's time divided by ours of
@@ -8,22 +10,26 @@ the same round: above 1, we are faster. Server and tools share the machine, and 
 The seconds of processor time are those of the tool and of the server together; other work on the machine touches them
 less.
 google-cloud-storage's ``transfer_manager`` runs with processes (its default) and with threads, eight of them, as here.
+One file is downloaded in parts of 32 MiB, as its documentation recommends. obstore can't upload to this server.
 """
 
 from __future__ import annotations
 
 import argparse
+import asyncio
 import os
 import random
 import resource
 import shutil
 import statistics
 import subprocess
+import sys
 import tempfile
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
+import obstore
 from google.auth.credentials import AnonymousCredentials
 from google.cloud.storage import Client, transfer_manager
 
@@ -73,9 +79,20 @@ def transfer_down(worker: str) -> Callable[[StorageServer, str, str, Path], None
 
     def down(server: StorageServer, bucket: str, prefix: str, folder: Path) -> None:
         client = _client(server)
+        blobs = list(client.list_blobs(bucket, prefix=f"{prefix}/"))
+        if len(blobs) == 1:
+            folder.mkdir()
+            transfer_manager.download_chunks_concurrently(
+                blobs[0],
+                str(folder / blobs[0].name.rpartition("/")[2]),
+                chunk_size=32 * 2**20,
+                worker_type=worker,
+                max_workers=WORKERS,
+            )
+            return
         transfer_manager.download_many_to_path(
             client.bucket(bucket),
-            [blob.name.removeprefix(f"{prefix}/") for blob in client.list_blobs(bucket, prefix=f"{prefix}/")],
+            [blob.name.removeprefix(f"{prefix}/") for blob in blobs],
             destination_directory=str(folder),
             blob_name_prefix=f"{prefix}/",
             worker_type=worker,
@@ -96,6 +113,35 @@ def gcloud_down(server: StorageServer, bucket: str, prefix: str, folder: Path) -
     """With gcloud storage cp."""
     folder.mkdir()
     _gcloud(server, f"gs://{bucket}/{prefix}/*", str(folder))
+
+
+def put(server: StorageServer, folder: Path, bucket: str) -> str:
+    """Store the files in one request each: the server copies all that it has with every part of a file."""
+    for path in folder.iterdir():
+        server.put(bucket, f"model/{path.name}", path.read_bytes())
+    return "model"
+
+
+def obstore_down(server: StorageServer, bucket: str, prefix: str, folder: Path) -> None:
+    """With obstore, so many files at a time; it compares no checksums."""
+    store = obstore.store.GCSStore(
+        bucket, config={"base_url": server.url, "bearer_token": "none"}, client_options={"allow_http": True}
+    )
+    folder.mkdir()
+    limit = asyncio.Semaphore(WORKERS)
+
+    async def fetch(name: str) -> None:
+        async with limit:
+            found = await obstore.get_async(store, name)
+            with (folder / name.rpartition("/")[2]).open("wb") as file:
+                async for part in found.stream(min_chunk_size=8 * 2**20):
+                    file.write(part)
+
+    async def fetch_all() -> None:
+        names = [entry["path"] for entries in obstore.list(store, prefix=prefix) for entry in entries]
+        await asyncio.gather(*map(fetch, names))
+
+    asyncio.run(fetch_all())
 
 
 def _client(server: StorageServer) -> Client:
@@ -134,11 +180,11 @@ def processor(server: StorageServer) -> float:
     return sum(one.ru_utime + one.ru_stime for one in used) + sum(map(int, ticks)) / os.sysconf("SC_CLK_TCK")
 
 
-def report(times: Mapping[tuple[str, str], list[tuple[float, float]]]) -> None:
+def report(times: Mapping[tuple[str, str], list[tuple[float, float]]], ways: Iterable[str]) -> None:
     """Print the table."""
     print("| | | time | ratio | processor | ratio |\n|---|---|---|---|---|---|")
-    for way in WAYS:
-        for tool in dict.fromkeys(tool for tool, _ in times):
+    for way in ways:
+        for tool in dict.fromkeys(tool for tool, measured in times if measured == way):
             columns = []
             for what in (0, 1):
                 theirs = [taken[what] for taken in times[tool, way]]
@@ -148,55 +194,84 @@ def report(times: Mapping[tuple[str, str], list[tuple[float, float]]]) -> None:
             print(f"| {way} | {tool} | {' | '.join(columns)} |")
 
 
-def main() -> None:
+class Folder(NamedTuple):
+    """What is transferred: so many files with so many bytes in all, in these directions."""
+
+    about: str
+    files: int
+    size: int
+    ways: tuple[str, ...]
+
+
+FOLDERS: Final = {
+    "one": Folder("One file of 1 GiB", 1, 2**30, ("down",)),
+    "small": Folder("400 files of 16 KiB", 400, 400 * 2**14, ("up", "down")),
+    "many": Folder("1 GiB in 100 files", 100, 2**30, ("up", "down")),
+}
+
+
+class Tool(NamedTuple):
+    """How a tool transfers a folder in each direction. None if it can't."""
+
+    up: Callable[[StorageServer, Path, str], str] | None
+    down: Callable[[StorageServer, str, str, Path], None]
+
+
+def measure(server: StorageServer, root: Path, folder: Folder, tools: Mapping[str, Tool], rounds: int) -> None:
     """Measure, and print a table."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--files", type=int, default=100)
-    parser.add_argument("--mib", type=float, default=1024)
-    asked = parser.parse_args()
-    tools: dict[str, tuple[Callable[[StorageServer, Path, str], str], Callable[[StorageServer, str, str, Path], None]]]
-    tools = {
-        OURS: (ours_up, ours_down),
-        "transfer_manager, processes": (transfer_up("process"), transfer_down("process")),
-        "transfer_manager, threads": (transfer_up("thread"), transfer_down("thread")),
-    }
-    if shutil.which("gcloud"):
-        tools["gcloud storage cp"] = (gcloud_up, gcloud_down)
     times: dict[tuple[str, str], list[tuple[float, float]]] = {}
+    model, fetched = root / "model", root / "fetched"
+    model.mkdir()
+    for number in range(folder.files):
+        (model / f"part-{number:03}").write_bytes(os.urandom(folder.size // folder.files))
+    for turn in range(rounds):
+        for index, tool in enumerate(random.sample(list(tools), len(tools))):
+            up, down = tools[tool]
+            bucket = f"bucket-{turn}-{index}"
+            server.make_bucket(bucket)
+            os.sync()  # what the tool before has left to be written is not this one's
+            marks = [(time.perf_counter(), processor(server))]
+            prefix = (up if up and "up" in folder.ways else put)(server, model, bucket)
+            marks.append((time.perf_counter(), processor(server)))
+            down(server, bucket, prefix, fetched)
+            marks.append((time.perf_counter(), processor(server)))
+            for name in server.names(bucket):
+                server.call("DELETE", f"/storage/v1/b/{bucket}/o/{name.replace('/', '%2F')}")
+            if any((fetched / path.name).read_bytes() != path.read_bytes() for path in model.iterdir()):
+                raise SystemExit(f"{tool} brought other bytes back")
+            shutil.rmtree(fetched)
+            for way, before, after in zip(WAYS, marks, marks[1:], strict=False):
+                if way in folder.ways and (way == "down" or up):
+                    taken = (after[0] - before[0], after[1] - before[1])
+                    times.setdefault((tool, way), []).append(taken)
+                    print(f"round {turn + 1}  {tool:28} {way:5} {taken[0]:6.2f} s", file=sys.stderr, flush=True)
+    shutil.rmtree(model)
+    report(times, folder.ways)
+
+
+def main() -> None:
+    """Measure, and print the tables."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--quick", action="store_true", help="two rounds")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--only", choices=FOLDERS)
+    asked = parser.parse_args()
+    tools = {
+        OURS: Tool(ours_up, ours_down),
+        "transfer_manager, processes": Tool(transfer_up("process"), transfer_down("process")),
+        "transfer_manager, threads": Tool(transfer_up("thread"), transfer_down("thread")),
+        "obstore": Tool(None, obstore_down),
+    }
+    if shutil.which("gcloud") and not asked.quick:
+        tools["gcloud storage cp"] = Tool(gcloud_up, gcloud_down)
     with tempfile.TemporaryDirectory(prefix="benchmark-") as root, running() as server:
         os.environ["STORAGE_EMULATOR_HOST"] = server.url
         os.environ["XDG_CACHE_HOME"] = os.environ["CLOUDSDK_CONFIG"] = f"{root}/config"
-        model, fetched = Path(root) / "model", Path(root) / "fetched"
-        model.mkdir()
-        for number in range(asked.files):
-            (model / f"part-{number:03}").write_bytes(os.urandom(int(asked.mib * 2**20 / asked.files)))
         warm_up(server, Path(root) / "warm", tools)
-        for turn in range(asked.rounds):
-            for index, tool in enumerate(random.sample(list(tools), len(tools))):
-                up, down = tools[tool]
-                bucket = f"bucket-{turn}-{index}"
-                server.make_bucket(bucket)
-                os.sync()  # what the tool before has left to be written is not this one's
-                marks = [(time.perf_counter(), processor(server))]
-                prefix = up(server, model, bucket)
-                marks.append((time.perf_counter(), processor(server)))
-                down(server, bucket, prefix, fetched)
-                marks.append((time.perf_counter(), processor(server)))
-                for name in server.names(bucket):
-                    server.call("DELETE", f"/storage/v1/b/{bucket}/o/{name.replace('/', '%2F')}")
-                if any((fetched / path.name).read_bytes() != path.read_bytes() for path in model.iterdir()):
-                    raise SystemExit(f"{tool} brought other bytes back")
-                shutil.rmtree(fetched)
-                for way, before, after in zip(WAYS, marks, marks[1:], strict=False):
-                    taken = (after[0] - before[0], after[1] - before[1])
-                    times.setdefault((tool, way), []).append(taken)
-                    print(
-                        f"  round {turn + 1}  {tool:28} {way:5} {taken[0]:6.2f} s, processor {taken[1]:6.2f} s",
-                        flush=True,
-                    )
-    print(f"\n{asked.mib:g} MiB in {asked.files} files, {asked.rounds} rounds, {os.cpu_count()} cores")
-    report(times)
+        for name, folder in FOLDERS.items():
+            if asked.only in {None, name}:
+                print(f"== storage-{name}")
+                measure(server, Path(root), folder, tools, 2 if asked.quick else asked.rounds)
 
 
 if __name__ == "__main__":

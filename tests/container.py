@@ -23,7 +23,7 @@ ROOT: Final = Path(__file__).parents[1]
 NOBODY: Final = 65534
 #: Root becomes an ordinary user when all is imported, because a Python in root's own folder can't be started by others.
 AS_NOBODY: Final = f"""
-import os, sys, vertex_registry.emulator.__main__ as emulator
+import os, sys, vertex_registry.emulator.__main__ as emulator, vertex_registry.emulator._http
 os.setgroups([]); os.setgid({NOBODY}); os.setuid({NOBODY})
 sys.exit(emulator.main(sys.argv[1:]))
 """

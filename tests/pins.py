@@ -26,8 +26,9 @@ FILE: Final = Path(__file__).with_name("pins.txt")
 def names() -> Iterator[str]:
     """Yield each public name with its signature, and its public attributes below it."""
     public = {name: getattr(vertex_registry, name) for name in vertex_registry.__all__ if name != "__version__"}
-    moves = {f"migration.{name}": getattr(migration, name) for name in migration.__all__}
-    for name, value in sorted((public | {"emulator.Emulator": emulator.Emulator} | moves).items()):
+    public |= {"emulator.Emulator": emulator.Emulator, "emulator.Quota": emulator.Quota}
+    public |= {f"migration.{name}": getattr(migration, name) for name in migration.__all__}
+    for name, value in sorted(public.items()):
         if not inspect.isclass(value):
             yield f"{name}{signature(value)}"
             continue

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import datetime as dt
 import os
-import pickle
 import sys
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, Final
@@ -42,6 +41,8 @@ def check_picklable(settings: Mapping[str, Any]) -> None:
 
 
 def _is_picklable(value: Any) -> bool:
+    import pickle  # noqa: PLC0415  # a client that isn't pickled doesn't need it
+
     try:
         pickle.dumps(value)
     except Exception:  # noqa: BLE001  # a class may raise anything
@@ -122,6 +123,20 @@ def check_limit(limit: int | None) -> int | None:
     if limit is not None and (not isinstance(limit, int) or isinstance(limit, bool) or not 0 <= limit <= sys.maxsize):
         raise InvalidArgumentError(f"limit={quote(limit)} isn't a number of versions or models.")
     return limit
+
+
+def check_order(order_by: str) -> str:
+    """Check an order of models, and return it.
+
+    Raises:
+        InvalidArgumentError: There's no such order.
+    """
+    if order_by not in _ORDERS:
+        raise InvalidArgumentError(f"order_by={quote(order_by)} isn't one of {', '.join(map(quote, _ORDERS))}.")
+    return order_by
+
+
+_ORDERS: Final = ("created", "updated", "name")
 
 
 def check_strings(what: str, values: Iterable[str]) -> list[str]:

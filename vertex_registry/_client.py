@@ -692,8 +692,9 @@ class RegistryClient:
     ) -> Listing[ModelVersion]:
         """List the versions of a model lazily, newest first. At a prompt or in a notebook, the list shows as a table.
 
-        The client filters the versions itself. Vertex doesn't document which labels its own filters see, so they could
-        miss some.
+        Vertex filters by the stage, which is a label that each version has itself. The client does the rest, because
+        Vertex doesn't document which other labels its filters see. The list is read page by page: the first page has up
+        to 100 versions, and the next ones have up to 1,000.
 
         Args:
             name: The model's name. Defaults to every model, newest first; the versions of a model stay together.
@@ -720,19 +721,21 @@ class RegistryClient:
         _arguments.check_limit(limit)
 
         def meets(version: ModelVersion) -> bool:
-            has = version.metadata
             return (
-                (chosen is None or version.stage is chosen)
-                and all(key in has and _labels.json_equal(has[key], value) for key, value in wanted.items())
+                (not wanted or _has_metadata(version, wanted))  # only now are the labels decoded
                 and (uri is None or version.artifact_uri.rstrip("/") == uri)
                 and (after is None or version.created_at > after)
                 and (before is None or version.created_at < before)
             )
 
+        unfiltered = not wanted and uri is None and after is None and before is None
+        most = limit if unfiltered else None
+
         def found() -> Generator[ModelVersion, None, None]:
-            with contextlib.closing(self._vertex.iter_versions(name)) as listed:
+            listed = self._vertex.iter_versions(name, stage=chosen, oldest_first=oldest_first, most=most)
+            with contextlib.closing(listed):
                 for versions in listed:
-                    yield from filter(meets, reversed(versions) if oldest_first else versions)
+                    yield from versions if unfiltered else filter(meets, versions)
 
         return Listing(_take(found(), limit), ModelVersion)
 
@@ -780,7 +783,7 @@ class RegistryClient:
             NotFoundError: The model or version doesn't exist.
             ConflictError: A label on the model itself hides what was written on the version.
         """
-        from vertex_registry import _resources
+        from vertex_registry import _layers
 
         self._check_model(name)
         reference = _names.check_reference(_arguments.number_or_alias(name, version))
@@ -796,9 +799,9 @@ class RegistryClient:
         if description is None and not added and not removed and chosen is None:
             return self.get_version(name, version)
 
-        def change(current: ModelVersion) -> _resources.Change:
+        def change(current: ModelVersion) -> _layers.Change:
             if not added and not removed and chosen is None:
-                return _resources.Change(labels=None, description=description)
+                return _layers.Change(labels=None, description=description)
             stage_labels = {} if chosen is None else self._promoter.stage_labels(chosen, current)
             reserve = self._promoter.reserved_labels() if added else {}
             labels = _labels.write(
@@ -806,11 +809,11 @@ class RegistryClient:
             )
             if added:
                 _labels.check_fits(labels, reserve)
-            return _resources.Change(labels=labels, description=description)
+            return _layers.Change(labels=labels, description=description)
 
         with self._verb() as vertex:
             model, current = vertex.find(name, lambda model: vertex.read(model, reference))
-            return vertex.change(model, current, change, adds=bool(added))
+            return _layers.change_version(vertex, model, current, change, adds=bool(added))
 
     def set_stage(
         self,
@@ -849,7 +852,7 @@ class RegistryClient:
             reference = _names.check_reference(_arguments.number_or_alias(name, version))
             with self._verb() as vertex:
                 model, current = vertex.find(name, lambda model: vertex.read(model, reference))
-                changed = self._promoter.promote(model, current.version, chosen)
+                changed = self._promoter.promote(model, current, chosen)
         if make_default and changed.stage is chosen and not changed.is_default:
             return self.set_default(name, changed)
         return changed
@@ -881,8 +884,8 @@ class RegistryClient:
             raise InvalidArgumentError(f"You can roll back Staging and Production, not {chosen}.")
         self._check_model(name)
         with self._verb() as vertex:
-            model, versions = vertex.find(name, vertex.list_versions)
-            return self._promoter.roll_back(model, versions, chosen, name=name)
+            model, staged = vertex.find(name, vertex.list_staged)
+            return self._promoter.roll_back(model, staged, chosen, name=name)
 
     def stage_history(self, name: str, version: str | int | ModelVersion | None = None) -> StageHistory:
         """Return the stage changes that a model's versions remember, newest first.
@@ -902,8 +905,10 @@ class RegistryClient:
             NotFoundError: No such model or version exists.
         """
         self._check_model(name)
-        versions = self.list_versions(name) if version is None else [self.get_version(name, version)]
-        return _history.stage_history(versions)
+        if version is not None:
+            return _history.stage_history([self.get_version(name, version)])
+        with self._verb() as vertex:
+            return _history.stage_history(vertex.find(name, vertex.list_staged)[1].versions)
 
     def version_at(self, name: str, when: dt.datetime, *, stage: Stage | str = Stage.PRODUCTION) -> ModelVersion | None:
         """Return the version that was in a stage at a time, or None if none was.
@@ -930,7 +935,12 @@ class RegistryClient:
             raise InvalidArgumentError(
                 f"when={moment.isoformat()} is in the future. For the present, use get_version({name!r}, stage=...)."
             )
-        return _history.version_at(self.list_versions(name), moment, chosen)
+        with self._verb() as vertex:
+            model, staged = vertex.find(name, vertex.list_staged)
+            try:
+                return _history.version_at(staged.versions, moment, chosen, complete=staged.complete)
+            except _history.IncompleteListError:
+                return _history.version_at(vertex.list_versions(model), moment, chosen)
 
     def best_version(
         self,
@@ -1030,11 +1040,13 @@ class RegistryClient:
     def _merge_aliases(
         self, name: str, version: str | int | ModelVersion, *, add: Collection[str] = (), remove: Collection[str] = ()
     ) -> ModelVersion:
+        from vertex_registry import _aliases
+
         self._check_model(name)
         reference = _names.check_reference(_arguments.number_or_alias(name, version))
         with self._verb() as vertex:
             model, current = vertex.find(name, lambda model: vertex.read(model, reference))
-            return vertex.merge_aliases(model, current, add=add, remove=remove)
+            return _aliases.merge_aliases(vertex, model, current, add=add, remove=remove)
 
     def delete_version(self, name: str, version: str | int | ModelVersion) -> None:
         """Delete a version. Deleting a model's last version deletes the model too, and logs a warning.
@@ -1112,12 +1124,18 @@ class RegistryClient:
             return vertex.find(name, vertex.read_model)[1]
 
     def list_models(
-        self, *, labels: Mapping[str, str] | None = None, limit: int | None = None
+        self,
+        *,
+        labels: Mapping[str, str] | None = None,
+        order_by: Literal["created", "updated", "name"] = "created",
+        limit: int | None = None,
     ) -> Listing[RegisteredModel]:
         """List the models lazily, newest first. At a prompt or in a notebook, the list shows as a table.
 
         Args:
             labels: Only models with these labels. Defaults to any labels.
+            order_by: ``"created"`` for the newest first, ``"updated"`` for those that Vertex says were updated last, or
+                ``"name"`` for the order of their names.
             limit: The largest number of models. Defaults to all of them.
 
         Raises:
@@ -1127,9 +1145,10 @@ class RegistryClient:
         wanted = _labels.check_labels({} if labels is None else labels)
         _arguments.check_label_filter(wanted)
         _arguments.check_limit(limit)
+        order = _arguments.check_order(order_by)
 
         def found() -> Generator[RegisteredModel, None, None]:
-            yield from (model for model in self._vertex.list_models() if wanted.items() <= model.labels.items())
+            yield from (model for model in self._vertex.list_models(order) if wanted.items() <= model.labels.items())
 
         return Listing(_take(found(), limit), RegisteredModel)
 
@@ -1381,6 +1400,12 @@ class RegistryClient:
             gpu=gpu,
             today=self._time().date(),
         )
+
+
+def _has_metadata(version: ModelVersion, wanted: Mapping[str, Any]) -> bool:
+    """Return whether the version's metadata has all these keys with these values."""
+    has = version.metadata
+    return all(key in has and _labels.json_equal(has[key], value) for key, value in wanted.items())
 
 
 def _take(found: Generator[_T, None, None], limit: int | None) -> Generator[_T, None, None]:

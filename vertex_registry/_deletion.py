@@ -7,12 +7,13 @@ is read then. Before a model is deleted, its last version is marked, so register
 from __future__ import annotations
 
 import contextlib
+import functools
 import logging
 from typing import TYPE_CHECKING, Any, Final
 
 import attrs
 
-from vertex_registry import _faults, _names, _stages, _waiting, _wire
+from vertex_registry import _aliases, _faults, _names, _stages, _waiting, _wire
 from vertex_registry._records import Pruned
 from vertex_registry._stages import Stage
 from vertex_registry.errors import (
@@ -30,7 +31,6 @@ if TYPE_CHECKING:
 
     from vertex_registry._records import ModelVersion, RegisteredModel
     from vertex_registry._resources import Model, Resources
-    from vertex_registry._rpc import Connection
 
 _LOG: Final = logging.getLogger("vertex_registry")
 
@@ -310,7 +310,7 @@ def _merge_until_done(
     budget, tries = connection.budget(), 0
     while True:
         try:
-            resources.merge_aliases(model, version.version, add=add, remove=remove, once=True)
+            resources.merge_aliases(model, version.version, add=add, remove=remove)
         except UnavailableError as lost:
             if once or lost.code == "UNIMPLEMENTED" or not connection.pause(budget, tries, lost.retry_after):
                 raise
@@ -322,7 +322,7 @@ def _merge_until_done(
 def _move_default(resources: Resources, model: Model, successor: ModelVersion) -> str:
     """Move ``default`` to another version and return its number, or an empty string if it was deleted meanwhile."""
     try:
-        resources.merge_aliases(model, successor, add=[_names.DEFAULT_ALIAS])
+        _aliases.merge_aliases(resources, model, successor, add=[_names.DEFAULT_ALIAS])
     except NotFoundError:
         return ""
     return successor.version
@@ -334,7 +334,8 @@ def _restore_default(resources: Resources, model: Model, version: ModelVersion, 
         with resources.rpc.cleanup():
             default = resources.find_version(model.resource, _names.DEFAULT_ALIAS)
             if default is not None and default.version == moved_to:
-                resources.merge_aliases(model, version.version, add=[_names.DEFAULT_ALIAS], once=once)
+                merge = resources.merge_aliases if once else functools.partial(_aliases.merge_aliases, resources)
+                merge(model, version.version, add=[_names.DEFAULT_ALIAS])
     except NotFoundError:
         pass  # it was deleted after all
     except RegistryError as error:
@@ -414,7 +415,7 @@ def _delete(  # noqa: C901  # one branch for each way it can end
                 raise
             again = connection.pause(budget, tries, lost.retry_after)
             # This is read last, right before the next attempt.
-            if not _read_after_loss(connection, lost, exists, late=not again):
+            if not connection.read_after_loss(lost, exists, late=not again):
                 return
             if not again:
                 if operation is not None:
@@ -423,15 +424,6 @@ def _delete(  # noqa: C901  # one branch for each way it can end
             tries += 1
         else:
             return
-
-
-def _read_after_loss(connection: Connection, lost: UnavailableError, exists: Callable[[], bool], *, late: bool) -> bool:
-    """Return what a read finds after a lost response. If the read gets no response either, raise the first error."""
-    try:
-        with connection.cleanup() if late else contextlib.nullcontext():
-            return exists()
-    except UnavailableError:
-        raise lost from lost.__cause__
 
 
 def _refused_error(refusal: RegistryError, resource: str, deployed: Sequence[ModelVersion] = ()) -> RegistryError:

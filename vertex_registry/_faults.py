@@ -83,6 +83,8 @@ _CODE_OF_NUMBER: Final[Mapping[int, str]] = {code.value[0]: code.name for code i
 REST_TRUST: Final = "REQUESTS_CA_BUNDLE"
 _GRPC_TRUST: Final = "GRPC_DEFAULT_SSL_ROOTS_FILE_PATH"
 
+_RATE_LIMIT: Final = "RATE_LIMIT_EXCEEDED"
+
 #: How many characters of a server's message an error repeats.
 _MAX_MESSAGE: Final = 2000
 
@@ -122,7 +124,9 @@ class CallError(Exception):
         retry_after: How many seconds the server asks to wait, or 0.
         final: Whether another attempt can't help.
         unsent: Whether Vertex can't have received the request.
+        over_quota: Whether a quota of requests refused it, so that Vertex hasn't carried it out.
         remedy: What the user can do, if that's known.
+        after_loss: Whether the response to an earlier attempt was lost, so that attempt may have succeeded.
     """
 
     def __init__(
@@ -133,6 +137,7 @@ class CallError(Exception):
         retry_after: float = 0.0,
         final: bool = False,
         unsent: bool = False,
+        over_quota: bool = False,
         remedy: str = "",
     ) -> None:
         super().__init__(f"{code}: {message}")
@@ -141,7 +146,9 @@ class CallError(Exception):
         self.retry_after = retry_after
         self.final = final
         self.unsent = unsent
+        self.over_quota = over_quota
         self.remedy = remedy
+        self.after_loss = False
 
 
 def code_name(number: int) -> str:
@@ -264,6 +271,9 @@ def translated(endpoint: Endpoint) -> Iterator[None]:
         yield
     except google_exceptions.GoogleAPICallError as error:
         raise _from_google(error) from error
+    except grpc.RpcError as error:
+        google_error = google_exceptions.from_grpc_error(error)  # type: ignore[no-untyped-call]  # untyped upstream
+        raise _from_google(google_error) from google_error
     except google.auth.exceptions.GoogleAuthError as error:
         # The token was valid when it was fetched. It expired meanwhile, and Google's transport fetched another.
         if _credentials.is_outage(error):
@@ -274,7 +284,7 @@ def translated(endpoint: Endpoint) -> Iterator[None]:
     except OSError as error:
         # requests raises it if the CA bundle doesn't exist.
         raise CallError("UNAVAILABLE", sentence(str(error)), final=True, remedy=f"Check {REST_TRUST}.") from error
-    except (google_exceptions.GoogleAPIError, grpc.RpcError) as error:
+    except google_exceptions.GoogleAPIError as error:
         raise CallError("UNKNOWN", str(error)) from error
     except _UNREADABLE as error:
         # Something between the client and Vertex sent a response that Google's client can't parse.
@@ -311,7 +321,8 @@ def _from_google(error: google_exceptions.GoogleAPICallError) -> CallError:
     retry_after = max((_retry_delay(detail) for detail in details), default=0.0)
     with contextlib.suppress(Exception):  # a gRPC call has no headers, and a header may hold a date
         retry_after = max(retry_after, _seconds(error.response.headers.get("Retry-After", 0)))
-    return CallError(code, message, retry_after=retry_after)
+    over_quota = code == "RESOURCE_EXHAUSTED" and any(map(_is_rate_limit, details))
+    return CallError(code, message, retry_after=retry_after, over_quota=over_quota)
 
 
 def _from_channel(message: str) -> CallError | None:  # noqa: PLR0911  # one text for each kind of fault
@@ -385,6 +396,22 @@ def _untrusted_certificate(variable: str, error: BaseException | None = None) ->
         f"The server's certificate isn't trusted{why}",
         final=True,
         remedy=f"Set {variable} to the file of the certificate authority that signed it.",
+    )
+
+
+def _is_rate_limit(detail: Any) -> bool:
+    """Return whether a detail of an error says that a quota of requests is used up.
+
+    Google's front end checks quotas before a service gets the request. https://google.aip.dev/193 and
+    https://github.com/googleapis/googleapis/blob/master/google/api/error_reason.proto: "RATE_LIMIT_EXCEEDED: The
+    request is denied because there is not enough rate quota for the consumer."
+    """
+    if isinstance(detail, error_details_pb2.ErrorInfo):
+        return str(detail.reason) == _RATE_LIMIT
+    return (
+        isinstance(detail, dict)
+        and str(detail.get("@type", "")).endswith("google.rpc.ErrorInfo")
+        and detail.get("reason") == _RATE_LIMIT
     )
 
 

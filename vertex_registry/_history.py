@@ -40,6 +40,10 @@ _SECOND: Final = dt.timedelta(seconds=1)
 _TICK: Final = dt.timedelta(microseconds=1)
 
 
+class IncompleteListError(Exception):
+    """The answer depends on versions that aren't in the list."""
+
+
 class _Order(enum.Enum):
     BEFORE = enum.auto()
     SAME = enum.auto()
@@ -105,48 +109,64 @@ def stage_history(versions: Iterable[ModelVersion]) -> StageHistory:
     return StageHistory(changes=tuple(changes), complete=complete)
 
 
-def version_at(versions: Iterable[ModelVersion], when: dt.datetime, stage: Stage) -> ModelVersion | None:
+def version_at(
+    versions: Iterable[ModelVersion], when: dt.datetime, stage: Stage, *, complete: bool = True
+) -> ModelVersion | None:
     """Return the version that was in a stage at a time, or None if none was.
 
     Args:
-        versions: All versions of the model that exist.
+        versions: The versions of the model that are in a stage or have a history, or all of them.
         when: The time.
         stage: The stage.
+        complete: Whether those are all versions that exist.
 
     Raises:
         HistoryUnknownError: The history doesn't prove an answer.
+        IncompleteListError: The answer depends on the versions that exist besides these.
     """
     remembered = sorted(map(_remember, versions), key=lambda one: one.number)
     if not any(_may_exist(one, _Time(when)) for one in remembered):
+        _check_complete(complete)
         raise HistoryUnknownError(
             f"None of the model's versions existed at {when.isoformat()}. If an earlier model had the "
             "name, its history was deleted with it.",
             resource=remembered[0].version.model_resource_name if remembered else None,
         )
-    found = _holder(remembered, _Time(when), stage)
+    found = _holder(remembered, _Time(when), stage, complete=complete)
     return None if found is None else found.version
 
 
-def before_current(versions: Iterable[ModelVersion], stage: Stage, *, name: str) -> tuple[ModelVersion, ModelVersion]:
+def before_current(
+    versions: Iterable[ModelVersion], stage: Stage, *, name: str, complete: bool = True
+) -> tuple[ModelVersion, ModelVersion]:
     """Return the version that is in a stage, and the one that was in it before.
 
     The history of a stage is read as a stack: a promotion puts a version on top, and a rollback takes off what came
     after the version that it restores. So going back twice goes back two steps, and promoting an old version again is a
     step like any other.
 
+    Args:
+        versions: The versions of the model that are in a stage or have a history, or all of them.
+        stage: The stage.
+        name: The name of the model, for errors.
+        complete: Whether those are all versions that exist.
+
     Raises:
         NotFoundError: Nothing is in the stage, or nothing was in it before.
         HistoryUnknownError: The history doesn't prove what was in it before.
+        IncompleteListError: The answer depends on the versions that exist besides these.
     """
     try:
-        return _before_current(versions, stage, name=name)
+        return _before_current(versions, stage, name=name, complete=complete)
     except HistoryUnknownError as error:
         raise HistoryUnknownError(
             f"{error} Choose a version and put it in the stage with set_stage().", resource=error.resource
         ) from error.__cause__
 
 
-def _before_current(versions: Iterable[ModelVersion], stage: Stage, *, name: str) -> tuple[ModelVersion, ModelVersion]:
+def _before_current(
+    versions: Iterable[ModelVersion], stage: Stage, *, name: str, complete: bool
+) -> tuple[ModelVersion, ModelVersion]:
     remembered = sorted(map(_remember, versions), key=lambda one: one.number)
     holders = [one for one in remembered if one.version.stage is stage]
     current = _latest_claim(holders, stage)
@@ -162,7 +182,7 @@ def _before_current(versions: Iterable[ModelVersion], stage: Stage, *, name: str
             f"Version {current.number} of {name!r} is in {stage}, and its history isn't complete.",
             resource=name,
         )
-    previous = _predecessor(remembered, current, stage)
+    previous = _predecessor(remembered, current, stage, complete=complete)
     if previous is None:
         raise NotFoundError(
             f"Nothing was in {stage} before version {current.number} of {name!r}. Choose a version for set_stage().",
@@ -198,7 +218,12 @@ def _is_complete(changes: Changes) -> bool:
 
 
 def _holder(
-    remembered: Sequence[_Remembered], time: _Time, stage: Stage, *, before: _Remembered | None = None
+    remembered: Sequence[_Remembered],
+    time: _Time,
+    stage: Stage,
+    *,
+    before: _Remembered | None = None,
+    complete: bool,
 ) -> _Remembered | None:
     """Return the version in the stage at a time, the last to enter it; or the one just before a version entered."""
     present: list[tuple[_Remembered, Change]] = []
@@ -219,6 +244,7 @@ def _holder(
             resource=unknown[0].version.resource_name,
         )
     if not present:
+        _check_complete(complete)
         _check_deleted(remembered, time, stage)
         return None
     winner, entered = present[0]
@@ -258,6 +284,11 @@ def _state(one: _Remembered, time: _Time, stage: Stage, *, before: bool) -> Chan
 def _may_exist(one: _Remembered, time: _Time) -> bool:
     """Return whether a version may have existed at a time."""
     return one.version.created_at - time.at <= _SKEW or any(change.at <= time.at for change in one.changes)
+
+
+def _check_complete(complete: bool) -> None:
+    if not complete:
+        raise IncompleteListError
 
 
 def _check_deleted(remembered: Sequence[_Remembered], time: _Time, stage: Stage) -> None:
@@ -306,16 +337,18 @@ class _Entry:
     since: _Time
 
 
-def _predecessor(remembered: Sequence[_Remembered], current: _Remembered, stage: Stage) -> _Remembered | None:
+def _predecessor(
+    remembered: Sequence[_Remembered], current: _Remembered, stage: Stage, *, complete: bool
+) -> _Remembered | None:
     """Return the version that was in a stage before the current one entered, or None if there was none.
 
     Raises:
         HistoryUnknownError: The history doesn't prove it.
     """
     entry = _replay(remembered, stage)[current.number]
-    found = _holder(remembered, entry.at, stage, before=current)
+    found = _holder(remembered, entry.at, stage, before=current, complete=complete)
     if found is None and entry.before:
-        found = _holder(remembered, entry.since, stage, before=current)
+        found = _holder(remembered, entry.since, stage, before=current, complete=complete)
     expected = entry.before[-1].number if entry.before else None
     incomplete = any(not _is_complete(one.changes) for one in remembered)
     if expected != (found and found.number) or (found is None and incomplete):
@@ -357,7 +390,7 @@ def _restored_entry(present: Sequence[_Entry], number: int) -> _Entry | None:
 
 
 def _others(entries: tuple[_Entry, ...], number: int, since: _Time) -> tuple[tuple[_Entry, ...], _Time]:
-    """Return the entries of other versions and their time; if there are none, those that were there before."""
+    """Return the entries of other versions and their time; if there are none, earlier ones."""
     while entries and all(entry.number == number for entry in entries):
         entries, since = entries[-1].before, entries[-1].since
     return tuple(entry for entry in entries if entry.number != number), since

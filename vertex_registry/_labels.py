@@ -17,7 +17,6 @@ import zlib
 from collections.abc import Mapping
 from operator import itemgetter
 from typing import TYPE_CHECKING, Any, Final
-from urllib.parse import unquote_to_bytes
 
 import attrs
 
@@ -68,7 +67,11 @@ _ESCAPE_PREFIX: Final = "_j_"
 _LEGAL_KEY: Final = re.compile(r"[a-z][a-z0-9_-]{0,62}", re.ASCII)
 _LEGAL_VALUE: Final = re.compile(r"[a-z0-9_-]{0,63}", re.ASCII)
 _UNESCAPED: Final = frozenset("abcdefghijklmnopqrstuvwxyz0123456789-")
-_ESCAPED_TEXT: Final = re.compile(r"(?:[a-z0-9-]|_[0-9a-f]{2})*", re.ASCII)
+# No letter is escaped that needn't be, so there's one way to write a text.
+_ESCAPED_TEXT: Final = re.compile(r"(?:[a-z0-9-]|_(?!2d|3[0-9]|6[1-9a-f]|7[0-9a])[0-9a-f]{2})*", re.ASCII)
+# What JSON has in most labels: a number without an exponent, and a string that reads as it's written.
+_NUMBER: Final = re.compile(r"-?[0-9]+(\.[0-9]+)?", re.ASCII)
+_PLAIN_STRING: Final = re.compile(r'"[^"\\\x00-\x1f]*"')
 _PACK_PREFIX: Final = "vr-pack-"
 _PART_KEY: Final = re.compile(r"vr-pack-([1-9][0-9]?)-(0|[1-9][0-9]?)", re.ASCII)
 # The parts of a JSON text that decide how deep it is. No match can fail halfway, so a search is linear.
@@ -93,19 +96,25 @@ class Content:
 
 def read(labels: Mapping[str, str]) -> Content:
     """Return what the labels hold, with the keys in order. No labels make it fail."""
-    packed = _unpack(labels)
     metadata: dict[str, Any] = {}
     own_labels: dict[str, str] = {}
+    parts: dict[str, str] = {}
     for key, value in sorted(labels.items()):
         if key in OWN_KEYS:
             text = _unescape(value)
             own_labels[key] = text if isinstance(text, str) else value
-        elif not packed.parts or not _PART_KEY.fullmatch(key):
-            metadata[key] = _unescape(value) if value.startswith(_ESCAPE_PREFIX) else value
+        elif key.startswith(_PACK_PREFIX) and _PART_KEY.fullmatch(key):
+            parts[key] = value
+        else:
+            metadata[key] = _unescape(value)
+    if not parts:
+        return Content(metadata=metadata, own_labels=own_labels)
+    packed = _unpack(parts)
     own_labels.update(packed.own_labels)
-    if packed.metadata:
-        metadata = dict(sorted({**metadata, **packed.metadata}.items(), key=itemgetter(0)))
-    return Content(metadata=metadata, own_labels=own_labels)
+    if not packed.parts:  # parts of an incomplete pack are somebody else's labels
+        metadata |= {key: _unescape(value) for key, value in parts.items()}
+    merged = {**metadata, **packed.metadata}
+    return Content(metadata=dict(sorted(merged.items(), key=itemgetter(0))), own_labels=own_labels)
 
 
 def write(
@@ -347,13 +356,22 @@ def _escape(value: object) -> str:
 
 def _unescape(label: str) -> Any:
     """Return the value that was escaped, or the label itself if this package didn't escape it."""
-    body = label.removeprefix(_ESCAPE_PREFIX)
-    if len(label) > MAX_CHARACTERS or not label.startswith(_ESCAPE_PREFIX) or not _ESCAPED_TEXT.fullmatch(body):
+    if not label.startswith(_ESCAPE_PREFIX) or len(label) > MAX_CHARACTERS:
+        return label
+    body = label[len(_ESCAPE_PREFIX) :]
+    if not _ESCAPED_TEXT.fullmatch(body):
         return label
     try:
-        raw = unquote_to_bytes(body.replace("_", "%"))
-        value = _DECODER.decode(raw.decode("utf-8", "surrogatepass"))
-        return value if _escape(value) == label else label
+        # A body has no backslash of its own, so this decodes its bytes and nothing else.
+        raw = body.replace("_", "\\x").encode("ascii").decode("unicode_escape").encode("latin-1")
+        text = raw.decode("utf-8", "surrogatepass")
+        if _PLAIN_STRING.fullmatch(text):
+            return text[1:-1]
+        if number := _NUMBER.fullmatch(text):
+            value: Any = float(text) if number[1] else int(text)
+            return value if repr(value) == text else label
+        value = _DECODER.decode(text)
+        return value if _to_json(value) == raw else label
     except ValueError:
         return label
 

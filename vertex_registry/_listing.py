@@ -55,14 +55,13 @@ class Listing(Iterator[RecordT]):
         return self
 
     def __next__(self) -> RecordT:
-        if not self._read:
-            self._fetch(1)
-        if not self._read:
+        record = self._read.popleft() if self._read else self._advance()
+        if record is None:
             if self._failure is not None:
                 raise self._failure
             raise StopIteration
         self._taken += 1
-        return self._read.popleft()
+        return record
 
     def close(self) -> None:
         """Stop reading. Whoever reads on gets an error, unless everything was taken before."""
@@ -174,18 +173,22 @@ class Listing(Iterator[RecordT]):
         return list(self._read)
 
     def _fetch(self, count: int | None) -> None:
-        """Read on until so many records are kept, or to the end. An error of the registry is kept for its reader.
+        """Read on until so many records are kept, or to the end."""
+        while (count is None or len(self._read) < count) and (record := self._advance()) is not None:
+            self._read.append(record)
+
+    def _advance(self) -> RecordT | None:
+        """Read the next record, or return None at the end. An error of the registry is kept for its reader.
 
         A generator that was interrupted ends without a word, and what remains would look like the whole list.
         """
+        if self._failure is not None:
+            return None
         try:
-            while self._failure is None and (count is None or len(self._read) < count):
-                record = next(self._records, None)
-                if record is None:
-                    return
-                self._read.append(record)
+            return next(self._records, None)
         except RegistryError as error:
             self._failure = error
+            return None
         except BaseException:
             if not self._is_running:
                 self._failure = RegistryError(

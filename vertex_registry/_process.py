@@ -6,7 +6,6 @@ parent's connection too.
 
 from __future__ import annotations
 
-import contextlib
 import os
 import threading
 import time
@@ -14,7 +13,7 @@ import weakref
 from typing import TYPE_CHECKING, Final, Generic, TypeVar
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
 
 T = TypeVar("T")
 
@@ -106,23 +105,26 @@ def _keep_alive(value: object) -> None:
     ctypes.pythonapi.Py_IncRef(ctypes.py_object(value))
 
 
-@contextlib.contextmanager
-def outside_fork() -> Iterator[None]:
+class outside_fork:  # noqa: N801  # it's used like a function
     """Delay forks while a thread is inside gRPC, because gRPC's locks would stay locked in the child.
 
     This takes no lock either. A thread first announces that it enters and then checks for a fork. A fork does it the
     other way round, so at least one of them sees the other.
     """
-    me = object()
-    _inside_grpc.add(me)
-    try:
-        while _forking:
-            _inside_grpc.discard(me)
-            time.sleep(_POLL_INTERVAL)
-            _inside_grpc.add(me)
-        yield
-    finally:
-        _inside_grpc.discard(me)
+
+    def __enter__(self) -> None:
+        try:
+            _inside_grpc.add(self)
+            while _forking:
+                _inside_grpc.discard(self)
+                time.sleep(_POLL_INTERVAL)
+                _inside_grpc.add(self)
+        except BaseException:  # Ctrl-C
+            _inside_grpc.discard(self)
+            raise
+
+    def __exit__(self, *_: object) -> None:
+        _inside_grpc.discard(self)
 
 
 def _before_fork() -> None:

@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Final
 
 import attrs
 
-from vertex_registry import _changes, _faults, _history, _labels, _names, _stages
+from vertex_registry import _changes, _faults, _history, _labels, _layers, _names, _stages
+from vertex_registry._layers import Change, is_write_conflict
 from vertex_registry._records import Rollback
-from vertex_registry._resources import Change, is_write_conflict
 from vertex_registry._stages import Stage
 from vertex_registry.errors import ConflictError, InvalidArgumentError, NotFoundError
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Mapping
 
     from vertex_registry._records import ModelVersion
-    from vertex_registry._resources import Model, Resources
+    from vertex_registry._resources import ListedVersions, Model, Resources
 
 #: The longest author that labels are reserved for: 128 characters that can't be compressed.
 _LONGEST_AUTHOR: Final = base64.b64encode(hashlib.sha512(b"").digest() + hashlib.sha256(b"").digest()).decode()
@@ -65,12 +65,12 @@ class Promoter:
         """Return the labels that this promoter may have to write on a version, each with its longest value."""
         return reserved_labels(self.managed_by, self.actor, version_name)
 
-    def roll_back(self, model: Model, versions: Iterable[ModelVersion], stage: Stage, *, name: str) -> Rollback:
+    def roll_back(self, model: Model, staged: ListedVersions, stage: Stage, *, name: str) -> Rollback:
         """Put the version that was in a stage before back into it, and archive the one that is in it.
 
         Args:
             model: The model.
-            versions: All its versions, as they were just listed.
+            staged: Its versions with a history of stages, as they were just listed.
             stage: The stage.
             name: The model's name, for errors.
 
@@ -79,16 +79,21 @@ class Promoter:
             HistoryUnknownError: The history doesn't prove what was in it before.
             ConflictError: Another version entered the stage meanwhile, or the one before is in another stage now.
         """
-        listed = {version.version: version for version in versions}
+        listed, complete = {version.version: version for version in staged.versions}, staged.complete
         while True:
-            current, previous = _history.before_current(listed.values(), stage, name=name)
+            try:
+                current, previous = _history.before_current(listed.values(), stage, name=name, complete=complete)
+            except _history.IncompleteListError:
+                listed = {version.version: version for version in self.resources.list_versions(model)} | listed
+                complete = True
+                continue
             if self._refresh(model, listed, (current, previous)):
                 continue
             if previous.stage in _stages.EXCLUSIVE and previous.stage is not stage:
                 raise _in_other_stage_error(previous, stage)
             expected = {version.version for version in listed.values() if version.stage is stage} | {previous.version}
             try:
-                restored = self.promote(model, previous.version, stage, restored_among=expected)
+                restored = self.promote(model, previous, stage, restored_among=expected)
             except NotFoundError:
                 if not self._refresh(model, listed, (current, previous)):
                     raise
@@ -111,7 +116,7 @@ class Promoter:
         return changed
 
     def promote(
-        self, model: Model, reference: str, stage: Stage, *, restored_among: Collection[str] | None = None
+        self, model: Model, current: ModelVersion, stage: Stage, *, restored_among: Collection[str] | None = None
     ) -> ModelVersion:
         """Put a version in a stage, archive the others there, and return it.
 
@@ -119,12 +124,12 @@ class Promoter:
 
         Args:
             model: The model.
-            reference: The number or alias of the version.
+            current: The version as it was just read.
             stage: The stage.
             restored_among: If a rollback puts the version back: the versions that may be in the stage. A version that
                 entered it since the rollback was decided stays there. Defaults to promoting the version.
         """
-        others = self.resources.list_versions(model)
+        others = self.resources.list_staged(model, stage).versions
         seen = [other.stage_changed_at for other in others]
         self.check_archivable(model, others, stage)
         restored = restored_among is not None
@@ -141,7 +146,7 @@ class Promoter:
             return Change(labels=_labels.write(current.labels, own_labels=notes))
 
         return self.archive_others(
-            model, self.resources.change(model, reference, change), restored_among=restored_among
+            model, _layers.change_version(self.resources, model, current, change), restored_among=restored_among
         )
 
     def stage_labels(
@@ -191,11 +196,11 @@ class Promoter:
                 finished long ago mustn't touch later ones.
             restored_among: As in `promote`.
         """
-        stage = promoted.stage
         budget = self.resources.rpc.budget()
-        tries = 0
+        tries, first = 0, True
         while True:
-            holders = self._read_holders(model, promoted, stage)
+            holders = self._read_holders(model, promoted, trust_list=first)
+            first = False
             winner = max(holders, key=claim_key, default=None)
             if only_if_latest and (winner is None or winner.version != promoted.version):
                 return self.resources.read(model, promoted.version)
@@ -209,7 +214,7 @@ class Promoter:
                         seen = [version.stage_changed_at for version in holders]
                         notes = self.stage_labels(Stage.ARCHIVED, loser, seen=seen, successor=winner)
                         with contextlib.suppress(NotFoundError):  # a deleted version has left the stage
-                            self.resources.write(model, *self._archive_change(model, loser, notes))
+                            _layers.write(self.resources, model, *self._archive_change(model, loser, notes))
             except ConflictError as conflict:
                 if conflict.code is None:
                     raise
@@ -220,14 +225,16 @@ class Promoter:
                 continue
             return self.resources.read(model, promoted.version)
 
-    def _read_holders(self, model: Model, promoted: ModelVersion, stage: Stage) -> list[ModelVersion]:
-        """Return the versions in a stage. Each is read by itself, because lists may lag."""
-        claimed = {version.version for version in self.resources.list_versions(model) if version.stage is stage}
+    def _read_holders(self, model: Model, promoted: ModelVersion, *, trust_list: bool) -> list[ModelVersion]:
+        """Return the versions in a stage. Unless the list proves that it's current, each is read by itself."""
+        listed = self.resources.list_versions(model, stage=promoted.stage)
+        if trust_list and _is_current(listed, promoted):
+            return listed
         found = (
             self.resources.find_version(model.resource, version)
-            for version in sorted(claimed | {promoted.version}, key=int)
+            for version in sorted({version.version for version in listed} | {promoted.version}, key=int)
         )
-        return [version for version in found if version is not None and version.stage is stage]
+        return [version for version in found if version is not None and version.stage is promoted.stage]
 
     def _renew_claim(self, model: Model, version: ModelVersion, holders: Iterable[ModelVersion]) -> bool:
         """Let a version in a stage have the latest claim on it. Return False if it has left the stage meanwhile."""
@@ -240,7 +247,7 @@ class Promoter:
             return Change(labels=_labels.write(current.labels, own_labels=notes))
 
         try:
-            self.resources.change(model, version, change)
+            _layers.change_version(self.resources, model, version, change)
         except (_LeftStageError, NotFoundError):
             return False
         return True
@@ -265,7 +272,7 @@ class Promoter:
                     current = self.resources.read(model, version.version)
                     fitting, _ = self._archive_change(model, current, notes)
                     if fitting is not current:
-                        self.resources.write(model, fitting, Change(labels=fitting.labels))
+                        _layers.write(self.resources, model, fitting, Change(labels=fitting.labels))
 
     def _archive_change(
         self, model: Model, version: ModelVersion, notes: Mapping[str, str | None]
@@ -276,13 +283,24 @@ class Promoter:
             return Change(labels=_labels.write(current.labels, own_labels=notes))
 
         try:
-            return self.resources.fit_change(model, version, change)
+            return _layers.fit_change(self.resources, model, version, change)
         except InvalidArgumentError as full:
             raise ConflictError(
                 f"Version {version.version} of {version.name!r} can't be archived: {_faults.first_sentence(full)} "
                 f"Make room with update_version(name, {version.version}, remove_metadata=[...]).",
                 resource=version.resource_name,
             ) from full
+
+
+def _is_current(listed: list[ModelVersion], promoted: ModelVersion) -> bool:
+    """Return whether a list is enough to archive the others in it, each under the etag that it shows.
+
+    It is if it shows the promoted version as it was written, with the latest claim. The version was then in the stage
+    after it was written, so the stage can't become empty. If the list is late about another version, that version's
+    etag is refused.
+    """
+    latest = max(listed, key=claim_key, default=None)
+    return latest is not None and latest.resource_name == promoted.resource_name and latest.etag == promoted.etag != ""
 
 
 class _LeftStageError(Exception):

@@ -8,7 +8,7 @@ import random
 import time
 from collections.abc import Mapping, Sequence
 from enum import StrEnum
-from typing import TYPE_CHECKING, Any, Final, overload
+from typing import TYPE_CHECKING, Any, Final, Protocol, Self, overload
 
 import attrs
 
@@ -19,6 +19,10 @@ from vertex_registry.errors import InvalidArgumentError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
+
+
+#: How attrs itself sets the fields of a frozen record.
+_set: Final = object.__setattr__
 
 
 def _strings(values: Iterable[str]) -> tuple[str, ...]:
@@ -74,6 +78,17 @@ class ServingContainer:
     deployment_timeout: float | None = None
 
 
+class Undecoded(Protocol):
+    """The fields of a record that are only decoded when somebody reads one of them."""
+
+    def decode(self, field: str) -> Mapping[str, Any]:
+        """Return the value of a field, and of those that are decoded with it.
+
+        Raises:
+            AttributeError: There's no such field.
+        """
+
+
 @attrs.frozen(kw_only=True)
 class ModelVersion:
     """One version of a model, as it was when it was read.
@@ -126,6 +141,27 @@ class ModelVersion:
     etag: str = ""
     _hidden_aliases: tuple[str, ...] = attrs.field(default=(), repr=False, eq=False)
     _on_vertex: bool = attrs.field(default=False, repr=False, eq=False)
+    # This comes last: by the time a pickle gets to it, every field is decoded.
+    _undecoded: Undecoded | None = attrs.field(default=None, init=False, repr=False, eq=False)
+
+    @classmethod
+    def _from_response(cls, undecoded: Undecoded, fields: Mapping[str, Any]) -> Self:
+        """Create a version from a response. The fields that aren't given are decoded when they're first read."""
+        version = cls.__new__(cls)
+        for name, value in fields.items():
+            _set(version, name, value)
+        _set(version, "_undecoded", undecoded)
+        return version
+
+    if not TYPE_CHECKING:  # a type checker should find a wrong name
+
+        def __getattr__(self, name: str) -> Any:
+            if name == "_undecoded" or (undecoded := self._undecoded) is None:
+                raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+            fields = undecoded.decode(name)
+            for field, value in fields.items():
+                _set(self, field, value)
+            return fields[name]
 
     @property
     def console_url(self) -> str | None:
@@ -404,7 +440,8 @@ class Retry:
 
     Attributes:
         call_timeout: The budget of one method: connecting, all attempts of its calls and the waits between them.
-        operation_timeout: The budget of one long-running operation, from start to end.
+        operation_timeout: The budget of one long-running operation, from start to end. It's also how long one method
+            may wait for a quota of requests a minute, which doesn't count for ``call_timeout``.
         initial_backoff: The longest wait before the second attempt. It doubles with each further attempt.
         max_backoff: The longest wait between two attempts, unless the server requests a longer one.
         sleep: A function that waits a number of seconds. Defaults to ``time.sleep``.

@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING, Final
 
 import attrs
 
-from vertex_registry import _duplicates, _faults, _labels, _names, _stages, _uploads, _wire
+from vertex_registry import _duplicates, _faults, _labels, _layers, _names, _stages, _uploads, _wire
+from vertex_registry._layers import Change, is_write_conflict, without_keys
 from vertex_registry._records import ModelVersion
-from vertex_registry._resources import AliasedVersion, Change, Model, is_write_conflict, without_keys
+from vertex_registry._resources import AliasedVersion, Model
 from vertex_registry._stages import Stage
 from vertex_registry._uploads import Registration, is_complete, state_unknown
 from vertex_registry.errors import (
@@ -114,7 +115,9 @@ class Registrar:
             check_source()
         if registration.archive_existing and model is not None:
             with contextlib.suppress(NotFoundError):  # the upload notices if the model was deleted
-                self.promoter.check_archivable(model, self.resources.list_versions(model), registration.stage)
+                self.promoter.check_archivable(
+                    model, self.resources.list_versions(model, stage=registration.stage), registration.stage
+                )
         return self._upload(registration, model, base)
 
     # --- before the upload --------------------------------------------------------------------------------------------
@@ -484,7 +487,7 @@ class Registrar:
             return current, False
         budget, tries = rpc.budget(), 0
         seen = (
-            [other.stage_changed_at for other in self.resources.list_versions(model)]
+            [other.stage_changed_at for other in self.resources.list_staged(model, registration.stage).versions]
             if registration.archive_existing
             else []
         )
@@ -499,7 +502,7 @@ class Registrar:
                 stamp = _labels.read(change.labels or {}).own_labels.get(_stages.CHANGED_AT_LABEL)
                 if stamp != _labels.read(mine.labels).own_labels.get(_stages.CHANGED_AT_LABEL):
                     claims.add(_stages.parse_timestamp(stamp))
-                written = self.resources.write(model, mine, change, once=True)
+                written = _layers.write(self.resources, model, mine, change, once=True)
             except (UnavailableError, ConflictError) as failure:
                 if failure.code is None:
                     raise
@@ -579,14 +582,14 @@ class Registrar:
         """
         if differing := _differing_keys(current, registration):
             try:
-                current = self.resources.separate_model_labels(model, current, differing)
+                current = _layers.separate_model_labels(self.resources, model, current, differing)
             except InvalidArgumentError:
                 current = without_keys(current, differing)
 
         def change(version: ModelVersion) -> Change:
             return Change(labels=self._complete_labels(registration, seen, version))
 
-        return self.resources.fit_change(model, current, change)
+        return _layers.fit_change(self.resources, model, current, change)
 
 
 def _without_model_labels(version: ModelVersion, labels: Mapping[str, str]) -> ModelVersion:

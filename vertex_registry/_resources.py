@@ -1,19 +1,20 @@
-"""Find models and versions at Vertex, read them, and change them under an etag.
+"""Find models and versions at Vertex, read them, and change them.
 
-A name is proved by a read before anything is changed (`Resources.find`). A change is read, applied and written with the
-etag of the read, and starts over if somebody else was faster.
+A name is proved by a read before anything is changed (`Resources.find`).
 """
 
 from __future__ import annotations
 
 import contextlib
 import functools
+import itertools
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import attrs
 
-from vertex_registry import _labels, _lost_writes, _names, _process, _waiting, _wire
+from vertex_registry import _changes, _names, _paging, _process, _stages, _waiting, _wire
 from vertex_registry._quoting import shorten
+from vertex_registry._stages import Stage
 from vertex_registry.errors import (
     AmbiguousNameError,
     ConflictError,
@@ -35,8 +36,8 @@ T = TypeVar("T")
 _CONCURRENT_LISTS: Final = 32
 
 
-#: How many pages in a row may contain nothing new.
-_MAX_EMPTY_PAGES: Final = 1000
+#: How many times as long a list of everything may take if a quota slows it down.
+_THROTTLED_TIMES: Final = 10
 
 #: How many of the models that share a name an error lists.
 _MAX_CANDIDATES: Final = 10
@@ -47,6 +48,20 @@ _MAX_RENAMES: Final = 10
 #: How many free IDs in a row end the search through a name's series. A model may have a later ID if those with earlier
 #: ones were renamed and deleted.
 _MAX_FREE_IDS: Final = 3
+
+
+def _stage_label(stage: Stage) -> str:
+    """Return the filter for the label that a version in a stage has."""
+    return f'{_stages.STAGE_LABEL}="{stage.label}"'
+
+
+#: The filters that find every version with a history of stages.
+_STAMP: Final = f"{_stages.CHANGED_AT_LABEL}:*"
+_HISTORY_LABELS: Final = (
+    _STAMP,
+    f"{_changes.LABELS[0]}:*",
+    *map(_stage_label, (Stage.STAGING, Stage.PRODUCTION, Stage.ARCHIVED)),
+)
 
 
 @attrs.frozen
@@ -77,11 +92,11 @@ class AliasedVersion:
 
 
 @attrs.frozen
-class Change:
-    """What to write on a version. None leaves a field unchanged."""
+class ListedVersions:
+    """Some versions of a model, the newest first, and whether those are all versions that a list shows."""
 
-    labels: dict[str, str] | None
-    description: str | None = None
+    versions: list[ModelVersion]
+    complete: bool
 
 
 class Resources:
@@ -210,7 +225,8 @@ class Resources:
                     f"{meant.resource!r}.",
                     resource=name,
                 )
-            page = self.rpc.call("ListModels", _wire.models(self.parent, ""), self.parent, once=True)
+            request = _wire.models(self.parent, "", _wire.FIRST_PAGE_SIZE)
+            page = self.rpc.call("ListModels", request, self.parent, once=True)
             close = _names.close_names(name, (model.name for model in self._read_models(page)[0]))
         except RegistryError:  # without suggestions, the error still says what the caller wants to know
             close = []
@@ -246,10 +262,12 @@ class Resources:
             AmbiguousNameError: Several models have the name.
         """
 
-        def request(parent: str, token: str) -> Any:
-            return _wire.models_named(parent, name, token)
+        def request(parent: str, token: str, size: int) -> Any:
+            return _wire.models_named(parent, name, token, size)
 
-        found = self._pages("ListModels", self.parent, request, self._read_models, _resource_name)
+        found = self._entries(
+            "ListModels", self.parent, request, self._read_models, _resource_name, size=_wire.FIRST_PAGE_SIZE
+        )
         pairs = [(model, self._model_of(model)) for model in found if model.name == name]
         pairs = [(record, model) for record, model in pairs if model.resource not in gone]
         if len(pairs) > 1:
@@ -361,7 +379,7 @@ class Resources:
     def list_aliases(self, model: Model) -> dict[int, tuple[str, ...]]:
         """Return all aliases of each listed version, by its number."""
         return dict(
-            self._pages(
+            self._entries(
                 "ListModelVersions",
                 model.resource,
                 _wire.versions,
@@ -397,41 +415,137 @@ class Resources:
         """Return the model as it is now."""
         return self._read_model(self.rpc.call("GetModel", _wire.get(model.resource), model.resource))
 
-    def list_versions(self, model: Model) -> list[ModelVersion]:
-        """Return all versions, the newest first."""
-        found = self._pages("ListModelVersions", model.resource, _wire.versions, self._read_versions, _resource_name)
-        return sorted(found, key=_version_number, reverse=True)
+    def list_versions(self, model: Model, *, stage: Stage | None = None) -> list[ModelVersion]:
+        """Return all versions, or those in a stage, the newest first."""
+        found = self._listed_versions(model, stage=stage)
+        return sorted(itertools.chain.from_iterable(found), key=_version_number, reverse=True)
 
-    def list_models(self) -> Iterator[RegisteredModel]:
-        """Yield all models, the newest first, page by page."""
-        return self._pages("ListModels", self.parent, _wire.models, self._read_models, _resource_name)
+    def list_staged(self, model: Model, stage: Stage | None = None) -> ListedVersions:
+        """Return the versions that are in a stage or have a history of stages, perhaps with others.
 
-    def iter_versions(self, name: str | None) -> Generator[list[ModelVersion], None, None]:
-        """Yield the versions of a model. Without a name, yield those of every model in order, and prefetch."""
+        A model with few versions is read as a whole, with one request. In a large one, label filters find the versions:
+        each change of a stage stamps the version and writes its history, and what another tool has put in a stage has
+        the label of that stage.
+
+        Args:
+            model: The model.
+            stage: The stage, if only the versions in that one and the stamps of the others matter.
+        """
+        request = _wire.versions(model.resource, "", _wire.FIRST_PAGE_SIZE)
+        first, token = self._read_versions(self.rpc.call("ListModelVersions", request, model.resource))
+        found = {version.resource_name: version for version in first}
+        if token:
+            labels = _HISTORY_LABELS if stage is None else (_STAMP, _stage_label(stage))
+            for versions in _waiting.prefetch(lambda label: self._with_label(model, label), labels, len(labels)):
+                found |= {version.resource_name: version for version in versions}
+        return ListedVersions(sorted(found.values(), key=_version_number, reverse=True), complete=not token)
+
+    def _with_label(self, model: Model, label: str) -> list[ModelVersion]:
+        return list(itertools.chain.from_iterable(self._listed_versions(model, label=label)))
+
+    def list_models(self, order_by: str = "created", *, size: int = _wire.FIRST_PAGE_SIZE) -> Iterator[RegisteredModel]:
+        """Yield all models page by page, in one of the orders of ``_wire.models``, with a first page of this size."""
+        request = functools.partial(_wire.models, order_by=order_by)
+        return self._entries("ListModels", self.parent, request, self._read_models, _resource_name, size=size)
+
+    def iter_versions(
+        self, name: str | None, *, stage: Stage | None = None, oldest_first: bool = False, most: int | None = None
+    ) -> Generator[list[ModelVersion], None, None]:
+        """Yield the versions of a model, page by page. Without a name, yield those of every model, and prefetch.
+
+        Args:
+            name: The model's name.
+            stage: Only yield versions in this stage.
+            oldest_first: Whether the oldest version of a model comes first.
+            most: How many versions the caller takes at most, if that's known.
+        """
+        first = _wire.PAGE_SIZE if name is None else _wire.FIRST_PAGE_SIZE
+        size = first if most is None else max(2, min(most, _wire.PAGE_SIZE))
         if name is not None:
+            pages: Iterator[list[ModelVersion]] = iter(())
+
+            def first_page(model: Model) -> list[ModelVersion]:
+                nonlocal pages
+                pages = self._sorted_versions(model, stage=stage, oldest_first=oldest_first, size=size)
+                return next(pages, [])
+
             with self.rpc.verb():
-                _, listed = self.find(name, self.list_versions)
-            yield listed
+                _, found = self.find(name, first_page)
+            yield found
+            yield from pages
             return
 
         def versions(model: RegisteredModel) -> list[ModelVersion]:
             try:
                 with self.rpc.verb():
-                    return self.list_versions(self._model_of(model))
+                    found = self._sorted_versions(
+                        self._model_of(model), stage=stage, oldest_first=oldest_first, size=size
+                    )
+                    return list(itertools.islice(itertools.chain.from_iterable(found), most))
             except NotFoundError:
                 return []  # it was deleted after it was listed
 
         limit = self.rpc.operation_budget()  # a list of models may have no end
-        for listed in _waiting.prefetch(versions, self.list_models(), _CONCURRENT_LISTS):
-            if limit.left() <= 0:
-                raise _endless_list_error("ListModelVersions", self.parent)
+        models = self.list_models(size=_wire.PAGE_SIZE if most is None else _wire.FIRST_PAGE_SIZE)
+        # Every model has a version, so the wanted ones are in as many models, unless only some versions are wanted.
+        window = _CONCURRENT_LISTS if most is None or stage is not None else min(_CONCURRENT_LISTS, max(1, most))
+        for listed in _waiting.prefetch(versions, models, window):
+            if limit.left() <= 0 and not (self.rpc.throttled and limit.spent() < _THROTTLED_TIMES * limit.seconds):
+                raise _paging.endless_list_error("ListModelVersions", self.parent)
             start = self.rpc.now()
             yield listed
             limit.leave_out(self.rpc.now() - start)
 
+    def _sorted_versions(
+        self, model: Model, *, stage: Stage | None, oldest_first: bool, size: int
+    ) -> Iterator[list[ModelVersion]]:
+        """Yield the versions page by page, in order. Vertex sorts them by time, which is the order of their numbers."""
+        pages = self._listed_versions(model, stage=stage, oldest_first=oldest_first, size=size)
+        return _paging.in_order(pages, _version_number, descending=not oldest_first)
+
+    def _listed_versions(
+        self,
+        model: Model,
+        *,
+        stage: Stage | None = None,
+        label: str = "",
+        oldest_first: bool = False,
+        size: int = _wire.PAGE_SIZE,
+    ) -> Iterator[list[ModelVersion]]:
+        """Yield the versions page by page, as Vertex lists them.
+
+        Every version has its stage in a label of its own, so a label filter finds it whichever layers Vertex filters
+        by. ``Stage.NONE`` isn't filtered, because a version that another tool uploaded has no such label.
+        """
+        if stage not in {None, Stage.NONE}:
+            label = _stage_label(stage)
+
+        def pages(label: str) -> Iterator[list[ModelVersion]]:
+            request = functools.partial(_wire.versions, label=label, oldest_first=oldest_first)
+            return _paging.read_pages(
+                self.rpc,
+                "ListModelVersions",
+                model.resource,
+                request,
+                read=self._read_versions,
+                key=_resource_name,
+                size=size,
+            )
+
+        found = pages(label)
+        try:
+            first = next(found, [])
+        except InvalidArgumentError:  # the filter is documented in a few words only; without it, more comes back
+            if not label:
+                raise
+            found = pages("")
+            first = next(found, [])
+        for page in itertools.chain([first], found):
+            yield page if stage is None else [version for version in page if version.stage is stage]
+
     def running_operations(self, resource: str) -> Iterator[Any]:
         """Yield the running operations of a model, page by page."""
-        return self._pages(
+        return self._entries(
             "ListOperations", resource, _wire.operations, _wire.read_running, lambda operation: str(operation.name)
         )
 
@@ -439,109 +553,47 @@ class Resources:
         """Return the version as a ``Model`` of Google's SDK."""
         return self.rpc.sdk_model(_wire.get(version.resource_name), version.resource_name, self.project)
 
-    def _pages(
+    def _entries(
         self,
         rpc: str,
         resource: str,
-        request: Callable[[str, str], Any],
+        request: Callable[[str, str, int], Any],
         read: Callable[[Any], tuple[list[T], str]],
         key: Callable[[T], str],
+        *,
+        size: int = _wire.PAGE_SIZE,
     ) -> Iterator[T]:
-        """Yield each entry of a list once, and request a page only when it's needed.
-
-        A page with something new that isn't the last one doesn't count for the verb, up to the budget of an operation
-        for the whole list. So a long list may take long, and a list without an end still ends.
-
-        Raises:
-            UnavailableError: The list doesn't end, or a page didn't arrive in time.
-        """
-        token = ""
-        tokens, seen = {token}, set[str]()
-        empty, limit, spent = 0, self.rpc.operation_budget().seconds, 0.0
-        budget = self.rpc.budget()
-        while True:
-            start = self.rpc.now()
-            page, token = read(self.rpc.call(rpc, request(resource, token), resource, budget))
-            took = self.rpc.now() - start
-            new = [entry for entry in page if key(entry) not in seen]
-            seen.update(map(key, new))
-            spent += took
-            empty = 0 if new else empty + 1
-            if token and new:
-                budget.leave_out(took)
-            yield from new
-            if not token:
-                return
-            if token in tokens or empty >= _MAX_EMPTY_PAGES or spent >= limit:
-                raise _endless_list_error(rpc, resource)
-            tokens.add(token)
-            if new:
-                budget = self.rpc.budget()  # a fresh one, unless a verb shares its own
+        """Yield each entry of a list once, and request a page only when it's needed."""
+        return itertools.chain.from_iterable(
+            _paging.read_pages(self.rpc, rpc, resource, request, read=read, key=key, size=size)
+        )
 
     # --- changing -----------------------------------------------------------------------------------------------------
 
-    def change(
+    def update_version(
         self,
         model: Model,
-        reference: str | ModelVersion,
-        change: Callable[[ModelVersion], Change],
+        version: ModelVersion,
         *,
-        adds: bool = False,
+        labels: Mapping[str, str] | None,
+        description: str | None = None,
+        once: bool = False,
     ) -> ModelVersion:
-        """Read a version, write a change with its etag, and return it. Start over if somebody else was faster.
-
-        An alias is resolved once. If it moves meanwhile, the first version is still the one that changes.
+        """Replace what a version shows as its labels and its description, and return it as the response shows it.
 
         Args:
             model: The model.
-            reference: The number or alias of the version, or the version as it was just read.
-            change: A function that returns what to write, given the current version.
-            adds: Whether the change adds metadata.
-        """
-        budget = self.rpc.budget()
-        version = self.read(model, reference) if isinstance(reference, str) else reference
-        number = version.version
-        lost: list[tuple[ModelVersion, Change]] = []  # attempts that may have been carried out
-
-        def change_rest(current: ModelVersion) -> Change:
-            return _without_newer(change(current), lost, current)
-
-        tries = 0
-        while True:
-            target, planned = self.fit_change(model, version, change_rest, adds=adds)
-            if lost and target is version and planned.labels in (None, version.labels) and planned.description is None:
-                return version  # everything is written, or newer
-            try:
-                return self.write(model, target, planned)
-            except ConflictError as conflict:
-                if conflict.code is None:
-                    raise  # the labels are hidden by the model's, and would be again
-                fresh = self.read(model, number)
-                if not is_write_conflict(conflict, version, fresh) or not self.rpc.pause(budget, tries):
-                    raise
-                if conflict._after_loss:  # noqa: SLF001  # the package's own field
-                    lost.append((target, planned))
-                version = fresh
-                tries += 1
-
-    def write(self, model: Model, version: ModelVersion, change: Change, *, once: bool = False) -> ModelVersion:
-        """Write a change with the etag of the version, and return the version.
-
-        Args:
-            model: The model.
-            version: The version as it was read.
-            change: The change.
+            version: The version as it was read. The update only happens if its etag is still the current one.
+            labels: The new labels. None leaves them unchanged.
+            description: The new description. None leaves it unchanged.
             once: Whether to send it only once.
 
         Raises:
-            ConflictError: The version has changed, or the model's own labels hide what was written.
+            ConflictError: The version has changed.
         """
         resource = model.at(version.version)
-        request = _wire.update_version(
-            resource, labels=change.labels, description=change.description, etag=version.etag
-        )
-        written = self._read_version(self.rpc.call("UpdateModel", request, resource, once=once))
-        return written if change.labels is None else _check_written(written, change.labels, version.labels, model)
+        request = _wire.update_version(resource, labels=labels, description=description, etag=version.etag)
+        return self._read_version(self.rpc.call("UpdateModel", request, resource, once=once))
 
     def update_model(
         self,
@@ -586,7 +638,7 @@ class Resources:
                 if lost.code == "UNIMPLEMENTED":
                     raise
                 again = self.rpc.pause(budget, tries, lost.retry_after)
-                now = self._read_after_loss(lost, lambda: self.read_model(model), late=not again)
+                now = self.rpc.read_after_loss(lost, lambda: self.read_model(model), late=not again)
                 if now.etag != current.etag:
                     if (
                         description in {None, now.description}
@@ -594,155 +646,30 @@ class Resources:
                         and (labels or {}).items() <= now.labels.items()
                     ):
                         return now
-                    raise _changed_since_error(model.resource, "UpdateModel", "it") from lost
+                    raise changed_since_error(model.resource, "UpdateModel", "it") from lost
                 if not again:
                     raise
             current = now
             tries += 1
 
     def merge_aliases(
-        self,
-        model: Model,
-        reference: str | ModelVersion,
-        *,
-        add: Collection[str] = (),
-        remove: Collection[str] = (),
-        once: bool = False,
+        self, model: Model, number: str, *, add: Iterable[str] = (), remove: Iterable[str] = (), once: bool = True
     ) -> ModelVersion:
-        """Add aliases to a version and remove others, and return it.
-
-        Aliases have no etag. After a lost response, the change is only sent again if the versions that had the aliases
-        are unchanged. An alias that somebody has moved since stays where it is.
+        """Add aliases to a version and remove others, and return it. `_aliases.merge_aliases` also survives a loss.
 
         Args:
             model: The model.
-            reference: The number or alias of the version, or the version as it was just read.
+            number: The number of the version: "The version ID must be explicit" in the name.
             add: The aliases to add. An alias of another version moves here.
             remove: The aliases to remove.
-            once: Whether to send it only once, without the reads that a retry needs.
+            once: Whether to send it only once.
 
         Raises:
             NotFoundError: There's no such version.
-            ConflictError: The response was lost, and somebody has changed one of the aliases since.
         """
-        # "The version ID must be explicit" in the name, so an alias is resolved first.
-        if isinstance(reference, str) and (not once or _names.version_id(reference) is None):
-            reference = self.read(model, reference)
-        number = reference if isinstance(reference, str) else reference.version
         resource = model.at(number)
         request = _wire.merge_aliases(resource, add=add, remove=remove)
-        if isinstance(reference, str) or once:
-            return self._read_version(self.rpc.call("MergeVersionAliases", request, resource, once=True))
-        if not add and not remove:
-            return reference
-        return self._merge_aliases(model, reference, request, add=add, remove=remove)
-
-    def _merge_aliases(
-        self, model: Model, version: ModelVersion, request: Any, *, add: Collection[str], remove: Collection[str]
-    ) -> ModelVersion:
-        number, resource = version.version, model.at(version.version)
-        before = self._alias_holders(model, version, [*add, *remove])
-        budget = self.rpc.budget()
-        tries = 0
-        while True:
-            try:
-                return self._read_version(self.rpc.call("MergeVersionAliases", request, resource))
-            except NotFoundError:
-                self.read(model, number)  # raises a better error
-                raise
-            except UnavailableError as lost:
-                if lost.code in {"UNIMPLEMENTED", "RESOURCE_EXHAUSTED"}:
-                    raise  # it was refused
-                again = self.rpc.pause(budget, tries, lost.retry_after)
-
-                def read() -> tuple[ModelVersion, dict[str, ModelVersion | None]]:
-                    target = self.read(model, number)
-                    return target, self._alias_holders(model, target, [*add, *remove])
-
-                target, now = self._read_after_loss(lost, read, late=not again)
-                where = {alias: holder and holder.version for alias, holder in now.items()}
-                if all(where[alias] == number for alias in add) and all(where[alias] != number for alias in remove):
-                    return target
-                if target.etag != version.etag or any(
-                    _revision(now[alias]) != _revision(before[alias]) for alias in now
-                ):
-                    names = ", ".join(repr(alias) for alias in now if _names.is_visible(alias)) or "an alias"
-                    raise _changed_since_error(resource, "MergeVersionAliases", names) from lost
-                if not again:
-                    raise
-                tries += 1
-
-    def _alias_holders(
-        self, model: Model, version: ModelVersion, aliases: Iterable[str]
-    ) -> dict[str, ModelVersion | None]:
-        """Return which version has each of the aliases, given one version as it was just read."""
-        return {
-            alias: version if alias in version.aliases else self.find_version(model.resource, alias)
-            for alias in aliases
-        }
-
-    def _read_after_loss(self, lost: UnavailableError, read: Callable[[], T], *, late: bool) -> T:
-        """Return what a read finds after a lost response. If the read gets no response either, raise the first error.
-
-        Args:
-            lost: The first error.
-            read: The read.
-            late: Whether the budget is used up. Then the read gets a small budget of its own.
-        """
-        try:
-            with self.rpc.cleanup() if late else contextlib.nullcontext():
-                return read()
-        except UnavailableError:
-            raise lost from lost.__cause__
-
-    # --- the two layers of labels -------------------------------------------------------------------------------------
-
-    def fit_change(
-        self, model: Model, version: ModelVersion, change: Callable[[ModelVersion], Change], *, adds: bool = False
-    ) -> tuple[ModelVersion, Change]:
-        """Return the version and a change that fits into its labels.
-
-        A read also shows the model's labels, which take up no room on the version. If the change doesn't fit next to
-        all labels, it may fit next to the version's own. Only a write shows which those are. A change that adds
-        metadata is more likely to be too large, so it needs a sign that the model has labels: more labels than a
-        version can have, or the same ones on the default version.
-        """
-        try:
-            return version, change(version)
-        except InvalidArgumentError as full:
-            if adds and version.is_default and len(version.labels) <= _labels.MAX_LABELS:
-                raise
-            # The model shows its own labels and its default version's.
-            shown = self.read_model(model).labels
-            keys = {key for key in _labels.inheritable_keys(version.labels) if shown.get(key) == version.labels[key]}
-            change(without_keys(version, keys))  # if this doesn't fit, nothing does, and nothing is written
-            try:
-                own = self.separate_model_labels(model, version, keys)
-            except InvalidArgumentError:
-                raise full from None
-        try:
-            return own, change(own)
-        except InvalidArgumentError:
-            self.write(model, own, Change(labels=own.labels))
-            raise
-
-    def separate_model_labels(self, model: Model, version: ModelVersion, keys: set[str]) -> ModelVersion:
-        """Return the version without those of these labels that belong to its model, and with its current etag.
-
-        Vertex merges the labels of the model into those of the version, and only a write can separate them. This packs
-        the values under the keys, which reads the same, so an interruption loses nothing. A key that the response still
-        shows with the old value belongs to the model.
-
-        Raises:
-            InvalidArgumentError: The values don't fit into a pack. Nothing was sent.
-        """
-        packed = _labels.pack_keys(version.labels, keys)
-        resource = model.at(version.version)
-        request = _wire.update_version(resource, labels=packed, etag=version.etag)
-        written = self._read_version(self.rpc.call("UpdateModel", request, resource))
-        shown = _labels.read({key: written.labels[key] for key in keys & written.labels.keys()}).metadata
-        theirs = {key for key, value in shown.items() if _labels.json_equal(value, version.metadata[key])}
-        return attrs.evolve(without_keys(version, theirs), etag=written.etag)
+        return self._read_version(self.rpc.call("MergeVersionAliases", request, resource, once=once))
 
 
 def _resource_name(record: ModelVersion | RegisteredModel) -> str:
@@ -757,13 +684,10 @@ def _version_number(version: ModelVersion) -> int:
 
 def _shows_name(found: Any, model: Model) -> bool:
     """Return whether everything that was read shows the name that the model was found by."""
+    if isinstance(found, ListedVersions):
+        found = found.versions
     records = found if isinstance(found, list) else [found]
     return model.by_resource_name or (bool(records) and all(record.name == model.name for record in records))
-
-
-def _revision(version: ModelVersion | None) -> tuple[str, str] | None:
-    """Return a value that differs after each change of a version."""
-    return None if version is None else (version.version, version.etag)
 
 
 def changed_error(model: Model) -> ConflictError:
@@ -775,78 +699,11 @@ def changed_error(model: Model) -> ConflictError:
     )
 
 
-def _changed_since_error(resource: str, rpc: str, what: str) -> ConflictError:
+def changed_since_error(resource: str, rpc: str, what: str) -> ConflictError:
+    """Return the error of a change that may have happened before somebody else's."""
     return ConflictError(
         f"The response to {rpc} on {resource} was lost, and somebody else has changed {what} since, so it's unknown "
         "whether the change was made. Read it, and repeat the change if necessary.",
         resource=resource,
         code="ABORTED",
-    )
-
-
-def _endless_list_error(rpc: str, resource: str) -> UnavailableError:
-    return UnavailableError(
-        f"{rpc} on {resource} doesn't end: its pages repeat, or it took longer than Retry(operation_timeout=...) "
-        "allows. Allow more time, or report it to the operator of the service.",
-        resource=resource,
-    )
-
-
-def is_write_conflict(conflict: ConflictError, before: ModelVersion | None, now: ModelVersion | None) -> bool:
-    """Return whether a conflict means that somebody else was faster, so starting over may help.
-
-    Vertex doesn't document how it refuses a stale etag. ABORTED asks for a new attempt from the read on (AIP-154).
-    FAILED_PRECONDITION may also mean something that no attempt fixes, unless the etag has changed.
-
-    Args:
-        conflict: The error of the write.
-        before: The version as it was read before the write, or None if it wasn't read.
-        now: The version as it was read after the write, or None if it was deleted.
-    """
-    return conflict.code == "ABORTED" or before is None or now is None or now.etag != before.etag
-
-
-def _check_written(
-    written: ModelVersion, labels: Mapping[str, str], before: Mapping[str, str], model: Model
-) -> ModelVersion:
-    """Return the version as it was written.
-
-    Raises:
-        ConflictError: The model's own labels hide some of what was written.
-    """
-    hidden = {key for key, value in labels.items() if written.labels.get(key) != value}
-    meant = _labels.read(labels).metadata  # a packed value hides the label under its key
-    hidden |= {
-        key
-        for key in (before.keys() - labels.keys()) & written.labels.keys()
-        if key not in meant or key not in written.metadata or not _labels.json_equal(written.metadata[key], meant[key])
-    }
-    hidden -= {_labels.MANAGED_BY}
-    if hidden:
-        keys = ", ".join(map(repr, sorted(hidden)))
-        raise ConflictError(
-            f"The model {model.name!r} itself has the labels {keys}, which hide what was written to version "
-            f"{written.version}. Remove them with update_model(name, labels={{...}}), which replaces all of them.",
-            resource=written.resource_name,
-        )
-    return written
-
-
-def _without_newer(change: Change, lost: Iterable[tuple[ModelVersion, Change]], now: ModelVersion) -> Change:
-    """Return a change without what somebody has written since one of its lost attempts."""
-    for before, planned in lost:
-        labels = change.labels
-        if labels is not None and planned.labels is not None:
-            labels = _lost_writes.without_newer_labels(labels, before=before, written=planned.labels, now=now)
-        description = _lost_writes.without_newer_description(change.description, before=before, now=now)
-        change = Change(labels=labels, description=description)
-    return change
-
-
-def without_keys(version: ModelVersion, keys: Collection[str]) -> ModelVersion:
-    """Return the version without the labels and the metadata under these keys."""
-    return attrs.evolve(
-        version,
-        labels={key: label for key, label in version.labels.items() if key not in keys},
-        metadata={key: value for key, value in version.metadata.items() if key not in keys},
     )

@@ -13,11 +13,10 @@ import math
 import time
 from contextvars import ContextVar
 from queue import Empty, SimpleQueue
-from typing import TYPE_CHECKING, Any, Final, NoReturn
+from typing import TYPE_CHECKING, Any, Final, NoReturn, TypeVar
 
 import attrs
 import google.auth.exceptions
-import tenacity
 from google.api_core import exceptions as google_exceptions
 
 from vertex_registry import _credentials, _faults, _process, _transport, _waiting
@@ -33,10 +32,13 @@ from vertex_registry.errors import (
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
+    import tenacity
     from google.longrunning import operations_pb2
 
     from vertex_registry._endpoint import Endpoint
     from vertex_registry._records import Retry
+
+T = TypeVar("T")
 
 _LOG: Final = logging.getLogger("vertex_registry")
 
@@ -54,6 +56,9 @@ _TIMEOUT_MARGIN: Final = 0.1
 #: The seconds for cleaning up after a failed verb, so that nothing stays half done for lack of time.
 _CLEANUP_TIME: Final = 10.0
 
+#: The seconds after a warning of a quota in which there's no further one.
+_QUIET: Final = 60.0
+
 #: The connection and the budget of the verb that runs in this thread, or that this thread works for.
 _CURRENT_VERB: Final[ContextVar[tuple[Connection, _waiting.Budget] | None]] = ContextVar("verb", default=None)
 
@@ -63,7 +68,7 @@ class Method:
     """How to call one RPC.
 
     Attributes:
-        call: The method of Google's client.
+        call: The method of Google's client and of its transport.
         retry_on: The status codes on which it's sent again.
         deadline: How many seconds one attempt may take.
         permission: The permission that it needs.
@@ -107,21 +112,22 @@ class Connection:
         self._retry = retry
         self._check_open = check_open
         self._closed = False
+        #: Whether a quota has refused a request.
+        self.throttled = False
+        self._quiet_until = -math.inf
         self._waiters: set[SimpleQueue[Callable[[], Any]]] = set()
         self._credentials = credentials
         self._user_agent = user_agent
-        self._google = _process.Owned(
-            lambda: _transport.create_client(self._endpoint, self._credentials, self._user_agent)
-        )
+        self._google = _process.Owned(lambda: _transport.connect(self._endpoint, self._credentials, self._user_agent))
 
     def close(self) -> None:
         """Close the connection."""
         self._closed = True
         for waiter in tuple(self._waiters):
             waiter.put(_raise_closed)
-        if (client := self._google.take()) is not None:
+        if (stubs := self._google.take()) is not None:
             with contextlib.suppress(google_exceptions.GoogleAPIError, google.auth.exceptions.GoogleAuthError):
-                client.transport.close()  # type: ignore[no-untyped-call]  # untyped upstream
+                stubs.close()
 
     @property
     def closed(self) -> bool:
@@ -203,12 +209,26 @@ class Connection:
             at_least: The fewest seconds to wait.
         """
         seconds = max(at_least, _waiting.max_backoff(self._retry, tries + 1) * self._retry.random())
-        if seconds >= budget.left():
+        if seconds >= budget.left() or budget.quota_used_up:
             return False
         _LOG.info("next attempt in %.2f s", seconds)
         with contextlib.nullcontext() if budget is self._verb_budget() else self.uncounted():
             self._sleep(seconds)
         return True
+
+    def read_after_loss(self, lost: UnavailableError, read: Callable[[], T], *, late: bool) -> T:
+        """Return what a read finds after a lost response. If the read gets no response either, raise the first error.
+
+        Args:
+            lost: The first error.
+            read: The read.
+            late: Whether the budget is used up. Then the read gets a small budget of its own.
+        """
+        try:
+            with self.cleanup() if late else contextlib.nullcontext():
+                return read()
+        except UnavailableError:
+            raise lost from lost.__cause__
 
     def call(
         self, rpc: str, request: Any, resource: str, budget: _waiting.Budget | None = None, *, once: bool = False
@@ -233,38 +253,13 @@ class Connection:
                 "Call the method again to finish what it began; Retry(call_timeout=...) sets the limit.",
                 resource=resource,
             )
-
-        def can_retry(failure: BaseException) -> bool:
-            if self._closed or not isinstance(failure, CallError):
-                return False
-            return (failure.unsent or (failure.code in method.retry_on and not once)) and not failure.final
-
-        def wait(state: tenacity.RetryCallState) -> float:
-            upper = _waiting.max_backoff(self._retry, state.attempt_number)
-            return max(_requested_wait(state), upper * self._retry.random())
-
-        def stop(state: tenacity.RetryCallState) -> bool:
-            return state.upcoming_sleep >= budget.left()
-
-        lost = False
-
-        def log(state: tenacity.RetryCallState) -> None:
-            nonlocal lost
-            failure = state.outcome.exception() if state.outcome else None
-            lost = lost or (isinstance(failure, CallError) and not failure.unsent and failure.code in LOST_RESPONSE)
-            code = failure.code if isinstance(failure, CallError) else "?"
-            _LOG.info("%s %s: %s, sent again in %.2f s", rpc, resource, code, state.upcoming_sleep)
-
-        with_retries = tenacity.Retrying(
-            retry=tenacity.retry_if_exception(can_retry),
-            wait=wait,
-            stop=stop,
-            sleep=self._sleep,
-            before_sleep=log,
-            reraise=True,
-        )
+        attempt = functools.partial(self._send, rpc, method, request, resource, budget)
         try:
-            return with_retries(self._send, rpc, method, request, resource, budget)
+            try:
+                return attempt()
+            except CallError as failure:
+                retry_on = NO_RETRY if once else method.retry_on
+                return self._send_again(attempt, failure, budget, retry_on=retry_on, what=f"{rpc} {resource}")
         except CallError as failure:
             if self._closed:
                 self._raise_if_closed(rpc, resource, failure)
@@ -277,8 +272,48 @@ class Connection:
                 spent=budget.spent(),
             )
             if isinstance(error, ConflictError):
-                error._after_loss = lost  # noqa: SLF001  # the package's own field
+                error._after_loss = failure.after_loss  # noqa: SLF001  # the package's own field
             raise error from failure.__cause__
+
+    def _send_again(
+        self,
+        attempt: Callable[[], Any],
+        first: CallError,
+        budget: _waiting.Budget,
+        *,
+        retry_on: frozenset[str],
+        what: str,
+    ) -> Any:
+        """Repeat an attempt that has failed once, until it succeeds, and return its response.
+
+        Most requests succeed at once, so neither this loop nor its library is needed before.
+
+        Raises:
+            CallError: The last attempt's failure.
+        """
+        import tenacity  # noqa: PLC0415  # likewise
+
+        failed = [first]
+        attempts = _Attempts(self, budget, retry_on=retry_on, what=what)
+
+        def next_attempt() -> Any:
+            if failed:
+                raise failed.pop()
+            return attempt()
+
+        with_retries = tenacity.Retrying(
+            retry=tenacity.retry_if_exception(attempts.can_retry),
+            wait=attempts.wait,
+            stop=attempts.stop,
+            sleep=attempts.sleep,
+            before_sleep=attempts.log,
+            reraise=True,
+        )
+        try:
+            return with_retries(next_attempt)
+        except CallError as failure:
+            failure.after_loss = attempts.lost
+            raise
 
     def sdk_model(self, request: Any, resource: str, project: str | None) -> Any:
         """Send GetModel and return the response as a ``Model`` of Google's SDK with this connection's credentials."""
@@ -288,7 +323,7 @@ class Connection:
             project=project,
             credentials=self._credentials,
             endpoint=self._endpoint,
-            client=self._google,
+            stubs=self._google,
         )
 
     def wait(self, operation: operations_pb2.Operation, request: Callable[[str], Any], budget: _waiting.Budget) -> Any:
@@ -340,12 +375,16 @@ class Connection:
         try:
             # Even with little time left, give the server a chance: a request that times out too early is wasted.
             timeout = max(0.05, min(method.deadline, max(budget.left(), min(_MIN_TIMEOUT, budget.seconds))))
-            send = getattr(self._google.get(), method.call)
+            send = self._google.get().send
             metadata = self._metadata(rpc, timeout)
-            with _faults.translated(self._endpoint):
-                response = self._await_response(
-                    lambda: send(request=request, retry=None, timeout=timeout, metadata=metadata), timeout
-                )
+            try:
+                if not self._endpoint.rest:  # closing the channel ends its calls
+                    with _process.outside_fork():
+                        return send(method.call, request, timeout, metadata)
+                return self._await_response(lambda: send(method.call, request, timeout, metadata), timeout)
+            except Exception:
+                with _faults.translated(self._endpoint):
+                    raise
         except CallError as failure:
             outcome = failure.code
             raise
@@ -353,20 +392,15 @@ class Connection:
             outcome = type(failure).__name__
             raise
         finally:
-            _LOG.debug("%s %s: %s in %.3f s", rpc, resource, outcome, self._retry.clock() - start)
-        if rpc.startswith("ListModel"):
-            return next(response.pages)  # Google's pager would request more pages by itself
-        return getattr(response, "operation", response)
+            if _LOG.isEnabledFor(logging.DEBUG):
+                _LOG.debug("%s %s: %s in %.3f s", rpc, resource, outcome, self._retry.clock() - start)
 
     def _await_response(self, send: Callable[[], Any], timeout: float) -> Any:
-        """Return the response of a call, and stop waiting for it when the connection is closed.
+        """Return the response of a call over HTTP, and stop waiting for it when the connection is closed.
 
-        Closing a gRPC channel ends its calls. Over HTTP, only the wait ends. There, Google's timeout limits each part
-        of the response, so the wait for all of it gets the same limit.
+        The request itself goes on. Google's timeout limits each part of the response, so the wait for all of it gets
+        the same limit.
         """
-        if not self._endpoint.rest:
-            with _process.outside_fork():
-                return send()
         try:
             return self._run_in_thread(send, timeout + _TIMEOUT_MARGIN)
         except Empty:
@@ -382,7 +416,7 @@ class Connection:
 
         outcomes: SimpleQueue[Callable[[], Any]] = SimpleQueue()
         with self._wake_on_close(outcomes):
-            _waiting.start_thread(work_outside_fork, outcomes, "vertex-registry-rest")
+            _waiting.start_thread(work_outside_fork, outcomes)
             outcome = _waiting.receive(outcomes, seconds)
         return outcome()
 
@@ -405,6 +439,12 @@ class Connection:
             yield
         finally:
             self._waiters.discard(waiter)
+
+    def _warn_of_quota(self, seconds: float) -> None:
+        """Say why nothing seems to happen, but not for every one of many requests."""
+        if (now := self._retry.clock()) >= self._quiet_until:
+            self._quiet_until = now + _QUIET
+            _LOG.warning("the quota of %s is used up: requests are sent again in %.0f s", self._endpoint, seconds)
 
     def _raise_if_closed(self, rpc: str, resource: str, failure: CallError) -> None:
         """Raise the error of a closed client. After a change, it says that the change may have happened."""
@@ -438,10 +478,58 @@ class Connection:
         return tuple((name.lower(), value) for name, value in headers.items()) if self._endpoint.plain else ()
 
 
-def _requested_wait(state: tenacity.RetryCallState) -> float:
-    """Return how many seconds the server asked to wait."""
-    failure = state.outcome.exception() if state.outcome else None
-    return failure.retry_after if isinstance(failure, CallError) else 0.0
+class _Attempts:
+    """Decides about the attempts of one call: whether there's another one, and when."""
+
+    def __init__(self, connection: Connection, budget: _waiting.Budget, *, retry_on: frozenset[str], what: str) -> None:
+        self._connection = connection
+        self._budget = budget
+        self._retry_on = retry_on
+        self._what = what
+        #: Whether the response to an earlier attempt was lost.
+        self.lost = False
+        # The latest failure, and how many were those of a quota.
+        self._failure: CallError | None = None
+        self._refusals = 0
+
+    @property
+    def _over_quota(self) -> bool:
+        return self._failure is not None and self._failure.over_quota
+
+    def can_retry(self, failure: BaseException) -> bool:
+        if not isinstance(failure, CallError):
+            return False
+        self._failure = failure
+        self._refusals += failure.over_quota
+        self._connection.throttled |= failure.over_quota
+        if self._connection._closed or failure.final:  # noqa: SLF001  # it's a part of the connection
+            return False
+        return failure.unsent or failure.over_quota or failure.code in self._retry_on
+
+    def wait(self, state: tenacity.RetryCallState) -> float:
+        retry = self._connection._retry  # noqa: SLF001  # likewise
+        requested = 0.0 if self._failure is None else self._failure.retry_after
+        if self._over_quota:
+            return _waiting.quota_backoff(retry, self._refusals, requested)
+        upper = _waiting.max_backoff(retry, state.attempt_number - self._refusals)
+        return max(requested, upper * retry.random())
+
+    def stop(self, state: tenacity.RetryCallState) -> bool:
+        if not self._over_quota:
+            return state.upcoming_sleep >= self._budget.left()
+        self._budget.quota_used_up = state.upcoming_sleep >= self._budget.quota_left()
+        return self._budget.quota_used_up
+
+    def sleep(self, seconds: float) -> None:
+        with self._budget.waiting_for_quota() if self._over_quota else contextlib.nullcontext():
+            self._connection._sleep(seconds)  # noqa: SLF001  # likewise
+
+    def log(self, state: tenacity.RetryCallState) -> None:
+        code = "?" if self._failure is None else self._failure.code
+        self.lost |= self._failure is not None and not self._failure.unsent and code in LOST_RESPONSE
+        _LOG.info("%s: %s, sent again in %.2f s", self._what, code, state.upcoming_sleep)
+        if self._over_quota:
+            self._connection._warn_of_quota(state.upcoming_sleep)  # noqa: SLF001  # likewise
 
 
 def _raise_closed() -> NoReturn:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import importlib
-import importlib.metadata
 import re
 from typing import TYPE_CHECKING, Any, Final
 
@@ -186,6 +185,8 @@ def _pickled_by(files: Mapping[str, Path]) -> Writer | None:
                         length = int.from_bytes(found["short"] or found["long"], "little")
                         return Writer("sklearn", found["text"][:length].decode())
                     before = data[-_OVERLAP:]
+            import importlib.metadata  # noqa: PLC0415  # it's slow, and few callers come here
+
             with contextlib.suppress(importlib.metadata.PackageNotFoundError):
                 return Writer("sklearn", importlib.metadata.version("scikit-learn"))
     return None

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import datetime as dt
 import enum
+import re
 from typing import TYPE_CHECKING, Final
 
 from vertex_registry._quoting import quote
@@ -21,6 +22,8 @@ CHANGED_AT_LABEL: Final = "vr-stage-changed-at"
 CHANGED_BY_LABEL: Final = "vr-stage-changed-by"
 
 _TIMESTAMP_FORMAT: Final = "%Y-%m-%dt%H-%M-%S-%fz"
+# The same for reading: `strptime` takes six times as long, and a list has one in each version.
+_TIMESTAMP: Final = re.compile(r"(\d{4})-(\d\d)-(\d\d)t(\d\d)-(\d\d)-(\d\d)-(\d{6})z", re.ASCII)
 
 # A timestamp from the end of the calendar is a mistake, and no later one could follow it.
 _LAST_YEAR: Final = 9000
@@ -92,8 +95,10 @@ def format_timestamp(moment: dt.datetime) -> str:
 
 def parse_timestamp(text: str | None) -> dt.datetime | None:
     """Return the time in a timestamp label, or None if this package didn't write it."""
+    if text is None or (match := _TIMESTAMP.fullmatch(text)) is None:
+        return None
     try:
-        moment = dt.datetime.strptime(text or "", _TIMESTAMP_FORMAT).replace(tzinfo=dt.UTC)
+        moment = dt.datetime(*map(int, match.groups()), tzinfo=dt.UTC)  # type: ignore[misc,arg-type]  # seven numbers
     except ValueError:
         return None
     return moment if moment.year < _LAST_YEAR else None

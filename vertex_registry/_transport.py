@@ -1,8 +1,13 @@
-"""Create Google's client for an address, over gRPC or REST, and a `Model` of Google's SDK that uses it."""
+"""Create Google's client for an address, over gRPC or REST, and send requests with its transport.
+
+Requests go to the transport's own stubs. The wrappers that Google's client has around them repeat for every request
+what `_rpc` does anyway: deadlines, retries and errors.
+"""
 
 from __future__ import annotations
 
 import functools
+import operator
 import os
 import re
 from typing import TYPE_CHECKING, Any, Final
@@ -13,6 +18,7 @@ import google.auth.transport.grpc
 import grpc
 from google.api_core import exceptions as google_exceptions
 from google.api_core.client_options import ClientOptions
+from google.api_core.gapic_v1 import routing_header
 from google.api_core.gapic_v1.client_info import ClientInfo
 from google.cloud.aiplatform_v1.services.model_service import ModelServiceClient
 from google.cloud.aiplatform_v1.services.model_service.transports.grpc import ModelServiceGrpcTransport
@@ -22,14 +28,62 @@ from vertex_registry import _credentials, _faults, _process
 from vertex_registry.errors import InvalidArgumentError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
     from vertex_registry._endpoint import Endpoint
 
 #: What Google's libraries raise for settings that they don't accept.
 _SETTING_ERRORS: Final = (google.auth.exceptions.GoogleAuthError, google_exceptions.GoogleAPIError, ValueError)
 
+#: The field of each request that Google's client repeats in a header, because Vertex routes by it.
+_ROUTED_BY: Final[Mapping[str, str]] = {
+    "upload_model": "parent",
+    "get_model": "name",
+    "list_models": "parent",
+    "list_model_versions": "name",
+    "update_model": "model.name",
+    "merge_version_aliases": "name",
+    "delete_model": "name",
+    "delete_model_version": "name",
+    "get_operation": "name",
+    "list_operations": "name",
+}
+_READ_ROUTE: Final = {method: operator.attrgetter(field) for method, field in _ROUTED_BY.items()}
 
-def create_client(endpoint: Endpoint, credentials: Any, user_agent: str) -> ModelServiceClient:
-    """Create Google's client.
+
+class Stubs:
+    """The stubs of Google's transport, with the headers that Google's client sends.
+
+    Attributes:
+        client: Google's client.
+    """
+
+    def __init__(self, client: ModelServiceClient, info: ClientInfo) -> None:
+        self.client = client
+        self._transport: Any = client.transport
+        self._sender = info.to_grpc_metadata()  # type: ignore[no-untyped-call]  # untyped upstream
+
+    def send(self, method: str, request: Any, timeout: float, metadata: tuple[tuple[str, str], ...]) -> Any:
+        """Send a request, and return the response.
+
+        Args:
+            method: The method of the transport.
+            request: The request.
+            timeout: How many seconds it may take.
+            metadata: Headers to send besides Google's own.
+        """
+        message = getattr(request, "_pb", request)  # beneath proto-plus
+        route = ((_ROUTED_BY[method], _READ_ROUTE[method](message)),)
+        headers = (routing_header.to_grpc_metadata(route), self._sender, *metadata)  # type: ignore[no-untyped-call]
+        return getattr(self._transport, method)(request, timeout=timeout, metadata=headers)
+
+    def close(self) -> None:
+        """Close the connection."""
+        self._transport.close()
+
+
+def connect(endpoint: Endpoint, credentials: Any, user_agent: str) -> Stubs:
+    """Create Google's client, and return the stubs of its transport.
 
     Raises:
         InvalidArgumentError: Google's libraries refuse a setting of the environment.
@@ -40,7 +94,8 @@ def create_client(endpoint: Endpoint, credentials: Any, user_agent: str) -> Mode
         with _process.outside_fork():
             # The address is known, and with it the domain. This keeps Google's client from reading the environment.
             options = ClientOptions(universe_domain="googleapis.com")
-            return ModelServiceClient(transport=create(endpoint, credentials, info), client_options=options)
+            client = ModelServiceClient(transport=create(endpoint, credentials, info), client_options=options)
+            return Stubs(client, info)
     except (*_SETTING_ERRORS, OSError) as error:
         raise InvalidArgumentError(
             f"Google's client can't be created: {_faults.sentence(str(error))} Check the environment variables "
@@ -93,7 +148,7 @@ def create_sdk_model(
     project: str | None,
     credentials: Any,
     endpoint: Endpoint,
-    client: _process.Owned[ModelServiceClient],
+    stubs: _process.Owned[Stubs],
 ) -> Any:
     """Create a ``Model`` of Google's SDK.
 
@@ -106,7 +161,7 @@ def create_sdk_model(
         project: The project, by ID or number.
         credentials: The credentials of the connection, or None.
         endpoint: The address of the connection.
-        client: Google's client of the connection.
+        stubs: The stubs of the connection.
 
     Raises:
         InvalidArgumentError: The SDK refuses its own settings.
@@ -122,9 +177,9 @@ def create_sdk_model(
         model.project = project  # the message has its number instead
         if endpoint.host == f"{location}-aiplatform.googleapis.com":
             create = functools.partial(model._instantiate_client, location=location, credentials=credentials)  # noqa: SLF001  # likewise
-            own: Any = _PerProcessClient(_process.Owned(create))
+            own: Any = _PerProcessClient(_process.Owned(create).get)
         else:
-            own = _PerProcessClient(client)
+            own = _PerProcessClient(lambda: stubs.get().client)
         model.api_client = model._registry.client = own  # noqa: SLF001  # there is no other way
     except _SETTING_ERRORS as error:
         raise InvalidArgumentError(
@@ -137,10 +192,10 @@ def create_sdk_model(
 class _PerProcessClient:
     """A client for an object of Google's SDK. The object survives a fork, because each process gets its own client."""
 
-    def __init__(self, owned: _process.Owned[Any]) -> None:
-        self._owned = owned
+    def __init__(self, get: Callable[[], Any]) -> None:
+        self._get = get
 
     def __getattr__(self, name: str) -> Any:
         if name.startswith("__"):  # only code that copies or pickles the client reads these
             raise AttributeError(name)
-        return getattr(self._owned.get(), name)
+        return getattr(self._get(), name)

@@ -135,7 +135,7 @@ def change_aliases(
     budget, tries = rpc.budget(), 0
     while True:
         try:
-            return resources.merge_aliases(model, version.version, add=add, remove=remove, once=True)
+            return resources.merge_aliases(model, version.version, add=add, remove=remove)
         except UnavailableError as lost:
             found = resources.find_with_aliases(model.resource, own)
             if found is None:

@@ -19,7 +19,7 @@ from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, Final, NoReturn, TypeVar
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator, Iterable
+    from collections.abc import Callable, Generator, Iterable, Iterator
 
     from vertex_registry._records import Retry
 
@@ -29,18 +29,51 @@ T = TypeVar("T")
 #: The seconds after which a wait wakes up, so Python can handle a signal.
 _WAKE_INTERVAL: Final = 0.1
 
+#: The seconds for which a thread waits for its next job. Starting one takes as long as a small request's own work.
+_IDLE_TIME: Final = 0.2
+
 
 class Budget:
-    """A number of seconds that several calls share, measured by the clock of `Retry`."""
+    """A number of seconds that several calls share, measured by the clock of `Retry`.
+
+    Waits for a quota don't count. They have a limit of their own: the budget of an operation.
+    """
 
     def __init__(self, retry: Retry, seconds: float) -> None:
         self.seconds = seconds
         self._clock = retry.clock
         self._start = retry.clock()
+        self._quota_left = retry.operation_timeout
+        #: Whether a quota has refused a request to the end of that time. No further attempt makes sense then.
+        self.quota_used_up = False
+        # Several threads may share a budget, and wait for the quota at the same time.
+        self._lock = threading.Lock()
+        self._waiters = 0
+        self._paused_at = 0.0
 
     def spent(self) -> float:
         """Return the seconds since it started, without those that don't count."""
-        return self._clock() - self._start
+        return (self._paused_at if self._waiters else self._clock()) - self._start
+
+    def quota_left(self) -> float:
+        """Return the seconds that are left for waiting for a quota."""
+        return self._quota_left
+
+    @contextlib.contextmanager
+    def waiting_for_quota(self) -> Iterator[None]:
+        """Count the time that passes inside as a wait for a quota."""
+        with self._lock:
+            self._paused_at = self._paused_at if self._waiters else self._clock()
+            self._waiters += 1
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._waiters -= 1
+                if not self._waiters:
+                    waited = self._clock() - self._paused_at
+                    self._start += waited
+                    self._quota_left -= waited
 
     def leave_out(self, seconds: float) -> None:
         """Don't count these seconds, which have passed since it started."""
@@ -54,6 +87,22 @@ class Budget:
 def max_backoff(retry: Retry, tries: int) -> float:
     """Return the longest wait after that many attempts, unless the server asks for more."""
     return min(retry.max_backoff, retry.initial_backoff * 2.0 ** min(tries - 1, 30))
+
+
+def quota_backoff(retry: Retry, tries: int, requested: float) -> float:
+    """Return the seconds to wait after a quota has refused a request that many times.
+
+    A quota comes back for everybody at once. So each request adds a share of the longest backoff, at random. The share
+    shrinks with each refusal: a request that has waited longer goes first, and none starves.
+
+    Args:
+        retry: The policy.
+        tries: How many times the request was refused.
+        requested: How many seconds the server asked to wait, or 0.
+    """
+    if not requested:
+        return max_backoff(retry, tries) * retry.random()
+    return requested + retry.random() * retry.max_backoff / tries
 
 
 def receive(queue: SimpleQueue[T], seconds: float = math.inf) -> T:
@@ -77,18 +126,70 @@ def sleep(seconds: float) -> None:
         receive(SimpleQueue(), seconds)
 
 
-def start_thread(work: Callable[[], T], outcomes: SimpleQueue[Callable[[], T]], name: str) -> None:
+def start_thread(work: Callable[[], T], outcomes: SimpleQueue[Callable[[], T]]) -> None:
     """Do some work in a thread, and put its outcome into a queue.
 
     The outcome is a function that returns the result or raises the error. The thread has a copy of the caller's context
     variables, and so the budget of the caller's verb. After Ctrl-C, nobody waits for it.
     """
-    context = contextvars.copy_context()
+    global _idle  # noqa: PLW0603  # one process, one state
+    run = functools.partial(_put_outcome, functools.partial(contextvars.copy_context().run, work), outcomes)
 
-    def run() -> None:
-        outcomes.put(_capture(functools.partial(context.run, work)))
+    if _idle.process != os.getpid():
+        _idle = _IdleThreads()  # a forked child doesn't have its parent's threads
+    try:
+        jobs = _idle.jobs.pop()
+    except IndexError:
+        jobs = SimpleQueue()
+        threading.Thread(target=_serve, args=(jobs, _idle), name="vertex-registry", daemon=True).start()
+    jobs.put(run)
 
-    threading.Thread(target=run, name=name, daemon=True).start()
+
+class _IdleThreads:
+    """The threads of a process that have nothing to do, each by the queue that it takes its next job from."""
+
+    def __init__(self) -> None:
+        self.process = os.getpid()
+        self.jobs: deque[SimpleQueue[Callable[[], None]]] = deque()
+
+
+_idle = _IdleThreads()
+
+
+def _serve(jobs: SimpleQueue[Callable[[], None]], idle: _IdleThreads) -> None:
+    """Do the jobs from a queue, and end when there was none for a while."""
+    while True:
+        try:
+            job = jobs.get(timeout=_IDLE_TIME)
+        except Empty:
+            try:
+                idle.jobs.remove(jobs)
+            except ValueError:  # somebody has just taken the queue, to put a job into it
+                job = jobs.get()
+            else:
+                return
+        job()
+        del job  # it may hold a whole page
+        idle.jobs.append(jobs)
+
+
+def begin(work: Callable[[], T]) -> Callable[[], T]:
+    """Start some work in a thread, and return a function that waits for its result."""
+    outcomes: SimpleQueue[Callable[[], T]] = SimpleQueue()
+    start_thread(work, outcomes)
+    return _result_of(work, outcomes)
+
+
+def _result_of(work: Callable[[], T], outcomes: SimpleQueue[Callable[[], T]]) -> Callable[[], T]:
+    """Return a function that waits for the outcome of some work of another thread."""
+    process = os.getpid()
+
+    def result() -> T:
+        if process != os.getpid() and outcomes.empty():
+            return work()  # a forked child doesn't have its parent's threads
+        return receive(outcomes)()
+
+    return result
 
 
 def prefetch(work: Callable[[S], T], items: Iterable[S], window: int) -> Generator[T, None, None]:
@@ -99,23 +200,34 @@ def prefetch(work: Callable[[S], T], items: Iterable[S], window: int) -> Generat
     Args:
         work: The work.
         items: The items.
-        window: How many items are worked on at once.
+        window: How many items are worked on at once. A few more wait for a free thread, so that one slow item doesn't
+            hold up the others.
     """
-    pending: deque[tuple[int, S, SimpleQueue[Callable[[], T]]]] = deque()
+    jobs: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
+    pending: deque[Callable[[], T]] = deque()
+    stopped = threads = 0
 
-    def next_result() -> T:
-        process, item, outcomes = pending.popleft()
-        if process != os.getpid() and outcomes.empty():
-            return work(item)  # a forked child doesn't have its parent's threads
-        return receive(outcomes)()
+    def serve() -> None:
+        while (job := jobs.get()) is not None and not stopped:
+            job()
 
-    for item in items:
-        pending.append((os.getpid(), item, SimpleQueue()))
-        start_thread(functools.partial(work, item), pending[-1][2], "vertex-registry")
-        if len(pending) >= window:
-            yield next_result()
-    while pending:
-        yield next_result()
+    try:
+        for item in items:
+            of_item = functools.partial(work, item)
+            outcomes: SimpleQueue[Callable[[], T]] = SimpleQueue()
+            pending.append(_result_of(of_item, outcomes))
+            jobs.put(functools.partial(_put_outcome, of_item, outcomes))
+            if threads < window:
+                threads += 1
+                start_thread(serve, SimpleQueue())
+            if len(pending) >= window + window // 4:
+                yield pending.popleft()()
+        while pending:
+            yield pending.popleft()()
+    finally:
+        stopped = 1
+        for _ in range(threads):
+            jobs.put(None)
 
 
 def run_in_thread(action: Callable[[], T], stop: Callable[[], None]) -> T:
@@ -151,6 +263,10 @@ def run_in_thread(action: Callable[[], T], stop: Callable[[], None]) -> T:
             receive(ended)
         raise
     return outcome()
+
+
+def _put_outcome(work: Callable[[], T], outcomes: SimpleQueue[Callable[[], T]]) -> None:
+    outcomes.put(_capture(work))
 
 
 def _capture(work: Callable[[], T]) -> Callable[[], T]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import datetime as dt
 import functools
+import itertools
 import logging
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
@@ -34,9 +35,36 @@ _LOG: Final = logging.getLogger("vertex_registry")
 _EARLIEST: Final = dt.datetime.min.replace(tzinfo=dt.UTC)
 _LATEST: Final = dt.datetime.max.replace(tzinfo=dt.UTC)
 _EPOCH: Final = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
+_SECOND: Final = 1_000_000_000  # in nanoseconds
 
-#: The page size that gcloud uses. "The standard list page size" isn't documented.
-PAGE_SIZE = 100
+# ListModelVersionsRequest.order_by: "Supported fields: create_time, update_time". ListModelsRequest has both as well.
+_NEWEST_FIRST: Final = "create_time desc"
+
+_GetModelRequest: Final = model_service.GetModelRequest
+_ContainerSpec: Final = type(model_types.ModelContainerSpec.pb(model_types.ModelContainerSpec()))
+
+#: The fields of a version that its labels hold. They're decoded together.
+_FROM_LABELS: Final = frozenset(
+    {
+        "labels",
+        "metadata",
+        "metadata_file",
+        "version_name",
+        "managed_by",
+        "stage",
+        "stage_changed_at",
+        "stage_changed_by",
+    }
+)
+
+#: How many entries a page has. Vertex documents neither a default nor a maximum. AIP-158 says that a service returns
+#: fewer entries than requested if it has a maximum, and that the page size may change from page to page.
+PAGE_SIZE: Final = 1000
+#: How many entries a first page has if the caller may not want all of them. gcloud's pages have as many.
+FIRST_PAGE_SIZE: Final = 100
+
+# ListModelsRequest.order_by: "Supported fields: display_name, create_time, update_time".
+_MODEL_ORDERS: Final = {"created": _NEWEST_FIRST, "updated": "update_time desc", "name": "display_name"}
 
 
 def upload(
@@ -71,27 +99,44 @@ def upload(
 
 def get(name: str) -> model_service.GetModelRequest:
     """Create a request to get a model or a version."""
-    return model_service.GetModelRequest(name=name)
+    request: model_service.GetModelRequest = _GetModelRequest.wrap(_GetModelRequest.pb()(name=name))
+    return request  # made in a third of the time that proto-plus takes
 
 
-def models_named(parent: str, name: str, page_token: str) -> model_service.ListModelsRequest:
+def models_named(parent: str, name: str, page_token: str, page_size: int) -> model_service.ListModelsRequest:
     """Create a request to list the models with exactly that display name."""
     quoted = name.replace("\\", "\\\\").replace('"', '\\"')
     return model_service.ListModelsRequest(
-        parent=parent, filter=f'display_name="{quoted}"', page_size=PAGE_SIZE, page_token=page_token
+        parent=parent, filter=f'display_name="{quoted}"', page_size=page_size, page_token=page_token
     )
 
 
-def models(parent: str, page_token: str) -> model_service.ListModelsRequest:
-    """Create a request to list all models, the newest first."""
+def models(parent: str, page_token: str, page_size: int, order_by: str = "created") -> model_service.ListModelsRequest:
+    """Create a request to list all models in one of the orders, by default the newest first."""
     return model_service.ListModelsRequest(
-        parent=parent, order_by="create_time desc", page_size=PAGE_SIZE, page_token=page_token
+        parent=parent, order_by=_MODEL_ORDERS[order_by], page_size=page_size, page_token=page_token
     )
 
 
-def versions(model: str, page_token: str) -> model_service.ListModelVersionsRequest:
-    """Create a request to list the versions of a model."""
-    return model_service.ListModelVersionsRequest(name=model, page_size=PAGE_SIZE, page_token=page_token)
+def versions(
+    model: str, page_token: str, page_size: int, *, label: str = "", oldest_first: bool = False
+) -> model_service.ListModelVersionsRequest:
+    """Create a request to list the versions of a model.
+
+    Args:
+        model: The resource name of the model.
+        page_token: The token of the page.
+        page_size: How many versions the page has at most.
+        label: Only versions with this label: ``key=value``, or ``key:*`` for any value. Defaults to all versions.
+        oldest_first: Whether to list the oldest first. Defaults to the newest first.
+    """
+    return model_service.ListModelVersionsRequest(
+        name=model,
+        order_by="create_time" if oldest_first else _NEWEST_FIRST,
+        filter=label and f"labels.{label}",
+        page_size=page_size,
+        page_token=page_token,
+    )
 
 
 def update_version(
@@ -148,9 +193,9 @@ def operation(name: str) -> operations_pb2.GetOperationRequest:
     return operations_pb2.GetOperationRequest(name=name)
 
 
-def operations(model: str, page_token: str) -> operations_pb2.ListOperationsRequest:
+def operations(model: str, page_token: str, page_size: int) -> operations_pb2.ListOperationsRequest:
     """Create a request to list the operations of a model."""
-    return operations_pb2.ListOperationsRequest(name=model, page_size=PAGE_SIZE, page_token=page_token)
+    return operations_pb2.ListOperationsRequest(name=model, page_size=page_size, page_token=page_token)
 
 
 def read_version(message: model_types.Model, *, on_vertex: bool = False) -> ModelVersion:
@@ -249,36 +294,62 @@ def _version(message: Any, *, on_vertex: bool) -> ModelVersion:
     number = _names.version_id(message.version_id) or _names.version_id(version)
     if number is None:
         raise _unusable_error(message, "its version has no number")
-    labels = dict(sorted(message.labels.items()))
-    content = _labels.read(labels)
-    in_file = _labels.METADATA_FILE in content.own_labels and message.artifact_uri
     every_alias = tuple(message.version_aliases)
     aliases = _names.visible_aliases(every_alias)
-    return ModelVersion(
-        name=message.display_name,
-        version=number,
-        version_name=content.own_labels.get(_labels.VERSION_NAME),
-        resource_name=f"{resource}@{number}",
-        model_resource_name=resource,
-        stage=_stages.stage_of(content.own_labels),
-        stage_changed_at=_stages.parse_timestamp(content.own_labels.get(_stages.CHANGED_AT_LABEL)),
-        stage_changed_by=content.own_labels.get(_stages.CHANGED_BY_LABEL),
-        aliases=aliases,
-        is_default=_names.DEFAULT_ALIAS in aliases,
-        description=message.version_description,
-        metadata=content.metadata,
-        metadata_file=f"{message.artifact_uri.rstrip('/')}/{_labels.FILE_NAME}" if in_file else None,
-        labels=labels,
-        managed_by=content.own_labels.get(_labels.MANAGED_BY),
-        artifact_uri=message.artifact_uri,
-        container=_container(message.container_spec) if message.HasField("container_spec") else None,
-        deployed_to=tuple(deployed.endpoint for deployed in message.deployed_models),
-        created_at=_to_datetime(message.version_create_time),
-        updated_at=_to_datetime(message.version_update_time),
-        etag=message.etag,
-        hidden_aliases=tuple(alias for alias in every_alias if not _names.is_visible(alias)),
-        on_vertex=on_vertex,
+    deployed, labels = message.deployed_models, message.labels
+    spec = message.container_spec.SerializeToString() if message.HasField("container_spec") else b""
+    return ModelVersion._from_response(  # noqa: SLF001  # the package's own method
+        _Undecoded({key: labels[key] for key in labels}, spec, message.artifact_uri),  # faster than dict(labels)
+        {
+            "name": message.display_name,
+            "version": number,
+            "resource_name": f"{resource}@{number}",
+            "model_resource_name": resource,
+            "aliases": aliases,
+            "is_default": _names.DEFAULT_ALIAS in aliases,
+            "description": message.version_description,
+            "artifact_uri": message.artifact_uri,
+            "deployed_to": tuple(model.endpoint for model in deployed) if deployed else (),
+            "created_at": _to_datetime(message.version_create_time),
+            "updated_at": _to_datetime(message.version_update_time),
+            "etag": message.etag,
+            "_hidden_aliases": tuple(itertools.filterfalse(_names.is_visible, every_alias)),
+            "_on_vertex": on_vertex,
+        },
     )
+
+
+class _Undecoded:
+    """What takes longest to decode: the labels, and with them the stage and the metadata, and the container.
+
+    They're copied, because a part of a page keeps the whole page in memory.
+    """
+
+    __slots__ = ("_artifact_uri", "_labels", "_spec")
+
+    def __init__(self, labels: Mapping[str, str], spec: bytes, artifact_uri: str) -> None:
+        self._labels = labels
+        self._spec = spec
+        self._artifact_uri = artifact_uri
+
+    def decode(self, field: str) -> Mapping[str, Any]:
+        if field == "container":
+            return {"container": _container(_ContainerSpec.FromString(self._spec)) if self._spec else None}
+        if field not in _FROM_LABELS:
+            raise AttributeError(f"'ModelVersion' object has no attribute {field!r}")
+        labels = dict(sorted(self._labels.items()))
+        content = _labels.read(labels)
+        in_file = _labels.METADATA_FILE in content.own_labels and self._artifact_uri
+        return {
+            "labels": labels,
+            "metadata": content.metadata,
+            "metadata_file": f"{self._artifact_uri.rstrip('/')}/{_labels.FILE_NAME}" if in_file else None,
+            "version_name": content.own_labels.get(_labels.VERSION_NAME),
+            "managed_by": content.own_labels.get(_labels.MANAGED_BY),
+            "stage": _stages.stage_of(content.own_labels),
+            "stage_changed_at": _stages.parse_timestamp(content.own_labels.get(_stages.CHANGED_AT_LABEL)),
+            "stage_changed_by": content.own_labels.get(_stages.CHANGED_BY_LABEL),
+        }
 
 
 def _model(message: Any, *, on_vertex: bool) -> RegisteredModel:
@@ -299,12 +370,9 @@ def _model(message: Any, *, on_vertex: bool) -> RegisteredModel:
 
 
 def _to_datetime(stamp: timestamp_pb2.Timestamp) -> dt.datetime:
+    nanos = stamp.nanos
     try:
-        return stamp.ToDatetime(tzinfo=dt.UTC)
-    except (ValueError, OverflowError):
-        pass
-    try:
-        return _EPOCH + dt.timedelta(seconds=stamp.seconds)
+        return _EPOCH + dt.timedelta(0, stamp.seconds, nanos // 1000 if 0 <= nanos < _SECOND else 0)
     except OverflowError:
         return _LATEST if stamp.seconds > 0 else _EARLIEST
 

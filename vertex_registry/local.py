@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from types import TracebackType
 
-    from vertex_registry.emulator import Emulator
+    from vertex_registry.emulator import Emulator, Quota
 
 
 class LocalRegistry(RegistryClient):
@@ -95,6 +95,7 @@ def local_registry(
     path: str | os.PathLike[str] | None = None,
     *,
     artifacts: str | os.PathLike[str] | None = None,
+    quota: Quota | None = None,
     **settings: Any,
 ) -> LocalRegistry:
     """Open a registry on this machine that needs no cloud and no storage server.
@@ -111,21 +112,28 @@ def local_registry(
             have it open. Defaults to keeping them in memory.
         artifacts: The folder to keep artifacts in. It belongs to you alone: other users can't write to it. Defaults to
             the path with ``.artifacts`` at its end; in memory to a temporary folder, which is removed on close.
+        quota: How many requests the registry accepts in a minute, a `vertex_registry.emulator.Quota`. Defaults to no
+            limit.
         **settings: Settings of `RegistryClient`, such as ``actor`` or ``retry``.
 
     Raises:
         ConflictError: The file is open in another registry or emulator; or gevent or eventlet has patched this
             process's threads, so no emulator can run in it.
-        InvalidArgumentError: The file isn't a registry's, or ``artifacts`` isn't a folder that's for
-            artifacts alone.
+        InvalidArgumentError: The file isn't a registry's, ``artifacts`` isn't a folder that's for artifacts alone, or
+            ``quota`` isn't a quota.
     """
     _check_path(path)
     folder = _artifacts_folder(path, artifacts)
     _check_threads()
-    from vertex_registry.emulator import DataFileError, Emulator  # noqa: PLC0415  # Google's libraries take a second
+    from vertex_registry.emulator import DataFileError, Emulator, Quota  # noqa: PLC0415  # Google's libraries take a second
 
+    given: Any = quota
+    if given is not None and not isinstance(given, Quota):
+        raise InvalidArgumentError(
+            f"quota={quote(given)} isn't a quota. Pass a vertex_registry.emulator.Quota, such as Quota(requests=100)."
+        )
     try:
-        emulator = Emulator(path, rest_port=None, folders={LOCAL_BUCKET: folder})
+        emulator = Emulator(path, rest_port=None, folders={LOCAL_BUCKET: folder}, quota=quota)
     except DataFileError as error:
         kind = ConflictError if error.in_use else InvalidArgumentError
         message = str(error)

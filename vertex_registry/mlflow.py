@@ -295,6 +295,7 @@ _FIELDS: Final = _MIGRATED | {_SOURCE, _RUN_ID, _RUN_LINK, _MODEL_ID, _USER_ID, 
 _TAGS: Final = "MLflow tags: "
 _NUMBER: Final = re.compile(r"[1-9][0-9]{0,17}", re.ASCII)
 _LATEST: Final = "latest"
+_VERSION_ALIAS: Final = re.compile(r"[vV]\d+")
 _MAX_ALIAS: Final = 100
 _ATTEMPTS: Final = 10
 _LONGEST_REASON: Final = 300
@@ -760,7 +761,8 @@ class VertexModelRegistryStore(AbstractStore):
     def _find(self, name: str, version: str | int) -> VertexVersion:
         """Return the version that has a number in MLflow. It's Vertex's, unless versions came from elsewhere."""
         validation._validate_model_name(name)
-        number = validation._validate_model_version(version)
+        validation._validate_model_version(version)
+        number = int(version)
         if number > 0:
             with contextlib.suppress(NotFoundError):
                 found = self.client.get_version(name, number)
@@ -807,7 +809,8 @@ class VertexModelRegistryStore(AbstractStore):
         """Give an alias to a version. A version that had it loses it in the same moment."""
         validation._validate_model_name(name)
         validation._validate_model_alias_name(alias)
-        validation._validate_model_alias_name_reserved(alias)
+        if alias.lower() == _LATEST or _VERSION_ALIAS.fullmatch(alias):
+            raise _error(f"The alias {alias!r} is reserved by MLflow. Use another one.", codes.INVALID_PARAMETER_VALUE)
         found = self._find(name, version)
         on_vertex = to_vertex_alias(alias)
         holder = self._holder(name, on_vertex)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Any, Final
 
 from mlflow.exceptions import MlflowException
 from mlflow.protos.databricks_pb2 import NOT_IMPLEMENTED
@@ -23,12 +23,12 @@ class LocalArtifacts(LocalArtifactRepository):
 
     Args:
         artifact_uri: The URI.
-        tracking_uri: The URI of MLflow's tracking store.
-        registry_uri: The URI of its registry.
+        *args: Whatever else MLflow passes, which differs between its releases.
+        **kwargs: The same, by name.
     """
 
-    def __init__(self, artifact_uri: str, tracking_uri: str | None = None, registry_uri: str | None = None) -> None:
-        super().__init__(f"file:{artifact_uri.removeprefix(SCHEME)}", tracking_uri, registry_uri)
+    def __init__(self, artifact_uri: str, *args: Any, **kwargs: Any) -> None:
+        super().__init__(f"file:{artifact_uri.removeprefix(SCHEME)}", *args, **kwargs)
 
     def download_artifacts(self, artifact_path: str, dst_path: str | None = None) -> str:
         """Copy a file or a folder, and return the copy's path."""

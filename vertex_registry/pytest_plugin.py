@@ -5,6 +5,7 @@ pytest loads this module in every run, so it doesn't import Google's libraries b
 
 from __future__ import annotations
 
+import importlib.util
 import uuid
 from typing import TYPE_CHECKING, Final
 
@@ -23,12 +24,15 @@ _EMULATOR: Final = pytest.StashKey["Emulator"]()
 def vertex_emulator(pytestconfig: pytest.Config) -> Iterator[Emulator]:
     """A local Vertex AI, started once for the run (for each worker, under pytest-xdist).
 
-    ``VERTEX_AI_EMULATOR_HOST`` names it, so a `RegistryClient` that your code creates reaches it. Plan faults with
-    ``vertex_emulator.fail(...)``: a fault that no request meets fails the test that planned it.
+    It serves gRPC, and REST too if ``vertex-registry[emulator]`` is installed. ``VERTEX_AI_EMULATOR_HOST`` names its
+    gRPC address, so a `RegistryClient` that your code creates reaches it. Plan faults with
+    ``vertex_emulator.fail(...)``: a fault that no request meets fails the test that planned it. A quota that a test
+    sets, ``vertex_emulator.quota = Quota(...)``, ends with the test.
     """
     from vertex_registry.emulator import Emulator  # noqa: PLC0415  # see above
 
-    with Emulator() as emulator, pytest.MonkeyPatch.context() as environment:
+    rest_port = None if importlib.util.find_spec("aiohttp") is None else 0
+    with Emulator(rest_port=rest_port) as emulator, pytest.MonkeyPatch.context() as environment:
         environment.setenv("VERTEX_AI_EMULATOR_HOST", emulator.grpc)
         environment.setenv("GOOGLE_CLOUD_PROJECT", "test-project")
         environment.setenv("GOOGLE_CLOUD_LOCATION", "us-central1")
@@ -53,7 +57,7 @@ def vertex_registry(vertex_emulator: Emulator, monkeypatch: pytest.MonkeyPatch) 
 
 @pytest.hookimpl(wrapper=True)
 def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> Generator[None, object, object]:
-    """Fail a test that leaves a planned fault behind, and keep the fault from the next test."""
+    """Fail a test that leaves a planned fault behind, and keep its faults and its quota from the next test."""
     emulator = pyfuncitem.config.stash.get(_EMULATOR, None)
     try:
         result = yield
@@ -61,6 +65,7 @@ def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> Generator[None, object, o
     finally:
         if emulator is not None:
             emulator.forget_faults()
+            emulator.quota = None
     if left:
         planned = ", ".join(f"{fault.rpc} {fault.code or ''}".strip() for fault in left)
         pytest.fail(f"No request met these planned faults: {planned}.", pytrace=False)

@@ -148,7 +148,7 @@ def test_a_trickling_response_ends(
     """A server that sends a byte every fifty seconds doesn't hang the call."""
     slow, clock = Clock(), Clock()
     retry = attrs.evolve(clock.once(), clock=lambda: slow.now + clock.now)
-    endless = Endless(which, chunked=True, status=status, tick=lambda: slow.sleep(50), size=2**30)
+    endless = Endless(which, chunked=True, status=status, tick=lambda: slow.sleep(50), size=CHUNK)
     with contextlib.closing(endless) as server:
         monkeypatch.setenv("STORAGE_EMULATOR_HOST", server.url)
         with pytest.raises(RegistryError):

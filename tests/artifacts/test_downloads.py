@@ -6,12 +6,16 @@ import json
 import os
 import subprocess
 import sys
+import zlib
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from tests.artifacts.tools import contents, error, write
+from vertex_registry.artifacts._checksums import Joined, crc32c
 from vertex_registry.errors import (
     AlreadyExistsError,
     ConflictError,
@@ -51,6 +55,25 @@ def test_altered_bytes_are_downloaded_again(
     """Bytes that were altered on the way are detected and downloaded again."""
     proxy.fail("GET", "metadata.json", alter=lambda _: b"[]")
     assert contents(storage.download(stored, tmp_path / "dest")) == contents(folder)
+
+
+@pytest.mark.parametrize("cached", [True, False])
+def test_a_part_of_a_large_file_that_is_altered_is_noticed(
+    storage: Storage, proxy: Proxy, stored: str, folder: Path, tmp_path: Path, cached: bool
+) -> None:
+    """The parts of a large file arrive in any order. If one is altered, the whole file is downloaded once more."""
+    proxy.fail("GET", "model.joblib", alter=lambda body: body[::-1], after=2)
+    found = storage.download(stored, None if cached else tmp_path / "copy")
+    assert (found / "model.joblib").read_bytes() == (folder / "model.joblib").read_bytes()
+    assert len(proxy.sent("GET", "model.joblib?alt=media")) == 8
+    assert storage.download(stored) == storage.download(stored)
+
+
+@pytest.mark.parametrize("crc", [crc32c, zlib.crc32])
+@given(parts=st.lists(st.binary(max_size=40), max_size=6))
+def test_the_checksum_of_parts_is_that_of_the_whole(crc: Callable[[bytes, int], int], parts: list[bytes]) -> None:
+    """The checksum of a file follows from those of its parts, for either kind of bucket."""
+    assert Joined(crc).join((crc(part, 0), len(part)) for part in parts) == crc(b"".join(parts), 0)
 
 
 def test_bytes_that_are_always_altered_on_the_way_are_an_error(

@@ -373,14 +373,16 @@ MISTAKES = (
         ),
     ),
     Mistake(
-        "a datetime without a time zone, or an invalid limit",
+        "a datetime without a time zone, or an invalid limit or order",
         InvalidArgumentError,
-        "time zone|limit",
+        "time zone|limit|order_by",
         (
             lambda r, n, s: r.list_versions(n, created_after=dt.datetime(2026, 1, 1)),  # noqa: DTZ001
             lambda r, n, s: r.list_versions(n, created_before="2026-01-01"),  # type: ignore[arg-type]
             lambda r, n, s: r.list_versions(n, limit=-1),
             lambda r, n, s: r.list_models(limit=1.5),  # type: ignore[arg-type]
+            lambda r, n, s: r.list_models(order_by="age"),  # type: ignore[arg-type]
+            lambda r, n, s: r.list_models(order_by=["name"]),  # type: ignore[arg-type]
         ),
     ),
     Mistake(

@@ -20,6 +20,7 @@ from vertex_registry import (
     RegistryClient,
     Retry,
     Stage,
+    _history,
 )
 from vertex_registry.emulator import Emulator
 
@@ -356,6 +357,58 @@ def test_dropped_changes_are_reported(connect: Connect, name: NewName) -> None:
     assert not history.complete
     with pytest.raises(HistoryUnknownError, match="doesn't go back that far"):
         registry.version_at(churn, history[-1].changed_at - dt.timedelta(hours=3))
+
+
+@pytest.mark.only("grpc", "label-filter=own", "label-wins=model")
+def test_the_history_of_many_versions_is_the_same(connect: Connect, vertex: ModelServiceClient, name: NewName) -> None:
+    """With many versions the client reads only those with a history, and answers as if it had read all of them."""
+    registry = connect(default_image=IMAGE, now=CountedTime())
+    churn = name()
+    first = registry.register_version(churn, "gs://models/churn/1")
+    another = Model(
+        display_name=churn, artifact_uri="gs://models/churn/2", container_spec={"image_uri": IMAGE},
+        labels={"stage": "none"},
+    )  # fmt: skip
+    parent = first.resource_name.partition("/models/")[0]
+    for _ in range(110):
+        vertex.upload_model({"parent": parent, "parent_model": first.model_resource_name, "model": another})
+    moments = [promote(registry, churn, number) for number in (2, 1, 5)]
+    registry.delete_version(churn, 3)
+
+    def answers() -> list[str | None]:
+        """Return what the registry says, and check that every version together says the same."""
+        found: list[str | None] = []
+        every = list(registry.list_versions(churn))
+        assert len(every) == 110
+        for moment in (moments[0] - dt.timedelta(hours=1), *(at + dt.timedelta(minutes=1) for at in moments)):
+            said = []
+            for ask in (registry.version_at, lambda _, when: _history.version_at(every, when, PRODUCTION)):
+                try:
+                    said.append(number(ask(churn, moment)))
+                except HistoryUnknownError as unknown:
+                    said.append(str(unknown))
+            assert said[0] == said[1]
+            found.append(said[0])
+        assert registry.stage_history(churn) == _history.stage_history(every)
+        return found
+
+    before, *after = answers()
+    assert before is not None
+    assert "Version 3 was deleted" in before
+    assert after == ["2", "1", "5"]
+
+    def label(version: int, labels: dict[str, str]) -> None:
+        name = f"{first.model_resource_name}@{version}"
+        vertex.update_model(
+            model=Model(name=name, labels=labels), update_mask=field_mask_pb2.FieldMask(paths=["labels"])
+        )
+
+    label(9, {"stage": "archived"})  # another tool, at an unknown time
+    assert "Version 9 may have been in Production" in str(answers())
+    label(9, {"stage": "none"})
+    kept = registry.get_version(churn, 2).labels
+    label(2, {key: kept[key] for key in kept if key not in {"stage", "vr-stage-changed-at"}})
+    assert "Version 2 may have been in Production" in str(answers())
 
 
 def test_a_version_by_its_stage(registry: RegistryClient, name: NewName, wait_for_lists: WaitForLists) -> None:

@@ -45,6 +45,10 @@ def test_listing_models(
     labelled = registry.list_models(labels={"team": "growth", "managed_by": "zenml"})
     assert [model.name for model in labelled if model.name in models] == [models[1]]
     assert len(list(registry.list_models(limit=2))) == 2
+    orders = {"updated": [models[1], models[0], models[2]], "name": sorted(models), "created": models[::-1]}
+    for order, expected in orders.items():
+        listed = registry.list_models(order_by=order)  # type: ignore[arg-type]  # a key of the table
+        assert [model.name for model in listed if model.name in models] == expected
 
 
 @pytest.mark.cassette

@@ -7,6 +7,7 @@ import datetime as dt
 import importlib.metadata
 import itertools
 import os
+import re
 import subprocess
 import sys
 import tempfile
@@ -98,7 +99,7 @@ def counted() -> dict[str, Any]:
 
 def _with_small_pages(most: int) -> Callable[[str, str, bytes], tuple[str, bytes]]:
     """Return a function that makes requests ask for smaller pages, which a server may always return."""
-    return lambda method, target, body: (target.replace("pageSize=100", f"pageSize={most}"), body)
+    return lambda method, target, body: (re.sub(r"pageSize=[0-9]+", f"pageSize={most}", target), body)
 
 
 def provenance(scenario: Scenario) -> tape.Provenance:

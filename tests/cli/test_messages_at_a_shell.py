@@ -27,7 +27,8 @@ NOT_HERE: Final = frozenset(
 )
 #: Messages about settings that no command has, and which only Python can show.
 PYTHON_ONLY: Final = re.compile(
-    r"user_agent=|limit=|datetime\(|retry has to be|direction=|gpu=|managed_by=|archive_existing=|artifacts=|"
+    r"user_agent=|limit=|order_by=|datetime\(|datetime\.now|quota=|"
+    r"retry has to be|direction=|gpu=|managed_by=|archive_existing=|artifacts=|"
     r"transport=|RegistryClient\.update|named X\. "
 )
 
@@ -35,7 +36,7 @@ PYTHON_ONLY: Final = re.compile(
 def messages() -> Iterator[str]:
     """Yield the texts of messages in the package, with X in place of each value."""
     for file in PACKAGE.rglob("*.py"):
-        if {"emulator", "cli"} & set(file.parts) or file.name in NOT_HERE:
+        if {"emulator", "cli", "ui"} & set(file.parts) or file.name in NOT_HERE:
             continue
         tree = ast.parse(file.read_text(encoding="utf-8"))
         texts = [node for node in ast.walk(tree) if isinstance(node, ast.JoinedStr)]

@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import datetime as dt
 import json
+import pickle
 import resource
 import threading
 import time
@@ -285,6 +286,8 @@ def check(
         if isinstance(record, (ModelVersion, RegisteredModel)):
             assert record.created_at.tzinfo is dt.UTC
             assert repr(record)
+            assert pickle.loads(pickle.dumps(record)) == record  # noqa: S301  # pickled here, and every field is read
+            assert record.to_dict()
     return ended
 
 

@@ -491,6 +491,11 @@ def exchange(address: tuple[str, int], sent: bytes, until: Callable[[bytes], boo
         return received
 
 
+def ask_rest(emulator: Emulator, sent: bytes) -> bytes:
+    """Send bytes to the REST port, and return the response. The server takes a client that has ended for gone."""
+    return exchange(address_of(emulator), sent, lambda received: b"\r\n\r\n" in received)
+
+
 def address_of(emulator: Emulator) -> tuple[str, int]:
     host, _, port = str(emulator.rest).removeprefix("http://").rpartition(":")
     return host, int(port)
@@ -529,7 +534,7 @@ def test_any_request_is_answered(
         "Connection: close",
     ]
     head += [f"{name}: {value}" for name, value in headers.items()]
-    answer = exchange((host, port), "\r\n".join(head).encode("latin-1") + b"\r\n\r\n" + content)
+    answer = ask_rest(emulator, "\r\n".join(head).encode("latin-1") + b"\r\n\r\n" + content)
 
     # Whoever is refused while a long body is still being sent may find the connection reset before the answer.
     assert 200 <= status_of(answer) < 500 or (not answer and len(content) > 10_000), answer[:500]
@@ -542,7 +547,7 @@ def test_any_body_is_answered(emulator: Emulator, path: str, body: tuple[bytes, 
     host, port = address_of(emulator)
     content = body[0] * body[1]
     head = f"POST {path} HTTP/1.1\r\nHost: {host}:{port}\r\nContent-Length: {len(content)}\r\nConnection: close\r\n\r\n"
-    answer = exchange((host, port), head.encode() + content)
+    answer = ask_rest(emulator, head.encode() + content)
 
     status = status_of(answer)
     assert 200 <= status < 500, answer[:500]
@@ -570,7 +575,7 @@ def test_any_value_in_a_field_is_answered(
     host, port = address_of(emulator)
     content = _written(data.draw(_nearly(of.pb().DESCRIPTOR)))
     head = f"{method} {path} HTTP/1.1\r\nHost: {host}:{port}\r\nContent-Length: {len(content)}\r\n"
-    answer = exchange((host, port), f"{head}Connection: close\r\n\r\n".encode() + content)
+    answer = ask_rest(emulator, f"{head}Connection: close\r\n\r\n".encode() + content)
 
     assert 200 <= status_of(answer) < 500, answer[:500]
 
@@ -608,7 +613,7 @@ def test_any_fault_is_planned_or_refused(emulator: Emulator, planned: dict[str, 
     def ask(verb: str, body: str) -> tuple[int, Any]:
         content = body.encode()
         head = f"{verb} /emulator/faults HTTP/1.1\r\nHost: {host}:{port}\r\nContent-Length: {len(content)}\r\n"
-        answer = exchange((host, port), f"{head}Connection: close\r\n\r\n".encode() + content)
+        answer = ask_rest(emulator, f"{head}Connection: close\r\n\r\n".encode() + content)
         return status_of(answer), json.loads(answer.partition(b"\r\n\r\n")[2])
 
     emulator.forget_faults()
@@ -653,7 +658,11 @@ _noise: Final = st.binary(max_size=200) | st.sampled_from(
 @many
 def test_bytes_on_the_rest_port_end(emulator: Emulator, noise: bytes) -> None:
     """Whatever arrives at the REST port is answered or hung up on, and never with 500."""
+    last = f"\r\n\r\nGET / HTTP/1.1\r\nHost: {address_of(emulator)[0]}\r\nConnection: close\r\n\r\n".encode()
+
     assert status_of(exchange(address_of(emulator), noise)) not in range(500, 505)
+    assert 400 <= status_of(ask_rest(emulator, noise + last)) < 500
+    alive(emulator)
 
 
 # HTTP/2, as far as it takes to lie in it.

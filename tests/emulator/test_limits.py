@@ -58,7 +58,7 @@ class Process:
         return seconds
 
 
-@pytest.fixture(name="process")
+@pytest.fixture(name="process", scope="module")
 def _process() -> Iterator[Process]:
     with subprocess.Popen(COMMAND, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
@@ -74,7 +74,7 @@ def _process() -> Iterator[Process]:
 def test_connections_that_do_nothing_give_way(process: Process, sent: bytes) -> None:
     """More connections than the process has descriptors don't keep it from answering."""
     with contextlib.ExitStack() as stack:
-        for _ in range(60):
+        for _ in range(30):
             connection = stack.enter_context(socket.create_connection(process.address, timeout=30))
             connection.sendall(sent)
         assert requests.get(f"{process.rest}/emulator/health", timeout=30).ok
@@ -99,7 +99,7 @@ def test_connections_that_are_kept_give_way_the_oldest_first(process: Process) -
 
 def test_a_server_that_can_accept_nothing_rests(process: Process) -> None:
     """If every connection has a request under way, others wait, and no thread spins."""
-    count, delay = 40, 3.0
+    count, delay = 30, 1.0
     planned = {"rpc": "ListModels", "delay": delay, "times": count}
     assert requests.post(f"{process.rest}/emulator/faults", json=planned, timeout=30).ok
     host = process.rest.removeprefix("http://")

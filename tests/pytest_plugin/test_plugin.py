@@ -45,12 +45,13 @@ def run(tmp_path: Path) -> Run:
 def test_unchanged_code_reaches_the_emulator(run: Run) -> None:
     """Code that creates its own client works in the test's own project, and no test sees another's models.
 
-    A planned fault reaches this code; one that's left over fails its own test only.
+    A planned fault reaches this code; one that's left over fails its own test only. A quota ends with its test.
     """
     done = run("""
 import pytest
 from service import deploy
 from vertex_registry import PermissionDeniedError
+from vertex_registry.emulator import Quota
 
 def test_deploy(vertex_registry):
     assert deploy("gs://models/churn/1").stage == "Production"
@@ -60,12 +61,14 @@ def test_that_nothing_is_left(vertex_registry):
     assert list(vertex_registry.list_models()) == []
 
 def test_denied(vertex_registry, vertex_emulator):
+    assert vertex_emulator.rest.startswith("http://127.0.0.1:")
     vertex_emulator.fail("UploadModel", "PERMISSION_DENIED")
     with pytest.raises(PermissionDeniedError):
         deploy("gs://models/churn/1")
 
 def test_left_over(vertex_emulator):
     vertex_emulator.fail("DeleteModel", "UNAVAILABLE")
+    vertex_emulator.quota = Quota(requests=0)
 
 def test_after_it(vertex_registry):
     deploy("gs://models/churn/1")
@@ -75,15 +78,19 @@ def test_after_it(vertex_registry):
 
 
 def test_it_runs_in_several_workers(run: Run) -> None:
-    """Under pytest-xdist each worker has an emulator of its own."""
+    """Under pytest-xdist each worker has an emulator of its own. Without the extra it serves gRPC alone."""
     done = run(
         """
+import sys
 import pytest
 from service import deploy
 
+sys.modules["aiohttp"] = None
+
 @pytest.mark.parametrize("number", range(4))
-def test_deploy(vertex_registry, number):
+def test_deploy(vertex_registry, vertex_emulator, number):
     assert deploy("gs://models/churn/1").version == "1"
+    assert vertex_emulator.rest == ""
 """,
         "--numprocesses",
         "2",

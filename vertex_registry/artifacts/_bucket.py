@@ -57,6 +57,16 @@ class GenerationChangedError(Exception):
     """Somebody else created or replaced an object; nobody outside of this package sees this error."""
 
 
+class Sink(Protocol):
+    """Takes bytes. If a request has to be sent again, it starts over."""
+
+    def start(self) -> None:
+        """Forget what was written."""
+
+    def write(self, data: bytes) -> object:
+        """Take the next bytes."""
+
+
 class Bucket(Protocol):
     """A place for objects.
 
@@ -101,6 +111,13 @@ class Bucket(Protocol):
 
     def read(self, stored: StoredObject, part: range, stopped: threading.Event) -> bytes:
         """Return a range of the stored bytes of an object.
+
+        Raises:
+            GenerationChangedError: Another generation is stored there.
+        """
+
+    def copy(self, stored: StoredObject, part: range, sink: Sink, stopped: threading.Event) -> None:
+        """Copy a range of the stored bytes of an object, piece by piece.
 
         Raises:
             GenerationChangedError: Another generation is stored there.

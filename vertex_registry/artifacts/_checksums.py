@@ -11,6 +11,7 @@ from vertex_registry.errors import RegistryError
 
 if TYPE_CHECKING:
     import threading
+    from collections.abc import Callable, Iterable
 
 #: How many bytes of a file are read at once.
 BLOCK: Final = 2**18
@@ -29,6 +30,49 @@ def crc32c(data: bytes, before: int = 0) -> int:
         raise RegistryError(NOT_INSTALLED) from error
     value: int = google_crc32c.extend(before, data)
     return value
+
+
+class Joined:
+    """The checksum of bytes that come in parts, from the checksums of the parts.
+
+    A CRC is linear: the part before is moved on by as many zeros as the next one has bytes. The effect of one zero byte
+    on each of the 32 bits shows in the CRC itself, so this needs no polynomial.
+
+    Args:
+        crc: A function that returns the CRC of some bytes, or of the bytes before and these.
+    """
+
+    def __init__(self, crc: Callable[[bytes, int], int]) -> None:
+        self._zero = [crc(b"\0", 1 << bit) ^ crc(b"\0", 0) for bit in range(32)]
+        self._moves: dict[int, list[int]] = {}
+
+    def join(self, parts: Iterable[tuple[int, int]]) -> int:
+        """Return the checksum of all parts, each of which is its checksum and its number of bytes."""
+        total = 0
+        for crc, size in parts:
+            if size not in self._moves:
+                self._moves[size] = self._move(size)
+            total = _apply(self._moves[size], total) ^ crc
+        return total
+
+    def _move(self, zeros: int) -> list[int]:
+        """Return what so many zero bytes do to each bit."""
+        moved, step = [1 << bit for bit in range(32)], self._zero
+        while zeros:
+            if zeros & 1:
+                moved = [_apply(step, bits) for bits in moved]
+            step = [_apply(step, bits) for bits in step]
+            zeros >>= 1
+        return moved
+
+
+def _apply(move: list[int], bits: int) -> int:
+    result = 0
+    for moved in move:
+        if bits & 1:
+            result ^= moved
+        bits >>= 1
+    return result
 
 
 def crc32c_of(stream: Any, stopped: threading.Event, end: int) -> int:

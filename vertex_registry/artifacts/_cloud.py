@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
-    from vertex_registry.artifacts._bucket import StoredObject, Upload
+    from vertex_registry.artifacts._bucket import Sink, StoredObject, Upload
     from vertex_registry.artifacts._google import (
         CloudStorage,
     )
@@ -33,6 +33,14 @@ if TYPE_CHECKING:
 #: The most bytes of one request; a file of no more is one request. "The chunk size should be a multiple of 256 KiB",
 #: and "at least 8 MiB". https://cloud.google.com/storage/docs/performing-resumable-uploads#chunked-upload
 CHUNK: Final = 16 * 2**20
+
+
+class _Pieces:
+    """Keeps bytes in a list."""
+
+    def __init__(self, pieces: list[bytes]) -> None:
+        self.start = pieces.clear
+        self.write = pieces.append
 
 
 class CloudBucket:
@@ -118,12 +126,19 @@ class CloudBucket:
 
     def read(self, stored: StoredObject, part: range, stopped: threading.Event) -> bytes:
         """Return a range of the stored bytes of an object."""
+        pieces: list[bytes] = []
+        self.copy(stored, part, _Pieces(pieces), stopped)
+        return b"".join(pieces)
 
-        def request() -> bytes:
-            return self._storage.connection().get(self._name, stored, part, self._storage.timeout)
+    def copy(self, stored: StoredObject, part: range, sink: Sink, stopped: threading.Event) -> None:
+        """Copy a range of the stored bytes of an object, piece by piece."""
+
+        def request() -> None:
+            sink.start()
+            self._storage.connection().get(self._name, stored, part, self._storage.timeout, sink.write)
 
         try:
-            return self._storage.with_retries(
+            self._storage.with_retries(
                 "get", self.uri(stored.name), request, unless=(PRECONDITION_FAILED,), stopped=stopped
             )
         except FailedRequestError as failure:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import functools
 import gzip
 import hashlib
 import os
@@ -18,12 +19,12 @@ import threading
 import unicodedata
 import zlib
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, Self
+from typing import IO, TYPE_CHECKING, Any, Final, Self
 
 from vertex_registry._quoting import shorten
 from vertex_registry.artifacts._bucket import GenerationChangedError
 from vertex_registry.artifacts._cache import SET_CACHE, entry_name, record_of, remove, write_record
-from vertex_registry.artifacts._checksums import BLOCK, to_base64
+from vertex_registry.artifacts._checksums import BLOCK, Joined, sha256_of, to_base64
 from vertex_registry.artifacts._local import digest
 from vertex_registry.artifacts._names import safe_path
 from vertex_registry.artifacts._parallel import StoppedError, run_in_parallel
@@ -156,25 +157,13 @@ class Downloader:
             with tempfile.TemporaryDirectory(prefix=f".{folder.name[:100]}.", dir=around) as hidden:
                 whole = Path(hidden) / "whole"
                 whole.mkdir(mode=0o700 if private else 0o777)
-                ordered = sorted(objects.items(), key=lambda item: -item[1].size)
                 with progress_bar(f"Downloading {count_files(objects)}", size, shown=self._progress) as advance:
-                    digests = run_in_parallel(
-                        ordered,
-                        lambda item, stopped: self._fetch(
-                            item[1],
-                            whole / item[0],
-                            stopped,
-                            advance,
-                            private=private,
-                            hashed=private or promised is not None,
-                        ),
-                        self._workers,
-                    )
-                names = [str(path) for path, _ in ordered]
+                    hashed = private or promised is not None
+                    digests = self._fetch_all(objects, whole, advance, private=private, hashed=hashed)
                 if promised is not None:
-                    self._check_digest(promised, _digest_of(names, digests), uri)
+                    self._check_digest(promised, _digest_of(digests, digests.values()), uri)
                 if record is not None:
-                    write_record(Path(hidden) / "record", dict(zip(names, digests, strict=True)))
+                    write_record(Path(hidden) / "record", digests)
                     (Path(hidden) / "record").replace(record)
                 (move_into if filled else publish_directory)(whole, folder)
         except BaseException:
@@ -183,6 +172,52 @@ class Downloader:
                     parent.rmdir()
             raise
         return folder
+
+    def _fetch_all(
+        self,
+        objects: Mapping[PurePosixPath, StoredObject],
+        whole: Path,
+        advance: Callable[[int], None],
+        *,
+        private: bool,
+        hashed: bool,
+    ) -> dict[str, tuple[int, str]]:
+        """Download all files, and return their sizes and, if they're hashed, their SHA-256, by their names.
+
+        Each file is a piece of work, the largest first. The parts of a large one are a piece of work each, so all
+        workers can share it.
+        """
+        work: list[tuple[PurePosixPath, Callable[[threading.Event], tuple[int, str] | None]]] = []
+        for folder in {whole / path.parent for path in objects}:
+            folder.mkdir(parents=True, exist_ok=True)
+        for path, stored in sorted(objects.items(), key=lambda item: -item[1].size):
+            fetch = functools.partial(
+                self._fetch, stored, whole / path, advance=advance, private=private, hashed=hashed
+            )
+            if stored.size <= self._chunk or stored.encoding:
+                work.append((path, fetch))
+                continue
+            file = _FileInParts(whole / path, stored, self._bucket, private=private, hashed=hashed)
+            file.again = functools.partial(fetch, replaces=True)
+            for start in range(0, stored.size, self._chunk):
+                part = range(start, min(start + self._chunk, stored.size))
+                work.append((path, functools.partial(self._fetch_part, file, part, advance=advance)))
+        results = run_in_parallel(work, lambda item, stopped: item[1](stopped), self._workers)
+        return {str(path): digest for (path, _), digest in zip(work, results, strict=True) if digest is not None}
+
+    def _fetch_part(
+        self, file: _FileInParts, part: range, stopped: threading.Event, advance: Callable[[int], None]
+    ) -> tuple[int, str] | None:
+        """Download a part of a file. The last one returns what `_fetch` returns."""
+        with file.part(part) as sink, self._noticing_change(file.stored, stopped):
+            self._bucket.copy(file.stored, part, sink, stopped)
+        advance(len(part))
+        if not file.is_whole(sink):
+            return None
+        if file.is_right():
+            return file.stored.size, file.sha256(stopped)
+        advance(-file.stored.size)
+        return file.again(stopped)
 
     def _promised_digest(self, uri: str) -> str | None:
         """Return the digest of what was uploaded to a directory, if its name is one that has to be true."""
@@ -206,12 +241,15 @@ class Downloader:
         *,
         private: bool,
         hashed: bool,
+        replaces: bool = False,
     ) -> tuple[int, str]:
-        """Download one file, and return its size and, if it's hashed, its SHA-256."""
+        """Download one file, and return its size and, if it's hashed, its SHA-256.
+
+        If other bytes arrive than were stored, it's downloaded once more, unless this is that second time.
+        """
         uri = self._bucket.uri(stored.name)
-        path.parent.mkdir(parents=True, exist_ok=True)
         encoded = stored.encoding in _GZIP
-        for last in (False, True):
+        for last in (True,) if replaces else (False, True):
             with contextlib.ExitStack() as opened:
                 file = opened.enter_context(_NewFile(path, replace=last, private=private, hashed=hashed))
                 received = opened.enter_context(tempfile.TemporaryFile(dir=path.parent)) if encoded else file
@@ -233,19 +271,92 @@ class Downloader:
         """Write the stored bytes of an object, and return their checksum."""
         crc = done = 0
         while done < stored.size:
-            if stopped.is_set():
-                raise StoppedError
             part = range(done, min(done + self._chunk, stored.size))
-            try:
+            with self._noticing_change(stored, stopped):
                 data = self._bucket.read(stored, part, stopped)
-            except GenerationChangedError as error:
-                uri = self._bucket.uri(stored.name)
-                raise ConflictError(f"{uri} was replaced during the download. Try again.", resource=uri) from error
             crc = self._bucket.checksum(data, crc)
             write(data)
             done += len(data)
             advance(len(data))
         return crc
+
+    @contextlib.contextmanager
+    def _noticing_change(self, stored: StoredObject, stopped: threading.Event) -> Iterator[None]:
+        """Read an object, unless nobody needs it any more."""
+        if stopped.is_set():
+            raise StoppedError
+        try:
+            yield
+        except GenerationChangedError as error:
+            uri = self._bucket.uri(stored.name)
+            raise ConflictError(f"{uri} was replaced during the download. Try again.", resource=uri) from error
+
+
+class _Part:
+    """A part of a file that is downloaded, and its checksum."""
+
+    def __init__(self, file: IO[bytes], part: range, checksum: Callable[[bytes, int], int]) -> None:
+        self.range = part
+        self.crc = 0
+        self._file = file
+        self._checksum = checksum
+
+    def start(self) -> None:
+        """Start over."""
+        self._file.seek(self.range.start)
+        self.crc = 0
+
+    def write(self, data: bytes) -> None:
+        """Write the next bytes."""
+        self._file.write(data)
+        self.crc = self._checksum(data, self.crc)
+
+
+class _FileInParts:
+    """A file whose parts arrive in any order.
+
+    Attributes:
+        stored: The object that it's downloaded from.
+        again: Downloads the whole file once more.
+    """
+
+    again: Callable[[threading.Event], tuple[int, str]]
+
+    def __init__(self, path: Path, stored: StoredObject, bucket: Bucket, *, private: bool, hashed: bool) -> None:
+        self.stored = stored
+        self._path = path
+        self._checksum = bucket.checksum
+        self._hashed = hashed
+        self._lock = threading.Lock()
+        self._parts: dict[int, tuple[int, int]] = {}
+        self._left = stored.size
+        with _NewFile(path, replace=False, private=private, hashed=False) as file:
+            file.reserve(stored.size)
+
+    @contextlib.contextmanager
+    def part(self, part: range) -> Iterator[_Part]:
+        """Open the file for a part."""
+        with self._path.open("r+b") as file:
+            yield _Part(file, part, self._checksum)
+
+    def is_whole(self, part: _Part) -> bool:
+        """Take note of a part that was written, and return whether it was the last one that was missing."""
+        with self._lock:
+            self._parts[part.range.start] = part.crc, len(part.range)
+            self._left -= len(part.range)
+            return not self._left
+
+    def is_right(self) -> bool:
+        """Return whether the parts have the checksum that is stored."""
+        crc = Joined(self._checksum).join(part for _, part in sorted(self._parts.items()))
+        return to_base64(crc) == self.stored.crc
+
+    def sha256(self, stopped: threading.Event) -> str:
+        """Return the SHA-256 of a hashed file."""
+        if not self._hashed:
+            return ""
+        with self._path.open("rb") as file:
+            return sha256_of(file, stopped)
 
 
 def _altered_error(uri: str, arrived: str, stored: str) -> UnavailableError:
@@ -276,6 +387,10 @@ class _NewFile:
     @property
     def sha256(self) -> str:
         return "" if self._sum is None else self._sum.hexdigest()
+
+    def reserve(self, size: int) -> None:
+        """Let the file have so many bytes, which are written later."""
+        self._file.truncate(size)
 
     def write(self, data: bytes) -> None:
         self._file.write(data)

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     import threading
     from collections.abc import Callable, Iterator
 
-    from vertex_registry.artifacts._bucket import Upload
+    from vertex_registry.artifacts._bucket import Sink, Upload
 
 fcntl: Any
 try:
@@ -122,6 +122,11 @@ class FolderBucket:
             if _generation(os.fstat(file.fileno())) != stored.generation:
                 raise GenerationChangedError
             return data
+
+    def copy(self, stored: StoredObject, part: range, sink: Sink, stopped: threading.Event) -> None:
+        """Copy a range of the bytes of an object."""
+        sink.start()
+        sink.write(self.read(stored, part, stopped))
 
     def delete(self, stored: StoredObject) -> None:
         """Delete an object if it's still this generation."""

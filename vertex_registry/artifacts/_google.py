@@ -310,36 +310,35 @@ class Connection:
         )
         return self._checked(answer).json()
 
-    def get(self, bucket: str, stored: StoredObject, part: range, timeout: float) -> bytes:
-        """Return a range of an object's stored bytes, and read no more of the answer than was requested.
+    def get(
+        self, bucket: str, stored: StoredObject, part: range, timeout: float, write: Callable[[bytes], object]
+    ) -> None:
+        """Write a range of an object's stored bytes, and read no more of the answer than was requested.
 
         Google's package reads the answer to its end, whatever its length.
         https://cloud.google.com/storage/docs/downloading-objects#download-object-portion
         """
-        with self._signed.get(
-            # The address that a listed object names for its content is the server's own; this one is the endpoint's.
-            f"{self.endpoint}/download/storage/v1/b/{bucket}/o/{urllib.parse.quote(stored.name, safe='~')}",
-            params={"alt": "media", "ifGenerationMatch": str(stored.generation)},
-            headers={
-                "Range": f"bytes={part.start}-{part.stop - 1}",
-                # As it's stored: a range is one of the stored bytes.
-                "Accept-Encoding": "gzip" if stored.encoding else "identity",
-            },
-            timeout=timeout,
-            stream=True,
-            allow_redirects=False,
-        ) as answer:
-            if answer.status_code not in _CONTENT:
-                body = self._read(answer, _MAX_ERROR, timeout, decode=True)
-                raise FailedRequestError(
-                    answer.status_code, _message_in(body, answer.status_code), _retry_after(answer)
-                )
+        # The address that a listed object names for its content is the server's own; this one is the endpoint's.
+        path = f"/download/storage/v1/b/{bucket}/o/{urllib.parse.quote(stored.name, safe='~')}"
+        query = f"alt=media&ifGenerationMatch={stored.generation}"
+        headers = {
+            "Range": f"bytes={part.start}-{part.stop - 1}",
+            # As it's stored: a range is one of the stored bytes.
+            "Accept-Encoding": "gzip" if stored.encoding else "identity",
+        }
+        with self._signed.open_stream(self.endpoint, f"{path}?{query}", headers, timeout) as (status, raw):
+            if status not in _CONTENT:
+                body = b"".join(self._read(raw, _MAX_ERROR, timeout, decode=True))
+                raise FailedRequestError(status, _message_in(body, status), _retry_after(raw))
             seconds = timeout + len(part) / self._min_rate
-            data = self._read(answer, len(part) + 1, seconds, decode=False)
-            if len(data) != len(part):
-                problem = "ended early" if len(data) < len(part) else "is longer than requested"
+            received = 0
+            for data in self._read(raw, len(part) + 1, seconds, decode=False):
+                received += len(data)
+                if received <= len(part):
+                    write(data)
+            if received != len(part):
+                problem = "ended early" if received < len(part) else "is longer than requested"
                 raise ConnectionResetError(errno.ECONNRESET, f"the response {problem}")
-            return data
 
     def session_address(self, url: str) -> str:
         """Return the address of a session at the endpoint in use, whatever host the server names."""

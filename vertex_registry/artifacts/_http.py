@@ -5,8 +5,10 @@ Requests itself takes credentials from ``.netrc``, and reads whatever a server s
 
 from __future__ import annotations
 
+import contextlib
 import io
 import time
+import urllib.parse
 from typing import TYPE_CHECKING, Any, Final
 
 import requests
@@ -14,7 +16,7 @@ import urllib3
 from google.auth.transport.requests import AuthorizedSession
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator, Mapping
 
 #: The most bytes of an answer that isn't read piece by piece; a page of a listing has a few million.
 MAX_ANSWER: Final = 64 * 2**20
@@ -23,13 +25,17 @@ MAX_SECONDS: Final = 600.0
 #: The fewest bytes a second that an answer of many may come with, after a minute.
 MIN_RATE: Final = 2**14
 _BLOCK: Final = 2**18
+_UNAUTHORIZED: Final = 401
+
+#: No retry and no redirect.
+_ONCE: Final = urllib3.Retry(0, read=False)
 
 
-def read(answer: Any, size: int, seconds: float, clock: Callable[[], float], *, decode: bool) -> bytes:
-    """Return what comes of an answer, up to so many bytes.
+def read(raw: Any, size: int, seconds: float, clock: Callable[[], float], *, decode: bool) -> Iterator[bytes]:
+    """Yield what comes of an answer, up to so many bytes.
 
     Args:
-        answer: The answer, of which nothing was read.
+        raw: The answer of urllib3, of which nothing was read.
         size: The most bytes to read.
         seconds: The most seconds that it may take; requests' own timeout starts over with every byte.
         clock: Returns the time.
@@ -39,16 +45,14 @@ def read(answer: Any, size: int, seconds: float, clock: Callable[[], float], *, 
         TimeoutError: It takes longer.
     """
     # `read1` returns as much as has come. urllib3 1 has none, and that of vcrpy's answers doesn't decode.
-    ours = isinstance(answer.raw, urllib3.HTTPResponse)
-    receive = getattr(answer.raw, "read1", answer.raw.read) if ours else answer.raw.read
-    start, pieces, left = clock(), [], size
+    receive = getattr(raw, "read1", raw.read) if isinstance(raw, urllib3.HTTPResponse) else raw.read
+    start, left = clock(), size
     while left and (data := receive(min(left, _BLOCK), decode_content=decode)):
-        pieces.append(data)
+        yield data
         left -= len(data)
         if clock() - start > seconds:
-            answer.raw.close()
+            raw.close()
             raise TimeoutError
-    return b"".join(pieces)
 
 
 def _unchanged(request: Any) -> Any:
@@ -63,12 +67,54 @@ class _Session(requests.Session):
         self.auth = _unchanged  # requests looks for credentials only if there's nothing here
         self.hooks["response"].append(self._limit)
         self.clock: Callable[[], float] = time.monotonic
+        self._direct: dict[str, Any] = {}
+
+    @contextlib.contextmanager
+    def open_stream(
+        self, endpoint: str, path: str, headers: Mapping[str, str], timeout: float
+    ) -> Iterator[tuple[int, Any]]:
+        """Send a GET, and yield the status and urllib3's answer, of which nothing was read. Redirects aren't followed.
+
+        A request straight through the session's pool of connections takes half the processor time. The session itself
+        is only used with a proxy, and to fetch another token for one that was refused.
+        """
+        if (pool := self._direct_pool(endpoint)) is not None:
+            signed: dict[str, Any] = {**self.headers, **headers}
+            self.sign(f"{endpoint}{path}", signed)
+            target = f"{urllib.parse.urlsplit(endpoint).path}{path}"
+            raw = pool.urlopen(
+                "GET", target, headers=signed, timeout=timeout, retries=_ONCE, redirect=False, preload_content=False
+            )
+            try:
+                if raw.status != _UNAUTHORIZED:
+                    yield raw.status, raw
+                    return
+            finally:
+                raw.close()  # a connection whose answer was read to its end is in the pool already
+        with self.get(f"{endpoint}{path}", headers=headers, timeout=timeout, stream=True, allow_redirects=False) as got:
+            yield got.status_code, got.raw
+
+    def sign(self, url: str, headers: dict[str, Any]) -> None:
+        """Add what proves who sends a GET."""
+
+    def _direct_pool(self, endpoint: str) -> Any:
+        """Return the pool of connections to a host, with the session's certificates, or None if there's a proxy."""
+        if endpoint not in self._direct:
+            settings: Any = self.merge_environment_settings(endpoint, {}, True, None, None)
+            request = requests.Request("GET", endpoint).prepare()
+            adapter: Any = self.get_adapter(endpoint)
+            self._direct[endpoint] = (
+                None
+                if requests.utils.select_proxy(endpoint, settings["proxies"])
+                else adapter.get_connection_with_tls_context(request, settings["verify"], cert=settings["cert"])
+            )
+        return self._direct[endpoint]
 
     def _limit(self, answer: requests.Response, *_: Any, stream: bool = False, **__: Any) -> None:
         """Read an answer, if requests is going to, and no further than `MAX_ANSWER`."""
         if stream:
             return
-        content = read(answer, MAX_ANSWER + 1, MAX_SECONDS, self.clock, decode=True)
+        content = b"".join(read(answer.raw, MAX_ANSWER + 1, MAX_SECONDS, self.clock, decode=True))
         if len(content) > MAX_ANSWER:
             answer.raw.close()
             raise requests.ConnectionError("the answer doesn't end")
@@ -94,3 +140,7 @@ class PlainSession(_Session):
 
 class SignedSession(_Session, AuthorizedSession):
     """A session that signs requests with Google's credentials."""
+
+    def sign(self, url: str, headers: dict[str, Any]) -> None:
+        """Add a token, which is fetched if the one that there is has expired."""
+        self.credentials.before_request(self._auth_request, "GET", url, headers)

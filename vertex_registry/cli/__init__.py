@@ -5,6 +5,8 @@ from __future__ import annotations
 import sys
 from typing import TYPE_CHECKING
 
+from vertex_registry._deferred import defer_packages
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -17,6 +19,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     Args:
         arguments: What was typed after ``vertex-registry``. Defaults to the arguments of the process.
     """
+    if arguments is None:
+        defer_packages()  # this process is our own
     try:
         import click  # noqa: F401, PLC0415  # it's in an extra
     except ImportError:

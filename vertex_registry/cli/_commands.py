@@ -5,11 +5,13 @@ from __future__ import annotations
 import contextlib
 import datetime as dt
 import functools
+import ipaddress
 import json
 import os
 import signal
 import subprocess
 import sys
+import threading
 from typing import TYPE_CHECKING, Any, Final
 
 import click
@@ -23,10 +25,12 @@ if TYPE_CHECKING:
 
     from vertex_registry import ModelVersion, RegisteredModel, RegistryClient, StageChange
     from vertex_registry.migration import MigratedVersion, MigrationReport
+    from vertex_registry.ui import Opening
 
 STAGES: Final = ("none", "staging", "production", "archived")
 _COMPLETION_SECONDS: Final = 3.0
 _COMPLETED: Final = 50
+_PAGE_SECONDS: Final = 20.0  # nobody waits for a page any longer
 
 
 @contextlib.contextmanager
@@ -47,8 +51,13 @@ def _client(settings: dict[str, Any]) -> Iterator[RegistryClient]:
             yield registry
 
 
-def connected(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Add the options that choose the registry, and pass the command its client."""
+def connected(command: Callable[..., Any], *, patience: float | None = None) -> Callable[..., Any]:
+    """Add the options that choose the registry, and pass the command its client.
+
+    Args:
+        command: The command.
+        patience: For how many seconds its client retries if nobody says. Defaults to the client's default.
+    """
 
     @click.option("--project", help="The Google Cloud project. Defaults to GOOGLE_CLOUD_PROJECT.")
     @click.option("--location", help="The location. Defaults to GOOGLE_CLOUD_LOCATION, then us-central1.")
@@ -58,7 +67,7 @@ def connected(command: Callable[..., Any]) -> Callable[..., Any]:
         "--timeout",
         type=click.FloatRange(min=0, min_open=True),
         metavar="SECONDS",
-        help="How long to retry before giving up. Defaults to 60; uploads have more.",
+        help=f"How long to retry before giving up. Defaults to {patience or 60:g}; uploads have more.",
     )
     @functools.wraps(command)
     def run(
@@ -72,7 +81,8 @@ def connected(command: Callable[..., Any]) -> Callable[..., Any]:
     ) -> Any:
         from vertex_registry import Retry  # noqa: PLC0415  # --help doesn't need it
 
-        retry = None if timeout is None else Retry(call_timeout=timeout)
+        seconds = patience if timeout is None else timeout
+        retry = None if seconds is None else Retry(call_timeout=seconds)
         chosen = {"project": project, "location": location, "endpoint": endpoint, "local": local}
         if (invocation := click.get_current_context().find_object(Invocation)) is not None:
             given = [(f"--{option}", value) for option, value in chosen.items() if value is not None]
@@ -609,6 +619,64 @@ def _read_names(path: str) -> dict[str, str]:
     return names
 
 
+# --- the site ---------------------------------------------------------------------------------------------------------
+
+
+@cli.command()
+@functools.partial(connected, patience=_PAGE_SECONDS)
+@click.option("--host", default="127.0.0.1", show_default=True, help="The address to listen on.")
+@click.option(
+    "--port", type=click.IntRange(0, 65535), default=8472, show_default=True, help="The port, 0 for any free port."
+)
+@click.option("--allow-host", multiple=True, metavar="NAME", help="Another name that it answers to. Repeatable.")
+def ui(registry: RegistryClient, host: str, port: int, allow_host: tuple[str, ...]) -> None:
+    """Show the registry as a read-only site, until Ctrl-C."""
+    from vertex_registry.ui import Site  # noqa: PLC0415  # no other command needs it
+
+    stop = threading.Event()
+    settings = click.get_current_context().params
+    site = Site(registry, registry_name=_name_of(settings), opening=_opening_of(settings))
+    try:
+        from vertex_registry.emulator import SiteServer  # noqa: PLC0415  # likewise
+
+        server = SiteServer(site, host=host, port=port, allowed_hosts=allow_host)
+    except (ImportError, OSError, ValueError) as error:
+        raise click.ClickException(str(error)) from None
+    with server:
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, lambda *_: stop.set())
+        # What means every address isn't one that a browser can open.
+        click.echo(f"{server.address.replace('//0.0.0.0:', '//127.0.0.1:').replace('//[::]:', '//[::1]:')}/")
+        if not _is_loopback(host):
+            _output.note("Everybody who can reach this address can read the registry with your credentials.")
+        stop.wait()
+
+
+def _opening_of(settings: dict[str, Any]) -> Opening:
+    """Return how to open the registry that the options name, for what people copy from the site."""
+    from vertex_registry.ui import Opening  # noqa: PLC0415  # likewise
+
+    if (path := settings["local"]) is not None:
+        return Opening("local_registry", path=path, options=("--local", path))
+    given = {key: settings[key] for key in ("project", "location", "endpoint") if settings[key]}
+    return Opening(settings=given)
+
+
+def _name_of(settings: dict[str, Any]) -> str:
+    if settings["local"] is not None:
+        return str(settings["local"])
+    project = settings["project"] or os.environ.get("GOOGLE_CLOUD_PROJECT")
+    location = settings["location"] or os.environ.get("GOOGLE_CLOUD_LOCATION")
+    return " · ".join(each for each in (project, location, settings["endpoint"]) if each)
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
 # --- the emulator -----------------------------------------------------------------------------------------------------
 
 
@@ -640,12 +708,12 @@ def emulator(ctx: click.Context) -> None:
 def execute(command: tuple[str, ...], data: str | None) -> int:
     """Run COMMAND with an emulator of its own, and exit with its status.
 
-    The emulator listens on free ports, and VERTEX_AI_EMULATOR_HOST names it.
+    The emulator serves gRPC on a free port, and VERTEX_AI_EMULATOR_HOST names it.
     """
     from vertex_registry.emulator import Emulator  # noqa: PLC0415  # likewise
 
     with contextlib.ExitStack() as stack:
-        running = stack.enter_context(Emulator(data))
+        running = stack.enter_context(Emulator(data, rest_port=None))
         environment = {"GOOGLE_CLOUD_PROJECT": "local-project", **os.environ, "VERTEX_AI_EMULATOR_HOST": running.grpc}
         try:
             process = subprocess.Popen(command, env=environment)  # noqa: S603  # the user typed it

@@ -56,6 +56,7 @@ _RULES: Final = tuple(
         (r"^rename gives ", "--rename gives "),
         (r"another one with rename\b", "another one with --rename"),
         (r"\bversion_name= for", "--version-name for"),
+        (r"\bdestination=", "--to "),
         (r"\bstaging_bucket=", "--staging-bucket "),
         (r"\b(project|location|endpoint|keep)=", r"--\1 "),
     )

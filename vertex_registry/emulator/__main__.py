@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import functools
 import json
 import logging
 import os
@@ -12,12 +13,20 @@ import sys
 import textwrap
 from typing import TYPE_CHECKING
 
+from vertex_registry._deferred import defer_packages
+
+if __name__ == "__main__":
+    defer_packages()  # before anything imports them
+
 from vertex_registry.emulator._data_file import DataFileError
+from vertex_registry.emulator._quota import parse_quota
 from vertex_registry.emulator._server import Emulator
 from vertex_registry.emulator._switches import SWITCHES
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
+
+    from vertex_registry.emulator._rest import Site
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -40,6 +49,14 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "--assume", action="append", default=[], metavar="NAME=VALUE", help="set a switch, see below; can be repeated"
+    )
+    parser.add_argument(
+        "--quota",
+        nargs="?",
+        const="",
+        metavar="requests=N,submissions=N",
+        help="refuse more requests and more uploads or deletions a minute, for each project and region"
+        " (without a value: 600 and 60, as Google publishes; default: no limit)",
     )
     parser.add_argument("--tls-cert", metavar="FILE", help="a certificate chain in PEM; both ports then use TLS")
     parser.add_argument("--tls-key", metavar="FILE", help="the key of the certificate")
@@ -93,6 +110,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _serve(options: argparse.Namespace, assume: dict[str, str], signals: set[signal.Signals]) -> int:
     try:
+        quota = None if options.quota is None else parse_quota(options.quota)
         emulator = Emulator(
             options.data,
             host=options.host,
@@ -104,10 +122,13 @@ def _serve(options: argparse.Namespace, assume: dict[str, str], signals: set[sig
             tls_key=options.tls_key,
             storage=options.storage,
             allowed_hosts=options.allow_host,
+            quota=quota,
         )
-    except (DataFileError, ValueError, OSError) as error:
+    except (DataFileError, ValueError, OSError, ImportError) as error:
         print(error, file=sys.stderr)  # noqa: T201 - a command talks to people
         return 2
+    if emulator.rest:
+        emulator.mount(_site_of(emulator))
     # Only closed: a planned fault that is left is for the process that planned it to notice.
     with contextlib.closing(emulator):
         try:
@@ -120,6 +141,27 @@ def _serve(options: argparse.Namespace, assume: dict[str, str], signals: set[sig
             return 2
         signal.sigwait(signals)
     return 0
+
+
+def _site_of(emulator: Emulator) -> Site:
+    """Return the site of this installation. It's in the other half of the package, so it's found by its entry point.
+
+    It's imported with the first request, because most emulators never show it.
+    """
+
+    @functools.cache
+    def load() -> Site | None:
+        import importlib.metadata  # noqa: PLC0415  # it takes a while
+
+        found = importlib.metadata.entry_points(group="vertex_registry.emulator", name="site")
+        return next((entry.load()(emulator) for entry in found), None)
+
+    def site(method: str, path: str, query: str, headers: Mapping[str, str]) -> tuple[int, Mapping[str, str], bytes]:
+        if (loaded := load()) is None:
+            return 404, {"Content-Type": "text/plain"}, b"This installation has no page.\n"
+        return loaded(method, path, query, headers)
+
+    return site
 
 
 if __name__ == "__main__":

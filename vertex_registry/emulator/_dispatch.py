@@ -1,7 +1,7 @@
 """The table of RPCs, and the dispatcher that every request of both transports goes through.
 
-The gRPC handlers and the REST routes are created from ``RPCS``. ``Dispatcher.call`` records a request, applies the
-faults that are planned for its RPC, and calls the service.
+The gRPC handlers and the REST routes are created from ``RPCS``. ``Dispatcher.call`` records a request, counts it
+for the quota, applies the faults that are planned for its RPC, and calls the service.
 """
 
 from __future__ import annotations
@@ -22,9 +22,11 @@ from google.protobuf.message import DecodeError
 
 from vertex_registry.emulator._data_file import DataFileError
 from vertex_registry.emulator._operations import Call
+from vertex_registry.emulator._quota import Meter
 from vertex_registry.emulator._status import Code, Failure, internal, retry_info, unavailable, writable
 
 if TYPE_CHECKING:
+    import datetime as dt
     from collections.abc import Callable, Iterator, Mapping
 
     from vertex_registry.emulator._service import Service
@@ -455,8 +457,10 @@ def _hashed(secret: str) -> str:
 class Dispatcher:
     """What every request of both transports goes through."""
 
-    def __init__(self, service: Service) -> None:
+    def __init__(self, service: Service, now: Callable[[], dt.datetime]) -> None:
         self._service = service
+        #: The quotas of requests.
+        self.meter = Meter(now)
         methods = service.methods([rpc.method for rpc in RPCS])
         self._methods = {rpc.name: methods[rpc.method] for rpc in RPCS}
         self._lock = threading.Lock()
@@ -492,6 +496,8 @@ class Dispatcher:
             recorded = _RecordedRequest(rpc, api, transport, message.SerializeToString(), shown)
             with self._lock:
                 self._remember(recorded)
+            self.meter.count(message, submission=rpc.name in _BEGINNING)
+            with self._lock:
                 fault, over = self._use_fault(rpc.name), self._over
             if fault is None:
                 return self._methods[rpc.name](message, call)
@@ -610,6 +616,10 @@ class Dispatcher:
             remembered = tuple(self._requests)
         return tuple(recorded.request() for recorded in remembered)
 
+    def parents(self) -> list[str]:
+        """Return the locations that have models. No request is recorded."""
+        return self._service.parents()
+
     def iter_requests(self, most_bytes: int) -> Iterator[Request]:
         """Yield the received requests, the oldest first, with messages of at most so many bytes in total.
 
@@ -637,6 +647,7 @@ class Dispatcher:
             self._bytes = 0
             over, self._over = self._over, threading.Event()
         over.set()
+        self.meter.reset()
         self._service.reset()
 
     def close(self) -> None:

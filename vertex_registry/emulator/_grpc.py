@@ -5,10 +5,7 @@ A handler parses the bytes itself. gRPC would report bytes that can't be parsed 
 
 from __future__ import annotations
 
-import threading
 import urllib.parse
-from concurrent import futures
-from queue import SimpleQueue
 from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 import grpc
@@ -26,6 +23,7 @@ from vertex_registry.emulator._dispatch import (
 )
 from vertex_registry.emulator._selection import apply_selection, parse_selection
 from vertex_registry.emulator._status import Failure, bad_request
+from vertex_registry.emulator._worker import Worker
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -50,88 +48,8 @@ _CODES: Final = {code.value[0]: code for code in grpc.StatusCode}
 # plain, and in the status, together with the detail, with four bytes for three.
 _MAXIMUM_MESSAGE: Final = 2400
 _MAXIMUM_DETAIL: Final = 1200
-# The seconds after which another thread takes over from one that finishes nothing while tasks wait. The next one may be
-# blocked too, so it gets half as long, down to the minimum.
-_TAKE_OVER_AFTER: Final = 0.1
-_TAKE_OVER_AFTER_AT_LEAST: Final = 0.005
 # The seconds that requests under way have when the server stops.
 _GRACE: Final = 2.0
-
-
-class _Worker(futures.Executor):
-    """An executor with one thread that does all the work.
-
-    Python's threads only take turns, and each switch costs. If the thread is blocked, another takes over, and the first
-    ends after its task. A task that is about to wait calls ``take_over`` itself. A watcher notices one that waits for a
-    message that its client doesn't send. All threads are daemons, so none keeps Python from ending.
-    """
-
-    def __init__(self) -> None:
-        self._todo: SimpleQueue[Callable[[], object] | None] = SimpleQueue()
-        self._closed = threading.Event()
-        self._done = 0
-        self._lock = threading.Lock()
-        self._thread: threading.Thread | None = None
-        self.take_over()
-        self._watcher = threading.Thread(target=self._watch, name="vertex-emulator-grpc-watch", daemon=True)
-        self._watcher.start()
-
-    def take_over(self) -> None:
-        """Let another thread do the remaining tasks, if the system has a thread left."""
-        thread = threading.Thread(target=self._work, name="vertex-emulator-grpc", daemon=True)
-        with self._lock:
-            try:
-                thread.start()
-            except RuntimeError:
-                if self._thread is None:
-                    raise
-            else:
-                self._thread = thread
-
-    def _work(self) -> None:
-        with self._lock:
-            pass  # it takes over once this lock is free
-        while self._thread is threading.current_thread():
-            task = self._todo.get()
-            if task is None:
-                self._todo.put(None)  # for a thread that took over meanwhile
-                return
-            task()
-            self._done += 1
-
-    def _watch(self) -> None:
-        done, take_over_after = -1, _TAKE_OVER_AFTER
-        while not self._closed.wait(take_over_after):
-            if self._done == done and not self._todo.empty():
-                self.take_over()
-                take_over_after = max(take_over_after / 2, _TAKE_OVER_AFTER_AT_LEAST)
-            else:
-                take_over_after = _TAKE_OVER_AFTER
-            done = self._done
-
-    def submit(self, function: Callable[..., Any], /, *given: Any, **named: Any) -> futures.Future[Any]:
-        """Return the future of a call that is made when its turn comes."""
-        future: futures.Future[Any] = futures.Future()
-
-        def task() -> None:
-            try:
-                future.set_result(function(*given, **named))
-            except BaseException as error:  # noqa: BLE001 - the future raises it
-                future.set_exception(error)
-
-        self._todo.put(task)
-        return future
-
-    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
-        """Do the remaining tasks, and end."""
-        del cancel_futures
-        self._closed.set()
-        self._watcher.join()
-        self._todo.put(None)
-        with self._lock:
-            last = self._thread  # a thread that was started can be joined
-        if wait and last is not None:
-            last.join()
 
 
 class GrpcServer:
@@ -142,7 +60,7 @@ class GrpcServer:
     """
 
     def __init__(self, dispatcher: Dispatcher, host: str, port: int, tls: tuple[bytes, bytes] | None = None) -> None:
-        self._executor = _Worker()
+        self._executor = Worker("vertex-emulator-grpc")
         self._server = grpc.server(self._executor, options=_OPTIONS)  # type: ignore[arg-type] # it only submits
         self._server.add_generic_rpc_handlers(tuple(_handlers(dispatcher, self._executor)))
         shown = f"[{host}]" if ":" in host else host
@@ -166,7 +84,7 @@ class GrpcServer:
         self._executor.shutdown()
 
 
-def _handlers(dispatcher: Dispatcher, worker: _Worker) -> list[grpc.GenericRpcHandler]:
+def _handlers(dispatcher: Dispatcher, worker: Worker) -> list[grpc.GenericRpcHandler]:
     services: dict[str, dict[str, grpc.RpcMethodHandler[bytes, bytes]]] = {}
     for rpc in RPCS:
         for api in APIS:
@@ -179,7 +97,7 @@ def _handlers(dispatcher: Dispatcher, worker: _Worker) -> list[grpc.GenericRpcHa
 
 
 def _behaviour(
-    dispatcher: Dispatcher, worker: _Worker, rpc: Rpc, api: str
+    dispatcher: Dispatcher, worker: Worker, rpc: Rpc, api: str
 ) -> Callable[[bytes, grpc.ServicerContext], bytes]:
     def behave(data: bytes, context: grpc.ServicerContext) -> bytes:
         metadata = {

@@ -53,7 +53,23 @@ def _project_number(project: str) -> str:
     if re.fullmatch(r"[0-9]+", project):
         return project
     digest = int.from_bytes(hashlib.sha256(project.encode()).digest()[:8], "big")
-    return str(10**11 + digest % (9 * 10**11))
+    number = str(10**11 + digest % (9 * 10**11))
+    if len(_IDS) < _MAXIMUM_IDS and _PROJECT_ID.fullmatch(project):
+        _IDS[number] = project
+    return number
+
+
+# The IDs that requests have named, by their projects' numbers.
+_IDS: Final[dict[str, str]] = {}
+_MAXIMUM_IDS: Final = 1024
+# A project's ID, which may begin with a domain. Others are accepted, and shown by their number.
+_PROJECT_ID: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9:._-]{0,99}")
+
+
+def with_project_id(parent: str) -> str:
+    """Return a location's name with the project's ID if a request has named it, for people to read."""
+    _, number, rest = parent.split("/", 2)
+    return f"projects/{_IDS.get(number, number)}/{rest}"
 
 
 class Name(NamedTuple):

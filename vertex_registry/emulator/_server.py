@@ -22,7 +22,8 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple, Never, Self
 from vertex_registry.emulator._data_file import DataFileError
 from vertex_registry.emulator._dispatch import Dispatcher, Fault
 from vertex_registry.emulator._grpc import GrpcServer
-from vertex_registry.emulator._http import RestServer
+from vertex_registry.emulator._names import with_project_id
+from vertex_registry.emulator._quota import Quota
 from vertex_registry.emulator._service import Service
 from vertex_registry.emulator._status import Code, Failure, unavailable
 from vertex_registry.emulator._store import Store
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from vertex_registry.emulator._dispatch import Request
+    from vertex_registry.emulator._rest import RestApi, Site
 
 
 def _now() -> dt.datetime:
@@ -70,6 +72,7 @@ class Emulator:
         folders: Buckets that are folders on this machine, by their names. The emulator checks artifacts in them there.
         allowed_hosts: More names that the HTTP port answers to, such as the one it has in a network of containers.
             Otherwise it answers only to its own address, so that no web page can reach it through a browser.
+        quota: How many requests a project may send in a minute, counted by the clock. Defaults to no limit.
         now: The clock, which returns aware datetimes.
         new_id: The function that returns ids for models and operations.
 
@@ -81,6 +84,7 @@ class Emulator:
         ValueError: A switch doesn't exist, or another argument is invalid.
         DataFileError: The data file can't be created, isn't an emulator's, or is open in another emulator.
         OSError: An address or a port can't be listened on, or the certificate or its key can't be used.
+        ImportError: There's to be a REST port, and aiohttp isn't installed.
     """
 
     def __init__(
@@ -97,6 +101,7 @@ class Emulator:
         storage: str | None = None,
         folders: Mapping[str, str | os.PathLike[str]] | None = None,
         allowed_hosts: Iterable[str] = (),
+        quota: Quota | None = None,
         now: Callable[[], dt.datetime] = _now,
         new_id: Callable[[], str] = _new_id,
     ) -> None:
@@ -112,6 +117,7 @@ class Emulator:
             storage=storage,
             folders=folders,
             allowed_hosts=allowed_hosts,
+            quota=quota,
             now=now,
             new_id=new_id,
         )
@@ -121,6 +127,7 @@ class Emulator:
         if now().utcoffset() is None:
             raise ValueError("The clock, now, has to return aware datetimes, such as datetime.now(UTC).")
         _check_addresses(host, grpc_port, rest_port)
+        modules = None if rest_port is None else _rest_modules()
         tls = None
         if tls_cert is not None and tls_key is not None:
             tls = _tls(Path(tls_cert), Path(tls_key))
@@ -136,6 +143,7 @@ class Emulator:
             _check_data(Path(path))
         self.grpc = ""
         self.rest = ""
+        self._api: RestApi | None = None
         self._closers = contextlib.ExitStack()
         store = Store(path, list_lag=assumptions.list_lag)
         self._closers.callback(store.close)
@@ -148,17 +156,25 @@ class Emulator:
                 new_id=new_id,
                 list_objects=list_objects,
             )
-            self._dispatcher = Dispatcher(service)
+            self._dispatcher = Dispatcher(service, now)
+            self.quota = quota
             if grpc_port is not None:
                 grpc_server = GrpcServer(self._dispatcher, host, grpc_port, tls and tls.pair)
                 self._closers.callback(grpc_server.close)
                 self.grpc = grpc_server.address
-            if rest_port is not None:
-                rest_server = RestServer(
-                    self._dispatcher, host, rest_port, tls=tls and tls.context, allowed_hosts=names
+            if rest_port is not None and modules is not None:
+                http, rest = modules
+                self._api = rest.RestApi(self._dispatcher)
+                server = http.HttpServer(
+                    self._api.answer,
+                    host,
+                    rest_port,
+                    tls=tls and tls.context,
+                    allowed_hosts=names,
+                    accepts_link=self._api.accepts_link,
                 )
-                self._closers.callback(rest_server.close)
-                self.rest = rest_server.address
+                self._closers.callback(server.close)
+                self.rest = server.address
             self._closers.callback(self._dispatcher.close)
         except BaseException:
             self.close()
@@ -183,6 +199,16 @@ class Emulator:
 
     def __repr__(self) -> str:
         return f"<Emulator grpc={self.grpc or None} rest={self.rest or None}>"
+
+    @property
+    def quota(self) -> Quota | None:
+        """How many requests a project may send in a minute, or None. Setting it begins a new count."""
+        return self._dispatcher.meter.quota
+
+    @quota.setter
+    def quota(self, quota: Quota | None) -> None:
+        _check_kinds(quota=quota)
+        self._dispatcher.meter.quota = quota
 
     def fail(
         self,
@@ -231,6 +257,27 @@ class Emulator:
         """Return the received requests, the oldest first. Of very many, only the latest are remembered."""
         return self._dispatcher.requests()
 
+    def parents(self) -> tuple[str, ...]:
+        """Return the locations that have models, such as "projects/acme/locations/us-central1".
+
+        A project is shown by its ID if a request has named it since the process started, and else by its number.
+        """
+        return tuple(with_project_id(parent) for parent in self._dispatcher.parents())
+
+    def mount(self, site: Site) -> None:
+        """Serve a site on the REST port, at every path that isn't the emulator's own.
+
+        Args:
+            site: The function that answers GET and HEAD. It takes the method, the decoded path, the encoded query, and
+                the headers by their names in lower case. It returns the status, the headers and the body.
+
+        Raises:
+            ValueError: The emulator has no REST port.
+        """
+        if self._api is None:
+            raise ValueError("There's no REST port to mount a site on. Pass a rest_port.")
+        self._api.site = site
+
     def deploy(self, model: str, endpoint: str = "") -> tuple[str, ...]:
         """Mark a version as deployed, as Vertex does when you deploy it to an endpoint, and return all its endpoints.
 
@@ -275,11 +322,68 @@ class Emulator:
             ) from None
 
     def reset(self) -> None:
-        """Forget every model, operation, planned fault and request."""
+        """Forget every model, operation, planned fault and request. A quota stays, and its count begins again."""
         self._dispatcher.reset()
 
     def __reduce__(self) -> Never:
         raise TypeError("An Emulator can't be pickled or copied. Give the other process its address, grpc or rest.")
+
+
+class SiteServer:
+    """A site on this machine, served as the emulator's REST port is: to no web page of another origin.
+
+    It serves as soon as it's created, and it's a context manager.
+
+    Args:
+        site: The function that answers GET and HEAD. See ``Emulator.mount``.
+        host: The address to listen on. Any address but loopback lets others in.
+        port: The port. 0 means any free port.
+        allowed_hosts: More names that the server answers to.
+
+    Attributes:
+        address: The URL of the site, such as "http://127.0.0.1:8472", without a slash at the end.
+
+    Raises:
+        ValueError: An argument is invalid.
+        OSError: The address or the port can't be listened on.
+        ImportError: aiohttp isn't installed.
+    """
+
+    def __init__(
+        self, site: Site, *, host: str = "127.0.0.1", port: int = 0, allowed_hosts: Iterable[str] = ()
+    ) -> None:
+        _check_kinds(host=host, rest_port=port, allowed_hosts=allowed_hosts)
+        names = tuple(allowed_hosts)
+        _check_names(names)
+        _check_addresses(host, None, port, http="HTTP")
+        http, rest = _rest_modules()
+        self._server = http.HttpServer(
+            rest.answer_with(site), host, port, allowed_hosts=names, accepts_link=lambda _path: True
+        )
+        self.address: str = self._server.address
+
+    def close(self) -> None:
+        """Stop serving. Closing twice is fine."""
+        self._server.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+def _rest_modules() -> tuple[Any, Any]:
+    """Return the modules that serve HTTP. Their library is in an extra."""
+    try:
+        from vertex_registry.emulator import _http, _rest  # noqa: PLC0415 - only HTTP needs aiohttp
+    except ModuleNotFoundError as error:
+        raise ImportError(
+            f"Serving HTTP needs {error.name}. Install it: pip install 'vertex-registry[emulator]'. For gRPC alone,"
+            " pass rest_port=None.",
+            name=error.name,
+        ) from error
+    return _http, _rest
 
 
 # --- checks of the arguments -------------------------------------------------
@@ -302,6 +406,7 @@ _KINDS: Final[Mapping[str, tuple[tuple[Any, ...], str]]] = {
     "storage": ((str, type(None)), "a URL"),
     "folders": ((Mapping, type(None)), "folders by the names of buckets"),
     "allowed_hosts": ((Iterable,), "a list of names"),
+    "quota": ((Quota, type(None)), "a Quota"),
     "now": ((Callable,), "a function"),
     "new_id": ((Callable,), "a function"),
 }
@@ -323,7 +428,7 @@ _MAXIMUM_POLLS: Final = 10**9
 _AN_ADDRESS: Final = "Use an address of this machine without a port, such as 127.0.0.1, or 0.0.0.0 for all of them"
 
 
-def _check_addresses(host: str, grpc_port: int | None, rest_port: int | None) -> None:
+def _check_addresses(host: str, grpc_port: int | None, rest_port: int | None, *, http: str = "REST") -> None:
     """Refuse an address that can't be listened on. gRPC's server doesn't say why it got no port."""
     for port in (grpc_port, rest_port):
         if port is not None and not 0 <= port <= 65535:  # noqa: PLR2004 - the ports there are
@@ -336,7 +441,7 @@ def _check_addresses(host: str, grpc_port: int | None, rest_port: int | None) ->
         found = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM, flags=flags)
     except (OSError, UnicodeError) as error:
         raise OSError(f"The address {host!r} doesn't exist. {_AN_ADDRESS}.") from error
-    for name, port in (("gRPC", grpc_port), ("REST", rest_port)):
+    for name, port in (("gRPC", grpc_port), (http, rest_port)):
         if port is not None:
             _check_port(host, port, name, found)
 

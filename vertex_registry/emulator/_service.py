@@ -87,6 +87,11 @@ class Service:
         (method,) = (getattr(part, name) for part in self._parts if hasattr(part, name))
         return method if name in _WITH_CALL else lambda request, _: method(request)
 
+    def parents(self) -> list[str]:
+        """Return the locations that have models."""
+        with self._store.reading():
+            return self._store.parents()
+
     def deploy(self, model: str, endpoint: str) -> tuple[str, ...]:
         """Mark a version as deployed to an endpoint, and return all its endpoints."""
         return self._models.deploy(model, endpoint)

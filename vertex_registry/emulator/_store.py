@@ -318,6 +318,10 @@ class Store:
         )
         self._touched.add(model)
 
+    def parents(self) -> list[str]:
+        """Return the locations that have models."""
+        return [parent for (parent,) in self._fetch_all("SELECT DISTINCT parent FROM main.models ORDER BY parent")]
+
     def count_versions(self, model: int) -> int:
         """Return how many versions the model has, up to two."""
         return len(self._fetch_all("SELECT 1 FROM main.versions WHERE model = ? LIMIT 2", model))

@@ -28,6 +28,8 @@ from vertex_registry.emulator._selection import apply_selection
 from vertex_registry.emulator._status import bad_request
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from vertex_registry.emulator._dispatch import Rpc
     from vertex_registry.emulator._selection import Selection
     from vertex_registry.emulator._status import Failure
@@ -60,12 +62,42 @@ _SYSTEM_PARAMETERS: Final = frozenset(
 _CALLBACKS: Final = frozenset({"callback", "$callback"})
 
 
+class Request(NamedTuple):
+    """An HTTP request.
+
+    Attributes:
+        method: The method, such as "GET".
+        path: The path, still encoded.
+        query: The query, still encoded.
+        headers: The names, in lower case, and values of the headers.
+        body: The body.
+    """
+
+    method: str
+    path: str
+    query: str
+    headers: tuple[tuple[str, str], ...]
+    body: bytes
+
+    def get_all(self, name: str) -> list[str]:
+        """Return the values of a header."""
+        return [value for given, value in self.headers if given == name]
+
+
 class Response(NamedTuple):
-    """An HTTP response."""
+    """An HTTP response.
+
+    Attributes:
+        status: The status.
+        body: The body.
+        retry_after: The seconds that the client is asked to wait.
+        headers: Its headers. Defaults to those of JSON from Google's front end.
+    """
 
     status: int
     body: bytes
     retry_after: float | None = None
+    headers: Mapping[str, str] | None = None
 
 
 # --- routes ------------------------------------------------------------------

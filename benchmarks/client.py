@@ -1,0 +1,420 @@
+"""The client beside Google's own: calls, lists, promotions, and what a fresh process costs.
+
+    python -m benchmarks.client [--quick] [--only calls|lists|size|latency|processes]
+
+Both sides talk to the same emulator, which runs in a process of its own. They take turns, and who begins alternates: a
+machine that is busy for a while slows down both. A row has the medians of both sides and their ratio. Below 1, this
+package is faster. Google's side is what people write with its `ModelServiceClient` ("gapic").
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import os
+import statistics
+import subprocess
+import sys
+import time
+import urllib.request
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
+
+from google.auth.credentials import AnonymousCredentials
+from google.cloud import aiplatform_v1
+
+from benchmarks.emulator import IMAGE, PARENT, SERVICE, emulator, free_port, gapic, served, wait_until_served
+from vertex_registry import RegistryClient, Stage
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+
+    import grpc
+
+PROJECT: Final = PARENT.split("/")[1]
+BIG: Final = 10_000
+FEW: Final = 10
+MODELS: Final = 500
+LATENCY: Final = 0.02
+IN_FLIGHT: Final = 32
+PRODUCTION: Final = Stage.PRODUCTION
+LABELS: Final = {"managed_by": "zenml", "stage": "none", "team": "growth", "git": "9f2c1e7", "accuracy": "0-93"}
+
+
+class Row(NamedTuple):
+    """One line of the table: both medians in milliseconds, the ratio, and the ratio that was hoped for."""
+
+    what: str
+    beside: str
+    ours: float
+    theirs: float
+    ratio: float
+    goal: str
+
+    def __str__(self) -> str:
+        ours, theirs = (f"{number:.0f}" if number >= 100 else f"{number:.2f}" for number in self[2:4])  # noqa: PLR2004 - three digits
+        return f"| {self.what} | {self.beside} | {ours} | {theirs} | **{self.ratio:.2f}** | {self.goal} |"
+
+
+# --- measuring ---------------------------------------------------------------
+
+
+def pairs(ours: Callable[[], object], theirs: Callable[[], object], rounds: int, calls: int = 1) -> tuple[float, float]:
+    """Return the median milliseconds of one call of each side, of so many rounds in which both take their turn."""
+    times: tuple[list[float], list[float]] = ([], [])
+    for work in (ours, theirs):
+        work()
+    for turn in range(rounds):
+        for side in (0, 1) if turn % 2 else (1, 0):
+            work = (ours, theirs)[side]
+            begin = time.perf_counter()
+            for _ in range(calls):
+                work()
+            times[side].append((time.perf_counter() - begin) / calls * 1000)
+    return statistics.median(times[0]), statistics.median(times[1])
+
+
+def row(what: str, beside: str, medians: tuple[float, float], goal: str) -> Row:
+    """Return a line of the table."""
+    return Row(what, beside, *medians, medians[0] / medians[1], goal)
+
+
+# --- what is in the registry -------------------------------------------------
+
+
+def fill(channel: grpc.Channel, uploads: Iterator[aiplatform_v1.UploadModelRequest]) -> None:
+    """Upload versions over several requests at a time."""
+    send: Any = channel.unary_unary(f"{SERVICE}/UploadModel", request_serializer=None, response_deserializer=None)
+    waiting: list[Any] = []
+    for request in uploads:
+        waiting.append(send.future(aiplatform_v1.UploadModelRequest.serialize(request)))
+        if len(waiting) >= 2 * IN_FLIGHT:
+            waiting.pop(0).result()
+    for future in waiting:
+        future.result()
+
+
+def new_model(name: str) -> aiplatform_v1.UploadModelRequest:
+    """Return the upload of a model with one version, as this package registers it."""
+    return aiplatform_v1.UploadModelRequest(
+        parent=PARENT,
+        model_id=name,
+        model={
+            "display_name": name,
+            "container_spec": {"image_uri": IMAGE},
+            "artifact_uri": f"gs://models/{name}/1",
+            "version_description": "trained tonight",
+            "labels": LABELS,
+        },
+    )
+
+
+def new_version(name: str) -> aiplatform_v1.UploadModelRequest:
+    """Return the upload of a further version."""
+    request = new_model(name)
+    request.model_id, request.parent_model = "", f"{PARENT}/models/{name}"
+    return request
+
+
+def fill_model(
+    client: aiplatform_v1.ModelServiceClient, channel: grpc.Channel, name: str, have: int, want: int
+) -> None:
+    """Upload versions of a model, of which so many exist, until there are as many as wanted."""
+    if not have:
+        client.upload_model(new_model(name))
+        have = 1
+    fill(channel, (new_version(name) for _ in range(want - have)))
+
+
+class Registry(NamedTuple):
+    """A running emulator, and both sides' clients of it."""
+
+    grpc: str
+    rest: str
+    channel: grpc.Channel
+    google: aiplatform_v1.ModelServiceClient
+    ours: RegistryClient
+
+
+@contextlib.contextmanager
+def registry() -> Iterator[Registry]:
+    """Run an emulator, with clients."""
+    with emulator() as (address, _, rest):
+        import grpc as library  # noqa: PLC0415 - the name is an attribute above
+
+        channel = library.insecure_channel(address)
+        google = gapic(address)
+        with RegistryClient(project=PROJECT, location="us-central1", endpoint=address) as ours:
+            yield Registry(address, rest, channel, google, ours)
+
+
+def count_requests(running: Registry, work: Callable[[], object]) -> int:
+    """Return how many requests some work sends."""
+    running.google.get_location(request={"name": PARENT})
+    work()
+    running.google.get_location(request={"name": PARENT})
+    with urllib.request.urlopen(f"{running.rest}/emulator/requests") as answer:  # noqa: S310 - loopback
+        names = [request["rpc"] for request in json.load(answer)["requests"]]
+    begin, end = [at for at, name in enumerate(names) if name == "GetLocation"][-2:]
+    return end - begin - 1
+
+
+# --- the rows ----------------------------------------------------------------
+
+
+def read_record(version: Any) -> tuple[object, ...]:
+    """Read twelve fields of a record."""
+    return (
+        version.name,
+        version.version,
+        version.resource_name,
+        version.stage,
+        version.aliases,
+        version.description,
+        version.metadata,
+        version.labels,
+        version.artifact_uri,
+        version.container.image,
+        version.created_at,
+        version.updated_at,
+    )
+
+
+def read_model(model: aiplatform_v1.Model) -> tuple[object, ...]:
+    """Read the same of Google's message."""
+    return (
+        model.display_name,
+        model.version_id,
+        model.name,
+        model.labels["stage"],
+        list(model.version_aliases),
+        model.version_description,
+        model.etag,
+        dict(model.labels),
+        model.artifact_uri,
+        model.container_spec.image_uri,
+        model.version_create_time,
+        model.version_update_time,
+    )
+
+
+def calls(running: Registry, rounds: int) -> Iterator[Row]:
+    """One version, over both transports."""
+    name = f"{PARENT}/models/small@1"
+    yield row(
+        "`get_version`, gRPC",
+        "gapic `get_model`",
+        pairs(lambda: running.ours.get_version("small", 1), lambda: running.google.get_model(name=name), rounds, 100),
+        "1.0",
+    )
+    anonymous = AnonymousCredentials()  # type: ignore[no-untyped-call]  # untyped upstream
+    rest = aiplatform_v1.ModelServiceClient(
+        transport="rest", credentials=anonymous, client_options={"api_endpoint": running.rest}
+    )
+    with RegistryClient(project=PROJECT, location="us-central1", endpoint=running.rest) as ours:
+        yield row(
+            "`get_version`, REST",
+            "gapic `get_model`",
+            pairs(lambda: ours.get_version("small", 1), lambda: rest.get_model(name=name), rounds, 50),
+            "1.0",
+        )
+
+
+def lists(running: Registry, rounds: int) -> Iterator[Row]:
+    """Many versions, and the newest of many."""
+    ours, google, of_big = running.ours, running.google, {"name": f"{PARENT}/models/big", "page_size": 1000}
+
+    def pages() -> int:
+        return sum(1 for _ in google.list_model_versions(of_big).pages)
+
+    def read_all() -> list[object]:
+        return [read_record(version) for version in ours.list_versions("big")]
+
+    def first_page() -> object:
+        return next(google.list_model_versions({**of_big, "page_size": 1}).pages)
+
+    few = max(3, rounds // 3)
+    yield row(
+        f"`list_versions`, {BIG:,} versions, every record read",
+        "gapic's pager, 12 fields read",
+        pairs(read_all, lambda: [read_model(model) for model in google.list_model_versions(of_big)], few),
+        "0.33",
+    )
+    yield row("the same", "gapic's pages, unread", pairs(read_all, pages, few), "1.6")
+    for what, work in (
+        ("`list_versions(limit=1)`", lambda: list(ours.list_versions("big", limit=1))),
+        ("`next(list_versions())`", lambda: next(iter(ours.list_versions("big")))),
+        ("`latest_version(name)`", lambda: ours.latest_version("big")),
+    ):
+        beside = f"one page of 1 ({count_requests(running, work)} RPCs here)"
+        yield row(f"{what} of {BIG:,}", beside, pairs(work, first_page, rounds), "3, 1 RPC")
+
+
+def size(running: Registry, rounds: int) -> Iterator[Row]:
+    """The same on a model of very many versions and on one of few."""
+    ours = running.ours
+    for name in ("big", "small"):
+        for version in (1, 2):
+            ours.set_stage(name, version, PRODUCTION, archive_existing=True)
+
+    def promote(name: str) -> Callable[[], object]:
+        turns = iter(range(10**9))
+        return lambda: ours.set_stage(name, next(turns) % 2 + 1, PRODUCTION, archive_existing=True)
+
+    def promote_and_roll_back(name: str) -> Callable[[], object]:
+        turns = iter(range(10**9))
+
+        def work() -> None:
+            # Other versions each time: a version remembers a dozen changes.
+            first = next(turns) * 2 % FEW + 1
+            for number in (first, first + 1):
+                ours.set_stage(name, number, PRODUCTION, archive_existing=True)
+            ours.rollback(name)
+
+        return work
+
+    works: Sequence[tuple[str, Callable[[str], Callable[[], object]]]] = (
+        ("`latest_version(stage=)`", lambda name: lambda: ours.latest_version(name, stage=PRODUCTION)),
+        ("`set_stage(archive_existing=True)`", promote),
+        ("two promotions and a `rollback`", promote_and_roll_back),
+    )
+    for what, make in works:
+        of_big, of_small = make("big"), make("small")
+        counts = [count_requests(running, work) for work in (of_big, of_small)]
+        beside = f"the same of {FEW} ({counts[0]} and {counts[1]} RPCs)"
+        # Five times in all, with the first and the counted one, use up the versions of the small model.
+        few = 3 if make is promote_and_roll_back else max(3, rounds // 2)
+        yield row(f"{what} of {BIG:,}", beside, pairs(of_big, of_small, few), "2, the same RPCs")
+        if make is promote:
+            ours_, floor = float(counts[1]), 6.0
+            yield Row("promote and archive one other version, RPCs", "the floor", ours_, floor, ours_ / floor, "1.0")
+
+
+def latency(running: Registry, rounds: int) -> Iterator[Row]:
+    """Every version of many models, when each request takes 20 ms."""
+    fill(running.channel, (new_model(f"many-{number}") for number in range(MODELS)))
+    body = {"rpc": "ListModelVersions", "delay": LATENCY, "times": 10**6}
+    for rpc in ("ListModelVersions", "ListModels"):
+        plan = urllib.request.Request(f"{running.rest}/emulator/faults", json.dumps({**body, "rpc": rpc}).encode())  # noqa: S310 - loopback
+        urllib.request.urlopen(plan).close()  # noqa: S310 - loopback
+
+    def work() -> list[str]:
+        return [version.name for version in running.ours.list_versions()]
+
+    requests = count_requests(running, work)
+    took = []
+    for _ in range(max(3, rounds // 3)):
+        begin = time.perf_counter()
+        work()
+        took.append((time.perf_counter() - begin) * 1000)
+    bound = (requests / IN_FLIGHT + 1) * LATENCY * 1000
+    beside = f"{requests} requests, {IN_FLIGHT} at a time: the bound"
+    yield row(f"every version of {MODELS} models, 20 ms latency", beside, (statistics.median(took), bound), "1.3")
+    unplan = urllib.request.Request(f"{running.rest}/emulator/faults", method="DELETE")  # noqa: S310 - loopback
+    urllib.request.urlopen(unplan).close()  # noqa: S310 - loopback
+
+
+# --- processes ---------------------------------------------------------------
+
+OURS: Final = """
+from vertex_registry import RegistryClient
+with RegistryClient(project={project!r}, location="us-central1", endpoint={address!r}) as registry:
+    print(registry.get_version("small", 1).version)
+"""
+GOOGLES: Final = """
+import grpc
+from google.cloud.aiplatform_v1 import ModelServiceClient
+from google.cloud.aiplatform_v1.services.model_service.transports.grpc import ModelServiceGrpcTransport
+client = ModelServiceClient(transport=ModelServiceGrpcTransport(channel=grpc.insecure_channel({address!r})))
+print(client.get_model(name={name!r}).version_id)
+"""
+GOOGLES_LIST: Final = GOOGLES.replace(
+    "print(client.get_model(name={name!r}).version_id)",
+    "print(*(model.version_id for model in client.list_model_versions(name={name!r})))",
+)
+
+
+def ran(*command: str, **variables: str) -> Callable[[], object]:
+    """Return a function that runs a command. Unlike this process, it may keep compiled modules."""
+    settings = {key: value for key, value in os.environ.items() if key != "PYTHONDONTWRITEBYTECODE"}
+    return lambda: subprocess.run(command, env={**settings, **variables}, check=True, capture_output=True)  # noqa: S603
+
+
+def processes(running: Registry, rounds: int) -> Iterator[Row]:
+    """What a fresh process costs."""
+    python, address = sys.executable, running.grpc
+    bare = ran(python, "-c", "pass")
+    imported = row(
+        "`import vertex_registry`",
+        "a bare interpreter",
+        pairs(ran(python, "-c", "import vertex_registry"), bare, 2 * rounds),
+        "",
+    )
+    yield imported._replace(goal="+ 30 ms", beside=f"a bare interpreter (+ {imported.ours - imported.theirs:.0f} ms)")
+    few = max(3, rounds // 2)
+    mine = OURS.format(project=PROJECT, address=address)
+    google = GOOGLES.format(address=address, name=f"{PARENT}/models/small@1")
+    yield row(
+        "first record in a fresh process",
+        "gapic",
+        pairs(ran(python, "-c", mine), ran(python, "-c", google), few),
+        "1.0",
+    )
+    program = os.path.join(os.path.dirname(python), "vertex-registry")  # noqa: PTH118, PTH120 - it's beside the interpreter
+    yield row("`vertex-registry --help`", "`python -c pass`", pairs(ran(program, "--help"), bare, rounds), "3")
+    variables = {
+        "VERTEX_AI_EMULATOR_HOST": address,
+        "GOOGLE_CLOUD_PROJECT": PROJECT,
+        "GOOGLE_CLOUD_LOCATION": "us-central1",
+    }
+    listed = ran(program, "versions", "list", "small", **variables)
+    theirs = ran(python, "-c", GOOGLES_LIST.format(address=address, name=f"{PARENT}/models/small"))
+    yield row(
+        "`vertex-registry versions list`", "gapic's first list in a fresh process", pairs(listed, theirs, few), "0.35"
+    )
+    yield row(
+        "`python -m vertex_registry.emulator`, until it answers",
+        "`moto_server`",
+        pairs(start_emulator, start_moto, few),
+        "< 1",
+    )
+
+
+def start_emulator() -> None:
+    """Start the emulator, and end it when it serves."""
+    port, rest = free_port(), free_port()
+    words = ["-m", "vertex_registry.emulator", "--grpc-port", str(port), "--rest-port", str(rest)]
+    with served(sys.executable, *words) as process:
+        wait_until_served(process, rest)
+
+
+def start_moto() -> None:
+    """Start moto's server, and end it when it serves."""
+    port = free_port()
+    with served(os.path.join(os.path.dirname(sys.executable), "moto_server"), "-p", str(port)) as process:  # noqa: PTH118, PTH120 - likewise
+        wait_until_served(process, port)
+
+
+GROUPS: Final = {"calls": calls, "lists": lists, "size": size, "processes": processes, "latency": latency}
+
+
+def main() -> None:
+    """Measure, and print the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--quick", action="store_true", help="fewer rounds")
+    parser.add_argument("--only", choices=GROUPS)
+    given = parser.parse_args()
+    print("== client")
+    print("| what | beside | this package, ms | the other, ms | ratio | goal |\n|---|---|---|---|---|---|")
+    with registry() as running:
+        fill_model(running.google, running.channel, "small", 0, FEW)
+        if given.only in {None, "lists", "size"}:
+            fill_model(running.google, running.channel, "big", 0, BIG)
+        for name, measure in GROUPS.items():
+            if given.only in {None, name}:
+                for line in measure(running, 7 if given.quick else 21):
+                    print(line, flush=True)
+
+
+if __name__ == "__main__":
+    main()

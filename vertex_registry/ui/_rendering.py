@@ -1,0 +1,202 @@
+"""Turns what a page shows into HTML. Everything is escaped, and only addresses of known schemes become links."""
+
+from __future__ import annotations
+
+import datetime as dt
+import functools
+import hashlib
+import json
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+from urllib.parse import quote, urlencode, urlsplit
+
+import attrs
+
+from vertex_registry import InvalidArgumentError
+from vertex_registry.ui import _charts, _pages
+
+if TYPE_CHECKING:
+    import jinja2
+
+    from vertex_registry.ui._pages import Page
+
+_STATIC_FOLDER: Final = Path(__file__).parent / "static"
+_TYPES: Final = {".css": "text/css; charset=utf-8", ".js": "text/javascript; charset=utf-8", ".svg": "image/svg+xml"}
+
+_AGES: Final = ((365 * 86_400, "y"), (30 * 86_400, "mo"), (86_400, "d"), (3_600, "h"), (60, "min"))
+_BUCKET: Final = re.compile(r"gs://([a-z0-9][a-z0-9._-]{1,220}[a-z0-9])(?:/([^\x00-\x20]*))?")
+_NO_BUCKET: Final = ".localhost"
+
+
+@functools.cache
+def static_files() -> dict[str, tuple[str, bytes]]:
+    """Return the type and the content of each static file, by its name."""
+    return {
+        path.name: (_TYPES[path.suffix], path.read_bytes())
+        for path in sorted(_STATIC_FOLDER.iterdir())
+        if path.suffix in _TYPES
+    }
+
+
+@attrs.frozen
+class Head:
+    """The head of each page.
+
+    Attributes:
+        registry_name: Which registry it is.
+        home: The address that the name leads to, or None.
+        nested: Whether the page belongs to a registry, and so has links to its models and changes.
+    """
+
+    registry_name: str
+    home: str | None
+    nested: bool = True
+
+
+def render(page: Page, now: dt.datetime, head: Head, twin: str | None) -> str:
+    """Return a page as HTML.
+
+    Args:
+        page: The page.
+        now: The time that ages are counted from.
+        head: The head of the page.
+        twin: The address of the page as JSON, or None if it has none.
+    """
+    template = environment().get_template(page.template)
+    about = {"title": page.title, "now": now, "twin": twin, "head": head}
+    return template.render(page.data | about)
+
+
+@functools.cache
+def environment() -> jinja2.Environment:
+    """Return the templates.
+
+    Raises:
+        InvalidArgumentError: Jinja2 isn't installed.
+    """
+    try:
+        import jinja2  # noqa: PLC0415  # it's in an extra
+    except ImportError as error:
+        raise InvalidArgumentError("The page needs Jinja2. Install it: pip install 'vertex-registry[ui]'") from error
+    templates = jinja2.Environment(
+        loader=jinja2.PackageLoader("vertex_registry", "ui/templates"),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        auto_reload=False,
+    )
+    templates.filters |= {
+        "visible": visible,
+        "cell": cell,
+        "pretty": pretty,
+        "moment": moment,
+        "age": age,
+        "external": external,
+        "number": number,
+        "lay_out": _charts.lay_out,
+    }
+    templates.globals |= {
+        "url": url,
+        "static": static,
+        "STAGES": _pages.STAGES,
+        "IN_USE": _pages.IN_USE,
+        "ORDERS": _pages.ORDERS,
+        "chart_width": _charts.WIDTH,
+        "chart_height": _charts.HEIGHT,
+        "is_number": _pages.is_number,
+    }
+    return templates
+
+
+def url(page: str, /, **parameters: Any) -> str:
+    """Return the address of a page, relative to every other page. Empty parameters are left out."""
+    pairs = [
+        (name, each)
+        for name, value in parameters.items()
+        for each in (value if isinstance(value, (list, tuple)) else [value])
+        if each not in (None, "", False)
+    ]
+    encoded = urlencode(pairs, quote_via=quote, errors="replace")
+    return f"{page or './'}{'?' if encoded else ''}{encoded}"
+
+
+def static(name: str) -> str:
+    """Return the address of a static file, which changes with its content."""
+    return f"static/{name}?v={_digest(name)}"
+
+
+@functools.cache
+def _digest(name: str) -> str:
+    return hashlib.sha256(static_files()[name][1]).hexdigest()[:12]
+
+
+def visible(text: Any) -> str:
+    """Return a text with an escape for each character that can't be seen, such as one that turns the text around."""
+    return "".join(
+        letter if letter.isprintable() or letter == "\n" else letter.encode("unicode_escape").decode()
+        for letter in str(text)
+    )
+
+
+def number(value: Any) -> str:
+    """Return a number for a table or a chart."""
+    return f"{value:.6g}" if isinstance(value, float) else str(value)
+
+
+def cell(value: Any, longest: int = 48) -> str:
+    """Return a value in one line, cut if it's long."""
+    if value is None:
+        return ""
+    if _pages.is_number(value):
+        text = number(value)
+    elif isinstance(value, list) and all(isinstance(item, str) for item in value):
+        text = ", ".join(value)
+    else:
+        text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+    text = visible(text.replace("\n", " "))
+    return text if len(text) <= longest else f"{text[: longest - 1]}…"
+
+
+def pretty(value: Any) -> str:
+    """Return a value in full, JSON on lines of its own."""
+    return visible(value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, indent=2))
+
+
+def moment(text: str) -> str:
+    """Return a time for a person to read."""
+    return _parse(text).strftime("%Y-%m-%d %H:%M:%S UTC")
+
+
+def age(text: str, now: dt.datetime) -> str:
+    """Return how long ago a time was, in its largest unit."""
+    seconds = (now - _parse(text)).total_seconds()
+    return next((f"{int(seconds // size)} {unit} ago" for size, unit in _AGES if seconds >= size), "just now")
+
+
+def _parse(text: str) -> dt.datetime:
+    return dt.datetime.fromisoformat(text)
+
+
+def external(value: Any) -> str | None:
+    """Return the address that a value links to, or None.
+
+    That's an address of the web, or the console's page of a directory in Cloud Storage. Whatever else somebody wrote,
+    such as ``javascript:``, is text.
+    """
+    if not isinstance(value, str) or not value.isprintable() or len(value) > 2000:  # noqa: PLR2004  # browsers' limit
+        return None
+    if match := _BUCKET.fullmatch(value):
+        bucket, path = match[1], match[2] or ""
+        if bucket.endswith(_NO_BUCKET):
+            return None
+        return f"https://console.cloud.google.com/storage/browser/{bucket}/{quote(path)}".rstrip("/")
+    if " " in value or not value.startswith(("http://", "https://")):
+        return None
+    try:
+        parts = urlsplit(value)
+        sound = parts.hostname and not parts.username and parts.port != 0
+    except ValueError:
+        return None
+    return value if sound else None

@@ -1,0 +1,134 @@
+"""One site for each registry of a server that has many: every project and every location there is one.
+
+It knows of the server only what `Server` says, so an emulator can be one without either importing the other.
+"""
+
+from __future__ import annotations
+
+import re
+import threading
+from collections import OrderedDict
+from typing import TYPE_CHECKING, Final, Protocol
+
+from vertex_registry import InvalidArgumentError, RegistryClient
+from vertex_registry.ui import _rendering
+from vertex_registry.ui._pages import Page
+from vertex_registry.ui._responses import redirect, refuse_to_change, say
+from vertex_registry.ui._site import Site, now, show, static_file
+from vertex_registry.ui._snippets import Opening
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+    from vertex_registry.ui._responses import Response
+
+_PLACE: Final = re.compile(r"/projects/([A-Za-z0-9][A-Za-z0-9:._-]{0,99})/locations/([a-z][a-z0-9-]{0,62})(/.*)?")
+_MOST_CLIENTS: Final = 16
+_ROOT: Final = "../../../../"
+
+_TLS: Final = (
+    "With TLS there's no page here: it's a client of this server, which would have to trust its own certificate. "
+    "Run `vertex-registry ui` instead."
+)
+
+
+class Server(Protocol):
+    """A server that has registries, such as an emulator.
+
+    Attributes:
+        rest: Its address for REST, a URL.
+    """
+
+    rest: str
+
+    def parents(self) -> Iterable[str]:
+        """Return the registries that have models: ``projects/PROJECT/locations/LOCATION``."""
+
+
+class Sites:
+    """A read-only site about each registry of a server, as a function that the server calls for each request.
+
+    At ``/`` there's a list of them, or the only one. Each is a client of the server, so nothing is read in another way
+    than everybody reads it. Nothing is opened before a page is requested. Close it when the server has ended.
+
+    >>> from vertex_registry.emulator import Emulator
+    >>> from vertex_registry.ui import Sites
+    >>> with Emulator() as emulator:
+    ...     emulator.mount(Sites(emulator))  # open emulator.rest in a browser
+
+    Args:
+        server: The server.
+    """
+
+    def __init__(self, server: Server) -> None:
+        self._server = server
+        self._sites: OrderedDict[tuple[str, str], tuple[Site, RegistryClient]] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def __call__(self, method: str, path: str, query: str = "", headers: Mapping[str, str] | None = None) -> Response:
+        """Return the response to a request, as `Site` does."""
+        del headers
+        if path.startswith("/static/"):
+            return refuse_to_change(method) or static_file(path.removeprefix("/static/"))
+        try:
+            _rendering.environment()
+        except InvalidArgumentError as error:  # an extra is missing
+            return say(503, str(error))
+        return refuse_to_change(method) or self._page(method, path, query)
+
+    def _page(self, method: str, path: str, query: str) -> Response:
+        if self._server.rest.startswith("https"):
+            return say(503, _TLS)
+        if (place := _PLACE.fullmatch(path)) is None:
+            return self._index(path)
+        project, location, rest = place.groups()
+        if rest is None:
+            return redirect(f"{location}/")
+        try:
+            site = self._site(project, location)
+        except InvalidArgumentError as error:  # that can't be a location
+            return say(404, str(error))
+        return site(method, rest, query)
+
+    def _index(self, path: str) -> Response:
+        parents = sorted(parent for parent in self._server.parents() if _PLACE.fullmatch(f"/{parent}"))
+        if path == "/" and len(parents) == 1:
+            return redirect(f"{parents[0]}/")
+        page = Page("registries.html", "Registries", {"registries": parents})
+        if path not in {"/", "/index.json"}:
+            where = "This path is neither one of Vertex AI's nor a page."
+            page = Page(
+                "error.html", "Not found", {"error": {"type": "NotFound", "message": where, "candidates": []}}, 404
+            )
+        head = _rendering.Head("", None, nested=False)
+        twin = "index.json" if page.status == 200 else None  # noqa: PLR2004  # HTTP's OK
+        return show(page, as_json=path.endswith(".json"), now=now(), head=head, twin=twin)
+
+    def _site(self, project: str, location: str) -> Site:
+        with self._lock:
+            if (project, location) not in self._sites:
+                address = _own_address(self._server.rest)
+                client = RegistryClient(
+                    project=project, location=location, endpoint=address, user_agent="vertex-registry-ui"
+                )
+                opening = Opening(settings={"project": project, "location": location, "endpoint": address})
+                site = Site(client, registry_name=f"{project} · {location}", opening=opening, home=_ROOT)
+                self._sites[project, location] = site, client
+            self._sites.move_to_end((project, location))
+            while len(self._sites) > _MOST_CLIENTS:
+                self._sites.popitem(last=False)[1][1].close()
+            return self._sites[project, location][0]
+
+    def close(self) -> None:
+        """Close the clients."""
+        with self._lock:
+            for _, client in self._sites.values():
+                client.close()
+            self._sites.clear()
+
+
+def _own_address(address: str) -> str:
+    """Return the address for a client on the same machine. One that means every address can't be connected to."""
+    for every, own in (("//0.0.0.0:", "//127.0.0.1:"), ("//[::]:", "//[::1]:")):
+        address = address.replace(every, own)
+    return address
