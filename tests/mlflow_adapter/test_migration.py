@@ -13,6 +13,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import unicodedata
 import urllib.request
 import warnings
 from contextlib import closing
@@ -100,8 +101,10 @@ def names(registry: RegistryClient, name: str) -> list[str | None]:
 
 TEXT = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=30)
 NAMES = st.text(
-    st.characters(categories=["L", "N", "Zs", "S"], exclude_characters="/:"), min_size=1, max_size=20
-).filter(lambda name: name.strip() == name)
+    st.characters(categories=["Lu", "Ll", "Lo", "N", "Sm", "Sc"], include_characters=" ", exclude_characters="/:"),
+    min_size=1,
+    max_size=20,
+).filter(lambda name: name.strip() == name and name.isprintable() and unicodedata.is_normalized("NFKC", name))
 TAGS = st.dictionaries(
     st.one_of(st.sampled_from(["Team", "team", "stage", "managed_by", "mlflow-source"]), NAMES.filter(str.isalnum)),
     st.one_of(TEXT, st.sampled_from(["3.5", "None", "true", "x" * 5_000])),
@@ -352,6 +355,7 @@ def test_what_is_skipped_and_why(source: mlflow.MlflowClient, registry: LocalReg
     source.create_model_version("churn", "s3://bucket/model")
     source.create_registered_model("empty")
     fill(source, "n" * 129, model, 1)
+    fill(source, "a\u00a0b", model, 1)
     mlflow.set_registry_uri(uri_of(source))
     mlflow.genai.register_prompt("greeting", "Hello {{name}}")
     with closing(sqlite3.connect(uri_of(source).removeprefix("sqlite:///"))) as database, database:
@@ -366,11 +370,12 @@ def test_what_is_skipped_and_why(source: mlflow.MlflowClient, registry: LocalReg
     assert "s3://bucket/model can't be read: " in reasons.pop(("churn", 6))
     assert reasons.pop(("empty", None)) == "it has no version, and Vertex has no model without one"
     assert reasons.pop(("nnnnn", 1)).startswith("its name has 129 characters, and Vertex allows 128")
+    assert "has characters that can't be seen" in reasons.pop(("a\u00a0b", 1))
     assert reasons == {}
     assert names(registry, "churn") == ["1", "4"]
     assert (report.prompts, report.complete) == (1, False)
-    assert str(report) == "2 moved, 5 skipped (14 bytes); 1 prompt left out"
-    assert json.loads(json.dumps(report.to_dict()))["counts"] == {"moved": 2, "skipped": 5}
+    assert str(report) == "2 moved, 6 skipped (14 bytes); 1 prompt left out"
+    assert json.loads(json.dumps(report.to_dict()))["counts"] == {"moved": 2, "skipped": 6}
 
 
 def test_a_logged_model_whose_run_was_deleted(tracking: str, registry: LocalRegistry) -> None:
