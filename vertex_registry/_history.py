@@ -83,6 +83,7 @@ class _Absent(enum.Enum):
 
     OUT = enum.auto()
     UNKNOWN = enum.auto()
+    SAME_SECOND = enum.auto()  # it entered or left in that second, and nobody knows when
 
 
 def changes_of(version: ModelVersion) -> Changes:
@@ -227,21 +228,26 @@ def _holder(
 ) -> _Remembered | None:
     """Return the version in the stage at a time, the last to enter it; or the one just before a version entered."""
     present: list[tuple[_Remembered, Change]] = []
-    unknown: list[_Remembered] = []
+    unknown: list[tuple[_Remembered, _Absent]] = []
     for one in remembered:
         if one is before:
             continue
         state = _state(one, time, stage, before=before is not None)
         if isinstance(state, _Absent):
-            if state is _Absent.UNKNOWN:
-                unknown.append(one)
+            if state is not _Absent.OUT:
+                unknown.append((one, state))
         else:
             present.append((one, state))
     if unknown:
+        one, state = unknown[0]
+        why = (
+            "it entered or left in that second, and the exact time isn't kept"
+            if state is _Absent.SAME_SECOND
+            else "its history doesn't go back that far, or another tool changed its stage"
+        )
         raise HistoryUnknownError(
-            f"Version {unknown[0].number} may have been in {stage} at {time.at.isoformat()}: its history doesn't go "
-            "back that far, or another tool changed its stage. See stage_history().",
-            resource=unknown[0].version.resource_name,
+            f"Version {one.number} may have been in {stage} at {time.at.isoformat()}: {why}. See stage_history().",
+            resource=one.version.resource_name,
         )
     if not present:
         _check_complete(complete)
@@ -264,20 +270,26 @@ def _holder(
 def _state(one: _Remembered, time: _Time, stage: Stage, *, before: bool) -> Change | _Absent:
     """Return the change that had put the version in the stage by then, or why it wasn't there."""
     newer: Change | None = None
-    unclear = False
+    unclear: list[Change] = []
     for change in one.changes:
         order = _time_of(change).compare(time)
-        if order is _Order.UNCLEAR and before:
-            unclear = unclear or change.stage is stage
+        if order is _Order.UNCLEAR and not before and change.at == time.at:
+            order = _Order.SAME  # a change counts from the time that the history shows
+        if order is _Order.UNCLEAR:
+            unclear.append(change)
         elif order is _Order.BEFORE or (order is not _Order.AFTER and not before):
             doubt = one.changes.doubt if newer is None else newer.doubt
-            if doubt or unclear:
+            if doubt or (before and any(each.stage is stage for each in unclear)):
                 return _Absent.UNKNOWN
+            if not before and any((each.stage is stage) != (change.stage is stage) for each in unclear):
+                return _Absent.SAME_SECOND
             return change if change.stage is stage else _Absent.OUT
         newer = change
     doubt = one.changes.doubt if newer is None else newer.doubt
-    if unclear or ((doubt or not one.changes.complete) and _may_exist(one, time)):
+    if (doubt or not one.changes.complete) and _may_exist(one, time):
         return _Absent.UNKNOWN
+    if any(each.stage is stage for each in unclear):
+        return _Absent.UNKNOWN if before else _Absent.SAME_SECOND
     return _Absent.OUT
 
 

@@ -135,6 +135,15 @@ def check_new_name(name: str) -> str:
     return name
 
 
+def is_new_name(name: str) -> bool:
+    """Return whether a new model can have the name."""
+    try:
+        check_new_name(name)
+    except InvalidArgumentError:
+        return False
+    return True
+
+
 _HOW_TO_FIX: Final = "Remove {}, or pass the full resource name of a model that already has this name."
 
 
@@ -167,7 +176,7 @@ def close_names(name: str, names: Iterable[str]) -> list[str]:
     for other in names:
         if len(other) <= MAX_NAME:
             folded.setdefault(other.casefold(), other)
-    return [folded[close] for close in difflib.get_close_matches(name.casefold(), folded, n=3, cutoff=0.7)]
+    return [folded[close] for close in difflib.get_close_matches(name.strip().casefold(), folded, n=3, cutoff=0.7)]
 
 
 def parse_model_name(name: str) -> ModelName | None:

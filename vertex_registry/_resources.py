@@ -230,11 +230,12 @@ class Resources:
             close = _names.close_names(name, (model.name for model in self._read_models(page)[0]))
         except RegistryError:  # without suggestions, the error still says what the caller wants to know
             close = []
-        hint = (
-            f"Did you mean {' or '.join(map(repr, close))}? list_models() shows all models."
-            if close
-            else f"register_version({name!r}, ...) creates one; list_models() shows those that exist."
-        )
+        if close:
+            hint = f"Did you mean {' or '.join(map(repr, close))}? list_models() shows all models."
+        elif _names.is_new_name(name):
+            hint = f"register_version({name!r}, ...) creates one; list_models() shows those that exist."
+        else:
+            hint = "list_models() shows those that exist."
         return NotFoundError(f"{missing} {hint}", resource=name)
 
     def _find_with_id(self, name: str) -> Model | None:

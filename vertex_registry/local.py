@@ -119,8 +119,8 @@ def local_registry(
     Raises:
         ConflictError: The file is open in another registry or emulator; or gevent or eventlet has patched this
             process's threads, so no emulator can run in it.
-        InvalidArgumentError: The file isn't a registry's, ``artifacts`` isn't a folder that's for artifacts alone, or
-            ``quota`` isn't a quota.
+        InvalidArgumentError: The file isn't a registry's, ``artifacts`` isn't a folder that's for artifacts alone,
+            ``quota`` isn't a quota, or ``STORAGE_EMULATOR_HOST`` isn't an address.
     """
     _check_path(path)
     folder = _artifacts_folder(path, artifacts)
@@ -140,6 +140,8 @@ def local_registry(
         for named in (Path(error.path), Path(error.path).parent):
             message = message.replace(str(named), shorten(str(named)))
         raise kind(message, resource=str(path)) from error
+    except ValueError as error:  # of what the emulator reads itself, only this can be wrong
+        raise InvalidArgumentError(f"{error} STORAGE_EMULATOR_HOST sets it.") from error
     try:
         return LocalRegistry(emulator, folder, temporary=path is None and artifacts is None, **settings)
     except BaseException:

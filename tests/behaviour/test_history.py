@@ -280,6 +280,28 @@ def test_what_was_in_production(connect: Connect, name: NewName) -> None:
 
 
 @pytest.mark.no_switches
+def test_a_second_that_a_change_was_cut_to_is_not_guessed(connect: Connect, name: NewName) -> None:
+    """Within the second that a change was cut to, nobody knows whether it had happened yet."""
+    time = CountedTime()
+    time.time += dt.timedelta(milliseconds=900)
+    registry = connect(default_image=IMAGE, now=time)
+    churn = name()
+    register(registry, churn, 2)
+    entered = [promote(registry, churn, version) for version in (1, 2)]
+    registry.set_stage(churn, 1, Stage.STAGING)
+    registry.set_stage(churn, 2, ARCHIVED)
+    for moment in entered:
+        with pytest.raises(HistoryUnknownError, match=r"may have been in Production .* in that second"):
+            registry.version_at(churn, moment - dt.timedelta(milliseconds=800))
+    shown = [moment.replace(microsecond=0) for moment in entered]
+    assert [number(registry.version_at(churn, moment)) for moment in shown] == ["1", "2"]
+    assert registry.version_at(churn, shown[0] - dt.timedelta(microseconds=1)) is None
+    assert number(registry.version_at(churn, shown[1] - dt.timedelta(microseconds=1))) == "1"
+    later = entered[1] - dt.timedelta(milliseconds=800)
+    assert registry.version_at(churn, later, stage=Stage.STAGING) is None
+
+
+@pytest.mark.no_switches
 def test_a_time_without_a_zone_and_the_future_are_refused(registry: RegistryClient, name: NewName) -> None:
     """A naive time, a date and a string are refused, and so is the future."""
     churn = name()

@@ -75,6 +75,18 @@ def test_a_name_that_is_close_to_none(registry: RegistryClient, source: NewSourc
         registry.latest_version("pricing")
 
 
+@pytest.mark.no_switches
+def test_a_name_that_cannot_be_created(registry: RegistryClient, source: NewSource) -> None:
+    """If a new model can't have the name, the error doesn't advise you to create one."""
+    registry.register_version("churn", source())
+    for name in ("fraud ", "fr\u200baud", "\u202efraud"):
+        with pytest.raises(NotFoundError, match=r"There is no model .* list_models\(\) shows those") as caught:
+            registry.get_version(name)
+        assert "register_version" not in str(caught.value)
+    with pytest.raises(NotFoundError, match="Did you mean 'churn'"):
+        registry.get_version("   churn   ")
+
+
 @pytest.mark.switches_together
 def test_suggestions_are_no_condition(registry: RegistryClient, emulator: Emulator, name: NewName) -> None:
     """If models can't be listed a second time, the error is still that there's no such model."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import pty
@@ -96,7 +97,15 @@ def test_versions_are_filtered_and_sorted(vr: Run, words: list[str], numbers: st
 
 
 @pytest.mark.parametrize(
-    "words", [["--where", "accuracy"], ["--sort"], ["--limit", "0"], ["--stage", "live"], ["--formt", "json"]]
+    "words",
+    [
+        ["--where", "accuracy"],
+        ["--where", "accuracy => 0.9"],
+        ["--sort"],
+        ["--limit", "0"],
+        ["--stage", "live"],
+        ["--formt", "json"],
+    ],
 )
 def test_a_usage_error_is_status_2(vr: Run, words: list[str]) -> None:
     """A usage error has status 2, and prints nothing on stdout."""
@@ -217,6 +226,22 @@ def test_head_ends_silently(data: str) -> None:
     assert done.stderr == b""
 
 
+def test_output_that_cannot_be_written(data: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """A full disk behind stdout is an error in one sentence."""
+    with open("/dev/full", "w", encoding="utf-8") as full, contextlib.redirect_stdout(full):  # noqa: PTH123  # a device
+        assert run(["versions", "list", "churn", "--local", data]) == 1
+    assert capsys.readouterr().err == "error: The output can't be written: No space left on device.\n"
+
+
+def test_closed_streams(data: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """Without stdin there's no terminal to ask, and without stdout nothing is written."""
+    monkeypatch.setattr(sys, "stdin", None)
+    assert run(["versions", "delete", "churn", "1", "--local", data]) == 2
+    assert "there's no terminal to ask" in capsys.readouterr().err
+    monkeypatch.setattr(sys, "stdout", None)
+    assert run(["versions", "list", "churn", "--local", data]) == 0
+
+
 def test_an_emulator_for_one_command() -> None:
     """`emulator exec` runs a command against an emulator of its own, and ends with its status."""
     script = (
@@ -328,6 +353,43 @@ def test_a_key_that_no_version_has_is_named(vr: Run) -> None:
         f"none of these versions has the metadata key {key!r}" for key in ("Team", "acuracy", "acc")
     ]
     assert vr("versions", "list", "churn", "--sort", "created", "--stage", "archived", "--where", "team=x")[2] == ""
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["history", "churn", "--stage", "staging"],
+        ["history", "churn", "--at", "2026-03-01", "--version", "1"],
+        ["versions", "register", "churn", "gs://models/churn/4", "-m", "accuracy=1", "-m", "accuracy=2"],
+    ],
+)
+def test_no_option_is_ignored(vr: Run, words: list[str]) -> None:
+    """An option that would have no effect is a usage error, and nothing happens."""
+    status, out, err = vr(*words)
+    assert (status, out) == (2, "")
+    assert "error: " in err
+    assert vr("versions", "list", "churn", "--format", "ids")[1] == "3\n2\n1\n"
+
+
+def test_an_emulator_that_cannot_start(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """`emulator exec` says in one sentence what is wrong with the data file."""
+    (tmp_path / "data").write_text("not a database")
+    assert run(["emulator", "exec", "--data", str(tmp_path / "data"), "--", "true"]) == 1
+    assert capsys.readouterr().err.startswith(f"error: The data file {tmp_path / 'data'} isn't an SQLite database.")
+
+
+def test_a_metadata_key_does_not_replace_a_column(data: str, vr: Run) -> None:
+    """A key that's named like a column gets one of its own."""
+    with local_registry(data) as registry:
+        registry.register_version("other", "gs://models/other/1", metadata={"stage": "beta"}, stage=Stage.PRODUCTION)
+    header, row = vr("versions", "list", "other", "--show", "stage", "--show", "version")[1].splitlines()
+    assert header.split() == ["VERSION", "NAME", "STAGE", "ALIASES", "AGE", "METADATA.STAGE", "METADATA.VERSION"]
+    assert row.split() == ["1", "Production", "default", "now", "beta"]
+
+
+def test_versions_without_a_difference(vr: Run) -> None:
+    """An empty table isn't an answer."""
+    assert vr("versions", "diff", "churn", "3", "default")[::2] == (0, "no difference\n")
 
 
 def test_no_command_shows_the_help(capsys: pytest.CaptureFixture[str]) -> None:

@@ -23,11 +23,21 @@ PYTHON: Final = re.compile(r"\b[A-Za-z_]+\((?! )|\b[a-z_]+=")
 
 #: Modules whose messages no command can show.
 NOT_HERE: Final = frozenset(
-    {"zenml.py", "pytest_plugin.py", "_loading.py", "_listing.py", "_reuse.py", "_records.py", "_transport.py"}
+    {
+        "zenml.py",
+        "mlflow.py",
+        "mlflow_artifacts.py",
+        "pytest_plugin.py",
+        "_loading.py",
+        "_listing.py",
+        "_reuse.py",
+        "_records.py",
+        "_transport.py",
+    }
 )
 #: Messages about settings that no command has, and which only Python can show.
 PYTHON_ONLY: Final = re.compile(
-    r"user_agent=|limit=|order_by=|datetime\(|datetime\.now|quota=|"
+    r"user_agent=|limit=|order_by=|serialization_format=|datetime\(|datetime\.now|quota=|"
     r"retry has to be|direction=|gpu=|managed_by=|archive_existing=|artifacts=|"
     r"transport=|RegistryClient\.update|named X\. "
 )
@@ -66,7 +76,8 @@ def test_no_message_names_python_at_a_shell() -> None:
 def data(tmp_path: Path) -> str:
     path = str(tmp_path / "my registry.db")
     with local_registry(path) as registry:
-        registry.register_version("it's churn", "gs://models/churn/1")
+        for name in ("it's churn", "-churn"):
+            registry.register_version(name, "gs://models/churn/1")
     return path
 
 
@@ -84,6 +95,7 @@ def data(tmp_path: Path) -> str:
         (["versions", "register", "it's churn", "gs://models/2", "--alias", "default", "--no-make-default"], 1),
         (["versions", "register", "it's churn", "gs://models/2", "--container", "nothing"], 1),
         (["versions", "download", "it's churn", "--to", "."], 1),
+        (["versions", "list", "it's churn", "--timeout", "nan"], 1),
     ],
 )
 def test_commands_in_messages_work(
@@ -91,7 +103,7 @@ def test_commands_in_messages_work(
 ) -> None:
     """Each command after an error uses the same registry, and can be typed as it's shown."""
     monkeypatch.setenv("STORAGE_EMULATOR_HOST", "http://127.0.0.1:9")
-    assert run([*words, "--local", data, "--timeout", "0.1"]) in {status, 6}
+    assert run([*words[:2], "--local", data, "--timeout", "0.1", *words[2:]]) in {status, 6}
     shown = capsys.readouterr().err
     assert not PYTHON.search(shown.replace(data, "")), shown
     commands = re.findall(r"`(vertex-registry [^`]*)`|^next:  (vertex-registry .*)$", shown, re.MULTILINE)
@@ -100,6 +112,18 @@ def test_commands_in_messages_work(
         if not re.search(r"\b(?:SOURCE|VERSION|STAGE)\b", command):
             assert run(shlex.split(command)[1:]) == 0, command
     capsys.readouterr()
+
+
+@pytest.mark.parametrize(
+    "words",
+    [["versions", "show", "--", "-churn", "9"], ["rollback", "--", "-churn"], ["promote", "--", "-churn", "9", "none"]],
+)
+def test_a_name_that_begins_with_a_dash(data: str, words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    """A command in a message works with such a name too."""
+    assert run([*words[: words.index("--")], "--local", data, *words[words.index("--") :]]) == 3
+    following = capsys.readouterr().err.rpartition("next:  vertex-registry ")[2]
+    assert "-- -churn" in following
+    assert run(shlex.split(following)) == 0
 
 
 def test_an_unknown_outcome_repeats_the_command() -> None:
@@ -111,6 +135,9 @@ def test_an_unknown_outcome_repeats_the_command() -> None:
     late = OperationTimeoutError("It's still running.")
     late.request_id = "run-7"
     assert Invocation([*words, "--request-id", "run-7"]).following(late) == expected
+    dashed = ["versions", "register", "--", "-churn", "gs://models/a"]
+    expected = "vertex-registry versions register --request-id run-7 -- -churn gs://models/a"
+    assert Invocation(dashed).following(unknown) == expected
 
 
 def test_a_setting_is_named_as_an_option(capsys: pytest.CaptureFixture[str]) -> None:
@@ -124,3 +151,12 @@ def test_a_setting_is_named_as_an_option(capsys: pytest.CaptureFixture[str]) -> 
 def test_a_history_error_without_a_name() -> None:
     """Without a name, the next command has its place."""
     assert Invocation([]).following(HistoryUnknownError("It isn't known.")) == "vertex-registry history NAME"
+
+
+def test_a_file_that_is_needed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """At a shell there's no registry in memory, so no message offers one."""
+    (tmp_path / "folder").mkdir()
+    for path in ("", str(tmp_path / "folder" / "registry.db")):
+        (tmp_path / "folder" / "registry.db-wal").mkdir(exist_ok=True)  # SQLite can't put its log there
+        assert run(["models", "list", "--local", path]) == 1
+        assert "in memory" not in capsys.readouterr().err

@@ -123,3 +123,12 @@ def test_local_registry_passes_the_sentence_on(tmp_path: Path) -> None:
     with pytest.raises(InvalidArgumentError, match=r"The data file /proc/registry\.db can't be opened for writing"):
         local_registry("/proc/registry.db")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_local_registry_refuses_a_storage_that_is_not_an_address(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The error is one of this package, names the variable, and doesn't show a password."""
+    for address in ("ftp://storage", "127.0.0.1:99999", "http://ann:secret@storage"):
+        monkeypatch.setenv("STORAGE_EMULATOR_HOST", address)
+        with pytest.raises(InvalidArgumentError, match="STORAGE_EMULATOR_HOST sets it") as caught:
+            local_registry()
+        assert "secret" not in str(caught.value)

@@ -232,6 +232,16 @@ def test_an_address_that_only_grpc_cannot_read_is_an_error(start: Start, tmp_pat
             "The storage 'ftp://storage' isn't an address. Use one such as http://127.0.0.1:",
         ),
         ({"storage": "http://["}, "The storage 'http://[' isn't an address."),
+        ({"storage": "my storage"}, "The storage 'my storage' isn't an address."),
+        *(
+            ({"storage": storage}, "The storage isn't an address. Use one such as http://127.0.0.1:4443, without")
+            for storage in (
+                "http://ann:secret@storage",
+                "ann@storage",
+                "http://storage?key=secret",
+                "http://storage/#x",
+            )
+        ),
         ({"allowed_hosts": [""]}, "The allowed host '' isn't a name. Give it without a scheme and a port"),
         ({"allowed_hosts": ["vertex:8471"]}, "The allowed host 'vertex:8471' isn't a name"),
         ({"allowed_hosts": ["http://vertex"]}, "The allowed host 'http://vertex' isn't a name"),

@@ -391,6 +391,41 @@ def test_damage_that_is_found_later_is_reported(tmp_path: Path) -> None:
             client.upload_model(request)
 
 
+@pytest.mark.parametrize(
+    ("intact", "broken"),
+    [
+        (b"CREATE TABLE versions", b"CREATE \xff\xfeBLE versions"),  # SQLite quotes it, and Python can't decode that
+        (b"(label_wins TEXT", b"(\xff\xfe\xfdel_wins TEXT"),
+        (b"(label_wins TEXT", b"(lapel_wins TEXT"),
+    ],
+)
+def test_a_damaged_schema_is_refused(tmp_path: Path, intact: bytes, broken: bytes) -> None:
+    """A schema that isn't text, or lacks a column, is damage like any other."""
+    data = tmp_path / "data"
+    Emulator(data).close()
+    whole = data.read_bytes()
+    assert intact in whole
+    data.write_bytes(whole.replace(intact, broken))
+
+    with pytest.raises(DataFileError, match=r"data is damaged: .*\. Replace it"):
+        Emulator(data)
+
+
+def test_text_that_is_not_utf_8_is_reported(tmp_path: Path) -> None:
+    """A call that reads such a text says that the file is damaged."""
+    data = tmp_path / "data"
+    request: Any = {"parent": PLACE, "model": {"display_name": "m", "container_spec": {"image_uri": "x/y"}}}
+    with Emulator(data, rest_port=None) as emulator, grpc.insecure_channel(emulator.grpc) as channel:
+        ModelServiceClient(transport=ModelServiceGrpcTransport(channel=channel)).upload_model(request)
+    with sqlite3.connect(data) as ours:
+        ours.execute("UPDATE versions SET aliases = CAST(x'fffe' AS TEXT)")
+    ours.close()
+    with Emulator(data, rest_port=None) as emulator, grpc.insecure_channel(emulator.grpc) as channel:
+        client = ModelServiceClient(transport=ModelServiceGrpcTransport(channel=channel))
+        with pytest.raises(exceptions.InternalServerError, match=f"^500 The data file {data} is damaged: "):
+            client.list_models(parent=PLACE)
+
+
 def test_an_unusable_path_is_refused(tmp_path: Path) -> None:
     """A folder, a missing folder and a device are refused."""
     for data in (tmp_path, tmp_path / "nowhere" / "data", "/dev/null"):

@@ -229,14 +229,14 @@ def _version_columns(shown: tuple[str, ...]) -> dict[str, Callable[[ModelVersion
     def metadata(key: str) -> Callable[[ModelVersion], Any]:
         return lambda version: version.metadata.get(key)
 
-    return {
+    columns: dict[str, Callable[[ModelVersion], Any]] = {
         "version": lambda version: version.version,
         "name": lambda version: version.version_name,
         "stage": lambda version: str(version.stage),
         "aliases": lambda version: version.aliases,
         "age": lambda version: _display.age(version.created_at),
-        **{key: metadata(key) for key in shown},
     }
+    return columns | {f"metadata.{key}" if key in columns else key: metadata(key) for key in shown}
 
 
 @versions.command("list")
@@ -325,7 +325,7 @@ def _show_version(version: ModelVersion, output: str) -> None:
 @click.option("--request-id", help="Makes the command safe to repeat: the same id never registers twice.")
 def register_version(registry: RegistryClient, name: str, source: str, output: str, **options: Any) -> None:
     """Register SOURCE, a gs:// directory or a local folder, as the next version of a model."""
-    metadata = dict(_parse_pair(text) for text in options.pop("metadata"))
+    metadata = _parse_pairs(options.pop("metadata"))
     alone = _archives(options["stage"], keep_others=options.pop("keep_others"))
     version = registry.register_version(name, source, metadata=metadata, archive_existing=alone, **options)
     _show_version(version, output)
@@ -363,6 +363,8 @@ def delete_version(registry: RegistryClient, name: str, version: str, *, yes: bo
 def diff_versions(registry: RegistryClient, name: str, a: str, b: str, output: str) -> None:
     """Show what differs between two versions."""
     diff = registry.diff(name, a, b)
+    if not diff.changes:
+        _output.note("no difference")
     if output == "json":
         click.echo(json.dumps(diff.to_dict(), indent=2, ensure_ascii=False))
     elif output == "ids":
@@ -434,14 +436,19 @@ def rollback(registry: RegistryClient, name: str, stage: str, output: str) -> No
     metavar="WHEN",
     help="Show what was in the stage then: a date or time (ISO 8601), in UTC unless it has a zone.",
 )
-@stage_option("With --at: the stage.", default="production")
+@stage_option("With --at: the stage. Defaults to production.")
 @connected
 @formatted
 def history(
-    registry: RegistryClient, *, name: str, version: str | None, at: str | None, stage: str, output: str
+    registry: RegistryClient, *, name: str, version: str | None, at: str | None, stage: str | None, output: str
 ) -> int:
     """Show the stage changes of a model, or what was in a stage at a time."""
+    if at is None and stage is not None:
+        raise click.UsageError("--stage goes with --at. Without --at, you see the changes of all stages.")
+    if at is not None and version is not None:
+        raise click.UsageError("Give --at or --version, not both: --at shows which version was in the stage.")
     if at is not None:
+        stage = stage or "production"
         moment = _parse_time(at)
         if moment.tzinfo is None:
             moment = moment.replace(tzinfo=dt.UTC)
@@ -710,10 +717,13 @@ def execute(command: tuple[str, ...], data: str | None) -> int:
 
     The emulator serves gRPC on a free port, and VERTEX_AI_EMULATOR_HOST names it.
     """
-    from vertex_registry.emulator import Emulator  # noqa: PLC0415  # likewise
+    from vertex_registry.emulator import DataFileError, Emulator  # noqa: PLC0415  # likewise
 
     with contextlib.ExitStack() as stack:
-        running = stack.enter_context(Emulator(data, rest_port=None))
+        try:
+            running = stack.enter_context(Emulator(data, rest_port=None))
+        except (DataFileError, ValueError, OSError) as error:
+            raise click.ClickException(str(error)) from None
         environment = {"GOOGLE_CLOUD_PROJECT": "local-project", **os.environ, "VERTEX_AI_EMULATOR_HOST": running.grpc}
         try:
             process = subprocess.Popen(command, env=environment)  # noqa: S603  # the user typed it
@@ -752,6 +762,16 @@ def _confirm(question: str, *, yes: bool) -> None:
         raise click.UsageError(f"{question} Nothing was deleted: there's no terminal to ask. Add --yes.")
     if not click.confirm(question, err=True):
         raise click.Abort
+
+
+def _parse_pairs(texts: tuple[str, ...]) -> dict[str, Any]:
+    """Return the metadata in options. A key that's given twice is more likely a typo than a correction."""
+    metadata: dict[str, Any] = {}
+    for key, value in map(_parse_pair, texts):
+        if key in metadata:
+            raise click.BadParameter(f"The key {key!r} is given twice.")
+        metadata[key] = value
+    return metadata
 
 
 def _parse_pair(text: str) -> tuple[str, Any]:

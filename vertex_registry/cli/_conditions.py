@@ -49,6 +49,8 @@ def parse_condition(text: str) -> Condition:
     if (match := _CONDITION.fullmatch(text)) is None:
         raise click.BadParameter(f"{text!r} isn't a condition. Write KEY OPERATOR VALUE, such as 'accuracy>=0.9'.")
     key, symbol, given = match.groups()
+    if symbol == "=" and given.startswith((">", "<")):
+        raise click.BadParameter(f"{text!r} isn't a condition. Write {given[0]}= for {given[0]!r} or equal.")
     try:
         wanted = json.loads(given)
     except ValueError:

@@ -25,6 +25,8 @@ _RULES: Final = tuple(
         ),
         (r"Call the method again to finish what it began", "Run the command again to finish what it began"),
         (r"Retry\(call_timeout=\.\.\.\)", "--timeout"),
+        (r"Retry\(call_timeout=(\S+)\)", r"--timeout \1"),
+        (r"; without a data file everything is kept in memory| Leave it out to keep everything in memory\.", ""),
         (r"list_models\(\)", "`vr models list`"),
         (r"list_versions\((.+?)\) shows", r"`vr versions list \1` shows"),
         (r"register_version\((.+?), \.\.\.\) creates", r"`vr versions register \1 SOURCE` creates"),
@@ -55,8 +57,8 @@ _RULES: Final = tuple(
         (r"^rename has ", "--rename has "),
         (r"^rename gives ", "--rename gives "),
         (r"another one with rename\b", "another one with --rename"),
-        (r"\bversion_name= for", "--version-name for"),
         (r"\bdestination=", "--to "),
+        (r"\bversion_name= for", "--version-name for"),
         (r"\bstaging_bucket=", "--staging-bucket "),
         (r"\b(project|location|endpoint|keep)=", r"--\1 "),
     )
@@ -110,13 +112,18 @@ class Invocation:
         except ValueError:  # a name that Python quotes in another way
             split = words.split()
         typed = [self.name if word == "NAME" and self.name is not None else _STAGES.get(word, word) for word in split]
+        # A name such as "-x" looks like an option.
+        first = next((at for at, word in enumerate(typed) if word.startswith("-")), None)
+        if first is not None:
+            return shlex.join([_PROGRAM, *typed[:first], *self.registry, "--", *typed[first:]])
         return shlex.join([_PROGRAM, *typed, *self.registry])
 
     def _again_with(self, request_id: str) -> str:
         """Return the same command with a request ID."""
         words = self.words
         if "--request-id" not in words and not any(word.startswith("--request-id=") for word in words):
-            words = [*words, "--request-id", request_id]
+            end = words.index("--") if "--" in words else len(words)  # what follows "--" isn't an option
+            words = [*words[:end], "--request-id", request_id, *words[end:]]
         return shlex.join([_PROGRAM, *words])
 
 

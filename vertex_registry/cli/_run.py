@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import sys
 import warnings
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import click
@@ -14,7 +16,7 @@ from vertex_registry.cli._commands import cli
 from vertex_registry.cli._messages import Invocation
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
 
 OK: Final = 0
@@ -37,6 +39,11 @@ STATUSES: Final = {
 
 def run(arguments: Sequence[str] | None = None) -> int:
     """Run a command and return its exit status."""
+    with _open_closed_streams():
+        return _run(arguments)
+
+
+def _run(arguments: Sequence[str] | None) -> int:
     invocation = Invocation(sys.argv[1:] if arguments is None else list(arguments))
     _show_warnings(invocation)
     try:
@@ -55,14 +62,34 @@ def run(arguments: Sequence[str] | None = None) -> int:
         return INTERRUPTED
     except BrokenPipeError:
         # The reader has stopped reading, such as in `| head`.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _discard_output()
         return OK
     except Exception as error:
-        if (known := _status_of(error)) is None:
+        if (known := _status_of(error)) is not None:
+            _explain(error, invocation)
+        elif isinstance(error, OSError) and error.filename is None:  # a file would have a name
+            _discard_output()
+            click.echo(f"error: The output can't be written: {error.strerror or error}.", err=True)
+        else:
             raise
-        _explain(error, invocation)
-        return known
+        return REFUSED if known is None else known
     return status if isinstance(status, int) else OK
+
+
+@contextlib.contextmanager
+def _open_closed_streams() -> Iterator[None]:
+    """Replace each standard stream that the caller closed, such as with `<&-`, with an empty one."""
+    with contextlib.ExitStack() as stack:
+        for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+            if getattr(sys, name) is None:
+                stack.callback(setattr, sys, name, None)
+                setattr(sys, name, stack.enter_context(Path(os.devnull).open(mode, encoding="utf-8")))
+        yield
+
+
+def _discard_output() -> None:
+    """Send what's left for stdout nowhere, because Python writes it once more at exit."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _status_of(error: Exception) -> int | None:

@@ -141,7 +141,10 @@ def open_database(path: str | None) -> tuple[sqlite3.Connection, BinaryIO | None
         except sqlite3.Error as error:
             raise unusable(str(path), "opened", str(error)) from error
         failed.callback(database.close)
-        _prepare(database, path)
+        try:
+            _prepare(database, path)
+        except UnicodeDecodeError as error:
+            raise damaged(str(path), error) from error
         failed.pop_all()
     return database, claim
 
@@ -264,14 +267,21 @@ def _prepare(database: sqlite3.Connection, path: str | None) -> None:
 
 def is_damage(error: sqlite3.DatabaseError) -> bool:
     """Return whether an error says that the file is damaged."""
-    # An error of Python's own has no code.
-    return getattr(error, "sqlite_errorcode", 0) & 0xFF == sqlite3.SQLITE_CORRUPT
+    code = getattr(error, "sqlite_errorcode", None)
+    if code is None:
+        # An error of Python's own has no code. This one is about a text that isn't UTF-8.
+        return isinstance(error, sqlite3.OperationalError)
+    # The statements are ours, so a table or a column that they don't find is lost.
+    lost = code == sqlite3.SQLITE_ERROR and str(error).startswith("no such ")
+    return lost or code & 0xFF == sqlite3.SQLITE_CORRUPT
 
 
-def damaged(path: str, error: sqlite3.DatabaseError) -> DataFileError:
+def damaged(path: str, error: sqlite3.DatabaseError | UnicodeDecodeError) -> DataFileError:
     """Return the error for a damaged file."""
+    # Python can't decode SQLite's message if that quotes damaged text.
+    why = "it has text that isn't UTF-8" if isinstance(error, UnicodeDecodeError) else str(error)
     return DataFileError(
-        f"The data file {path} is damaged: {error}. Replace it with an intact copy, or name another file.",
+        f"The data file {path} is damaged: {why}. Replace it with an intact copy, or name another file.",
         path=path,
     )
 

@@ -558,14 +558,19 @@ def _objects_anywhere(
 
 def _objects_in(storage: str) -> Callable[[str, str], Sequence[str]]:
     """Return a function that lists a bucket's objects under a prefix."""
-    base = (storage if "://" in storage else f"http://{storage}").rstrip("/")
+    base = (storage if "://" in storage else f"http://{storage}").strip().rstrip("/")
     try:
         parts = urllib.parse.urlsplit(base)
-        sound = parts.scheme in {"http", "https"} and parts.hostname and parts.port != 0
+        whole = parts.hostname and not re.search(r"[\s@]", parts.netloc)
+        sound = parts.scheme in {"http", "https"} and whole and parts.port != 0
     except ValueError:
         sound = False
-    if not sound:
-        raise ValueError(f"The storage {storage!r} isn't an address. Use one such as http://127.0.0.1:4443.")
+    if not sound or {"?", "#"} & set(base):
+        shown = "" if {"@", "?", "#"} & set(base) else f" {storage!r}"  # that may be a password
+        raise ValueError(
+            f"The storage{shown} isn't an address. Use one such as http://127.0.0.1:4443, without a user, a password "
+            "or a query."
+        )
 
     # The server is asked directly, and never through a proxy that the environment names.
     direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))

@@ -552,6 +552,8 @@ class Store:
             if isinstance(error, sqlite3.OperationalError) and error.sqlite_errorcode != sqlite3.SQLITE_ERROR:
                 raise unusable(str(self._path), done, str(error), error.sqlite_errorcode) from error
             raise
+        except UnicodeDecodeError as error:
+            raise damaged(str(self._path), error) from error
 
     def _fetch_one(self, sql: str, *values: Any) -> Any:
         return self._database.execute(sql, values).fetchone()
