@@ -59,7 +59,7 @@ check: $(READY) $(MLFLOW)/ready $(ZENML)/ready   ## run ruff, mypy, the import c
 	@$(BIN)/ruff check
 	@$(BIN)/ruff format --check
 	@$(BIN)/mypy
-	@$(BIN)/mypy --python-executable $(MLFLOW)/bin/python vertex_registry/mlflow*.py tests/mlflow_adapter/*.py
+	@$(BIN)/mypy --python-executable $(MLFLOW)/bin/python vertex_registry/mlflow*.py vertex_registry/migration/*.py tests/mlflow_adapter/*.py
 	@$(BIN)/mypy --python-executable $(ZENML)/bin/python vertex_registry/zenml.py tests/adapter/*.py
 	@$(BIN)/lint-imports
 	@$(BIN)/python -m tests.prose

@@ -14,7 +14,7 @@ import attrs
 import click
 
 import vertex_registry
-from vertex_registry import emulator, local_registry
+from vertex_registry import emulator, local_registry, migration
 from vertex_registry.cli._commands import cli
 
 if TYPE_CHECKING:
@@ -27,6 +27,7 @@ def names() -> Iterator[str]:
     """Yield each public name with its signature, and its public attributes below it."""
     public = {name: getattr(vertex_registry, name) for name in vertex_registry.__all__ if name != "__version__"}
     public |= {"emulator.Emulator": emulator.Emulator, "emulator.Quota": emulator.Quota}
+    public |= {f"migration.{name}": getattr(migration, name) for name in migration.__all__}
     for name, value in sorted(public.items()):
         if not inspect.isclass(value):
             yield f"{name}{signature(value)}"

@@ -8,7 +8,7 @@ import sys
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, Final
 
-from vertex_registry import _names
+from vertex_registry import _labels, _names
 from vertex_registry._quoting import quote
 from vertex_registry._records import ModelVersion
 from vertex_registry._version import __version__
@@ -152,6 +152,34 @@ def check_strings(what: str, values: Iterable[str]) -> list[str]:
         if not isinstance(value, str):
             raise InvalidArgumentError(f"{what} has to be a list of strings, but has a {type(value).__name__}.")
     return listed
+
+
+def file_metadata(
+    metadata: Mapping[str, Any] | None, in_labels: Mapping[str, Any] | None, *, uploads: bool
+) -> bytes | None:
+    """Return the content of a metadata file, or None if there's no metadata for one.
+
+    Args:
+        metadata: The metadata for the file.
+        in_labels: The metadata for the labels.
+        uploads: Whether a folder is uploaded that the file can be in.
+
+    Raises:
+        InvalidArgumentError: It isn't JSON, is too large or shares a key with the labels, or nothing is uploaded.
+    """
+    if not metadata:
+        return None
+    checked = _labels.check_metadata(metadata)
+    if both := sorted(checked.keys() & (in_labels or {}).keys()):
+        raise InvalidArgumentError(
+            f"metadata and file_metadata both have {quote(both[0])}. Name each key in one of them."
+        )
+    if not uploads:
+        raise InvalidArgumentError(
+            "file_metadata is a file in the folder that's uploaded. Pass an artifact on this machine and a "
+            "staging_bucket, or leave file_metadata out."
+        )
+    return _labels.to_file(checked)
 
 
 def check_label_filter(labels: Any) -> None:

@@ -35,7 +35,13 @@ from vertex_registry._listing import Listing
 from vertex_registry._quoting import quote
 from vertex_registry._records import ModelVersion, RegisteredModel, Retry
 from vertex_registry._stages import Stage
-from vertex_registry.errors import AlreadyExistsError, ClientClosedError, InvalidArgumentError, NotFoundError
+from vertex_registry.errors import (
+    AlreadyExistsError,
+    ClientClosedError,
+    InvalidArgumentError,
+    NotFoundError,
+    RegistryError,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Generator, Iterable, Mapping
@@ -218,6 +224,7 @@ class RegistryClient:
         version_name: str | None = None,
         description: str | None = None,
         metadata: Mapping[str, Any] | None = None,
+        file_metadata: Mapping[str, Any] | None = None,
         stage: Stage | str = Stage.NONE,
         archive_existing: bool = False,
         aliases: Iterable[str] = (),
@@ -246,6 +253,8 @@ class RegistryClient:
             description: A description of the version.
             metadata: Any JSON object, nested at most 100 levels deep, that fits into the version's labels and leaves
                 space for a stage. It comes back equal.
+            file_metadata: More metadata, up to 16 MiB, for a file in the folder that's uploaded. Searches and lists
+                don't see it; `get_metadata` reads both. Needs an artifact on this machine. Defaults to no file.
             stage: The stage that the version begins in.
             archive_existing: Whether to archive the other versions in that stage.
             aliases: Aliases for the version. They're set once it has its stage and metadata. An alias that another
@@ -286,7 +295,7 @@ class RegistryClient:
             OperationFailedError: Vertex couldn't create the version.
             OperationTimeoutError: Vertex is still creating the version at the end of the time budget.
         """
-        from vertex_registry import _promotion, _registration, _sources
+        from vertex_registry import _registration, _sources
 
         self._check_model(name)
         _names.check_new_name(name)
@@ -305,6 +314,7 @@ class RegistryClient:
         _stages.check_exclusive(chosen, archive_existing=archive_existing)
         staging = self._staging(staging_bucket)
         local = _sources.local_directory(source, staging, follow_links=follow_links)
+        more = _arguments.file_metadata(file_metadata, metadata, uploads=local is not None)
         checked_source = _names.check_source(_arguments.source_text(source)) if local is None else local.source
         chosen_container, doubts = self._choose_container(container, local, gpu=gpu)
         for doubt in doubts:
@@ -326,14 +336,14 @@ class RegistryClient:
             managed_by=self._managed_by,
             request_id=identity,
             shared=request_id is not None,
+            metadata_file=more is not None,
         )
-        reserve = _promotion.reserved_labels(self._managed_by, self._actor, version_name)
-        _labels.check_fits(_labels.write({}, metadata=registration.metadata, reserve=reserve), reserve)
+        self._check_metadata_fits(registration.metadata, version_name, in_file=more is not None)
         if _names.looks_like_id(name):
             with self._verb() as vertex:
                 vertex.refuse_id(name)
         if local is not None:
-            uri = self._upload(local, name, staging, registration.container.image)
+            uri = self._upload(local, name, staging, registration.container.image, more)
             registration = attrs.evolve(registration, source=uri)
             check_source = False
 
@@ -493,6 +503,63 @@ class RegistryClient:
         folder = self._checked_destination(destination)
         found = self.get_version(name, version, version_name=version_name, stage=stage)
         return self._download(found, folder)
+
+    def get_metadata(
+        self,
+        name: str,
+        version: str | int | ModelVersion = _names.DEFAULT_ALIAS,
+        *,
+        version_name: str | None = None,
+        stage: Stage | str | None = None,
+    ) -> dict[str, Any]:
+        """Return all metadata of a version: what ``ModelVersion.metadata`` has, and what's in its metadata file.
+
+        Only a version that was registered with ``file_metadata`` has such a file, and only then a file is read. If both
+        have a key, the version's own wins, because the file never changes: `update_version` writes to the version.
+
+        Args:
+            name: The model's name.
+            version: The number of the version, an alias, or a `ModelVersion`. Defaults to the default version.
+            version_name: The name that the version was registered with, instead of ``version``.
+            stage: The stage the version is in, instead of ``version``.
+
+        Raises:
+            NotFoundError: The version doesn't exist, or its metadata file was deleted.
+            PermissionDeniedError: The credentials may not read the file.
+            RegistryError: Somebody has replaced the file by one that doesn't hold metadata.
+        """
+        found = self.get_version(name, version, version_name=version_name, stage=stage)
+        if found.metadata_file is None:
+            return found.metadata
+        content = self._storage.read(found.metadata_file, _labels.MAX_FILE)
+        try:
+            in_file = _labels.from_file(content)
+        except ValueError:
+            raise RegistryError(
+                f"{found.metadata_file} isn't the file that was registered: it doesn't hold a JSON object.",
+                resource=found.metadata_file,
+            ) from None
+        return dict(sorted({**in_file, **found.metadata}.items()))
+
+    def metadata_fits(self, metadata: Mapping[str, Any], *, version_name: str | None = None) -> bool:
+        """Return whether metadata fits into the labels of a version that this client registers. Nothing is sent.
+
+        The answer counts the label of a metadata file too, so what doesn't fit can go there: pass it to
+        `register_version` as ``file_metadata``.
+
+        Args:
+            metadata: The JSON object.
+            version_name: The name that the version will be registered with. Defaults to no name.
+
+        Raises:
+            InvalidArgumentError: It isn't a JSON object.
+        """
+        checked = _labels.check_metadata(metadata)
+        try:
+            self._check_metadata_fits(checked, version_name, in_file=True)
+        except InvalidArgumentError:
+            return False
+        return True
 
     def to_aiplatform(
         self,
@@ -1252,7 +1319,14 @@ class RegistryClient:
     def _staging(self, staging_bucket: str | None) -> str | None:
         return self._staging_bucket if staging_bucket is None else _names.check_staging_bucket(staging_bucket)
 
-    def _upload(self, local: artifacts.LocalDirectory, name: str, staging: str | None, image: str) -> str:
+    def _upload(
+        self,
+        local: artifacts.LocalDirectory,
+        name: str,
+        staging: str | None,
+        image: str,
+        metadata: bytes | None = None,
+    ) -> str:
         from vertex_registry import _sources
 
         if self._artifacts is not None and local.holds(self._artifacts):
@@ -1264,7 +1338,16 @@ class RegistryClient:
         local = local.with_names(_servable.renames(local.names, loads, where=local.source))
         with _sources.servable(local, loads) as complete:
             _serving.check_directory(complete.names, image, where=complete.source)
-            return self._storage.upload(complete, _sources.upload_directory(name, staging))
+            with _sources.with_metadata(complete, metadata) as everything:
+                return self._storage.upload(everything, _sources.upload_directory(name, staging))
+
+    def _check_metadata_fits(self, metadata: Mapping[str, Any], version_name: str | None, *, in_file: bool) -> None:
+        from vertex_registry import _promotion
+
+        reserve = _promotion.reserved_labels(self._managed_by, self._actor, version_name)
+        if in_file:
+            reserve[_labels.METADATA_FILE] = _labels.FILE_LABEL
+        _labels.check_fits(_labels.write({}, metadata=metadata, reserve=reserve), reserve)
 
     def _download(self, version: ModelVersion, destination: Path | None) -> Path:
         if not version.artifact_uri:

@@ -38,9 +38,15 @@ MAX_DEPTH: Final = 100
 #: How many bytes of JSON a pack holds. Without a limit, 60 labels could inflate to 2 MB, and to 50 MB of objects.
 MAX_PACKED: Final = 64 * 1024
 
+#: The file next to the artifact with metadata that doesn't fit into labels, its label's value, and its largest size.
+FILE_NAME: Final = "vertex-registry-metadata.json"
+FILE_LABEL: Final = "json"
+MAX_FILE: Final = 16 * 2**20
+
 MANAGED_BY: Final = "managed_by"
 VERSION_NAME: Final = "vr-version-name"
 REQUEST: Final = "vr-request"
+METADATA_FILE: Final = "vr-metadata-file"  # whether more metadata is in a file next to the artifact
 
 #: The keys of this package's own labels. ``_stages`` explains those of the stage.
 OWN_KEYS: Final = frozenset(
@@ -48,6 +54,7 @@ OWN_KEYS: Final = frozenset(
         MANAGED_BY,
         VERSION_NAME,
         REQUEST,
+        METADATA_FILE,
         "stage",
         "vr-stage-changed-at",
         "vr-stage-changed-by",
@@ -213,6 +220,37 @@ def check_metadata(metadata: Mapping[str, Any]) -> dict[str, Any]:
         raise InvalidArgumentError(f"metadata is a {type(metadata).__name__}, but it has to be a dict.")
     _check_json(dict(metadata), "metadata", MAX_DEPTH)
     return dict(json.loads(json.dumps(dict(metadata), ensure_ascii=False)))
+
+
+def to_file(metadata: Mapping[str, Any]) -> bytes:
+    """Return metadata as the content of its file. The same metadata is the same content.
+
+    Raises:
+        InvalidArgumentError: It's too large.
+    """
+    ordered = dict(sorted(metadata.items(), key=itemgetter(0)))
+    content = json.dumps(ordered, ensure_ascii=False, indent=1).encode("utf-8", "surrogatepass")
+    if len(content) > MAX_FILE:
+        raise InvalidArgumentError(
+            f"file_metadata is {len(content):,} bytes of JSON, and {MAX_FILE:,} are allowed. Keep larger data in a "
+            "file of your own next to the artifact."
+        )
+    return content
+
+
+def from_file(content: bytes) -> dict[str, Any]:
+    """Return the metadata in a file.
+
+    Raises:
+        ValueError: The file doesn't hold a JSON object.
+    """
+    try:
+        metadata = _DECODER.decode(content.decode("utf-8", "surrogatepass"))
+    except RecursionError:
+        metadata = None
+    if not isinstance(metadata, dict):
+        raise ValueError  # noqa: TRY004  # as the decoder has it
+    return metadata
 
 
 def check_label(key: str, value: str) -> None:

@@ -106,6 +106,8 @@ class ModelVersion:
         is_default: Whether it's the model's default version.
         description: The version's own description.
         metadata: The JSON object that was registered with the version, and labels that other tools wrote.
+        metadata_file: The URI of a file next to the artifact with more metadata, which `RegistryClient.get_metadata`
+            reads, or None.
         labels: The labels as Vertex returned them, with the model's labels merged into the version's.
         managed_by: The value of the label ``managed_by``, or None.
         artifact_uri: The Cloud Storage directory of the artifact, or ``""``.
@@ -128,6 +130,7 @@ class ModelVersion:
     is_default: bool = False
     description: str = ""
     metadata: dict[str, Any] = attrs.field(factory=dict, hash=False)
+    metadata_file: str | None = None
     labels: dict[str, str] = attrs.field(factory=dict, hash=False)
     managed_by: str | None = None
     artifact_uri: str = ""
@@ -197,6 +200,7 @@ class ModelVersion:
                 f"metadata.{key}": value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
                 for key, value in self.metadata.items()
             },
+            "more metadata": self.metadata_file,
             "artifact": self.artifact_uri,
             "image": None if self.container is None else self.container.image,
             "deployed to": self.deployed_to,

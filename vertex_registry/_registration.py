@@ -556,6 +556,7 @@ class Registrar:
             _labels.MANAGED_BY: registration.managed_by,
             _labels.REQUEST: _names.fingerprint(registration.request_id),
             _labels.VERSION_NAME: registration.version_name,
+            _labels.METADATA_FILE: _labels.FILE_LABEL if registration.metadata_file else None,
         }
         existing = {} if current is None else current.labels
         staged = _stages.STAGE_LABEL in _labels.read(existing).own_labels

@@ -9,7 +9,7 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from vertex_registry import _names, _servable, _serving, _skops, artifacts
+from vertex_registry import _labels, _names, _servable, _serving, _skops, artifacts
 from vertex_registry.errors import InvalidArgumentError, NotFoundError, RegistryError
 
 if TYPE_CHECKING:
@@ -56,6 +56,23 @@ def servable(local: artifacts.LocalDirectory, loads: Collection[str]) -> Iterato
             _skops.to_joblib(path, made, written_by=added.written_by, trusted=added.trusted, where=local.source)
             path = made
         yield local.with_file(added.name, path)
+
+
+@contextlib.contextmanager
+def with_metadata(local: artifacts.LocalDirectory, metadata: bytes | None) -> Iterator[artifacts.LocalDirectory]:
+    """Yield the folder with a file of metadata added, which replaces one of an earlier registration.
+
+    Args:
+        local: The folder.
+        metadata: The file's content, or None if there's none.
+    """
+    if metadata is None:
+        yield local
+        return
+    with tempfile.TemporaryDirectory(prefix="vertex-registry-") as folder:
+        path = Path(folder, _labels.FILE_NAME)
+        path.write_bytes(metadata)
+        yield local.without_file(path.name).with_file(path.name, path)
 
 
 def upload_directory(name: str, staging: str | None) -> str:

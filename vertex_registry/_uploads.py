@@ -38,6 +38,7 @@ class Registration:
     Attributes:
         aliases: The aliases that the caller gives the version, without ``default``.
         shared: Whether another call may be sending the same request.
+        metadata_file: Whether there's a file with more metadata in the source.
     """
 
     name: str
@@ -54,6 +55,7 @@ class Registration:
     managed_by: str
     request_id: str
     shared: bool
+    metadata_file: bool = False
 
     @property
     def alias(self) -> str:

@@ -45,7 +45,16 @@ _ContainerSpec: Final = type(model_types.ModelContainerSpec.pb(model_types.Model
 
 #: The fields of a version that its labels hold. They're decoded together.
 _FROM_LABELS: Final = frozenset(
-    {"labels", "metadata", "version_name", "managed_by", "stage", "stage_changed_at", "stage_changed_by"}
+    {
+        "labels",
+        "metadata",
+        "metadata_file",
+        "version_name",
+        "managed_by",
+        "stage",
+        "stage_changed_at",
+        "stage_changed_by",
+    }
 )
 
 #: How many entries a page has. Vertex documents neither a default nor a maximum. AIP-158 says that a service returns
@@ -290,7 +299,7 @@ def _version(message: Any, *, on_vertex: bool) -> ModelVersion:
     deployed, labels = message.deployed_models, message.labels
     spec = message.container_spec.SerializeToString() if message.HasField("container_spec") else b""
     return ModelVersion._from_response(  # noqa: SLF001  # the package's own method
-        _Undecoded({key: labels[key] for key in labels}, spec),  # faster than dict(labels)
+        _Undecoded({key: labels[key] for key in labels}, spec, message.artifact_uri),  # faster than dict(labels)
         {
             "name": message.display_name,
             "version": number,
@@ -316,11 +325,12 @@ class _Undecoded:
     They're copied, because a part of a page keeps the whole page in memory.
     """
 
-    __slots__ = ("_labels", "_spec")
+    __slots__ = ("_artifact_uri", "_labels", "_spec")
 
-    def __init__(self, labels: Mapping[str, str], spec: bytes) -> None:
+    def __init__(self, labels: Mapping[str, str], spec: bytes, artifact_uri: str) -> None:
         self._labels = labels
         self._spec = spec
+        self._artifact_uri = artifact_uri
 
     def decode(self, field: str) -> Mapping[str, Any]:
         if field == "container":
@@ -329,9 +339,11 @@ class _Undecoded:
             raise AttributeError(f"'ModelVersion' object has no attribute {field!r}")
         labels = dict(sorted(self._labels.items()))
         content = _labels.read(labels)
+        in_file = _labels.METADATA_FILE in content.own_labels and self._artifact_uri
         return {
             "labels": labels,
             "metadata": content.metadata,
+            "metadata_file": f"{self._artifact_uri.rstrip('/')}/{_labels.FILE_NAME}" if in_file else None,
             "version_name": content.own_labels.get(_labels.VERSION_NAME),
             "managed_by": content.own_labels.get(_labels.MANAGED_BY),
             "stage": _stages.stage_of(content.own_labels),

@@ -288,7 +288,9 @@ _USER_ID: Final = "mlflow-user-id"
 _CREATED: Final = "mlflow-created"  # milliseconds, of a version that was registered elsewhere before
 _ALIASES: Final = "mlflow-aliases"  # MLflow's names of the version's aliases, by Vertex's
 _OFFSET: Final = "mlflow-offset"  # MLflow's version number minus Vertex's
-_FIELDS: Final = frozenset({_SOURCE, _RUN_ID, _RUN_LINK, _MODEL_ID, _USER_ID, _CREATED, _ALIASES, _OFFSET})
+#: The fields that only a migration writes: vertex_registry.migration has the same keys.
+_MIGRATED: Final = frozenset({"mlflow-updated", "mlflow-model-created", "mlflow-pending-aliases"})
+_FIELDS: Final = _MIGRATED | {_SOURCE, _RUN_ID, _RUN_LINK, _MODEL_ID, _USER_ID, _CREATED, _ALIASES, _OFFSET}
 
 _TAGS: Final = "MLflow tags: "
 _NUMBER: Final = re.compile(r"[1-9][0-9]{0,17}", re.ASCII)
@@ -344,7 +346,20 @@ def to_vertex_alias(alias: str) -> str:
     slug = re.sub(r"[^a-z0-9]+", "-", alias.lower(), flags=re.ASCII)[:_MAX_ALIAS].strip("-")
     if len(slug) < 2 or not slug[0].isalpha() or slug.startswith("vr-"):  # noqa: PLR2004  # Vertex's shortest
         slug = f"alias-{slug}".strip("-")
-    return slug if plain else f"{slug}-{hashlib.sha256(alias.encode()).hexdigest()[:8]}"
+    return slug if plain else _with_digest(slug, alias)
+
+
+def to_distinct_alias(alias: str) -> str:
+    """Return the alias on Vertex that a migration gives to an alias whose own place another one has.
+
+    Args:
+        alias: The alias in MLflow.
+    """
+    return _with_digest(to_vertex_alias(alias)[:_MAX_ALIAS], alias)
+
+
+def _with_digest(slug: str, alias: str) -> str:
+    return f"{slug}-{hashlib.sha256(alias.encode()).hexdigest()[:8]}"
 
 
 def _milliseconds(moment: Any) -> int:
@@ -818,10 +833,11 @@ class VertexModelRegistryStore(AbstractStore):
         """Remove an alias from the version that has it, if there's one."""
         validation._validate_model_name(name)
         validation._validate_model_alias_name(alias)
-        if (holder := self._find_alias(name, alias)) is None:
+        if (found := self._find_alias(name, alias)) is None:
             self.get_registered_model(name)  # raises if there's no such model
             return
-        self.client.remove_aliases(name, holder, [to_vertex_alias(alias)])
+        holder, on_vertex = found
+        self.client.remove_aliases(name, holder, [on_vertex])
 
     @_translate_errors
     def get_model_version_by_alias(self, name: str, alias: str) -> ModelVersion:
@@ -832,10 +848,10 @@ class VertexModelRegistryStore(AbstractStore):
             if versions := self._versions(name):
                 return _to_version(max(versions, key=_number))
             raise _error(f"Latest version not found for model {name}.", codes.RESOURCE_DOES_NOT_EXIST)
-        if (holder := self._find_alias(name, alias)) is None:
+        if (found := self._find_alias(name, alias)) is None:
             self.get_registered_model(name)  # raises if there's no such model
             raise _error(f"Registered model alias {alias} not found.", codes.INVALID_PARAMETER_VALUE)
-        return _to_version(holder)
+        return _to_version(found[0])
 
     def _holder(self, name: str, on_vertex: str) -> VertexVersion | None:
         """Return the version that has an alias on Vertex."""
@@ -844,10 +860,13 @@ class VertexModelRegistryStore(AbstractStore):
         except NotFoundError:
             return None
 
-    def _find_alias(self, name: str, alias: str) -> VertexVersion | None:
-        on_vertex = to_vertex_alias(alias)
-        holder = self._holder(name, on_vertex)
-        return holder if holder is not None and _mlflow_aliases(holder).get(on_vertex) == alias else None
+    def _find_alias(self, name: str, alias: str) -> tuple[VertexVersion, str] | None:
+        """Return the version that has an alias, and the alias's name on Vertex."""
+        for on_vertex in dict.fromkeys([to_vertex_alias(alias), to_distinct_alias(alias)]):
+            holder = self._holder(name, on_vertex)
+            if holder is not None and _mlflow_aliases(holder).get(on_vertex) == alias:
+                return holder, on_vertex
+        return None
 
     # --- webhooks ---
 

@@ -23,7 +23,7 @@ from vertex_registry.errors import RegistryError, UnavailableError
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from tests.storage.server import Proxy, StorageServer, Store
+    from tests.storage.server import Proxy, StorageServer
     from vertex_registry.artifacts import Storage
 
 ROOT = pytest.mark.skipif(os.getuid() != 0, reason="only root can give files away")

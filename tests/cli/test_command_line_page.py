@@ -15,6 +15,7 @@ from vertex_registry.cli._commands import STAGES, cli
 from vertex_registry.cli._conditions import _OPERATORS, FIELDS
 from vertex_registry.cli._output import FORMATS
 from vertex_registry.cli._run import INTERRUPTED, OK, REFUSED, STATUSES
+from vertex_registry.migration import MigratedVersion
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -73,7 +74,12 @@ def test_every_registry_option_is_on_the_page() -> None:
 
 @pytest.mark.parametrize(
     ("heading", "record"),
-    [("field of a version", ModelVersion), ("field of a model", RegisteredModel), ("field of a change", StageChange)],
+    [
+        ("field of a version", ModelVersion),
+        ("field of a model", RegisteredModel),
+        ("field of a change", StageChange),
+        ("field of a line", MigratedVersion),
+    ],
 )
 def test_the_fields_of_json_are_on_the_page(heading: str, record: type) -> None:
     """The table lists exactly the fields that are promised to be stable."""

@@ -11,6 +11,7 @@ import signal
 import subprocess
 import sys
 import time
+from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
 import click
@@ -415,3 +416,16 @@ def test_registering_into_a_stage_archives_the_others(vr: Run) -> None:
     assert (alone["stage"], alone["is_default"]) == ("Production", True)
     listed = json.loads(vr("versions", "list", "churn", "--stage", "archived", "--format", "json")[1])
     assert {"2", kept["version"]} <= {version["version"] for version in listed}
+
+
+@pytest.mark.skipif(find_spec("mlflow") is not None, reason="MLflow is installed here")
+def test_a_migration_without_mlflow(vr: Run) -> None:
+    """The error names the extra to install. What's wrong with the URI comes first."""
+    assert vr("migrate", "mlflow", "--from", "databricks")[::2] == (
+        1,
+        "error: Reading MLflow's registry needs MLflow. Install it: pip install 'vertex-registry[mlflow]'\n",
+    )
+    assert vr("migrate", "mlflow", "--from", "sqlite:///nowhere.db")[::2] == (
+        3,
+        "error: There's no database nowhere.db. Four slashes begin an absolute path: sqlite:////path.\n",
+    )

@@ -31,10 +31,12 @@ VALID: dict[str, Any] = {
     "metric": "accuracy",
     "text": "1.2.0",
     "when": None,
+    "metadata": {},
+    "new_name": "renamed",
 }
 #: Missing versions, so that nothing is downloaded.
 MISSING: dict[str, Any] = {"version": 99}
-READING = {"download_version", "load_version", "to_aiplatform"}
+READING = {"download_version", "get_metadata", "load_version", "to_aiplatform"}
 
 
 class Long:

@@ -96,6 +96,28 @@ class Downloader:
                 )
         return objects
 
+    def read_file(self, name: str, most: int) -> bytes:
+        """Return the content of one object, after comparing its checksum.
+
+        Raises:
+            InvalidArgumentError: It has more bytes than that.
+        """
+        stored = self._bucket.stat(name)
+        uri = self._bucket.uri(name)
+        if stored.size > most or stored.encoding:
+            raise InvalidArgumentError(
+                f"{uri} isn't the file that was uploaded: it has {stored.size:,} bytes"
+                f"{f', encoded in {stored.encoding}' if stored.encoding else ''}.",
+                resource=uri,
+            )
+        received: list[bytes] = []
+        for _ in range(2):
+            received.clear()
+            crc = self._fetch_into(received.append, stored, threading.Event(), lambda _: None)
+            if to_base64(crc) == stored.crc:
+                return b"".join(received)
+        raise _altered_error(uri, to_base64(crc), stored.crc)
+
     def download_to(self, uri: str, objects: Mapping[PurePosixPath, StoredObject], folder: Path) -> Path:
         """Download objects into a folder that is new or empty, and return its absolute path."""
         with _explain(uri, "Name a destination that you can write to."):
@@ -237,11 +259,7 @@ class Downloader:
                         _decode(received, file, uri, stopped)
                     return file.size, file.sha256
             advance(-stored.size)
-        raise UnavailableError(
-            f"{uri} arrived twice with the checksum {to_base64(crc)} instead of {stored.crc}, so nothing was kept. "
-            "Something between Cloud Storage and this machine alters it, such as a proxy.",
-            resource=uri,
-        )
+        raise _altered_error(uri, to_base64(crc), stored.crc)
 
     def _fetch_into(
         self,
@@ -339,6 +357,14 @@ class _FileInParts:
             return ""
         with self._path.open("rb") as file:
             return sha256_of(file, stopped)
+
+
+def _altered_error(uri: str, arrived: str, stored: str) -> UnavailableError:
+    return UnavailableError(
+        f"{uri} arrived twice with the checksum {arrived} instead of {stored}, so nothing was kept. "
+        "Something between Cloud Storage and this machine alters it, such as a proxy.",
+        resource=uri,
+    )
 
 
 class _NewFile:

@@ -104,6 +104,10 @@ class LocalDirectory:
         files = (attrs.evolve(file, name=renames.get(file.name, file.name)) for file in self.files)
         return attrs.evolve(self, files=tuple(sorted(files, key=lambda file: file.name)))
 
+    def without_file(self, name: str) -> LocalDirectory:
+        """Return the same folder without the file of that name, if it has one."""
+        return attrs.evolve(self, files=tuple(file for file in self.files if file.name != name))
+
     def with_file(self, name: str, path: Path) -> LocalDirectory:
         """Return the same folder with one more file.
 

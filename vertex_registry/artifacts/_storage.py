@@ -98,6 +98,24 @@ class Storage:
         name, directory = split_uri(uri)
         return self._bucket(name).list_names(f"{directory}/" if directory else "")
 
+    def read(self, uri: str, most: int) -> bytes:
+        """Return the content of the file ``gs://bucket/path``.
+
+        Args:
+            uri: The file.
+            most: The largest size, in bytes.
+
+        Raises:
+            NotFoundError: It doesn't exist.
+            InvalidArgumentError: It's larger.
+            PermissionDeniedError: The credentials may not read it.
+            ConflictError: It was replaced meanwhile.
+            UnavailableError: There was no usable response within the budget.
+        """
+        name, path = split_uri(uri)
+        bucket = self._bucket(name)
+        return Downloader(bucket, chunk=self._chunk, workers=1, progress=False).read_file(path, most)
+
     def download(self, uri: str, destination: str | os.PathLike[str] | None = None) -> Path:
         """Download every file under ``gs://bucket/directory`` into a folder, which appears when it's whole.
 

@@ -54,6 +54,9 @@ _RULES: Final = tuple(
         (r"local_registry\(\)", "--local FILE"),
         (r"container= to ", "--container to "),
         (r"\bpath=", "--local "),
+        (r"^rename has ", "--rename has "),
+        (r"^rename gives ", "--rename gives "),
+        (r"another one with rename\b", "another one with --rename"),
         (r"\bdestination=", "--to "),
         (r"\bversion_name= for", "--version-name for"),
         (r"\bstaging_bucket=", "--staging-bucket "),
@@ -95,6 +98,8 @@ class Invocation:
         if request_id := getattr(error, "request_id", ""):
             return self._again_with(request_id)
         kinds = [kind.__name__ for kind in type(error).__mro__]
+        if self.words[:1] == ["migrate"] and kinds[0] == "NotFoundError":
+            return None  # what wasn't found is in the other registry
         command = next((_NEXT[kind] for kind in kinds if kind in _NEXT), None)
         if kinds[0] == "NotFoundError" and self.name is not None and not _lacks_model(str(error)):
             command = "`vr history NAME`" if self.words[:1] == ["rollback"] else "`vr versions list NAME`"

@@ -1,0 +1,339 @@
+"""Read an MLflow registry: everything about its models and versions, and the files of a version.
+
+MLflow is imported when a registry is opened. Whatever it raises becomes an error of this package here.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import difflib
+import os
+import sqlite3
+import tempfile
+import urllib.parse
+import urllib.request
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+import attrs
+import requests
+
+from vertex_registry import (
+    InvalidArgumentError,
+    NotFoundError,
+    PermissionDeniedError,
+    RegistryError,
+    UnavailableError,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator, Mapping
+
+#: The most models, and the most versions, that MLflow gives at once.
+_MODELS_PAGE: Final = 1000
+_VERSIONS_PAGE: Final = 10_000
+_IS_PROMPT: Final = "tags.`mlflow.prompt.is_prompt` = 'true'"
+_PROBE_SECONDS: Final = 10.0
+_READERS: Final = 8
+_LONGEST: Final = 300
+
+#: MLflow's codes for each of this package's errors.
+_ERRORS: Final[Mapping[type[RegistryError], frozenset[str]]] = {
+    PermissionDeniedError: frozenset({"PERMISSION_DENIED", "UNAUTHENTICATED", "CUSTOMER_UNAUTHORIZED"}),
+    NotFoundError: frozenset({"RESOURCE_DOES_NOT_EXIST", "ENDPOINT_NOT_FOUND", "NOT_FOUND"}),
+    UnavailableError: frozenset({"TEMPORARILY_UNAVAILABLE", "REQUEST_LIMIT_EXCEEDED", "DEADLINE_EXCEEDED"}),
+}
+
+
+@attrs.frozen(kw_only=True)
+class SourceVersion:
+    """A version in MLflow. Times are in milliseconds since 1970."""
+
+    number: int
+    source: str
+    run_id: str
+    run_link: str
+    user_id: str
+    stage: str
+    status: str
+    status_message: str
+    description: str
+    tags: dict[str, str]
+    created: int
+    updated: int
+
+    @property
+    def model_id(self) -> str:
+        """The logged model that it was registered from. MLflow's stores leave it in the source."""
+        found = self.source.removeprefix("models:/").split("/", 1)[0]
+        return found if self.source.startswith("models:/m-") else ""
+
+
+@attrs.frozen(kw_only=True)
+class SourceModel:
+    """A model in MLflow.
+
+    Attributes:
+        aliases: The number of the version that each alias names.
+    """
+
+    name: str
+    description: str
+    tags: dict[str, str]
+    created: int
+    aliases: dict[str, int]
+    versions: tuple[SourceVersion, ...]
+
+
+class MlflowSource:
+    """An MLflow registry, to read.
+
+    Args:
+        uri: The URI that MLflow has it under.
+
+    Raises:
+        RegistryError: MLflow isn't installed, or there's no such registry.
+    """
+
+    def __init__(self, uri: str) -> None:
+        self.uri = _check_uri(uri)
+        self.shown = without_password(self.uri)
+        _check_database(self.uri)
+        _check_server(self.uri, self.shown)
+        try:
+            import mlflow.artifacts  # noqa: PLC0415  # it's in an extra, and takes a second
+        except ImportError as error:
+            raise RegistryError(
+                "Reading MLflow's registry needs MLflow. Install it: pip install 'vertex-registry[mlflow]'"
+            ) from error
+        self._artifacts: Any = mlflow.artifacts
+        tracking = self.uri.replace("databricks-uc", "databricks", 1)
+        with self._explain():
+            self._client: Any = mlflow.MlflowClient(tracking_uri=tracking, registry_uri=self.uri)
+            self._client.search_registered_models(max_results=1)
+        self._tracking = tracking
+
+    def count_prompts(self) -> int:
+        """Return how many prompts there are. They're stored as models; servers before prompts have none."""
+        try:
+            with self._explain():
+                return sum(1 for _ in self._pages(self._client.search_registered_models, _MODELS_PAGE, _IS_PROMPT))
+        except RegistryError:
+            return 0
+
+    def read_models(self, names: Iterable[str] | None = None) -> list[SourceModel]:
+        """Return the models with these names, or all of them, with their versions by number.
+
+        Raises:
+            NotFoundError: A model doesn't exist.
+        """
+        with self._explain():
+            if names is None:
+                found = list(self._pages(self._client.search_registered_models, _MODELS_PAGE, None))
+                wanted = sorted({model.name for model in found})
+            else:
+                wanted = sorted(set(names))
+            versions: dict[str, dict[int, SourceVersion]] = {name: {} for name in wanted}
+            for version in self._versions(wanted if names is not None else None):
+                if version.name in versions:  # the number is text over REST
+                    read = _read_version(version)
+                    versions[version.name][read.number] = read
+        models = []
+        for name in wanted:
+            with self._explain(f"The model {name!r} of {self.shown}"):
+                try:
+                    model = self._client.get_registered_model(name)  # searches return no aliases
+                except Exception as error:
+                    if getattr(error, "error_code", "") in _ERRORS[NotFoundError]:
+                        raise self._unknown_model(name) from error
+                    raise
+            models.append(_read_model(model, versions[name]))
+        return models
+
+    def _unknown_model(self, name: str) -> NotFoundError:
+        found = [model.name for model in self._pages(self._client.search_registered_models, _MODELS_PAGE, None)]
+        close = difflib.get_close_matches(name, found, n=3, cutoff=0.5)
+        hint = f"Did you mean {' or '.join(map(repr, close))}?" if close else f"It has {len(found)} models."
+        return NotFoundError(f"{self.shown} has no model {name!r}. {hint}", resource=name)
+
+    def _versions(self, names: list[str] | None) -> Iterator[Any]:
+        search = self._client.search_model_versions
+        if names is None or any("'" in name for name in names):
+            yield from self._pages(search, _VERSIONS_PAGE, None)
+            return
+        for name in names:
+            yield from self._pages(search, _VERSIONS_PAGE, f"name = '{name}'")
+
+    @staticmethod
+    def _pages(search: Callable[..., Any], size: int, filter_string: str | None) -> Iterator[Any]:
+        token = None
+        while True:
+            page = search(filter_string=filter_string, max_results=size, page_token=token)
+            yield from page
+            if not (token := page.token):
+                return
+
+    def measure(self, versions: Iterable[tuple[str, int]]) -> dict[tuple[str, int], int | RegistryError]:
+        """Return the bytes of the artifact of each version, or why it can't be read."""
+        listed = list(versions)
+        with ThreadPoolExecutor(_READERS) as pool:
+            return dict(zip(listed, pool.map(self._measure, listed), strict=True))
+
+    def _measure(self, version: tuple[str, int]) -> int | RegistryError:
+        try:
+            uri = self._artifact_uri(*version)
+            with self._explain(f"The artifact at {without_password(uri)}"):
+                sizes = list(self._sizes(uri, ""))
+        except RegistryError as error:
+            return error
+        if not sizes:
+            return NotFoundError(f"There are no files at {without_password(uri)}.", resource=uri)
+        return sum(sizes)
+
+    def _sizes(self, uri: str, below: str) -> Iterator[int]:
+        if (folder := _local_path(uri)) is not None:
+            for path in [folder] if folder.is_file() else sorted(folder.rglob("*")):
+                if path.is_file():
+                    yield path.stat().st_size
+            return
+        for info in self._artifacts.list_artifacts(f"{uri.rstrip('/')}/{below}", tracking_uri=self._tracking):
+            if info.is_dir:
+                yield from self._sizes(uri, f"{below}{info.path.rstrip('/').rpartition('/')[2]}/")
+            else:
+                yield int(info.file_size or 0)
+
+    @contextlib.contextmanager
+    def artifact(self, name: str, number: int) -> Iterator[Path]:
+        """Yield the folder of a version's artifact on this machine. It's a copy, unless it's here already."""
+        uri = self._artifact_uri(name, number)
+        if (folder := _local_path(uri)) is not None and folder.exists():
+            yield folder
+            return
+        with tempfile.TemporaryDirectory(prefix="vertex-registry-") as copy:
+            with self._explain(f"The artifact at {without_password(uri)}"):
+                path = self._artifacts.download_artifacts(
+                    artifact_uri=uri, dst_path=copy, tracking_uri=self._tracking, registry_uri=self.uri
+                )
+            yield Path(path)
+
+    def _artifact_uri(self, name: str, number: int) -> str:
+        with self._explain(f"The artifact of version {number} of {name!r}"):
+            return str(self._client.get_model_version_download_uri(name, str(number)))
+
+    @contextlib.contextmanager
+    def _explain(self, what: str = "") -> Iterator[None]:
+        """Turn whatever MLflow and the libraries of artifact stores raise into an error of this package."""
+        subject = what or self.shown
+        try:
+            yield
+        except RegistryError:
+            raise
+        except Exception as error:  # any library may be behind the URI
+            code = str(getattr(error, "error_code", ""))
+            status = getattr(error, "get_http_status_code", lambda: 0)()
+            kind = next((kind for kind, codes in _ERRORS.items() if code in codes), RegistryError)
+            text = _first_line(error)
+            if status in {401, 403} or "error code 401" in text or "error code 403" in text:
+                kind = PermissionDeniedError
+                text += ". Set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or MLFLOW_TRACKING_TOKEN"
+            text = text.replace(self.uri, self.shown)
+            raise kind(f"{subject} can't be read: {text.rstrip('.')}.", resource=subject) from error
+
+
+def _read_version(version: Any) -> SourceVersion:
+    return SourceVersion(
+        number=int(version.version),
+        source=version.source or "",
+        run_id=version.run_id or "",
+        run_link=version.run_link or "",
+        user_id=version.user_id or "",
+        stage=version.current_stage or "None",
+        status=str(version.status or "READY"),
+        status_message=version.status_message or "",
+        description=version.description or "",
+        tags={str(key): str(value) for key, value in dict(version.tags).items()},
+        created=int(version.creation_timestamp or 0),
+        updated=int(version.last_updated_timestamp or 0),
+    )
+
+
+def _read_model(model: Any, versions: Mapping[int, SourceVersion]) -> SourceModel:
+    return SourceModel(
+        name=model.name,
+        description=model.description or "",
+        tags={str(key): str(value) for key, value in dict(model.tags).items()},
+        created=int(model.creation_timestamp or 0),
+        aliases={str(alias): int(number) for alias, number in dict(model.aliases).items()},
+        versions=tuple(versions[number] for number in sorted(versions)),
+    )
+
+
+def without_password(uri: str) -> str:
+    """Return a URI without its password and its query, which may have one too."""
+    scheme, separator, rest = uri.partition("://")
+    host, slash, path = rest.partition("/")
+    if not separator:
+        return uri
+    user, at, address = host.rpartition("@")
+    return f"{scheme}://{user.partition(':')[0] + at if at else ''}{address}{slash}{path.partition('?')[0]}"
+
+
+def _check_uri(uri: Any) -> str:
+    if not isinstance(uri, str) or not uri.strip():
+        raise InvalidArgumentError(
+            "The URI of MLflow's registry is empty. Pass one such as sqlite:///mlflow.db or http://localhost:5000."
+        )
+    scheme = uri.partition(":")[0]
+    if scheme == "vertex":
+        raise InvalidArgumentError(f"{uri} is a registry on Vertex AI already. Pass the URI of MLflow's own registry.")
+    if "://" not in uri and scheme not in {"databricks", "databricks-uc", "uc"} and Path(uri).is_file():
+        raise InvalidArgumentError(f"{uri!r} is a file. Pass sqlite:///{uri} if it's MLflow's database.")
+    return uri.strip()
+
+
+def _check_database(uri: str) -> None:
+    """Refuse a SQLite file that isn't MLflow's, because MLflow would create it, or create its tables in it."""
+    scheme, _, path = uri.partition(":///")
+    file = path.partition("?")[0]
+    if scheme.partition("+")[0] != "sqlite" or not file or file == ":memory:":
+        return
+    if not Path(file).is_file():
+        raise NotFoundError(f"There's no database {file}. Four slashes begin an absolute path: sqlite:////path.")
+    try:
+        with contextlib.closing(sqlite3.connect(f"{Path(file).absolute().as_uri()}?mode=ro", uri=True)) as database:
+            tables = {name for (name,) in database.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
+    except sqlite3.Error as error:
+        raise InvalidArgumentError(f"{file} can't be read as a SQLite database: {error}.") from error
+    if "model_versions" not in tables:
+        raise InvalidArgumentError(f"{file} isn't an MLflow database: it has no table model_versions.")
+
+
+def _check_server(uri: str, shown: str) -> None:
+    """Refuse a server that doesn't answer. MLflow would go on for minutes."""
+    if not uri.startswith(("http://", "https://")):
+        return
+    try:
+        requests.get(f"{uri.rstrip('/')}/version", timeout=_PROBE_SECONDS)
+    except requests.exceptions.SSLError:
+        return  # MLflow has settings of its own for that
+    except requests.RequestException as error:
+        raise UnavailableError(
+            f"{shown} doesn't answer ({type(error).__name__}). Check the address, and that the server is running."
+        ) from error
+
+
+def _local_path(uri: str) -> Path | None:
+    """Return the path of an artifact on this machine, or None if it's elsewhere."""
+    parsed = urllib.parse.urlparse(uri)
+    if parsed.scheme == "file":
+        return Path(urllib.request.url2pathname(parsed.path)) if parsed.netloc in {"", "localhost"} else None
+    return Path(uri) if not parsed.scheme or (os.name == "nt" and len(parsed.scheme) == 1) else None
+
+
+def _first_line(error: Exception) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    text = lines[0] if lines else ""
+    if len(text) > _LONGEST:
+        text = text[:_LONGEST].rpartition(". ")[0] or f"{text[:_LONGEST]}…"
+    return text if type(error).__module__.startswith("mlflow") and text else f"{type(error).__name__}: {text}"
