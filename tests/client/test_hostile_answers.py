@@ -238,6 +238,8 @@ VERBS: Final[dict[str, Callable[[RegistryClient], Any]]] = {
     "model": lambda r: r.get_model("churn"),
     "model by resource": lambda r: r.get_model(MODEL),
     "models": lambda r: list(r.list_models(labels={"a": "b"})),
+    "metadata": lambda r: r.get_metadata("churn"),
+    "rename": lambda r: r.rename_model("churn", "chrun"),
     "update model": lambda r: r.update_model("churn", description="x", labels={"a": "b"}),
     "duplicates": lambda r: r.duplicates(),
     "to aiplatform": lambda r: r.to_aiplatform("churn", 1),
@@ -245,7 +247,7 @@ VERBS: Final[dict[str, Callable[[RegistryClient], Any]]] = {
 
 
 #: What isn't about answers of Vertex: what connects, closes, or reads and writes artifacts.
-OTHER_VERBS: Final = {"close", "upload", "download", "download_version", "load_version"}
+OTHER_VERBS: Final = {"close", "upload", "download", "download_version", "load_version", "metadata_fits"}
 
 
 def test_no_verb_is_missing() -> None:

@@ -32,7 +32,6 @@ VALID: dict[str, Any] = {
     "text": "1.2.0",
     "when": None,
     "metadata": {},
-    "new_name": "renamed",
 }
 #: Missing versions, so that nothing is downloaded.
 MISSING: dict[str, Any] = {"version": 99}

@@ -32,6 +32,7 @@ CALLS: Final[dict[str, Callable[[RegistryClient], Any]]] = {
     "`register_version`": lambda registry: registry.register_version("churn", "gs://models/churn/4"),
     "`get_version`": lambda registry: registry.get_version("churn"),
     "`get_version` by stage": lambda registry: registry.get_version("churn", stage=Stage.PRODUCTION),
+    "`get_metadata`": lambda registry: registry.get_metadata("churn"),
     "`find_version`": lambda registry: registry.find_version("churn", "2"),
     "`latest_version`": lambda registry: registry.latest_version("churn"),
     "`list_versions`": lambda registry: list(registry.list_versions("churn")),
@@ -58,7 +59,7 @@ CALLS: Final[dict[str, Callable[[RegistryClient], Any]]] = {
     "`duplicates`": lambda registry: registry.duplicates(),
 }
 # Those that aren't in the table: they have a sentence, or send nothing to Vertex.
-ELSEWHERE: Final = {"close", "upload", "download", "download_version", "load_version", "to_aiplatform"}
+ELSEWHERE: Final = {"close", "upload", "download", "download_version", "load_version", "to_aiplatform", "metadata_fits"}
 
 
 def table() -> dict[str, tuple[str, str]]:
