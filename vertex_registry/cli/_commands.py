@@ -559,7 +559,7 @@ def migrate_mlflow(
 ) -> int:
     """Copy the models and versions of an MLflow registry that aren't there yet.
 
-    Run it again after an interruption, or when MLflow has new versions. Versions that were moved before stay as they are.
+    Run it again after an interruption, or when MLflow has new versions. Versions that were moved stay as they are.
     """
     from vertex_registry import LocalRegistry  # noqa: PLC0415  # likewise
     from vertex_registry.migration import plan_mlflow  # noqa: PLC0415  # likewise
