@@ -25,7 +25,7 @@ from vertex_registry import RegistryClient, RegistryError, Retry
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-CROWD = 4
+CROWD = 3
 
 
 @attrs.frozen
@@ -90,7 +90,7 @@ def fork(place: Place) -> None:
         place.register(client, number)
 
     def work(number: int) -> None:
-        for _ in range(5):
+        for _ in range(2):
             place.check(client, number)
         place.register(client, number, "second")
         place.check(client, number, "second")
@@ -154,7 +154,7 @@ def fork_with_the_sdk(place: Place) -> None:
     models = [client.to_aiplatform(place.name(number)) for number in range(CROWD)]
 
     def work(number: int) -> None:
-        for _ in range(5):
+        for _ in range(2):
             assert models[number].api_client.get_model(name=models[number].resource_name).display_name == place.name(
                 number
             )

