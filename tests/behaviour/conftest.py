@@ -87,6 +87,8 @@ def backends_of(test: pytest.Function) -> list[Backend]:
         backends = [GRPC, REST, ALL_SWITCHES, ALL_WITHOUT_LAG]
     else:
         backends = [GRPC, REST, *ONE_SWITCH, ALL_SWITCHES]
+    if test.get_closest_marker("without_rest"):
+        backends.remove(REST)
     if only := test.get_closest_marker("only"):
         backends = [backend for backend in backends if backend.id in only.args]
     return backends + RECORDED if test.get_closest_marker("cassette") else backends

@@ -36,7 +36,11 @@ if TYPE_CHECKING:
     from vertex_registry.emulator import Emulator
 
 
-pytestmark = [pytest.mark.switches_together, pytest.mark.emulator_only("Vertex does nothing wrong on demand")]
+pytestmark = [
+    pytest.mark.switches_together,
+    pytest.mark.without_rest("what clients do to each other doesn't depend on it"),
+    pytest.mark.emulator_only("Vertex does nothing wrong on demand"),
+]
 
 DELETING = "vr-deleting"
 
