@@ -206,9 +206,9 @@ def _flavors(files: Mapping[str, Path]) -> dict[str, dict[str, Any]]:
         ) from error
     try:
         with path.open("rb") as stream:
-            # What libyaml refuses at once, such as thousands of open brackets, keeps PyYAML's own loader busy for a minute.
+            # What libyaml refuses at once, such as thousands of open brackets, keeps PyYAML's own loader busy.
             loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-            described = yaml.load(stream.read(_LARGEST_MLMODEL), loader)  # noqa: S506  # both load plain values only
+            described = yaml.load(stream.read(_LARGEST_MLMODEL), loader)  # both load plain values only
     except (OSError, ValueError, RecursionError, yaml.YAMLError):
         return {}  # somebody else's file of that name
     flavors = described.get("flavors") if isinstance(described, dict) else None
