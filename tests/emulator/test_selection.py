@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import http.client
 from typing import TYPE_CHECKING, Any
 
 import grpc
@@ -237,6 +238,28 @@ def test_grpc_requests_fields_in_its_metadata(models: str, emulator: Emulator, c
     assert client.get_model(name=f"{place}/models/one").display_name == "churn"
     begun = client.delete_model(name=f"{place}/models/one", **mask("done")).operation
     assert (begun.done, begun.name) == (True, "")
+
+
+def test_a_header_that_comes_twice_is_recorded_whole(emulator: Emulator, place: str) -> None:
+    """A client and its credentials may both send a header, over either transport."""
+    name = types.GetModelRequest(name=f"{place}/models/one")
+    with grpc.insecure_channel(str(emulator.grpc)) as channel:
+        stub: Any = channel.unary_unary("/google.cloud.aiplatform.v1.ModelService/GetModel")
+        with pytest.raises(grpc.RpcError):
+            stub(
+                types.GetModelRequest.serialize(name),
+                metadata=[("x-goog-api-client", "a/1"), ("x-goog-api-client", "b/2")],
+            )
+    host = str(emulator.rest).removeprefix("http://")
+    connection = http.client.HTTPConnection(host, timeout=60)
+    connection.putrequest("GET", f"/v1/{place}/models/one")
+    connection.putheader("X-Goog-Api-Client", "a/1")
+    connection.putheader("X-Goog-Api-Client", "b/2")
+    connection.endheaders()
+    assert connection.getresponse().status == 404
+    connection.close()
+
+    assert [request.metadata["x-goog-api-client"] for request in emulator.requests()] == ["a/1, b/2"] * 2
 
 
 def test_the_other_version_has_fields_of_its_own(models: str, emulator: Emulator, place: str) -> None:

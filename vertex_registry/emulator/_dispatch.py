@@ -27,7 +27,7 @@ from vertex_registry.emulator._status import Code, Failure, internal, retry_info
 
 if TYPE_CHECKING:
     import datetime as dt
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Iterable, Iterator, Mapping
 
     from vertex_registry.emulator._service import Service
 
@@ -437,6 +437,17 @@ class _RecordedRequest(NamedTuple):
         """Return the request."""
         message = self.rpc.request.FromString(self.data)
         return Request(self.rpc.name, self.api, self.transport, message, self.metadata)
+
+
+def join_repeated(headers: Iterable[tuple[str, str]]) -> dict[str, str]:
+    """Return headers by name. A client and its credentials may both send one, such as ``x-goog-api-client``.
+
+    RFC 9110, 5.3: a recipient may combine several fields of one name into one, each value after a comma.
+    """
+    joined: dict[str, str] = {}
+    for name, value in headers:
+        joined[name] = f"{joined[name]}, {value}" if name in joined else value
+    return joined
 
 
 def redacted(name: str, value: str) -> str:

@@ -18,6 +18,7 @@ from vertex_registry.emulator._dispatch import (
     FIELD_MASK,
     RPCS,
     Dropped,
+    join_repeated,
     message_class,
     response_class,
 )
@@ -100,9 +101,9 @@ def _behaviour(
     dispatcher: Dispatcher, worker: Worker, rpc: Rpc, api: str
 ) -> Callable[[bytes, grpc.ServicerContext], bytes]:
     def behave(data: bytes, context: grpc.ServicerContext) -> bytes:
-        metadata = {
-            name: value if isinstance(value, str) else value.hex() for name, value in context.invocation_metadata()
-        }
+        metadata = join_repeated(
+            (name, value if isinstance(value, str) else value.hex()) for name, value in context.invocation_metadata()
+        )
         try:
             try:
                 message = _parse(rpc, api, data)

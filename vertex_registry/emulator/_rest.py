@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Final
 
 from vertex_registry.emulator._control import CONTROL_PATHS
-from vertex_registry.emulator._dispatch import FIELD_MASK, response_class
+from vertex_registry.emulator._dispatch import FIELD_MASK, join_repeated, response_class
 from vertex_registry.emulator._selection import parse_selection
 from vertex_registry.emulator._status import bad_request, not_found
 from vertex_registry.emulator._transcoding import FORM, ROUTES, Response, parse_request, render, with_form
@@ -83,7 +83,12 @@ class RestApi:
         fields = form.fields or ",".join(request.get_all(FIELD_MASK))
         selection = parse_selection(fields, response_class(route.rpc, api).DESCRIPTOR)
         response = self._dispatcher.call(
-            route.rpc, message, api=api, transport="rest", metadata=dict(request.headers), step_aside=step_aside
+            route.rpc,
+            message,
+            api=api,
+            transport="rest",
+            metadata=join_repeated(request.headers),
+            step_aside=step_aside,
         )
         return Response(200, render(route.rpc, api, response, form, selection))
 
