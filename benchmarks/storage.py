@@ -227,7 +227,7 @@ def measure(server: StorageServer, root: Path, folder: Folder, tools: Mapping[st
     for turn in range(rounds):
         for index, tool in enumerate(random.sample(list(tools), len(tools))):
             up, down = tools[tool]
-            bucket = f"bucket-{turn}-{index}"
+            bucket = f"bucket-{folder.files}-{folder.size}-{turn}-{index}"
             server.make_bucket(bucket)
             os.sync()  # what the tool before has left to be written is not this one's
             marks = [(time.perf_counter(), processor(server))]
