@@ -31,6 +31,8 @@ _OVERLAP: Final = 100
 _MLMODEL: Final = "MLmodel"
 #: The largest such file that is read. A signature of thousands of columns needs a tenth of it.
 _LARGEST_MLMODEL: Final = 4 * 2**20
+#: The deepest nesting in such a file. MLflow's own has five levels.
+_DEEPEST_MLMODEL: Final = 100
 
 
 @attrs.frozen
@@ -206,15 +208,29 @@ def _flavors(files: Mapping[str, Path]) -> dict[str, dict[str, Any]]:
         ) from error
     try:
         with path.open("rb") as stream:
-            # What libyaml refuses at once, such as thousands of open brackets, keeps PyYAML's own loader busy.
-            loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-            described = yaml.load(stream.read(_LARGEST_MLMODEL), loader)  # both load plain values only
+            text = stream.read(_LARGEST_MLMODEL)
+        loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+        described = None if _is_too_deep(yaml, text, loader) else yaml.load(text, loader)  # both load plain values only
     except (OSError, ValueError, RecursionError, yaml.YAMLError):
         return {}  # somebody else's file of that name
     flavors = described.get("flavors") if isinstance(described, dict) else None
     if not isinstance(flavors, dict):
         return {}
     return {str(name): settings for name, settings in flavors.items() if isinstance(settings, dict)}
+
+
+def _is_too_deep(yaml: Any, text: bytes, loader: Any) -> bool:
+    """Return whether YAML nests deeper than any that MLflow writes.
+
+    Thousands of open brackets crash older releases of libyaml, and keep PyYAML's own loader busy for a minute. Events
+    come one by one, so nothing is read beyond the bound.
+    """
+    depth = 0
+    for event in yaml.parse(text, loader):
+        depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+        if depth > _DEEPEST_MLMODEL:
+            return True
+    return False
 
 
 def _text(settings: Mapping[str, Any], key: str) -> str:
