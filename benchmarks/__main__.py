@@ -34,7 +34,7 @@ def run(name: str, *options: str) -> str:
     lines = []
     command = [sys.executable, "-m", f"benchmarks.{name}", *BENCHMARKS[name], *options]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:  # noqa: S603 - one of ours
-        assert process.stdout is not None  # noqa: S101 - it was asked for
+        assert process.stdout is not None  # noqa: S101 - it's a pipe
         for line in process.stdout:
             print(line, end="", flush=True)
             lines.append(line)

@@ -473,7 +473,7 @@ def test_expired_credentials_are_reported(make: Callable[..., Storage], monkeypa
 
 
 def test_no_request_follows_a_failed_call(make: Callable[..., Storage], monkeypatch: pytest.MonkeyPatch) -> None:
-    """Once a call has failed, no thread of Google's package keeps requesting the bucket."""
+    """Once a call has failed, Google's package has no thread that keeps requesting the bucket."""
     monkeypatch.setenv("STORAGE_EMULATOR_HOST", "http://127.0.0.1:9")
     before = set(threading.enumerate())
     with pytest.raises(UnavailableError):

@@ -393,7 +393,7 @@ SCENARIOS: Final = (
     ),
     Scenario(
         "error-authentication",
-        "credentials that are no longer good",
+        "credentials that Vertex refuses",
         _refused(AuthenticationError, "UNAUTHENTICATED"),
         faults=_fault("ListModels", "UNAUTHENTICATED"),
     ),

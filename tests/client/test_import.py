@@ -36,7 +36,7 @@ def test_the_public_names() -> None:
 
 
 def test_processes_of_our_own_import_less() -> None:
-    """The emulator and the command line import one service of Google's, and all else is there when it's used."""
+    """The emulator and the command line import one of Google's services, and the others when they're used."""
     code = """
 import sys
 from vertex_registry import _deferred

@@ -23,7 +23,7 @@ Answer = tuple[int, dict[str, str], bytes]
 
 
 def echo(method: str, path: str, query: str, headers: Mapping[str, str]) -> Answer:
-    """Return what was asked for."""
+    """Return what was requested."""
     text = f"{method} {path} {query} {headers.get('x-mine')}"
     return (
         200,

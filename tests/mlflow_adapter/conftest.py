@@ -63,7 +63,7 @@ def tracking(empty_database: Path, tmp_path_factory: pytest.TempPathFactory) -> 
 
 @pytest.fixture(autouse=True)
 def _global_state(tracking: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Give MLflow's global settings to each test anew, and a working folder of its own."""
+    """Reset MLflow's global settings for each test, and give it a working folder of its own."""
     import mlflow  # noqa: PLC0415  # likewise
 
     monkeypatch.chdir(tmp_path)
@@ -89,7 +89,7 @@ def cloud(bucket: str, storage_emulator: StorageServer, monkeypatch: pytest.Monk
 
     with Emulator(storage=storage_emulator.url) as emulator:
         monkeypatch.setenv("VERTEX_AI_EMULATOR_HOST", emulator.grpc)
-        # The port tells it from other registries of this process.
+        # The port distinguishes it from other registries of this process.
         yield from _closed(
             f"vertex://acme/us-central1?staging_bucket=gs://{bucket}/models&endpoint={emulator.grpc}",
         )

@@ -72,7 +72,7 @@ def parse_quota(text: str) -> Quota:
 class _Kind:
     """One of the two quotas, and how an error names it.
 
-    The names of the limits are those of Google's documentation. Those of the metrics are guesses.
+    Google's documentation names the limits. The names of the metrics are guesses.
     """
 
     limit_of: Callable[[Quota], int]
@@ -161,7 +161,7 @@ def _scope_of(message: Any) -> tuple[str, str] | None:
 def _exhausted(kind: _Kind, quota: Quota, project: str, location: str, seconds: float) -> Failure:
     """Return the error of a quota that is used up.
 
-    Text and details are those of Google's quota system, from public traces of other services. RetryInfo isn't in those.
+    Public traces of other services show the text and the details, but no RetryInfo.
     """
     limit = f"{kind.metric} per minute per region"
     message = (
