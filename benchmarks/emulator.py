@@ -261,16 +261,20 @@ def _client_process(make: Callable[[], Callable[[], object]], ready: Any, second
 
 def rate(make: Callable[[], Callable[[], object]], clients: int, seconds: float) -> float:
     """How often in a second so many client processes get the work done together."""
-    ready, counts = _FORK.Barrier(clients), _FORK.SimpleQueue()
-    processes = [_FORK.Process(target=_client_process, args=(make, ready, seconds, counts)) for _ in range(clients)]
+    return count_together(_client_process, [(make,)] * clients, seconds) / seconds
+
+
+def count_together(work: Callable[..., None], given: Sequence[tuple[Any, ...]], seconds: float) -> float:
+    """Return the sum of what several processes count at once: each is given its arguments, a barrier and a queue."""
+    ready, counts = _FORK.Barrier(len(given)), _FORK.SimpleQueue()
+    processes = [_FORK.Process(target=work, args=(*own, ready, seconds, counts)) for own in given]
     for process in processes:
         process.start()
     for process in processes:
         process.join()
     if any(process.exitcode for process in processes):
-        raise SystemExit("a client failed")
-    total: int = sum(counts.get() for _ in processes)
-    return total / seconds
+        raise SystemExit("a process failed")
+    return float(sum(counts.get() for _ in processes))
 
 
 @dataclasses.dataclass(frozen=True)

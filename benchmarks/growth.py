@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from benchmarks.charts import Chart, draw
 from benchmarks.client import PRODUCTION, PROJECT, fill_model, new_model, pairs, read_model, read_record, registry
-from benchmarks.emulator import PARENT, emulator, gapic, resident
+from benchmarks.emulator import PARENT, count_together, emulator, gapic, resident
 from vertex_registry import RegistryClient
 
 if TYPE_CHECKING:
@@ -87,18 +87,7 @@ def _writer(address: str, name: str, ready: Any, seconds: float, counts: Any) ->
 def _rate(writers: int, name_of: Callable[[int], str], seconds: float) -> float:
     """Return how many versions so many processes register in a second."""
     with emulator() as (address, _, _):
-        ready, counts = _FORK.Barrier(writers), _FORK.SimpleQueue()
-        processes = [
-            _FORK.Process(target=_writer, args=(address, name_of(number), ready, seconds, counts))
-            for number in range(writers)
-        ]
-        for process in processes:
-            process.start()
-        for process in processes:
-            process.join()
-        if any(process.exitcode for process in processes):
-            raise SystemExit("a writer failed")
-        return float(sum(counts.get() for _ in processes))
+        return count_together(_writer, [(address, name_of(number)) for number in range(writers)], seconds)
 
 
 def writers(counts: Sequence[int], seconds: float) -> dict[str, Chart]:

@@ -19,21 +19,6 @@ if TYPE_CHECKING:
     from vertex_registry._records import ModelVersion
     from vertex_registry._stages import Stage
 
-#: The fields that are compared besides metadata.
-_COMPARED: Final = (
-    "version_name",
-    "description",
-    "stage",
-    "stage_changed_at",
-    "stage_changed_by",
-    "aliases",
-    "artifact_uri",
-    "container",
-    "deployed_to",
-    "created_at",
-    "updated_at",
-)
-
 #: How far the clocks of Vertex and of those who change stages may be apart.
 _SKEW: Final = dt.timedelta(minutes=5)
 _SECOND: Final = dt.timedelta(seconds=1)
@@ -199,7 +184,7 @@ def diff(a: ModelVersion, b: ModelVersion) -> VersionDiff:
         before, after = a.metadata.get(key), b.metadata.get(key)
         if (key in a.metadata) != (key in b.metadata) or not _labels.json_equal(before, after):
             changes[f"metadata.{key}"] = (before, after)
-    for field in _COMPARED:
+    for field in VersionDiff.FIELDS:
         before, after = getattr(a, field), getattr(b, field)
         if before != after:
             changes[field] = (before, after)

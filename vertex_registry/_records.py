@@ -8,7 +8,7 @@ import random
 import time
 from collections.abc import Mapping, Sequence
 from enum import StrEnum
-from typing import TYPE_CHECKING, Any, Final, Protocol, Self, overload
+from typing import TYPE_CHECKING, Any, ClassVar, Final, Protocol, Self, overload
 
 import attrs
 
@@ -376,7 +376,22 @@ class VersionDiff:
         b: The second version.
         changes: What differs: the name of the field, or ``metadata.KEY``, with the value in each version. A key that a
             version doesn't have is None there.
+        FIELDS: The fields that are compared besides metadata, in the order in which they're shown.
     """
+
+    FIELDS: ClassVar[tuple[str, ...]] = (
+        "version_name",
+        "description",
+        "stage",
+        "stage_changed_at",
+        "stage_changed_by",
+        "aliases",
+        "artifact_uri",
+        "container",
+        "deployed_to",
+        "created_at",
+        "updated_at",
+    )
 
     a: ModelVersion
     b: ModelVersion

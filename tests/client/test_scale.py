@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from tests.cassettes.scenarios import Clock
 from vertex_registry import OperationTimeoutError, RegistryClient, Retry, Stage, UnavailableError
 from vertex_registry.emulator import Emulator, Quota
 
@@ -118,19 +119,6 @@ def test_the_emulator_accepts_as_many(emulator: Emulator, registry: RegistryClie
     allowed = [emulator.quota.submissions // submissions] if submissions else []
     assert done == min([*allowed, emulator.quota.requests // requests])
     assert done == hourly // 600
-
-
-class Clock:
-    """A clock that moves only when somebody sleeps."""
-
-    def __init__(self) -> None:
-        self.time = 0.0
-
-    def __call__(self) -> float:
-        return self.time
-
-    def sleep(self, seconds: float) -> None:
-        self.time += seconds
 
 
 @pytest.mark.parametrize("seconds", [1, 10, 60])

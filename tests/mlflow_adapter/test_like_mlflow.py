@@ -146,11 +146,6 @@ class Pair:
         own = f"sqlite:///{shutil.copy(empty_database, folder / f'{number}.db')}"
         self.own, self.vertex = mlflow.MlflowClient(registry_uri=own), mlflow.MlflowClient(registry_uri=uri)
         self.source = str(folder / "model")
-        self.existing: set[str] = set()
-
-    def expects_model(self, call: Call) -> bool:
-        """Return whether a call may create a model on Vertex that MLflow would refuse to create."""
-        return call[0] == "create_model_version" and self.own_has(call[1])
 
     def own_has(self, model: str) -> bool:
         try:

@@ -633,22 +633,11 @@ class Models:
             view = self._views.find(name)
             version = MODEL.FromString(view.version_body)
             change(version.deployed_models)
-            self._store.change_version(
-                view.key,
-                view.number,
-                time=self._stamps.time(),
-                before=list(version.labels),
-                labels=version.labels,
-                body=version.SerializeToString(),
-            )
+            self._write_unlabelled(view, version)
         return tuple(str(deployed.endpoint) for deployed in version.deployed_models)
 
-    # --- what the other operations do ----------------------------------------
-
-    def _update_explanation_dataset(self, row: OperationRow, request: Any) -> Message:
-        del row
-        view = self._views.find(parse_model_name("model", request.model))
-        version = with_examples(view, request.examples)
+    def _write_unlabelled(self, view: View, version: Any) -> None:
+        """Write a change of a version that leaves its labels as they are."""
         self._store.change_version(
             view.key,
             view.number,
@@ -657,6 +646,13 @@ class Models:
             labels=version.labels,
             body=version.SerializeToString(),
         )
+
+    # --- what the other operations do ----------------------------------------
+
+    def _update_explanation_dataset(self, row: OperationRow, request: Any) -> Message:
+        del row
+        view = self._views.find(parse_model_name("model", request.model))
+        self._write_unlabelled(view, with_examples(view, request.examples))
         response: Message = types.UpdateExplanationDatasetResponse.pb()()
         return response
 

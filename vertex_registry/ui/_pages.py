@@ -15,7 +15,7 @@ from urllib.parse import parse_qsl
 
 import attrs
 
-from vertex_registry import AmbiguousNameError, InvalidArgumentError, NotFoundError, Stage
+from vertex_registry import AmbiguousNameError, InvalidArgumentError, NotFoundError, Stage, VersionDiff
 from vertex_registry.ui import _reading, _snippets
 
 if TYPE_CHECKING:
@@ -59,21 +59,6 @@ SORTS: Final[dict[str, Callable[[ModelVersion], Any]]] = {
 }
 _METADATA: Final = "metadata."
 _NEWEST_FIRST: Final = "-version"
-
-#: The fields of two versions that are compared, besides metadata, in the order in which they're shown.
-_COMPARED: Final = (
-    "version_name",
-    "description",
-    "stage",
-    "stage_changed_at",
-    "stage_changed_by",
-    "aliases",
-    "artifact_uri",
-    "container",
-    "deployed_to",
-    "created_at",
-    "updated_at",
-)
 
 
 @attrs.frozen
@@ -425,7 +410,7 @@ def compare(reader: Reader, query: Query, _opening: Opening | None) -> Page:
     changed = reader.registry.diff(name, before, after)
     rows = [
         *(_row(key, changed.a.metadata, changed.b.metadata, changed.changes) for key in _keys(changed.a, changed.b)),
-        *(_field(field, _version(changed.a), _version(changed.b), changed.changes) for field in _COMPARED),
+        *(_field(field, _version(changed.a), _version(changed.b), changed.changes) for field in VersionDiff.FIELDS),
     ]
     data = {
         "reference": name,
