@@ -2,8 +2,8 @@
 
     python -m benchmarks.client [--quick] [--only calls|lists|size|latency|processes]
 
-Both sides talk to the same emulator, which runs in a process of its own. They take turns, and alternate in going first.
-So a machine that is busy for a while slows down both. A row has the medians of both sides and their ratio. Below 1, this
+Both sides talk to the same emulator, which runs in a process of its own. They take turns, and alternate in going first,
+so a machine that's busy for a while slows down both. A row has the medians of both sides and their ratio. Below 1, this
 package is faster. Google's side is what people write with its `ModelServiceClient` ("gapic").
 """
 
