@@ -11,9 +11,10 @@ import click
 import pytest
 
 from vertex_registry import ModelVersion, RegisteredModel, StageChange, errors
-from vertex_registry.cli._commands import STAGES, cli
 from vertex_registry.cli._conditions import _OPERATORS, FIELDS
+from vertex_registry.cli._options import STAGES
 from vertex_registry.cli._output import FORMATS
+from vertex_registry.cli._program import cli
 from vertex_registry.cli._run import INTERRUPTED, OK, REFUSED, STATUSES
 from vertex_registry.migration import MigratedVersion
 

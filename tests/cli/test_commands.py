@@ -286,7 +286,7 @@ def test_completion(data: str) -> None:
 
 def test_every_command_has_help() -> None:
     """Every command says what it does and what its options are."""
-    from vertex_registry.cli._commands import cli  # noqa: PLC0415  # it needs no registry
+    from vertex_registry.cli._program import cli  # noqa: PLC0415  # it needs no registry
 
     def walk(group: object, path: tuple[str, ...] = ()) -> None:
         for name, command in getattr(group, "commands", {}).items():

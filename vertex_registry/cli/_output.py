@@ -16,6 +16,8 @@ from vertex_registry._display import display_width, printable
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
+    from vertex_registry import ModelVersion
+
 FORMATS: Final = ("table", "json", "ids")
 
 _GAP: Final = "  "
@@ -46,6 +48,28 @@ def show_one(output: str, item: Any, fields: dict[str, Any], identity: str) -> N
         width = max(map(len, fields))
         for name, value in fields.items():
             click.echo(f"{name:<{width}}{_GAP}{_cell(value)}".rstrip())
+
+
+def show_version(version: ModelVersion, output: str) -> None:
+    """Print one version."""
+    fields: dict[str, Any] = {
+        "model": version.name,
+        "version": version.version,
+        "name": version.version_name,
+        "stage": str(version.stage),
+        "changed by": version.stage_changed_by,
+        "changed at": version.stage_changed_at,
+        "aliases": version.aliases,
+        "description": version.description,
+        "more metadata": version.metadata_file,
+        "artifact": version.artifact_uri,
+        "image": None if version.container is None else version.container.image,
+        "created": version.created_at,
+        "resource": version.resource_name,
+        **{f"metadata.{key}": value for key, value in version.metadata.items()},
+    }
+    shown = {key: value for key, value in fields.items() if value not in (None, "", ())}
+    show_one(output, version, shown, version.version)
 
 
 def as_json(item: Any) -> Any:
