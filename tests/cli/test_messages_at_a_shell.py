@@ -38,7 +38,7 @@ NOT_HERE: Final = frozenset(
 )
 #: Messages about settings that no command has, and which only Python can show.
 PYTHON_ONLY: Final = re.compile(
-    r"user_agent=|limit=|order_by=|serialization_format=|datetime\(|datetime\.now|quota=|"
+    r"user_agent=|order_by=|serialization_format=|datetime\(|datetime\.now|quota=|"
     r"retry has to be|direction=|gpu=|managed_by=|archive_existing=|artifacts=|"
     r"transport=|RegistryClient\.update|named X\. "
 )

@@ -8,6 +8,7 @@ import click
 
 from vertex_registry.cli import _output
 from vertex_registry.cli._options import connected, formatted, model_name, version_of
+from vertex_registry.cli._text import TEXT
 
 if TYPE_CHECKING:
     from vertex_registry import RegistryClient
@@ -21,7 +22,7 @@ def alias() -> None:
 @alias.command("set")
 @model_name
 @version_of("version")
-@click.argument("aliases", nargs=-1, required=True)
+@click.argument("aliases", type=TEXT, nargs=-1, required=True)
 @connected
 @formatted
 def set_alias(registry: RegistryClient, name: str, version: str, aliases: tuple[str, ...], output: str) -> None:
@@ -32,7 +33,7 @@ def set_alias(registry: RegistryClient, name: str, version: str, aliases: tuple[
 @alias.command("remove")
 @model_name
 @version_of("version")
-@click.argument("aliases", nargs=-1, required=True)
+@click.argument("aliases", type=TEXT, nargs=-1, required=True)
 @connected
 @formatted
 def remove_alias(registry: RegistryClient, name: str, version: str, aliases: tuple[str, ...], output: str) -> None:

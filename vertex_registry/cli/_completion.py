@@ -7,10 +7,11 @@ from click.shell_completion import get_completion_class
 
 
 @click.command()
-@click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
+@click.argument("shell", metavar="SHELL", type=click.Choice(["bash", "zsh", "fish"]))
 def completion(shell: str) -> None:
     """Print the completion script of a shell.
 
+    SHELL is bash, zsh or fish.
     Let the shell run it when it starts: eval "$(vertex-registry completion bash)".
     """
     kind = get_completion_class(shell)

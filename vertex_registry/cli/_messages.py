@@ -61,7 +61,7 @@ _RULES: Final = tuple(
         (r"\bdestination=", "--to "),
         (r"\bversion_name= for", "--version-name for"),
         (r"\bstaging_bucket=", "--staging-bucket "),
-        (r"\b(project|location|endpoint|keep)=", r"--\1 "),
+        (r"\b(project|location|endpoint|keep|limit)=", r"--\1 "),
     )
 )
 

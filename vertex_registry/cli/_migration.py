@@ -10,6 +10,7 @@ import click
 from vertex_registry.cli import _messages, _output
 from vertex_registry.cli._invocation import Invocation
 from vertex_registry.cli._options import connected, formatted
+from vertex_registry.cli._text import TEXT
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -38,11 +39,11 @@ _MIGRATED_COLUMNS: Final[dict[str, Callable[[MigratedVersion], Any]]] = {
 
 
 @migrate.command("mlflow")
-@click.option("--from", "source", metavar="URI", required=True, help="The URI of MLflow's registry.")
-@click.option("--model", "models", multiple=True, help="Only this model, by its name in MLflow. Repeatable.")
+@click.option("--from", "source", type=TEXT, metavar="URI", required=True, help="The URI of MLflow's registry.")
+@click.option("--model", "models", type=TEXT, multiple=True, help="Only this model, by its name in MLflow. Repeatable.")
 @click.option("--rename", type=click.Path(exists=True, dir_okay=False), help="A JSON file with new names by old ones.")
-@click.option("--staging-bucket", help="Where artifacts are copied to: gs://bucket.")
-@click.option("--container", help="What serves the versions: an image, or a framework such as 'sklearn'.")
+@click.option("--staging-bucket", type=TEXT, help="Where artifacts are copied to: gs://bucket.")
+@click.option("--container", type=TEXT, help="What serves the versions: an image, or a framework such as 'sklearn'.")
 @click.option("--dry-run", is_flag=True, help="Only show what would be done.")
 @connected
 @formatted

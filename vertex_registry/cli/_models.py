@@ -9,7 +9,7 @@ import click
 
 from vertex_registry import _display
 from vertex_registry.cli import _output
-from vertex_registry.cli._options import confirm, confirmed, connected, formatted, model_name
+from vertex_registry.cli._options import COUNT, confirm, confirmed, connected, formatted, model_name
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -34,7 +34,7 @@ _MODEL_COLUMNS: Final[dict[str, Callable[[RegisteredModel], Any]]] = {
 @models.command("list")
 @connected
 @formatted
-@click.option("--limit", type=click.IntRange(min=1), help="Show at most this many.")
+@click.option("--limit", type=COUNT, help="Show at most this many.")
 def list_models(registry: RegistryClient, output: str, limit: int | None) -> None:
     """List the models, newest first."""
     _output.show_list(output, registry.list_models(limit=limit), _MODEL_COLUMNS, lambda model: model.name)
@@ -56,7 +56,7 @@ def show_model(registry: RegistryClient, name: str, output: str) -> None:
         "created": model.created_at,
         "changed": model.updated_at,
     }
-    _output.show_one(output, model, fields, model.resource_name)
+    _output.show_one(output, model, fields, model.name)
 
 
 @models.command("delete")

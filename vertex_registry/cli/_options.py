@@ -11,9 +11,10 @@ import click
 
 from vertex_registry.cli._invocation import Invocation
 from vertex_registry.cli._output import FORMATS
+from vertex_registry.cli._text import TEXT
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Sequence
 
     from vertex_registry import RegistryClient
 
@@ -22,36 +23,7 @@ _COMPLETION_SECONDS: Final = 3.0
 _COMPLETED: Final = 50
 
 
-class Text(click.ParamType):
-    """Text that the command can use: an empty one is more likely an unset variable than meant.
-
-    Args:
-        may_be_empty: Whether an empty text has a meaning.
-    """
-
-    name = "text"
-
-    def __init__(self, *, may_be_empty: bool = False) -> None:
-        self._may_be_empty = may_be_empty
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
-        text = str(value)
-        if not text.strip() and not self._may_be_empty:
-            self.fail("It's empty.", param, ctx)
-        try:
-            text.encode()
-        except UnicodeEncodeError:  # Python keeps a byte that it can't decode as half of a surrogate pair
-            encoding = sys.getfilesystemencoding()
-            remedy = (
-                "Use a terminal that sends UTF-8."
-                if encoding == "utf-8"
-                else "Set a UTF-8 locale, such as LC_ALL=C.UTF-8, or PYTHONUTF8=1."
-            )
-            self.fail(f"{text!r} has bytes that aren't {encoding}. {remedy}", param, ctx)
-        return text
-
-
-TEXT: Final = Text()
+COUNT: Final = click.IntRange(min=1)
 
 formatted = click.option(
     "--format",
@@ -69,10 +41,12 @@ keep_others = click.option(
 confirmed = click.option("--yes", "-y", is_flag=True, help="Don't ask before deleting.")
 
 
-def stage_option(text: str, default: str | None = None) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    """Add an option that takes a stage."""
-    stages = click.Choice(STAGES, case_sensitive=False)
-    return click.option("--stage", type=stages, default=default, show_default=default is not None, help=text)
+def stage_option(
+    text: str, default: str | None = None, stages: Sequence[str] = STAGES
+) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Add an option that takes one of these stages."""
+    kind = click.Choice(stages, case_sensitive=False)
+    return click.option("--stage", type=kind, default=default, show_default=default is not None, help=text)
 
 
 def archives(stage: str, *, keep_others: bool) -> bool:
@@ -126,6 +100,7 @@ def connected(command: Callable[..., Any], *, patience: float | None = None) -> 
         **kwargs: Any,
     ) -> Any:
         from vertex_registry import Retry  # noqa: PLC0415  # --help doesn't need it
+        from vertex_registry.cli._warnings import show_warnings  # noqa: PLC0415  # likewise
 
         seconds = patience if timeout is None else timeout
         retry = None if seconds is None else Retry(call_timeout=seconds)
@@ -134,6 +109,7 @@ def connected(command: Callable[..., Any], *, patience: float | None = None) -> 
             given = [(f"--{option}", value) for option, value in chosen.items() if value is not None]
             invocation.registry = [word for pair in given for word in pair]
             invocation.name = kwargs.get("name")
+            show_warnings(invocation)
         with _client({**chosen, "retry": retry}) as registry:
             return command(registry, *args, **kwargs)
 
@@ -144,10 +120,7 @@ def connected(command: Callable[..., Any], *, patience: float | None = None) -> 
 def _client(settings: dict[str, Any]) -> Iterator[RegistryClient]:
     """Open the registry that the options name."""
     from vertex_registry import RegistryClient, local_registry  # noqa: PLC0415  # likewise
-    from vertex_registry.cli import _warnings  # noqa: PLC0415  # likewise
 
-    if (invocation := click.get_current_context().find_object(Invocation)) is not None:
-        _warnings.show_warnings(invocation)
     chosen = {key: settings[key] for key in ("project", "location", "endpoint") if settings.get(key) is not None}
     if settings.get("retry") is not None:
         chosen["retry"] = settings["retry"]
@@ -181,8 +154,14 @@ def _complete_version(ctx: click.Context, _parameter: click.Parameter, incomplet
 
 def _complete(ctx: click.Context, read: Callable[[RegistryClient], list[str]], incomplete: str) -> list[str]:
     """Return what a registry offers for completion; a registry that doesn't answer offers nothing."""
+    import logging  # noqa: PLC0415  # likewise
+    import warnings  # noqa: PLC0415  # likewise
+
     from vertex_registry import RegistryError, Retry  # noqa: PLC0415  # likewise
 
+    # A warning would be written into the line that's being typed.
+    logging.getLogger("vertex_registry").addHandler(logging.NullHandler())
+    warnings.simplefilter("ignore")
     try:
         with _client({**ctx.params, "retry": Retry(call_timeout=_COMPLETION_SECONDS)}) as registry:
             return [value for value in read(registry) if value.startswith(incomplete)]

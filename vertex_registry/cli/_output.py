@@ -77,6 +77,16 @@ def as_json(item: Any) -> Any:
     return item.to_dict() if hasattr(item, "to_dict") else item
 
 
+def local_time(moment: dt.datetime, *, exact: bool = False) -> str:
+    """Return a time in the machine's time zone, with its offset.
+
+    Args:
+        moment: The time.
+        exact: Whether to show microseconds.
+    """
+    return moment.astimezone().isoformat(sep=" ", timespec="microseconds" if exact else "seconds")
+
+
 def note(text: str) -> None:
     """Print a remark for a person, on stderr."""
     click.echo(text, err=True)
@@ -121,7 +131,7 @@ def _cell(value: Any) -> str:
     if value is None:
         return ""
     if isinstance(value, dt.datetime):
-        return value.astimezone().isoformat(sep=" ", timespec="seconds")
+        return local_time(value)
     if isinstance(value, (list, tuple)) and all(isinstance(item, str) for item in value):
         return printable(", ".join(value))
     return printable(value if isinstance(value, str) else json.dumps(value, ensure_ascii=False))

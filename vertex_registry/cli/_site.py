@@ -13,6 +13,7 @@ import click
 
 from vertex_registry.cli import _output
 from vertex_registry.cli._options import connected
+from vertex_registry.cli._text import TEXT
 
 if TYPE_CHECKING:
     from vertex_registry import RegistryClient
@@ -23,11 +24,13 @@ _PAGE_SECONDS: Final = 20.0  # nobody waits for a page any longer
 
 @click.command()
 @functools.partial(connected, patience=_PAGE_SECONDS)
-@click.option("--host", default="127.0.0.1", show_default=True, help="The address to listen on.")
+@click.option("--host", type=TEXT, default="127.0.0.1", show_default=True, help="The address to listen on.")
 @click.option(
     "--port", type=click.IntRange(0, 65535), default=8472, show_default=True, help="The port, 0 for any free port."
 )
-@click.option("--allow-host", multiple=True, metavar="NAME", help="Another name that it answers to. Repeatable.")
+@click.option(
+    "--allow-host", type=TEXT, multiple=True, metavar="NAME", help="Another name that it answers to. Repeatable."
+)
 def ui(registry: RegistryClient, host: str, port: int, allow_host: tuple[str, ...]) -> None:
     """Show the registry as a read-only site, until Ctrl-C."""
     from vertex_registry.ui import Site  # noqa: PLC0415  # no other command needs it

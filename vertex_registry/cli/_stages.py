@@ -18,6 +18,7 @@ from vertex_registry.cli._options import (
     stage_option,
     version_of,
 )
+from vertex_registry.cli._text import TEXT
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
 @click.command()
 @model_name
 @version_of("version")
-@click.argument("stage", type=click.Choice(STAGES, case_sensitive=False))
+@click.argument("stage", metavar="STAGE", type=click.Choice(STAGES, case_sensitive=False))
 @keep_others
 @click.option("--make-default", is_flag=True, help="Make it the default version too.")
 @connected
@@ -36,7 +37,10 @@ if TYPE_CHECKING:
 def promote(
     registry: RegistryClient, name: str, version: str, stage: str, output: str, *, keep_others: bool, make_default: bool
 ) -> int:
-    """Put a version in a stage, and archive what was in it."""
+    """Put a version in a stage, and archive what was in it.
+
+    STAGE is none, staging, production or archived.
+    """
     alone = archives(stage, keep_others=keep_others)
     promoted = registry.set_stage(name, version, stage, archive_existing=alone, make_default=make_default)
     _output.show_version(promoted, output)
@@ -48,7 +52,7 @@ def promote(
 
 @click.command()
 @model_name
-@stage_option("Staging or production.", default="production")
+@stage_option("The stage.", default="production", stages=("staging", "production"))
 @connected
 @formatted
 def rollback(registry: RegistryClient, name: str, stage: str, output: str) -> None:
@@ -60,7 +64,7 @@ def rollback(registry: RegistryClient, name: str, stage: str, output: str) -> No
 
 @click.command()
 @model_name
-@click.option("--version", "version", help="Only this version: a number or an alias.")
+@click.option("--version", "version", type=TEXT, help="Only this version: a number or an alias.")
 @click.option(
     "--at",
     metavar="WHEN",
@@ -90,8 +94,10 @@ def history(
         _output.show_version(found, output)
         return 0
     changes = registry.stage_history(name, version)
+    seconds = [change.changed_at.replace(microsecond=0) for change in changes]
+    exact = len(set(seconds)) < len(seconds)  # several changes in one second
     columns: dict[str, Callable[[StageChange], Any]] = {
-        "changed at": lambda change: change.changed_at,
+        "changed at": lambda change: _output.local_time(change.changed_at, exact=exact),
         "version": lambda change: change.version,
         "name": lambda change: change.version_name,
         "stage": lambda change: str(change.stage),
@@ -109,4 +115,6 @@ def _parse_time(text: str) -> dt.datetime:
         moment = dt.datetime.fromisoformat(text)
         return moment if moment.tzinfo is None else moment.astimezone(dt.UTC)
     except (ValueError, OverflowError):
-        raise click.BadParameter(f"{text!r} isn't a date or time. Write 2026-03-01 or 2026-03-01T12:00Z.") from None
+        raise click.BadParameter(
+            f"{text!r} isn't a date or time. Write 2026-03-01 or 2026-03-01T12:00Z.", param_hint="'--at'"
+        ) from None

@@ -10,6 +10,7 @@ import click
 from vertex_registry import _display
 from vertex_registry.cli import _conditions, _output
 from vertex_registry.cli._options import (
+    COUNT,
     archives,
     confirm,
     confirmed,
@@ -20,6 +21,7 @@ from vertex_registry.cli._options import (
     stage_option,
     version_of,
 )
+from vertex_registry.cli._text import TEXT, Text, decoded
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -50,13 +52,20 @@ def _version_columns(shown: tuple[str, ...]) -> dict[str, Callable[[ModelVersion
 @model_name
 @connected
 @formatted
-@click.option("--show", multiple=True, metavar="KEY", help="Show this metadata key as a column. Repeatable.")
+@click.option("--show", type=TEXT, multiple=True, metavar="KEY", help="Show this metadata key as a column. Repeatable.")
 @stage_option("Only versions in this stage.")
 @click.option(
-    "--where", multiple=True, metavar="CONDITION", help="Only versions with such metadata: 'accuracy>=0.9'. Repeatable."
+    "--where",
+    "conditions",
+    type=_conditions.parse_condition,
+    multiple=True,
+    metavar="CONDITION",
+    help="Only versions with such metadata: 'accuracy>=0.9'. Repeatable.",
 )
-@click.option("--sort", metavar="KEY", help="Sort by a field or a metadata key; -KEY is descending.")
-@click.option("--limit", type=click.IntRange(min=1), help="Show at most this many.")
+@click.option(
+    "--sort", type=_conditions.parse_order, metavar="KEY", help="Sort by a field or a metadata key; -KEY is descending."
+)
+@click.option("--limit", type=COUNT, help="Show at most this many.")
 def list_versions(
     registry: RegistryClient,
     *,
@@ -64,22 +73,39 @@ def list_versions(
     output: str,
     show: tuple[str, ...],
     stage: str | None,
-    where: tuple[str, ...],
-    sort: str | None,
+    conditions: tuple[_conditions.Condition, ...],
+    sort: _conditions.Order | None,
     limit: int | None,
 ) -> None:
     """List the versions of a model, newest first."""
-    conditions = [_conditions.parse_condition(text) for text in where]
     cut = limit if not conditions and sort is None else None
     listed = list(registry.list_versions(name, stage=stage, limit=cut))
     found = [version for version in listed if all(condition.meets(version) for condition in conditions)]
     if sort is not None:
-        found = _conditions.sort(found, sort)
+        found = sort.sort(found)
     _output.show_list(output, found[:limit], _version_columns(show), lambda version: version.version)
-    asked = [*show, *(condition.key for condition in conditions), *_conditions.metadata_keys(sort)]
-    for key in dict.fromkeys(asked) if listed else ():
+    if listed:
+        _note_typos(listed, show, conditions, sort)
+
+
+def _note_typos(
+    listed: list[ModelVersion],
+    show: tuple[str, ...],
+    conditions: tuple[_conditions.Condition, ...],
+    sort: _conditions.Order | None,
+) -> None:
+    """Note what none of the versions has, because an empty column or table doesn't say why it's empty."""
+    missing = [condition.key for condition in conditions if not any(condition.key in each.metadata for each in listed)]
+    asked = [*show, *missing, *([] if sort is None else sort.metadata_keys())]
+    for key in dict.fromkeys(asked):
         if not any(key in version.metadata for version in listed):
-            _output.note(f"none of these versions has the metadata key {key!r}")
+            hint = ". Use --stage" if key == "stage" and key in missing else ""
+            _output.note(f"none of these versions has the metadata key {key!r}{hint}")
+    for condition in conditions:
+        if condition.key not in missing and not any(condition.applies(version) for version in listed):
+            _output.note(
+                f"none of these versions has {condition.kind} in {condition.key!r}, as {condition.text!r} needs"
+            )
 
 
 @versions.command("show")
@@ -88,30 +114,73 @@ def list_versions(
 @connected
 @formatted
 def show_version(registry: RegistryClient, name: str, version: str, output: str) -> None:
-    """Show one version: VERSION is a number or an alias, and defaults to the default version."""
+    """Show one version.
+
+    VERSION is a number or an alias, and defaults to the default version.
+    """
     _output.show_version(registry.get_version(name, version), output)
+
+
+def _parse_pair(text: str) -> tuple[str, Any]:
+    key, separator, value = decoded(text).partition("=")
+    if not key.strip() or not separator:
+        raise click.BadParameter(f"{text!r} isn't KEY=VALUE.")
+    try:
+        return key, json.loads(value)
+    except ValueError:
+        return key, value
+
+
+def _to_metadata(pairs: tuple[tuple[str, Any], ...]) -> dict[str, Any]:
+    """Return the metadata in options. A key that's given twice is more likely a typo than a correction."""
+    metadata: dict[str, Any] = {}
+    for key, value in pairs:
+        if key in metadata:
+            raise click.BadParameter(f"The key {key!r} is given twice.", param_hint="'--metadata'")
+        metadata[key] = value
+    return metadata
+
+
+def _source(text: str) -> str:
+    """Return a source. A folder's name is bytes and may be in any encoding, but a URI is text."""
+    if not text.strip():
+        raise click.BadParameter("It's empty.")
+    return decoded(text) if "://" in text else text
 
 
 @versions.command("register")
 @model_name
-@click.argument("source")
+@click.argument("source", type=_source)
 @connected
 @formatted
-@click.option("--version-name", help="A name of your own, such as '1.2.0'.")
-@click.option("--description", help="What this version is.")
-@click.option("--metadata", "-m", multiple=True, metavar="KEY=VALUE", help="Metadata; VALUE may be JSON. Repeatable.")
+@click.option("--version-name", type=TEXT, help="A name of your own, such as '1.2.0'.")
+@click.option("--description", type=Text(may_be_empty=True), help="What this version is.")
+@click.option(
+    "--metadata",
+    "-m",
+    "pairs",
+    type=_parse_pair,
+    multiple=True,
+    metavar="KEY=VALUE",
+    help="Metadata; VALUE may be JSON. Repeatable.",
+)
 @stage_option("The stage it begins in.", default="none")
 @keep_others
 @click.option(
     "--make-default/--no-make-default", default=True, help="Whether it becomes the default version. By default it does."
 )
-@click.option("--alias", "aliases", multiple=True, help="An alias for the version. Repeatable.")
-@click.option("--staging-bucket", help="Where a local folder is uploaded to: gs://bucket.")
-@click.option("--container", help="What serves it: an image, or a framework such as 'sklearn' or 'xgboost:2.1'.")
-@click.option("--request-id", help="Makes the command safe to repeat: the same id never registers twice.")
+@click.option("--alias", "aliases", type=TEXT, multiple=True, help="An alias for the version. Repeatable.")
+@click.option("--staging-bucket", type=TEXT, help="Where a local folder is uploaded to: gs://bucket.")
+@click.option(
+    "--container", type=TEXT, help="What serves it: an image, or a framework such as 'sklearn' or 'xgboost:2.1'."
+)
+@click.option("--request-id", type=TEXT, help="Makes the command safe to repeat: the same id never registers twice.")
 def register_version(registry: RegistryClient, name: str, source: str, output: str, **options: Any) -> None:
-    """Register SOURCE, a gs:// directory or a local folder, as the next version of a model."""
-    metadata = _parse_pairs(options.pop("metadata"))
+    """Register SOURCE as the next version of a model.
+
+    SOURCE is a gs:// directory, or a local folder to upload.
+    """
+    metadata = _to_metadata(options.pop("pairs"))
     alone = archives(options["stage"], keep_others=options.pop("keep_others"))
     version = registry.register_version(name, source, metadata=metadata, archive_existing=alone, **options)
     _output.show_version(version, output)
@@ -151,6 +220,8 @@ def diff_versions(registry: RegistryClient, name: str, a: str, b: str, output: s
     diff = registry.diff(name, a, b)
     if not diff.changes:
         _output.note("no difference")
+        if output == "table":
+            return
     if output == "json":
         click.echo(json.dumps(diff.to_dict(), indent=2, ensure_ascii=False))
     elif output == "ids":
@@ -163,36 +234,20 @@ def diff_versions(registry: RegistryClient, name: str, a: str, b: str, output: s
 
 @versions.command("prune")
 @model_name
-@click.option("--keep", type=click.IntRange(min=1), required=True, help="How many of the newest versions to keep.")
+@click.option("--keep", type=COUNT, required=True, help="How many of the newest versions to keep.")
 @click.option("--dry-run", is_flag=True, help="Only show what would be deleted.")
 @confirmed
 @connected
 @formatted
 def prune_versions(registry: RegistryClient, name: str, keep: int, output: str, *, dry_run: bool, yes: bool) -> None:
-    """Delete old versions that nothing uses: no stage, no alias, not deployed."""
+    """Delete old versions that nothing uses.
+
+    Versions in a stage, with an alias or deployed to an endpoint are kept.
+    """
     plan = registry.prune(name, keep=keep, dry_run=True)
     if not dry_run and plan.deleted:
         confirm(f"Delete {len(plan.deleted)} version(s) of {name!r}?", yes=yes)
         plan = registry.prune(name, keep=keep)
     _output.show_list(output, plan.deleted, _version_columns(()), lambda version: version.version)
-    _output.note(f"{'would delete' if plan.dry_run else 'deleted'} {len(plan.deleted)}, kept {len(plan.kept)}")
-
-
-def _parse_pairs(texts: tuple[str, ...]) -> dict[str, Any]:
-    """Return the metadata in options. A key that's given twice is more likely a typo than a correction."""
-    metadata: dict[str, Any] = {}
-    for key, value in map(_parse_pair, texts):
-        if key in metadata:
-            raise click.BadParameter(f"The key {key!r} is given twice.")
-        metadata[key] = value
-    return metadata
-
-
-def _parse_pair(text: str) -> tuple[str, Any]:
-    key, separator, value = text.partition("=")
-    if not key or not separator:
-        raise click.BadParameter(f"{text!r} isn't KEY=VALUE.")
-    try:
-        return key, json.loads(value)
-    except ValueError:
-        return key, value
+    outcome = "would delete" if dry_run else "deleted"
+    _output.note(f"{outcome} {len(plan.deleted)}, kept {len(plan.kept)}")
