@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import json
 import os
 import pty
@@ -252,6 +253,24 @@ def test_output_that_cannot_be_written(data: str, capsys: pytest.CaptureFixture[
     with open("/dev/full", "w", encoding="utf-8") as full, contextlib.redirect_stdout(full):  # noqa: PTH123  # a device
         assert run(["versions", "list", "churn", "--local", data]) == 1
     assert capsys.readouterr().err == "error: The output can't be written: No space left on device.\n"
+
+
+def test_characters_that_stdout_does_not_have(data: str) -> None:
+    """Tables and JSON have escapes for them. An ID with an escape would be another one, so that's an error."""
+    with local_registry(data) as registry:
+        registry.register_version("café 漢字", "gs://models/c/1")
+    for output, status, shown in (
+        ("table", 0, "caf\xe9 \\u6f22\\u5b57"),
+        ("json", 0, "caf\\u00e9 \\u6f22"),
+        ("ids", 1, ""),
+    ):
+        written = io.TextIOWrapper(io.BytesIO(), encoding="latin-1")
+        complaint = io.StringIO()
+        with contextlib.redirect_stdout(written), contextlib.redirect_stderr(complaint):
+            assert run(["models", "list", "--format", output, "--local", data]) == status
+        written.seek(0)
+        assert shown in written.read()
+        assert ("Set a UTF-8 locale" in complaint.getvalue()) == (status == 1)
 
 
 def test_closed_streams(data: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

@@ -97,7 +97,7 @@ def _translate(message: str) -> str:
 
 def _show_report(report: MigrationReport, output: str) -> None:
     if output == "json":
-        click.echo(json.dumps(report.to_dict(), indent=2, ensure_ascii=False))
+        _output.show_json(report.to_dict())
         return
     _output.show_list(output, report.versions, _MIGRATED_COLUMNS, lambda line: f"{line.model} {line.number or '-'}")
     for warning in dict.fromkeys(warning for line in report.versions for warning in line.warnings):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from typing import TYPE_CHECKING, Any, Final
 
 import click
@@ -80,7 +79,7 @@ def duplicates(registry: RegistryClient, output: str) -> None:
     found = registry.duplicates()
     rows = [(name, resource) for name, resources in found.items() for resource in resources]
     if output == "json":
-        click.echo(json.dumps(found, indent=2, ensure_ascii=False))
+        _output.show_json(found)
     else:
         _output.show_list(
             output, rows, {"name": lambda row: row[0], "resource": lambda row: row[1]}, lambda row: row[1]

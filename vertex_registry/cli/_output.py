@@ -29,7 +29,7 @@ def show_list(
 ) -> None:
     """Print records: a table of these columns, a JSON array of whole records, or an id a line."""
     if output == "json":
-        click.echo(json.dumps([as_json(item) for item in items], indent=2, ensure_ascii=False))
+        show_json([as_json(item) for item in items])
     elif output == "ids":
         for item in items:
             click.echo(printable(identify(item)))
@@ -41,13 +41,13 @@ def show_list(
 def show_one(output: str, item: Any, fields: dict[str, Any], identity: str) -> None:
     """Print one record: a line for each field, a JSON object of the whole record, or its id."""
     if output == "json":
-        click.echo(json.dumps(as_json(item), indent=2, ensure_ascii=False))
+        show_json(as_json(item))
     elif output == "ids":
         click.echo(printable(identity))
     else:
         width = max(map(len, fields))
         for name, value in fields.items():
-            click.echo(f"{name:<{width}}{_GAP}{_cell(value)}".rstrip())
+            _echo(f"{name:<{width}}{_GAP}{_cell(value)}".rstrip())
 
 
 def show_version(version: ModelVersion, output: str) -> None:
@@ -70,6 +70,16 @@ def show_version(version: ModelVersion, output: str) -> None:
     }
     shown = {key: value for key, value in fields.items() if value not in (None, "", ())}
     show_one(output, version, shown, version.version)
+
+
+def show_json(value: Any) -> None:
+    """Print a value as JSON, with an escape for each character that stdout doesn't have."""
+    text = json.dumps(value, indent=2, ensure_ascii=False)
+    try:
+        text.encode(_encoding())
+    except UnicodeEncodeError:
+        text = json.dumps(value, indent=2)
+    click.echo(text)
 
 
 def as_json(item: Any) -> Any:
@@ -97,14 +107,23 @@ def uses_color() -> bool:
     return sys.stdout.isatty() and not os.environ.get("NO_COLOR")
 
 
+def _echo(line: str) -> None:
+    """Print a line of a table, with an escape for each character that stdout doesn't have."""
+    click.echo(line.encode(_encoding(), "backslashreplace").decode(_encoding()))
+
+
+def _encoding() -> str:
+    return sys.stdout.encoding or "utf-8"
+
+
 def _print_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     widths = [max(map(display_width, column)) for column in zip(header, *rows, strict=True)]
     if sys.stdout.isatty():
         _shrink_to_fit(widths, shutil.get_terminal_size().columns)
     title = _line([name.upper() for name in header], widths)
-    click.echo(click.style(title, bold=True) if uses_color() else title)
+    _echo(click.style(title, bold=True) if uses_color() else title)
     for row in rows:
-        click.echo(_line(row, widths))
+        _echo(_line(row, widths))
 
 
 def _shrink_to_fit(widths: list[int], available: int) -> None:

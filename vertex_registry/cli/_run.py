@@ -77,6 +77,9 @@ def _run(arguments: Sequence[str] | None) -> int:
         elif isinstance(error, OSError) and error.filename is None:  # a file would have a name
             _discard_output()
             click.echo(f"error: The output can't be written: {error.strerror or error}.", err=True)
+        elif isinstance(error, UnicodeEncodeError):
+            lacks = f"Your locale's encoding, {error.encoding}, doesn't have all characters of the output."
+            click.echo(f"error: {lacks} Set a UTF-8 locale, such as LC_ALL=C.UTF-8, or PYTHONUTF8=1.", err=True)
         else:
             raise
         return REFUSED if known is None else known

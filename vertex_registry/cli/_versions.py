@@ -223,7 +223,7 @@ def diff_versions(registry: RegistryClient, name: str, a: str, b: str, output: s
         if output == "table":
             return
     if output == "json":
-        click.echo(json.dumps(diff.to_dict(), indent=2, ensure_ascii=False))
+        _output.show_json(diff.to_dict())
     elif output == "ids":
         for field in diff.changes:
             click.echo(field)
