@@ -196,6 +196,7 @@ def test_aliases_models_and_duplicates(vr: Run) -> None:
     """You can set and remove aliases, show models, and list duplicates."""
     assert "champion" in vr("alias", "set", "churn", "1", "champion")[1]
     assert "champion" not in vr("alias", "remove", "churn", "champion", "champion")[1]
+    assert vr("alias", "remove", "churn", "1", "chamipon")[::2] == (0, "version 1 didn't have the alias 'chamipon'\n")
     assert json.loads(vr("models", "show", "churn", "--format", "json")[1])["default_version"] == "3"
     assert (
         vr("models", "list", "--format", "ids")[1] == vr("models", "show", "churn", "--format", "ids")[1] == "churn\n"

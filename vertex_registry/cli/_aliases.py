@@ -38,4 +38,8 @@ def set_alias(registry: RegistryClient, name: str, version: str, aliases: tuple[
 @formatted
 def remove_alias(registry: RegistryClient, name: str, version: str, aliases: tuple[str, ...], output: str) -> None:
     """Remove aliases from a version."""
-    _output.show_version(registry.remove_aliases(name, version, aliases), output)
+    found = registry.get_version(name, version)
+    _output.show_version(registry.remove_aliases(name, found, aliases), output)
+    for each in dict.fromkeys(aliases):
+        if each not in found.aliases:
+            _output.note(f"version {found.version} didn't have the alias {each!r}")
