@@ -63,8 +63,8 @@ class _Deferring:
 
     def __init__(self, loader: Loader) -> None:
         self._loader = loader
-        # Other threads wait for the first one, which may come here again. None of what a module imports uses a name of
-        # the module while it's imported, so no two threads can wait for each other.
+        # Other threads wait for the first one, which may come here again. Google's libraries import parts of these
+        # packages only through the packages, so no other thread holds an import lock that the first one needs.
         self._lock = threading.RLock()
         self._loading = self._loaded = False
 

@@ -194,11 +194,11 @@ def create_sdk_model(
     """
     from google.cloud import aiplatform  # noqa: PLC0415  # the SDK takes another second, and few callers need it
 
-    location = stubs.get().client.parse_model_path(resource.partition("@")[0])["location"]
     # Without credentials, the SDK would search for its own.
     credentials = credentials or google.auth.credentials.AnonymousCredentials()  # type: ignore[no-untyped-call]
     construct = aiplatform.Model._construct_sdk_resource_from_gapic  # noqa: SLF001  # as its own list() does
     try:
+        location = stubs.get().client.parse_model_path(resource.partition("@")[0])["location"]
         model: Any = construct(message, project=project, location=location, credentials=credentials)
         model.project = project  # the message has its number instead
         if endpoint.host == f"{location}-aiplatform.googleapis.com":

@@ -10,6 +10,9 @@ import sys
 
 import click
 
+from vertex_registry.cli._invocation import Invocation
+from vertex_registry.cli._warnings import show_warnings
+
 
 class _Emulator(click.Group):
     """A group that passes everything but its own commands to the emulator."""
@@ -41,8 +44,10 @@ def execute(command: tuple[str, ...], data: str | None) -> int:
 
     The emulator serves gRPC on a free port, and VERTEX_AI_EMULATOR_HOST names it.
     """
-    from vertex_registry.emulator import DataFileError, Emulator  # noqa: PLC0415  # likewise
+    from vertex_registry.emulator import DataFileError, Emulator  # noqa: PLC0415  # it's in an extra, and large
 
+    if (invocation := click.get_current_context().find_object(Invocation)) is not None:
+        show_warnings(invocation)
     with contextlib.ExitStack() as stack:
         try:
             running = stack.enter_context(Emulator(data, rest_port=None))

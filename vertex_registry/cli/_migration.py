@@ -62,7 +62,7 @@ def migrate_mlflow(
 
     Run it again after an interruption, or when MLflow has new versions. Versions that were moved stay as they are.
     """
-    from vertex_registry import LocalRegistry  # noqa: PLC0415  # likewise
+    from vertex_registry import LocalRegistry  # noqa: PLC0415  # --help doesn't need it
     from vertex_registry.migration import plan_mlflow  # noqa: PLC0415  # likewise
 
     if staging_bucket is None and not dry_run and not isinstance(registry, LocalRegistry):
