@@ -11,6 +11,7 @@ import pytest
 from click.testing import CliRunner
 
 from vertex_registry.cli._program import COMMANDS, cli
+from vertex_registry.cli._run import run
 
 #: What the program needs before it knows which command was typed. Each of these takes a fraction of a millisecond.
 NEEDED: Final = {
@@ -25,7 +26,7 @@ NEEDED: Final = {
 
 START: Final = """
 import contextlib, os, sys
-import click, click._textwrap, click.shell_completion, locale, shlex  # Click imports them for help and completion
+import click, click._textwrap, click.shell_completion, locale, shlex, shutil  # for its help and completion
 before = set(sys.modules)
 from vertex_registry.cli import main
 for words, typed in (["--help"], ""), (["--version"], ""), ([], "vertex-registry "), ([], "vertex-registry his"):
@@ -74,3 +75,15 @@ def test_the_help_is_clicks_own() -> None:
         assert [item.value for item in ours] == [item.value for item in clicks]
         for item, short in zip(ours, clicks, strict=True):
             assert (item.help or "").startswith((short.help or "").removesuffix("..."))  # Click cuts it
+
+
+@pytest.mark.parametrize("columns", ["", "40", "60", "90", "200", "wide"])
+def test_the_width_of_help(columns: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """Help is as wide as Click's own rule says, up to 100 columns."""
+    monkeypatch.setenv("COLUMNS", columns)
+    assert run(["promote", "--help"]) == 0
+    shown = capsys.readouterr().out
+    with pytest.raises(SystemExit):
+        cli.main(["promote", "--help"], "vertex-registry", max_content_width=100)
+
+    assert shown == capsys.readouterr().out
