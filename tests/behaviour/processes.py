@@ -259,4 +259,5 @@ def stranger(place: Place) -> None:
 
 if __name__ == "__main__":
     for scenario, place in json.loads(sys.argv[1]):
+        print(scenario, flush=True)  # noqa: T201  # it shows which one hung
         globals()[scenario](Place(**place))

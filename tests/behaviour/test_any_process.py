@@ -29,14 +29,14 @@ pytestmark = [pytest.mark.no_switches, pytest.mark.emulator_only("it starts proc
 
 
 def run(*arguments: str, seconds: float = 120, **options: Any) -> None:
-    """Run Python to its end. If it fails or hangs, kill its processes and show what they printed."""
+    """Run Python to its end. If it fails or hangs, kill its processes and show what they printed and where they hung."""
     # From Python 3.12 on, a fork of a process that has threads warns. These tests show that it works.
-    command = [sys.executable, "-W", "ignore", *arguments]
+    command = [sys.executable, "-W", "ignore", "-X", "faulthandler", *arguments]
     process = subprocess.Popen(command, stdout=-1, stderr=-2, text=True, start_new_session=True, **options)
     try:
         said, _ = process.communicate(timeout=seconds)
     except subprocess.TimeoutExpired:
-        os.killpg(process.pid, signal.SIGKILL)  # its forked children, too
+        os.killpg(process.pid, signal.SIGABRT)  # its forked children, too: each prints where its threads are
         said, _ = process.communicate()
         pytest.fail(f"It was still running after {seconds:.0f} s:\n{said}")
     assert process.returncode == 0, said
