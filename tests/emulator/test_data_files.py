@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import resource
+import shutil
 import stat
 import subprocess
 import sys
@@ -12,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from google.api_core import exceptions
 
 from vertex_registry import InvalidArgumentError, local_registry
 from vertex_registry.emulator import DataFileError, Emulator
@@ -39,6 +43,17 @@ for path in sys.argv[1:]:
             errors.append([path, type(error).__name__, str(error)])
 print(json.dumps(errors))
 """
+
+
+@contextlib.contextmanager
+def limited_files(size: int) -> Iterator[None]:
+    """Let no file of this process grow beyond a size. A disk that's full refuses the same writes."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
 @pytest.fixture(name="umask", params=[0o000, 0o022])
@@ -82,12 +97,11 @@ def test_an_existing_file_keeps_its_permissions(tmp_path: Path) -> None:
 
 def test_a_new_file_that_cannot_be_set_up_leaves_nothing_behind(tmp_path: Path) -> None:
     data = tmp_path / "registry.db"
-    data.with_name("registry.db-wal").mkdir()  # SQLite can't put its log there
 
-    with pytest.raises(DataFileError, match=r"registry\.db can't be opened: .* Name a file in a folder"):
-        Emulator(data)
+    with limited_files(0), pytest.raises(DataFileError, match=r"registry\.db can't be opened: .* Check that the disk"):
+        Emulator(data, grpc_port=None, rest_port=None)
 
-    assert not data.exists()
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_file_that_cannot_be_written_says_what_to_do() -> None:
@@ -132,3 +146,79 @@ def test_local_registry_refuses_a_storage_that_is_not_an_address(monkeypatch: py
         with pytest.raises(InvalidArgumentError, match="STORAGE_EMULATOR_HOST sets it") as caught:
             local_registry()
         assert "secret" not in str(caught.value)
+
+
+# --- a file that fails while it's open -----------------------------------------
+
+
+@pytest.mark.parametrize("transport", ["grpc", "rest"])
+def test_a_write_that_fails_is_refused_for_good(
+    start: Start,
+    connect: Callable[..., Any],
+    upload: Callable[..., str],
+    place: str,
+    tmp_path: Path,
+    transport: str,
+) -> None:
+    """No client of Google's retries that code, reads go on, and nothing of the write remains."""
+    data = tmp_path / "registry.db"
+    client = connect(start(data), transport)
+    upload(client, model_id="churn")
+    with limited_files(Path(f"{data}-wal").stat().st_size):
+        for call in (
+            lambda: upload(client, model_id="fraud"),
+            lambda: client.update_model(
+                model={"name": f"{place}/models/churn", "description": "x"}, update_mask="description"
+            ),
+            lambda: client.merge_version_aliases(name=f"{place}/models/churn@1", version_aliases=["champion"]),
+            lambda: client.delete_model(name=f"{place}/models/churn"),
+        ):
+            with pytest.raises(
+                exceptions.BadRequest, match=f"400 .*The data file {data} can't be written: .* the disk"
+            ):
+                call()
+        assert client.get_model(name=f"{place}/models/churn").version_aliases == ["default"]
+
+    assert [model.name for model in client.list_models(parent=place)] == [f"{place}/models/churn"]
+    assert upload(client, model_id="fraud") == f"{place}/models/fraud@1"
+
+
+@pytest.mark.parametrize("how", ["deleted", "moved", "replaced", "log deleted"])
+def test_nothing_is_written_to_a_file_that_is_gone(
+    start: Start, connect: Callable[..., Any], upload: Callable[..., str], place: str, tmp_path: Path, how: str
+) -> None:
+    """A write to it would be lost when the emulator ends. Once the file is back, it can be written again."""
+    data, log = tmp_path / "registry.db", tmp_path / "registry.db-wal"
+    client = connect(start(data))
+    upload(client, model_id="churn")
+    gone, aside = (log if how == "log deleted" else data), tmp_path / "aside"
+    gone.rename(aside)
+    if how == "replaced":
+        shutil.copy(aside, gone)
+    elif how == "deleted":
+        aside.unlink()
+
+    with pytest.raises(
+        exceptions.FailedPrecondition, match=f"{gone}.* was deleted, moved or replaced while it was open"
+    ):
+        upload(client, model_id="fraud")
+    assert client.get_model(name=f"{place}/models/churn").name == f"{place}/models/churn"
+
+    if aside.exists():
+        aside.rename(gone)
+        assert upload(client, model_id="fraud") == f"{place}/models/fraud@1"
+
+
+def test_a_folder_of_another_name_is_another_folder(
+    start: Start,
+    connect: Callable[..., Any],
+    upload: Callable[..., str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A process that changes its folder still writes to the file that it opened."""
+    monkeypatch.chdir(tmp_path)
+    client = connect(start("registry.db"))
+    monkeypatch.chdir("/")
+
+    assert upload(client).endswith("@1")

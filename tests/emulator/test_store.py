@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import os
+import re
 import shutil
+import socket
 import sqlite3
 import subprocess
 import sys
 import tracemalloc
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import grpc
@@ -24,7 +28,6 @@ from vertex_registry.emulator._switches import parse_assumptions
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from pathlib import Path
 
 PLACE = "projects/1/locations/us-central1"
 NEWEST = Page((("key", True),), None, 101)
@@ -167,7 +170,7 @@ def test_a_full_disk_is_named(tmp_path: Path) -> None:
             request: Any = {"parent": PLACE, "model_id": "m", "model": {"display_name": "m" * 99}}
             request["model"]["container_spec"] = {"image_uri": "x/y"}
             request["model"]["description"] = "long" * 10_000
-            with pytest.raises(exceptions.InternalServerError, match=f"{data} can't be written: .*full"):
+            with pytest.raises(exceptions.FailedPrecondition, match=f"{data} can't be written: .*full"):
                 client.upload_model(request)
             assert store.under_way == 0
             store._database.execute("PRAGMA max_page_count = 1000000")
@@ -337,15 +340,16 @@ def test_a_database_of_another_program_is_refused(tmp_path: Path, journal: str) 
     assert list(tmp_path.iterdir()) == [data]
 
 
-def test_a_file_of_another_format_is_refused(tmp_path: Path) -> None:
-    """A later version of the emulator may write such a file."""
+@pytest.mark.parametrize(("version", "advice"), [(99, "Upgrade vertex-registry"), (2, "Name another file")])
+def test_a_file_of_another_format_is_refused(tmp_path: Path, version: int, advice: str) -> None:
+    """A later version of the emulator may write such a file, and an earlier one may have written it."""
     data = tmp_path / "data"
     Emulator(data).close()
     with sqlite3.connect(data) as ours:
-        ours.execute("PRAGMA user_version = 99")
+        ours.execute(f"PRAGMA user_version = {version}")
     ours.close()
 
-    with pytest.raises(DataFileError, match="has format 99, and this version reads format 3"):
+    with pytest.raises(DataFileError, match=f"has format {version}, and this version reads format 4: .*{advice}"):
         Emulator(data)
 
 
@@ -385,9 +389,9 @@ def test_damage_that_is_found_later_is_reported(tmp_path: Path) -> None:
     request: Any = {"parent": PLACE, "model": {"display_name": "m", "container_spec": {"image_uri": "x/y"}}}
     with Emulator(data, rest_port=None) as emulator, grpc.insecure_channel(emulator.grpc) as channel:
         client = ModelServiceClient(transport=ModelServiceGrpcTransport(channel=channel))
-        with pytest.raises(exceptions.InternalServerError, match=f"^500 The data file {data} is damaged: "):
+        with pytest.raises(exceptions.FailedPrecondition, match=f"^400 The data file {data} is damaged: "):
             client.get_model(name=f"{PLACE}/models/m")
-        with pytest.raises(exceptions.InternalServerError, match=f"^500 The data file {data} is damaged: "):
+        with pytest.raises(exceptions.FailedPrecondition, match=f"^400 The data file {data} is damaged: "):
             client.upload_model(request)
 
 
@@ -422,16 +426,31 @@ def test_text_that_is_not_utf_8_is_reported(tmp_path: Path) -> None:
     ours.close()
     with Emulator(data, rest_port=None) as emulator, grpc.insecure_channel(emulator.grpc) as channel:
         client = ModelServiceClient(transport=ModelServiceGrpcTransport(channel=channel))
-        with pytest.raises(exceptions.InternalServerError, match=f"^500 The data file {data} is damaged: "):
+        with pytest.raises(exceptions.FailedPrecondition, match=f"^400 The data file {data} is damaged: "):
             client.list_models(parent=PLACE)
 
 
 def test_an_unusable_path_is_refused(tmp_path: Path) -> None:
-    """A folder, a missing folder and a device are refused."""
-    for data in (tmp_path, tmp_path / "nowhere" / "data", "/dev/null"):
-        with pytest.raises(DataFileError, match="can't be (opened|created)|is a folder") as caught:
-            Emulator(data)
-        assert not caught.value.in_use
+    """The error says what the path leads to instead of a file."""
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "link").symlink_to(tmp_path / "pipe")
+    (tmp_path / "data-wal").mkdir()  # SQLite can't put its log there
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(tmp_path / "socket"))
+        for data, why in (
+            (tmp_path, f"is a folder. Name a file in it, such as {tmp_path}/registry.db."),
+            (tmp_path / "nowhere" / "data", f"can't be created, because the folder {tmp_path}/nowhere doesn't exist."),
+            (tmp_path / "pipe", "is a pipe. Name another file."),
+            (tmp_path / "link", "is a pipe. Name another file."),
+            (tmp_path / "socket", "is a socket. Name another file."),
+            (Path("/dev/null"), "is a device. Name another file."),
+            (tmp_path / "data", f"can't be opened, because {tmp_path}/data-wal is a folder. Name another file."),
+        ):
+            with pytest.raises(DataFileError, match=re.escape(f"The data file {data} {why}")) as caught:
+                Emulator(data)
+            assert not caught.value.in_use
+            assert caught.value.path == str(data)
+    assert not (tmp_path / "data").exists()
 
 
 def test_a_file_must_have_a_name() -> None:

@@ -19,7 +19,6 @@ from http import HTTPStatus
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, Never, Self
 
-from vertex_registry.emulator._data_file import DataFileError
 from vertex_registry.emulator._dispatch import Dispatcher, Fault
 from vertex_registry.emulator._grpc import GrpcServer
 from vertex_registry.emulator._names import with_project_id
@@ -139,8 +138,6 @@ class Emulator:
         names = tuple(allowed_hosts)
         _check_names(names)
         path = None if data is None else os.fspath(data)
-        if path:
-            _check_data(Path(path))
         self.grpc = ""
         self.rest = ""
         self._api: RestApi | None = None
@@ -463,26 +460,6 @@ def _check_port(host: str, port: int, name: str, found: Sequence[tuple[Any, ...]
         f"Can't listen on port {port} of {host} for {name}: {refused.strerror}."
         " Choose another port, or 0 for any free port."
     ) from refused
-
-
-def _check_data(data: Path) -> None:
-    """Refuse a path that can't be a data file. SQLite would only say that it can't open it."""
-    try:
-        is_folder, has_folder = data.is_dir(), data.parent.is_dir()
-    except OSError as error:  # such as a name that's too long
-        raise DataFileError(
-            f"The data file {data} can't be used: {error.strerror}. Name another file.", path=str(data)
-        ) from error
-    if is_folder:
-        raise DataFileError(
-            f"The data file {data} is a folder. Name a file in it, such as {data / 'registry.db'}.", path=str(data)
-        )
-    if not has_folder:
-        raise DataFileError(
-            f"The data file {data} can't be created, because the folder {data.parent} doesn't exist."
-            " Create the folder, or name another file.",
-            path=str(data),
-        )
 
 
 class _Tls(NamedTuple):
