@@ -419,7 +419,7 @@ def _prepare(database: sqlite3.Connection, path: str | None) -> None:
         raise unusable(shown, "opened", str(error), error.sqlite_errorcode) from error
     except sqlite3.DatabaseError as error:
         if is_damage(error):
-            raise damaged(shown, str(error)) from error
+            raise damaged(shown, why_damaged(error)) from error
         raise _not_a_database_error(shown) from error
 
 
@@ -477,6 +477,11 @@ def is_damage(error: sqlite3.DatabaseError) -> bool:
 
 #: What is wrong with a file if Python can't decode what SQLite returns.
 NOT_UTF_8: Final = "it has text that isn't UTF-8"
+
+
+def why_damaged(error: sqlite3.DatabaseError) -> str:
+    """Return what an error says about the damage. Python's own repeats the text that it can't decode."""
+    return NOT_UTF_8 if getattr(error, "sqlite_errorcode", None) is None else str(error)
 
 
 def damaged(path: str, why: str) -> DataFileError:

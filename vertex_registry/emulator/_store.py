@@ -23,6 +23,7 @@ from vertex_registry.emulator._data_file import (
     open_database,
     statements,
     unusable,
+    why_damaged,
 )
 
 if TYPE_CHECKING:
@@ -54,12 +55,18 @@ class View(NamedTuple):
     version_body: bytes
 
 
+_MODEL_BODY: Final = View._fields.index("body")
+_NUMBER: Final = View._fields.index("number")
+
+
 class _Columns:
     """The columns of each kind of row. In a file, a row that isn't as it was written has no body."""
 
     def __init__(self, *, checked: bool) -> None:
+        self._checked = checked
+
         def body(table: str, row: str) -> str:
-            return f"iif({row}.checksum IS {checksum_of(table, row)}, {row}.body, NULL)" if checked else f"{row}.body"
+            return f"iif({self.intact(table, row)}, {row}.body, NULL)" if checked else f"{row}.body"
 
         #: The model's part of a view, and the version's.
         self.model = (
@@ -74,6 +81,10 @@ class _Columns:
         self.version_body = body("versions", "v")
         self.evaluation = body("evaluations", "e")
         self.slice = body("slices", "s")
+
+    def intact(self, table: str, row: str) -> str:
+        """Return the condition that a row, given its name in the statement, is as it was written."""
+        return f"{row}.checksum IS {checksum_of(table, row)}" if self._checked else "true"
 
 
 class ModelRow(NamedTuple):
@@ -188,8 +199,10 @@ class Store:
     def latest_create_time(self) -> int:
         """Return when the newest model or version was created, in microseconds since 1970."""
         (latest,) = self._fetch_one(
-            "SELECT max(coalesce((SELECT create_time FROM models ORDER BY key DESC LIMIT 1), 0),"
-            " coalesce((SELECT create_time FROM versions ORDER BY rowid DESC LIMIT 1), 0))"
+            "SELECT max(coalesce((SELECT create_time FROM models AS m"  # noqa: S608 - our own names, no values
+            f" WHERE {self._columns.intact('models', 'm')} ORDER BY key DESC LIMIT 1), 0),"
+            " coalesce((SELECT create_time FROM versions AS v"
+            f" WHERE {self._columns.intact('versions', 'v')} ORDER BY rowid DESC LIMIT 1), 0))"
         )
         return int(latest)
 
@@ -215,7 +228,10 @@ class Store:
 
     def default_version(self, parent: str, model_id: str) -> View | None:
         """Return the model's default version."""
-        return self._view("ON v.model = m.key AND v.number = m.default_version", parent, model_id)
+        view = self._view("ON v.model = m.key AND v.number = m.default_version", parent, model_id)
+        if view is None and self.model(parent, model_id) is not None:
+            raise self._damaged(f"the default version of {parent}/models/{model_id}")
+        return view
 
     def version_by_number(self, parent: str, model_id: str, number: int) -> View | None:
         """Return the model's version of that number."""
@@ -408,14 +424,14 @@ class Store:
             others.remove(first)
             source = (
                 f"{lists}.listed_labels AS l CROSS JOIN {lists}.models AS m ON m.key = l.model"
-                f" CROSS JOIN {lists}.versions AS v ON v.model = m.key AND v.number = m.default_version"
+                f" LEFT JOIN {lists}.versions AS v ON v.model = m.key AND v.number = m.default_version"
                 f" WHERE l.parent = ?{first.selected.sql}"
             )
             of = (parent, *first.selected.values)
             key = "l.model"
         else:
             source = (
-                f"{lists}.models AS m CROSS JOIN {lists}.versions AS v"
+                f"{lists}.models AS m LEFT JOIN {lists}.versions AS v"
                 " ON v.model = m.key AND v.number = m.default_version WHERE m.parent = ?"
             )
             of = (parent,)
@@ -425,7 +441,7 @@ class Store:
         rows = self._list(
             self._columns.view, source, of, [*conditions, *(label.compile(exists) for label in others)], page
         )
-        return [self._intact_view(View._make(row)) for row in rows]
+        return [self._intact_view(row) for row in rows]
 
     def list_versions(self, model: ModelRow, labels: Sequence[LabelCondition], page: Page) -> list[View]:
         """Return the versions of a model. A page is ordered by columns that end in the number."""
@@ -449,7 +465,7 @@ class Store:
         exists = f"SELECT 1 FROM {lists}.version_labels AS o WHERE o.model = v.model AND o.number = v.number"  # noqa: S608 - our own names, no values
         rows = self._list(self._columns.version, source, of, [label.compile(exists) for label in others], page)
         *shown, _ = model
-        return [self._intact_view(View._make((*shown, *row))) for row in rows]
+        return [self._intact_view((*shown, *row)) for row in rows]
 
     def listed_model(self, model: int) -> ModelRow | None:
         """Return the model as lists show it, or None if they don't show it yet."""
@@ -591,7 +607,7 @@ class Store:
             yield
         except sqlite3.DatabaseError as error:
             if is_damage(error):
-                raise damaged(str(self._path), str(error)) from error
+                raise damaged(str(self._path), why_damaged(error)) from error
             if isinstance(error, sqlite3.OperationalError) and error.sqlite_errorcode != sqlite3.SQLITE_ERROR:
                 raise unusable(str(self._path), done, str(error), error.sqlite_errorcode) from error
             raise
@@ -601,20 +617,24 @@ class Store:
     def _damaged(self, what: str) -> DataFileError:
         return damaged(str(self._path), f"{what} isn't as it was written")
 
-    def _intact_view(self, view: View) -> View:
+    def _intact_view(self, row: tuple[Any, ...]) -> View:
         """Return the view, or raise a DataFileError if one of its two rows is damaged."""
-        if view.body is None:
-            raise self._damaged(f"the model {view.parent}/models/{view.id}")
-        if view.version_body is None:
-            raise self._damaged(f"version {view.number} of {view.parent}/models/{view.id}")
-        return view
+        view = View._make(row)
+        if None not in row:
+            return view
+        name = f"{view.parent}/models/{view.id}"
+        if row[_MODEL_BODY] is None:
+            raise self._damaged(f"the model {name}")
+        # Without a number, a list has found the model, and no version for it.
+        number = "the default version" if row[_NUMBER] is None else f"version {view.number}"
+        raise self._damaged(f"{number} of {name}")
 
     def _intact_model(self, row: Any) -> ModelRow | None:
         """Return the model, or raise a DataFileError if its row is damaged."""
         if row is None:
             return None
         model = ModelRow(*row)
-        if model.body is None:
+        if None in row:
             raise self._damaged(f"the model {model.parent}/models/{model.id}")
         return model
 
@@ -653,7 +673,7 @@ class Store:
             " WHERE m.parent = ? AND m.id = ?",
             *values,
         )
-        return row and self._intact_view(View(*row))
+        return row and self._intact_view(row)
 
     def _selective_label(
         self, rows: str, of: object, labels: Sequence[LabelCondition], page: Page
