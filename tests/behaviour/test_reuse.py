@@ -177,7 +177,7 @@ def test_a_name_whose_newest_version_was_deleted(
     wait_for_lists: WaitForLists,
     text: str,
 ) -> None:
-    """The next one with that name is found, although no alias leads to it. Vertex filters by a name that fits a label."""
+    """The next one with that name is found, although no alias leads to it. Vertex filters names that fit a label."""
     churn = name()
     for version_name in (text, None, text, None):
         registry.register_version(churn, source(), version_name=version_name)

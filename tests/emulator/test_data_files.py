@@ -3,22 +3,30 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
+import errno
 import json
 import os
+import platform
 import resource
 import shutil
 import stat
+import struct
 import subprocess
 import sys
 import tempfile
+from concurrent import futures
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import pytest
 from google.api_core import exceptions
 
 from vertex_registry import InvalidArgumentError, local_registry
 from vertex_registry.emulator import DataFileError, Emulator
+from vertex_registry.emulator._dispatch import data_file_failure
+from vertex_registry.emulator._status import Code
+from vertex_registry.emulator._store import Store
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -181,6 +189,44 @@ def test_a_write_that_fails_is_refused_for_good(
 
     assert [model.name for model in client.list_models(parent=place)] == [f"{place}/models/churn"]
     assert upload(client, model_id="fraud") == f"{place}/models/fraud@1"
+
+
+#: The numbers of fsync and fdatasync, by machine, and what begins and ends a program that refuses them with EIO.
+SYNCS: Final = {"x86_64": (74, 75), "aarch64": (82, 83)}
+PR_SET_SECCOMP, PR_SET_NO_NEW_PRIVS, FILTER = 22, 38, 2
+
+
+def refuse_syncs() -> None:
+    """Let the kernel refuse to confirm what this thread writes, until the thread ends."""
+    fsync, fdatasync = SYNCS[platform.machine()]
+    program = ((0x20, 0, 0, 0), (0x15, 1, 0, fdatasync), (0x15, 0, 1, fsync), (0x06, 0, 0, 0x00050000 | errno.EIO))
+    code = ctypes.create_string_buffer(b"".join(struct.pack("HBBI", *one) for one in (*program, (6, 0, 0, 0x7FFF0000))))
+    described = struct.pack("HxxxxxxP", len(program) + 1, ctypes.addressof(code))
+    library = ctypes.CDLL(None)
+    assert library.prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) == 0
+    assert library.prctl(PR_SET_SECCOMP, FILTER, described) == 0
+
+
+@pytest.mark.skipif(sys.platform != "linux" or platform.machine() not in SYNCS, reason="needs Linux's seccomp")
+def test_a_write_that_may_be_on_the_disk_is_not_refused_for_good(tmp_path: Path) -> None:
+    """If only the disk's confirmation is missing, nobody knows whether it was written, so clients may retry it."""
+    store = Store(str(tmp_path / "registry.db"))
+    with store.writing():
+        key = store.add_model("p", "m", display_name="m", base_model="", time=1, body=b"")
+
+    def write() -> DataFileError:
+        refuse_syncs()
+        with pytest.raises(DataFileError, match="can't be written: disk I/O error") as caught, store.writing():
+            store.change_model(key, display_name="n", time=2, body=b"")
+        return caught.value
+
+    with futures.ThreadPoolExecutor(1) as pool:
+        error = pool.submit(write).result()
+    assert error.may_be_written
+    assert data_file_failure(error).code is Code.INTERNAL
+    with store.writing():
+        store.change_model(key, display_name="n", time=2, body=b"")
+    store.close()
 
 
 @pytest.mark.parametrize("how", ["deleted", "moved", "replaced", "log deleted"])
