@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import pytest
+import requests
 from google.api_core import exceptions
 
 from vertex_registry import InvalidArgumentError, local_registry
@@ -235,7 +236,8 @@ def test_nothing_is_written_to_a_file_that_is_gone(
 ) -> None:
     """A write to it would be lost when the emulator ends. Once the file is back, it can be written again."""
     data, log = tmp_path / "registry.db", tmp_path / "registry.db-wal"
-    client = connect(start(data))
+    emulator = start(data)
+    client = connect(emulator)
     upload(client, model_id="churn")
     gone, aside = (log if how == "log deleted" else data), tmp_path / "aside"
     gone.rename(aside)
@@ -248,6 +250,10 @@ def test_nothing_is_written_to_a_file_that_is_gone(
         exceptions.FailedPrecondition, match=f"{gone}.* was deleted, moved or replaced while it was open"
     ):
         upload(client, model_id="fraud")
+    answer = requests.post(f"{emulator.rest}/emulator/reset", timeout=10)
+    assert (answer.status_code, answer.json()["error"]["status"]) == (400, "FAILED_PRECONDITION")
+    with pytest.raises(DataFileError, match="was deleted, moved or replaced"):
+        emulator.reset()
     assert client.get_model(name=f"{place}/models/churn").name == f"{place}/models/churn"
 
     if aside.exists():

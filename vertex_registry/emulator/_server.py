@@ -287,6 +287,7 @@ class Emulator:
 
         Raises:
             ValueError: The version doesn't exist, a name is malformed, or the emulator is closed.
+            DataFileError: The data file can't be read or written.
         """
         return self._change_deployments(self._dispatcher.deploy, model, endpoint)
 
@@ -299,6 +300,7 @@ class Emulator:
 
         Raises:
             ValueError: The version doesn't exist or isn't deployed there, or a name is malformed.
+            DataFileError: The data file can't be read or written.
         """
         return self._change_deployments(self._dispatcher.undeploy, model, endpoint)
 
@@ -319,7 +321,11 @@ class Emulator:
             ) from None
 
     def reset(self) -> None:
-        """Forget every model, operation, planned fault and request. A quota stays, and its count begins again."""
+        """Forget every model, operation, planned fault and request. A quota stays, and its count begins again.
+
+        Raises:
+            DataFileError: The data file can't be written.
+        """
         self._dispatcher.reset()
 
     def __reduce__(self) -> Never:
