@@ -230,16 +230,17 @@ def test_a_write_that_may_be_on_the_disk_is_not_refused_for_good(tmp_path: Path)
     store.close()
 
 
-@pytest.mark.parametrize("how", ["deleted", "moved", "replaced", "log deleted"])
+@pytest.mark.parametrize("how", ["deleted", "moved", "replaced", "log moved", "log of a link moved"])
 def test_nothing_is_written_to_a_file_that_is_gone(
     start: Start, connect: Callable[..., Any], upload: Callable[..., str], place: str, tmp_path: Path, how: str
 ) -> None:
     """A write to it would be lost when the emulator ends. Once the file is back, it can be written again."""
     data, log = tmp_path / "registry.db", tmp_path / "registry.db-wal"
-    emulator = start(data)
+    (tmp_path / "link").symlink_to(data)
+    emulator = start(tmp_path / "link" if "link" in how else data)
     client = connect(emulator)
     upload(client, model_id="churn")
-    gone, aside = (log if how == "log deleted" else data), tmp_path / "aside"
+    gone, aside = (log if "log" in how else data), tmp_path / "aside"
     gone.rename(aside)
     if how == "replaced":
         shutil.copy(aside, gone)

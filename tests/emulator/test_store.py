@@ -484,8 +484,8 @@ ALTERED: Final = {
     "UPDATE aliases SET alias = 'other' WHERE alias = 'champion'": "the alias 'other' of .*/churn",
     "UPDATE operations SET body = x'ff'": "the operation 1 of .*/churn",
     "UPDATE operations SET polls_left = 1": "the operation 1 of .*/churn",
-    "UPDATE evaluations SET body = x'0a'": "the evaluation 2",
-    "UPDATE slices SET body = x'0a'": "the evaluation slice 3",
+    "UPDATE evaluations SET body = x'0a'": "the evaluation 2 of .*/churn",
+    "UPDATE slices SET body = x'0a'": "the evaluation slice 3 of .*/churn",
 }
 
 
@@ -555,6 +555,7 @@ def test_an_unusable_path_is_refused(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")
     (tmp_path / "link").symlink_to(tmp_path / "pipe")
     (tmp_path / "data-wal").mkdir()  # SQLite can't put its log there
+    (tmp_path / "circle").symlink_to(tmp_path / "circle")
     with socket.socket(socket.AF_UNIX) as listener:
         listener.bind(str(tmp_path / "socket"))
         for data, why in (
@@ -562,6 +563,7 @@ def test_an_unusable_path_is_refused(tmp_path: Path) -> None:
             (tmp_path / "nowhere" / "data", f"can't be created, because the folder {tmp_path}/nowhere doesn't exist."),
             (tmp_path / "pipe", "is a pipe. Name another file."),
             (tmp_path / "link", "is a pipe. Name another file."),
+            (tmp_path / "circle", "can't be opened for writing: Too many levels of symbolic links."),
             (tmp_path / "socket", "is a socket. Name another file."),
             (Path("/dev/null"), "is a device. Name another file."),
             (tmp_path / "data", f"can't be opened, because {tmp_path}/data-wal is a folder. Name another file."),

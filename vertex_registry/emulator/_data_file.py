@@ -116,7 +116,7 @@ CHECKED: Final = {
     "slices": ("model", "evaluation", "id", "dimension", "annotations", "body"),
 }  # fmt: skip
 
-# What each update of format 3 does. Files of that format may lack operations.source.
+# What turns format 3 into format 4, in files that have operations.source.
 _FROM_FORMAT_3: Final = "ALTER TABLE operations RENAME COLUMN looks TO polls_left;" + ";".join(
     f"ALTER TABLE {table} ADD COLUMN checksum INTEGER" for table in CHECKED
 )
@@ -176,7 +176,7 @@ class Claim:
         self._shown = path
         self._locked = _lock_data_file(path)
         # SQLite's log exists from the first transaction until the file is closed.
-        self._log = Path(f"{self._path}-wal")
+        self._log = _log_of(self._path)
         self._log_file: tuple[int, int] | None = None
 
     def watch(self) -> None:
@@ -208,6 +208,11 @@ class Claim:
         if self._locked is not None:
             self._locked.close()
             self._locked = None
+
+
+def _log_of(path: Path) -> Path:
+    """Return where SQLite keeps the log of a data file: next to the file that a link leads to."""
+    return Path(f"{os.path.realpath(path)}-wal")  # unlike pathlib, it allows links in a circle
 
 
 def _identity(path: Path) -> tuple[int, int] | None:
@@ -286,7 +291,7 @@ def _check_kind(path: Path) -> None:
         DataFileError: It isn't a file, its folder doesn't exist, or it can't be a database.
     """
     try:
-        found, log = (file.stat() if file.exists() else None for file in (path, Path(f"{path}-wal")))
+        found, log = (file.stat() if file.exists() else None for file in (path, _log_of(path)))
         has_folder = path.parent.is_dir()
     except OSError as error:  # such as a name that's too long
         raise DataFileError(
@@ -294,7 +299,8 @@ def _check_kind(path: Path) -> None:
         ) from error
     if log is not None and (kind := _other_kind(log)) is not None:
         raise DataFileError(
-            f"The data file {path} can't be opened, because {path}-wal is {kind}. Name another file.", path=str(path)
+            f"The data file {path} can't be opened, because {_log_of(path)} is {kind}. Name another file.",
+            path=str(path),
         )
     if found is None:
         if not has_folder:

@@ -375,7 +375,7 @@ class Store:
             model,
             b"/endpoints/",
         )
-        return self._check_bodies(rows, "version")
+        return self._check_bodies(rows, "version", model)
 
     def delete_version(self, model: int, number: int, *, time: int, labels: Iterable[str]) -> None:
         """Delete a version with its aliases and evaluations. ``labels`` are the keys of its labels."""
@@ -564,13 +564,13 @@ class Store:
             model,
             evaluation_id,
         )
-        self._check_bodies([] if found is None else [(evaluation_id, found[1])], "evaluation")
+        self._check_bodies([] if found is None else [(evaluation_id, found[1])], "evaluation", model)
         return found
 
     def list_evaluations(self, model: int, number: int, page: Page) -> list[tuple[str, bytes]]:
         """Return the evaluations of a version, each with its id."""
         sql = f"SELECT id, {self._columns.evaluation} FROM evaluations AS e WHERE model = ? AND number = ?"  # noqa: S608 - our own names, no values
-        return self._check_bodies(self._page(sql, page, model, number), "evaluation")
+        return self._check_bodies(self._page(sql, page, model, number), "evaluation", model)
 
     def add_slice(self, model: int, evaluation_id: str, slice_id: str, dimension: str, body: bytes) -> None:
         """Store a slice of an evaluation."""
@@ -587,7 +587,7 @@ class Store:
             evaluation_id,
             slice_id,
         )
-        return row and self._check_bodies([(slice_id, row[0])], "evaluation slice")[0][1]
+        return row and self._check_bodies([(slice_id, row[0])], "evaluation slice", model)[0][1]
 
     def list_slices(self, model: int, evaluation_id: str, dimension: str | None, page: Page) -> list[tuple[str, bytes]]:
         """Return the slices of an evaluation, each with its id. With a dimension, return only those along it."""
@@ -596,7 +596,7 @@ class Store:
             rows = self._page(sql, page, model, evaluation_id)
         else:
             rows = self._page(f"{sql} AND dimension = ?", page, model, evaluation_id, dimension)
-        return self._check_bodies(rows, "evaluation slice")
+        return self._check_bodies(rows, "evaluation slice", model)
 
     # --- SQL -----------------------------------------------------------------
 
@@ -645,12 +645,16 @@ class Store:
             raise self._damaged(f"the operation {operation.id} of {operation.parent}/models/{operation.model}")
         return operation
 
-    def _check_bodies(self, rows: list[Any], kind: str) -> list[Any]:
+    def _check_bodies(self, rows: list[Any], kind: str, model: int) -> list[Any]:
         """Return rows of IDs and bodies, or raise a DataFileError if one is damaged."""
         for row_id, body in rows:
             if body is None:
-                raise self._damaged(f"the {kind} {row_id}")
+                raise self._damaged(f"the {kind} {row_id} of {self._model_name(model)}")
         return rows
+
+    def _model_name(self, model: int) -> str:
+        parent, model_id = self._fetch_one("SELECT parent, id FROM main.models WHERE key = ?", model) or ("?", model)
+        return f"{parent}/models/{model_id}"
 
     def _fetch_one(self, sql: str, *values: Any) -> Any:
         return self._database.execute(sql, values).fetchone()
@@ -706,7 +710,7 @@ class Store:
         """Return the aliases of a version that exists."""
         row = self._fetch_one("SELECT aliases FROM main.versions WHERE model = ? AND number = ?", model, number)
         if row is None:
-            raise self._damaged(f"version {number} of the model {model}")
+            raise self._damaged(f"version {number} of {self._model_name(model)}")
         return str(row[0]).split()
 
     def _write_aliases(self, model: int, number: int, aliases: str, time: int | None) -> None:
