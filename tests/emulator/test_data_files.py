@@ -10,6 +10,7 @@ import os
 import platform
 import resource
 import shutil
+import sqlite3
 import stat
 import struct
 import subprocess
@@ -25,6 +26,7 @@ from google.api_core import exceptions
 
 from vertex_registry import InvalidArgumentError, local_registry
 from vertex_registry.emulator import DataFileError, Emulator
+from vertex_registry.emulator._data_file import APPLICATION_ID, SCHEMA_VERSION
 from vertex_registry.emulator._dispatch import data_file_failure
 from vertex_registry.emulator._status import Code
 from vertex_registry.emulator._store import Store
@@ -111,6 +113,24 @@ def test_a_new_file_that_cannot_be_set_up_leaves_nothing_behind(tmp_path: Path) 
         Emulator(data, grpc_port=None, rest_port=None)
 
     assert list(tmp_path.iterdir()) == []
+
+
+def test_an_update_of_the_format_that_fails_changes_nothing(tmp_path: Path) -> None:
+    """A file of the last format stays one if there's no space, and is updated when there is."""
+    data = tmp_path / "registry.db"
+    with contextlib.closing(sqlite3.connect(data)) as file, file:
+        file.executescript((Path(__file__).parent / "format_3.sql").read_text())
+        file.execute(f"PRAGMA application_id = {APPLICATION_ID}")
+        file.execute("PRAGMA user_version = 3")
+    before = data.read_bytes()
+
+    with limited_files(1000), pytest.raises(DataFileError, match=r"can't be opened: .* Check that the disk"):
+        Emulator(data, grpc_port=None, rest_port=None)
+    assert data.read_bytes()[100:] == before[100:]  # but for the header, which says how SQLite keeps its log
+
+    Emulator(data, grpc_port=None, rest_port=None).close()
+    with contextlib.closing(sqlite3.connect(data)) as file:
+        assert file.execute("PRAGMA user_version").fetchone() == (SCHEMA_VERSION,)
 
 
 def test_a_file_that_cannot_be_written_says_what_to_do() -> None:
