@@ -191,3 +191,14 @@ def check_label_filter(labels: Any) -> None:
     for key, value in labels.items():
         if not isinstance(key, str) or not isinstance(value, str):
             raise InvalidArgumentError(f"The label {quote(key)} has to be a string, and its value too.")
+
+
+def check_choice(name: str, value: object, *choices: str) -> None:
+    """Check that an argument is one of a few texts.
+
+    Raises:
+        InvalidArgumentError: It isn't.
+    """
+    if value not in choices:
+        *others, last = map(repr, choices)
+        raise InvalidArgumentError(f"{name}={quote(value)} isn't {', '.join(others)} or {last}.")

@@ -259,6 +259,17 @@ MISTAKES = (
         sent=True,
     ),
     Mistake(
+        "a check of the source that doesn't exist",
+        InvalidArgumentError,
+        "isn't 'auto', 'always' or 'never'",
+        (
+            lambda r, n, s: r.register_version(n, s, check_source=True),  # type: ignore[arg-type]  # that is the point
+            lambda r, n, s: r.register_version(n, s, check_source=None),  # type: ignore[arg-type]  # likewise
+            lambda r, n, s: r.register_version(n, s, check_source=[]),  # type: ignore[arg-type]  # likewise
+            lambda r, n, s: r.register_version(n, s, check_source="Never"),  # type: ignore[arg-type]  # likewise
+        ),
+    ),
+    Mistake(
         "changing a version that can't exist",
         InvalidArgumentError,
         "be a version",

@@ -566,8 +566,10 @@ def test_the_best_version(registry: RegistryClient, name: NewName) -> None:
     assert registry.best_version(churn, "auc", stage=Stage.STAGING).version == "2"
     with pytest.raises(NotFoundError, match="'f1'"):
         registry.best_version(churn, "f1")
-    with pytest.raises(InvalidArgumentError, match="direction"):
-        registry.best_version(churn, "auc", direction="up")  # type: ignore[arg-type]  # that's the mistake
+    mistake: Any
+    for mistake in ("up", ["max"], None):
+        with pytest.raises(InvalidArgumentError, match="direction=.* isn't 'max' or 'min'"):
+            registry.best_version(churn, "auc", direction=mistake)
 
 
 @pytest.mark.no_switches

@@ -408,6 +408,10 @@ def test_a_copy_under_way_survives_in_an_older_file(
     first.close()
     with sqlite3.connect(data) as ours:
         ours.execute("ALTER TABLE operations DROP COLUMN source")
+        ours.execute("ALTER TABLE operations RENAME COLUMN polls_left TO looks")
+        for table in ("models", "versions", "operations", "evaluations", "slices"):
+            ours.execute(f"ALTER TABLE {table} DROP COLUMN checksum")
+        ours.execute("PRAGMA user_version = 3")
     ours.close()
 
     client = connect(start(data))

@@ -1436,7 +1436,7 @@ def test_a_new_id_that_repeats_itself_fails_the_request(start: Start, connect: C
     client = connect(start(new_id=lambda: "1"))
     name = upload(client, model_id="mine")
 
-    with pytest.raises(exceptions.InternalServerError, match="new_id returned 1000 ids in a row that are taken"):
+    with pytest.raises(exceptions.FailedPrecondition, match="new_id returned 1000 ids in a row that are taken"):
         upload(client, under=name.rpartition("@")[0])
 
     assert client.get_model(name=name).version_id == "1"
@@ -1474,7 +1474,7 @@ def test_an_invalid_new_id_is_reported(start: Start, connect: Connect, upload: U
     """If new_id returns IDs that no name can have, nothing is created with them."""
     for made in ("", "a/b", "x@1", "é", "A", "a" * 64):
         client = connect(start(new_id=lambda made=made: made))
-        with pytest.raises(exceptions.InternalServerError, match="which isn't an id"):
+        with pytest.raises(exceptions.FailedPrecondition, match="which isn't an id"):
             upload(client)
 
 
