@@ -233,7 +233,7 @@ class RegistryClient:
         gpu: bool = False,
         model_description: str | None = None,
         staging_bucket: str | None = None,
-        check_source: Literal["auto", "always", "never"] = "auto",
+        check_source: bool | Literal["auto"] = "auto",
         request_id: str | None = None,
         reuse_existing: bool = False,
         follow_links: bool = False,
@@ -268,10 +268,9 @@ class RegistryClient:
             model_description: A description of the model, used if this version creates it.
             staging_bucket: Where a local artifact is uploaded to: ``gs://bucket``, or a directory in it. Defaults to
                 the client's. The artifact goes to ``<staging bucket>/<ID of the model's name>/<digest>``.
-            check_source: When to check first that the ``gs://`` directory has a file that a prebuilt image loads;
-                Vertex refuses it otherwise. ``"auto"`` checks if the bucket can be read, and with an emulator only if
-                there's a storage emulator. ``"always"`` raises an error if the bucket can't be read. ``"never"`` leaves
-                it to Vertex. Defaults to ``"auto"``.
+            check_source: Whether to check first that the ``gs://`` directory has a file that a prebuilt image loads;
+                Vertex refuses it otherwise. If true, it's an error if the bucket can't be read. Defaults to checking if
+                the bucket can be read, and with an emulator only if there's a storage emulator.
             request_id: Your own ID for this registration. If you register with it again, at any time and from any
                 process, you get the version that it created, and it's completed if it was cut off. Concurrent calls
                 with one ID create one version: the lowest stays, and the others are removed.
@@ -303,7 +302,7 @@ class RegistryClient:
         identity = self._unique_id() if request_id is None else _names.check_text("request_id", request_id, 512)
         if version_name is not None:
             _names.check_text("version_name", version_name, 128)
-        _arguments.check_choice("check_source", check_source, "auto", "always", "never")
+        _arguments.check_choice("check_source", check_source, "auto", True, False)
         from vertex_registry import _reuse
 
         _reuse.check_arguments(reuse_existing=reuse_existing, version_name=version_name, request_id=request_id)
@@ -347,7 +346,7 @@ class RegistryClient:
         if local is not None:
             uri = self._upload(local, name, staging, registration.container.image, more)
             registration = attrs.evolve(registration, source=uri)
-            check_source = "never"
+            check_source = False
 
         def check() -> None:
             with self._vertex.rpc.uncounted():
@@ -1372,18 +1371,18 @@ class RegistryClient:
             )
         return folder
 
-    def _check_source(self, source: str, image: str, when: Literal["auto", "always", "never"]) -> None:
+    def _check_source(self, source: str, image: str, wanted: bool | Literal["auto"]) -> None:
         """Check that the image can load a ``gs://`` directory."""
         from vertex_registry import _sources, artifacts
 
-        if when == "never":
+        if not wanted:
             return
         ours = self._artifacts is not None and source.startswith(f"gs://{_names.LOCAL_BUCKET}/")
-        if when == "auto":
+        if wanted == "auto":
             without_storage = self._endpoint.emulated and not ours and not os.environ.get(artifacts.EMULATOR)
             if without_storage or not _serving.model_files(image):
                 return
-        required = when == "always" or ours
+        required = wanted is True or ours
         list_names = self._storage.list_names if required else self._probe
         _sources.check_cloud_directory(source, image, required=required, list_names=list_names)
 

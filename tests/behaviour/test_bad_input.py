@@ -261,12 +261,12 @@ MISTAKES = (
     Mistake(
         "a check of the source that doesn't exist",
         InvalidArgumentError,
-        "isn't 'auto', 'always' or 'never'",
+        "isn't 'auto', True or False",
         (
-            lambda r, n, s: r.register_version(n, s, check_source=True),  # type: ignore[arg-type]  # that is the point
+            lambda r, n, s: r.register_version(n, s, check_source=1),  # type: ignore[arg-type]  # that is the point
             lambda r, n, s: r.register_version(n, s, check_source=None),  # type: ignore[arg-type]  # likewise
             lambda r, n, s: r.register_version(n, s, check_source=[]),  # type: ignore[arg-type]  # likewise
-            lambda r, n, s: r.register_version(n, s, check_source="Never"),  # type: ignore[arg-type]  # likewise
+            lambda r, n, s: r.register_version(n, s, check_source="never"),  # type: ignore[arg-type]  # likewise
         ),
     ),
     Mistake(

@@ -35,15 +35,15 @@ SOURCE = "gs://vr-test-artifacts/1"
 
 #: Every verb that talks to Vertex.
 VERBS: dict[str, Callable[[RegistryClient, str], Any]] = {
-    "register_version": lambda registry, name: registry.register_version(name, SOURCE, check_source="never"),
+    "register_version": lambda registry, name: registry.register_version(name, SOURCE, check_source=False),
     "register_version-again": lambda registry, name: registry.register_version(
-        name, SOURCE, request_id="run", check_source="never"
+        name, SOURCE, request_id="run", check_source=False
     ),
     "register_version-reuse": lambda registry, name: registry.register_version(
-        name, SOURCE, version_name="1.0", reuse_existing=True, check_source="never"
+        name, SOURCE, version_name="1.0", reuse_existing=True, check_source=False
     ),
     "register_version-archive": lambda registry, name: registry.register_version(
-        name, SOURCE, stage="Production", archive_existing=True, check_source="never"
+        name, SOURCE, stage="Production", archive_existing=True, check_source=False
     ),
     "get_version": lambda registry, name: registry.get_version(name),
     "get_version-name": lambda registry, name: registry.get_version(name, version_name="1.0"),
@@ -144,7 +144,7 @@ def test_a_registration_that_has_no_time_left(connect: Connect, emulator: Emulat
 
     registry = connect(retry=Retry(call_timeout=5, sleep=lambda _: None, clock=tell))
     with pytest.raises(StateUnknownError) as caught:
-        registry.register_version(churn, SOURCE, stage="Staging", check_source="never")
+        registry.register_version(churn, SOURCE, stage="Staging", check_source=False)
     made = connect().register_version(churn, SOURCE, stage="Staging", request_id=caught.value.request_id)
     assert (made.version, made.stage) == ("1", Stage.STAGING)
 
@@ -446,7 +446,7 @@ def test_a_series_of_ids_that_belong_to_others(hostile: Callable[..., RegistryCl
         registry.get_version("churn")
     assert server.calls < 1100
     with pytest.raises(RegistryError, match="other names"):
-        registry.register_version("churn", SOURCE, check_source="never")
+        registry.register_version("churn", SOURCE, check_source=False)
 
 
 def test_what_a_server_asks_to_wait(hostile: Callable[..., RegistryClient]) -> None:

@@ -320,11 +320,11 @@ def test_a_directory_in_a_bucket(registry: RegistryClient, emulator: Emulator, s
     with pytest.raises(InvalidArgumentError, match="is empty"):
         registry.register_version("churn", f"gs://{store.bucket}/models/3", container="sklearn")
     with pytest.raises(InvalidArgumentError, match="is empty"):
-        registry.register_version("churn", f"gs://{store.bucket}/models/3", container=OWN, check_source="always")
+        registry.register_version("churn", f"gs://{store.bucket}/models/3", container=OWN, check_source=True)
     assert registry.register_version("churn", f"gs://{store.bucket}/models/1", container=OWN).version == "2"
     uploads = sum(request.rpc == "UploadModel" for request in emulator.requests())
     with pytest.raises(ConflictError, match="expected to contain exactly one of"):
-        registry.register_version("churn", f"gs://{store.bucket}/models/1", container="sklearn", check_source="never")
+        registry.register_version("churn", f"gs://{store.bucket}/models/1", container="sklearn", check_source=False)
     assert sum(request.rpc == "UploadModel" for request in emulator.requests()) == uploads + 1
 
 
@@ -413,7 +413,7 @@ def test_unreachable_storage(monkeypatch: pytest.MonkeyPatch) -> None:
     ):
         assert registry.register_version("churn", SOURCE, container="sklearn").version == "1"
         with pytest.raises(UnavailableError):
-            registry.register_version("churn", SOURCE, container="sklearn", check_source="always")
+            registry.register_version("churn", SOURCE, container="sklearn", check_source=True)
 
 
 def test_upload_and_download(registry: RegistryClient, model: Path, tmp_path: Path) -> None:

@@ -194,12 +194,12 @@ def servers() -> Iterator[dict[str, tuple[Server, str]]]:
 
 VERBS: Final[dict[str, Callable[[RegistryClient], Any]]] = {
     "register": lambda r: r.register_version("churn", "gs://bucket/dir", metadata={"a": 1}),
-    "register again": lambda r: r.register_version("churn", "gs://bucket/dir", request_id="r", check_source="never"),
+    "register again": lambda r: r.register_version("churn", "gs://bucket/dir", request_id="r", check_source=False),
     "register promoted": lambda r: r.register_version(
         "churn", "gs://bucket/dir", stage="Production", archive_existing=True, version_name="1.0"
     ),
     "register or reuse": lambda r: r.register_version(
-        "churn", "gs://bucket/dir", version_name="1.0", reuse_existing=True, check_source="never"
+        "churn", "gs://bucket/dir", version_name="1.0", reuse_existing=True, check_source=False
     ),
     "register by number": lambda r: r.register_version("1234567890", "gs://bucket/dir"),
     "register by resource": lambda r: r.register_version(MODEL, "gs://bucket/dir"),

@@ -148,7 +148,7 @@ class Caller:
 
         def action() -> ModelVersion:
             try:
-                return self.registry.register_version(name, container=IMAGE, check_source="never", **args)
+                return self.registry.register_version(name, container=IMAGE, check_source=False, **args)
             except Exception as error:
                 if request_id := getattr(error, "request_id", "") or args["request_id"]:
                     self.unfinished.append((name, args | {"request_id": request_id}))

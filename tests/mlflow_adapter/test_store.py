@@ -365,7 +365,7 @@ def test_errors_have_mlflows_codes(folder: Path) -> None:
     """A fault of Vertex's is MLflow's code, with this package's sentence."""
     with Emulator() as emulator:
         store = VertexModelRegistryStore(f"vertex://acme/us-central1?endpoint={emulator.grpc}&{IMAGE}")
-        store.client.register_version("churn", "gs://models/churn/1", check_source="never")
+        store.client.register_version("churn", "gs://models/churn/1", check_source=False)
         for fault, code in (("PERMISSION_DENIED", "PERMISSION_DENIED"), ("UNAUTHENTICATED", "UNAUTHENTICATED")):
             emulator.fail("GetModel", code=fault)
             assert "churn" in refusal(code, lambda: store.get_model_version("churn", 1)) or fault == "UNAUTHENTICATED"

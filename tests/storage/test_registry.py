@@ -49,13 +49,13 @@ def test_without_access_the_check_is_skipped(registry: LocalRegistry, proxy: Pro
     proxy.fail("GET", "/o?", times=2, **refusal)
     assert registry.register_version("churn", f"gs://{bucket}/m").version == "1"
     with pytest.raises(PermissionDeniedError, match=r"storage\.objects\.list"):
-        registry.register_version("churn", f"gs://{bucket}/m", check_source="always")
+        registry.register_version("churn", f"gs://{bucket}/m", check_source=True)
 
 
 def test_a_custom_image_is_not_checked(registry: LocalRegistry, proxy: Proxy, bucket: str) -> None:
     """With your own image, files aren't checked."""
     registry.register_version("churn", f"gs://{bucket}/m", container="gcr.io/acme/server:1")
-    registry.register_version("churn", f"gs://{bucket}/m", check_source="never")
+    registry.register_version("churn", f"gs://{bucket}/m", check_source=False)
 
     assert not proxy.seen
 
