@@ -93,7 +93,7 @@ def test_no_home(play: Callable[..., None], storage_server: StorageServer, bucke
     """A user that has no home and is unknown to the machine can register, upload and download."""
     tmp_path.chmod(0o777)
     unset = ("HOME", "XDG_CACHE_HOME", "USER", "LOGNAME")
-    play("stranger", storage=storage_server, bucket=bucket, without=unset)
+    play("unknown_user", storage=storage_server, bucket=bucket, without=unset)
 
 
 def test_a_proxy(play: Callable[..., None], storage_server: StorageServer, bucket: str) -> None:
