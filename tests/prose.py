@@ -54,7 +54,7 @@ _QUAINT: Final = re.compile(
     r"""
       (?<!\bthere\ ) \b(?:is|are)\ no\b (?!\ (?:longer|more|less)\b)  # "is no path"
     | \b(?:bear|bears|bore|borne)\b
-    | \b(?:tells?|told)\b
+    | \b(?:tells?|told)\b (?!\ (?:\w+\ )?apart\b)
     | \bof\ \w+'s (?=\ (?:that|which|is|are|and|in|on|for|to)\b|[.,;:)]|$)  # "of Google's"
     | \bof\ (?:ours|yours|theirs)\b
     | (?:^|(?<=[.!?]\ ))Who\b (?![^.?!]*\?)  # "Who finds the id taken waits."

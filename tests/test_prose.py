@@ -86,6 +86,7 @@ def test_quaint_phrases_are_found(text: str) -> None:
         "It is no longer used.",
         "Who calls it?",
         "Is there a way?",
+        "A label tells them apart.",
         "the API of Google",
         "the end of Google's page",
     ],

@@ -129,7 +129,7 @@ def test_ctrl_c_ends_a_wait_before_a_retry(proxy: Proxy, stored: str, tmp_path: 
     main = threading.get_ident()
     proxy.fail("GET", status=503, body=error("Later."))
     storage = Storage(retry=Retry(call_timeout=60, initial_backoff=20, max_backoff=20, random=random))
-    gc.disable()  # a collection while the frames are asked for can lock everybody out (CPython gh-106883)
+    gc.disable()  # a collection during sys._current_frames() can deadlock (CPython gh-106883)
     try:
         with pytest.raises(KeyboardInterrupt):
             storage.download(stored, tmp_path / "dest")
@@ -192,7 +192,7 @@ def after(steps: int, *, begun: bool) -> list[Any]:  # noqa: C901  # it says so 
         sys.setprofile(profile)
         sys.settrace(trace)
         try:
-            came.append(run_in_parallel([1, 2, 3], work, 2))  # what it does to its caller can be told of no transfer
+            came.append(run_in_parallel([1, 2, 3], work, 2))  # a real transfer can't show what it does to its caller
         except KeyboardInterrupt:
             came.append("interrupted")
         finally:

@@ -389,7 +389,7 @@ def test_a_partly_stored_chunk_is_continued(
     storage: Storage, proxy: Proxy, bucket: str, folder: Path, tmp_path: Path
 ) -> None:
     """If Cloud Storage has stored a part of a chunk, only the rest is sent again."""
-    proxy.fail("PUT", status=308, after=1)  # "no Range header": nothing is there yet
+    proxy.fail("PUT", status=308, after=1)  # without a Range header: nothing is stored yet
     uri = storage.upload(scan(folder), f"gs://{bucket}/churn-1")
 
     ranges = [seen.headers["Content-Range"] for seen in proxy.sent("PUT")]

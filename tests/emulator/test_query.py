@@ -382,7 +382,7 @@ def test_a_negative_page_size_is_refused() -> None:
 
 _numbers: Final = st.integers(-(2**63), 2**63 - 1)
 _values: Final[dict[type, st.SearchStrategy[str | int]]] = {int: _numbers, str: _text}
-# Lists, with orders of theirs and what a position in that order is made of.
+# The orders of each list, with the types of the values in a page token's position.
 _PLACES: Final[tuple[tuple[str, str, tuple[type, ...]], ...]] = (
     ("ListModels", "", (int,)),
     ("ListModels", "create_time, display_name", (int,)),

@@ -41,7 +41,7 @@ def store(local: str) -> Iterator[VertexModelRegistryStore]:
 
 
 def refusal(code: str, call: Callable[[], object]) -> str:
-    """Return the message of the error that a call raises, which has a code of MLflow's."""
+    """Return the message of the MLflow error that a call raises, and check its code."""
     with pytest.raises(MlflowException) as refused:
         call()
     assert refused.value.error_code == code
@@ -362,7 +362,7 @@ def test_tags_that_do_not_fit(store: VertexModelRegistryStore, folder: Path) -> 
 
 
 def test_errors_have_mlflows_codes(folder: Path) -> None:
-    """A fault of Vertex's is MLflow's code, with this package's sentence."""
+    """An error from Vertex gets one of MLflow's codes, with this package's message."""
     with Emulator() as emulator:
         store = VertexModelRegistryStore(f"vertex://acme/us-central1?endpoint={emulator.grpc}&{IMAGE}")
         store.client.register_version("churn", "gs://models/churn/1", check_source=False)
