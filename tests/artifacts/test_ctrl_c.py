@@ -145,14 +145,14 @@ OURS = {module.__file__ for module in (_parallel, _waiting, threading, contextli
 
 
 def after(steps: int, *, begun: bool) -> list[Any]:  # noqa: C901  # it says so at each instruction
-    """Return the outcome of parallel work if Ctrl-C comes after so many instructions of the main thread.
+    """Return the outcome of parallel work if Ctrl-C comes after this many instructions of the main thread.
 
-    Those of the library that it waits with count as well. A garbage collection, whose finalizers use that library and
-    swallow errors, is kept away. The work ends when it is stopped, or when the main thread waits for it.
+    Instructions of the threading library count too. Garbage collection is off, because finalizers use that library and
+    swallow errors. The work ends when it's stopped, or when the main thread waits for it.
 
     Args:
-        steps: How many instructions.
-        begun: Where a thread was begun, let it come to its work before.
+        steps: The number of instructions.
+        begun: Whether to wait until a started thread has begun its work.
     """
     waits, works = threading.Event(), threading.Event()
     came: list[Any] = []

@@ -1,4 +1,4 @@
-"""Uploads from a folder to a real storage server, with every fault on the way."""
+"""Uploads from a folder to a real storage server, with all kinds of faults."""
 
 from __future__ import annotations
 
@@ -418,7 +418,7 @@ def test_bytes_that_are_always_altered_are_an_error(
 
     assert storage_server.names(bucket) == []
     (removed,) = proxy.sent("DELETE")
-    assert "ifGenerationMatch=" in removed.path  # and not what somebody else has made there meanwhile
+    assert "ifGenerationMatch=" in removed.path  # but not what another client has stored there meanwhile
 
 
 def flipped(body: bytes) -> bytes:
@@ -545,7 +545,7 @@ def test_a_file_that_changes_is_detected(
         storage.upload(scan(folder / name), f"gs://{bucket}/churn-1")
 
     assert storage_server.names(bucket) == []
-    # A session is not left for a week to somebody who has its address.
+    # The session is deleted. Otherwise it would be valid for a week, for anyone who has its address.
     assert len(proxy.sent("DELETE", "upload_id")) == len(proxy.sent("POST", "resumable"))
 
 

@@ -58,7 +58,7 @@ def test_what_is_written_later_wins(registry: LocalRegistry, model: Path) -> Non
 
 
 def test_no_file(registry: LocalRegistry, model: Path) -> None:
-    """A version without a file is read as before, without a request for one; an empty object makes none."""
+    """A version without a file is read without a request for one. An empty object creates no file."""
     version = registry.register_version("churn", model, metadata={"a": 1}, file_metadata={}, container="sklearn")
     registry.register_version("churn", "gs://models/churn/2", metadata={"a": 2})
 
