@@ -1,4 +1,4 @@
-"""Operations: how they begin, are polled, end, fail, and are canceled, listed and deleted."""
+"""Operations: how they start, finish, fail, and are polled, canceled, listed and deleted."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ TRANSPORTS = pytest.mark.parametrize("transport", ["grpc", "rest"])
 
 
 def begin(client: Client, place: str, model: dict[str, Any], **fields: Any) -> operations_pb2.Operation:
-    """Begin an upload."""
+    """Start an upload."""
     operation: operations_pb2.Operation = client.upload_model(
         request={"parent": place, "model": model, **fields}
     ).operation
@@ -81,7 +81,7 @@ def test_an_operation_is_done_after_so_many_polls(
 
 
 def test_reading_the_model_is_a_poll(start: Start, connect: Connect, place: str, model: MakeModel) -> None:
-    """A Get, a list of versions or an upload that names the model is a poll, by anyone, even if it fails."""
+    """A Get, a list of versions or an upload that names the model is a poll, from any client, even if it fails."""
     client = connect(start(polls_until_done=4))
     name = f"{place}/models/mine"
     begin(client, place, model(), model_id="mine")
@@ -99,7 +99,7 @@ def test_reading_the_model_is_a_poll(start: Start, connect: Connect, place: str,
 
 
 def test_a_list_that_names_the_model_is_a_poll(start: Start, connect: Connect, place: str, model: MakeModel) -> None:
-    """A list that names one model by its id is a poll. A list of everything isn't."""
+    """A list that names one model by its ID is a poll. A list of everything isn't."""
     client = connect(start(polls_until_done=2))
     begin(client, place, model(), model_id="mine")
 
@@ -138,7 +138,7 @@ def test_no_other_request_is_a_poll(start: Start, connect: Connect, place: str, 
 def test_a_poll_costs_the_same_however_much_is_under_way(
     start: Start, connect: Connect, place: str, model: MakeModel
 ) -> None:
-    """Polls that don't end an operation are counted down in one statement."""
+    """Polls that don't finish an operation are counted in one statement."""
     emulator = start(polls_until_done=100)
     client = connect(emulator)
     finish(client, begin(client, place, model(), model_id="mine"))
@@ -191,7 +191,7 @@ def test_an_operation_fails_where_its_model_went(start: Start, connect: Connect,
 def test_an_operation_is_for_the_model_that_it_began_with(
     start: Start, connect: Connect, place: str, model: MakeModel
 ) -> None:
-    """A later model with the same ID is another one. The first one's operation ends with NOT_FOUND."""
+    """A later model with the same ID is another model. The first one's operation ends with NOT_FOUND."""
     client = connect(start(polls_until_done=4, assume={"default-delete": "move"}))
     name = f"{place}/models/mine"
 
@@ -213,7 +213,7 @@ def test_an_operation_is_for_the_model_that_it_began_with(
 def test_a_copy_is_of_the_model_that_it_began_with(
     start: Start, connect: Connect, place: str, model: MakeModel
 ) -> None:
-    """A later model with the source's name is another one, even if the clock doesn't move: NOT_FOUND."""
+    """A later model with the source's name is another model, even if the clock doesn't move: NOT_FOUND."""
     client = connect(start(polls_until_done=3, now=lambda: dt.datetime(2026, 1, 1, tzinfo=dt.UTC)))
 
     finish(client, begin(client, place, model(), model_id="source"))
@@ -252,7 +252,7 @@ def test_an_operation_is_for_the_version_that_it_began_with(
 def test_an_operation_is_found_under_its_location(
     emulator: Emulator, connect: Connect, place: str, model: MakeModel, transport: str
 ) -> None:
-    """Its id alone is enough, which is all that gcloud accepts. Its name stays the same."""
+    """The operation's ID alone is enough, which is all that gcloud accepts. Its name stays the same."""
     client = connect(emulator, transport)
     operation = begin(client, place, model(), model_id="mine")
 
@@ -332,7 +332,7 @@ def test_an_operation_can_be_cancelled(
 def test_operations_are_listed_and_deleted(
     start: Start, connect: Connect, place: str, model: MakeModel, transport: str
 ) -> None:
-    """They are listed by location or by model, page by page. A deleted one is done at once."""
+    """Operations are listed by location or by model, page by page. Deleting an operation finishes it."""
     client = connect(start(polls_until_done=3), transport)
     names = {begin(client, place, model(), model_id=f"m{n}").name for n in range(5)}
     (of_first,) = (name for name in names if "/m0/" in name)
@@ -383,7 +383,7 @@ def test_the_name_of_an_operation_must_be_right(client: Client, name: str) -> No
 def test_operations_under_way_survive_a_restart(
     start: Start, connect: Connect, place: str, model: MakeModel, tmp_path: Any
 ) -> None:
-    """A reopened file has their requests and how many polls are left."""
+    """A data file keeps the requests of operations, and how many polls are left."""
     data = tmp_path / "data"
     first = start(data, polls_until_done=2)
     operation = begin(connect(first), place, model(), model_id="mine")
@@ -399,7 +399,7 @@ def test_operations_under_way_survive_a_restart(
 def test_a_copy_under_way_survives_in_an_older_file(
     start: Start, connect: Connect, place: str, model: MakeModel, tmp_path: Any
 ) -> None:
-    """Older files lack a copy's source. Then the copy is of whichever model has the name."""
+    """Older files don't identify a copy's source. Then the copy is of the model that has the name now."""
     data = tmp_path / "data"
     first = start(data, polls_until_done=2)
     finish(connect(first), begin(connect(first), place, model(), model_id="source"))

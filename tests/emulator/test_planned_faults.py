@@ -1,4 +1,4 @@
-"""Faults are planned as data, met by the next requests, and accounted for."""
+"""Faults are planned as data, apply to the next requests, and are reported if they aren't used."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def test_a_fault_is_met_so_many_times(emulator: Emulator, connect: Connect, plac
 def test_a_request_is_carried_out_or_not(
     emulator: Emulator, connect: Connect, upload: Upload, place: str, transport: str, when: str, made: int
 ) -> None:
-    """With "before" nothing happens. With "after" it happens, and the response is lost."""
+    """With "before", the request has no effect. With "after", it has, but the response is lost."""
     client = connect(emulator, transport)
     emulator.fail("UploadModel", "UNAVAILABLE", when=when)
 
@@ -72,7 +72,7 @@ def test_a_request_is_carried_out_or_not(
 def test_a_connection_is_dropped(
     emulator: Emulator, connect: Connect, upload: Upload, place: str, transport: str, when: str, made: int
 ) -> None:
-    """The client sees no response, whether or not the request was carried out."""
+    """The client gets no response, whether or not the request took effect."""
     client = connect(emulator, transport)
     emulator.fail("UploadModel", drop=True, when=when)
 
@@ -99,7 +99,7 @@ def test_a_failure_asks_to_wait(emulator: Emulator, connect: Connect, place: str
 
 @pytest.mark.parametrize("when", ["before", "after", "operation"])
 def test_an_answer_is_delayed(emulator: Emulator, connect: Connect, place: str, when: str) -> None:
-    """A client that times out first can see later whether the request was carried out."""
+    """A client that times out first can check later whether the request took effect."""
     client = connect(emulator)
     emulator.fail("UploadModel", "UNAVAILABLE" if when == "operation" else None, delay=30, when=when)
     request = {"parent": place, "model": {"display_name": "x", "container_spec": {"image_uri": "x"}}}
@@ -111,7 +111,7 @@ def test_an_answer_is_delayed(emulator: Emulator, connect: Connect, place: str, 
 
 
 def test_closing_ends_a_delay(place: str) -> None:
-    """Closing an emulator ends delays: the call is answered, or it ends."""
+    """Closing an emulator ends delays: a delayed call is answered, or fails."""
     emulator = Emulator()
     emulator.fail("ListModels", delay=3600)
     channel = grpc.insecure_channel(str(emulator.grpc))
@@ -225,7 +225,7 @@ def test_what_waits_is_not_carried_out_after_a_reset(
 
 
 def test_planned_faults_can_be_forgotten(emulator: Emulator, client: Client, place: str) -> None:
-    """Nothing fails then, and whatever was created stays."""
+    """After faults are forgotten, no request fails. Created models stay."""
     emulator.fail("ListModels", "UNAVAILABLE", times=5)
 
     emulator.forget_faults()
@@ -256,7 +256,7 @@ def test_leaving_with_a_planned_fault_left_fails(connect: Connect, place: str) -
 
 
 def test_leaving_replaces_no_other_exception() -> None:
-    """The test's own exception is raised instead. Forgotten faults don't count."""
+    """If the test fails, its own exception is raised instead. Forgotten faults don't count."""
     emulator = Emulator(grpc_port=None, rest_port=None)
     emulator.fail("GetModel", "ABORTED")
     with pytest.raises(ZeroDivisionError), emulator:
@@ -268,7 +268,7 @@ def test_leaving_replaces_no_other_exception() -> None:
 
 
 def test_closing_ignores_planned_faults() -> None:
-    """close() ignores unused faults, because another exception may be under way."""
+    """close() ignores unused faults, because it may be called while another exception is raised."""
     emulator = Emulator(grpc_port=None, rest_port=None)
     emulator.fail("GetModel", "ABORTED")
 
@@ -426,7 +426,7 @@ def test_what_is_harmless_is_shown(
 
 
 def test_a_long_failure_arrives_over_grpc(emulator: Emulator, connect: Connect, upload: Upload, place: str) -> None:
-    """The error keeps its code. What trailers can't carry of its message and details is truncated."""
+    """The error keeps its code. A message or details that don't fit into trailers are truncated."""
     client = connect(emulator)
     for name in ("a" * 20_000, "é" * 20_000):
         with pytest.raises(exceptions.NotFound, match="The Operation does not exist: ") as missing:
@@ -448,7 +448,7 @@ def test_a_long_failure_arrives_over_grpc(emulator: Emulator, connect: Connect, 
 @TRANSPORTS
 @pytest.mark.parametrize("path", ["display_name", "displayName"])
 def test_a_mask_is_shown_whatever_its_case(emulator: Emulator, place: str, transport: str, path: str) -> None:
-    """Masks come in either case and are shown in one. The recorded message stays as it was received."""
+    """Masks have either case, but are shown in one. The recorded message stays as it was received."""
     if transport == "grpc":
         with grpc.insecure_channel(str(emulator.grpc)) as channel:
             request = BY_NAME["ListModels"].request(parent=place, read_mask=field_mask_pb2.FieldMask(paths=[path]))

@@ -199,7 +199,7 @@ def test_a_long_filter_is_read_in_one_pass() -> None:
 
 
 def test_a_filter_has_so_many_terms_and_no_more() -> None:
-    """The limit is far beyond what anybody writes, and far below what a database refuses."""
+    """The limit is far beyond what people write, and far below the database's own limit."""
     assert len(terms(" AND ".join(["labels.k=v"] * MAXIMUM_TERMS))) == MAXIMUM_TERMS
     assert "at most" in refusal(" AND ".join(["labels.k=v"] * (MAXIMUM_TERMS + 1)))
 
@@ -231,7 +231,7 @@ def _quoted(draw: st.DrawFn, text: str) -> str:
 
 @st.composite
 def _filters(draw: st.DrawFn) -> tuple[str, tuple[Term, ...]]:
-    """Return a filter as somebody may write it, and the terms it means."""
+    """Return a filter in a random spelling, and its terms."""
     listing = LISTINGS["ListModels"]
     blank = st.text(" \t\n", max_size=2)
     written: list[str] = []
@@ -528,7 +528,7 @@ def test_an_update_mask_is_required() -> None:
 
 
 def test_a_read_mask_leaves_what_it_names() -> None:
-    """The result has what the mask names, with whole map entries. The message itself is unchanged."""
+    """The result has the fields that the mask names, with whole map entries. The message itself is unchanged."""
     model = aiplatform_v1.Model(
         name="n",
         display_name="d",

@@ -1,4 +1,4 @@
-"""Quotas: what a project may send to one region in a minute, and how the emulator refuses more."""
+"""Quotas: how many requests a project can send to a region in a minute, and how the emulator refuses more."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def details(error: exceptions.TooManyRequests) -> dict[str, Any]:
 def test_more_than_the_quota_is_refused(
     start: Start, connect: Connect, clock: Clock, place: str, transport: str
 ) -> None:
-    """A refusal names the quota, and says when the minute is over; then requests are accepted again."""
+    """The error names the quota and says when the minute is over. Then requests are accepted again."""
     emulator = start(quota=Quota(requests=2), now=clock)
     client = connect(emulator, transport)
     clock.second = 45
@@ -96,7 +96,7 @@ def test_each_project_and_region_has_a_quota_of_its_own(start: Start, connect: C
 def test_submissions_have_a_quota_of_their_own(
     start: Start, connect: Connect, clock: Clock, place: str, model: Model
 ) -> None:
-    """Uploads and deletions count as submissions, and all else as requests, whatever the other quota has left."""
+    """Uploads and deletions count as submissions, and all other calls as requests. The quotas are independent."""
     client = connect(start(quota=Quota(requests=1, submissions=2), now=clock))
     list(client.list_models(parent=place))
     client.upload_model({"parent": place, "model": model(), "model_id": "churn"})
@@ -110,7 +110,7 @@ def test_submissions_have_a_quota_of_their_own(
 
 
 def test_a_refused_request_does_nothing(start: Start, connect: Connect, clock: Clock, place: str, model: Model) -> None:
-    """It isn't carried out, isn't counted and meets no planned fault, but it's among the received requests."""
+    """A refused request has no effect, isn't counted and uses no planned fault, but it's recorded."""
     emulator = start(quota=Quota(requests=1, submissions=0), now=clock)
     client = connect(emulator)
     emulator.fail("UploadModel", "UNAVAILABLE")
@@ -124,7 +124,7 @@ def test_a_refused_request_does_nothing(start: Start, connect: Connect, clock: C
 
 
 def test_a_quota_is_set_and_removed(start: Start, connect: Connect, clock: Clock, place: str) -> None:
-    """A quota can change at any time. Setting it, and a reset, begin a new count."""
+    """You can change a quota at any time. Setting it, and a reset, start a new count."""
     emulator = start(now=clock)
     client = connect(emulator)
     assert emulator.quota is None
@@ -144,7 +144,7 @@ def test_a_quota_is_set_and_removed(start: Start, connect: Connect, clock: Clock
 
 
 def test_a_request_without_a_project_is_not_counted(start: Start, connect: Connect, clock: Clock) -> None:
-    """A name that isn't one is refused for that."""
+    """For a malformed name, the error is about the name."""
     client = connect(start(quota=Quota(requests=0), now=clock))
     with pytest.raises(exceptions.InvalidArgument):
         client.get_model(name="churn")
@@ -159,7 +159,7 @@ def test_a_request_without_a_project_is_not_counted(start: Start, connect: Conne
     ],
 )
 def test_a_quota_is_read(text: str, quota: Quota) -> None:
-    """The command line takes the numbers of either quota, and Google's for what it doesn't name."""
+    """The command accepts the numbers of both quotas, and uses Google's numbers by default."""
     assert parse_quota(text) == quota
 
 

@@ -39,7 +39,7 @@ MODEL = {
 
 @pytest.fixture(name="models")
 def _models(emulator: Emulator, place: str) -> str:
-    """The address of the models of an emulator that has two."""
+    """Return the URL of the models of an emulator that has two."""
     base = f"{emulator.rest}/v1/{place}/models"
     for name in ("one", "two"):
         answer = requests.post(f"{base}:upload", json={"modelId": name, "model": MODEL}, timeout=60)
@@ -148,7 +148,7 @@ def test_an_operation_has_the_requested_fields(models: str, emulator: Emulator, 
     ],
 )
 def test_a_field_that_does_not_exist_is_refused(models: str, fields: str, path: str) -> None:
-    """The error has the words of Google's front end."""
+    """The error has the message of Google's front end."""
     answer = requests.get(f"{models}/one", params={"$fields": fields}, timeout=60)
 
     error = answer.json()["error"]
@@ -186,7 +186,7 @@ def test_a_field_that_does_not_exist_is_refused(models: str, fields: str, path: 
     ],
 )
 def test_an_invalid_selection_is_refused(models: str, emulator: Emulator, fields: str) -> None:
-    """It's refused before anything is done."""
+    """An invalid selection is refused before the request takes effect."""
     headers = {"X-HTTP-Method-Override": "DELETE", "Content-Type": "application/x-www-form-urlencoded"}
 
     answer = requests.post(f"{models}/one", data={"fields": fields}, headers=headers, timeout=60)
@@ -275,7 +275,7 @@ def test_the_other_version_has_fields_of_its_own(models: str, emulator: Emulator
 
 
 def test_wildcards_cost_little() -> None:
-    """Many wildcards and deep ones end, because each expands at most to the message's type."""
+    """Selections with many or deep wildcards are fast, because each expands at most to the message's type."""
     descriptor = types.ListModelsResponse.pb().DESCRIPTOR
     deep = "*(" * (MAXIMUM_DEPTH - 2) + "*" + ")" * (MAXIMUM_DEPTH - 2)
     for text in (deep, ",".join(["models/*/*/*/*"] * 1000), ",".join(["models(*(*(*(nonsense,*))))"] * 500)):

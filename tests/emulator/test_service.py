@@ -1,4 +1,4 @@
-"""What each RPC of the model service does, seen through Google's own client."""
+"""What each RPC of the model service does, called with Google's own client."""
 
 from __future__ import annotations
 
@@ -101,7 +101,7 @@ def test_equal_display_names_are_two_models(client: Client, upload: Upload, plac
 
 
 def test_a_model_id_is_taken_once(client: Client, upload: Upload, place: str) -> None:
-    """A chosen id becomes the name. A second upload of it is ALREADY_EXISTS and creates no version."""
+    """You can choose the model's ID. A second upload with it is ALREADY_EXISTS, and creates no version."""
     assert upload(client, model_id="my_model-1") == f"{place}/models/my_model-1@1"
 
     with pytest.raises(exceptions.AlreadyExists):
@@ -175,7 +175,7 @@ def test_a_parent_model_must_exist(client: Client, upload: Upload, place: str) -
 def test_an_invalid_upload_is_refused(
     client: Client, upload: Upload, place: str, field: str, fields: dict[str, Any]
 ) -> None:
-    """Every rule on a model names its field, and nothing is created."""
+    """Every invalid field of a model is named in the error, and nothing is created."""
     with pytest.raises(exceptions.InvalidArgument) as caught:
         upload(client, **fields)
 
@@ -193,7 +193,7 @@ def test_a_model_id_must_be_right(client: Client, upload: Upload, model_id: str)
 
 
 def test_all_mistakes_are_reported_at_once(client: Client, place: str) -> None:
-    """The message numbers the mistakes, and each one is also a field violation."""
+    """The message numbers the mistakes. Each one is also a field violation."""
     with pytest.raises(exceptions.InvalidArgument) as caught:
         client.upload_model(request={"parent": place, "model_id": "X", "parent_model": "y", "model": {}})
 
@@ -203,7 +203,7 @@ def test_all_mistakes_are_reported_at_once(client: Client, place: str) -> None:
 
 @pytest.mark.parametrize("parent", ["", "projects/p", "projects/p/locations/US", "locations/us-central1"])
 def test_a_parent_must_be_a_location(client: Client, model: MakeModel, parent: str) -> None:
-    """A malformed parent is INVALID_ARGUMENT about the parent."""
+    """For a malformed parent, the error is INVALID_ARGUMENT and names the parent."""
     with pytest.raises(exceptions.InvalidArgument) as caught:
         client.upload_model(parent=parent, model=model())
 
@@ -283,7 +283,7 @@ def test_metadata_without_a_schema_is_dropped(client: Client, upload: Upload) ->
 
 
 def test_a_model_that_names_its_base_model_needs_no_container(client: Client, upload: Upload, place: str) -> None:
-    """It's found by the base model's name or its last part. It can't be deployed or exported."""
+    """Such a model is found by its base model's name or the last part of it. It can't be deployed or exported."""
     name = upload(
         client,
         container_spec=None,
@@ -304,7 +304,7 @@ def test_a_model_that_names_its_base_model_needs_no_container(client: Client, up
 def test_a_filter_of_the_base_model_sees_the_default_version(
     start: Start, connect: Connect, upload: Upload, place: str
 ) -> None:
-    """It matches what the list shows, even if the default version changes, or has no base model."""
+    """The filter matches what the list shows, even if the default version changes or has no base model."""
     client = connect(start(assume={"default-delete": "move"}))
 
     def found(base: str) -> list[str]:
@@ -345,7 +345,7 @@ def test_a_later_version_leaves_the_model_as_it_is(client: Client, upload: Uploa
 
 
 def test_a_version_is_read_by_number_and_alias(client: Client, upload: Upload) -> None:
-    """A bare name returns the default version under the bare name, any other name the version's own."""
+    """Reading a model returns its default version under the model's name. Other reads return the version's name."""
     bare = upload(client, version_aliases=["gold"]).partition("@")[0]
 
     assert client.get_model(name=bare).name == bare
@@ -396,7 +396,7 @@ def test_a_list_shows_the_default_versions(client: Client, upload: Upload, place
 
 
 def test_lists_are_filtered_by_what_they_show(client: Client, upload: Upload, place: str) -> None:
-    """Ids, display names and labels select models, alone and together."""
+    """Filters on IDs, display names and labels select models, alone and together."""
     a = upload(client, model_id="a", display_name="one", labels={"team": "x", "only": "a"})
     b = upload(client, model_id="b", display_name="two", labels={"team": "x"})
     c = upload(client, model_id="c", display_name="one", labels={"team": "y"})
@@ -506,7 +506,7 @@ def test_a_page_token_belongs_to_its_query(client: Client, upload: Upload, place
 def test_a_page_token_is_good_for_id_and_number(
     client: Client, model: MakeModel, rpc: str, field: str, under: str
 ) -> None:
-    """They name the same project, and so the same list."""
+    """A project's ID and its number name the same project, and so the same list."""
     place = "projects/acme/locations/us-central1"
     for request in ({"model_id": "m0"}, {"parent_model": "m0"}, {"model_id": "m1"}):
         client.upload_model(request={"parent": place, "model": model(), **request})
@@ -735,7 +735,7 @@ def test_an_alias_moves_from_version_to_version(client: Client, upload: Upload) 
 
 
 def test_many_aliases_are_merged_in_one_pass(client: Client, upload: Upload) -> None:
-    """Merging is linear in the number of aliases: the deadline is far longer than that takes."""
+    """Merging is linear in the number of aliases. The deadline is far longer than that takes."""
     name = upload(client)
     aliases = ["default", *(f"alias-{n}" for n in range(50_000))]
 
@@ -788,7 +788,7 @@ def test_an_invalid_merge_is_refused(
 
 
 def test_the_number_of_a_deleted_version_is_not_reused(client: Client, upload: Upload) -> None:
-    """Its aliases are free, and the next version has the next number."""
+    """The deleted version's aliases are free, and the next version has the next number."""
     bare = upload(client).partition("@")[0]
     second = upload(client, under=bare, version_aliases=["gold"])
 
@@ -829,7 +829,7 @@ def test_the_only_version_cannot_be_deleted(client: Client, upload: Upload) -> N
 
 
 def test_a_deleted_model_is_gone_with_all_its_versions(client: Client, upload: Upload, place: str) -> None:
-    """Its id can be used again, from version 1, with nothing of the old model."""
+    """The model's ID can be used again. The new model starts at version 1, without anything of the old one."""
     name = upload(client, model_id="mine", labels={"a": "b"}, version_aliases=["gold"])
     bare = name.partition("@")[0]
     upload(client, under=bare)
@@ -881,7 +881,7 @@ def test_an_export_says_where_it_goes(client: Client, upload: Upload) -> None:
     ],
 )
 def test_an_invalid_export_is_refused(client: Client, upload: Upload, field: str, config: dict[str, Any]) -> None:
-    """An export needs a destination, a format of the model, and something to export."""
+    """An export needs a destination, a format that the model supports, and an artifact."""
     name = upload(client, artifact_uri="")
 
     with pytest.raises(exceptions.InvalidArgument) as caught:
@@ -978,7 +978,7 @@ def test_the_examples_of_an_explanation_are_updated(client: Client, upload: Uplo
 def test_what_was_taken_can_be_read_again(
     start: Start, connect: Connect, upload: Upload, place: str, transport: str, kind: str
 ) -> None:
-    """A value that would be too deep for a list of models is refused."""
+    """A value that would be nested too deep for a list of models is refused."""
     client = connect(start(), transport)
     bare = upload(client, explanation_spec={"parameters": {"examples": {"neighbor_count": 3}}}).partition("@")[0]
     request = types.UpdateExplanationDatasetRequest.pb()
@@ -1041,14 +1041,14 @@ def test_a_version_has_the_key_of_its_model(client: Client, upload: Upload, plac
     ],
 )
 def test_what_a_part_of_a_model_requires(client: Client, upload: Upload, given: dict[str, Any], field: str) -> None:
-    """Parts of an upload have what their messages require, within its range."""
+    """Required fields of an upload's parts must be set, within their ranges."""
     with pytest.raises(exceptions.InvalidArgument) as caught:
         upload(client, **given)
     assert field in violations(caught.value)
 
 
 def test_a_model_of_genie_names_its_source(client: Client, upload: Upload) -> None:
-    """A model of Genie, like one of the garden, says where it comes from, and needs no container."""
+    """A model of Genie or of the Model Garden names its source, and needs no container."""
     source = types.ModelSourceInfo.ModelSourceType
     genie = upload(client, base_model_source={"genie_source": {"base_model_uri": "genie/1"}}, container_spec=None)
     garden = upload(client, base_model_source={"model_garden_source": {"public_model_name": "text-bison"}})
@@ -1081,7 +1081,7 @@ def test_a_version_that_loses_an_alias_to_an_upload_is_updated(client: Client, u
 
 
 def nest(value: struct_pb2.Value, depth: int, kind: str) -> None:
-    """Nest a value in so many lists or objects, in place, because a copy would be parsed."""
+    """Nest a value in this many lists or objects, in place, because a copy would be parsed."""
     for _ in range(depth):
         value = value.list_value.values.add() if kind == "lists" else value.struct_value.fields["a"]
     value.string_value = "x"
@@ -1152,7 +1152,7 @@ def test_evaluations_are_kept_under_a_version(client: Client, upload: Upload) ->
 
 
 def test_evaluations_and_slices_come_in_pages(client: Client, upload: Upload) -> None:
-    """Pages of two make the whole list. A read mask selects fields, a filter slices by dimension."""
+    """All pages together are the whole list. A read mask selects fields, and a filter selects slices by dimension."""
     bare = upload(client).partition("@")[0]
     made = {
         client.import_model_evaluation(parent=bare, model_evaluation={"display_name": str(n)}).name for n in range(5)
@@ -1324,7 +1324,7 @@ def test_a_label_filter_of_versions_sees_labels(
 
 @pytest.mark.parametrize("lag", [1, 3])
 def test_lists_lag_behind(start: Start, connect: Connect, upload: Upload, place: str, lag: int) -> None:
-    """list-lag: lists show a write after so many more lists. Reads of one name show it at once."""
+    """list-lag: lists show a write after this many more lists. Reads of one name show it immediately."""
     client = connect(start(assume={"list-lag": str(lag)}))
 
     def listed() -> list[str]:
@@ -1366,7 +1366,7 @@ def test_versions_of_a_model_that_lists_do_not_show_yet(start: Start, connect: C
 
 
 def test_deleting_the_default_version_is_refused(client: Client, upload: Upload) -> None:
-    """It's refused until another version is the default, whatever names the version."""
+    """The default version can't be deleted, by any name, until another version is the default."""
     bare = upload(client).partition("@")[0]
     upload(client, under=bare)
 
@@ -1418,7 +1418,7 @@ def test_an_unknown_assumption_is_refused(start: Start, given: dict[str, str], t
 
 
 def test_the_first_value_is_the_default() -> None:
-    """The default of each switch is the likelier reading."""
+    """Each switch defaults to the likelier behavior."""
     assert parse_assumptions({}) == parse_assumptions({name: switch.values[0] for name, switch in SWITCHES.items()})
 
 
@@ -1426,7 +1426,7 @@ def test_the_first_value_is_the_default() -> None:
 
 
 def test_a_clock_must_be_aware(start: Start) -> None:
-    """A naive clock is refused at once, not by the first request."""
+    """A naive clock is refused when the emulator starts, not by the first request."""
     with pytest.raises(ValueError, match="aware datetimes"):
         start(now=lambda: dt.datetime(2030, 1, 2))  # noqa: DTZ001 - that is what is wrong with it
 
@@ -1443,7 +1443,7 @@ def test_a_new_id_that_repeats_itself_fails_the_request(start: Start, connect: C
 
 
 def test_time_and_ids_are_parameters(start: Start, connect: Connect, upload: Upload, place: str) -> None:
-    """The clock and the ids are parameters. Time never goes back, and no id is used twice."""
+    """You can pass the clock and a function for IDs. Time never goes back, and no ID is used twice."""
     # The first of them is checked when the emulator is created.
     moments = iter([*[dt.datetime(2030, 1, 2, tzinfo=dt.UTC)] * 2, *[dt.datetime(2029, 1, 1, tzinfo=dt.UTC)] * 20])
     ids = iter(["11", "91", "11", "12", "92", "91", "93", "91", "94", "5", "5", "6", "7", "7", "8"])

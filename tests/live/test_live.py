@@ -303,7 +303,7 @@ def test_a_run_needs_consent(
     ("typed", "agreed"), [("y\n", True), ("Yes\n", True), ("\n", False), ("maybe\n", False), ("", False)]
 )
 def test_only_yes_starts_a_run(monkeypatch: pytest.MonkeyPatch, typed: str, agreed: bool) -> None:
-    """Only "yes" counts as a yes. Without a terminal the answer is no."""
+    """Only "y" and "yes" count as consent. Without a terminal, there's none."""
     monkeypatch.setattr(sys, "stdin", io.StringIO(typed))
     with contextlib.nullcontext() if agreed else pytest.raises(Refused):
         _ask()
