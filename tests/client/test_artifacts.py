@@ -146,7 +146,7 @@ def test_mlflow_folders_that_no_prebuilt_image_serves(registry: RegistryClient, 
 
 
 def test_a_skops_file_that_cannot_be_converted(registry: RegistryClient, store: Store, tmp_path: Path) -> None:
-    """Loading a model with another scikit-learn doesn't convert it. The message says what does."""
+    """A model of another scikit-learn version isn't converted. The message says why."""
     settings = b"pickled_model: model.skops, serialization_format: skops, sklearn_version: 1.5.2"
     folder = write(tmp_path / "model", {"MLmodel": b"flavors: {sklearn: {%s}}" % settings, "model.skops": b"x"})
     with pytest.raises(InvalidArgumentError) as refused:

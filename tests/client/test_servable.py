@@ -123,7 +123,7 @@ def added(folder: Path, loads: tuple[str, ...]) -> Addition | None:
 
 
 def test_mlflow_says_what_wrote_a_model(tmp_path: Path) -> None:
-    """The file MLmodel names the version, so no pickle is read."""
+    """The file MLmodel names the library and its version, which is used before any pickle."""
     pickled = pickle.dumps(ESTIMATOR)
     sklearns = write(tmp_path / "sklearn", {"MLmodel": sklearn_flavor("model.pkl"), "model.pkl": pickled})
     xgboosts = write(tmp_path / "xgboost", {"MLmodel": xgboost_flavor("model.ubj", 2.0), "model.ubj": b"x"})
