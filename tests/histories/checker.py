@@ -180,7 +180,7 @@ class Checker:
 
     Args:
         operations: The history, in the order of its beginnings.
-        lagging: Whether lists lag: then they say nothing about what is there.
+        lagging: Whether lists lag. If they do, they don't prove that something exists or is missing.
         refusing: Whether Vertex refuses to delete the default version, so that the client has to move `default`.
     """
 

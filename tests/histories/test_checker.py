@@ -442,7 +442,7 @@ def test_every_window_is_counted() -> None:
 
 
 def test_lagging_lists_prove_nothing() -> None:
-    """When lists lag, what they lack is no violation. A read of one version still is one."""
+    """If lists lag, a missing entry isn't a violation. A version that can't be read still is one."""
     operations = [*BOTH, listed(4, 5, version(1))]
     assert Checker(operations, lagging=True).check() == []
     operations.append(failed("get_version", 6, 7, "NotFoundError", version="2"))

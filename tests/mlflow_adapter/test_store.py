@@ -91,7 +91,7 @@ def test_wrong_settings(setting: str) -> None:
 
 
 def test_a_file_by_its_path(tmp_path: Path, folder: Path) -> None:
-    """A path without a second slash is relative. All spellings of a path mean the same registry, which stays on disk."""
+    """A path without a second slash is relative. All spellings of a path mean the same file, which stays on disk."""
     relative = VertexModelRegistryStore(f"vertex://local/a%20b.db?{IMAGE}")
     relative.create_model_version("churn", str(folder))
     absolute = VertexModelRegistryStore(f"vertex://local/{tmp_path}/./a b.db?{IMAGE}")
