@@ -66,7 +66,7 @@ many: Final = settings(max_examples=40, deadline=None, suppress_health_check=[He
 def upload(channel: grpc.Channel) -> None:
     """Create the model ``m``."""
     request = aiplatform_v1.UploadModelRequest(
-        parent=PLACE,
+        parent=PARENT,
         model_id="m",
         model={"display_name": "m", "container_spec": {"image_uri": "eu.gcr.io/acme/serve"}},
     )
@@ -89,7 +89,7 @@ def _channel(emulator: Emulator) -> Iterator[grpc.Channel]:
 
 def check_alive(emulator: Emulator) -> None:
     """Check that the emulator answers over both transports."""
-    with urllib.request.urlopen(f"{emulator.rest}/v1/{PLACE}/models", timeout=TIMEOUT) as answer:  # noqa: S310 - http
+    with urllib.request.urlopen(f"{emulator.rest}/v1/{PARENT}/models", timeout=TIMEOUT) as answer:  # noqa: S310 - http
         assert isinstance(json.load(answer), dict)
     with grpc.insecure_channel(str(emulator.grpc)) as channel:
         check_grpc(channel)
@@ -98,12 +98,12 @@ def check_alive(emulator: Emulator) -> None:
 def check_grpc(channel: grpc.Channel) -> None:
     """Check that a valid request is answered."""
     send: Any = channel.unary_unary(f"{SERVICE}/ListModels", request_serializer=None, response_deserializer=None)
-    send(aiplatform_v1.ListModelsRequest.serialize(aiplatform_v1.ListModelsRequest(parent=PLACE)), timeout=TIMEOUT)
+    send(aiplatform_v1.ListModelsRequest.serialize(aiplatform_v1.ListModelsRequest(parent=PARENT)), timeout=TIMEOUT)
 
 
 # --- messages ----------------------------------------------------------------
 
-PLACE: Final = "projects/acme/locations/us-central1"
+PARENT: Final = "projects/acme/locations/us-central1"
 _words: Final = [
     "",
     "m",
@@ -129,16 +129,16 @@ _words: Final = [
     "name",
     "labels.x",
     "projects",
-    PLACE,
-    f"{PLACE}/models/m",
-    f"{PLACE}/models/m@1",
-    f"{PLACE}/models/m@alpha",
-    f"{PLACE}/models/m@-",
-    f"{PLACE}/models/m@1@2",
-    f"{PLACE}/models/",
-    f"{PLACE}/models/m/evaluations/1",
-    f"{PLACE}/operations/1",
-    f"{PLACE}/models/m/operations/1",
+    PARENT,
+    f"{PARENT}/models/m",
+    f"{PARENT}/models/m@1",
+    f"{PARENT}/models/m@alpha",
+    f"{PARENT}/models/m@-",
+    f"{PARENT}/models/m@1@2",
+    f"{PARENT}/models/",
+    f"{PARENT}/models/m/evaluations/1",
+    f"{PARENT}/operations/1",
+    f"{PARENT}/models/m/operations/1",
     "projects//locations/x",
     "us-docker.pkg.dev/vertex-ai/prediction/sklearn-cpu.1-5:latest",
 ]
@@ -225,13 +225,13 @@ def test_unknown_fields_are_not_stored(emulator: Emulator, channel: grpc.Channel
     """Fields that the other API version can't parse don't break its lists."""
     # v1 has no field 12. In v1beta1 it's a message, but these bytes aren't.
     evaluation = b"\x62\x03\xff\xff\xff"
-    name = f"{PLACE}/models/m".encode()
+    name = f"{PARENT}/models/m".encode()
     message = b"\x0a" + bytes([len(name)]) + name + b"\x12" + bytes([len(evaluation)]) + evaluation
     upload(channel)  # an earlier test may have deleted it
     ask(channel, f"{SERVICE}/ImportModelEvaluation".replace(".v1.", f".{version}."), message)
 
     for api in ("v1", "v1beta1"):
-        address = f"{emulator.rest}/{api}/{PLACE}/models/m/evaluations"
+        address = f"{emulator.rest}/{api}/{PARENT}/models/m/evaluations"
         with urllib.request.urlopen(address, timeout=TIMEOUT) as answer:  # noqa: S310 - http
             assert "modelEvaluations" in json.load(answer) or version == "v1beta1"
 
@@ -258,7 +258,7 @@ def test_an_unknown_method_is_unimplemented(channel: grpc.Channel, method: str, 
 @settings(many, max_examples=25)
 def test_any_metadata_is_accepted(channel: grpc.Channel, metadata: tuple[tuple[str, str], ...]) -> None:
     """Metadata doesn't affect a request."""
-    request = aiplatform_v1.GetModelRequest(name=f"{PLACE}/models/m")
+    request = aiplatform_v1.GetModelRequest(name=f"{PARENT}/models/m")
     ask(channel, f"{SERVICE}/GetModel", aiplatform_v1.GetModelRequest.serialize(request), metadata)
 
 
@@ -423,7 +423,7 @@ _paths: Final = st.lists(
 ).map(lambda parts: "/" + "/".join(parts))
 _real_paths: Final = st.sampled_from(
     [
-        f"/{version}/{PLACE}/{rest}"
+        f"/{version}/{PARENT}/{rest}"
         for version in ("v1", "v1beta1", "ui")
         for rest in (
             "models",
@@ -564,10 +564,10 @@ def test_any_body_is_answered(emulator: Emulator, path: str, body: tuple[bytes, 
 @pytest.mark.parametrize(
     ("method", "path", "of"),
     [
-        ("POST", f"/v1/{PLACE}/models:upload", aiplatform_v1.UploadModelRequest),
-        ("PATCH", f"/v1/{PLACE}/models/m?updateMask=metadata,labels,description", aiplatform_v1.Model),
-        ("PATCH", f"/v1beta1/{PLACE}/models/m?updateMask=explanationSpec", aiplatform_v1.Model),
-        ("POST", f"/v1beta1/{PLACE}/models/m/evaluations:import", aiplatform_v1.ImportModelEvaluationRequest),
+        ("POST", f"/v1/{PARENT}/models:upload", aiplatform_v1.UploadModelRequest),
+        ("PATCH", f"/v1/{PARENT}/models/m?updateMask=metadata,labels,description", aiplatform_v1.Model),
+        ("PATCH", f"/v1beta1/{PARENT}/models/m?updateMask=explanationSpec", aiplatform_v1.Model),
+        ("POST", f"/v1beta1/{PARENT}/models/m/evaluations:import", aiplatform_v1.ImportModelEvaluationRequest),
     ],
 )
 @given(data=st.data())
@@ -705,7 +705,7 @@ def prefixed(message: bytes, compressed: int = 0, length_error: int = 0) -> byte
     return bytes([compressed]) + max(len(message) + length_error, 0).to_bytes(4) + message
 
 
-_LIST: Final = aiplatform_v1.ListModelsRequest.serialize(aiplatform_v1.ListModelsRequest(parent=PLACE))
+_LIST: Final = aiplatform_v1.ListModelsRequest.serialize(aiplatform_v1.ListModelsRequest(parent=PARENT))
 _HELLO: Final = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + frame(_SETTINGS, 0, 0, b"")
 # The stream of the last request, which needs the highest number.
 _LAST: Final = 99

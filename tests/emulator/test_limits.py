@@ -126,9 +126,9 @@ MANY = 300_000
 TOO_MANY = f"The request has more than {MOST_VALUES} values. Split it, or leave some out."
 
 
-def upload(emulator: Emulator, place: str, body: str | bytes) -> requests.Response:
+def upload(emulator: Emulator, parent: str, body: str | bytes) -> requests.Response:
     data = body.encode() if isinstance(body, str) else body
-    return requests.post(f"{emulator.rest}/v1/{place}/models:upload", data=data, timeout=120)
+    return requests.post(f"{emulator.rest}/v1/{parent}/models:upload", data=data, timeout=120)
 
 
 def model(fields: str = "", container: str = "") -> str:
@@ -155,9 +155,9 @@ def many(value: str, separator: str = ",") -> str:
         pytest.param(lambda: "," * MANY + '"' * MANY, id="quotes"),
     ],
 )  # fmt: skip
-def test_json_with_too_many_values_is_refused(emulator: Emulator, place: str, body: Callable[[], str]) -> None:
+def test_json_with_too_many_values_is_refused(emulator: Emulator, parent: str, body: Callable[[], str]) -> None:
     """JSON is refused before it's parsed, which could take minutes. These bodies aren't even valid JSON."""
-    answer = upload(emulator, place, body() + "!")
+    answer = upload(emulator, parent, body() + "!")
 
     assert (answer.status_code, answer.json()["error"]["message"]) == (400, TOO_MANY)
 
@@ -171,9 +171,9 @@ def test_json_with_too_many_values_is_refused(emulator: Emulator, place: str, bo
         pytest.param(model(f', "description": "{"é" * 3_000_000}"'), id="a long text"),
     ],
 )  # fmt: skip
-def test_json_with_many_values_is_accepted(emulator: Emulator, place: str, body: str) -> None:
+def test_json_with_many_values_is_accepted(emulator: Emulator, parent: str, body: str) -> None:
     """A string is one value, whatever it contains."""
-    answer = upload(emulator, place, body)
+    answer = upload(emulator, parent, body)
 
     assert answer.status_code == 200, answer.text
 
@@ -284,9 +284,9 @@ def test_any_bytes_can_be_counted(seed: int) -> None:
         pytest.param("parent", "projects/" + "p" * 3_000_000 + "/locations/us-central1", id="parent"),
     ],
 )
-def test_a_query_that_is_too_long_is_refused(emulator: Emulator, place: str, field: str, value: Any) -> None:
+def test_a_query_that_is_too_long_is_refused(emulator: Emulator, parent: str, field: str, value: Any) -> None:
     """Every field of a query has a maximum length, far longer than anyone needs."""
-    request = types.ListModelsRequest.pb()(parent=place)
+    request = types.ListModelsRequest.pb()(parent=parent)
     if field == "read_mask":
         request.read_mask.paths.extend(value)
     else:
@@ -297,15 +297,15 @@ def test_a_query_that_is_too_long_is_refused(emulator: Emulator, place: str, fie
     assert f"Field: {field}; Message: " in error
 
 
-def test_labels_aliases_and_slices_are_bounded(emulator: Emulator, connect: Callable[..., Any], place: str) -> None:
+def test_labels_aliases_and_slices_are_bounded(emulator: Emulator, connect: Callable[..., Any], parent: str) -> None:
     """A model has a maximum of each, even if they come a few at a time."""
     client = connect(emulator)
     labels = {f"é{number}": "É" for number in range(20_000)}
     spec = {"image_uri": "x/y:1"}
 
     with pytest.raises(exceptions.InvalidArgument, match="No more than 64 labels"):
-        client.upload_model(parent=place, model={"display_name": "m", "container_spec": spec, "labels": labels})
-    name = client.upload_model(parent=place, model={"display_name": "m", "container_spec": spec}).result().model
+        client.upload_model(parent=parent, model={"display_name": "m", "container_spec": spec, "labels": labels})
+    name = client.upload_model(parent=parent, model={"display_name": "m", "container_spec": spec}).result().model
     client.merge_version_aliases(name=f"{name}@1", version_aliases=[f"a{number}" for number in range(60_000)])
     with pytest.raises(exceptions.InvalidArgument, match="At most 100000 version aliases can be set"):
         client.merge_version_aliases(name=f"{name}@1", version_aliases=[f"b{number}" for number in range(60_000)])
@@ -334,18 +334,18 @@ def test_a_fault_that_is_too_long_is_refused(emulator: Emulator) -> None:
     emulator.forget_faults()
 
 
-def test_a_slow_request_does_not_block_others(emulator: Emulator, connect: Callable[..., Any], place: str) -> None:
+def test_a_slow_request_does_not_block_others(emulator: Emulator, connect: Callable[..., Any], parent: str) -> None:
     """While a request with the most values is checked, other requests are answered."""
     inputs = {"f": {"inputBaselines": [1] * 90_000}}
     baselines = f', "explanationSpec": {{"metadata": {{"inputs": {json.dumps(inputs)}}}}}'
     client = connect(emulator)
-    slow = threading.Thread(target=upload, args=(emulator, place, model(baselines)))
+    slow = threading.Thread(target=upload, args=(emulator, parent, model(baselines)))
     answered = 0
 
     slow.start()
     while slow.is_alive():
         assert requests.get(f"{emulator.rest}/emulator/health", timeout=60).ok
-        assert list(client.list_models(parent=place)) == []
+        assert list(client.list_models(parent=parent)) == []
         answered += slow.is_alive()
     slow.join()
 
@@ -359,7 +359,7 @@ def frame(kind: int, flags: int, stream: int, payload: bytes) -> bytes:
     return struct.pack(">I", len(payload))[1:] + bytes([kind, flags]) + struct.pack(">I", stream) + payload
 
 
-def test_a_client_that_resets_requests_does_not_cancel_others(emulator: Emulator, place: str) -> None:
+def test_a_client_that_resets_requests_does_not_cancel_others(emulator: Emulator, parent: str) -> None:
     """A client that starts and resets requests as fast as it can only harms itself."""
     address = str(emulator.grpc)
     names = {
@@ -407,7 +407,7 @@ def test_a_client_that_resets_requests_does_not_cancel_others(emulator: Emulator
     assert enough.wait(60)
     with grpc.insecure_channel(address) as channel:
         stub: Any = channel.unary_unary("/google.cloud.aiplatform.v1.ModelService/ListModels")
-        request = types.ListModelsRequest.pb()(parent=place).SerializeToString()
+        request = types.ListModelsRequest.pb()(parent=parent).SerializeToString()
         answers = [stub(request, timeout=60) for _ in range(30)]
     over.set()
     attacker.join()

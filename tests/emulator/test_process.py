@@ -166,7 +166,7 @@ def test_help_lists_the_switches(capsys: pytest.CaptureFixture[str]) -> None:
         assert switch.evidence in text
 
 
-def test_a_file_is_opened_again(start: Start, connect: Connect, upload: Upload, place: str, tmp_path: Path) -> None:
+def test_a_file_is_opened_again(start: Start, connect: Connect, upload: Upload, parent: str, tmp_path: Path) -> None:
     """The file keeps models, versions, labels, aliases, evaluations and operations. Lists show them immediately."""
     data = tmp_path / "data"
     first = start(data)
@@ -175,14 +175,14 @@ def test_a_file_is_opened_again(start: Start, connect: Connect, upload: Upload, 
     upload(client, under=bare, version_aliases=["gold"])
     evaluation = client.import_model_evaluation(parent=bare, model_evaluation={"display_name": "e"})
     client.delete_model_version(name=f"{bare}@2").result()
-    operation = client.copy_model(parent=place, source_model=bare).operation
+    operation = client.copy_model(parent=parent, source_model=bare).operation
     before = client.get_model(name=bare)
     first.close()
 
     client = connect(start(data, assume={"list-lag": "5"}))
 
     assert client.get_model(name=bare) == before
-    assert len(list(client.list_models(request={"parent": place, "filter": "labels.a=b"}))) == 2
+    assert len(list(client.list_models(request={"parent": parent, "filter": "labels.a=b"}))) == 2
     assert client.get_model_evaluation(name=evaluation.name) == evaluation
     assert client.get_operation({"name": operation.name}) == operation
     with pytest.raises(exceptions.NotFound):
@@ -192,7 +192,7 @@ def test_a_file_is_opened_again(start: Start, connect: Connect, upload: Upload, 
 
 @pytest.mark.parametrize("lag", ["0", "3"])
 def test_a_file_is_opened_under_another_assumption(
-    start: Start, connect: Connect, upload: Upload, place: str, tmp_path: Path, lag: str
+    start: Start, connect: Connect, upload: Upload, parent: str, tmp_path: Path, lag: str
 ) -> None:
     """Filters immediately use the labels that the new switch shows, even if lists lag."""
     data = tmp_path / "data"
@@ -204,7 +204,7 @@ def test_a_file_is_opened_under_another_assumption(
 
     client = connect(start(data, assume={"list-lag": lag}))
 
-    (model,) = client.list_models(parent=place)
+    (model,) = client.list_models(parent=parent)
     assert dict(model.labels) == {"k": "version"}
-    assert list(client.list_models(request={"parent": place, "filter": "labels.k=version"})) == [model]
-    assert list(client.list_models(request={"parent": place, "filter": "labels.k=model"})) == []
+    assert list(client.list_models(request={"parent": parent, "filter": "labels.k=version"})) == [model]
+    assert list(client.list_models(request={"parent": parent, "filter": "labels.k=model"})) == []

@@ -383,7 +383,7 @@ def test_a_negative_page_size_is_refused() -> None:
 _numbers: Final = st.integers(-(2**63), 2**63 - 1)
 _values: Final[dict[type, st.SearchStrategy[str | int]]] = {int: _numbers, str: _text}
 # The orders of each list, with the types of the values in a page token's position.
-_PLACES: Final[tuple[tuple[str, str, tuple[type, ...]], ...]] = (
+_POSITIONS: Final[tuple[tuple[str, str, tuple[type, ...]], ...]] = (
     ("ListModels", "", (int,)),
     ("ListModels", "create_time, display_name", (int,)),
     ("ListModels", "display_name", (str, int)),
@@ -402,7 +402,7 @@ _PLACES: Final[tuple[tuple[str, str, tuple[type, ...]], ...]] = (
 @given(st.data())
 def test_a_token_carries_its_position(data: st.DataObject) -> None:
     """The query that a token came from gets the position back, even with another page size."""
-    rpc, order, types = data.draw(st.sampled_from(_PLACES))
+    rpc, order, types = data.draw(st.sampled_from(_POSITIONS))
     position = tuple(data.draw(_values[kind]) for kind in types)
     token = parse_query(rpc, SCOPE, order_by=order, page_size=3).token(position)
 
@@ -428,10 +428,10 @@ _bodies: Final = (
 )
 
 
-@given(st.sampled_from(_PLACES), _bodies)
-def test_a_forged_token_is_refused(place: tuple[str, str, tuple[type, ...]], body: bytes) -> None:
+@given(st.sampled_from(_POSITIONS), _bodies)
+def test_a_forged_token_is_refused(entry: tuple[str, str, tuple[type, ...]], body: bytes) -> None:
     """The checksum isn't a secret. With a valid one, a position that doesn't fit the query is refused."""
-    rpc, order, types = place
+    rpc, order, types = entry
     sealed = parse_query(rpc, SCOPE, order_by=order).fingerprint + body
     token = _to_text(_checksum(sealed) + sealed)
 

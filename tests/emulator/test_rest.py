@@ -35,9 +35,11 @@ MODEL = {
 }
 
 
-def upload(emulator: Emulator, place: str, api: str = "v1", **request: Any) -> Any:
+def upload(emulator: Emulator, parent: str, api: str = "v1", **request: Any) -> Any:
     """POST an upload, and return the operation."""
-    answer = requests.post(f"{emulator.rest}/{api}/{place}/models:upload", json={"model": MODEL, **request}, timeout=60)
+    answer = requests.post(
+        f"{emulator.rest}/{api}/{parent}/models:upload", json={"model": MODEL, **request}, timeout=60
+    )
     assert answer.status_code == 200, answer.text
     return answer.json()
 
@@ -74,12 +76,12 @@ def status_of(received: bytes) -> int:
 
 
 def test_a_client_that_leaves_in_the_middle_of_its_body_is_ignored(
-    emulator: Emulator, place: str, caplog: pytest.LogCaptureFixture
+    emulator: Emulator, parent: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     """The emulator keeps running and logs nothing."""
     host, _, port = str(emulator.rest).removeprefix("http://").partition(":")
     with socket.create_connection((host, int(port)), timeout=30) as connection:
-        head = f"POST /v1/{place}/models:upload HTTP/1.1\r\nHost: {host}:{port}\r\nContent-Length: 9\r\n"
+        head = f"POST /v1/{parent}/models:upload HTTP/1.1\r\nHost: {host}:{port}\r\nContent-Length: 9\r\n"
         connection.sendall(f"{head}Expect: 100-continue\r\n\r\n".encode())
         assert connection.recv(9) == b"HTTP/1.1 "  # 100 Continue: the server waits for the body
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))  # close with a reset
@@ -89,10 +91,10 @@ def test_a_client_that_leaves_in_the_middle_of_its_body_is_ignored(
     assert caplog.messages == []
 
 
-def test_spaces_around_a_header_are_ignored(emulator: Emulator, place: str) -> None:
+def test_spaces_around_a_header_are_ignored(emulator: Emulator, parent: str) -> None:
     """Spaces and tabs around the value of a Host or a Content-Length are ignored."""
     host = str(emulator.rest).removeprefix("http://")
-    head = f"POST /v1/{place}/models:upload HTTP/1.1\r\nHost: \t{host} \r\nContent-Length:  2\t\r\n"
+    head = f"POST /v1/{parent}/models:upload HTTP/1.1\r\nHost: \t{host} \r\nContent-Length:  2\t\r\n"
     head += "Connection: close\r\n\r\n{}"
 
     assert b"List of found errors" in exchange(emulator, head.encode())
@@ -108,11 +110,11 @@ def nested(depth: int, kind: str) -> object:
 
 @pytest.mark.parametrize("polls", [0, 2])
 @pytest.mark.parametrize("kind", ["lists", "objects", "both"])
-def test_json_that_is_nested_too_deeply_is_refused(start: Start, place: str, kind: str, polls: int) -> None:
+def test_json_that_is_nested_too_deeply_is_refused(start: Start, parent: str, kind: str, polls: int) -> None:
     """Whatever is accepted can be read again: directly, in lists and among past requests."""
     emulator = start(polls_until_done=polls)
-    upload(emulator, place, modelId="m", model=MODEL | {"explanationSpec": {"parameters": {"examples": {}}}})
-    at = f"{emulator.rest}/v1/{place}/models"
+    upload(emulator, parent, modelId="m", model=MODEL | {"explanationSpec": {"parameters": {"examples": {}}}})
+    at = f"{emulator.rest}/v1/{parent}/models"
     model = {"displayName": "m", "containerSpec": {"imageUri": "gcr.io/acme/serve"}, "metadataSchemaUri": "gs://bkt/s"}
     while not requests.get(f"{at}/m", timeout=10).ok:
         pass  # each request is a poll
@@ -131,24 +133,24 @@ def test_json_that_is_nested_too_deeply_is_refused(start: Start, place: str, kin
             assert answer.status_code in {200, 400}, answer.text
             accepted.append(answer.ok)
         for path in ("models?pageSize=1", "models/m", "models/m/evaluations?pageSize=1000", "operations?pageSize=1000"):
-            assert requests.get(f"{emulator.rest}/v1/{place}/{path}", timeout=10).ok
+            assert requests.get(f"{emulator.rest}/v1/{parent}/{path}", timeout=10).ok
     assert True in accepted
     assert False in accepted
     assert requests.get(f"{at}?pageSize=1000", timeout=10).ok
     assert requests.get(f"{emulator.rest}/emulator/requests", timeout=10).ok
     with grpc.insecure_channel(str(emulator.grpc)) as channel:
         stock = ModelServiceClient(transport=ModelServiceGrpcTransport(channel=channel))
-        assert len(list(stock.list_models(parent=place))) > 1
+        assert len(list(stock.list_models(parent=parent))) > 1
 
 
 # --- JSON --------------------------------------------------------------------
 
 
-def test_a_model_is_written_as_canonical_json(emulator: Emulator, place: str) -> None:
+def test_a_model_is_written_as_canonical_json(emulator: Emulator, parent: str) -> None:
     """JSON has lowerCamelCase names, 64-bit numbers as strings, times in UTC and enum names, but no unset fields."""
-    upload(emulator, place, modelId="mine")
+    upload(emulator, parent, modelId="mine")
 
-    answer = requests.get(f"{emulator.rest}/v1/{place}/models/mine", timeout=10)
+    answer = requests.get(f"{emulator.rest}/v1/{parent}/models/mine", timeout=10)
 
     assert answer.headers["Content-Type"] == "application/json; charset=UTF-8"
     model = answer.json()
@@ -160,19 +162,19 @@ def test_a_model_is_written_as_canonical_json(emulator: Emulator, place: str) ->
 
 
 @pytest.mark.parametrize("query", ["$alt=json;enum-encoding=int", "%24alt=json%3Benum-encoding%3Dint"])
-def test_enumerations_are_numbers_on_request(emulator: Emulator, place: str, query: str) -> None:
+def test_enumerations_are_numbers_on_request(emulator: Emulator, parent: str, query: str) -> None:
     """Google's Python client requests numbers."""
-    upload(emulator, place, modelId="mine")
+    upload(emulator, parent, modelId="mine")
 
-    answer = requests.get(f"{emulator.rest}/v1/{place}/models/mine?{query}", timeout=10)
+    answer = requests.get(f"{emulator.rest}/v1/{parent}/models/mine?{query}", timeout=10)
 
     assert answer.json()["modelSourceInfo"] == {"sourceType": 2}
 
 
-def test_fields_have_two_spellings(emulator: Emulator, place: str) -> None:
+def test_fields_have_two_spellings(emulator: Emulator, parent: str) -> None:
     """Both spellings work in the body, in the query and in a mask."""
     model = {"display_name": "churn", "container_spec": {"image_uri": "x"}}
-    base = f"{emulator.rest}/v1/{place}/models"
+    base = f"{emulator.rest}/v1/{parent}/models"
     assert requests.post(f"{base}:upload", json={"model_id": "mine", "model": model}, timeout=10).ok
 
     for spelling in ("pageSize", "page_size"):
@@ -187,9 +189,9 @@ def test_fields_have_two_spellings(emulator: Emulator, place: str) -> None:
     ("method", "path"),
     [("POST", "@1:export"), ("POST", "@1:mergeVersionAliases"), ("PATCH", "?updateMask=description")],
 )
-def test_a_body_is_an_object(emulator: Emulator, place: str, method: str, path: str, body: bytes) -> None:
+def test_a_body_is_an_object(emulator: Emulator, parent: str, method: str, path: str, body: bytes) -> None:
     """Any other body is refused, whether it's the request or one of its fields, and nothing changes."""
-    name = upload(emulator, place, modelId="mine", model={**MODEL, "description": "kept"})["response"]["model"]
+    name = upload(emulator, parent, modelId="mine", model={**MODEL, "description": "kept"})["response"]["model"]
 
     answer = requests.request(method, f"{emulator.rest}/v1/{name}{path}", data=body, timeout=10)
 
@@ -201,8 +203,8 @@ def test_a_body_is_an_object(emulator: Emulator, place: str, method: str, path: 
 @pytest.mark.parametrize("project", ["example.com:acme", "example.com%3Aacme"])
 def test_the_project_of_a_domain_has_a_colon(emulator: Emulator, project: str) -> None:
     """The colon works in the path of a collection, a model, a method and a location."""
-    place = f"projects/{project}/locations/us-central1"
-    base = f"{emulator.rest}/v1/{place}"
+    parent = f"projects/{project}/locations/us-central1"
+    base = f"{emulator.rest}/v1/{parent}"
 
     uploaded = requests.post(f"{base}/models:upload", json={"modelId": "mine", "model": MODEL}, timeout=10)
 
@@ -215,9 +217,9 @@ def test_the_project_of_a_domain_has_a_colon(emulator: Emulator, project: str) -
 
 
 @pytest.mark.parametrize("at", ["@", "%40"])
-def test_an_at_sign_may_be_encoded(emulator: Emulator, place: str, at: str) -> None:
+def test_an_at_sign_may_be_encoded(emulator: Emulator, parent: str, at: str) -> None:
     """Google's Python client encodes it, and gcloud doesn't."""
-    name = f"{upload(emulator, place)['response']['model']}{at}1"
+    name = f"{upload(emulator, parent)['response']['model']}{at}1"
 
     answer = requests.post(
         f"{emulator.rest}/v1/{name}:mergeVersionAliases", json={"versionAliases": ["gold"]}, timeout=10
@@ -226,9 +228,9 @@ def test_an_at_sign_may_be_encoded(emulator: Emulator, place: str, at: str) -> N
     assert answer.json()["versionAliases"] == ["default", "gold"]
 
 
-def test_an_empty_list_is_an_empty_object(emulator: Emulator, place: str) -> None:
+def test_an_empty_list_is_an_empty_object(emulator: Emulator, parent: str) -> None:
     """Proto3 omits what is empty."""
-    assert requests.get(f"{emulator.rest}/v1/{place}/models", timeout=10).json() == {}
+    assert requests.get(f"{emulator.rest}/v1/{parent}/models", timeout=10).json() == {}
 
 
 _UNKNOWN = "Invalid JSON payload received. Unknown name"
@@ -252,9 +254,9 @@ _UNKNOWN = "Invalid JSON payload received. Unknown name"
         (b"0", f'{_UNKNOWN} "": Root element must be a message.'),
     ],
 )
-def test_a_body_that_is_not_an_object_is_refused(emulator: Emulator, place: str, body: bytes, message: str) -> None:
+def test_a_body_that_is_not_an_object_is_refused(emulator: Emulator, parent: str, body: bytes, message: str) -> None:
     """The error is 400 and INVALID_ARGUMENT, in the words of Google's front end."""
-    answer = requests.post(f"{emulator.rest}/v1/{place}/models:upload", data=body, timeout=10)
+    answer = requests.post(f"{emulator.rest}/v1/{parent}/models:upload", data=body, timeout=10)
 
     assert answer.status_code == 400
     assert error(answer)["status"] == "INVALID_ARGUMENT"
@@ -343,10 +345,10 @@ _TYPES = "type.googleapis.com/google"
     ],
 )
 def test_json_that_is_not_a_request_is_refused(
-    emulator: Emulator, place: str, body: str, field: str, message: str
+    emulator: Emulator, parent: str, body: str, field: str, message: str
 ) -> None:
     """The error is 400 and INVALID_ARGUMENT, in the words of Google's front end, with the mistake's path."""
-    answer = requests.post(f"{emulator.rest}/v1/{place}/models:upload", data=body, timeout=10)
+    answer = requests.post(f"{emulator.rest}/v1/{parent}/models:upload", data=body, timeout=10)
 
     assert answer.status_code == 400
     assert error(answer)["status"] == "INVALID_ARGUMENT"
@@ -393,11 +395,11 @@ _TOO_LARGE = "9" * 401
 )
 @pytest.mark.parametrize("api", ["v1", "v1beta1"])
 def test_what_protobuf_cannot_hold_is_refused(
-    emulator: Emulator, place: str, api: str, path: str, body: str, field: str
+    emulator: Emulator, parent: str, api: str, path: str, body: str, field: str
 ) -> None:
     """JSON can express numbers that don't fit into a double, and half of a surrogate pair."""
     method = "PATCH" if "updateMask" in path else "POST"
-    answer = requests.request(method, f"{emulator.rest}/{api}/{place}/models{path}", data=body, timeout=10)
+    answer = requests.request(method, f"{emulator.rest}/{api}/{parent}/models{path}", data=body, timeout=10)
 
     assert error(answer)["status"] == "INVALID_ARGUMENT"
     assert error(answer)["message"].startswith(f"Invalid value at '{field}'")
@@ -421,10 +423,10 @@ def test_what_protobuf_cannot_hold_is_refused(
         {"metadata": {"s3cret": float("inf")}},
     ],
 )
-def test_an_error_does_not_repeat_possible_secrets(emulator: Emulator, place: str, model: dict[str, Any]) -> None:
+def test_an_error_does_not_repeat_possible_secrets(emulator: Emulator, parent: str, model: dict[str, Any]) -> None:
     """The error repeats neither a container's environment nor labels nor metadata."""
     body = json.dumps({"model": {"displayName": "m", **model}}).replace("Infinity", "1e400")
-    answer = requests.post(f"{emulator.rest}/v1/{place}/models:upload", data=body, timeout=10)
+    answer = requests.post(f"{emulator.rest}/v1/{parent}/models:upload", data=body, timeout=10)
 
     assert error(answer)["status"] == "INVALID_ARGUMENT"
     assert "s3cret" not in answer.text
@@ -440,10 +442,10 @@ def test_an_error_does_not_repeat_possible_secrets(emulator: Emulator, place: st
     ],
 )
 def test_a_field_in_both_spellings_is_set_twice(
-    emulator: Emulator, place: str, method: str, path: str, body: dict[str, Any]
+    emulator: Emulator, parent: str, method: str, path: str, body: dict[str, Any]
 ) -> None:
     """It's unclear which of the two values is meant."""
-    answer = requests.request(method, f"{emulator.rest}/v1/{place}/models{path}", json=body, timeout=10)
+    answer = requests.request(method, f"{emulator.rest}/v1/{parent}/models{path}", json=body, timeout=10)
 
     assert error(answer)["status"] == "INVALID_ARGUMENT"
     assert "is set twice" in error(answer)["message"]
@@ -477,9 +479,9 @@ def test_a_malformed_header_is_refused(emulator: Emulator, lines: str, status: i
     assert status_of(exchange(emulator, head.encode())) == status
 
 
-def test_every_mistake_is_reported(emulator: Emulator, place: str) -> None:
+def test_every_mistake_is_reported(emulator: Emulator, parent: str) -> None:
     """Each mistake is a line, with its path in the details. Only the first 100 are reported."""
-    url = f"{emulator.rest}/v1/{place}/models/m?updateMask=labels"
+    url = f"{emulator.rest}/v1/{parent}/models/m?updateMask=labels"
     answer = requests.patch(url, json={"labels": 1, "x": 2, "displayName": 3}, timeout=10)
 
     content = error(answer)
@@ -505,9 +507,9 @@ def test_every_mistake_is_reported(emulator: Emulator, place: str) -> None:
         {"containerSpec": {"env": [{"name": "A", "value": 5318008}]}},
     ],
 )
-def test_private_values_are_not_repeated(emulator: Emulator, place: str, model: dict[str, Any]) -> None:
+def test_private_values_are_not_repeated(emulator: Emulator, parent: str, model: dict[str, Any]) -> None:
     """Labels, metadata and the environment are private, even if Google's front end shows them."""
-    answer = requests.post(f"{emulator.rest}/v1/{place}/models:upload", json={"model": model}, timeout=10)
+    answer = requests.post(f"{emulator.rest}/v1/{parent}/models:upload", json={"model": model}, timeout=10)
 
     assert answer.status_code == 400
     assert error(answer)["message"].startswith("Invalid value at 'model.")
@@ -530,16 +532,16 @@ def test_private_values_are_not_repeated(emulator: Emulator, place: str, model: 
         "$callback=x",
     ],
 )
-def test_an_invalid_parameter_is_refused(emulator: Emulator, place: str, query: str) -> None:
+def test_an_invalid_parameter_is_refused(emulator: Emulator, parent: str, query: str) -> None:
     """A parameter is refused if it's unknown, in the path, of another type, given twice, or unsupported."""
-    answer = requests.get(f"{emulator.rest}/v1/{place}/models?{query}", timeout=10)
+    answer = requests.get(f"{emulator.rest}/v1/{parent}/models?{query}", timeout=10)
 
     assert error(answer)["status"] == "INVALID_ARGUMENT"
 
 
-def test_a_parameter_beside_a_body_is_refused(emulator: Emulator, place: str) -> None:
+def test_a_parameter_beside_a_body_is_refused(emulator: Emulator, parent: str) -> None:
     """If the body is the request, the query can't set fields. If the body is the model, the query can set the mask."""
-    base = f"{emulator.rest}/v1/{place}/models"
+    base = f"{emulator.rest}/v1/{parent}/models"
     posted = requests.post(f"{base}:upload?modelId=x", json={"model": MODEL}, timeout=10)
     patched = requests.patch(f"{base}/mine?model=x", json={}, timeout=10)
     got = requests.request("GET", f"{base}/mine", data=b"{}", timeout=10)
@@ -560,28 +562,28 @@ def test_a_parameter_beside_a_body_is_refused(emulator: Emulator, place: str) ->
     ],
 )
 def test_a_parameter_is_refused_in_the_front_ends_words(
-    emulator: Emulator, place: str, query: str, message: str
+    emulator: Emulator, parent: str, query: str, message: str
 ) -> None:
     """The error names the parameter's type and value."""
-    answer = requests.get(f"{emulator.rest}/v1/{place}/models?{query}", timeout=10)
+    answer = requests.get(f"{emulator.rest}/v1/{parent}/models?{query}", timeout=10)
 
     assert error(answer)["message"] == message
     assert error(answer)["details"][0]["fieldViolations"][0]["description"] == message
 
 
-def test_parameters_of_googles_front_end_are_accepted(emulator: Emulator, place: str) -> None:
+def test_parameters_of_googles_front_end_are_accepted(emulator: Emulator, parent: str) -> None:
     """Parameters that all of Google's services accept have no effect here. A boolean is `true` or `false`."""
     query = "alt=json&prettyPrint=false&key=abc&$unique=gc1&$.xgafv=2&%24prettyPrint=false&$apiVersion=v1"
-    assert requests.get(f"{emulator.rest}/v1/{place}/models?{query}", timeout=10).ok
+    assert requests.get(f"{emulator.rest}/v1/{parent}/models?{query}", timeout=10).ok
 
-    operations = f"{emulator.rest}/v1/{place}/operations"
+    operations = f"{emulator.rest}/v1/{parent}/operations"
     assert requests.get(f"{operations}?returnPartialSuccess=true", timeout=10).ok
     assert requests.get(f"{operations}?returnPartialSuccess=yes", timeout=10).status_code == 400
 
 
-def test_errors_have_googles_shape(emulator: Emulator, place: str) -> None:
+def test_errors_have_googles_shape(emulator: Emulator, parent: str) -> None:
     """An error has a code, a message, a status, and details with their type."""
-    answer = requests.post(f"{emulator.rest}/v1/{place}/models:upload", json={"modelId": "X"}, timeout=10)
+    answer = requests.post(f"{emulator.rest}/v1/{parent}/models:upload", json={"modelId": "X"}, timeout=10)
 
     content = error(answer)
     assert content["status"] == "INVALID_ARGUMENT"
@@ -625,21 +627,21 @@ def test_a_head_response_has_no_body(emulator: Emulator) -> None:
 
 
 @pytest.mark.parametrize("body", [b"", b'""', b"{}", b"null", b"[1]", b'{"name": "x", "nonsense": 1}', b"{", b"\xff"])
-def test_a_post_without_a_mapped_body_accepts_any_body(start: Start, place: str, body: bytes) -> None:
+def test_a_post_without_a_mapped_body_accepts_any_body(start: Start, parent: str, body: bytes) -> None:
     """Google's Node client sends two quotes as the body of CancelOperation."""
     emulator = start(polls_until_done=9)
     for method, expected in (("wait", {"done": True}), ("cancel", {})):
-        name = upload(emulator, place)["name"]
+        name = upload(emulator, parent)["name"]
         for api in ("v1", "v1beta1", "ui"):
             answer = requests.post(f"{emulator.rest}/{api}/{name}:{method}", data=body, timeout=10)
             assert (answer.status_code, expected.items() <= answer.json().items()) == (200, True), answer.text
         assert requests.get(f"{emulator.rest}/v1/{name}", timeout=10).json()["done"]
 
 
-def test_a_post_without_a_mapped_body_reads_its_query(start: Start, place: str) -> None:
+def test_a_post_without_a_mapped_body_reads_its_query(start: Start, parent: str) -> None:
     """Fields in the body have no effect."""
     emulator = start(polls_until_done=9)
-    name = upload(emulator, place)["name"]
+    name = upload(emulator, parent)["name"]
 
     answer = requests.post(f"{emulator.rest}/v1/{name}:wait?timeout=0s", json={"timeout": "9s"}, timeout=10)
 
@@ -647,10 +649,10 @@ def test_a_post_without_a_mapped_body_reads_its_query(start: Start, place: str) 
     assert requests.post(f"{emulator.rest}/v1/{name}:wait?nonsense=1", timeout=10).status_code == 400
 
 
-def test_the_method_can_be_in_a_header(emulator: Emulator, place: str) -> None:
+def test_the_method_can_be_in_a_header(emulator: Emulator, parent: str) -> None:
     """X-HTTP-Method-Override replaces the request's method with GET, PATCH, DELETE or POST."""
-    base = f"{emulator.rest}/v1/{place}/models"
-    upload(emulator, place, modelId="mine")
+    base = f"{emulator.rest}/v1/{parent}/models"
+    upload(emulator, parent, modelId="mine")
 
     def send(method: str, url: str, sent: str = "POST", **arguments: Any) -> requests.Response:
         headers = {"X-HTTP-Method-Override": method}
@@ -671,10 +673,10 @@ def test_the_method_can_be_in_a_header(emulator: Emulator, place: str) -> None:
     assert [request.rpc for request in emulator.requests()].count("DeleteModel") == 1
 
 
-def test_two_methods_in_headers_are_refused(emulator: Emulator, place: str) -> None:
+def test_two_methods_in_headers_are_refused(emulator: Emulator, parent: str) -> None:
     """A proxy in between could have used the other method."""
     host = str(emulator.rest).removeprefix("http://")
-    lines = [f"POST /v1/{place}/models HTTP/1.1", f"Host: {host}", "Content-Length: 0", "Connection: close"]
+    lines = [f"POST /v1/{parent}/models HTTP/1.1", f"Host: {host}", "Content-Length: 0", "Connection: close"]
     override = "X-HTTP-Method-Override: "
 
     for methods, status in ((["GET", "DELETE"], 400), (["GET", "GET"], 200), (["GET", ""], 200)):
@@ -682,18 +684,18 @@ def test_two_methods_in_headers_are_refused(emulator: Emulator, place: str) -> N
         assert status_of(exchange(emulator, sent.encode())) == status
 
 
-def test_a_method_in_a_header_does_not_work_for_the_emulators_own_paths(emulator: Emulator, place: str) -> None:
+def test_a_method_in_a_header_does_not_work_for_the_emulators_own_paths(emulator: Emulator, parent: str) -> None:
     """The header only works for Google's methods, so a GET can't reset anything."""
-    upload(emulator, place, modelId="mine")
+    upload(emulator, parent, modelId="mine")
     headers = {"X-HTTP-Method-Override": "POST"}
 
     assert requests.get(f"{emulator.rest}/emulator/reset", headers=headers, timeout=10).status_code == 404
-    assert requests.get(f"{emulator.rest}/v1/{place}/models/mine", timeout=10).ok
+    assert requests.get(f"{emulator.rest}/v1/{parent}/models/mine", timeout=10).ok
 
 
-def test_a_long_query_comes_as_a_form(emulator: Emulator, place: str) -> None:
+def test_a_long_query_comes_as_a_form(emulator: Emulator, parent: str) -> None:
     """google-api-python-client sends a POST if a GET's URL is longer than 2,048 characters."""
-    upload(emulator, place, modelId="mine")
+    upload(emulator, parent, modelId="mine")
     terms = ' AND display_name="churn"' * 90
     query = {"alt": "json", "pageSize": "1", "filter": f'display_name="churn"{terms}'}
     headers = {"X-HTTP-Method-Override": "GET", "Content-Type": "application/x-www-form-urlencoded"}
@@ -703,44 +705,44 @@ def test_a_long_query_comes_as_a_form(emulator: Emulator, place: str) -> None:
     def post(url: str, body: str | bytes) -> requests.Response:
         return requests.post(url, data=body, headers=headers, timeout=10)
 
-    answer = post(f"{emulator.rest}/v1/{place}/models", body)
+    answer = post(f"{emulator.rest}/v1/{parent}/models", body)
 
     assert [model["displayName"] for model in answer.json()["models"]] == ["churn"]
     assert emulator.requests()[-1].message.page_size == 1
     # Errors in a form are like those in a query. If a request has both, they're one query.
-    both = f"{emulator.rest}/v1/{place}/models?pageSize=1"
+    both = f"{emulator.rest}/v1/{parent}/models?pageSize=1"
     assert error(post(both, "pageSize=2"))["details"]
     assert post(both, "filter=").ok
-    assert error(post(f"{emulator.rest}/v1/{place}/models", b"\xff"))["status"] == "INVALID_ARGUMENT"
+    assert error(post(f"{emulator.rest}/v1/{parent}/models", b"\xff"))["status"] == "INVALID_ARGUMENT"
     # Without the header, the body isn't a query.
     del headers["X-HTTP-Method-Override"]
-    assert post(f"{emulator.rest}/v1/{place}/models", body).status_code == 404
+    assert post(f"{emulator.rest}/v1/{parent}/models", body).status_code == 404
 
 
 # --- versions of the API -----------------------------------------------------
 
 
-def test_v1beta1_is_served_beside_v1(emulator: Emulator, place: str) -> None:
+def test_v1beta1_is_served_beside_v1(emulator: Emulator, parent: str) -> None:
     """Both versions serve the same models. An operation keeps the API version that started it, however it's read."""
-    operation = upload(emulator, place, "v1beta1", modelId="mine")
+    operation = upload(emulator, parent, "v1beta1", modelId="mine")
     name = operation["name"]
 
     assert operation["response"]["@type"] == "type.googleapis.com/google.cloud.aiplatform.v1beta1.UploadModelResponse"
     for api in ("v1", "v1beta1", "ui"):
         assert requests.get(f"{emulator.rest}/{api}/{name}", timeout=10).json() == operation
     for api in ("v1", "v1beta1"):
-        assert requests.get(f"{emulator.rest}/{api}/{place}/models/mine", timeout=10).json()["displayName"] == "churn"
-        listed = requests.get(f"{emulator.rest}/{api}/{place}/models", timeout=10).json()
-        assert listed["models"][0]["name"] == f"{place}/models/mine"
-    assert upload(emulator, place)["metadata"]["@type"].startswith("type.googleapis.com/google.cloud.aiplatform.v1.")
+        assert requests.get(f"{emulator.rest}/{api}/{parent}/models/mine", timeout=10).json()["displayName"] == "churn"
+        listed = requests.get(f"{emulator.rest}/{api}/{parent}/models", timeout=10).json()
+        assert listed["models"][0]["name"] == f"{parent}/models/mine"
+    assert upload(emulator, parent)["metadata"]["@type"].startswith("type.googleapis.com/google.cloud.aiplatform.v1.")
 
 
 # --- HTTP --------------------------------------------------------------------
 
 
-def test_a_connection_is_reused(emulator: Emulator, place: str) -> None:
+def test_a_connection_is_reused(emulator: Emulator, parent: str) -> None:
     """Several requests use one connection, even after a failed one."""
-    request = f"GET /v1/{place}/models HTTP/1.1\r\nHost: {emulator.rest}\r\n\r\n".replace("http://", "").encode()
+    request = f"GET /v1/{parent}/models HTTP/1.1\r\nHost: {emulator.rest}\r\n\r\n".replace("http://", "").encode()
     missing = request.replace(b"/models", b"/nonsense")
 
     last = request.replace(b"Host:", b"Connection: close\r\nHost:")
@@ -750,10 +752,10 @@ def test_a_connection_is_reused(emulator: Emulator, place: str) -> None:
     assert re.findall(rb"HTTP/1.1 ([0-9]{3})", received) == [b"200", b"404", b"200"]
 
 
-def post(emulator: Emulator, place: str, headers: str, body: bytes, host: str = "") -> bytes:
+def post(emulator: Emulator, parent: str, headers: str, body: bytes, host: str = "") -> bytes:
     """Return the bytes of an upload request."""
     host = host or str(emulator.rest).removeprefix("http://")
-    return f"POST /v1/{place}/models:upload HTTP/1.1\r\nHost: {host}\r\n{headers}\r\n".encode() + body
+    return f"POST /v1/{parent}/models:upload HTTP/1.1\r\nHost: {host}\r\n{headers}\r\n".encode() + body
 
 
 @pytest.mark.parametrize(
@@ -768,16 +770,16 @@ def post(emulator: Emulator, place: str, headers: str, body: bytes, host: str = 
         "Transfer-Encoding: gzip\r\n",
     ],
 )
-def test_a_body_needs_a_valid_length(emulator: Emulator, place: str, headers: str) -> None:
+def test_a_body_needs_a_valid_length(emulator: Emulator, parent: str, headers: str) -> None:
     """An invalid length closes the connection, so the body can't be read as a second request."""
-    received = exchange(emulator, post(emulator, place, headers, b"{}GET /emulator/health HTTP/1.1\r\n\r\n"))
+    received = exchange(emulator, post(emulator, parent, headers, b"{}GET /emulator/health HTTP/1.1\r\n\r\n"))
 
     assert status_of(received) == 400
     assert received.count(b"\r\nServer: ") == 1
     assert emulator.requests() == ()
 
 
-def test_a_body_may_come_in_chunks(emulator: Emulator, place: str) -> None:
+def test_a_body_may_come_in_chunks(emulator: Emulator, parent: str) -> None:
     """A client can send a body whose length it doesn't know yet."""
     body = json.dumps({"modelId": "m", "model": MODEL}).encode()
 
@@ -785,18 +787,18 @@ def test_a_body_may_come_in_chunks(emulator: Emulator, place: str) -> None:
         yield body[:10]
         yield body[10:]
 
-    assert requests.post(f"{emulator.rest}/v1/{place}/models:upload", data=sent(), timeout=10).ok
-    assert requests.get(f"{emulator.rest}/v1/{place}/models/m", timeout=10).json()["displayName"] == "churn"
+    assert requests.post(f"{emulator.rest}/v1/{parent}/models:upload", data=sent(), timeout=10).ok
+    assert requests.get(f"{emulator.rest}/v1/{parent}/models/m", timeout=10).json()["displayName"] == "churn"
 
 
 @pytest.mark.parametrize("chunked", [False, True])
-def test_a_body_that_is_too_long_is_refused(emulator: Emulator, place: str, chunked: bool) -> None:
+def test_a_body_that_is_too_long_is_refused(emulator: Emulator, parent: str, chunked: bool) -> None:
     """A body with a Content-Length is refused before it's read. A chunked one is refused as soon as it's too long."""
     host, _, port = str(emulator.rest).removeprefix("http://").partition(":")
     header = "Transfer-Encoding: chunked" if chunked else "Content-Length: 99999999999"
     body = f"{2 * LONGEST_REQUEST:x}\r\n".encode() + b" " * (LONGEST_REQUEST + 1) if chunked else b""
     with socket.create_connection((host, int(port)), timeout=30) as connection:
-        connection.sendall(post(emulator, place, f"{header}\r\n", body))
+        connection.sendall(post(emulator, parent, f"{header}\r\n", body))
         response = http.client.HTTPResponse(connection)
         response.begin()
         content = json.loads(response.read())["error"]
@@ -821,19 +823,19 @@ def test_what_is_not_http_is_refused(emulator: Emulator, sent: bytes) -> None:
     assert requests.get(f"{emulator.rest}/emulator/health", timeout=10).ok
 
 
-def test_a_refused_client_gets_the_response(emulator: Emulator, place: str) -> None:
+def test_a_refused_client_gets_the_response(emulator: Emulator, parent: str) -> None:
     """A client gets the response even if it's still sending a large body, which isn't read."""
     headers = "Content-Length: 20000000\r\nConnection: close\r\n"
 
-    received = exchange(emulator, post(emulator, place, headers, b" " * 20_000_000, host="evil.example"))
+    received = exchange(emulator, post(emulator, parent, headers, b" " * 20_000_000, host="evil.example"))
 
     assert status_of(received) == 403
     assert received.endswith(b"}")
 
 
-def test_half_a_body_is_not_a_request(emulator: Emulator, place: str) -> None:
+def test_half_a_body_is_not_a_request(emulator: Emulator, parent: str) -> None:
     """If a client leaves in the middle of its body, the request is ignored."""
-    assert exchange(emulator, post(emulator, place, "Content-Length: 100\r\n", b'{"model":'), leave=True) == b""
+    assert exchange(emulator, post(emulator, parent, "Content-Length: 100\r\n", b'{"model":'), leave=True) == b""
     assert emulator.requests() == ()
 
 
@@ -1041,9 +1043,9 @@ def test_a_service_account_gets_a_token(emulator: Emulator) -> None:
     assert "secret" not in answer["access_token"]
 
 
-def test_requests_are_not_logged(emulator: Emulator, place: str, capfd: pytest.CaptureFixture[str]) -> None:
+def test_requests_are_not_logged(emulator: Emulator, parent: str, capfd: pytest.CaptureFixture[str]) -> None:
     """Neither the request line nor errors are logged, because both may contain a label or a token."""
-    requests.get(f"{emulator.rest}/v1/{place}/models?access_token=secret", timeout=10)
+    requests.get(f"{emulator.rest}/v1/{parent}/models?access_token=secret", timeout=10)
     exchange(emulator, b"secret\r\n\r\n")
 
     assert capfd.readouterr() == ("", "")

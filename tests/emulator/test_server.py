@@ -78,12 +78,12 @@ def _pems(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def test_closing_leaves_nothing_behind(connect: Connect, place: str) -> None:
+def test_closing_leaves_nothing_behind(connect: Connect, parent: str) -> None:
     """Closing ends all threads, even if connections are open, and frees the ports. You can close twice."""
     emulator = Emulator()
     with requests.Session() as session:
-        assert session.get(f"{emulator.rest}/v1/{place}/models", timeout=10).ok
-        list(connect(emulator).list_models(parent=place))
+        assert session.get(f"{emulator.rest}/v1/{parent}/models", timeout=10).ok
+        list(connect(emulator).list_models(parent=parent))
 
         emulator.close()
         emulator.close()
@@ -96,7 +96,7 @@ def test_closing_leaves_nothing_behind(connect: Connect, place: str) -> None:
             free.bind((host, int(port)))
 
 
-def test_closed_emulators_leave_no_descriptors(tmp_path: Path, place: str) -> None:
+def test_closed_emulators_leave_no_descriptors(tmp_path: Path, parent: str) -> None:
     """Neither threads nor descriptors are left, even if clients keep their connections open."""
     authority = trustme.CA()
     pem, root = tmp_path / "server.pem", tmp_path / "root.pem"
@@ -114,7 +114,7 @@ def test_closed_emulators_leave_no_descriptors(tmp_path: Path, place: str) -> No
             session = stack.enter_context(requests.Session())
             for emulator in emulators:
                 url = emulator.rest.replace("127.0.0.1", "localhost")
-                assert session.get(f"{url}/v1/{place}/models", verify=str(root), timeout=10).ok
+                assert session.get(f"{url}/v1/{parent}/models", verify=str(root), timeout=10).ok
                 address = "127.0.0.1", int(emulator.rest.rpartition(":")[2])
                 stack.enter_context(socket.create_connection(address)).sendall(b"GET / HTTP")
 
@@ -291,24 +291,26 @@ def test_arguments_are_checked(
     assert capfd.readouterr() == ("", "")
 
 
-def test_a_lag_may_be_a_number(start: Start, connect: Connect, upload: Upload, place: str) -> None:
+def test_a_lag_may_be_a_number(start: Start, connect: Connect, upload: Upload, parent: str) -> None:
     """In Python, the value of a switch can be a number."""
     client = connect(start(assume={"list-lag": 1}))
     upload(client)
 
-    assert [len(list(client.list_models(parent=place))) for _ in range(2)] == [0, 1]
+    assert [len(list(client.list_models(parent=parent))) for _ in range(2)] == [0, 1]
 
 
-def test_ipv6_is_served(start: Start, place: str) -> None:
+def test_ipv6_is_served(start: Start, parent: str) -> None:
     """An emulator can listen on IPv6. Its addresses have brackets."""
     emulator = start(host="::1")
 
     assert str(emulator.grpc).startswith("[::1]:")
-    assert requests.get(f"{emulator.rest}/v1/{place}/models", timeout=10).json() == {}
-    assert call(emulator, f"{METHOD}ListModels", BY_NAME["ListModels"].request(parent=place).SerializeToString()) == b""
+    assert requests.get(f"{emulator.rest}/v1/{parent}/models", timeout=10).json() == {}
+    assert (
+        call(emulator, f"{METHOD}ListModels", BY_NAME["ListModels"].request(parent=parent).SerializeToString()) == b""
+    )
 
 
-def test_both_ports_use_tls(start: Start, place: str, tmp_path: Path) -> None:
+def test_both_ports_use_tls(start: Start, parent: str, tmp_path: Path) -> None:
     """Both ports use the certificate. A client without TLS gets no response and doesn't delay others."""
     authority = trustme.CA()
     certificate = authority.issue_cert("localhost", "127.0.0.1")
@@ -320,17 +322,17 @@ def test_both_ports_use_tls(start: Start, place: str, tmp_path: Path) -> None:
 
     assert str(emulator.rest).startswith("https://")
     with socket.create_connection(("127.0.0.1", int(port)), timeout=10) as plain:
-        assert requests.get(f"https://localhost:{port}/v1/{place}/models", verify=str(root), timeout=10).json() == {}
+        assert requests.get(f"https://localhost:{port}/v1/{parent}/models", verify=str(root), timeout=10).json() == {}
         plain.sendall(b"GET / HTTP/1.1\r\n\r\n")
         with contextlib.suppress(ConnectionResetError):
             assert b"HTTP/1.1 200" not in plain.recv(100)
     credentials = grpc.ssl_channel_credentials(root.read_bytes())
     with grpc.secure_channel(f"localhost:{str(emulator.grpc).rpartition(':')[2]}", credentials) as channel:
-        request = BY_NAME["ListModels"].request(parent=place).SerializeToString()
+        request = BY_NAME["ListModels"].request(parent=parent).SerializeToString()
         assert channel.unary_unary(f"{METHOD}ListModels")(request, timeout=30) == b""
 
 
-def test_closing_ends_connections_under_tls(start: Start, place: str, tmp_path: Path) -> None:
+def test_closing_ends_connections_under_tls(start: Start, parent: str, tmp_path: Path) -> None:
     """Closing ends idle connections, and those without a finished handshake. It doesn't wait for them."""
     authority = trustme.CA()
     pem, root = tmp_path / "server.pem", tmp_path / "root.pem"
@@ -340,7 +342,7 @@ def test_closing_ends_connections_under_tls(start: Start, place: str, tmp_path: 
     port = str(emulator.rest).rpartition(":")[2]
 
     with socket.create_connection(("127.0.0.1", int(port))) as silent, requests.Session() as session:
-        assert session.get(f"https://localhost:{port}/v1/{place}/models", verify=str(root), timeout=10).ok
+        assert session.get(f"https://localhost:{port}/v1/{parent}/models", verify=str(root), timeout=10).ok
         emulator.close()
         silent.settimeout(10)
         assert silent.recv(1) == b""
@@ -405,12 +407,12 @@ def test_an_invalid_request_is_refused(emulator: Emulator, method: str, data: by
     assert error.code() is code
 
 
-def test_silent_clients_do_not_block_others(emulator: Emulator, place: str) -> None:
+def test_silent_clients_do_not_block_others(emulator: Emulator, parent: str) -> None:
     """Requests without a message and delayed responses don't block other requests."""
     emulator.fail("GetModel", delay=1e6)
     emulator.fail("GetModel", delay=1e6)
     hung = threading.Event()
-    request = aiplatform_v1.ListModelsRequest.serialize(aiplatform_v1.ListModelsRequest(parent=place))
+    request = aiplatform_v1.ListModelsRequest.serialize(aiplatform_v1.ListModelsRequest(parent=parent))
     with grpc.insecure_channel(emulator.grpc) as channel:
         service = "/google.cloud.aiplatform.v1.ModelService"
         silent: Any = channel.stream_unary(f"{service}/ListModels")
@@ -422,19 +424,19 @@ def test_silent_clients_do_not_block_others(emulator: Emulator, place: str) -> N
         hung.set()
 
 
-def test_the_server_survives_a_system_without_threads(emulator: Emulator, place: str) -> None:
+def test_the_server_survives_a_system_without_threads(emulator: Emulator, parent: str) -> None:
     """If no thread can be started, the existing ones serve the requests."""
-    request = BY_NAME["ListModels"].request(parent=place).SerializeToString()
+    request = BY_NAME["ListModels"].request(parent=parent).SerializeToString()
     emulator.fail("ListModels", delay=0.01)  # during the delay, another thread would take over
     before = threading.stack_size(2**46)  # no thread can be started with such a stack
     try:
         assert call(emulator, f"{METHOD}ListModels", request) == b""
-        assert requests.get(f"{emulator.rest}/v1/{place}/models", timeout=10).ok
+        assert requests.get(f"{emulator.rest}/v1/{parent}/models", timeout=10).ok
     finally:
         threading.stack_size(before)
 
     assert call(emulator, f"{METHOD}ListModels", request) == b""
-    assert requests.get(f"{emulator.rest}/v1/{place}/models", timeout=10).ok
+    assert requests.get(f"{emulator.rest}/v1/{parent}/models", timeout=10).ok
     emulator.close()
 
 
@@ -556,12 +558,12 @@ def test_a_bug_in_the_transport_is_logged(start: Start, caplog: pytest.LogCaptur
 
 
 @pytest.mark.parametrize("lag", ["0", "3"])
-def test_a_reset_forgets_everything(start: Start, connect: Connect, upload: Upload, place: str, lag: str) -> None:
+def test_a_reset_forgets_everything(start: Start, connect: Connect, upload: Upload, parent: str, lag: str) -> None:
     """A reset deletes models, operations, faults and requests. Neither reads nor lists show them."""
     emulator = start(assume={"list-lag": lag}, polls_until_done=1)
     client = connect(emulator)
     upload(client, model_id="mine")
-    operation = client.delete_model(name=f"{place}/models/mine").operation
+    operation = client.delete_model(name=f"{parent}/models/mine").operation
     emulator.fail("GetModel", "ABORTED")
 
     emulator.reset()
@@ -569,18 +571,18 @@ def test_a_reset_forgets_everything(start: Start, connect: Connect, upload: Uplo
     assert not emulator.requests()
     assert not emulator.faults()
     for _ in range(5):
-        assert list(client.list_models(parent=place)) == []
+        assert list(client.list_models(parent=parent)) == []
     with pytest.raises(exceptions.NotFound):
-        client.get_model(name=f"{place}/models/mine")
+        client.get_model(name=f"{parent}/models/mine")
     with pytest.raises(exceptions.NotFound):
         client.get_operation({"name": operation.name})
-    assert upload(client, model_id="mine") == f"{place}/models/mine@1"
+    assert upload(client, model_id="mine") == f"{parent}/models/mine@1"
 
 
 def test_a_reset_clears_the_cache_of_list_entries(emulator: Emulator, client: Client, upload: Upload) -> None:
     """No entry of a list stays in memory."""
-    place = upload(client, model_id="shown").rpartition("/models/")[0]
-    assert [model.display_name for model in client.list_models(parent=place)] == ["churn"]
+    parent = upload(client, model_id="shown").rpartition("/models/")[0]
+    assert [model.display_name for model in client.list_models(parent=parent)] == ["churn"]
 
     def cached() -> list[str]:
         return [view.id for view in gc.get_objects() if type(view) is View and view.id == "shown"]

@@ -93,14 +93,14 @@ def test_the_emulators_paths_are_not_the_sites(start: Start) -> None:
         assert (answer.status_code, answer.json()["error"]["status"]) == (404, "NOT_FOUND")
 
 
-def test_a_site_may_use_its_own_emulator(start: Start, place: str) -> None:
+def test_a_site_may_use_its_own_emulator(start: Start, parent: str) -> None:
     """While a site answers slowly, other requests are answered, even other requests to the site."""
     emulator = start(grpc_port=None)
     both = threading.Barrier(2, timeout=30)
 
     def models(*_: Any) -> Answer:
         both.wait()
-        body = requests.get(f"{emulator.rest}/v1/{place}/models", timeout=10).content
+        body = requests.get(f"{emulator.rest}/v1/{parent}/models", timeout=10).content
         return 200, {"Content-Type": "application/json"}, body
 
     emulator.mount(models)
