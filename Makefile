@@ -55,7 +55,7 @@ test: $(READY) $(MLFLOW)/ready $(ZENML)/ready $(ZENML)-gcp/ready   ## run every 
 	@$(ZENML)/bin/python -m pytest --numprocesses 2 --dist worksteal --cov --cov-append --cov-report=term --cov-fail-under=95 --quiet -m zenml tests/adapter
 	@$(ADAPTER_GCP) --deselect tests/adapter/test_guide.py::test_the_guide
 
-check: $(READY) $(MLFLOW)/ready $(ZENML)/ready   ## run ruff, mypy, the import contracts and the guard of the docs' language
+check: $(READY) $(MLFLOW)/ready $(ZENML)/ready   ## run ruff, mypy, the import contracts and the guard of our English
 	@$(BIN)/ruff check
 	@$(BIN)/ruff format --check
 	@$(BIN)/mypy

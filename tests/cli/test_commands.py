@@ -164,9 +164,9 @@ def test_deleting_needs_confirmation(vr: Run, data: str) -> None:
     status, _, err = vr("versions", "delete", "churn", "1")
     assert status == 2
     assert "Add --yes." in err
-    for answer, left in (("n\n", 3), ("y\n", 2)):
+    for answer, remaining in (("n\n", 3), ("y\n", 2)):
         _on_terminal([*COMMAND, "versions", "delete", "churn", "1", "--local", data], answer)
-        assert len(vr("versions", "list", "churn", "--format", "ids")[1].split()) == left
+        assert len(vr("versions", "list", "churn", "--format", "ids")[1].split()) == remaining
     assert vr("versions", "prune", "churn", "--keep", "1", "--dry-run")[1:][1] == "would delete 0, kept 2\n"
     assert vr("models", "delete", "churn", "--yes")[0] == 0
     assert vr("models", "list", "--format", "json")[1] == "[]\n"

@@ -87,12 +87,12 @@ def test_the_oldest_kept_connections_are_closed_first(process: Process) -> None:
         old = [stack.enter_context(requests.Session()) for _ in range(25)]
         for session in old:
             assert session.get(f"{process.rest}/emulator/health", timeout=30).ok
-        kept = socket.create_connection(process.address, timeout=30)
-        stack.enter_context(kept)
+        active = socket.create_connection(process.address, timeout=30)
+        stack.enter_context(active)
         request = f"GET /emulator/health HTTP/1.1\r\nHost: {process.rest.removeprefix('http://')}\r\n\r\n".encode()
         for session in old[:3]:
-            kept.sendall(request)
-            assert kept.recv(65536).startswith(b"HTTP/1.1 200")
+            active.sendall(request)
+            assert active.recv(65536).startswith(b"HTTP/1.1 200")
             assert requests.get(f"{process.rest}/emulator/health", timeout=30).ok
             assert session.get(f"{process.rest}/emulator/health", timeout=30).ok  # the client connects again
 

@@ -650,18 +650,18 @@ def google_rules(api: str, rpc: str) -> set[tuple[str, str, str]]:
 def test_each_row_of_the_table_has_googles_bindings(api: str, rpc: Rpc) -> None:
     """Every RPC has Google's verb, path and body. Shared services are served for models and operations."""
     ours = {(http.verb, http.path, http.body) for http in rpc.http}
-    theirs = google_rules(api, rpc.name)
+    googles = google_rules(api, rpc.name)
 
     if rpc.service == MODEL_SERVICE:
-        assert ours == theirs
+        assert ours == googles
     else:
-        assert ours <= theirs | ONLY_IN_THE_REFERENCE
-        assert {rule for rule in theirs if ABOUT_MODELS.match(rule[1])} <= ours
+        assert ours <= googles | ONLY_IN_THE_REFERENCE
+        assert {rule for rule in googles if ABOUT_MODELS.match(rule[1])} <= ours
 
 
 @pytest.mark.parametrize("api", ["v1", "v1beta1"])
 def test_every_rpc_of_the_client_has_a_row(api: str) -> None:
     """Every RPC of Google's client is in the table, except those in UNIMPLEMENTED."""
-    theirs = {name.removeprefix("_Base") for name in vars(RULES[api]) if name.startswith("_Base")}
+    googles = {name.removeprefix("_Base") for name in vars(RULES[api]) if name.startswith("_Base")}
 
-    assert theirs - {rpc.name for rpc in RPCS} == UNIMPLEMENTED & theirs
+    assert googles - {rpc.name for rpc in RPCS} == UNIMPLEMENTED & googles

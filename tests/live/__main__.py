@@ -176,10 +176,10 @@ def _record(service: Service, folder: Path) -> Outcome:
         if not _record_scenario(service, scenario):
             failed = True
             continue
-        kept = folder / f"{scenario.file}.yaml"
-        new = Path(service.folder, kept.name)
-        if new != kept and not (kept.exists() and tape.load(kept) == tape.load(new)):
-            kept.write_bytes(new.read_bytes())
+        old = folder / f"{scenario.file}.yaml"
+        new = Path(service.folder, old.name)
+        if new != old and not (old.exists() and tape.load(old) == tape.load(new)):
+            old.write_bytes(new.read_bytes())
     if folder == recorder.CASSETTES:
         (folder / "README.md").write_text(recorder.readme(), encoding="utf-8")
     return _compare(service, (), failed=failed)

@@ -175,28 +175,28 @@ class Service:
     def remove(self) -> str:
         """Remove everything this run created, and return what was removed and what couldn't be. Never raise."""
         removed = {"models": 0, "objects": 0}
-        kept: dict[str, str] = {}
+        failures: dict[str, str] = {}
         for what, removing in (("models", self._remove_models), ("objects", self._remove_objects)):
             try:
-                for _ in removing(kept):
+                for _ in removing(failures):
                     removed[what] += 1
             except Exception as error:  # noqa: BLE001  # remove the rest, and don't hide the error that ended the run
-                kept[f"{what} of {self.namespace}"] = str(error)
+                failures[f"{what} of {self.namespace}"] = str(error)
         summary = f"Removed {removed['models']} models and {removed['objects']} objects that start with "
         summary += f"{self.namespace}."
-        if kept:
+        if failures:
             summary += " Remove these yourself:"
-            summary += "".join(f"\n  {name}: {why}" for name, why in sorted(kept.items()))
+            summary += "".join(f"\n  {name}: {why}" for name, why in sorted(failures.items()))
         return summary
 
-    def _remove_models(self, kept: dict[str, str]) -> Iterator[str]:
-        """Remove the models and return their names. Add those that can't be removed to `kept`, with the reason."""
+    def _remove_models(self, failures: dict[str, str]) -> Iterator[str]:
+        """Remove the models and return their names. Add those that can't be removed to `failures`, with the reason."""
         with self.connect() as registry:
             # A list that lags still shows deleted models, and doesn't show new ones yet.
             for _ in range(_ROUNDS):
                 remaining, list_error = self._own_models(registry)
                 if list_error is None:
-                    kept.clear()
+                    failures.clear()
                 for model in remaining:
                     try:
                         registry.delete_model(f"{self.parent}/models/{model.resource_name.rpartition('/')[2]}")
@@ -204,7 +204,7 @@ class Service:
                     except NotFoundError:
                         pass
                     except RegistryError as error:
-                        kept[model.name] = str(error)
+                        failures[model.name] = str(error)
                 if list_error is not None:
                     raise list_error
                 if not remaining:
@@ -221,8 +221,8 @@ class Service:
             return found, error
         return found, None
 
-    def _remove_objects(self, kept: dict[str, str]) -> Iterator[str]:
-        """Remove the objects and return their names. Add those that can't be removed to `kept`, with the reason."""
+    def _remove_objects(self, failures: dict[str, str]) -> Iterator[str]:
+        """Remove the objects and return their names. Add those that can't be removed to `failures`, with the reason."""
         if not self.artifacts:
             return
         with contextlib.closing(self._storage()) as client:
@@ -231,7 +231,7 @@ class Service:
                     blob.delete()
                     yield blob.name
                 except Exception as error:  # noqa: BLE001  # remove the other objects
-                    kept[f"gs://{self.bucket}/{blob.name}"] = str(error)
+                    failures[f"gs://{self.bucket}/{blob.name}"] = str(error)
 
     def replacements(self, name: str) -> Mapping[str, str]:
         """Return the words of this run that a cassette must not contain, with their replacements."""
