@@ -66,6 +66,9 @@ _QUAINT: Final = re.compile(
     | \bstands?\b (?!-)
     | \b(?:is|are|was|were)\ (?:not\ )?there\b (?!\ (?:a|an|any|no)\b)  # "the model is not there"
     | \b(?:houses?|storeys?|doors?|street)\b
+    | \botherwise\ than\b
+    | \bwhat\ becomes\ of\b
+    | \bas\ (?:it|they)\ should\b
     """,
     re.VERBOSE | re.IGNORECASE,
 )

@@ -72,6 +72,9 @@ def test_words_and_readers_are_counted() -> None:
         "It stands in a stage.",
         "The model is not there.",
         "the two houses",
+        "It ends otherwise than before.",
+        "What becomes of a fault?",
+        "It works as it should.",
     ],
 )
 def test_quaint_phrases_are_found(text: str) -> None:

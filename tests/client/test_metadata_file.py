@@ -88,7 +88,7 @@ def test_another_file_of_that_name_is_replaced(registry: LocalRegistry, model: P
     ],
 )
 def test_what_is_refused(registry: LocalRegistry, model: Path, arguments: dict[str, Any], message: str) -> None:
-    """Nothing is registered if the file can't be written as it should."""
+    """Nothing is registered if the file can't be written correctly."""
     with pytest.raises(InvalidArgumentError, match=message):
         registry.register_version("churn", arguments.pop("source", model), container="sklearn", **arguments)
 
