@@ -162,7 +162,7 @@ def messages(draw: st.DrawFn, of: descriptor.Descriptor, depth: int = 3) -> Mess
     """Return a message of this type, with random values in some fields."""
     message: Message = message_factory.GetMessageClass(of)()
     fields = [field for field in of.fields if depth or field.message_type is None]
-    # Names, masks and pages are in small messages, so they come up often.
+    # Fields for names, masks and pages come up often, the many others now and then.
     for field in (
         draw(st.lists(st.sampled_from(fields), max_size=6, unique_by=lambda field: field.name)) if fields else ()
     ):

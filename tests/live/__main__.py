@@ -70,7 +70,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Do the run, and return its exit status: 0 if all went well, 1 if a test failed, 2 if it didn't start."""
+    """Do the run, and return its exit status: 0 if everything succeeded, 1 if a test failed, 2 if it didn't start."""
     options = _parser().parse_args(arguments)
     bucket = options.bucket.removeprefix("gs://").rstrip("/")
     service = Service(options.project, bucket, options.location, options.endpoint, f"vr-live-{secrets.token_hex(4)}")
