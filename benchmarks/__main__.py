@@ -80,11 +80,11 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="fewer rounds and smaller sizes, for some minutes")
     parser.add_argument("--only", nargs="+", choices=BENCHMARKS, default=list(BENCHMARKS))
     parser.add_argument("--dry-run", action="store_true", help="print, but don't change the page")
-    options = parser.parse_args()
-    for name in options.only:
-        before = conditions(quick=options.quick)
-        found = tables(run(name, *(["--quick"] if options.quick else [])))
-        if not options.dry_run:
+    given = parser.parse_args()
+    for name in given.only:
+        before = conditions(quick=given.quick)
+        found = tables(run(name, *(["--quick"] if given.quick else [])))
+        if not given.dry_run:
             PAGE.write_text(replace_tables(PAGE.read_text(encoding="utf-8"), found, before), encoding="utf-8")
 
 

@@ -456,18 +456,18 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=4)
     parser.add_argument("--models", type=int, default=100_000)
     parser.add_argument("--only", choices=["compare", "durable", "sizes"])
-    options = parser.parse_args()
+    given = parser.parse_args()
     logging.disable()
-    if options.quick:
-        options.rounds, options.seconds, options.models = 1, 1.0, 10_000
-    if options.only in (None, "compare"):
+    if given.quick:
+        given.rounds, given.seconds, given.models = 1, 1.0, 10_000
+    if given.only in (None, "compare"):
         print("== emulator-memory-only")
-        _print_comparison("in memory", compare(options.rounds, options.seconds, durable=False))
-    if options.only in (None, "durable"):
+        _print_comparison("in memory", compare(given.rounds, given.seconds, durable=False))
+    if given.only in (None, "durable"):
         print("== emulator-durable")
-        _print_comparison("with --data", compare(options.rounds, options.seconds, durable=True))
-    if options.only in (None, "sizes"):
-        sizes(options.models)
+        _print_comparison("with --data", compare(given.rounds, given.seconds, durable=True))
+    if given.only in (None, "sizes"):
+        sizes(given.models)
 
 
 def _print_comparison(how: str, rows: Iterator[tuple[Row, float, float, float]]) -> None:

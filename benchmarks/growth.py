@@ -160,20 +160,20 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="stop at a tenth of the numbers")
     parser.add_argument("--only", choices=["versions", "writers", "file"])
     parser.add_argument("--charts", type=Path, help="the folder for the charts")
-    options = parser.parse_args()
-    sizes = SIZES[:-1] if options.quick else SIZES
+    given = parser.parse_args()
+    sizes = SIZES[:-1] if given.quick else SIZES
     charts: dict[str, Chart] = {}
     # The writers are forked, so they come before this process uses gRPC.
-    if options.only in {None, "writers"}:
-        charts |= writers(WRITERS, 1 if options.quick else 4)
-    if options.only in {None, "file"}:
-        charts |= file(sizes, 1 if options.quick else 3)
-    if options.only in {None, "versions"}:
+    if given.only in {None, "writers"}:
+        charts |= writers(WRITERS, 1 if given.quick else 4)
+    if given.only in {None, "file"}:
+        charts |= file(sizes, 1 if given.quick else 3)
+    if given.only in {None, "versions"}:
         charts |= versions(sizes, 3)
-    if options.charts is not None:
-        options.charts.mkdir(exist_ok=True)
+    if given.charts is not None:
+        given.charts.mkdir(exist_ok=True)
         for name, chart in charts.items():
-            (options.charts / f"{name}.svg").write_text(draw(chart), encoding="utf-8")
+            (given.charts / f"{name}.svg").write_text(draw(chart), encoding="utf-8")
 
 
 if __name__ == "__main__":

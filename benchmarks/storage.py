@@ -254,23 +254,23 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="two rounds")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--only", choices=FOLDERS)
-    options = parser.parse_args()
+    asked = parser.parse_args()
     tools = {
         OURS: Tool(ours_up, ours_down),
         "transfer_manager, processes": Tool(transfer_up("process"), transfer_down("process")),
         "transfer_manager, threads": Tool(transfer_up("thread"), transfer_down("thread")),
         "obstore": Tool(None, obstore_down),
     }
-    if shutil.which("gcloud") and not options.quick:
+    if shutil.which("gcloud") and not asked.quick:
         tools["gcloud storage cp"] = Tool(gcloud_up, gcloud_down)
     with tempfile.TemporaryDirectory(prefix="benchmark-") as root, running() as server:
         os.environ["STORAGE_EMULATOR_HOST"] = server.url
         os.environ["XDG_CACHE_HOME"] = os.environ["CLOUDSDK_CONFIG"] = f"{root}/config"
         warm_up(server, Path(root) / "warm", tools)
         for name, folder in FOLDERS.items():
-            if options.only in {None, name}:
+            if asked.only in {None, name}:
                 print(f"== storage-{name}")
-                measure(server, Path(root), folder, tools, 2 if options.quick else options.rounds)
+                measure(server, Path(root), folder, tools, 2 if asked.quick else asked.rounds)
 
 
 if __name__ == "__main__":
