@@ -413,7 +413,7 @@ def test_a_broken_promise_is_found(promise: str, operations: list[Operation]) ->
 
 @pytest.mark.parametrize("operations", KEPT.values(), ids=KEPT)
 def test_what_is_allowed_is_not_a_violation(operations: list[Operation]) -> None:
-    """What Vertex doesn't promise, and what may have happened, isn't held against anybody."""
+    """Behavior that Vertex doesn't rule out, and effects that are possible, aren't violations."""
     assert Checker(sorted(operations, key=lambda operation: operation.began)).check() == []
 
 
