@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 def test_the_same_source_returns_the_existing_version(
     registry: RegistryClient, name: NewName, source: NewSource
 ) -> None:
-    """The same source returns the newest version of the name; another source, or an earlier one, makes a new one."""
+    """The same source returns the newest version of the name. Another source, or an earlier one, creates a version."""
     churn, a, b = name(), source(), source()
     seen = []
     for artifact in (a, f"{a}/", b, b, a, a, b, b):

@@ -1,4 +1,4 @@
-"""Error messages are short, whatever is passed: they name a long value, and don't repeat all of it."""
+"""Error messages are short, even if an argument is long: they don't repeat all of it."""
 
 from __future__ import annotations
 

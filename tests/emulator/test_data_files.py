@@ -96,7 +96,7 @@ def test_a_link_that_leads_nowhere_yet_is_created_like_a_file(start: Start, tmp_
 
 
 def test_an_existing_file_keeps_its_permissions(tmp_path: Path) -> None:
-    """A file that is shared on purpose stays shared."""
+    """If you share a file on purpose, it stays shared."""
     data = tmp_path / "registry.db"
     Emulator(data).close()
     data.chmod(0o644)

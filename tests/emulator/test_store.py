@@ -1,4 +1,4 @@
-"""The store: what a page of a list costs, and which files it opens."""
+"""The store: the cost of a page of a list, failed writes, and unusable files."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ OLDEST = Page((("number", False),), None, 101)
 
 
 def filled(models: int) -> Store:
-    """Return a store with so many models, ten of which have a rare label, and as many versions of one."""
+    """Return a store with this many models, ten of which have a rare label, and this many versions of one model."""
     store = Store(None)
     with store.writing():
         for n in range(models):
@@ -55,7 +55,7 @@ def filled(models: int) -> Store:
 
 
 def cost(store: Store, query: Callable[[Store], list[Any]]) -> int:
-    """Return how many instructions SQLite takes for a query that returns rows."""
+    """Return how many instructions SQLite executes for a query that returns rows."""
     steps = 0
 
     def count() -> None:
@@ -205,7 +205,7 @@ def test_a_transaction_is_all_or_nothing(lag: int) -> None:
 
 
 def test_due_writes_survive_a_failed_reset() -> None:
-    """If nothing can be written, the registry stays as it is, and lists show the writes that are due."""
+    """If nothing can be written, the registry stays as it is, and lists show the writes whose lag is over."""
     store = Store(None, list_lag=1)
     with store.writing():
         key = store.add_model(PLACE, "m", display_name="", base_model="", time=0, body=b"")
@@ -223,7 +223,7 @@ def test_due_writes_survive_a_failed_reset() -> None:
 
 
 def test_a_write_that_cannot_be_shown_is_shown_later() -> None:
-    """Until then lists show what they showed before, and nothing half done."""
+    """Until the transaction ends, lists show the earlier state, and no partial write."""
     store = Store(None, list_lag=1)
 
     def shown() -> list[Any]:
@@ -254,7 +254,7 @@ def test_a_write_that_cannot_be_shown_is_shown_later() -> None:
 
 
 def test_a_lag_costs_nothing_until_somebody_lists() -> None:
-    """However many writes come before the next list, none is copied. The list that is due shows all."""
+    """Writes between two lists aren't copied, however many there are. The list after the lag shows all."""
     store = Store(None, list_lag=2)
     with store.writing():
         key = store.add_model(PLACE, "m", display_name="", base_model="", time=0, body=b"")
@@ -277,7 +277,7 @@ def test_a_lag_costs_nothing_until_somebody_lists() -> None:
 
 
 def test_a_list_between_two_writes_tells_them_apart() -> None:
-    """Each becomes visible by itself, even a model that is deleted and created again."""
+    """Each write becomes visible on its own, even if a model is deleted and created again."""
     store = Store(None, list_lag=2)
     seen = []
 

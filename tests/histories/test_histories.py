@@ -23,7 +23,7 @@ SHORT = list(rounds(seed=7, seconds=4, processes=4, length=2, together=5))
 
 @pytest.mark.parametrize("plan", SHORT, ids=[" ".join(plan.themes.values()) for plan in SHORT])
 def test_a_short_run(plan: Round, tmp_path: Path) -> None:
-    """Every promise is kept, whatever happens at once and whichever process is killed."""
+    """Every promise is kept, with concurrent calls, faults and kills."""
     report = run_round(plan, tmp_path)
     found = "\n\n".join(excerpt(violation, report.operations) for violation in report.violations)
     assert not report.violations, f"\n\n{found}"
