@@ -679,8 +679,8 @@ def _resource_name(record: ModelVersion | RegisteredModel) -> str:
 
 
 def _version_number(version: ModelVersion) -> int:
-    """Return a version's number for sorting, or 0 if the server sent none."""
-    return int(_names.version_id(version.version) or 0)
+    """Return a version's number for sorting."""
+    return int(version.version)
 
 
 def _shows_name(found: Any, model: Model) -> bool:
