@@ -41,6 +41,7 @@ _SECOND: Final = 1_000_000_000  # in nanoseconds
 _NEWEST_FIRST: Final = "create_time desc"
 
 _GetModelRequest: Final = model_service.GetModelRequest
+_ListVersionsRequest: Final = model_service.ListModelVersionsRequest
 _Model: Final = model_types.Model.pb()
 
 #: The fields of a version that its labels hold.
@@ -130,13 +131,16 @@ def versions(
         label: Only versions with this label: ``key=value``, or ``key:*`` for any value. Defaults to all versions.
         oldest_first: Whether to list the oldest first. Defaults to the newest first.
     """
-    return model_service.ListModelVersionsRequest(
-        name=model,
-        order_by="create_time" if oldest_first else _NEWEST_FIRST,
-        filter=label and f"labels.{label}",
-        page_size=page_size,
-        page_token=page_token,
+    request: model_service.ListModelVersionsRequest = _ListVersionsRequest.wrap(
+        _ListVersionsRequest.pb()(
+            name=model,
+            order_by="create_time" if oldest_first else _NEWEST_FIRST,
+            filter=label and f"labels.{label}",
+            page_size=page_size,
+            page_token=page_token,
+        )
     )
+    return request
 
 
 def update_version(
