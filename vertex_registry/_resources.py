@@ -450,10 +450,14 @@ class Resources:
     def _with_label(self, model: Model, label: str) -> list[ModelVersion]:
         return list(itertools.chain.from_iterable(self._listed_versions(model, label=label)))
 
-    def list_models(self, order_by: str = "created", *, size: int = _wire.FIRST_PAGE_SIZE) -> Iterator[RegisteredModel]:
+    def iter_models(
+        self, order_by: str = "created", *, size: int = _wire.FIRST_PAGE_SIZE
+    ) -> Iterator[list[RegisteredModel]]:
         """Yield all models page by page, in one of the orders of ``_wire.models``, with a first page of this size."""
         request = functools.partial(_wire.models, order_by=order_by)
-        return self._entries("ListModels", self.parent, request, self._read_models, _resource_name, size=size)
+        return _paging.read_pages(
+            self.rpc, "ListModels", self.parent, request, read=self._read_models, key=_resource_name, size=size
+        )
 
     def iter_versions(
         self, name: str | None, *, stage: Stage | None = None, oldest_first: bool = False, most: int | None = None
@@ -493,7 +497,8 @@ class Resources:
                 return []  # it was deleted after it was listed
 
         limit = self.rpc.operation_budget()  # a list of models may have no end
-        models = self.list_models(size=_wire.PAGE_SIZE if most is None else _wire.FIRST_PAGE_SIZE)
+        of_models = self.iter_models(size=_wire.PAGE_SIZE if most is None else _wire.FIRST_PAGE_SIZE)
+        models = itertools.chain.from_iterable(of_models)
         # Every model has a version, so the wanted ones are in as many models, unless only some versions are wanted.
         window = _CONCURRENT_LISTS if most is None or stage is not None else min(_CONCURRENT_LISTS, max(1, most))
         for listed in _waiting.prefetch(versions, models, window):
