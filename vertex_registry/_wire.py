@@ -397,7 +397,7 @@ def _container_spec(container: ServingContainer) -> model_types.ModelContainerSp
 
 
 def _container(spec: Any) -> ServingContainer | None:
-    """Return the container in a message. Most have an image and little else, so only what's there is read."""
+    """Return the container in a message. Most have an image and little else, so it only reads fields that are set."""
     if not spec.image_uri:
         return None
     fields: dict[str, Any] = {**_CONTAINER_DEFAULTS, "env": {}}
