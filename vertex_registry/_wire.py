@@ -314,8 +314,8 @@ def _version(message: Any, *, on_vertex: bool) -> ModelVersion:
 def _decode(content: bytes, field: str) -> Mapping[str, Any]:
     """Return a field of a version that `_version` left out, and those that are decoded with it.
 
-    The labels, and with them the stage and the metadata, may take longest. So they wait until one of theirs is read,
-    and then nothing is left. The message comes as bytes, because a part of a page keeps the whole page in memory.
+    The labels, and with them the stage and the metadata, may take longest. So they wait until a field that they hold is
+    read, and then nothing is left. The message comes as bytes, because a part of a page keeps the whole page in memory.
     """
     message = _Model.FromString(content)
     aliases: tuple[str, ...] = tuple(message.version_aliases) if message.version_aliases else ()
