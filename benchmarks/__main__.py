@@ -1,9 +1,11 @@
 """Run every benchmark, and write the tables of docs/performance.md and the charts in docs/charts: `make bench`.
 
-    python -m benchmarks [--quick] [--only client storage ...]
+    python -m benchmarks [--quick] [--only client growth-file ...]
 
-Each benchmark runs in its own process. It prints tables, each after a line such as ``== client``. A table replaces the
-text between ``<!-- begin client -->`` and ``<!-- end client -->`` on the page. The rest of the page is written by hand.
+Each part runs in its own process and takes some minutes. A name without its ending means all parts that begin with it,
+so ``--only storage`` measures three. A part prints tables, each after a line such as ``== client``. A table replaces
+the text between ``<!-- begin client -->`` and ``<!-- end client -->`` on the page. The rest of the page is written by
+hand.
 """
 
 from __future__ import annotations
@@ -17,29 +19,50 @@ import sys
 import time
 from importlib import metadata
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 DOCS: Final = Path(__file__).parents[1] / "docs"
 PAGE: Final = DOCS / "performance.md"
-BENCHMARKS: Final = {
-    "client": (),
-    "growth": ("--charts", str(DOCS / "charts")),
-    "emulator": (),
-    "storage": (),
+CHARTS: Final = ("--charts", str(DOCS / "charts"))
+#: The parts: the module of each, and its options.
+PARTS: Final = {
+    "client": ("client",),
+    "growth-versions": ("growth", "--only", "versions", *CHARTS),
+    "growth-writers": ("growth", "--only", "writers", *CHARTS),
+    "growth-file": ("growth", "--only", "file", *CHARTS),
+    "emulator-compare": ("emulator", "--only", "compare"),
+    "emulator-rest": ("emulator", "--only", "rest"),
+    "emulator-durable": ("emulator", "--only", "durable"),
+    "emulator-sizes": ("emulator", "--only", "sizes"),
+    "storage-one": ("storage", "--only", "one"),
+    "storage-small": ("storage", "--only", "small"),
+    "storage-many": ("storage", "--only", "many"),
 }
 
 
-def run(name: str, *options: str) -> str:
-    """Run a benchmark, print its output, and return it."""
+def parts_of(names: Sequence[str]) -> list[str]:
+    """Return the parts that these names mean."""
+    for name in names:
+        if not any(f"{part}-".startswith(f"{name}-") for part in PARTS):
+            raise SystemExit(f"There's no part {name!r}. Choose from: {', '.join(PARTS)}.")
+    return [part for part in PARTS if any(f"{part}-".startswith(f"{name}-") for name in names)]
+
+
+def run(part: str, *options: str) -> str:
+    """Run a part, print its output, and return it."""
     lines = []
-    command = [sys.executable, "-m", f"benchmarks.{name}", *BENCHMARKS[name], *options]
+    module, *own = PARTS[part]
+    command = [sys.executable, "-m", f"benchmarks.{module}", *own, *options]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:  # noqa: S603 - one of these benchmarks
         assert process.stdout is not None  # noqa: S101 - it's a pipe
         for line in process.stdout:
             print(line, end="", flush=True)
             lines.append(line)
     if process.returncode:
-        raise SystemExit(f"benchmarks.{name} failed with status {process.returncode}")
+        raise SystemExit(f"{part} failed with status {process.returncode}")
     return "".join(lines)
 
 
@@ -78,12 +101,12 @@ def main() -> None:
     """Run the benchmarks and write the page."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="fewer rounds and smaller sizes, for some minutes")
-    parser.add_argument("--only", nargs="+", choices=BENCHMARKS, default=list(BENCHMARKS))
+    parser.add_argument("--only", nargs="+", metavar="PART", default=list(PARTS), help=", ".join(PARTS))
     parser.add_argument("--dry-run", action="store_true", help="print, but don't change the page")
     given = parser.parse_args()
-    for name in given.only:
+    for part in parts_of(given.only):
         before = conditions(quick=given.quick)
-        found = tables(run(name, *(["--quick"] if given.quick else [])))
+        found = tables(run(part, *(["--quick"] if given.quick else [])))
         if not given.dry_run:
             PAGE.write_text(replace_tables(PAGE.read_text(encoding="utf-8"), found, before), encoding="utf-8")
 

@@ -7,16 +7,15 @@ Both servers run in their own processes and keep their state in memory, unless a
 file. Each client is a process too, so clients don't share an interpreter. A row is measured in rounds, with one server
 after the other. Its ratio is the median of the rounds' ratios, because a busy machine slows down both servers.
 
-There are two kinds of clients. The stock ones are what people use: Google's `ModelServiceClient` over gRPC, and boto3.
-They cost more than either server. The bare ones show the servers: they send prepared requests over an open connection,
-and don't parse the responses.
+There are two kinds of clients. The stock ones are what people use: Google's `ModelServiceClient`, and boto3. They cost
+more than either server. The bare ones show the servers: they send prepared requests over an open connection, and don't
+parse the responses.
 """
 
 from __future__ import annotations
 
 import argparse
 import contextlib
-import dataclasses
 import functools
 import http.client
 import json
@@ -32,10 +31,11 @@ import sys
 import tempfile
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import boto3
 import grpc
+from google.auth.credentials import AnonymousCredentials
 from google.cloud import aiplatform_v1
 from google.cloud.aiplatform_v1.services.model_service.transports.grpc import ModelServiceGrpcTransport
 
@@ -152,9 +152,21 @@ PACKAGE: Final = {
 }
 
 
+def open_connection(address: str) -> http.client.HTTPConnection:
+    """Return an open connection that sends at once."""
+    connection = http.client.HTTPConnection(address)
+    connection.connect()
+    connection.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    return connection
+
+
 def vertex_stock(address: str, job: str, model: str, versions: int) -> Callable[[], object]:
-    """Return a function that does a job with Google's client."""
-    client = gapic(address)
+    """Return a function that does a job with Google's client over gRPC."""
+    return gapic_job(gapic(address), job, model, versions)
+
+
+def gapic_job(client: aiplatform_v1.ModelServiceClient, job: str, model: str, versions: int) -> Callable[[], object]:
+    """Return a function that does a job with one of Google's clients."""
     request = upload(model)
     if job == "create":
         return lambda: client.upload_model(request)
@@ -187,6 +199,35 @@ def vertex_bare(address: str, job: str, model: str, versions: int) -> Callable[[
     return lambda: send(message)
 
 
+def rest_stock(address: str, job: str, model: str, versions: int) -> Callable[[], object]:
+    """Return a function that does a job with Google's client over REST."""
+    anonymous = AnonymousCredentials()  # type: ignore[no-untyped-call]  # untyped upstream
+    client = aiplatform_v1.ModelServiceClient(
+        transport="rest", credentials=anonymous, client_options={"api_endpoint": address}
+    )
+    return gapic_job(client, job, model, versions)
+
+
+def rest_bare(address: str, job: str, model: str, versions: int) -> Callable[[], object]:
+    """Return a function that does a job with prepared JSON over an open HTTP connection."""
+    connection = open_connection(address.removeprefix("http://"))
+
+    def send(method: str, path: str, body: bytes | None = None) -> bytes:
+        connection.request(method, f"/v1/{path}", body, {"Content-Type": "application/json"})
+        answer = connection.getresponse()
+        text = answer.read()
+        if answer.status != http.client.OK:
+            raise SystemExit(text.decode())
+        return text
+
+    if job == "create":
+        body = aiplatform_v1.UploadModelRequest.to_json(upload(model)).encode()
+        return lambda: send("POST", f"{PARENT}/models:upload", body)
+    if job == "describe":
+        return lambda: send("GET", f"{model}@{random.randint(1, versions)}")  # noqa: S311 - a sample
+    return lambda: send("GET", f"{model}:listVersions?pageSize=100")
+
+
 def moto_stock(address: str, job: str, _: str, versions: int) -> Callable[[], object]:
     """Return a function that does a job with boto3."""
     client = sagemaker(address)
@@ -200,9 +241,7 @@ def moto_stock(address: str, job: str, _: str, versions: int) -> Callable[[], ob
 
 def moto_bare(address: str, job: str, _: str, versions: int) -> Callable[[], object]:
     """Return a function that does a job with prepared bytes over an open HTTP connection."""
-    connection = http.client.HTTPConnection(address)
-    connection.connect()
-    connection.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    connection = open_connection(address)
 
     def post(action: str, body: bytes) -> bytes:
         headers = {
@@ -279,8 +318,7 @@ def count_together(work: Callable[..., None], arguments: Sequence[tuple[Any, ...
     return float(sum(counts.get() for _ in processes))
 
 
-@dataclasses.dataclass(frozen=True)
-class Row:
+class Row(NamedTuple):
     """One line of the comparison."""
 
     job: str
@@ -288,27 +326,36 @@ class Row:
     kind: str
     vertex: Callable[[str, str, str, int], Callable[[], object]]
     sagemaker: Callable[[str, str, str, int], Callable[[], object]]
+    rest: bool = False
 
 
 JOBS: Final = (("create", 8), ("describe", 8), ("list 100", 1), ("list 100", 8))
-KINDS: Final = (("stock", vertex_stock, moto_stock), ("bare", vertex_bare, moto_bare))
-ROWS: Final = tuple(
-    Row(job, clients, kind, vertex, sagemaker_) for job, clients in JOBS for kind, vertex, sagemaker_ in KINDS
-)
+GRPC_ROWS: Final = [
+    Row(job, clients, *kind)
+    for job, clients in JOBS
+    for kind in (("stock", vertex_stock, moto_stock), ("bare", vertex_bare, moto_bare))
+]
+REST_ROWS: Final = [
+    Row(job, clients, *kind, rest=True)
+    for job, clients in JOBS
+    for kind in (("stock", rest_stock, moto_stock), ("bare", rest_bare, moto_bare))
+]
 
 
-def compare(rounds: int, seconds: float, *, durable: bool) -> Iterator[tuple[Row, float, float, float]]:
+def compare(
+    rows: Sequence[Row], rounds: int, seconds: float, *, durable: bool = False
+) -> Iterator[tuple[Row, float, float, float]]:
     """Yield each row with the rates of both servers, and the median ratio of the rounds."""
     versions = 100
-    for row in ROWS:
+    for row in rows:
         ours, theirs = [], []
         for _ in range(rounds):
             # Each measurement starts new servers, so no row is slowed down by the models of another.
             with tempfile.TemporaryDirectory() as folder:
                 data = ["--data", str(Path(folder) / "registry.db")] if durable else []
-                with emulator(*data) as (address, _, _):
+                with emulator(*data) as (address, _, rest):
                     model = _in_process(functools.partial(_prepare_vertex, address, versions))
-                    make = functools.partial(row.vertex, address, row.job, model, versions)
+                    make = functools.partial(row.vertex, rest if row.rest else address, row.job, model, versions)
                     ours.append(rate(make, row.clients, seconds))
             with moto() as address:
                 _in_process(functools.partial(_prepare_moto, address, versions))
@@ -455,17 +502,20 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--seconds", type=float, default=4)
     parser.add_argument("--models", type=int, default=100_000)
-    parser.add_argument("--only", choices=["compare", "durable", "sizes"])
+    parser.add_argument("--only", choices=["compare", "rest", "durable", "sizes"])
     given = parser.parse_args()
     logging.disable()
     if given.quick:
         given.rounds, given.seconds, given.models = 1, 1.0, 10_000
     if given.only in (None, "compare"):
         print("== emulator-memory-only")
-        _print_comparison("in memory", compare(given.rounds, given.seconds, durable=False))
+        _print_comparison("in memory", compare(GRPC_ROWS, given.rounds, given.seconds))
+    if given.only in (None, "rest"):
+        print("== emulator-rest")
+        _print_comparison("over REST", compare(REST_ROWS, given.rounds, given.seconds))
     if given.only in (None, "durable"):
         print("== emulator-durable")
-        _print_comparison("with --data", compare(given.rounds, given.seconds, durable=True))
+        _print_comparison("with --data", compare(GRPC_ROWS, given.rounds, given.seconds, durable=True))
     if given.only in (None, "sizes"):
         sizes(given.models)
 

@@ -733,11 +733,11 @@ class RegistryClient:
         unfiltered = not wanted and uri is None and after is None and before is None
         most = limit if unfiltered else None
 
-        def found() -> Generator[ModelVersion, None, None]:
+        def found() -> Generator[Iterable[ModelVersion], None, None]:
             listed = self._vertex.iter_versions(name, stage=chosen, oldest_first=oldest_first, most=most)
             with contextlib.closing(listed):
                 for versions in listed:
-                    yield from versions if unfiltered else filter(meets, versions)
+                    yield versions if unfiltered else filter(meets, versions)
 
         return Listing(_take(found(), limit), ModelVersion)
 
@@ -1149,8 +1149,9 @@ class RegistryClient:
         _arguments.check_limit(limit)
         order = _arguments.check_order(order_by)
 
-        def found() -> Generator[RegisteredModel, None, None]:
-            yield from (model for model in self._vertex.list_models(order) if wanted.items() <= model.labels.items())
+        def found() -> Generator[Iterable[RegisteredModel], None, None]:
+            for models in self._vertex.iter_models(order):
+                yield (model for model in models if wanted.items() <= model.labels.items())
 
         return Listing(_take(found(), limit), RegisteredModel)
 
@@ -1411,7 +1412,11 @@ def _has_metadata(version: ModelVersion, wanted: Mapping[str, Any]) -> bool:
     return all(key in has and _labels.json_equal(has[key], value) for key, value in wanted.items())
 
 
-def _take(found: Generator[_T, None, None], limit: int | None) -> Generator[_T, None, None]:
-    """Yield at most so many; once there are enough, nothing more is requested."""
-    with contextlib.closing(found):
-        yield from itertools.islice(found, limit)
+def _take(pages: Generator[Iterable[_T], None, None], limit: int | None) -> Generator[list[_T], None, None]:
+    """Yield pages with at most so many records in all; once there are enough, nothing more is requested."""
+    left = limit
+    with contextlib.closing(pages):
+        while left != 0 and (page := next(pages, None)) is not None:
+            records = list(itertools.islice(page, left))
+            left = None if left is None else left - len(records)
+            yield records

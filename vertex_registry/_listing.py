@@ -45,8 +45,8 @@ class Listing(Iterator[RecordT]):
         1 version
     """
 
-    def __init__(self, records: Generator[RecordT, None, None], kind: type[RecordT]) -> None:
-        self._records = records
+    def __init__(self, pages: Generator[Iterable[RecordT], None, None], kind: type[RecordT]) -> None:
+        self._pages = pages
         self._kind = kind
         self._read: deque[RecordT] = deque()
         self._taken = 0
@@ -56,21 +56,20 @@ class Listing(Iterator[RecordT]):
         return self
 
     def __next__(self) -> RecordT:
-        record = self._read.popleft() if self._read else self._advance()
-        if record is None:
+        if not self._read and not self._advance():
             if self._failure is not None:
                 raise self._failure
             raise StopIteration
         self._taken += 1
-        return record
+        return self._read.popleft()
 
     def close(self) -> None:
         """Stop reading. Whoever reads on gets an error, unless everything was taken before."""
-        unread = self._read or inspect.getgeneratorstate(self._records) != inspect.GEN_CLOSED
+        unread = self._read or inspect.getgeneratorstate(self._pages) != inspect.GEN_CLOSED
         if unread and self._failure is None:
             self._failure = RegistryError("This list was closed before it was read to its end. Request it again.")
         self._read.clear()
-        self._records.close()
+        self._pages.close()
 
     def __reduce__(self) -> Never:
         raise InvalidArgumentError(
@@ -175,32 +174,32 @@ class Listing(Iterator[RecordT]):
 
     def _fetch(self, count: int | None) -> None:
         """Read on until so many records are kept, or to the end."""
-        while (count is None or len(self._read) < count) and (record := self._advance()) is not None:
-            self._read.append(record)
+        while (count is None or len(self._read) < count) and self._advance():
+            pass
 
-    def _advance(self) -> RecordT | None:
-        """Read the next record, or return None at the end. An error of the registry is kept for its reader.
+    def _advance(self) -> bool:
+        """Read the next page that has records, or return False at the end. An error of the registry is kept.
 
         A generator that was interrupted ends without a word, and what remains would look like the whole list.
         """
-        if self._failure is not None:
-            return None
+        kept = len(self._read)
         try:
-            return next(self._records, None)
+            while self._failure is None and len(self._read) == kept and (page := next(self._pages, None)) is not None:
+                self._read.extend(page)
         except RegistryError as error:
             self._failure = error
-            return None
         except BaseException:
             if not self._is_running:
                 self._failure = RegistryError(
                     "Reading this list was interrupted, so it's incomplete. Request it again."
                 )
             raise
+        return len(self._read) > kept
 
     @property
     def _is_running(self) -> bool:
         """Whether another thread is reading the next record just now."""
-        return inspect.getgeneratorstate(self._records) == inspect.GEN_RUNNING
+        return inspect.getgeneratorstate(self._pages) == inspect.GEN_RUNNING
 
 
 def _link(record: ModelVersion | RegisteredModel) -> str | None:

@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import base64
 import difflib
+import functools
 import hashlib
+import itertools
 import os
 import re
 import unicodedata
@@ -201,6 +203,7 @@ def parse_model_name(name: str) -> ModelName | None:
     return ModelName(*match.groups())
 
 
+@functools.lru_cache
 def is_model_resource(name: str) -> bool:
     """Return whether a name in a response is the full resource name of a model."""
     return _RESOURCE.fullmatch(name) is not None
@@ -287,7 +290,12 @@ def inherited_aliases(aliases: Iterable[str], request_alias: str) -> list[str]:
 
 def visible_aliases(aliases: tuple[str, ...]) -> tuple[str, ...]:
     """Return the aliases without hidden ones."""
-    return tuple(filter(is_visible, aliases))
+    return tuple(filter(is_visible, aliases)) if aliases else ()
+
+
+def hidden_aliases(aliases: tuple[str, ...]) -> tuple[str, ...]:
+    """Return the hidden ones of some aliases."""
+    return tuple(itertools.filterfalse(is_visible, aliases)) if aliases else ()
 
 
 def is_visible(alias: str) -> bool:

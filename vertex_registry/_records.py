@@ -8,7 +8,7 @@ import random
 import time
 from collections.abc import Mapping, Sequence
 from enum import StrEnum
-from typing import TYPE_CHECKING, Any, ClassVar, Final, Protocol, Self, overload
+from typing import TYPE_CHECKING, Any, ClassVar, Final, TypeVar, overload
 
 import attrs
 
@@ -21,8 +21,18 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
 
+RecordT = TypeVar("RecordT")
+
 #: How attrs itself sets the fields of a frozen record.
 _set: Final = object.__setattr__
+
+
+def from_response(kind: type[RecordT], fields: Mapping[str, Any]) -> RecordT:
+    """Create a record from values of a response, which need neither a check nor a default."""
+    record = kind.__new__(kind)
+    for name, value in fields.items():
+        _set(record, name, value)
+    return record
 
 
 def _strings(values: Iterable[str]) -> tuple[str, ...]:
@@ -78,17 +88,6 @@ class ServingContainer:
     deployment_timeout: float | None = None
 
 
-class Undecoded(Protocol):
-    """The fields of a record that are only decoded when somebody reads one of them."""
-
-    def decode(self, field: str) -> Mapping[str, Any]:
-        """Return the value of a field, and of those that are decoded with it.
-
-        Raises:
-            AttributeError: There's no such field.
-        """
-
-
 @attrs.frozen(kw_only=True)
 class ModelVersion:
     """One version of a model, as it was when it was read.
@@ -141,27 +140,18 @@ class ModelVersion:
     etag: str = ""
     _hidden_aliases: tuple[str, ...] = attrs.field(default=(), repr=False, eq=False)
     _on_vertex: bool = attrs.field(default=False, repr=False, eq=False)
-    # This comes last: by the time a pickle gets to it, every field is decoded.
-    _undecoded: Undecoded | None = attrs.field(default=None, init=False, repr=False, eq=False)
-
-    @classmethod
-    def _from_response(cls, undecoded: Undecoded, fields: Mapping[str, Any]) -> Self:
-        """Create a version from a response. The fields that aren't given are decoded when they're first read."""
-        version = cls.__new__(cls)
-        for name, value in fields.items():
-            _set(version, name, value)
-        _set(version, "_undecoded", undecoded)
-        return version
+    # Returns the value of a field from the response, and of those that are decoded with it; for a name that isn't a
+    # field, it returns others. It comes last: by the time a pickle gets to it, every field is decoded, and it's None.
+    _decode: Callable[[str], Mapping[str, Any]] | None = attrs.field(default=None, init=False, repr=False, eq=False)
 
     if not TYPE_CHECKING:  # a type checker should find a wrong name
 
         def __getattr__(self, name: str) -> Any:
-            if name == "_undecoded" or (undecoded := self._undecoded) is None:
-                raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
-            fields = undecoded.decode(name)
-            for field, value in fields.items():
-                _set(self, field, value)
-            return fields[name]
+            """Decode the fields that `from_response` left out, when the first of them is read."""
+            if name != "_decode" and (decode := self._decode) is not None:
+                for field, value in decode(name).items():
+                    _set(self, field, value)
+            return object.__getattribute__(self, name)  # another thread may have decoded it
 
     @property
     def console_url(self) -> str | None:

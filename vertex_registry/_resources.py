@@ -118,6 +118,8 @@ class Resources:
         self.parent = f"projects/{project}/locations/{location}"
         self._lock = _process.Lock()
         self._known: dict[str, Model] = {}
+        #: The resource names of models that had more versions than a first page shows.
+        self._large: set[str] = set()
 
     def close(self) -> None:
         """Close the connection."""
@@ -428,35 +430,43 @@ class Resources:
     def list_versions(self, model: Model, *, stage: Stage | None = None) -> list[ModelVersion]:
         """Return all versions, or those in a stage, the newest first."""
         found = self._listed_versions(model, stage=stage)
-        return sorted(itertools.chain.from_iterable(found), key=_version_number, reverse=True)
+        return _newest_first(itertools.chain.from_iterable(found))
 
     def list_staged(self, model: Model, stage: Stage | None = None) -> ListedVersions:
         """Return the versions that are in a stage or have a history of stages, perhaps with others.
 
         A model with few versions is read as a whole, with one request. In a large one, label filters find the versions:
         each change of a stage stamps the version and writes its history, and what another tool has put in a stage has
-        the label of that stage.
+        the label of that stage. A model that was large once is searched by label from then on.
 
         Args:
             model: The model.
             stage: The stage, if only the versions in that one and the stamps of the others matter.
         """
-        request = _wire.versions(model.resource, "", _wire.FIRST_PAGE_SIZE)
-        first, token = self._read_versions(self.rpc.call("ListModelVersions", request, model.resource))
-        found = {version.resource_name: version for version in first}
-        if token:
-            labels = _HISTORY_LABELS if stage is None else (_STAMP, _stage_label(stage))
-            for versions in _waiting.prefetch(lambda label: self._with_label(model, label), labels, len(labels)):
-                found |= {version.resource_name: version for version in versions}
-        return ListedVersions(sorted(found.values(), key=_version_number, reverse=True), complete=not token)
+        found: dict[str, ModelVersion] = {}
+        if model.resource not in self._large:
+            request = _wire.versions(model.resource, "", _wire.FIRST_PAGE_SIZE)
+            first, token = self._read_versions(self.rpc.call("ListModelVersions", request, model.resource))
+            found = {version.resource_name: version for version in first}
+            if not token:
+                return ListedVersions(_newest_first(found.values()), complete=True)
+            self._large.add(model.resource)
+        labels = _HISTORY_LABELS if stage is None else (_STAMP, _stage_label(stage))
+        for versions in _waiting.prefetch(lambda label: self._with_label(model, label), labels, len(labels)):
+            found |= {version.resource_name: version for version in versions}
+        return ListedVersions(_newest_first(found.values()), complete=False)
 
     def _with_label(self, model: Model, label: str) -> list[ModelVersion]:
         return list(itertools.chain.from_iterable(self._listed_versions(model, label=label)))
 
-    def list_models(self, order_by: str = "created", *, size: int = _wire.FIRST_PAGE_SIZE) -> Iterator[RegisteredModel]:
+    def iter_models(
+        self, order_by: str = "created", *, size: int = _wire.FIRST_PAGE_SIZE
+    ) -> Iterator[list[RegisteredModel]]:
         """Yield all models page by page, in one of the orders of ``_wire.models``, with a first page of this size."""
         request = functools.partial(_wire.models, order_by=order_by)
-        return self._entries("ListModels", self.parent, request, self._read_models, _resource_name, size=size)
+        return _paging.read_pages(
+            self.rpc, "ListModels", self.parent, request, read=self._read_models, key=_resource_name, size=size
+        )
 
     def iter_versions(
         self, name: str | None, *, stage: Stage | None = None, oldest_first: bool = False, most: int | None = None
@@ -496,7 +506,8 @@ class Resources:
                 return []  # it was deleted after it was listed
 
         limit = self.rpc.operation_budget()  # a list of models may have no end
-        models = self.list_models(size=_wire.PAGE_SIZE if most is None else _wire.FIRST_PAGE_SIZE)
+        of_models = self.iter_models(size=_wire.PAGE_SIZE if most is None else _wire.FIRST_PAGE_SIZE)
+        models = itertools.chain.from_iterable(of_models)
         # Every model has a version, so the wanted ones are in as many models, unless only some versions are wanted.
         window = _CONCURRENT_LISTS if most is None or stage is not None else min(_CONCURRENT_LISTS, max(1, most))
         for listed in _waiting.prefetch(versions, models, window):
@@ -687,9 +698,13 @@ def _resource_name(record: ModelVersion | RegisteredModel) -> str:
     return record.resource_name
 
 
+def _newest_first(versions: Iterable[ModelVersion]) -> list[ModelVersion]:
+    return sorted(versions, key=_version_number, reverse=True)
+
+
 def _version_number(version: ModelVersion) -> int:
-    """Return a version's number for sorting, or 0 if the server sent none."""
-    return int(_names.version_id(version.version) or 0)
+    """Return a version's number for sorting."""
+    return int(version.version)
 
 
 def _shows_name(found: Any, model: Model) -> bool:

@@ -174,9 +174,20 @@ def _serve(jobs: SimpleQueue[Callable[[], None]], idle: _IdleThreads) -> None:
 
 
 def begin(work: Callable[[], T]) -> Callable[[], T]:
-    """Start some work in a thread, and return a function that waits for its result."""
+    """Start some work in a thread, and return a function that waits for its result.
+
+    It returns when the thread has started. A thread that only wants to start would wait until the caller waits, or for
+    5 ms (`sys.getswitchinterval`), so a request would be sent later than it could be.
+    """
     outcomes: SimpleQueue[Callable[[], T]] = SimpleQueue()
-    start_thread(work, outcomes)
+    started: SimpleQueue[None] = SimpleQueue()
+
+    def started_work() -> T:
+        started.put(None)
+        return work()
+
+    start_thread(started_work, outcomes)
+    receive(started)
     return _result_of(work, outcomes)
 
 

@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import datetime as dt
 import functools
-import itertools
 import logging
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
+import attrs
 from google.cloud.aiplatform_v1.types import env_var, model_service
 from google.cloud.aiplatform_v1.types import model as model_types
 from google.longrunning import operations_pb2
@@ -20,7 +20,7 @@ from google.protobuf import duration_pb2, field_mask_pb2
 from google.protobuf.message import DecodeError
 
 from vertex_registry import _labels, _names, _stages
-from vertex_registry._records import ModelVersion, RegisteredModel, ServingContainer
+from vertex_registry._records import ModelVersion, RegisteredModel, ServingContainer, from_response
 from vertex_registry.errors import UnavailableError
 
 if TYPE_CHECKING:
@@ -41,9 +41,10 @@ _SECOND: Final = 1_000_000_000  # in nanoseconds
 _NEWEST_FIRST: Final = "create_time desc"
 
 _GetModelRequest: Final = model_service.GetModelRequest
-_ContainerSpec: Final = type(model_types.ModelContainerSpec.pb(model_types.ModelContainerSpec()))
+_ListVersionsRequest: Final = model_service.ListModelVersionsRequest
+_Model: Final = model_types.Model.pb()
 
-#: The fields of a version that its labels hold. They're decoded together.
+#: The fields of a version that its labels hold.
 _FROM_LABELS: Final = frozenset(
     {
         "labels",
@@ -130,13 +131,16 @@ def versions(
         label: Only versions with this label: ``key=value``, or ``key:*`` for any value. Defaults to all versions.
         oldest_first: Whether to list the oldest first. Defaults to the newest first.
     """
-    return model_service.ListModelVersionsRequest(
-        name=model,
-        order_by="create_time" if oldest_first else _NEWEST_FIRST,
-        filter=label and f"labels.{label}",
-        page_size=page_size,
-        page_token=page_token,
+    request: model_service.ListModelVersionsRequest = _ListVersionsRequest.wrap(
+        _ListVersionsRequest.pb()(
+            name=model,
+            order_by="create_time" if oldest_first else _NEWEST_FIRST,
+            filter=label and f"labels.{label}",
+            page_size=page_size,
+            page_token=page_token,
+        )
     )
+    return request
 
 
 def update_version(
@@ -294,62 +298,61 @@ def _version(message: Any, *, on_vertex: bool) -> ModelVersion:
     number = _names.version_id(message.version_id) or _names.version_id(version)
     if number is None:
         raise _unusable_error(message, "its version has no number")
-    every_alias = tuple(message.version_aliases)
-    aliases = _names.visible_aliases(every_alias)
-    deployed, labels = message.deployed_models, message.labels
-    spec = message.container_spec.SerializeToString() if message.HasField("container_spec") else b""
-    return ModelVersion._from_response(  # noqa: SLF001  # the package's own method
-        _Undecoded({key: labels[key] for key in labels}, spec, message.artifact_uri),  # faster than dict(labels)
+    return from_response(
+        ModelVersion,
         {
             "name": message.display_name,
             "version": number,
             "resource_name": f"{resource}@{number}",
             "model_resource_name": resource,
-            "aliases": aliases,
-            "is_default": _names.DEFAULT_ALIAS in aliases,
-            "description": message.version_description,
-            "artifact_uri": message.artifact_uri,
-            "deployed_to": tuple(model.endpoint for model in deployed) if deployed else (),
-            "created_at": _to_datetime(message.version_create_time),
-            "updated_at": _to_datetime(message.version_update_time),
-            "etag": message.etag,
-            "_hidden_aliases": tuple(itertools.filterfalse(_names.is_visible, every_alias)),
             "_on_vertex": on_vertex,
+            "_decode": functools.partial(_decode, message.SerializeToString()),
         },
     )
 
 
-class _Undecoded:
-    """What takes longest to decode: the labels, and with them the stage and the metadata, and the container.
+def _decode(content: bytes, field: str) -> Mapping[str, Any]:
+    """Return a field of a version that `_version` left out, and those that are decoded with it.
 
-    They're copied, because a part of a page keeps the whole page in memory.
+    The labels, and with them the stage and the metadata, may take longest. So they wait until a field that they hold is
+    read, and then nothing is left. The message comes as bytes, because a part of a page keeps the whole page in memory.
     """
+    message = _Model.FromString(content)
+    aliases: tuple[str, ...] = tuple(message.version_aliases) if message.version_aliases else ()
+    deployed = message.deployed_models
+    fields = {
+        "aliases": _names.visible_aliases(aliases),
+        "is_default": _names.DEFAULT_ALIAS in aliases,
+        "description": message.version_description,
+        "artifact_uri": message.artifact_uri,
+        "container": _container(message.container_spec),
+        "deployed_to": tuple(model.endpoint for model in deployed) if deployed else (),
+        "created_at": _to_datetime(message.version_create_time),
+        "updated_at": _to_datetime(message.version_update_time),
+        "etag": message.etag,
+        "_hidden_aliases": _names.hidden_aliases(aliases),
+    }
+    if field in _FROM_LABELS:
+        fields.update(_fields_in_labels(message), _decode=None)
+    return fields
 
-    __slots__ = ("_artifact_uri", "_labels", "_spec")
 
-    def __init__(self, labels: Mapping[str, str], spec: bytes, artifact_uri: str) -> None:
-        self._labels = labels
-        self._spec = spec
-        self._artifact_uri = artifact_uri
-
-    def decode(self, field: str) -> Mapping[str, Any]:
-        if field == "container":
-            return {"container": _container(_ContainerSpec.FromString(self._spec)) if self._spec else None}
-        if field not in _FROM_LABELS:
-            raise AttributeError(f"'ModelVersion' object has no attribute {field!r}")
-        labels = dict(sorted(self._labels.items()))
-        content = _labels.read(labels)
-        in_file = _labels.METADATA_FILE in content.own_labels and self._artifact_uri
-        return {
-            "labels": labels,
-            "metadata": content.metadata,
-            "metadata_file": f"{self._artifact_uri.rstrip('/')}/{_labels.FILE_NAME}" if in_file else None,
-            "version_name": content.own_labels.get(_labels.VERSION_NAME),
-            "managed_by": content.own_labels.get(_labels.MANAGED_BY),
-            "stage": _stages.stage_of(content.own_labels),
-            "stage_changed_at": _stages.parse_timestamp(content.own_labels.get(_stages.CHANGED_AT_LABEL)),
-            "stage_changed_by": content.own_labels.get(_stages.CHANGED_BY_LABEL),
-        }
+def _fields_in_labels(message: Any) -> dict[str, Any]:
+    listed = message.labels
+    labels = {key: listed[key] for key in sorted(listed)}  # faster than dict(sorted(listed.items()))
+    content = _labels.read(labels)
+    own_labels, uri = content.own_labels, message.artifact_uri
+    in_file = _labels.METADATA_FILE in own_labels and uri
+    return {
+        "labels": labels,
+        "metadata": content.metadata,
+        "metadata_file": f"{uri.rstrip('/')}/{_labels.FILE_NAME}" if in_file else None,
+        "version_name": own_labels.get(_labels.VERSION_NAME),
+        "managed_by": own_labels.get(_labels.MANAGED_BY),
+        "stage": _stages.stage_of(own_labels),
+        "stage_changed_at": _stages.parse_timestamp(own_labels.get(_stages.CHANGED_AT_LABEL)),
+        "stage_changed_by": own_labels.get(_stages.CHANGED_BY_LABEL),
+    }
 
 
 def _model(message: Any, *, on_vertex: bool) -> RegisteredModel:
@@ -394,26 +397,42 @@ def _container_spec(container: ServingContainer) -> model_types.ModelContainerSp
 
 
 def _container(spec: Any) -> ServingContainer | None:
+    """Return the container in a message. Most have an image and little else, so it only reads fields that are set."""
     if not spec.image_uri:
         return None
-    timeout = spec.deployment_timeout
-    return ServingContainer(
-        image=spec.image_uri,
-        command=tuple(spec.command),
-        args=tuple(spec.args),
-        env={item.name: item.value for item in spec.env},
-        ports=_ports(spec.ports),
-        grpc_ports=_ports(spec.grpc_ports),
-        predict_route=spec.predict_route,
-        health_route=spec.health_route,
-        shared_memory_mb=spec.shared_memory_size_mb,
-        deployment_timeout=timeout.seconds + timeout.nanos / 1e9 if spec.HasField("deployment_timeout") else None,
-    )
+    fields: dict[str, Any] = {**_CONTAINER_DEFAULTS, "env": {}}
+    for descriptor, value in spec.ListFields():
+        if descriptor.name in _CONTAINER_FIELDS:
+            name, read = _CONTAINER_FIELDS[descriptor.name]
+            fields[name] = read(value)
+    return from_response(ServingContainer, fields)
 
 
 def _ports(ports: Iterable[Any]) -> tuple[int, ...]:
     numbers = (port.container_port for port in ports)
     return tuple(number for number in numbers if 0 < number < 65536)  # noqa: PLR2004  # the valid ports
+
+
+def _seconds(duration: Any) -> float:
+    return float(duration.seconds + duration.nanos / 1e9)
+
+
+#: The fields of a container in Vertex's message: the record's field, and what reads the value.
+_CONTAINER_FIELDS: Final[Mapping[str, tuple[str, Callable[[Any], Any]]]] = {
+    "image_uri": ("image", str),
+    "command": ("command", tuple),
+    "args": ("args", tuple),
+    "env": ("env", lambda variables: {variable.name: variable.value for variable in variables}),
+    "ports": ("ports", _ports),
+    "grpc_ports": ("grpc_ports", _ports),
+    "predict_route": ("predict_route", str),
+    "health_route": ("health_route", str),
+    "shared_memory_size_mb": ("shared_memory_mb", int),
+    "deployment_timeout": ("deployment_timeout", _seconds),
+}
+_CONTAINER_DEFAULTS: Final = {
+    field.name: field.default for field in attrs.fields(ServingContainer) if field.name not in {"image", "env"}
+}
 
 
 def _duration(seconds: float) -> duration_pb2.Duration:

@@ -299,6 +299,11 @@ def test_a_record_whose_fields_nobody_has_read(registry: RegistryClient, name: N
         assert repr(copied) == repr(read)
     assert attrs.evolve(fresh(), description="new") == attrs.evolve(read, description="new")
     assert fresh().to_dict() == read.to_dict()
+    for field in attrs.fields(type(read)):
+        if not field.name.startswith("_"):
+            begun = fresh()
+            assert getattr(begun, field.name) == getattr(read, field.name)  # decodes this one, and those with it
+            assert begun == read
     emptied = fresh()
     emptied.labels.clear()
     assert emptied.metadata == metadata
