@@ -488,6 +488,39 @@ def test_a_uri_with_a_mistake(registry: LocalRegistry, tmp_path: Path, uri: str,
     assert not (tmp_path / "nowhere.db").exists()
 
 
+def test_a_database_of_mlflow_2(registry: LocalRegistry, model: str, tmp_path: Path) -> None:
+    """MLflow upgrades a database that it opens, and its own server wouldn't start again. So it opens a copy."""
+    file = tmp_path / "older.db"
+    with closing(sqlite3.connect(file)) as database, database:
+        database.executescript((Path(__file__).parent / "database-of-2.0.1.sql").read_text())
+        database.execute("INSERT INTO registered_models (name, creation_time) VALUES ('churn', 7)")
+        row = ("churn", 3, 8, "Production", model, "READY")
+        database.execute(
+            "INSERT INTO model_versions (name, version, creation_time, current_stage, source, status) VALUES (?,?,?,?,?,?)",
+            row,
+        )
+    before = file.read_bytes()
+
+    report = migrate_mlflow(registry, f"sqlite:///{file}", container=SKLEARN)
+
+    assert outcomes(report) == ["churn 3: moved"]
+    assert str(registry.get_version("churn", version_name="3").stage) == "Production"
+    assert (file.read_bytes(), report.source) == (before, f"sqlite:///{file}")
+
+
+def test_a_database_of_a_later_mlflow(source: mlflow.MlflowClient, registry: LocalRegistry, model: str) -> None:
+    """It can't be read, and the message says what can be done."""
+    fill(source, "churn", model, 1)
+    file = Path(uri_of(source).removeprefix("sqlite:///"))
+    with closing(sqlite3.connect(file)) as database, database:
+        database.execute("UPDATE alembic_version SET version_num = 'abcdefabcdef'")
+    before = file.read_bytes()
+
+    with pytest.raises(RegistryError, match=r"is a database of another MLflow, and 3.* can't read it: .* its server"):
+        migrate(registry, source)
+    assert file.read_bytes() == before
+
+
 @pytest.fixture
 def server(sqlite_registry: str, tmp_path: Path) -> Iterator[str]:
     """Run MLflow's own server with a registry, and return its address."""

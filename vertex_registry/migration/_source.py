@@ -7,11 +7,14 @@ from __future__ import annotations
 
 import contextlib
 import difflib
+import functools
 import os
+import shutil
 import sqlite3
 import tempfile
 import urllib.parse
 import urllib.request
+import weakref
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -33,10 +36,21 @@ if TYPE_CHECKING:
 #: The most models, and the most versions, that MLflow gives at once.
 _MODELS_PAGE: Final = 1000
 _VERSIONS_PAGE: Final = 10_000
-_IS_PROMPT: Final = "tags.`mlflow.prompt.is_prompt` = 'true'"
+_PROMPT_TAG: Final = "mlflow.prompt.is_prompt"
+_IS_PROMPT: Final = f"tags.`{_PROMPT_TAG}` = 'true'"
+#: A filter that every model matches, because no name has a slash. MLflow's client adds one of its own if there's none
+#: that mentions prompts, and no model matches that on a server before 2.21.
+_ANY_MODEL: Final = f"name != '{_PROMPT_TAG}/'"
+#: The schemes of databases.
+_DATABASES: Final = frozenset({"postgresql", "mysql", "sqlite", "mssql"})
+#: The schemes of Databricks, whose filters are others.
+_DATABRICKS: Final = frozenset({"databricks", "databricks-uc", "uc"})
 _PROBE_SECONDS: Final = 10.0
 _READERS: Final = 8
 _LONGEST: Final = 300
+#: How MLflow's message begins if only its server can read an artifact.
+_NEEDS_SERVER: Final = "When an mlflow-artifacts URI was supplied"
+_NOT_FOUND: Final = 404
 
 #: MLflow's codes for each of this package's errors.
 _ERRORS: Final[Mapping[type[RegistryError], frozenset[str]]] = {
@@ -108,11 +122,52 @@ class MlflowSource:
                 "Reading MLflow's registry needs MLflow. Install it: pip install 'vertex-registry[mlflow]'"
             ) from error
         self._artifacts: Any = mlflow.artifacts
-        tracking = self.uri.replace("databricks-uc", "databricks", 1)
         with self._explain():
-            self._client: Any = mlflow.MlflowClient(tracking_uri=tracking, registry_uri=self.uri)
+            self._opened = self._database_to_open() if _scheme(self.uri) in _DATABASES else self.uri
+            self._tracking = self._opened.replace("databricks-uc", "databricks", 1)
+            self._client: Any = mlflow.MlflowClient(tracking_uri=self._tracking, registry_uri=self._opened)
             self._client.search_registered_models(max_results=1)
-        self._tracking = tracking
+
+    def _database_to_open(self) -> str:
+        """Return the URI of the database, or of an upgraded copy if it's of another release.
+
+        MLflow upgrades a database that it opens, and servers of the older release don't start with it any more.
+
+        Raises:
+            InvalidArgumentError: It's of another release, and it isn't a file.
+        """
+        import mlflow  # noqa: PLC0415  # likewise
+        import sqlalchemy  # noqa: PLC0415  # likewise
+        from alembic.migration import MigrationContext  # noqa: PLC0415  # likewise
+        from mlflow.db import upgrade  # noqa: PLC0415  # likewise
+        from mlflow.store.db.utils import _get_latest_schema_revision  # noqa: PLC0415  # likewise
+
+        engine = sqlalchemy.create_engine(self.uri)
+        with contextlib.closing(engine.connect()) as connection:
+            revision = MigrationContext.configure(connection).get_current_revision()
+        engine.dispose()
+        if revision == _get_latest_schema_revision():
+            return self.uri
+        if (file := _database_file(self.uri)) is None:
+            raise InvalidArgumentError(
+                f"{self.shown} isn't a database of MLflow {mlflow.__version__}, which is installed here. Opening it would "
+                "upgrade it, so nothing was read. Pass the address of its server, such as http://localhost:5000."
+            )
+        folder = tempfile.mkdtemp(prefix="vertex-registry-")
+        weakref.finalize(self, shutil.rmtree, folder, ignore_errors=True)
+        copy = Path(folder, "mlflow.db")
+        with contextlib.closing(_open_to_read(file)) as old, contextlib.closing(sqlite3.connect(copy)) as new:
+            old.backup(new)
+        try:
+            upgrade.callback(f"sqlite:///{copy}")
+        except Exception as error:
+            raise RegistryError(
+                f"{file} is a database of another MLflow, and {mlflow.__version__}, which is installed here, can't "
+                f"read it: {_first_line(error).rstrip('.')}. Pass the address of its server, such as "
+                "http://localhost:5000.",
+                resource=str(file),
+            ) from error
+        return f"sqlite:///{copy}"
 
     def count_prompts(self) -> int:
         """Return how many prompts there are. They're stored as models; servers before prompts have none."""
@@ -130,8 +185,7 @@ class MlflowSource:
         """
         with self._explain():
             if names is None:
-                found = list(self._pages(self._client.search_registered_models, _MODELS_PAGE, None))
-                wanted = sorted({model.name for model in found})
+                wanted = sorted({model.name for model in self._all_models()})
             else:
                 wanted = sorted(set(names))
             versions: dict[str, dict[int, SourceVersion]] = {name: {} for name in wanted}
@@ -152,10 +206,17 @@ class MlflowSource:
         return models
 
     def _unknown_model(self, name: str) -> NotFoundError:
-        found = [model.name for model in self._pages(self._client.search_registered_models, _MODELS_PAGE, None)]
+        found = [model.name for model in self._all_models()]
         close = difflib.get_close_matches(name, found, n=3, cutoff=0.5)
         hint = f"Did you mean {' or '.join(map(repr, close))}?" if close else f"It has {len(found)} models."
         return NotFoundError(f"{self.shown} has no model {name!r}. {hint}", resource=name)
+
+    def _all_models(self) -> Iterator[Any]:
+        """Yield all models that aren't prompts."""
+        filter_string = None if _scheme(self.uri) in _DATABRICKS else _ANY_MODEL  # those have no prompts
+        for model in self._pages(self._client.search_registered_models, _MODELS_PAGE, filter_string):
+            if dict(model.tags).get(_PROMPT_TAG) != "true":  # servers before prompts don't leave them out
+                yield model
 
     def _versions(self, names: list[str] | None) -> Iterator[Any]:
         search = self._client.search_model_versions
@@ -213,13 +274,26 @@ class MlflowSource:
         with tempfile.TemporaryDirectory(prefix="vertex-registry-") as copy:
             with self._explain(f"The artifact at {without_password(uri)}"):
                 path = self._artifacts.download_artifacts(
-                    artifact_uri=uri, dst_path=copy, tracking_uri=self._tracking, registry_uri=self.uri
+                    artifact_uri=uri, dst_path=copy, tracking_uri=self._tracking, registry_uri=self._opened
                 )
             yield Path(path)
 
     def _artifact_uri(self, name: str, number: int) -> str:
         with self._explain(f"The artifact of version {number} of {name!r}"):
-            return str(self._client.get_model_version_download_uri(name, str(number)))
+            uri = str(self._client.get_model_version_download_uri(name, str(number)))
+            if not uri.startswith("runs:/") or self._has_logged_models:
+                return uri
+            run_id, _, path = uri.removeprefix("runs:/").partition("/")
+            return f"{str(self._client.get_run(run_id).info.artifact_uri).rstrip('/')}/{path}"
+
+    @functools.cached_property
+    def _has_logged_models(self) -> bool:
+        """Whether the server is MLflow 3, where the artifacts of a run are in two places. MLflow's client needs both."""
+        try:
+            self._client.search_logged_models(["0"], max_results=1)
+        except Exception as error:  # noqa: BLE001  # only a server without them says that it has no such endpoint
+            return getattr(error, "get_http_status_code", lambda: 0)() != _NOT_FOUND
+        return True
 
     @contextlib.contextmanager
     def _explain(self, what: str = "") -> Iterator[None]:
@@ -237,7 +311,9 @@ class MlflowSource:
             if status in {401, 403} or "error code 401" in text or "error code 403" in text:
                 kind = PermissionDeniedError
                 text += ". Set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or MLFLOW_TRACKING_TOKEN"
-            text = text.replace(self.uri, self.shown)
+            if text.startswith(_NEEDS_SERVER):
+                text = "MLflow's server keeps it. Pass the address of the server, such as http://localhost:5000"
+            text = text.replace(self.uri, self.shown).replace(getattr(self, "_opened", self.uri), self.shown)
             raise kind(f"{subject} can't be read: {text.rstrip('.')}.", resource=subject) from error
 
 
@@ -287,26 +363,38 @@ def _check_uri(uri: Any) -> str:
     scheme = uri.partition(":")[0]
     if scheme == "vertex":
         raise InvalidArgumentError(f"{uri} is a registry on Vertex AI already. Pass the URI of MLflow's own registry.")
-    if "://" not in uri and scheme not in {"databricks", "databricks-uc", "uc"} and Path(uri).is_file():
+    if "://" not in uri and scheme not in _DATABRICKS and Path(uri).is_file():
         raise InvalidArgumentError(f"{uri!r} is a file. Pass sqlite:///{uri} if it's MLflow's database.")
     return uri.strip()
 
 
 def _check_database(uri: str) -> None:
     """Refuse a SQLite file that isn't MLflow's, because MLflow would create it, or create its tables in it."""
-    scheme, _, path = uri.partition(":///")
-    file = path.partition("?")[0]
-    if scheme.partition("+")[0] != "sqlite" or not file or file == ":memory:":
+    if (file := _database_file(uri)) is None:
         return
-    if not Path(file).is_file():
+    if not file.is_file():
         raise NotFoundError(f"There's no database {file}. Four slashes begin an absolute path: sqlite:////path.")
     try:
-        with contextlib.closing(sqlite3.connect(f"{Path(file).absolute().as_uri()}?mode=ro", uri=True)) as database:
+        with contextlib.closing(_open_to_read(file)) as database:
             tables = {name for (name,) in database.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
     except sqlite3.Error as error:
         raise InvalidArgumentError(f"{file} can't be read as a SQLite database: {error}.") from error
     if "model_versions" not in tables:
         raise InvalidArgumentError(f"{file} isn't an MLflow database: it has no table model_versions.")
+
+
+def _database_file(uri: str) -> Path | None:
+    """Return the file of a SQLite database, or None for any other registry."""
+    path = uri.partition(":///")[2].partition("?")[0]
+    return Path(path) if _scheme(uri) == "sqlite" and path not in {"", ":memory:"} else None
+
+
+def _open_to_read(file: Path) -> sqlite3.Connection:
+    return sqlite3.connect(f"{file.absolute().as_uri()}?mode=ro", uri=True)
+
+
+def _scheme(uri: str) -> str:
+    return uri.partition(":")[0].partition("+")[0]
 
 
 def _check_server(uri: str, shown: str) -> None:
@@ -333,7 +421,7 @@ def _local_path(uri: str) -> Path | None:
 
 def _first_line(error: Exception) -> str:
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    text = lines[0] if lines else ""
+    text = lines[0].partition(" Response body:")[0] if lines else ""
     if len(text) > _LONGEST:
         text = text[:_LONGEST].rpartition(". ")[0] or f"{text[:_LONGEST]}…"
     return text if type(error).__module__.startswith("mlflow") and text else f"{type(error).__name__}: {text}"
