@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import importlib
 import re
 from typing import TYPE_CHECKING, Any, Final
@@ -90,6 +91,56 @@ class Addition:
     trusted: tuple[str, ...] = ()
 
 
+class MLmodel:
+    """What MLflow says about a model, in the file MLmodel. It's read once, and only if somebody needs it.
+
+    Args:
+        path: The file, or None if the folder has none.
+    """
+
+    def __init__(self, path: Path | None) -> None:
+        self._path = path
+
+    @classmethod
+    def of(cls, files: Mapping[str, Path]) -> MLmodel:
+        """Return what MLflow says about a folder.
+
+        Args:
+            files: The paths of the folder's files, by their names below it.
+        """
+        return cls(files.get(_MLMODEL))
+
+    @functools.cached_property
+    def flavors(self) -> dict[str, dict[str, Any]]:
+        """The flavors with their settings; none if the folder isn't MLflow's.
+
+        Raises:
+            InvalidArgumentError: PyYAML isn't installed.
+        """
+        if self._path is None:
+            return {}
+        try:
+            yaml = importlib.import_module("yaml")
+        except ImportError as error:
+            raise InvalidArgumentError(
+                "The folder is an MLflow model, and reading its file MLmodel needs PyYAML. Run pip install pyyaml. "
+                "Nothing was registered."
+            ) from error
+        try:
+            with self._path.open("rb") as stream:
+                text = stream.read(_LARGEST_MLMODEL)
+            loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+            described = (
+                None if _is_too_deep(yaml, text, loader) else yaml.load(text, loader)
+            )  # both load plain values only
+        except (OSError, ValueError, RecursionError, yaml.YAMLError):
+            return {}  # somebody else's file of that name
+        flavors = described.get("flavors") if isinstance(described, dict) else None
+        if not isinstance(flavors, dict):
+            return {}
+        return {str(name): settings for name, settings in flavors.items() if isinstance(settings, dict)}
+
+
 def renames(names: Iterable[str], loads: Collection[str], *, where: str) -> dict[str, str]:
     """Return which files of a folder to rename so that a serving image can load it: each old name with its new one.
 
@@ -117,7 +168,7 @@ def renames(names: Iterable[str], loads: Collection[str], *, where: str) -> dict
     return renamed
 
 
-def addition(files: Mapping[str, Path], loads: Collection[str]) -> Addition | None:
+def addition(files: Mapping[str, Path], loads: Collection[str], described: MLmodel) -> Addition | None:
     """Return the file to add to an MLflow folder so that a serving image can load it, or None if it needs none.
 
     MLflow's own files stay, so MLflow can load the folder too.
@@ -125,13 +176,14 @@ def addition(files: Mapping[str, Path], loads: Collection[str]) -> Addition | No
     Args:
         files: The paths of the folder's files, by their names below it.
         loads: The file names of which the image loads one. If it's empty, the image isn't a prebuilt one.
+        described: What MLflow says about the folder.
 
     Raises:
         InvalidArgumentError: It's an MLflow folder, and PyYAML isn't installed.
     """
     if not loads or _MLMODEL not in files or any(name in files for name in loads):
         return None
-    for name, settings in _flavors(files).items():
+    for name, settings in described.flavors.items():
         flavor = _FLAVORS.get(name)
         file = _text(settings, flavor.file) if flavor else ""
         if flavor is None or file not in files:
@@ -150,7 +202,7 @@ def addition(files: Mapping[str, Path], loads: Collection[str]) -> Addition | No
     return None
 
 
-def written_by(files: Mapping[str, Path]) -> Writer | None:
+def written_by(files: Mapping[str, Path], described: MLmodel) -> Writer | None:
     """Return which framework wrote a model, and its version, or None if that can't be known.
 
     MLflow's file MLmodel says it. Otherwise a pickled estimator holds the version of scikit-learn, as the item after
@@ -159,12 +211,13 @@ def written_by(files: Mapping[str, Path]) -> Writer | None:
 
     Args:
         files: The paths of the model's files, by their names below its folder.
+        described: What MLflow says about the folder.
 
     Raises:
         InvalidArgumentError: MLflow wrote the folder, and no prebuilt image serves what it holds; or PyYAML isn't
             installed.
     """
-    flavors = _flavors(files)
+    flavors = described.flavors
     for name, flavor in _FLAVORS.items():
         if version := _text(flavors.get(name, {}), flavor.version):
             return Writer(flavor.framework, version)
@@ -192,31 +245,6 @@ def _pickled_by(files: Mapping[str, Path]) -> Writer | None:
             with contextlib.suppress(importlib.metadata.PackageNotFoundError):
                 return Writer("sklearn", importlib.metadata.version("scikit-learn"))
     return None
-
-
-def _flavors(files: Mapping[str, Path]) -> dict[str, dict[str, Any]]:
-    """Return the flavors in the file MLmodel with their settings; none if the folder isn't MLflow's."""
-    path = files.get(_MLMODEL)
-    if path is None:
-        return {}
-    try:
-        yaml = importlib.import_module("yaml")
-    except ImportError as error:
-        raise InvalidArgumentError(
-            "The folder is an MLflow model, and reading its file MLmodel needs PyYAML. Run pip install pyyaml. "
-            "Nothing was registered."
-        ) from error
-    try:
-        with path.open("rb") as stream:
-            text = stream.read(_LARGEST_MLMODEL)
-        loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-        described = None if _is_too_deep(yaml, text, loader) else yaml.load(text, loader)  # both load plain values only
-    except (OSError, ValueError, RecursionError, yaml.YAMLError):
-        return {}  # somebody else's file of that name
-    flavors = described.get("flavors") if isinstance(described, dict) else None
-    if not isinstance(flavors, dict):
-        return {}
-    return {str(name): settings for name, settings in flavors.items() if isinstance(settings, dict)}
 
 
 def _is_too_deep(yaml: Any, text: bytes, loader: Any) -> bool:

@@ -400,16 +400,36 @@ def test_a_logged_model_whose_run_was_deleted(tracking: str, registry: LocalRegi
 
 
 def test_what_no_prebuilt_image_serves(source: mlflow.MlflowClient, registry: LocalRegistry, tmp_path: Path) -> None:
-    """It's skipped, and a second run with a container moves it."""
-    (tmp_path / "own").mkdir()
-    (tmp_path / "own" / "MLmodel").write_text("flavors:\n  python_function:\n    loader_module: own\n")
-    fill(source, "own", str(tmp_path / "own"), 1)
+    """The plan says it and the run skips it, and a run with a container moves it."""
+    own, skops = tmp_path / "own", tmp_path / "skops"
+    for folder in (own, skops):
+        folder.mkdir()
+    (own / "MLmodel").write_text("flavors:\n  python_function:\n    loader_module: own\n")
+    settings = "{pickled_model: model.skops, serialization_format: skops, sklearn_version: 0.20.1}"
+    (skops / "MLmodel").write_text(f"flavors:\n  sklearn: {settings}\n")
+    (skops / "model.skops").write_bytes(b"x")
+    (tmp_path / "text").mkdir()
+    (tmp_path / "text" / "notes.txt").write_text("notes")
+    for name in ("own", "skops", "text"):
+        fill(source, name, str(tmp_path / name), 1)
 
+    planned = plan_mlflow(registry, uri_of(source))
+    assert list(planned.run()) == []
+    assert planned.report([]).counts == {Outcome.SKIPPED: 3}
     refused = migrate_mlflow(registry, uri_of(source))
-    moved = migrate_mlflow(registry, uri_of(source), container="us-docker.pkg.dev/acme/serving/own:7")
+    dry = migrate_mlflow(registry, uri_of(source), dry_run=True, container="us-docker.pkg.dev/acme/serving/own:7")
+    moved = list(planned.run(container="us-docker.pkg.dev/acme/serving/own:7"))
 
-    assert refused.versions[0].reason.startswith("Google has no prebuilt image for an MLflow model of the flavor")
-    assert outcomes(moved) == ["own 1: moved"]
+    reasons = [line.reason for line in planned.plan.versions]
+    assert reasons == [line.reason for line in refused.versions]
+    assert reasons[0] == (
+        "Google has no prebuilt image for an MLflow model of the flavor python_function. Set container= to an image "
+        "that serves it"
+    )
+    assert "holds model.skops, which the image can't load" in reasons[1]
+    assert f"{tmp_path}/text can't be served by" in reasons[2]
+    assert dry.counts == {Outcome.PLANNED: 3}
+    assert [(line.outcome, line.reason) for line in moved] == [(Outcome.MOVED, "")] * 3
     assert str(registry.get_version("own").container.image).endswith("own:7")  # type: ignore[union-attr]
 
 
@@ -570,12 +590,20 @@ def test_a_server_to_a_bucket(
     tags = {"large": "x" * 3_000 + "".join(map(chr, range(0x4E00, 0x5500)))}
     client.create_model_version("it's", f"{started.artifact_uri}/model", run_id, tags=tags)
     client.create_model_version("it's", f"runs:/{run_id}/model", run_id)
+    client.log_text(run_id, "flavors: {own: {}}", "own/MLmodel")
+    client.create_registered_model("own")
+    client.create_model_version("own", f"{started.artifact_uri}/own", run_id)
     client.set_registered_model_alias("it's", "Champion", "1")
 
     with Emulator(storage=storage_emulator.url) as emulator, RegistryClient(endpoint=emulator.grpc) as registry:
-        report = migrate_mlflow(registry, server, container=SKLEARN, staging_bucket=f"gs://{bucket}/models")
+        plan = migrate_mlflow(registry, server, dry_run=True)
+        report = migrate_mlflow(
+            registry, server, models=["it's"], container=SKLEARN, staging_bucket=f"gs://{bucket}/models"
+        )
         again = migrate_mlflow(registry, server, models=["it's"])
 
+        assert outcomes(plan) == ["it's 1: planned", "it's 2: planned", "own 1: skipped"]
+        assert plan.versions[2].reason.startswith("Google has no prebuilt image for an MLflow model of the flavor own")
         assert outcomes(report) == ["it's 1: moved", "it's 2: moved"], report.to_dict()
         assert report.size == 2 * len(b"a modelnotes")
         assert report.versions[0].lossy == ("alias 'Champion' is 'champion'", "in a file next to the artifact: 'large'")

@@ -10,7 +10,9 @@ import contextlib
 import difflib
 import hashlib
 import json
+import tempfile
 import warnings
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import attrs
@@ -36,7 +38,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 
     from vertex_registry import ModelVersion, RegistryClient, ServingContainer
-    from vertex_registry.migration._source import SourceModel, SourceVersion
+    from vertex_registry.migration._source import Artifact, SourceModel, SourceVersion
 
 _READY: Final = "READY"
 _DEFAULT: Final = "default"
@@ -96,6 +98,7 @@ class MlflowMigration:
     _registry: RegistryClient = attrs.field(repr=False)
     _source: MlflowSource = attrs.field(repr=False)
     _steps: tuple[_Step, ...] = attrs.field(repr=False)
+    _container: ServingContainer | str | None = attrs.field(repr=False)
     stopped_by: RegistryError | None = None
 
     def run(
@@ -109,15 +112,19 @@ class MlflowMigration:
         Args:
             staging_bucket: Where artifacts are copied to: ``gs://bucket``, or a directory in it. Defaults to the
                 client's.
-            container: What serves the versions. Defaults to the image for what wrote each model.
+            container: What serves the versions. Defaults to what the plan was made with. With another one, versions
+                that the plan skips because no image serves them are tried too.
         """
         self.stopped_by = None
+        chosen = self._container if container is None else container
         for step in self._steps:
+            if step.planned.outcome is Outcome.SKIPPED and chosen == self._container:
+                continue  # as planned
             if self.stopped_by is not None:
                 yield attrs.evolve(step.planned, outcome=Outcome.SKIPPED, reason="the run had stopped before")
                 continue
             try:
-                yield self._move(step, staging_bucket, container)
+                yield self._move(step, staging_bucket, chosen)
             except RegistryError as error:
                 if isinstance(error, _STOPPING):
                     self.stopped_by = error
@@ -165,7 +172,7 @@ class MlflowMigration:
                     staging_bucket=staging_bucket,
                     request_id=step.request_id,
                 )
-            doubts = tuple(str(warning.message) for warning in caught if issubclass(warning.category, UserWarning))
+            doubts = _doubts(caught)
         if mapped.aliases:
             # Not with the upload: an alias that moves there from another version would look complete if it stayed.
             self._registry.add_aliases(name, moved, mapped.aliases)
@@ -174,6 +181,7 @@ class MlflowMigration:
             step.planned,
             outcome=Outcome.MOVED,
             version=moved.version,
+            reason="",
             warnings=doubts,
         )
 
@@ -208,11 +216,11 @@ def migrate_mlflow(
         RegistryError: MLflow isn't installed, or its registry or Vertex can't be read. Once the first version is
             copied, errors are in the report.
     """
-    migration = plan_mlflow(registry, source, models=models, rename=rename)
+    migration = plan_mlflow(registry, source, models=models, rename=rename, container=container)
     if dry_run:
         return migration.plan
     done = []
-    for version in migration.run(staging_bucket=staging_bucket, container=container):
+    for version in migration.run(staging_bucket=staging_bucket):
         done.append(version)
         if progress is not None:
             progress(version)
@@ -225,14 +233,19 @@ def plan_mlflow(
     *,
     models: Iterable[str] | None = None,
     rename: Mapping[str, str] | None = None,
+    container: ServingContainer | str | None = None,
 ) -> MlflowMigration:
     """Read both registries and return a plan, which you can look at before you run it. Nothing is written.
+
+    The plan also says which versions no prebuilt image serves. It reads the file MLmodel of each for that.
 
     Args:
         registry: The registry to copy to.
         source: The URI of MLflow's registry.
         models: The models to copy, by their names in MLflow. Defaults to all of them.
         rename: New names for models, by their names in MLflow. Defaults to keeping the names.
+        container: What serves the versions: a `ServingContainer`, an image or a framework. Defaults to the prebuilt
+            image for what wrote each model.
 
     Raises:
         InvalidArgumentError: ``rename`` names a model that MLflow doesn't have, or gives two models one name.
@@ -248,24 +261,46 @@ def plan_mlflow(
         for line, step in _plan_model(registry, model, names[model.name], exists=names[model.name] in existing):
             lines.append(line)
             steps += [] if step is None else [step]
-    sizes = opened.measure((step.model.name, step.version.number) for step in steps if step.existing is None)
     measured, ready = {}, []
-    for step in steps:
-        size = sizes.get((step.model.name, step.version.number))
-        line = step.planned
-        if isinstance(size, RegistryError):
-            line = attrs.evolve(line, outcome=Outcome.SKIPPED, reason=_sentence(size))
-        else:
-            line = attrs.evolve(line, size=size)
-            ready.append(attrs.evolve(step, planned=line))
-        measured[line.model, line.number] = line
+    with tempfile.TemporaryDirectory(prefix="vertex-registry-") as outlines:
+        artifacts = opened.inspect(
+            ((step.model.name, step.version.number) for step in steps if step.existing is None), Path(outlines)
+        )
+        for step in steps:
+            line = step.planned
+            artifact = artifacts.get((step.model.name, step.version.number))
+            if isinstance(artifact, RegistryError):
+                line = attrs.evolve(line, outcome=Outcome.SKIPPED, reason=_sentence(artifact))
+            else:
+                line = line if artifact is None else _check_servable(registry, line, artifact, container)
+                ready.append(attrs.evolve(step, planned=line))
+            measured[line.model, line.number] = line
     report = MigrationReport(
         source=opened.shown,
         versions=tuple(measured.get((line.model, line.number), line) for line in lines),
         prompts=opened.count_prompts() if models is None else 0,
         dry_run=True,
     )
-    return MlflowMigration(report, registry, opened, tuple(ready))
+    return MlflowMigration(report, registry, opened, tuple(ready), container)
+
+
+def _check_servable(
+    registry: RegistryClient, line: MigratedVersion, artifact: Artifact, container: ServingContainer | str | None
+) -> MigratedVersion:
+    """Return the record of a version with the size of its artifact, and with why no image serves it, if so."""
+    line = attrs.evolve(line, size=artifact.size)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        try:
+            registry.choose_container(artifact.folder, container=container)
+        except InvalidArgumentError as error:
+            reason = _sentence(error).replace(str(artifact.folder), artifact.uri)
+            return attrs.evolve(line, outcome=Outcome.SKIPPED, reason=reason)
+    return attrs.evolve(line, warnings=_doubts(caught) if artifact.exact else ())
+
+
+def _doubts(caught: Iterable[warnings.WarningMessage]) -> tuple[str, ...]:
+    return tuple(str(warning.message) for warning in caught if issubclass(warning.category, UserWarning))
 
 
 def _plan_model(

@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import difflib
 import functools
+import itertools
 import os
 import shutil
 import sqlite3
@@ -48,6 +49,9 @@ _DATABRICKS: Final = frozenset({"databricks", "databricks-uc", "uc"})
 _PROBE_SECONDS: Final = 10.0
 _READERS: Final = 8
 _LONGEST: Final = 300
+#: The file in which MLflow describes a model.
+_DESCRIPTION: Final = "MLmodel"
+_MOST_OUTLINED: Final = 1000
 #: How MLflow's message begins if only its server can read an artifact.
 _NEEDS_SERVER: Final = "When an mlflow-artifacts URI was supplied"
 _NOT_FOUND: Final = 404
@@ -98,6 +102,24 @@ class SourceModel:
     created: int
     aliases: dict[str, int]
     versions: tuple[SourceVersion, ...]
+
+
+@attrs.frozen
+class Artifact:
+    """The files of a version.
+
+    Attributes:
+        uri: Where they are, without a password.
+        size: Their bytes.
+        folder: They themselves if they're on this machine. Otherwise an outline: the same names, and the content of the
+            file MLmodel.
+        exact: Whether the folder shows what wrote the model.
+    """
+
+    uri: str
+    size: int
+    folder: Path
+    exact: bool
 
 
 class MlflowSource:
@@ -235,34 +257,61 @@ class MlflowSource:
             if not (token := page.token):
                 return
 
-    def measure(self, versions: Iterable[tuple[str, int]]) -> dict[tuple[str, int], int | RegistryError]:
-        """Return the bytes of the artifact of each version, or why it can't be read."""
+    def inspect(
+        self, versions: Iterable[tuple[str, int]], folder: Path
+    ) -> dict[tuple[str, int], Artifact | RegistryError]:
+        """Return what the artifact of each version is, or why it can't be read.
+
+        Args:
+            versions: The versions: the name of the model, and the number.
+            folder: An empty folder for the outlines of artifacts that aren't on this machine.
+        """
         listed = list(versions)
+
+        def read(place: int) -> Artifact | RegistryError:
+            try:
+                return self._inspect(*listed[place], folder / str(place))
+            except RegistryError as error:
+                return error
+
         with ThreadPoolExecutor(_READERS) as pool:
-            return dict(zip(listed, pool.map(self._measure, listed), strict=True))
+            return dict(zip(listed, pool.map(read, range(len(listed))), strict=True))
 
-    def _measure(self, version: tuple[str, int]) -> int | RegistryError:
-        try:
-            uri = self._artifact_uri(*version)
-            with self._explain(f"The artifact at {without_password(uri)}"):
-                sizes = list(self._sizes(uri, ""))
-        except RegistryError as error:
-            return error
-        if not sizes:
-            return NotFoundError(f"There are no files at {without_password(uri)}.", resource=uri)
-        return sum(sizes)
+    def _inspect(self, name: str, number: int, outline: Path) -> Artifact:
+        uri = self._artifact_uri(name, number)
+        shown = without_password(uri)
+        local = _local_path(uri)
+        with self._explain(f"The artifact at {shown}"):
+            sizes = dict(self._sizes(uri, ""))
+            if not sizes:
+                raise NotFoundError(f"There are no files at {shown}.", resource=uri)
+            if local is None:
+                _write_outline(outline, sizes)
+                if _DESCRIPTION in sizes:
+                    (outline / _DESCRIPTION).unlink(missing_ok=True)
+                    self._download(f"{uri.rstrip('/')}/{_DESCRIPTION}", outline)
+        return Artifact(shown, sum(sizes.values()), local or outline, exact=local is not None or _DESCRIPTION in sizes)
 
-    def _sizes(self, uri: str, below: str) -> Iterator[int]:
+    def _sizes(self, uri: str, below: str) -> Iterator[tuple[str, int]]:
+        """Yield the files of an artifact: each one's name below it, and its bytes."""
         if (folder := _local_path(uri)) is not None:
             for path in [folder] if folder.is_file() else sorted(folder.rglob("*")):
                 if path.is_file():
-                    yield path.stat().st_size
+                    yield path.relative_to(folder).as_posix(), path.stat().st_size
             return
         for info in self._artifacts.list_artifacts(f"{uri.rstrip('/')}/{below}", tracking_uri=self._tracking):
+            name = f"{below}{info.path.rstrip('/').rpartition('/')[2]}"
             if info.is_dir:
-                yield from self._sizes(uri, f"{below}{info.path.rstrip('/').rpartition('/')[2]}/")
+                yield from self._sizes(uri, f"{name}/")
             else:
-                yield int(info.file_size or 0)
+                yield name, int(info.file_size or 0)
+
+    def _download(self, uri: str, folder: str | Path) -> Path:
+        return Path(
+            self._artifacts.download_artifacts(
+                artifact_uri=uri, dst_path=str(folder), tracking_uri=self._tracking, registry_uri=self._opened
+            )
+        )
 
     @contextlib.contextmanager
     def artifact(self, name: str, number: int) -> Iterator[Path]:
@@ -273,10 +322,8 @@ class MlflowSource:
             return
         with tempfile.TemporaryDirectory(prefix="vertex-registry-") as copy:
             with self._explain(f"The artifact at {without_password(uri)}"):
-                path = self._artifacts.download_artifacts(
-                    artifact_uri=uri, dst_path=copy, tracking_uri=self._tracking, registry_uri=self._opened
-                )
-            yield Path(path)
+                path = self._download(uri, copy)
+            yield path
 
     def _artifact_uri(self, name: str, number: int) -> str:
         with self._explain(f"The artifact of version {number} of {name!r}"):
@@ -343,6 +390,17 @@ def _read_model(model: Any, versions: Mapping[int, SourceVersion]) -> SourceMode
         aliases={str(alias): int(number) for alias, number in dict(model.aliases).items()},
         versions=tuple(versions[number] for number in sorted(versions)),
     )
+
+
+def _write_outline(folder: Path, names: Iterable[str]) -> None:
+    """Create a folder with empty files of these names. One that isn't the name of a file below it is left out."""
+    folder.mkdir()
+    for name in itertools.islice(names, _MOST_OUTLINED):
+        path = folder / name
+        if folder in path.parents and ".." not in path.parts:
+            with contextlib.suppress(OSError, ValueError):
+                path.parent.mkdir(parents=True, exist_ok=True)
+                path.touch()
 
 
 def without_password(uri: str) -> str:
