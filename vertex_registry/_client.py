@@ -344,7 +344,9 @@ class RegistryClient:
             with self._verb() as vertex:
                 vertex.refuse_id(name)
         if local is not None:
-            uri = self._upload(local, described, name, staging, registration.container.image, more)
+            uri = self._upload(
+                local, described, name=name, staging=staging, image=registration.container.image, metadata=more
+            )
             registration = attrs.evolve(registration, source=uri)
             check_source = False
 
@@ -420,7 +422,7 @@ class RegistryClient:
         chosen, doubts = self._choose_container(container, local, described, gpu=False)
         for doubt in doubts:
             warnings.warn(doubt, stacklevel=2)
-        return self._upload(local, described, name, staging, chosen.image)
+        return self._upload(local, described, name=name, staging=staging, image=chosen.image)
 
     def choose_container(
         self,
@@ -1358,6 +1360,7 @@ class RegistryClient:
         self,
         local: artifacts.LocalDirectory,
         described: _servable.MLmodel,
+        *,
         name: str,
         staging: str | None,
         image: str,

@@ -130,9 +130,8 @@ class MLmodel:
             with self._path.open("rb") as stream:
                 text = stream.read(_LARGEST_MLMODEL)
             loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-            described = (
-                None if _is_too_deep(yaml, text, loader) else yaml.load(text, loader)
-            )  # both load plain values only
+            deep = _is_too_deep(yaml, text, loader)
+            described = None if deep else yaml.load(text, loader)  # both loaders load plain values only
         except (OSError, ValueError, RecursionError, yaml.YAMLError):
             return {}  # somebody else's file of that name
         flavors = described.get("flavors") if isinstance(described, dict) else None

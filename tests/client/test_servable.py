@@ -170,6 +170,7 @@ def test_the_container_that_a_folder_would_be_served_with(tmp_path: Path) -> Non
         assert choose(later) == "xgboost-cpu.2-1:latest"
 
 
+@pytest.mark.filterwarnings("ignore:Google has no serving image")  # of what is installed here
 @pytest.mark.parametrize(
     ("files", "message"),
     [

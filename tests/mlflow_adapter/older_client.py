@@ -71,7 +71,7 @@ def fill(client: Any, folder: Path) -> None:
 
 def describe(client: Any) -> dict[str, Any]:
     """Return what the release says about its models and versions."""
-    models = {}
+    models: dict[str, dict[str, Any]] = {}
     for model in client.search_registered_models():
         read = client.get_registered_model(model.name)
         aliases = {alias: int(number) for alias, number in getattr(read, "aliases", {}).items()}
@@ -100,4 +100,4 @@ if __name__ == "__main__":
     _, address, made = sys.argv
     served = Client(address, address)
     fill(served, Path(made))
-    print(json.dumps(describe(served)))
+    sys.stdout.write(json.dumps(describe(served)))

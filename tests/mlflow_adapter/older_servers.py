@@ -64,7 +64,7 @@ def served(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[tuple[str
 
 def answers(address: str) -> bool:
     try:
-        urllib.request.urlopen(address, timeout=5).close()
+        urllib.request.urlopen(address, timeout=5).close()  # noqa: S310  # loopback
     except OSError:
         return False
     return True
@@ -105,5 +105,5 @@ def test_a_server_of_mlflow_2(served: tuple[str, dict[str, Any]], tmp_path: Path
                 }
                 assert str(ours.container.image).endswith("sklearn-cpu.1-5:latest")  # type: ignore[union-attr]
                 folder = registry.download_version(name, ours)
-                assert FILES <= {path.name for path in folder.rglob("*")}
+                assert {path.name for path in folder.rglob("*")} >= FILES
                 assert (folder / "model.pkl").read_bytes() == b"a pickle"

@@ -168,12 +168,13 @@ class MlflowSource:
         with contextlib.closing(engine.connect()) as connection:
             revision = MigrationContext.configure(connection).get_current_revision()
         engine.dispose()
-        if revision == _get_latest_schema_revision():
+        latest: Any = _get_latest_schema_revision
+        if revision == latest():
             return self.uri
         if (file := _database_file(self.uri)) is None:
             raise InvalidArgumentError(
-                f"{self.shown} isn't a database of MLflow {mlflow.__version__}, which is installed here. Opening it would "
-                "upgrade it, so nothing was read. Pass the address of its server, such as http://localhost:5000."
+                f"{self.shown} isn't a database of MLflow {mlflow.__version__}, which is installed here. Opening it "
+                "would upgrade it, so nothing was read. Pass the address of its server, such as http://localhost:5000."
             )
         folder = tempfile.mkdtemp(prefix="vertex-registry-")
         weakref.finalize(self, shutil.rmtree, folder, ignore_errors=True)
@@ -181,7 +182,7 @@ class MlflowSource:
         with contextlib.closing(_open_to_read(file)) as old, contextlib.closing(sqlite3.connect(copy)) as new:
             old.backup(new)
         try:
-            upgrade.callback(f"sqlite:///{copy}")
+            upgrade.main([f"sqlite:///{copy}"], standalone_mode=False)
         except Exception as error:
             raise RegistryError(
                 f"{file} is a database of another MLflow, and {mlflow.__version__}, which is installed here, can't "
@@ -206,10 +207,7 @@ class MlflowSource:
             NotFoundError: A model doesn't exist.
         """
         with self._explain():
-            if names is None:
-                wanted = sorted({model.name for model in self._all_models()})
-            else:
-                wanted = sorted(set(names))
+            wanted = sorted({model.name for model in self._all_models()} if names is None else set(names))
             versions: dict[str, dict[int, SourceVersion]] = {name: {} for name in wanted}
             for version in self._versions(wanted if names is not None else None):
                 if version.name in versions:  # the number is text over REST
@@ -335,7 +333,7 @@ class MlflowSource:
 
     @functools.cached_property
     def _has_logged_models(self) -> bool:
-        """Whether the server is MLflow 3, where the artifacts of a run are in two places. MLflow's client needs both."""
+        """Whether it's MLflow 3, where the artifacts of a run are in two places. MLflow's client looks at both."""
         try:
             self._client.search_logged_models(["0"], max_results=1)
         except Exception as error:  # noqa: BLE001  # only a server without them says that it has no such endpoint
