@@ -19,7 +19,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from vertex_registry import local_registry
-from vertex_registry.migration import Outcome, _mapping, migrate_mlflow
+from vertex_registry.migration import Outcome, migrate_mlflow
+from vertex_registry.mlflow_encoding import FIELDS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -96,7 +97,7 @@ def test_a_server_of_mlflow_2(served: tuple[str, dict[str, Any]], tmp_path: Path
                     "run_link": metadata.get("mlflow-run-link", ""),
                     "stage": str(ours.stage),
                     "description": ours.description,
-                    "tags": {k.removeprefix("tag:"): v for k, v in metadata.items() if k not in _mapping.FIELDS},
+                    "tags": {k.removeprefix("tag:"): v for k, v in metadata.items() if k not in FIELDS},
                     "created": metadata["mlflow-created"],
                     "updated": metadata["mlflow-updated"],
                 } == theirs

@@ -31,7 +31,8 @@ from vertex_registry.cli._commands import cli
 from vertex_registry.cli._run import run
 from vertex_registry.emulator import Emulator
 from vertex_registry.migration import Outcome, _mapping, migrate_mlflow, plan_mlflow
-from vertex_registry.mlflow import _FIELDS, VertexModelRegistryStore, to_distinct_alias, to_vertex_alias
+from vertex_registry.mlflow import VertexModelRegistryStore
+from vertex_registry.mlflow_encoding import FIELDS, OFFSET, PENDING
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -150,12 +151,7 @@ def test_every_field_of_any_registry(empty_database: Path, tracking: str, models
             again = migrate(registry, mlflow.MlflowClient(uri, uri))
             assert {line.outcome for line in again.versions if line.number} <= {Outcome.EXISTS}
             assert not any(line.reason for line in again.versions if line.number)
-            in_files = {
-                (version.name, version.version_name): version.metadata
-                for version in registry.list_versions()
-                if version.metadata_file is not None
-            }
-        compare_stores(source, f"vertex://local/{folder}/vertex.db", list(models), in_files)
+        compare_stores(source, f"vertex://local/{folder}/vertex.db", list(models))
 
 
 def create(source: mlflow.MlflowClient, models: dict[str, Any], folder: str) -> None:
@@ -187,7 +183,7 @@ def assert_equal(registry: RegistryClient, source: mlflow.MlflowClient, name: st
     for version in theirs:
         ours = registry.get_version(name, version_name=str(version.version))
         metadata = registry.get_metadata(name, ours)
-        tags = {key.removeprefix("tag:"): value for key, value in metadata.items() if key not in _FIELDS}
+        tags = {key.removeprefix("tag:"): value for key, value in metadata.items() if key not in FIELDS}
         assert tags == version.tags
         assert ours.description == (version.description or "")
         assert str(ours.stage) == version.current_stage
@@ -205,7 +201,7 @@ def assert_equal(registry: RegistryClient, source: mlflow.MlflowClient, name: st
         }
 
 
-def compare_stores(source: mlflow.MlflowClient, uri: str, models: list[str], in_files: dict[Any, Any]) -> None:
+def compare_stores(source: mlflow.MlflowClient, uri: str, models: list[str]) -> None:
     """Compare what MLflow says about its own registry and about the one on Vertex."""
     vertex = mlflow.MlflowClient(registry_uri=uri)
     for name in models:
@@ -220,30 +216,18 @@ def compare_stores(source: mlflow.MlflowClient, uri: str, models: list[str], in_
                 version.current_stage,
             )
             assert copied.creation_timestamp == version.creation_timestamp
-            if (name, str(version.version)) not in in_files:
-                assert (copied.run_id, copied.run_link, copied.source) == (
-                    version.run_id,
-                    version.run_link,
-                    version.source,
-                )
-                assert {key.removeprefix("tag:"): value for key, value in copied.tags.items()} == version.tags
+            assert (copied.run_id, copied.run_link, copied.source) == (version.run_id, version.run_link, version.source)
+            assert {key.removeprefix("tag:"): value for key, value in copied.tags.items()} == version.tags
     VertexModelRegistryStore(uri).close()
-
-
-def test_the_keys_are_those_of_the_store() -> None:
-    """MLflow's store on Vertex takes every field that a migration writes for a field, and nothing else."""
-    assert _mapping.FIELDS == _FIELDS
 
 
 def test_no_two_aliases_of_a_model_become_one() -> None:
     """The one that needs no change keeps its place; the others get a suffix, which stays the same in each run."""
-    mapped = _mapping.map_aliases(
-        ["CHAMPION", "Champion", "champion", "Größe", "größe"], to_vertex_alias, to_distinct_alias
-    )
+    mapped = _mapping.map_aliases(["CHAMPION", "Champion", "champion", "Größe", "größe"])
 
     assert mapped["champion"] == "champion"
     assert len(set(mapped.values())) == 5
-    assert mapped == _mapping.map_aliases(sorted(mapped), to_vertex_alias, to_distinct_alias)
+    assert mapped == _mapping.map_aliases(sorted(mapped))
 
 
 # --- again, and after an interruption ---------------------------------------------------------------------------------
@@ -626,9 +610,7 @@ def test_the_tables_of_the_page() -> None:
     own = {name for each in command.params for name in each.opts if name.startswith("--")} - common - {"--from"}
 
     assert {str(outcome) for outcome in Outcome} <= named
-    assert _mapping.FIELDS - {_mapping.PENDING, _mapping.OFFSET} == {
-        name for name in named if name.startswith("mlflow-")
-    }
+    assert FIELDS - {PENDING, OFFSET} == {name for name in named if name.startswith("mlflow-")}
     assert own == {name for name in named if name.startswith("--")}
 
 

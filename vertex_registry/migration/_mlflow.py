@@ -30,6 +30,7 @@ from vertex_registry import (
     StateUnknownError,
     UnavailableError,
 )
+from vertex_registry import mlflow_encoding as encoding
 from vertex_registry.migration import _mapping
 from vertex_registry.migration._report import MigratedVersion, MigrationReport, Outcome
 from vertex_registry.migration._source import MlflowSource
@@ -176,7 +177,7 @@ class MlflowMigration:
         if mapped.aliases:
             # Not with the upload: an alias that moves there from another version would look complete if it stayed.
             self._registry.add_aliases(name, moved, mapped.aliases)
-            moved = self._registry.update_version(name, moved, remove_metadata=[_mapping.PENDING])
+            moved = self._registry.update_version(name, moved, remove_metadata=[encoding.PENDING])
         return attrs.evolve(
             step.planned,
             outcome=Outcome.MOVED,
@@ -360,7 +361,6 @@ class _Planner:
         name: Its name on Vertex.
         there: Its versions on Vertex by their names.
         aliases: The alias on Vertex for each alias in MLflow.
-        to_vertex: Returns the alias on Vertex for an alias in MLflow, if no other alias has it.
         newest: The highest number in MLflow of a version that's on Vertex.
         follows: Whether a new version becomes the default one.
         description: The description of a new model.
@@ -372,7 +372,6 @@ class _Planner:
     name: str
     there: Mapping[str | None, Sequence[ModelVersion]]
     aliases: Mapping[str, str]
-    to_vertex: Callable[[str], str]
     newest: int
     follows: bool
     description: str
@@ -381,22 +380,19 @@ class _Planner:
     @classmethod
     def create(cls, registry: RegistryClient, model: SourceModel, name: str, there: Sequence[ModelVersion]) -> _Planner:
         """Return what plans the versions of a model, given the model's versions on Vertex."""
-        from vertex_registry.mlflow import to_distinct_alias, to_vertex_alias, write_description  # noqa: PLC0415  # it needs MLflow
-
         by_name: dict[str | None, list[ModelVersion]] = {}
         for version in there:
             by_name.setdefault(version.version_name, []).append(version)
-        aliases = _mapping.map_aliases(model.aliases, to_vertex_alias, to_distinct_alias)
+        aliases = _mapping.map_aliases(model.aliases)
         return cls(
             registry=registry,
             model=model,
             name=name,
             there=by_name,
             aliases=aliases,
-            to_vertex=to_vertex_alias,
             newest=max((number for number in map(_number_of, there) if number is not None), default=0),
             follows=_default_follows(there) and _DEFAULT not in aliases.values(),
-            description=write_description(model.description, model.tags),
+            description=encoding.write_description(model.description, model.tags),
             keeps_own=bool(there) and not any(map(_is_migrated, there)),
         )
 
@@ -404,8 +400,8 @@ class _Planner:
         """Return the record of a version, and what has to be done for it."""
         mapped = self._map(version)
         named = self.there.get(str(version.number), ())
-        ours = next((one for one in named if one.metadata.get(_mapping.CREATED) == version.created), None)
-        if ours is not None and _mapping.PENDING not in ours.metadata:
+        ours = next((one for one in named if one.metadata.get(encoding.CREATED) == version.created), None)
+        if ours is not None and encoding.PENDING not in ours.metadata:
             differs = _mapping.differences(
                 version, mapped.aliases, stage=str(ours.stage), description=ours.description, has=ours.aliases
             )
@@ -432,7 +428,7 @@ class _Planner:
         def fits(metadata: Mapping[str, Any]) -> bool:
             return self.registry.metadata_fits(metadata, version_name=str(version.number))
 
-        return _mapping.map_version(self.model, version, self.aliases, to_vertex=self.to_vertex, fits=fits)
+        return _mapping.map_version(self.model, version, self.aliases, fits=fits)
 
     @staticmethod
     def _problem(version: SourceVersion, named: Sequence[ModelVersion]) -> str:
@@ -457,7 +453,7 @@ def _default_follows(there: Sequence[ModelVersion]) -> bool:
 
 
 def _is_migrated(version: ModelVersion) -> bool:
-    return _mapping.CREATED in version.metadata
+    return encoding.CREATED in version.metadata
 
 
 def _is_incomplete(version: ModelVersion) -> bool:
