@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import attrs
 
+from vertex_registry._quoting import quote
 from vertex_registry.errors import InvalidArgumentError
 
 if TYPE_CHECKING:
@@ -21,6 +22,9 @@ _SERVED_AS: Final[Mapping[str, str]] = {
     "artifact.pkl": "model.pkl",  # ZenML, of a scikit-learn model
 }
 
+_VERSION: Final = re.compile(r"\d[\w.+!-]{0,40}", re.ASCII)
+_MOST_NAMED: Final = 3
+_LONGEST_NAME: Final = 60
 _BLOCK: Final = 2**18
 # Pickle's opcodes: a string, optionally a memo, and the next string after its length.
 _WRITTEN_BY: Final = re.compile(
@@ -193,7 +197,7 @@ def addition(files: Mapping[str, Path], loads: Collection[str], described: MLmod
                 "model.joblib",
                 file,
                 converted=True,
-                written_by=_text(settings, flavor.version),
+                written_by=_version(settings, flavor.version),
                 trusted=tuple(map(str, trusted)) if isinstance(trusted, list) else (),
             )
         if flavor.served_as in loads:
@@ -218,10 +222,13 @@ def written_by(files: Mapping[str, Path], described: MLmodel) -> Writer | None:
     """
     flavors = described.flavors
     for name, flavor in _FLAVORS.items():
-        if version := _text(flavors.get(name, {}), flavor.version):
+        if version := _version(flavors.get(name, {}), flavor.version):
             return Writer(flavor.framework, version)
     if flavors and not flavors.keys() & _FLAVORS.keys():
-        named = sorted(flavors.keys() - {"python_function"}) or ["python_function"]
+        others = sorted(flavors.keys() - {"python_function"}) or ["python_function"]
+        named = [name if name.isidentifier() and len(name) < _LONGEST_NAME else quote(name) for name in others]
+        if len(named) > _MOST_NAMED:
+            named[_MOST_NAMED:] = [f"{len(named) - _MOST_NAMED} more"]
         raise InvalidArgumentError(
             f"Google has no prebuilt image for an MLflow model of the flavor {' or '.join(named)}. Set container= to "
             "an image that serves it. Nothing was registered."
@@ -258,6 +265,12 @@ def _is_too_deep(yaml: Any, text: bytes, loader: Any) -> bool:
         if depth > _DEEPEST_MLMODEL:
             return True
     return False
+
+
+def _version(settings: Mapping[str, Any], key: str) -> str:
+    """Return a setting that is a version, and nothing for any other text: it's shown to people."""
+    text = _text(settings, key)
+    return text if _VERSION.fullmatch(text) else ""
 
 
 def _text(settings: Mapping[str, Any], key: str) -> str:

@@ -77,7 +77,7 @@ def _message(where: str, file: str, problem: str) -> str:
 
 
 def _first_line(error: Any) -> str:
-    lines = str(error).strip().splitlines()
+    lines = ["".join(filter(str.isprintable, line)) for line in str(error).strip().splitlines()]  # of a foreign file
     return f"{type(error).__name__}: {lines[0].rstrip('.')[:200]}" if lines else type(error).__name__
 
 

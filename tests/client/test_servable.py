@@ -201,6 +201,13 @@ def test_a_folder_that_is_not_on_this_machine(source: str) -> None:
         choose(source)  # type: ignore[arg-type]  # text is a path too
 
 
+@pytest.mark.parametrize("version", ["\x1b[31m1.5", "1.5\nred", "9" * 50, float("nan"), "five", [1, 5], ""])
+def test_a_version_that_is_none(tmp_path: Path, version: object) -> None:
+    """It's shown to people, so it can't be any text of whoever wrote the file."""
+    folder = write(tmp_path / "model", {"MLmodel": xgboost_flavor("model.ubj", version), "model.ubj": b"x"})
+    assert writer_of(folder) is None
+
+
 @pytest.mark.parametrize("file", ["model.ubj", "model.json", "model.xgb"])
 def test_an_xgboost_model_of_mlflows_gets_the_name_that_the_image_loads(tmp_path: Path, file: str) -> None:
     """MLflow's own file stays, so MLflow can load the folder too."""
@@ -237,6 +244,8 @@ def test_a_skops_file_of_mlflows_is_to_be_converted(tmp_path: Path) -> None:
         ({"python_function": {"loader_module": "mlflow.pyfunc.model"}}, "the flavor python_function"),
         ({"python_function": {}, "pytorch": {}}, "the flavor pytorch"),
         ({"python_function": {}, "keras": {}, "tensorflow": {}}, "the flavor keras or tensorflow"),
+        ({f"own{number}": {} for number in range(9)}, "the flavor own0 or own1 or own2 or 6 more"),
+        ({"a\x1b[31m\nb": {}}, r"the flavor 'a\\x1b\[31m\\nb'"),
     ],
 )
 def test_other_flavors_have_no_prebuilt_image(tmp_path: Path, flavors: dict[str, object], named: str) -> None:

@@ -54,6 +54,8 @@ _DESCRIPTION: Final = "MLmodel"
 _MOST_OUTLINED: Final = 1000
 #: How MLflow's message begins if only its server can read an artifact.
 _NEEDS_SERVER: Final = "When an mlflow-artifacts URI was supplied"
+#: How MLflow's message begins if a registry is a folder, which it only reads if it's told to.
+_FILE_STORE: Final = "The filesystem tracking backend"
 _NOT_FOUND: Final = 404
 
 #: MLflow's codes for each of this package's errors.
@@ -356,6 +358,10 @@ class MlflowSource:
             if status in {401, 403} or "error code 401" in text or "error code 403" in text:
                 kind = PermissionDeniedError
                 text += ". Set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or MLFLOW_TRACKING_TOKEN"
+            if isinstance(error, ModuleNotFoundError):
+                text = f"the package {error.name} isn't installed. Install it, and run this again"
+            if text.startswith(_FILE_STORE):
+                text = "it's a folder, and MLflow 3 only reads it with MLFLOW_ALLOW_FILE_STORE=true. Set that variable"
             if text.startswith(_NEEDS_SERVER):
                 text = "MLflow's server keeps it. Pass the address of the server, such as http://localhost:5000"
             text = text.replace(self.uri, self.shown).replace(getattr(self, "_opened", self.uri), self.shown)
@@ -416,11 +422,17 @@ def _check_uri(uri: Any) -> str:
         raise InvalidArgumentError(
             "The URI of MLflow's registry is empty. Pass one such as sqlite:///mlflow.db or http://localhost:5000."
         )
+    if not uri.isprintable():
+        raise InvalidArgumentError(f"The URI {uri!r} has characters that can't be seen. Check how it was copied.")
     scheme = uri.partition(":")[0]
+    if _scheme(uri) == "sqlite" and uri.partition("://")[2].partition("?")[0].strip("/") in {"", ":memory:"}:
+        raise InvalidArgumentError(f"{uri} names no file. Pass one, such as sqlite:///mlflow.db.")
     if scheme == "vertex":
         raise InvalidArgumentError(f"{uri} is a registry on Vertex AI already. Pass the URI of MLflow's own registry.")
     if "://" not in uri and scheme not in _DATABRICKS and Path(uri).is_file():
         raise InvalidArgumentError(f"{uri!r} is a file. Pass sqlite:///{uri} if it's MLflow's database.")
+    if (folder := _local_path(uri)) is not None and uri not in _DATABRICKS and not folder.is_dir():
+        raise NotFoundError(f"There's no folder {uri}. Pass a database such as sqlite:///mlflow.db, or a server.")
     return uri.strip()
 
 
