@@ -337,6 +337,7 @@ def test_what_is_skipped_and_why(source: mlflow.MlflowClient, registry: LocalReg
     source.delete_model_version("churn", "2")
     source.create_model_version("churn", "/nowhere/model")
     source.create_model_version("churn", "s3://bucket/model")
+    source.create_model_version("churn", "model")  # it becomes an empty source, which Path() takes for this folder
     source.create_registered_model("empty")
     fill(source, "n" * 129, model, 1)
     fill(source, "a\u00a0b", model, 1)
@@ -344,6 +345,7 @@ def test_what_is_skipped_and_why(source: mlflow.MlflowClient, registry: LocalReg
     mlflow.genai.register_prompt("greeting", "Hello {{name}}")
     with closing(sqlite3.connect(uri_of(source).removeprefix("sqlite:///"))) as database, database:
         database.execute("UPDATE model_versions SET status = 'PENDING_REGISTRATION' WHERE version = 3")
+        database.execute("UPDATE model_versions SET source = '', storage_location = NULL WHERE version = 7")
 
     report = migrate(registry, source)
 
@@ -352,14 +354,15 @@ def test_what_is_skipped_and_why(source: mlflow.MlflowClient, registry: LocalReg
     assert reasons.pop(("churn", 3)) == "MLflow hasn't finished its registration (PENDING_REGISTRATION)"
     assert reasons.pop(("churn", 5)) == "There are no files at /nowhere/model"
     assert "s3://bucket/model can't be read: " in reasons.pop(("churn", 6))
+    assert reasons.pop(("churn", 7)) == "MLflow doesn't say where its artifact is"
     assert reasons.pop(("empty", None)) == "it has no version, and Vertex has no model without one"
     assert reasons.pop(("nnnnn", 1)).startswith("its name has 129 characters, and Vertex allows 128")
-    assert "has characters that can't be seen" in reasons.pop(("a\u00a0b", 1))
+    assert reasons.pop(("a\u00a0b", 1)).startswith("its name has characters that can't be seen, or a space at an end")
     assert reasons == {}
     assert names(registry, "churn") == ["1", "4"]
     assert (report.prompts, report.complete) == (1, False)
-    assert str(report) == "2 moved, 6 skipped (14 bytes); 1 prompt left out"
-    assert json.loads(json.dumps(report.to_dict()))["counts"] == {"moved": 2, "skipped": 6}
+    assert str(report) == "2 moved, 7 skipped (14 bytes); 1 prompt left out"
+    assert json.loads(json.dumps(report.to_dict()))["counts"] == {"moved": 2, "skipped": 7}
 
 
 def test_a_logged_model_whose_run_was_deleted(tracking: str, registry: LocalRegistry) -> None:
@@ -560,6 +563,7 @@ def server(sqlite_registry: str, tmp_path: Path) -> Iterator[str]:
 
 def test_a_server_to_a_bucket(
     server: str,
+    sqlite_registry: str,
     bucket: str,
     storage_emulator: StorageServer,
     model: str,
@@ -580,6 +584,18 @@ def test_a_server_to_a_bucket(
     client.create_model_version("it's", f"{started.artifact_uri}/model", run_id, tags=tags)
     client.create_model_version("it's", f"runs:/{run_id}/model", run_id)
     client.log_text(run_id, "flavors: {own: {}}", "own/MLmodel")
+    secrets, logged = tmp_path / "secrets", tmp_path / "logged"
+    for folder in (secrets, logged):
+        folder.mkdir()
+        (folder / "model.pkl").write_text("a key")
+    (logged / "MLmodel").write_text("flavors: {sklearn: {pickled_model: model.pkl, sklearn_version: 1.5.2}}")
+    with closing(sqlite3.connect(sqlite_registry.removeprefix("sqlite:///"))) as database, database:
+        # The server's own API refuses such sources today, and older ones took them.
+        client.create_registered_model("here")
+        for number, source in enumerate([secrets, logged], start=1):
+            columns = "name, version, creation_time, current_stage, source, status, workspace"
+            row = ("here", number, 1, "None", str(source), "READY", "default")
+            database.execute(f"INSERT INTO model_versions ({columns}) VALUES (?, ?, ?, ?, ?, ?, ?)", row)  # noqa: S608  # constant
     client.create_registered_model("own")
     client.create_model_version("own", f"{started.artifact_uri}/own", run_id)
     client.set_registered_model_alias("it's", "Champion", "1")
@@ -591,8 +607,12 @@ def test_a_server_to_a_bucket(
         )
         again = migrate_mlflow(registry, server, models=["it's"])
 
-        assert outcomes(plan) == ["it's 1: planned", "it's 2: planned", "own 1: skipped"]
-        assert plan.versions[2].reason.startswith("Google has no prebuilt image for an MLflow model of the flavor own")
+        assert outcomes(plan) == [
+            *("here 1: skipped", "here 2: planned"),
+            *("it's 1: planned", "it's 2: planned", "own 1: skipped"),
+        ]
+        assert f"says that its artifact is {secrets} on this machine, which isn't an MLflow" in plan.versions[0].reason
+        assert plan.versions[4].reason.startswith("Google has no prebuilt image for an MLflow model of the flavor own")
         assert outcomes(report) == ["it's 1: moved", "it's 2: moved"], report.to_dict()
         assert report.size == 2 * len(b"a modelnotes")
         assert report.versions[0].lossy == ("alias 'Champion' is 'champion'", "in a file next to the artifact: 'large'")
@@ -652,6 +672,22 @@ def test_the_command(
         "2 moved (14 bytes)",
     ]
     assert again.out.splitlines() == ["renamed 1", "renamed 2", "empty -"]
+
+
+def test_names_that_a_terminal_would_obey(
+    source: mlflow.MlflowClient, model: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """They're escaped, in the table and in the remarks, and the plan says that Vertex gets no such name."""
+    for name in ("a\x1b[31m\nred", "\u202eevil"):
+        fill(source, name, model, 1)
+    (Path.cwd() / "names.json").write_text('{"\\u202eevil": "\\ud800"}')
+    words = ["migrate", "mlflow", "--from", uri_of(source), "--container", SKLEARN, "--local", "vertex.db"]
+
+    assert run([*words, "--dry-run"]) == run([*words, "--rename", "names.json"]) == 1
+    shown = capsys.readouterr()
+    assert "a\\x1b[31m\\nred" in shown.out
+    assert "\\ud800" in shown.out
+    assert (shown.out + shown.err).replace("\n", "").isprintable()
 
 
 @pytest.mark.parametrize(

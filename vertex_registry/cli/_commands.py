@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Final
 import click
 
 from vertex_registry import _display
+from vertex_registry._display import printable
 from vertex_registry.cli import _conditions, _output
 from vertex_registry.cli._messages import Invocation
 
@@ -578,7 +579,7 @@ def migrate_mlflow(
     try:
         for line in migration.run(staging_bucket=staging_bucket):
             done.append(line)
-            _output.note(f"[{len(done)}/{count}] {_translate(str(line))}")
+            _output.note(printable(f"[{len(done)}/{count}] {_translate(str(line))}"))
     except KeyboardInterrupt:
         _show_report(migration.report(done), output)
         _output.note("Run the same command again to continue.")

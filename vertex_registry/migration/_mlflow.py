@@ -312,6 +312,8 @@ def _plan_model(
     there: list[ModelVersion] = []
     if len(name) > _MAX_NAME:
         problem = f"its name has {len(name)} characters, and Vertex allows {_MAX_NAME}. Give it another one with rename"
+    elif name != name.strip() or not name.isprintable():
+        problem = "its name has characters that can't be seen, or a space at an end. Give it another one with rename"
     elif exists:
         try:
             there = list(registry.list_versions(name))

@@ -327,11 +327,32 @@ class MlflowSource:
 
     def _artifact_uri(self, name: str, number: int) -> str:
         with self._explain(f"The artifact of version {number} of {name!r}"):
-            uri = str(self._client.get_model_version_download_uri(name, str(number)))
-            if not uri.startswith("runs:/") or self._has_logged_models:
-                return uri
-            run_id, _, path = uri.removeprefix("runs:/").partition("/")
-            return f"{str(self._client.get_run(run_id).info.artifact_uri).rstrip('/')}/{path}"
+            uri = str(self._client.get_model_version_download_uri(name, str(number)) or "")
+            stored = uri
+            if uri.startswith("runs:/"):
+                run_id, _, path = uri.removeprefix("runs:/").partition("/")
+                stored = f"{str(self._client.get_run(run_id).info.artifact_uri).rstrip('/')}/{path}"
+            self._check_local(stored)
+            return uri if stored == uri or self._has_logged_models else stored
+
+    def _check_local(self, uri: str) -> None:
+        """Refuse to copy a folder of this machine that another machine names, unless it's an MLflow model.
+
+        Whoever can write to a shared registry can name any folder, such as one with keys.
+
+        Raises:
+            InvalidArgumentError: It may not be copied.
+        """
+        if not uri.strip():
+            raise InvalidArgumentError("MLflow doesn't say where its artifact is.")
+        own = _database_file(self.uri) is not None or _local_path(self.uri) is not None
+        folder = _local_path(uri)
+        if own or folder is None or not folder.exists() or (folder / _DESCRIPTION).is_file():
+            return
+        raise InvalidArgumentError(
+            f"{self.shown} says that its artifact is {folder} on this machine, which isn't an MLflow model, so it "
+            "isn't copied. Register it yourself if it's a model."
+        )
 
     @functools.cached_property
     def _has_logged_models(self) -> bool:
