@@ -12,11 +12,13 @@ import sqlite3
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 import unicodedata
 import urllib.request
 import warnings
 from contextlib import closing
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,7 +28,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.linear_model import LogisticRegression
 
-from vertex_registry import InvalidArgumentError, RegistryClient, RegistryError, local_registry
+from vertex_registry import InvalidArgumentError, RegistryClient, RegistryError, UnavailableError, local_registry
 from vertex_registry.cli._commands import cli
 from vertex_registry.cli._run import run
 from vertex_registry.emulator import Emulator
@@ -559,6 +561,33 @@ def server(sqlite_registry: str, tmp_path: Path) -> Iterator[str]:
         finally:
             os.killpg(process.pid, signal.SIGTERM)
             process.wait()
+
+
+class Failing(BaseHTTPRequestHandler):
+    """Answers as a server whose database is gone."""
+
+    def do_GET(self) -> None:
+        self.send_response(200 if self.path == "/version" else 500)
+        self.send_header("Content-Length", "0")
+        self.end_headers()
+
+    def log_message(self, *_: object) -> None:
+        """Say nothing."""
+
+
+def test_a_server_that_fails(registry: LocalRegistry, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The error is a sentence, and none of MLflow's about connection pools."""
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    with ThreadingHTTPServer(("127.0.0.1", 0), Failing) as failing:
+        threading.Thread(target=failing.serve_forever, daemon=True).start()
+        address = f"http://127.0.0.1:{failing.server_port}"
+        with pytest.raises(UnavailableError) as raised:
+            plan_mlflow(registry, address)
+        failing.shutdown()
+
+    assert str(raised.value) == (
+        f"{address} can't be read: the server doesn't answer, or answers with errors. Run this again later."
+    )
 
 
 def test_a_server_to_a_bucket(

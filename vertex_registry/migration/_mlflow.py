@@ -155,6 +155,8 @@ class MlflowMigration:
             with contextlib.ExitStack() as stack:
                 try:
                     folder = stack.enter_context(self._source.artifact(step.model.name, version.number))
+                except UnavailableError:
+                    raise
                 except RegistryError as error:  # of this artifact; the next one may be elsewhere
                     return attrs.evolve(step.planned, outcome=Outcome.SKIPPED, reason=_sentence(error))
                 caught = stack.enter_context(warnings.catch_warnings(record=True))

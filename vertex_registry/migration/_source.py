@@ -54,6 +54,9 @@ _DESCRIPTION: Final = "MLmodel"
 _MOST_OUTLINED: Final = 1000
 #: How MLflow's message begins if only its server can read an artifact.
 _NEEDS_SERVER: Final = "When an mlflow-artifacts URI was supplied"
+#: How MLflow's message begins, and what else it says, if a server has failed for minutes.
+_GAVE_UP: Final = "API request to"
+_RETRIED: Final = "Max retries exceeded"
 #: How MLflow's message begins if a registry is a folder, which it only reads if it's told to.
 _FILE_STORE: Final = "The filesystem tracking backend"
 _NOT_FOUND: Final = 404
@@ -267,10 +270,16 @@ class MlflowSource:
             folder: An empty folder for the outlines of artifacts that aren't on this machine.
         """
         listed = list(versions)
+        unavailable: list[RegistryError] = []
 
         def read(place: int) -> Artifact | RegistryError:
+            if unavailable:
+                return unavailable[0]  # MLflow's client takes minutes to give up
             try:
                 return self._inspect(*listed[place], folder / str(place))
+            except UnavailableError as error:
+                unavailable.append(error)
+                return error
             except RegistryError as error:
                 return error
 
@@ -379,6 +388,8 @@ class MlflowSource:
             if status in {401, 403} or "error code 401" in text or "error code 403" in text:
                 kind = PermissionDeniedError
                 text += ". Set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or MLFLOW_TRACKING_TOKEN"
+            if text.startswith(_GAVE_UP) and _RETRIED in text:
+                kind, text = UnavailableError, "the server doesn't answer, or answers with errors. Run this again later"
             if isinstance(error, ModuleNotFoundError):
                 text = f"the package {error.name} isn't installed. Install it, and run this again"
             if text.startswith(_FILE_STORE):
