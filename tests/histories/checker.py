@@ -25,6 +25,8 @@ WINDOWS: Final = {
     "with the model when somebody deletes the last other version at the same time.",
     "late-deletion": "DeleteModel has no precondition: one whose answer nobody waits for any more deletes whatever "
     "has the model's id when it arrives.",
+    "late-aliases": "MergeVersionAliases names a version by its number and has no precondition. A late request changes "
+    "the version that has this number when it arrives, even in another model with the same ID.",
     "request-renamed": "A request is looked up in the model that has the name. After a rename it's another request.",
     "rename-in-flight": "Vertex renames without a precondition, so a call that overlaps a foreign rename may still act "
     "on the model under its new name.",
@@ -605,15 +607,7 @@ class Checker:
         for version in self.versions.values():
             models[version.model].append(version)
         for model, versions in models.items():
-            aliases = {"default"}
-            for operation in self.operations:
-                aliases |= set(_alias_change(operation)[0])
-            for version in versions:
-                for seen in version.sightings:
-                    aliases |= set(seen.value["aliases"])
-                for attempt in version.attempts:
-                    aliases |= set(attempt.args.get("aliases", ()))
-            for alias in sorted(aliases):
+            for alias in sorted(self._aliases_of(versions)):
                 writes, movers = self._moves(alias, versions, strict=True)
                 reads = list(self._places(alias, model, versions))
                 wrong = impossible_reads(writes, reads, once=True)
@@ -621,6 +615,9 @@ class Checker:
                     writes, movers = self._moves(alias, versions, strict=False)
                     wrong = impossible_reads(writes, reads, once=True)
                     self.excused["default-moved"] += not wrong
+                if wrong and (late := list(self._late_aliases(alias, versions))):
+                    wrong = impossible_reads([*writes, *late], reads, once=True)
+                    self.excused["late-aliases"] += not wrong
                 for read in wrong:
                     expected = {str(write.value) for write in possible(writes, read.began, read.ended)}
                     message = (
@@ -629,6 +626,18 @@ class Checker:
                     evidence = (*_latest(movers, read), read.operation)
                     yield Violation("aliases-kept", f"{model} {alias}", message, evidence)
                     break
+
+    def _aliases_of(self, versions: list[Version]) -> set[str]:
+        """Return all aliases that these versions may have had."""
+        aliases = {"default"}
+        for operation in self.operations:
+            aliases |= set(_alias_change(operation)[0])
+        for version in versions:
+            for seen in version.sightings:
+                aliases |= set(seen.value["aliases"])
+            for attempt in version.attempts:
+                aliases |= set(attempt.args.get("aliases", ()))
+        return aliases
 
     def _moves(self, alias: str, versions: list[Version], *, strict: bool) -> tuple[list[Write], list[Operation]]:
         """Return what may have moved an alias of a model, given the model's versions."""
@@ -677,6 +686,18 @@ class Checker:
                     gone.ended = gone.done = deletion.ended
                 movers.append(deletion)
                 writes.append(gone)
+
+    def _late_aliases(self, alias: str, versions: list[Version]) -> Iterator[Write]:
+        """Yield what a late registration may do to these versions, if its own was deleted with an earlier model."""
+        names = {name for version in versions for name in (*version.names, version.model)}
+        for attempt in itertools.chain.from_iterable(self.registrations.values()):
+            deleted = any(
+                deletion.name in names and deletion.began < attempt.ended and deletion.ended > attempt.began
+                for deletion in self.deletions
+            )
+            if deleted and attempt.late and attempt.name in names and alias in attempt.args.get("aliases", ()):
+                for version in versions:
+                    yield Write(version.number, attempt.began, attempt.ended, sure=False)
 
     def _places(self, alias: str, model: str, versions: list[Version]) -> Iterator[Read]:
         for version in versions:

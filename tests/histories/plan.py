@@ -59,7 +59,7 @@ _LIKE: Final = {
 SWITCHES: Final[tuple[tuple[str, ...], ...]] = (
     (),
     ("label-wins=model", "labels-at-upload=model"),
-    ("default-delete=refuse",),
+    ("default-delete=move",),
     ("stale-etag=failed-precondition", "id-taken=operation"),
     (),
     ("labels-at-upload=first-on-model", "label-filter=own"),

@@ -15,9 +15,10 @@ from typing import TYPE_CHECKING, Any, Final
 
 from tests.histories import history, worker
 from tests.histories.checker import Checker, Violation
+from vertex_registry.emulator._switches import parse_assumptions
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
     from pathlib import Path
 
     from tests.histories.history import Operation
@@ -180,9 +181,14 @@ def check(folder: Path) -> Report:
     operations, noted = history.read_folder(folder)
     events = collections.Counter(entry.get("kind", entry["event"]) for entry in noted)
     switches = [switch for entry in noted if entry["event"] == "plan" for switch in entry["switches"]]
-    lagging = any(switch.startswith("list-lag") for switch in switches)
-    checker = Checker(operations, lagging=lagging, refusing="default-delete=refuse" in switches)
+    checker = checker_for(operations, switches)
     return Report(operations, events, checker.check(), checker.excused)
+
+
+def checker_for(operations: list[Operation], switches: Iterable[str]) -> Checker:
+    """Return the checker of a history, given the switches of its emulator. The other ones have their defaults."""
+    assumed = parse_assumptions(dict(switch.split("=") for switch in switches))
+    return Checker(operations, lagging=assumed.list_lag > 0, refusing=assumed.default_delete == "refuse")
 
 
 def _settle(plan: Round, server: Server, recorder: history.Recorder, folder: Path) -> None:

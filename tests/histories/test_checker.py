@@ -314,6 +314,12 @@ KEPT: dict[str, list[Operation]] = {
     "a number of a model that was made anew": [
         register(0, 1, version(1)), delete(2, 3), register(4, 5, version(1, "s2")), snapshot(6, version(1, "s2")),
     ],
+    "an alias of a registration whose version was deleted with its model": [
+        failed("register_version", 0, 6, "StateUnknownError", source="s1", aliases=["champion"], late=9),
+        call("delete_model", 2, 3), register(4, 5, version(1, "s2")), register(4, 5, version(2, "s3")),
+        alias(5, 6, version(2, "s3"), "champion"),
+        snapshot(7, version(1, "s2", aliases=["champion"]), version(2, "s3")),
+    ],
     "a request whose version was deleted": [
         register(0, 1, version(1)), delete(2, 3), register(4, 5, version(2, created="later")),
         snapshot(6, version(2, created="later")),

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import TYPE_CHECKING
 
 import pytest
 
 from tests.histories.checker import excerpt
-from tests.histories.plan import rounds
-from tests.histories.run import run_round
+from tests.histories.plan import SWITCHES, rounds
+from tests.histories.run import checker_for, run_round
+from vertex_registry.emulator._switches import SWITCHES as EMULATOR_SWITCHES
+from vertex_registry.emulator._switches import parse_assumptions
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -26,6 +29,22 @@ def test_a_short_run(plan: Round, tmp_path: Path) -> None:
     assert not report.violations, f"\n\n{found}"
     assert report.events["client killed"]
     assert any(operation.ok and operation.verb == "register_version" for operation in report.operations)
+
+
+def test_a_round_differs_from_the_defaults_by_its_switches() -> None:
+    """A switch in the plan isn't the emulator's own choice: then two rounds would be the same."""
+    for switch in itertools.chain.from_iterable(SWITCHES):
+        assert parse_assumptions(dict([switch.split("=")])) != parse_assumptions({}), switch
+
+
+def test_the_checker_assumes_what_the_emulator_does() -> None:
+    """A switch that the plan doesn't name has the emulator's default for the checker too."""
+    default = EMULATOR_SWITCHES["default-delete"].values[0]
+    assert checker_for([], ()).refusing == checker_for([], [f"default-delete={default}"]).refusing
+    assert checker_for([], ["default-delete=refuse"]).refusing
+    assert not checker_for([], ["default-delete=move"]).refusing
+    assert checker_for([], ["list-lag=2"]).lagging
+    assert not checker_for([], ()).lagging
 
 
 def test_the_seed_decides() -> None:
