@@ -601,16 +601,17 @@ class VertexModelRegistryStore(AbstractStore):
             _check_version_tag(key, value)
         with contextlib.ExitStack() as stack:
             origin = self._origin(stack, source, run_id, local_model_path, model_id)
-            fields = {
+            new = self._registry.new.get(name)
+            fields: dict[str, Any] = {
                 encoding.SOURCE: source,
                 encoding.RUN_ID: origin.run_id,
                 encoding.RUN_LINK: run_link,
                 encoding.MODEL_ID: model_id,
+                encoding.OFFSET: self._offset(name, new),
             }
-            new = self._registry.new.get(name)
-            fields[encoding.OFFSET] = self._offset(name, new) or None
             written = {key: value for key, value in fields.items() if value}
-            in_labels, in_file = {**written, **given}, {}
+            in_labels: dict[str, Any] = {**written, **given}
+            in_file: dict[str, Any] = {}
             if not origin.folder.startswith("gs://"):
                 in_labels, in_file = encoding.split(written, given, self.client.metadata_fits)
             made = self.client.register_version(

@@ -57,7 +57,7 @@ _NEEDS_SERVER: Final = "When an mlflow-artifacts URI was supplied"
 #: How MLflow's message begins, and what else it says, if a server has failed for minutes.
 _GAVE_UP: Final = "API request to"
 _RETRIED: Final = "Max retries exceeded"
-#: How MLflow's message begins if a registry is a folder, which it only reads if it's told to.
+#: How MLflow's message begins if a registry is a folder, which it only reads if a variable allows it.
 _FILE_STORE: Final = "The filesystem tracking backend"
 _NOT_FOUND: Final = 404
 
