@@ -354,7 +354,7 @@ class MlflowSource:
         """
         if not uri.strip():
             raise InvalidArgumentError("MLflow doesn't say where its artifact is.")
-        own = _database_file(self.uri) is not None or _local_path(self.uri) is not None
+        own = _database_file(self.uri) is not None or _is_folder(self.uri)
         folder = _local_path(uri)
         if own or folder is None or not folder.exists() or (folder / _DESCRIPTION).is_file():
             return
@@ -463,9 +463,14 @@ def _check_uri(uri: Any) -> str:
         raise InvalidArgumentError(f"{uri} is a registry on Vertex AI already. Pass the URI of MLflow's own registry.")
     if "://" not in uri and scheme not in _DATABRICKS and Path(uri).is_file():
         raise InvalidArgumentError(f"{uri!r} is a file. Pass sqlite:///{uri} if it's MLflow's database.")
-    if (folder := _local_path(uri)) is not None and uri not in _DATABRICKS and not folder.is_dir():
+    if _is_folder(uri) and not (_local_path(uri) or Path()).is_dir():
         raise NotFoundError(f"There's no folder {uri}. Pass a database such as sqlite:///mlflow.db, or a server.")
     return uri.strip()
+
+
+def _is_folder(uri: str) -> bool:
+    """Return whether a registry is a folder on this machine."""
+    return _scheme(uri) not in _DATABRICKS and _local_path(uri) is not None
 
 
 def _check_database(uri: str) -> None:
