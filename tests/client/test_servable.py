@@ -196,7 +196,7 @@ def test_a_skops_file_that_cannot_be_converted_here(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("source", ["gs://models/churn", "nowhere"])
 def test_a_folder_that_is_not_on_this_machine(source: str) -> None:
-    """Only files on this machine can be looked at without sending anything."""
+    """The check sends nothing, so it can only read files on this machine."""
     with pytest.raises(InvalidArgumentError):
         choose(source)  # type: ignore[arg-type]  # text is a path too
 
