@@ -12,7 +12,7 @@ ADAPTER_GCP := $(ZENML)-gcp/bin/python -m pytest --numprocesses 2 --dist workste
 LIVE    = $(if $(LOCATION),--location "$(LOCATION)") $(if $(YES),--yes)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check format lowest docs release-check airflow kubeflow zenml-gcp loaders histories container picture bench pins record live record-live clean
+.PHONY: help demo test check format lowest docs release-check airflow kubeflow zenml-gcp mlflow-servers loaders histories container picture bench pins record live record-live clean
 
 help:     ## list the commands
 	@grep -hE '^[a-z-]+: .*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 20
@@ -109,6 +109,18 @@ kubeflow:   ## compile the Kubeflow pipeline in examples/, and run its component
 zenml-gcp: $(ZENML)-gcp/ready   ## run the tests of the ZenML adapter with the Google SDK that ZenML itself installs
 	@$(ADAPTER_GCP)
 
+# The servers need little of what MLflow installs. MLflow 2.0 needs the oldest of it, and the others run with that too.
+OLDER := 2.22.5 2.9.2 2.0.1
+
+$(OLDER:%=$(MLFLOW)-%/ready): $(MLFLOW)-%/ready:
+	@test -x $(@D)/bin/python || $(PYTHON) -m venv $(@D)
+	@echo "Setting up $(@D) (once) ..."
+	@$(@D)/bin/python -m pip install -qq --disable-pip-version-check mlflow-skinny==$* 'sqlalchemy<2' alembic 'flask<3' graphene querystring-parser gunicorn 'setuptools<80'
+	@touch $@
+
+mlflow-servers: $(MLFLOW)/ready $(OLDER:%=$(MLFLOW)-%/ready)   ## migrate from servers of MLflow 2, each filled by its own client
+	@$(MLFLOW)/bin/python -m pytest --quiet tests/mlflow_adapter/older_servers.py
+
 # `make test` skips tests whose library isn't installed. Here they fail.
 loaders:   ## load models that torch, Keras, TensorFlow, XGBoost and scikit-learn wrote
 	@test -x .venv-loaders/bin/python || $(PYTHON) -m venv .venv-loaders
@@ -145,4 +157,4 @@ record-live: $(READY)   ## record the cassettes against the real Vertex AI, with
 	@$(BIN)/python -m tests.live record "$(PROJECT)" "$(BUCKET)" $(LIVE)
 
 clean:   ## remove .venv and every cache
-	rm -rf site $(VENV) $(MLFLOW) $(ZENML) $(ZENML)-gcp .venv-lowest .venv-loaders .venv-bench .venv-release .venv-airflow .venv-kubeflow .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis .coverage*
+	rm -rf site $(VENV) $(MLFLOW) $(OLDER:%=$(MLFLOW)-%) $(ZENML) $(ZENML)-gcp .venv-lowest .venv-loaders .venv-bench .venv-release .venv-airflow .venv-kubeflow .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis .coverage*

@@ -317,7 +317,8 @@ class RegistryClient:
         local = _sources.local_directory(source, staging, follow_links=follow_links)
         more = _arguments.file_metadata(file_metadata, metadata, uploads=local is not None)
         checked_source = _names.check_source(_arguments.source_text(source)) if local is None else local.source
-        chosen_container, doubts = self._choose_container(container, local, gpu=gpu)
+        described = _servable.MLmodel.of({} if local is None else local.paths)
+        chosen_container, doubts = self._choose_container(container, local, described, gpu=gpu)
         for doubt in doubts:
             warnings.warn(doubt, stacklevel=2)
         registration = _registration.Registration(
@@ -344,7 +345,9 @@ class RegistryClient:
             with self._verb() as vertex:
                 vertex.refuse_id(name)
         if local is not None:
-            uri = self._upload(local, name, staging, registration.container.image, more)
+            uri = self._upload(
+                local, described, name=name, staging=staging, image=registration.container.image, metadata=more
+            )
             registration = attrs.evolve(registration, source=uri)
             check_source = False
 
@@ -416,10 +419,44 @@ class RegistryClient:
         if (local := _sources.local_directory(source, staging, follow_links=follow_links)) is None:
             _names.check_source(_arguments.source_text(source))
             raise InvalidArgumentError(f"{quote(source)} is in Cloud Storage already. Pass a local folder.")
-        chosen, doubts = self._choose_container(container, local, gpu=False)
+        described = _servable.MLmodel.of(local.paths)
+        chosen, doubts = self._choose_container(container, local, described, gpu=False)
         for doubt in doubts:
             warnings.warn(doubt, stacklevel=2)
-        return self._upload(local, name, staging, chosen.image)
+        return self._upload(local, described, name=name, staging=staging, image=chosen.image)
+
+    def choose_container(
+        self,
+        source: str | os.PathLike[str],
+        *,
+        container: ServingContainer | str | None = None,
+        follow_links: bool = False,
+    ) -> ServingContainer:
+        """Return the container that `register_version` would serve a folder with, and check that it can.
+
+        Nothing is sent, and no model is loaded or converted. A warning says if the container may not load the model.
+
+        Args:
+            source: The folder on this machine, or a file.
+            container: The container, as in `register_version`. Defaults to the client's default image, or to the
+                prebuilt image for what wrote the model.
+            follow_links: Whether what links point to counts even if it's outside the folder, as in `register_version`.
+
+        Raises:
+            InvalidArgumentError: The folder doesn't exist, or the image can't serve it. The message says what to do.
+        """
+        from vertex_registry import _sources
+
+        if (local := _sources.local_directory(source, "", follow_links=follow_links)) is None:
+            raise InvalidArgumentError(f"{quote(source)} isn't a folder on this machine. Pass one.")
+        described = _servable.MLmodel.of(local.paths)
+        chosen, doubts = self._choose_container(container, local, described, gpu=False)
+        for doubt in doubts:
+            warnings.warn(doubt, stacklevel=2)
+        loads = _serving.model_files(chosen.image)
+        renamed = local.with_names(_servable.renames(local.names, loads, where=local.source))
+        _sources.check_servable(renamed, chosen.image, loads, described)
+        return chosen
 
     def download(self, uri: str, destination: str | os.PathLike[str] | None = None) -> Path:
         """Download a ``gs://`` directory, verify its checksums, and return its folder on this machine.
@@ -1324,6 +1361,8 @@ class RegistryClient:
     def _upload(
         self,
         local: artifacts.LocalDirectory,
+        described: _servable.MLmodel,
+        *,
         name: str,
         staging: str | None,
         image: str,
@@ -1338,7 +1377,7 @@ class RegistryClient:
             )
         loads = _serving.model_files(image)
         local = local.with_names(_servable.renames(local.names, loads, where=local.source))
-        with _sources.servable(local, loads) as complete:
+        with _sources.servable(local, loads, described) as complete:
             _serving.check_directory(complete.names, image, where=complete.source)
             with _sources.with_metadata(complete, metadata) as everything:
                 return self._storage.upload(everything, _sources.upload_directory(name, staging))
@@ -1394,11 +1433,17 @@ class RegistryClient:
             return storage.list_names(source)
 
     def _choose_container(
-        self, container: ServingContainer | str | None, local: artifacts.LocalDirectory | None, *, gpu: bool
+        self,
+        container: ServingContainer | str | None,
+        local: artifacts.LocalDirectory | None,
+        described: _servable.MLmodel,
+        *,
+        gpu: bool,
     ) -> tuple[ServingContainer, list[str]]:
         return _containers.choose_container(
             container,
             {} if local is None else local.paths,
+            described,
             default_image=self._default_image,
             location=self._location,
             gpu=gpu,

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 def choose_container(
     container: ServingContainer | str | None,
     files: Mapping[str, Path],
+    described: _servable.MLmodel,
     *,
     default_image: str | None,
     location: str,
@@ -29,6 +30,7 @@ def choose_container(
         container: The caller's choice: a container, an image's URI, or a framework's name. Defaults to the client's
             image, or else to the one for the scikit-learn or XGBoost that wrote the model.
         files: The files of the model on this machine, by their names below its folder. Empty if there's no folder.
+        described: What MLflow says about the folder.
         default_image: The client's image or framework, or None.
         location: The location that the model is registered in.
         gpu: Whether to choose a framework's image for machines with a GPU.
@@ -49,7 +51,7 @@ def choose_container(
         if image is not None or gpu:
             image = _serving.serving_image(image or "sklearn", location, gpu=gpu)
         else:
-            image, doubt = _image_for(files, location, today)
+            image, doubt = _image_for(files, described, location, today)
             warnings += [doubt] if doubt else []
         container = ServingContainer(image)
     if (end := _serving.unsupported_since(container.image, today)) is not None:
@@ -74,9 +76,11 @@ def check_default_image(image: str, location: str) -> str:
 _CALLED: Final = {"sklearn": "scikit-learn", "xgboost": "XGBoost"}
 
 
-def _image_for(files: Mapping[str, Path], location: str, today: dt.date) -> tuple[str, str]:
+def _image_for(
+    files: Mapping[str, Path], described: _servable.MLmodel, location: str, today: dt.date
+) -> tuple[str, str]:
     """Return the image for what wrote the model, or the newest of its framework with a warning if there's none."""
-    writer = _servable.written_by(files)
+    writer = _servable.written_by(files, described)
     if writer is None:
         return _serving.default_image(location), ""
     if (image := _serving.image_of(writer.framework, writer.version, location, today=today)) is not None:

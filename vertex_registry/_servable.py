@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import importlib
 import re
 from typing import TYPE_CHECKING, Any, Final
 
 import attrs
 
+from vertex_registry._quoting import quote
 from vertex_registry.errors import InvalidArgumentError
 
 if TYPE_CHECKING:
@@ -20,6 +22,9 @@ _SERVED_AS: Final[Mapping[str, str]] = {
     "artifact.pkl": "model.pkl",  # ZenML, of a scikit-learn model
 }
 
+_VERSION: Final = re.compile(r"\d[\w.+!-]{0,40}", re.ASCII)
+_MOST_NAMED: Final = 3
+_LONGEST_NAME: Final = 60
 _BLOCK: Final = 2**18
 # Pickle's opcodes: a string, optionally a memo, and the next string after its length.
 _WRITTEN_BY: Final = re.compile(
@@ -90,6 +95,55 @@ class Addition:
     trusted: tuple[str, ...] = ()
 
 
+class MLmodel:
+    """What MLflow says about a model, in the file MLmodel. It's read once, and only if somebody needs it.
+
+    Args:
+        path: The file, or None if the folder has none.
+    """
+
+    def __init__(self, path: Path | None) -> None:
+        self._path = path
+
+    @classmethod
+    def of(cls, files: Mapping[str, Path]) -> MLmodel:
+        """Return what MLflow says about a folder.
+
+        Args:
+            files: The paths of the folder's files, by their names below it.
+        """
+        return cls(files.get(_MLMODEL))
+
+    @functools.cached_property
+    def flavors(self) -> dict[str, dict[str, Any]]:
+        """The flavors with their settings; none if the folder isn't MLflow's.
+
+        Raises:
+            InvalidArgumentError: PyYAML isn't installed.
+        """
+        if self._path is None:
+            return {}
+        try:
+            yaml = importlib.import_module("yaml")
+        except ImportError as error:
+            raise InvalidArgumentError(
+                "The folder is an MLflow model, and reading its file MLmodel needs PyYAML. Run pip install pyyaml. "
+                "Nothing was registered."
+            ) from error
+        try:
+            with self._path.open("rb") as stream:
+                text = stream.read(_LARGEST_MLMODEL)
+            loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+            deep = _is_too_deep(yaml, text, loader)
+            described = None if deep else yaml.load(text, loader)  # both loaders load plain values only
+        except (OSError, ValueError, RecursionError, yaml.YAMLError):
+            return {}  # somebody else's file of that name
+        flavors = described.get("flavors") if isinstance(described, dict) else None
+        if not isinstance(flavors, dict):
+            return {}
+        return {str(name): settings for name, settings in flavors.items() if isinstance(settings, dict)}
+
+
 def renames(names: Iterable[str], loads: Collection[str], *, where: str) -> dict[str, str]:
     """Return which files of a folder to rename so that a serving image can load it: each old name with its new one.
 
@@ -117,7 +171,7 @@ def renames(names: Iterable[str], loads: Collection[str], *, where: str) -> dict
     return renamed
 
 
-def addition(files: Mapping[str, Path], loads: Collection[str]) -> Addition | None:
+def addition(files: Mapping[str, Path], loads: Collection[str], described: MLmodel) -> Addition | None:
     """Return the file to add to an MLflow folder so that a serving image can load it, or None if it needs none.
 
     MLflow's own files stay, so MLflow can load the folder too.
@@ -125,13 +179,14 @@ def addition(files: Mapping[str, Path], loads: Collection[str]) -> Addition | No
     Args:
         files: The paths of the folder's files, by their names below it.
         loads: The file names of which the image loads one. If it's empty, the image isn't a prebuilt one.
+        described: What MLflow says about the folder.
 
     Raises:
         InvalidArgumentError: It's an MLflow folder, and PyYAML isn't installed.
     """
     if not loads or _MLMODEL not in files or any(name in files for name in loads):
         return None
-    for name, settings in _flavors(files).items():
+    for name, settings in described.flavors.items():
         flavor = _FLAVORS.get(name)
         file = _text(settings, flavor.file) if flavor else ""
         if flavor is None or file not in files:
@@ -142,7 +197,7 @@ def addition(files: Mapping[str, Path], loads: Collection[str]) -> Addition | No
                 "model.joblib",
                 file,
                 converted=True,
-                written_by=_text(settings, flavor.version),
+                written_by=_version(settings, flavor.version),
                 trusted=tuple(map(str, trusted)) if isinstance(trusted, list) else (),
             )
         if flavor.served_as in loads:
@@ -150,7 +205,7 @@ def addition(files: Mapping[str, Path], loads: Collection[str]) -> Addition | No
     return None
 
 
-def written_by(files: Mapping[str, Path]) -> Writer | None:
+def written_by(files: Mapping[str, Path], described: MLmodel) -> Writer | None:
     """Return which framework wrote a model, and its version, or None if that can't be known.
 
     MLflow's file MLmodel says it. Otherwise a pickled estimator holds the version of scikit-learn, as the item after
@@ -159,17 +214,21 @@ def written_by(files: Mapping[str, Path]) -> Writer | None:
 
     Args:
         files: The paths of the model's files, by their names below its folder.
+        described: What MLflow says about the folder.
 
     Raises:
         InvalidArgumentError: MLflow wrote the folder, and no prebuilt image serves what it holds; or PyYAML isn't
             installed.
     """
-    flavors = _flavors(files)
+    flavors = described.flavors
     for name, flavor in _FLAVORS.items():
-        if version := _text(flavors.get(name, {}), flavor.version):
+        if version := _version(flavors.get(name, {}), flavor.version):
             return Writer(flavor.framework, version)
     if flavors and not flavors.keys() & _FLAVORS.keys():
-        named = sorted(flavors.keys() - {"python_function"}) or ["python_function"]
+        others = sorted(flavors.keys() - {"python_function"}) or ["python_function"]
+        named = [name if name.isidentifier() and len(name) < _LONGEST_NAME else quote(name) for name in others]
+        if len(named) > _MOST_NAMED:
+            named[_MOST_NAMED:] = [f"{len(named) - _MOST_NAMED} more"]
         raise InvalidArgumentError(
             f"Google has no prebuilt image for an MLflow model of the flavor {' or '.join(named)}. Set container= to "
             "an image that serves it. Nothing was registered."
@@ -194,31 +253,6 @@ def _pickled_by(files: Mapping[str, Path]) -> Writer | None:
     return None
 
 
-def _flavors(files: Mapping[str, Path]) -> dict[str, dict[str, Any]]:
-    """Return the flavors in the file MLmodel with their settings; none if the folder isn't MLflow's."""
-    path = files.get(_MLMODEL)
-    if path is None:
-        return {}
-    try:
-        yaml = importlib.import_module("yaml")
-    except ImportError as error:
-        raise InvalidArgumentError(
-            "The folder is an MLflow model, and reading its file MLmodel needs PyYAML. Run pip install pyyaml. "
-            "Nothing was registered."
-        ) from error
-    try:
-        with path.open("rb") as stream:
-            text = stream.read(_LARGEST_MLMODEL)
-        loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-        described = None if _is_too_deep(yaml, text, loader) else yaml.load(text, loader)  # both load plain values only
-    except (OSError, ValueError, RecursionError, yaml.YAMLError):
-        return {}  # somebody else's file of that name
-    flavors = described.get("flavors") if isinstance(described, dict) else None
-    if not isinstance(flavors, dict):
-        return {}
-    return {str(name): settings for name, settings in flavors.items() if isinstance(settings, dict)}
-
-
 def _is_too_deep(yaml: Any, text: bytes, loader: Any) -> bool:
     """Return whether YAML nests deeper than any that MLflow writes.
 
@@ -231,6 +265,12 @@ def _is_too_deep(yaml: Any, text: bytes, loader: Any) -> bool:
         if depth > _DEEPEST_MLMODEL:
             return True
     return False
+
+
+def _version(settings: Mapping[str, Any], key: str) -> str:
+    """Return a setting that is a version, and nothing for any other text: it's shown to people."""
+    text = _text(settings, key)
+    return text if _VERSION.fullmatch(text) else ""
 
 
 def _text(settings: Mapping[str, Any], key: str) -> str:

@@ -29,16 +29,27 @@ def to_joblib(source: Path, target: Path, *, written_by: str, trusted: Collectio
     Raises:
         InvalidArgumentError: Another scikit-learn is installed, a library is missing, or skops can't load the file.
     """
-    problem = _missing(written_by)
-    if not problem:
-        skops, joblib = importlib.import_module("skops.io"), importlib.import_module("joblib")
-        try:
-            joblib.dump(skops.load(source, trusted=sorted(trusted)), target)
-        except Exception as error:  # whatever skops, or the model's own code, raises
-            problem = _first_line(error)
-            raise InvalidArgumentError(_message(where, source.name, problem), resource=where) from error
-        return
-    raise InvalidArgumentError(_message(where, source.name, problem), resource=where)
+    check(source.name, written_by=written_by, where=where)
+    skops, joblib = importlib.import_module("skops.io"), importlib.import_module("joblib")
+    try:
+        joblib.dump(skops.load(source, trusted=sorted(trusted)), target)
+    except Exception as error:  # whatever skops, or the model's own code, raises
+        raise InvalidArgumentError(_message(where, source.name, _first_line(error)), resource=where) from error
+
+
+def check(file: str, *, written_by: str, where: str) -> None:
+    """Check that a model can be converted on this machine, without reading it.
+
+    Args:
+        file: The name of the file of skops.
+        written_by: The version of scikit-learn that wrote it.
+        where: The folder, for messages.
+
+    Raises:
+        InvalidArgumentError: Another scikit-learn is installed, or a library is missing.
+    """
+    if problem := _missing(written_by):
+        raise InvalidArgumentError(_message(where, file, problem), resource=where)
 
 
 def _missing(written_by: str) -> str:
@@ -66,7 +77,7 @@ def _message(where: str, file: str, problem: str) -> str:
 
 
 def _first_line(error: Any) -> str:
-    lines = str(error).strip().splitlines()
+    lines = ["".join(filter(str.isprintable, line)) for line in str(error).strip().splitlines()]  # of a foreign file
     return f"{type(error).__name__}: {lines[0].rstrip('.')[:200]}" if lines else type(error).__name__
 
 

@@ -35,17 +35,20 @@ def local_directory(
 
 
 @contextlib.contextmanager
-def servable(local: artifacts.LocalDirectory, loads: Collection[str]) -> Iterator[artifacts.LocalDirectory]:
+def servable(
+    local: artifacts.LocalDirectory, loads: Collection[str], described: _servable.MLmodel
+) -> Iterator[artifacts.LocalDirectory]:
     """Yield the folder with what a serving image loads added, if MLflow wrote it.
 
     Args:
         local: The folder.
         loads: The file names of which the image loads one, or none if it isn't a prebuilt image.
+        described: What MLflow says about the folder.
 
     Raises:
         InvalidArgumentError: The model has to be converted, and it can't be on this machine.
     """
-    added = _servable.addition(local.paths, loads)
+    added = _servable.addition(local.paths, loads, described)
     if added is None:
         yield local
         return
@@ -56,6 +59,27 @@ def servable(local: artifacts.LocalDirectory, loads: Collection[str]) -> Iterato
             _skops.to_joblib(path, made, written_by=added.written_by, trusted=added.trusted, where=local.source)
             path = made
         yield local.with_file(added.name, path)
+
+
+def check_servable(
+    local: artifacts.LocalDirectory, image: str, loads: Collection[str], described: _servable.MLmodel
+) -> None:
+    """Check that a serving image can load a folder, with what would be added. Nothing is converted.
+
+    Args:
+        local: The folder.
+        image: The URI of the image.
+        loads: The file names of which the image loads one, or none if it isn't a prebuilt image.
+        described: What MLflow says about the folder.
+
+    Raises:
+        InvalidArgumentError: It can't, or the model has to be converted and it can't be on this machine.
+    """
+    added = _servable.addition(local.paths, loads, described)
+    if added is not None and added.converted:
+        _skops.check(local.paths[added.made_from].name, written_by=added.written_by, where=local.source)
+    names = local.names if added is None else (*local.names, added.name)
+    _serving.check_directory(names, image, where=local.source)
 
 
 @contextlib.contextmanager

@@ -10,8 +10,8 @@ from __future__ import annotations
 import atexit
 import contextlib
 import functools
-import hashlib
 import json
+import logging
 import os
 import re
 import sys
@@ -56,6 +56,7 @@ from mlflow.utils.search_utils import SearchModelUtils, SearchModelVersionUtils,
 
 import vertex_registry
 from vertex_registry import LocalRegistry, NotFoundError, RegistryClient, RegistryError
+from vertex_registry import mlflow_encoding as encoding
 from vertex_registry.mlflow_artifacts import SCHEME
 
 if TYPE_CHECKING:
@@ -67,6 +68,8 @@ if TYPE_CHECKING:
     from vertex_registry import RegisteredModel as VertexModel
 
 __all__ = ["VertexModelRegistryStore"]
+
+_LOG: Final = logging.getLogger("vertex_registry")
 
 _P = ParamSpec("_P")
 _T = TypeVar("_T")
@@ -91,6 +94,9 @@ _CODES: Final[Mapping[type[RegistryError], int]] = {
 
 #: What the client's messages mention, and what it's called here.
 _CALLED_HERE: Final = {
+    r"Keep large metadata in a file next to the artifact": (
+        "Large tags go to a file if you pass them when you register a version"
+    ),
     r"Set container= to an image": "Add ?image=IMAGE to the registry's URI to name an image",
     r"\bset container= to an(?:other)? image": "add ?image=IMAGE to the registry's URI to name an image",
     r"\bregister_version\('[^']*', \.\.\.\)": "create_model_version(...)",
@@ -279,87 +285,13 @@ def _registry(place: _Place) -> _Registry:
 
 # --- translation ------------------------------------------------------------------------------------------------------
 
-#: The metadata of a version that holds MLflow's own fields. All other metadata are its tags.
-_SOURCE: Final = "mlflow-source"
-_RUN_ID: Final = "mlflow-run-id"
-_RUN_LINK: Final = "mlflow-run-link"
-_MODEL_ID: Final = "mlflow-model-id"
-_USER_ID: Final = "mlflow-user-id"
-_CREATED: Final = "mlflow-created"  # milliseconds, of a version that was registered elsewhere before
-_ALIASES: Final = "mlflow-aliases"  # MLflow's names of the version's aliases, by Vertex's
-_OFFSET: Final = "mlflow-offset"  # MLflow's version number minus Vertex's
-#: The fields that only a migration writes: vertex_registry.migration has the same keys.
-_MIGRATED: Final = frozenset({"mlflow-updated", "mlflow-model-created", "mlflow-pending-aliases"})
-_FIELDS: Final = _MIGRATED | {_SOURCE, _RUN_ID, _RUN_LINK, _MODEL_ID, _USER_ID, _CREATED, _ALIASES, _OFFSET}
-
-_TAGS: Final = "MLflow tags: "
 _NUMBER: Final = re.compile(r"[1-9][0-9]{0,17}", re.ASCII)
 _LATEST: Final = "latest"
 _VERSION_ALIAS: Final = re.compile(r"[vV]\d+")
-_MAX_ALIAS: Final = 100
 _ATTEMPTS: Final = 10
 _LONGEST_REASON: Final = 300
 #: How many models' versions are listed at once.
 _READERS: Final = 8
-
-
-def write_description(description: str, tags: Mapping[str, str]) -> str:
-    """Return the description of a Vertex model that also holds MLflow's tags of the model, in its last line.
-
-    Vertex has labels for models, but shows them on each version too, and allows only short lower-case text in them.
-
-    Args:
-        description: The description for people.
-        tags: The tags.
-    """
-    if not tags and read_description(description) == (description, {}):
-        return description
-    line = _TAGS + json.dumps(dict(tags), ensure_ascii=False)
-    return f"{description}\n\n{line}" if description else line
-
-
-def read_description(text: str) -> tuple[str, dict[str, str]]:
-    """Return the description for people and the tags that the description of a Vertex model holds.
-
-    Args:
-        text: The description of the model on Vertex.
-    """
-    before, _, last = text.rpartition("\n")
-    if last.startswith(_TAGS):
-        with contextlib.suppress(ValueError, RecursionError):
-            tags = json.loads(last.removeprefix(_TAGS))
-            if isinstance(tags, dict) and all(isinstance(value, str) for value in tags.values()):
-                return before.removesuffix("\n"), tags
-    return text, {}
-
-
-def to_vertex_alias(alias: str) -> str:
-    """Return the alias on Vertex for an alias in MLflow.
-
-    Vertex allows letters, digits and dashes: ``Prod_Candidate`` becomes ``prod-candidate``, and ``2026`` becomes
-    ``alias-2026``. Two of MLflow's aliases can be one on Vertex.
-
-    Args:
-        alias: The alias in MLflow.
-    """
-    plain = alias.isascii() and len(alias) <= _MAX_ALIAS
-    slug = re.sub(r"[^a-z0-9]+", "-", alias.lower(), flags=re.ASCII)[:_MAX_ALIAS].strip("-")
-    if len(slug) < 2 or not slug[0].isalpha() or slug.startswith("vr-"):  # noqa: PLR2004  # Vertex's shortest
-        slug = f"alias-{slug}".strip("-")
-    return slug if plain else _with_digest(slug, alias)
-
-
-def to_distinct_alias(alias: str) -> str:
-    """Return the alias on Vertex that a migration gives to an alias whose own place another one has.
-
-    Args:
-        alias: The alias in MLflow.
-    """
-    return _with_digest(to_vertex_alias(alias)[:_MAX_ALIAS], alias)
-
-
-def _with_digest(slug: str, alias: str) -> str:
-    return f"{slug}-{hashlib.sha256(alias.encode()).hexdigest()[:8]}"
 
 
 def _milliseconds(moment: Any) -> int:
@@ -370,47 +302,54 @@ def _number(version: VertexVersion) -> int:
     """Return MLflow's number of a version: its name if that's a number, or else Vertex's number and an offset."""
     if version.version_name is not None and _NUMBER.fullmatch(version.version_name):
         return int(version.version_name)
-    offset = version.metadata.get(_OFFSET)
+    offset = version.metadata.get(encoding.OFFSET)
     return int(version.version) + (offset if isinstance(offset, int) and offset > 0 else 0)
 
 
 def _mlflow_aliases(version: VertexVersion) -> dict[str, str]:
     """Return MLflow's names of a version's aliases, by Vertex's."""
-    known = version.metadata.get(_ALIASES)
+    known = version.metadata.get(encoding.ALIASES)
     named = known if isinstance(known, dict) else {}
     return {alias: str(named.get(alias, alias)) for alias in version.aliases}
 
 
-def _field(version: VertexVersion, key: str) -> str | None:
-    value = version.metadata.get(key)
-    return value if isinstance(value, str) and value else None
+def _to_version(version: VertexVersion, metadata: Mapping[str, Any] | None = None) -> ModelVersion:
+    """Return a version as MLflow's.
 
+    Args:
+        version: The version.
+        metadata: All of its metadata. Defaults to what's in its labels, which costs no request.
+    """
+    everything = version.metadata if metadata is None else metadata
 
-def _to_version(version: VertexVersion) -> ModelVersion:
-    created = version.metadata.get(_CREATED)
+    def field(key: str) -> str | None:
+        value = everything.get(key)
+        return value if isinstance(value, str) and value else None
+
+    created = everything.get(encoding.CREATED)
     return ModelVersion(
         name=version.name,
         version=cast("str", _number(version)),  # MLflow's own stores have a number there, which its filters need
         creation_timestamp=created if isinstance(created, int) else _milliseconds(version.created_at),
         last_updated_timestamp=_milliseconds(version.updated_at),
         description=version.description or None,
-        user_id=_field(version, _USER_ID),
+        user_id=field(encoding.USER_ID),
         current_stage=str(version.stage),
-        source=_field(version, _SOURCE) or version.artifact_uri or None,
-        run_id=_field(version, _RUN_ID),
-        run_link=_field(version, _RUN_LINK),
+        source=field(encoding.SOURCE) or version.artifact_uri or None,
+        run_id=field(encoding.RUN_ID),
+        run_link=field(encoding.RUN_LINK),
         tags=[
             ModelVersionTag(key, value if isinstance(value, str) else json.dumps(value, ensure_ascii=False))
-            for key, value in version.metadata.items()
-            if key not in _FIELDS
+            for key, value in everything.items()
+            if key not in encoding.FIELDS
         ],
         aliases=sorted(_mlflow_aliases(version).values()),
-        model_id=_field(version, _MODEL_ID),
+        model_id=field(encoding.MODEL_ID),
     )
 
 
 def _to_model(model: VertexModel, versions: Iterable[VertexVersion] = ()) -> RegisteredModel:
-    description, tags = read_description(model.description)
+    description, tags = encoding.read_description(model.description)
     listed = list(versions)
     return RegisteredModel(
         name=model.name,
@@ -628,7 +567,7 @@ class VertexModelRegistryStore(AbstractStore):
             return
         for attempt in range(_ATTEMPTS):
             model = self.client.get_model(name)
-            text = write_description(*change(*read_description(model.description)))
+            text = encoding.write_description(*change(*encoding.read_description(model.description)))
             try:
                 if text != model.description:
                     self.client.update_model(name, description=text, etag=model.etag)
@@ -662,30 +601,37 @@ class VertexModelRegistryStore(AbstractStore):
             _check_version_tag(key, value)
         with contextlib.ExitStack() as stack:
             origin = self._origin(stack, source, run_id, local_model_path, model_id)
-            fields = {_SOURCE: source, _RUN_ID: origin.run_id, _RUN_LINK: run_link, _MODEL_ID: model_id}
             new = self._registry.new.get(name)
-            offset = self._offset(name, new)
+            fields: dict[str, Any] = {
+                encoding.SOURCE: source,
+                encoding.RUN_ID: origin.run_id,
+                encoding.RUN_LINK: run_link,
+                encoding.MODEL_ID: model_id,
+                encoding.OFFSET: self._offset(name, new),
+            }
+            written = {key: value for key, value in fields.items() if value}
+            in_labels: dict[str, Any] = {**written, **given}
+            in_file: dict[str, Any] = {}
+            if not origin.folder.startswith("gs://"):
+                in_labels, in_file = encoding.split(written, given, self.client.metadata_fits)
             made = self.client.register_version(
                 name,
                 origin.folder,
                 description=description or None,
-                metadata={
-                    **given,
-                    **{key: value for key, value in fields.items() if value},
-                    **({_OFFSET: offset} if offset else {}),
-                },
+                metadata=in_labels,
+                file_metadata=in_file or None,
                 container=origin.container,
                 make_default=False,
-                model_description=write_description(new.description, new.tags) if new else None,
+                model_description=encoding.write_description(new.description, new.tags) if new else None,
             )
         self._registry.new.pop(name, None)
-        return _to_version(made)
+        return self._complete(made)
 
     @_translate_errors
     def update_model_version(self, name: str, version: str | int, description: str | None = None) -> ModelVersion:
         """Change a version's description and return the version."""
         found = self._find(name, version)
-        return _to_version(self.client.update_version(name, found, description=description or ""))
+        return self._complete(self.client.update_version(name, found, description=description or ""))
 
     @_translate_errors
     def transition_model_version_stage(
@@ -699,7 +645,8 @@ class VertexModelRegistryStore(AbstractStore):
                 f"'{stage}' is not an Active stage. Valid stages are {DEFAULT_STAGES_FOR_GET_LATEST_VERSIONS}"
             )
         found = self._find(name, version)
-        return _to_version(self.client.set_stage(name, found, chosen, archive_existing=bool(archive_existing_versions)))
+        archive = bool(archive_existing_versions)
+        return self._complete(self.client.set_stage(name, found, chosen, archive_existing=archive))
 
     @_translate_errors
     def delete_model_version(self, name: str, version: str | int) -> None:
@@ -710,13 +657,13 @@ class VertexModelRegistryStore(AbstractStore):
         if self._find_model(name) is None:
             # MLflow never gives a number again, and Vertex begins at 1.
             offset = _number(found)
-            new = _NewModel(*read_description(before.description), _milliseconds(before.created_at), offset)
+            new = _NewModel(*encoding.read_description(before.description), _milliseconds(before.created_at), offset)
             self._registry.remember(name, new)
 
     @_translate_errors
     def get_model_version(self, name: str, version: str | int) -> ModelVersion:
-        """Return a version."""
-        return _to_version(self._find(name, version))
+        """Return a version, with the tags that are in a file next to its artifact."""
+        return self._complete(self._find(name, version))
 
     @_translate_errors
     def get_model_version_download_uri(self, name: str, version: str | int) -> str:
@@ -725,7 +672,7 @@ class VertexModelRegistryStore(AbstractStore):
         if isinstance(self.client, LocalRegistry) and found.artifact_uri.startswith(_LOCAL_BUCKET):
             folder = self.client.artifacts / found.artifact_uri.removeprefix(_LOCAL_BUCKET)
             return SCHEME + folder.as_uri().removeprefix("file:")
-        return found.artifact_uri or _field(found, _SOURCE) or ""
+        return found.artifact_uri or str(found.metadata.get(encoding.SOURCE, ""))
 
     @_translate_errors
     def search_model_versions(
@@ -735,7 +682,10 @@ class VertexModelRegistryStore(AbstractStore):
         order_by: list[str] | None = None,
         page_token: str | None = None,
     ) -> PagedList[ModelVersion]:
-        """Return a page of the versions that match a filter. Unlike in MLflow's own stores, they have their aliases."""
+        """Return a page of the versions that match a filter. Unlike in MLflow's own stores, they have their aliases.
+
+        They don't have the tags that are in files next to their artifacts: those would be a request for each version.
+        """
         most = SEARCH_MODEL_VERSION_MAX_RESULTS_DEFAULT if max_results is None else max_results
         _check_max_results(most, SEARCH_MODEL_VERSION_MAX_RESULTS_THRESHOLD)
         versions = [_to_version(version) for version in self._candidates(filter_string)]
@@ -746,17 +696,41 @@ class VertexModelRegistryStore(AbstractStore):
 
     @_translate_errors
     def set_model_version_tag(self, name: str, version: str | int, tag: ModelVersionTag) -> None:
-        """Set a tag of a version."""
+        """Set a tag of a version. It has to fit into labels beside the others."""
         _check_version_tag(tag.key, tag.value)
         self.client.update_version(name, self._find(name, version), metadata={tag.key: tag.value})
 
     @_translate_errors
     def delete_model_version_tag(self, name: str, version: str | int, key: str) -> None:
-        """Remove a tag of a version, if it has one with the key."""
+        """Remove a tag of a version, if it has one with the key.
+
+        A tag that's in a file next to the artifact can't be removed, because the artifact of a version never changes.
+        """
         validation._validate_tag_name(key)
         found = self._find(name, version)
-        if key not in _FIELDS:
-            self.client.update_version(name, found, remove_metadata=[key])
+        if key in encoding.FIELDS:
+            return
+        if key in found.metadata:
+            found = self.client.update_version(name, found, remove_metadata=[key])
+        if found.metadata_file is not None and key in self.client.get_metadata(name, found):
+            raise _error(
+                f"The tag {key!r} of version {version} of {name!r} is in a file next to its artifact, so it can't be "
+                "deleted and has the value from there. Set it to another one.",
+                codes.NOT_IMPLEMENTED,
+            )
+
+    def _complete(self, version: VertexVersion) -> ModelVersion:
+        """Return a version with all its tags, which takes two requests if some of them are in a file."""
+        if version.metadata_file is None:
+            return _to_version(version)
+        try:
+            return _to_version(version, self.client.get_metadata(version.name, version))
+        except RegistryError as error:
+            number = _number(version)
+            _LOG.warning(
+                "The tags of version %s of %r that are in a file can't be read: %s", number, version.name, error
+            )
+            return _to_version(version)
 
     def _find(self, name: str, version: str | int) -> VertexVersion:
         """Return the version that has a number in MLflow. It's Vertex's, unless versions came from elsewhere."""
@@ -812,7 +786,7 @@ class VertexModelRegistryStore(AbstractStore):
         if alias.lower() == _LATEST or _VERSION_ALIAS.fullmatch(alias):
             raise _error(f"The alias {alias!r} is reserved by MLflow. Use another one.", codes.INVALID_PARAMETER_VALUE)
         found = self._find(name, version)
-        on_vertex = to_vertex_alias(alias)
+        on_vertex = encoding.to_vertex_alias(alias)
         holder = self._holder(name, on_vertex)
         if holder is not None and (other := _mlflow_aliases(holder)[on_vertex]) != alias:
             raise _error(
@@ -822,9 +796,9 @@ class VertexModelRegistryStore(AbstractStore):
             )
         names = {**_mlflow_aliases(found), on_vertex: alias}
         renamed = {key: value for key, value in names.items() if key != value}
-        if renamed != found.metadata.get(_ALIASES, {}):
+        if renamed != found.metadata.get(encoding.ALIASES, {}):
             # Before the alias moves, so it never shows under another name.
-            changed = {"metadata": {_ALIASES: renamed}} if renamed else {"remove_metadata": [_ALIASES]}
+            changed = {"metadata": {encoding.ALIASES: renamed}} if renamed else {"remove_metadata": [encoding.ALIASES]}
             self.client.update_version(name, found, **changed)
         self.client.add_aliases(name, found, [on_vertex])
 
@@ -846,12 +820,12 @@ class VertexModelRegistryStore(AbstractStore):
         validation._validate_model_alias_name(alias)
         if alias.lower() == _LATEST:
             if versions := self._versions(name):
-                return _to_version(max(versions, key=_number))
+                return self._complete(max(versions, key=_number))
             raise _error(f"Latest version not found for model {name}.", codes.RESOURCE_DOES_NOT_EXIST)
         if (found := self._find_alias(name, alias)) is None:
             self.get_registered_model(name)  # raises if there's no such model
             raise _error(f"Registered model alias {alias} not found.", codes.INVALID_PARAMETER_VALUE)
-        return _to_version(found[0])
+        return self._complete(found[0])
 
     def _holder(self, name: str, on_vertex: str) -> VertexVersion | None:
         """Return the version that has an alias on Vertex."""
@@ -862,7 +836,7 @@ class VertexModelRegistryStore(AbstractStore):
 
     def _find_alias(self, name: str, alias: str) -> tuple[VertexVersion, str] | None:
         """Return the version that has an alias, and the alias's name on Vertex."""
-        for on_vertex in dict.fromkeys([to_vertex_alias(alias), to_distinct_alias(alias)]):
+        for on_vertex in dict.fromkeys([encoding.to_vertex_alias(alias), encoding.to_distinct_alias(alias)]):
             holder = self._holder(name, on_vertex)
             if holder is not None and _mlflow_aliases(holder).get(on_vertex) == alias:
                 return holder, on_vertex
@@ -913,7 +887,11 @@ class VertexModelRegistryStore(AbstractStore):
             parsed = _parse_model_uri(source)
             if parsed.model_id is None:
                 copied = self._find(str(parsed.name), str(parsed.version))
-                return _Origin(copied.artifact_uri, run_id, copied.container)
+                folder = copied.artifact_uri
+                if copied.metadata_file is not None and self._place.copies:  # the copy needs a file of its own
+                    folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="vertex-registry-"))
+                    self.client.download(copied.artifact_uri, folder)
+                return _Origin(folder, run_id, copied.container)
             model_id = parsed.model_id
         if model_id and (uri.startswith("models:/") or not run_id):
             logged = mlflow.MlflowClient(tracking_uri=self._tracking).get_logged_model(model_id)
@@ -981,7 +959,7 @@ def _now() -> int:
 
 def _check_version_tag(key: str, value: str) -> None:
     validation._validate_model_version_tag(key, value)
-    if key in _FIELDS:
+    if key in encoding.FIELDS:
         raise _error(
             f"The tag {key!r} is reserved: it holds a field of the version. Use another key.",
             codes.INVALID_PARAMETER_VALUE,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import pickle
 from typing import TYPE_CHECKING
 
@@ -11,8 +12,8 @@ import sklearn.linear_model
 import yaml
 
 from tests.artifacts.tools import write
-from vertex_registry import InvalidArgumentError
-from vertex_registry._servable import Addition, Writer, addition, renames, written_by
+from vertex_registry import InvalidArgumentError, RegistryClient
+from vertex_registry._servable import Addition, MLmodel, Writer, addition, renames, written_by
 from vertex_registry.artifacts import scan
 
 if TYPE_CHECKING:
@@ -55,9 +56,14 @@ def test_a_file_beside_another_model_is_not_renamed(others: list[str]) -> None:
     assert refused.value.resource == "output"
 
 
+def writer_of(folder: Path) -> Writer | None:
+    paths = scan(folder).paths
+    return written_by(paths, MLmodel.of(paths))
+
+
 def version_of(folder: Path) -> str | None:
     """Return the version of scikit-learn that wrote the model in a folder."""
-    writer = written_by(scan(folder).paths)
+    writer = writer_of(folder)
     assert writer is None or writer.framework == "sklearn"
     return writer.version if writer else None
 
@@ -119,7 +125,8 @@ def xgboost_flavor(file: str, version: object = "2.1.4") -> bytes:
 
 
 def added(folder: Path, loads: tuple[str, ...]) -> Addition | None:
-    return addition(scan(folder).paths, loads)
+    paths = scan(folder).paths
+    return addition(paths, loads, MLmodel.of(paths))
 
 
 def test_mlflow_says_what_wrote_a_model(tmp_path: Path) -> None:
@@ -128,8 +135,77 @@ def test_mlflow_says_what_wrote_a_model(tmp_path: Path) -> None:
     sklearns = write(tmp_path / "sklearn", {"MLmodel": sklearn_flavor("model.pkl"), "model.pkl": pickled})
     xgboosts = write(tmp_path / "xgboost", {"MLmodel": xgboost_flavor("model.ubj", 2.0), "model.ubj": b"x"})
 
-    assert written_by(scan(sklearns).paths) == Writer("sklearn", "1.5.2")
-    assert written_by(scan(xgboosts).paths) == Writer("xgboost", "2.0")
+    assert writer_of(sklearns) == Writer("sklearn", "1.5.2")
+    assert writer_of(xgboosts) == Writer("xgboost", "2.0")
+
+
+def test_what_mlflow_says_is_read_once(tmp_path: Path) -> None:
+    """A registration asks for it twice: to choose the image, and to add the file that the image loads."""
+    folder = write(tmp_path / "model", {"MLmodel": xgboost_flavor("model.ubj", 2.0), "model.ubj": b"x"})
+    paths = scan(folder).paths
+    described = MLmodel.of(paths)
+    assert written_by(paths, described) == Writer("xgboost", "2.0")
+    paths["MLmodel"].unlink()
+
+    assert addition(paths, XGBOOST, described) == Addition("model.bst", "model.ubj")
+
+
+def choose(folder: Path, container: str | None = None) -> str:
+    with RegistryClient(project="acme", now=lambda: dt.datetime(2026, 11, 28, tzinfo=dt.UTC)) as registry:
+        return str(registry.choose_container(folder, container=container).image).rpartition("/")[2]
+
+
+def test_the_container_that_a_folder_would_be_served_with(tmp_path: Path) -> None:
+    """It's the one that a registration chooses. Nothing is sent."""
+    pickled = write(tmp_path / "pickled", {"MLmodel": sklearn_flavor("model.pkl"), "model.pkl": b"x"})
+    boosted = write(tmp_path / "boosted", {"MLmodel": xgboost_flavor("model.ubj", 2.0), "model.ubj": b"x"})
+    zenmls = write(tmp_path / "zenmls", {"artifact.pkl": b"x"})
+    later = write(tmp_path / "later", {"MLmodel": xgboost_flavor("model.ubj", "3.2.0"), "model.ubj": b"x"})
+
+    assert choose(pickled) == "sklearn-cpu.1-5:latest"
+    assert choose(boosted) == "xgboost-cpu.2-0:latest"
+    assert choose(zenmls, "sklearn:1.6") == "sklearn-cpu.1-6:latest"
+    assert choose(tmp_path / "boosted" / "MLmodel", "gcr.io/acme/own:7") == "own:7"
+    with pytest.warns(UserWarning, match="no serving image for XGBoost 3.2.0, which wrote the model"):
+        assert choose(later) == "xgboost-cpu.2-1:latest"
+
+
+@pytest.mark.filterwarnings("ignore:Google has no serving image")  # of what is installed here
+@pytest.mark.parametrize(
+    ("files", "message"),
+    [
+        ({"MLmodel": b"flavors: {own: {}}", "x": b"x"}, "no prebuilt image for an MLflow model of the flavor own"),
+        ({"notes.txt": b"x"}, "which loads exactly one of model.joblib, model.pkl. The directory has notes.txt"),
+        ({"artifact.pkl": b"x", "model.joblib": b"x"}, "holds artifact.pkl and model.joblib"),
+    ],
+)
+def test_a_folder_that_no_prebuilt_image_serves(tmp_path: Path, files: dict[str, bytes], message: str) -> None:
+    """The error is that of a registration."""
+    folder = write(tmp_path / "model", files)
+    with pytest.raises(InvalidArgumentError, match=message):
+        choose(folder)
+
+
+def test_a_skops_file_that_cannot_be_converted_here(tmp_path: Path) -> None:
+    """Another scikit-learn wrote it. The file itself isn't read."""
+    flavor = sklearn_flavor("model.skops", serialization_format="skops")
+    folder = write(tmp_path / "model", {"MLmodel": flavor, "model.skops": b"x"})
+    with pytest.raises(InvalidArgumentError, match=r"holds model.skops, which the image can't load, and it couldn't"):
+        choose(folder)
+
+
+@pytest.mark.parametrize("source", ["gs://models/churn", "nowhere"])
+def test_a_folder_that_is_not_on_this_machine(source: str) -> None:
+    """The check sends nothing, so it can only read files on this machine."""
+    with pytest.raises(InvalidArgumentError):
+        choose(source)  # type: ignore[arg-type]  # text is a path too
+
+
+@pytest.mark.parametrize("version", ["\x1b[31m1.5", "1.5\nred", "9" * 50, float("nan"), "five", [1, 5], ""])
+def test_a_version_that_is_none(tmp_path: Path, version: object) -> None:
+    """It's shown to people, so it can't be any text of whoever wrote the file."""
+    folder = write(tmp_path / "model", {"MLmodel": xgboost_flavor("model.ubj", version), "model.ubj": b"x"})
+    assert writer_of(folder) is None
 
 
 @pytest.mark.parametrize("file", ["model.ubj", "model.json", "model.xgb"])
@@ -168,6 +244,8 @@ def test_a_skops_file_of_mlflows_is_to_be_converted(tmp_path: Path) -> None:
         ({"python_function": {"loader_module": "mlflow.pyfunc.model"}}, "the flavor python_function"),
         ({"python_function": {}, "pytorch": {}}, "the flavor pytorch"),
         ({"python_function": {}, "keras": {}, "tensorflow": {}}, "the flavor keras or tensorflow"),
+        ({f"own{number}": {} for number in range(9)}, "the flavor own0 or own1 or own2 or 6 more"),
+        ({"a\x1b[31m\nb": {}}, r"the flavor 'a\\x1b\[31m\\nb'"),
     ],
 )
 def test_other_flavors_have_no_prebuilt_image(tmp_path: Path, flavors: dict[str, object], named: str) -> None:
@@ -175,7 +253,7 @@ def test_other_flavors_have_no_prebuilt_image(tmp_path: Path, flavors: dict[str,
     folder = write(tmp_path / "model", {"MLmodel": mlmodel(**flavors), "python_model.pkl": b"x"})
 
     with pytest.raises(InvalidArgumentError, match=rf"{named}\. Set container= to an image that serves it\."):
-        written_by(scan(folder).paths)
+        writer_of(folder)
     assert added(folder, XGBOOST) is None
 
 

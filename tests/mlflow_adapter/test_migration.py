@@ -12,11 +12,13 @@ import sqlite3
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 import unicodedata
 import urllib.request
 import warnings
 from contextlib import closing
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,12 +28,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.linear_model import LogisticRegression
 
-from vertex_registry import InvalidArgumentError, RegistryClient, RegistryError, local_registry
+from vertex_registry import InvalidArgumentError, RegistryClient, RegistryError, UnavailableError, local_registry
 from vertex_registry.cli._program import cli
 from vertex_registry.cli._run import run
 from vertex_registry.emulator import Emulator
 from vertex_registry.migration import Outcome, _mapping, migrate_mlflow, plan_mlflow
-from vertex_registry.mlflow import _FIELDS, VertexModelRegistryStore, to_distinct_alias, to_vertex_alias
+from vertex_registry.mlflow import VertexModelRegistryStore
+from vertex_registry.mlflow_encoding import FIELDS, OFFSET, PENDING
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -150,12 +153,7 @@ def test_every_field_of_any_registry(empty_database: Path, tracking: str, models
             again = migrate(registry, mlflow.MlflowClient(uri, uri))
             assert {line.outcome for line in again.versions if line.number} <= {Outcome.EXISTS}
             assert not any(line.reason for line in again.versions if line.number)
-            in_files = {
-                (version.name, version.version_name): version.metadata
-                for version in registry.list_versions()
-                if version.metadata_file is not None
-            }
-        compare_stores(source, f"vertex://local/{folder}/vertex.db", list(models), in_files)
+        compare_stores(source, f"vertex://local/{folder}/vertex.db", list(models))
 
 
 def create(source: mlflow.MlflowClient, models: dict[str, Any], folder: str) -> None:
@@ -187,7 +185,7 @@ def assert_equal(registry: RegistryClient, source: mlflow.MlflowClient, name: st
     for version in theirs:
         ours = registry.get_version(name, version_name=str(version.version))
         metadata = registry.get_metadata(name, ours)
-        tags = {key.removeprefix("tag:"): value for key, value in metadata.items() if key not in _FIELDS}
+        tags = {key.removeprefix("tag:"): value for key, value in metadata.items() if key not in FIELDS}
         assert tags == version.tags
         assert ours.description == (version.description or "")
         assert str(ours.stage) == version.current_stage
@@ -205,7 +203,7 @@ def assert_equal(registry: RegistryClient, source: mlflow.MlflowClient, name: st
         }
 
 
-def compare_stores(source: mlflow.MlflowClient, uri: str, models: list[str], in_files: dict[Any, Any]) -> None:
+def compare_stores(source: mlflow.MlflowClient, uri: str, models: list[str]) -> None:
     """Compare what MLflow says about its own registry and about the one on Vertex."""
     vertex = mlflow.MlflowClient(registry_uri=uri)
     for name in models:
@@ -220,30 +218,18 @@ def compare_stores(source: mlflow.MlflowClient, uri: str, models: list[str], in_
                 version.current_stage,
             )
             assert copied.creation_timestamp == version.creation_timestamp
-            if (name, str(version.version)) not in in_files:
-                assert (copied.run_id, copied.run_link, copied.source) == (
-                    version.run_id,
-                    version.run_link,
-                    version.source,
-                )
-                assert {key.removeprefix("tag:"): value for key, value in copied.tags.items()} == version.tags
+            assert (copied.run_id, copied.run_link, copied.source) == (version.run_id, version.run_link, version.source)
+            assert {key.removeprefix("tag:"): value for key, value in copied.tags.items()} == version.tags
     VertexModelRegistryStore(uri).close()
-
-
-def test_the_keys_are_those_of_the_store() -> None:
-    """MLflow's store on Vertex takes every field that a migration writes for a field, and nothing else."""
-    assert _mapping.FIELDS == _FIELDS
 
 
 def test_no_two_aliases_of_a_model_become_one() -> None:
     """The one that needs no change keeps its place; the others get a suffix, which stays the same in each run."""
-    mapped = _mapping.map_aliases(
-        ["CHAMPION", "Champion", "champion", "Größe", "größe"], to_vertex_alias, to_distinct_alias
-    )
+    mapped = _mapping.map_aliases(["CHAMPION", "Champion", "champion", "Größe", "größe"])
 
     assert mapped["champion"] == "champion"
     assert len(set(mapped.values())) == 5
-    assert mapped == _mapping.map_aliases(sorted(mapped), to_vertex_alias, to_distinct_alias)
+    assert mapped == _mapping.map_aliases(sorted(mapped))
 
 
 # --- again, and after an interruption ---------------------------------------------------------------------------------
@@ -353,6 +339,7 @@ def test_what_is_skipped_and_why(source: mlflow.MlflowClient, registry: LocalReg
     source.delete_model_version("churn", "2")
     source.create_model_version("churn", "/nowhere/model")
     source.create_model_version("churn", "s3://bucket/model")
+    source.create_model_version("churn", "model")  # it becomes an empty source, which Path() takes for this folder
     source.create_registered_model("empty")
     fill(source, "n" * 129, model, 1)
     fill(source, "a\u00a0b", model, 1)
@@ -360,6 +347,7 @@ def test_what_is_skipped_and_why(source: mlflow.MlflowClient, registry: LocalReg
     mlflow.genai.register_prompt("greeting", "Hello {{name}}")
     with closing(sqlite3.connect(uri_of(source).removeprefix("sqlite:///"))) as database, database:
         database.execute("UPDATE model_versions SET status = 'PENDING_REGISTRATION' WHERE version = 3")
+        database.execute("UPDATE model_versions SET source = '', storage_location = NULL WHERE version = 7")
 
     report = migrate(registry, source)
 
@@ -368,14 +356,15 @@ def test_what_is_skipped_and_why(source: mlflow.MlflowClient, registry: LocalReg
     assert reasons.pop(("churn", 3)) == "MLflow hasn't finished its registration (PENDING_REGISTRATION)"
     assert reasons.pop(("churn", 5)) == "There are no files at /nowhere/model"
     assert "s3://bucket/model can't be read: " in reasons.pop(("churn", 6))
+    assert reasons.pop(("churn", 7)) == "MLflow doesn't say where its artifact is"
     assert reasons.pop(("empty", None)) == "it has no version, and Vertex has no model without one"
     assert reasons.pop(("nnnnn", 1)).startswith("its name has 129 characters, and Vertex allows 128")
-    assert "has characters that can't be seen" in reasons.pop(("a\u00a0b", 1))
+    assert reasons.pop(("a\u00a0b", 1)).startswith("its name has characters that can't be seen, or a space at an end")
     assert reasons == {}
     assert names(registry, "churn") == ["1", "4"]
     assert (report.prompts, report.complete) == (1, False)
-    assert str(report) == "2 moved, 6 skipped (14 bytes); 1 prompt left out"
-    assert json.loads(json.dumps(report.to_dict()))["counts"] == {"moved": 2, "skipped": 6}
+    assert str(report) == "2 moved, 7 skipped (14 bytes); 1 prompt left out"
+    assert json.loads(json.dumps(report.to_dict()))["counts"] == {"moved": 2, "skipped": 7}
 
 
 def test_a_logged_model_whose_run_was_deleted(tracking: str, registry: LocalRegistry) -> None:
@@ -400,16 +389,36 @@ def test_a_logged_model_whose_run_was_deleted(tracking: str, registry: LocalRegi
 
 
 def test_what_no_prebuilt_image_serves(source: mlflow.MlflowClient, registry: LocalRegistry, tmp_path: Path) -> None:
-    """It's skipped, and a second run with a container moves it."""
-    (tmp_path / "own").mkdir()
-    (tmp_path / "own" / "MLmodel").write_text("flavors:\n  python_function:\n    loader_module: own\n")
-    fill(source, "own", str(tmp_path / "own"), 1)
+    """The plan says it and the run skips it, and a run with a container moves it."""
+    own, skops = tmp_path / "own", tmp_path / "skops"
+    for folder in (own, skops):
+        folder.mkdir()
+    (own / "MLmodel").write_text("flavors:\n  python_function:\n    loader_module: own\n")
+    settings = "{pickled_model: model.skops, serialization_format: skops, sklearn_version: 0.20.1}"
+    (skops / "MLmodel").write_text(f"flavors:\n  sklearn: {settings}\n")
+    (skops / "model.skops").write_bytes(b"x")
+    (tmp_path / "text").mkdir()
+    (tmp_path / "text" / "notes.txt").write_text("notes")
+    for name in ("own", "skops", "text"):
+        fill(source, name, str(tmp_path / name), 1)
 
+    planned = plan_mlflow(registry, uri_of(source))
+    assert list(planned.run()) == []
+    assert planned.report([]).counts == {Outcome.SKIPPED: 3}
     refused = migrate_mlflow(registry, uri_of(source))
-    moved = migrate_mlflow(registry, uri_of(source), container="us-docker.pkg.dev/acme/serving/own:7")
+    dry = migrate_mlflow(registry, uri_of(source), dry_run=True, container="us-docker.pkg.dev/acme/serving/own:7")
+    moved = list(planned.run(container="us-docker.pkg.dev/acme/serving/own:7"))
 
-    assert refused.versions[0].reason.startswith("Google has no prebuilt image for an MLflow model of the flavor")
-    assert outcomes(moved) == ["own 1: moved"]
+    reasons = [line.reason for line in planned.plan.versions]
+    assert reasons == [line.reason for line in refused.versions]
+    assert reasons[0] == (
+        "Google has no prebuilt image for an MLflow model of the flavor python_function. Set container= to an image "
+        "that serves it"
+    )
+    assert "holds model.skops, which the image can't load" in reasons[1]
+    assert f"{tmp_path}/text can't be served by" in reasons[2]
+    assert dry.counts == {Outcome.PLANNED: 3}
+    assert [(line.outcome, line.reason) for line in moved] == [(Outcome.MOVED, "")] * 3
     assert str(registry.get_version("own").container.image).endswith("own:7")  # type: ignore[union-attr]
 
 
@@ -471,6 +480,13 @@ def test_new_names_with_mistakes(
         ("sqlite:///other.db", "other.db isn't an MLflow database"),
         ("sqlite:///text.db", "text.db can't be read as a SQLite database"),
         ("other.db", "'other.db' is a file. Pass sqlite:///other.db"),
+        ("sqlite://", "sqlite:// names no file"),
+        ("sqlite:///:memory:", "names no file"),
+        ("nowhere", "There's no folder nowhere"),
+        ("file:///nowhere", "There's no folder file:///nowhere"),
+        (".", "with MLFLOW_ALLOW_FILE_STORE=true. Set that variable"),
+        ("http://127.0.0.1:9/\x07", "has characters that can't be seen"),
+        ("mssql+pyodbc://ann:secret@host/x", "the package pyodbc isn't installed"),
         ("vertex://local/x", "a registry on Vertex AI already"),
         ("http://ann:secret@127.0.0.1:9", "http://ann@127.0.0.1:9 doesn't answer"),
         ("foo://ann:secret@host/x?password=secret", "foo://ann@host/x can't be read"),
@@ -486,6 +502,37 @@ def test_a_uri_with_a_mistake(registry: LocalRegistry, tmp_path: Path, uri: str,
     assert message in str(raised.value)
     assert "secret" not in str(raised.value)
     assert not (tmp_path / "nowhere.db").exists()
+
+
+def test_a_database_of_mlflow_2(registry: LocalRegistry, model: str, tmp_path: Path) -> None:
+    """MLflow upgrades a database that it opens, and its own server wouldn't start again. So it opens a copy."""
+    file = tmp_path / "older.db"
+    with closing(sqlite3.connect(file)) as database, database:
+        database.executescript((Path(__file__).parent / "database-of-2.0.1.sql").read_text())
+        database.execute("INSERT INTO registered_models (name, creation_time) VALUES ('churn', 7)")
+        columns = "name, version, creation_time, current_stage, source, status"
+        row = ("churn", 3, 8, "Production", model, "READY")
+        database.execute(f"INSERT INTO model_versions ({columns}) VALUES (?, ?, ?, ?, ?, ?)", row)  # noqa: S608  # constant
+    before = file.read_bytes()
+
+    report = migrate_mlflow(registry, f"sqlite:///{file}", container=SKLEARN)
+
+    assert outcomes(report) == ["churn 3: moved"]
+    assert str(registry.get_version("churn", version_name="3").stage) == "Production"
+    assert (file.read_bytes(), report.source) == (before, f"sqlite:///{file}")
+
+
+def test_a_database_of_a_later_mlflow(source: mlflow.MlflowClient, registry: LocalRegistry, model: str) -> None:
+    """It can't be read, and the message says what can be done."""
+    fill(source, "churn", model, 1)
+    file = Path(uri_of(source).removeprefix("sqlite:///"))
+    with closing(sqlite3.connect(file)) as database, database:
+        database.execute("UPDATE alembic_version SET version_num = 'abcdefabcdef'")
+    before = file.read_bytes()
+
+    with pytest.raises(RegistryError, match=r"is a database of another MLflow, and 3.* can't read it: .* its server"):
+        migrate(registry, source)
+    assert file.read_bytes() == before
 
 
 @pytest.fixture
@@ -516,8 +563,36 @@ def server(sqlite_registry: str, tmp_path: Path) -> Iterator[str]:
             process.wait()
 
 
+class Failing(BaseHTTPRequestHandler):
+    """Answers as a server whose database is gone."""
+
+    def do_GET(self) -> None:
+        self.send_response(200 if self.path == "/version" else 500)
+        self.send_header("Content-Length", "0")
+        self.end_headers()
+
+    def log_message(self, *_: object) -> None:
+        """Say nothing."""
+
+
+def test_a_server_that_fails(registry: LocalRegistry, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The error is a sentence, and none of MLflow's about connection pools."""
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    with ThreadingHTTPServer(("127.0.0.1", 0), Failing) as failing:
+        threading.Thread(target=failing.serve_forever, daemon=True).start()
+        address = f"http://127.0.0.1:{failing.server_port}"
+        with pytest.raises(UnavailableError) as raised:
+            plan_mlflow(registry, address)
+        failing.shutdown()
+
+    assert str(raised.value) == (
+        f"{address} can't be read: the server doesn't answer, or answers with errors. Run this again later."
+    )
+
+
 def test_a_server_to_a_bucket(
     server: str,
+    sqlite_registry: str,
     bucket: str,
     storage_emulator: StorageServer,
     model: str,
@@ -537,12 +612,36 @@ def test_a_server_to_a_bucket(
     tags = {"large": "x" * 3_000 + "".join(map(chr, range(0x4E00, 0x5500)))}
     client.create_model_version("it's", f"{started.artifact_uri}/model", run_id, tags=tags)
     client.create_model_version("it's", f"runs:/{run_id}/model", run_id)
+    client.log_text(run_id, "flavors: {own: {}}", "own/MLmodel")
+    secrets, logged = tmp_path / "secrets", tmp_path / "logged"
+    for folder in (secrets, logged):
+        folder.mkdir()
+        (folder / "model.pkl").write_text("a key")
+    (logged / "MLmodel").write_text("flavors: {sklearn: {pickled_model: model.pkl, sklearn_version: 1.5.2}}")
+    with closing(sqlite3.connect(sqlite_registry.removeprefix("sqlite:///"))) as database, database:
+        # The server's own API refuses such sources today, and older ones took them.
+        client.create_registered_model("here")
+        for number, source in enumerate([secrets, logged], start=1):
+            columns = "name, version, creation_time, current_stage, source, status, workspace"
+            row = ("here", number, 1, "None", str(source), "READY", "default")
+            database.execute(f"INSERT INTO model_versions ({columns}) VALUES (?, ?, ?, ?, ?, ?, ?)", row)  # noqa: S608  # constant
+    client.create_registered_model("own")
+    client.create_model_version("own", f"{started.artifact_uri}/own", run_id)
     client.set_registered_model_alias("it's", "Champion", "1")
 
     with Emulator(storage=storage_emulator.url) as emulator, RegistryClient(endpoint=emulator.grpc) as registry:
-        report = migrate_mlflow(registry, server, container=SKLEARN, staging_bucket=f"gs://{bucket}/models")
+        plan = migrate_mlflow(registry, server, dry_run=True)
+        report = migrate_mlflow(
+            registry, server, models=["it's"], container=SKLEARN, staging_bucket=f"gs://{bucket}/models"
+        )
         again = migrate_mlflow(registry, server, models=["it's"])
 
+        assert outcomes(plan) == [
+            *("here 1: skipped", "here 2: planned"),
+            *("it's 1: planned", "it's 2: planned", "own 1: skipped"),
+        ]
+        assert f"says that its artifact is {secrets} on this machine, which isn't an MLflow" in plan.versions[0].reason
+        assert plan.versions[4].reason.startswith("Google has no prebuilt image for an MLflow model of the flavor own")
         assert outcomes(report) == ["it's 1: moved", "it's 2: moved"], report.to_dict()
         assert report.size == 2 * len(b"a modelnotes")
         assert report.versions[0].lossy == ("alias 'Champion' is 'champion'", "in a file next to the artifact: 'large'")
@@ -567,9 +666,7 @@ def test_the_tables_of_the_page() -> None:
     own = {name for each in command.params for name in each.opts if name.startswith("--")} - common - {"--from"}
 
     assert {str(outcome) for outcome in Outcome} <= named
-    assert _mapping.FIELDS - {_mapping.PENDING, _mapping.OFFSET} == {
-        name for name in named if name.startswith("mlflow-")
-    }
+    assert FIELDS - {PENDING, OFFSET} == {name for name in named if name.startswith("mlflow-")}
     assert own == {name for name in named if name.startswith("--")}
 
 
@@ -604,6 +701,22 @@ def test_the_command(
         "2 moved (14 bytes)",
     ]
     assert again.out.splitlines() == ["renamed 1", "renamed 2", "empty -"]
+
+
+def test_names_that_a_terminal_would_obey(
+    source: mlflow.MlflowClient, model: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """They're escaped, in the table and in the remarks, and the plan says that Vertex gets no such name."""
+    for name in ("a\x1b[31m\nred", "\u202eevil"):
+        fill(source, name, model, 1)
+    (Path.cwd() / "names.json").write_text('{"\\u202eevil": "\\ud800"}')
+    words = ["migrate", "mlflow", "--from", uri_of(source), "--container", SKLEARN, "--local", "vertex.db"]
+
+    assert run([*words, "--dry-run"]) == run([*words, "--rename", "names.json"]) == 1
+    shown = capsys.readouterr()
+    assert "a\\x1b[31m\\nred" in shown.out
+    assert "\\ud800" in shown.out
+    assert (shown.out + shown.err).replace("\n", "").isprintable()
 
 
 @pytest.mark.parametrize(

@@ -15,15 +15,11 @@ import pytest
 from mlflow.entities.model_registry import ModelVersionTag, RegisteredModelTag
 from mlflow.exceptions import MlflowException
 
-from vertex_registry import RegistryClient, local_registry
+from vertex_registry import LocalRegistry, RegistryClient, local_registry
 from vertex_registry.emulator import Emulator
-from vertex_registry.mlflow import (
-    VertexModelRegistryStore,
-    read_description,
-    to_vertex_alias,
-    write_description,
-)
+from vertex_registry.mlflow import VertexModelRegistryStore
 from vertex_registry.mlflow_artifacts import LocalArtifacts
+from vertex_registry.mlflow_encoding import read_description, to_vertex_alias, write_description
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -427,3 +423,76 @@ def test_sources_that_cannot_be_read(store: VertexModelRegistryStore, source: st
         store.create_model_version("churn", source)
 
     assert list(store.client.list_models()) == []
+
+
+# --- tags that don't fit into labels ----------------------------------------------------------------------------------
+
+LARGE = {f"tag {number}": "".join(map(chr, range(0x4E00 + number, 0x5E00))) for number in range(3)}
+TAGS = [ModelVersionTag(key, value) for key, value in {"team": "growth", **LARGE}.items()]
+
+
+def test_any_number_of_tags(store: VertexModelRegistryStore, folder: Path) -> None:
+    """What doesn't fit goes to a file when a version is registered. Reading one version reads it, and lists don't."""
+    tags = [*TAGS, *(ModelVersionTag(f"n{number}", f"{number:x<30}") for number in range(200))]
+    given = {tag.key: tag.value for tag in tags}
+    made = store.create_model_version("churn", str(folder), tags=tags, run_link="https://mlflow.example.com/1")
+    store.set_registered_model_alias("churn", "Champion", 1)
+
+    assert made.tags == given
+    assert store.get_model_version("churn", 1).tags == given
+    assert store.get_model_version_by_alias("churn", "Champion").tags == given
+    assert store.get_model_version_by_alias("churn", "latest").tags == given
+    assert store.update_model_version("churn", 1, "described").tags == given
+    assert store.transition_model_version_stage("churn", 1, "Production", archive_existing_versions=False).tags == given
+    (listed,) = store.search_model_versions("name = 'churn' and tags.team = 'growth'")
+    assert LARGE.keys() & listed.tags.keys() == set()
+    assert listed.aliases == ["Champion", "default"]
+    assert listed.tags.items() <= given.items()
+
+
+def test_changing_a_tag_in_a_file(store: VertexModelRegistryStore, folder: Path) -> None:
+    """The file is part of the artifact: another value goes to the labels, and the tag can't be deleted."""
+    store.create_model_version("churn", str(folder), tags=TAGS)
+    store.set_model_version_tag("churn", 1, ModelVersionTag("tag 1", "short"))
+    store.delete_model_version_tag("churn", 1, "team")
+    store.delete_model_version_tag("churn", 1, "not there")
+
+    assert store.get_model_version("churn", 1).tags["tag 1"] == "short"
+    for key in ("tag 0", "tag 1"):
+        message = refusal("NOT_IMPLEMENTED", functools.partial(store.delete_model_version_tag, "churn", 1, key))
+        assert f"The tag {key!r} of version 1 of 'churn' is in a file next to its artifact" in message
+    message = refusal(
+        "INVALID_PARAMETER_VALUE",
+        lambda: store.set_model_version_tag("churn", 1, ModelVersionTag("more", LARGE["tag 0"])),
+    )
+    assert "Vertex allows 64" in message
+    assert "Large tags go to a file if you pass them when you register a version" in message
+    tags = store.get_model_version("churn", 1).tags
+    assert tags == LARGE
+
+
+def test_copying_a_version_with_tags_in_a_file(local: str, folder: Path) -> None:
+    """The copy has all of them, in a file of its own."""
+    client = mlflow.MlflowClient(registry_uri=f"{local}?{IMAGE}")
+    client.create_registered_model("churn")
+    client.create_model_version("churn", str(folder), tags={tag.key: tag.value for tag in TAGS})
+    client.copy_model_version("models:/churn/1", "uplift")
+
+    assert client.get_model_version("uplift", "1").tags == client.get_model_version("churn", "1").tags
+    assert LARGE.keys() <= client.get_model_version("uplift", "1").tags.keys()
+    VertexModelRegistryStore(f"{local}?{IMAGE}").close()
+
+
+def test_a_file_of_tags_that_is_gone(
+    store: VertexModelRegistryStore, folder: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The version can still be read, promoted and deleted, and a warning says what's missing."""
+    store.create_model_version("churn", str(folder), tags=TAGS)
+    assert isinstance(store.client, LocalRegistry)
+    for path in store.client.artifacts.rglob("vertex-registry-metadata.json"):
+        path.unlink()
+
+    assert store.get_model_version("churn", 1).tags.get("team") == "growth"
+    assert "The tags of version 1 of 'churn' that are in a file can't be read" in caplog.text
+    store.transition_model_version_stage("churn", 1, "Production", archive_existing_versions=True)
+    store.delete_model_version("churn", 1)

@@ -59,7 +59,16 @@ CALLS: Final[dict[str, Callable[[RegistryClient], Any]]] = {
     "`duplicates`": lambda registry: registry.duplicates(),
 }
 # Those that aren't in the table: they have a sentence, or send nothing to Vertex.
-ELSEWHERE: Final = {"close", "upload", "download", "download_version", "load_version", "to_aiplatform", "metadata_fits"}
+ELSEWHERE: Final = {
+    "choose_container",
+    "close",
+    "download",
+    "download_version",
+    "load_version",
+    "metadata_fits",
+    "to_aiplatform",
+    "upload",
+}
 
 
 def table() -> dict[str, tuple[str, str]]:

@@ -21,6 +21,8 @@ from vertex_registry import InvalidArgumentError, RegistryClient, ServingContain
 from vertex_registry.ui import Opening, Site, _rendering, _snippets
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from vertex_registry import LocalRegistry
 
 PAGES = [
@@ -259,6 +261,18 @@ def test_a_version(browser: Browser, text: str) -> None:
     assert 'registry.load_version("churn", 55, trusted=True)' in page.text
     assert "https://ci.example.com/runs/55" in page.links
     assert "https://console.cloud.google.com/storage/browser/models/churn/55" in page.links
+
+
+def test_a_version_with_a_metadata_file(tmp_path: Path) -> None:
+    """The page says where more metadata is, and doesn't read the file."""
+    (tmp_path / "model.joblib").write_bytes(b"x")
+    with local_registry() as registry:
+        made = registry.register_version("large", tmp_path, container="sklearn", file_metadata={"notes": "x" * 9})
+        page = Browser(Site(registry)).html("/version", "model=large").text
+
+    assert f"More metadata is in a file next to the artifact, {made.metadata_file}." in page
+    assert "This version has no metadata in its labels." in page
+    assert "x" * 9 not in page
 
 
 def test_the_default_version_and_an_alias(browser: Browser) -> None:

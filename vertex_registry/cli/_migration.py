@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
 from typing import TYPE_CHECKING, Any, Final
 
 import click
 
+from vertex_registry._display import printable
 from vertex_registry.cli import _messages, _output
 from vertex_registry.cli._invocation import Invocation
 from vertex_registry.cli._options import connected, formatted
@@ -68,7 +70,8 @@ def migrate_mlflow(
     if staging_bucket is None and not dry_run and not isinstance(registry, LocalRegistry):
         raise click.UsageError("Artifacts have to be copied to Cloud Storage. Add --staging-bucket gs://bucket.")
     names = {} if rename is None else _read_names(rename)
-    migration = plan_mlflow(registry, source, models=models or None, rename=names)
+    os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")  # this command shows progress itself
+    migration = plan_mlflow(registry, source, models=models or None, rename=names, container=container)
     _output.note(f"{migration.plan.source}: {migration.plan}")
     if dry_run:
         _show_report(migration.plan, output)
@@ -76,9 +79,9 @@ def migrate_mlflow(
     done: list[MigratedVersion] = []
     count = sum(1 for line in migration.plan.versions if line.outcome == "planned")
     try:
-        for line in migration.run(staging_bucket=staging_bucket, container=container):
+        for line in migration.run(staging_bucket=staging_bucket):
             done.append(line)
-            _output.note(f"[{len(done)}/{count}] {_translate(str(line))}")
+            _output.note(printable(f"[{len(done)}/{count}] {_translate(str(line))}"))
     except KeyboardInterrupt:
         _show_report(migration.report(done), output)
         _output.note("Run the same command again to continue.")

@@ -98,8 +98,8 @@ def local_time(moment: dt.datetime, *, exact: bool = False) -> str:
 
 
 def note(text: str) -> None:
-    """Print a remark for a person, on stderr."""
-    click.echo(text, err=True)
+    """Print a remark for a person, on stderr. It may have names in it that a terminal would take for commands."""
+    click.echo("\n".join(map(printable, text.split("\n"))), err=True)
 
 
 def uses_color() -> bool:

@@ -1,39 +1,18 @@
-"""What each MLflow field becomes on Vertex. Pure; docs/from-mlflow.md explains it.
-
-The keys are those that MLflow's store on Vertex reads, so a registry that was migrated looks the same through MLflow.
-"""
+"""What each MLflow field becomes on Vertex. Pure; docs/from-mlflow.md explains it."""
 
 from __future__ import annotations
 
-import json
 from typing import TYPE_CHECKING, Any, Final
 
 import attrs
+
+from vertex_registry import mlflow_encoding as encoding
+from vertex_registry.mlflow_encoding import to_distinct_alias, to_vertex_alias
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
 
     from vertex_registry.migration._source import SourceModel, SourceVersion
-
-#: The metadata that hold MLflow's own fields. All other metadata of a version are its tags.
-SOURCE: Final = "mlflow-source"
-RUN_ID: Final = "mlflow-run-id"
-RUN_LINK: Final = "mlflow-run-link"
-MODEL_ID: Final = "mlflow-model-id"
-USER_ID: Final = "mlflow-user-id"
-CREATED: Final = "mlflow-created"
-UPDATED: Final = "mlflow-updated"
-MODEL_CREATED: Final = "mlflow-model-created"
-ALIASES: Final = "mlflow-aliases"
-#: The aliases that the version still has to get. It's removed once it has them.
-PENDING: Final = "mlflow-pending-aliases"
-OFFSET: Final = "mlflow-offset"
-FIELDS: Final = frozenset(
-    {SOURCE, RUN_ID, RUN_LINK, MODEL_ID, USER_ID, CREATED, UPDATED, MODEL_CREATED, ALIASES, PENDING, OFFSET}
-)
-
-#: What has to be in labels: a second run recognizes a version by it.
-_IN_LABELS: Final = frozenset({CREATED, ALIASES, PENDING})
 
 _DEFAULT: Final = "default"
 _TAG: Final = "tag:"
@@ -57,24 +36,20 @@ class Mapped:
     lossy: tuple[str, ...]
 
 
-def map_aliases(
-    aliases: Iterable[str], to_vertex: Callable[[str], str], to_distinct: Callable[[str], str]
-) -> dict[str, str]:
+def map_aliases(aliases: Iterable[str]) -> dict[str, str]:
     """Return the alias on Vertex for each alias of a model. No two of them are one.
 
-    >>> map_aliases(["Champion", "champion"], str.lower, "{}-7".format)
-    {'champion': 'champion', 'Champion': 'Champion-7'}
+    >>> map_aliases(["Champion", "champion"])
+    {'champion': 'champion', 'Champion': 'champion-d0dc8a2a'}
 
     Args:
         aliases: The aliases in MLflow.
-        to_vertex: Returns the alias on Vertex for an alias in MLflow, if no other alias has it.
-        to_distinct: Returns the alias on Vertex otherwise.
     """
     mapped: dict[str, str] = {}
-    for alias in sorted(aliases, key=lambda alias: (to_vertex(alias) != alias, alias)):
-        wanted = to_vertex(alias)
+    for alias in sorted(aliases, key=lambda alias: (to_vertex_alias(alias) != alias, alias)):
+        wanted = to_vertex_alias(alias)
         if wanted in mapped.values():
-            wanted = to_distinct(alias)
+            wanted = to_distinct_alias(alias)
         mapped[alias] = wanted
     return mapped
 
@@ -84,7 +59,6 @@ def map_version(
     version: SourceVersion,
     aliases: Mapping[str, str],
     *,
-    to_vertex: Callable[[str], str],
     fits: Callable[[Mapping[str, Any]], bool],
 ) -> Mapped:
     """Return a version as it's registered.
@@ -93,66 +67,34 @@ def map_version(
         model: The model in MLflow.
         version: The version.
         aliases: The alias on Vertex for each alias of the model.
-        to_vertex: Returns the alias on Vertex for an alias in MLflow, if no other alias has it.
         fits: Returns whether metadata fits into labels.
     """
     own = {alias: aliases[alias] for alias, number in model.aliases.items() if number == version.number}
     names = {vertex: alias for alias, vertex in own.items() if vertex != alias}
     given = {
-        SOURCE: version.source,
-        RUN_ID: version.run_id,
-        RUN_LINK: version.run_link,
-        MODEL_ID: version.model_id,
-        USER_ID: version.user_id,
-        CREATED: version.created,
-        UPDATED: version.updated,
-        MODEL_CREATED: model.created,
-        ALIASES: names,
-        PENDING: sorted(own.values()),
+        encoding.SOURCE: version.source,
+        encoding.RUN_ID: version.run_id,
+        encoding.RUN_LINK: version.run_link,
+        encoding.MODEL_ID: version.model_id,
+        encoding.USER_ID: version.user_id,
+        encoding.CREATED: version.created,
+        encoding.UPDATED: version.updated,
+        encoding.MODEL_CREATED: model.created,
+        encoding.ALIASES: names,
+        encoding.PENDING: sorted(own.values()),
     }
     fields = {key: value for key, value in given.items() if value}
     tags, renamed = _rename_reserved(version.tags)
-    metadata, in_file = split(fields, tags, fits)
+    metadata, in_file = encoding.split(fields, tags, fits)
     lossy = [
         f"alias {alias!r} is {vertex!r}"
-        + (f", because another alias is {to_vertex(alias)!r}" if to_vertex(alias) != vertex else "")
+        + (f", because another alias is {to_vertex_alias(alias)!r}" if to_vertex_alias(alias) != vertex else "")
         for vertex, alias in sorted(names.items())
     ]
     lossy += [f"tag {old!r} is {new!r}, because the key is a field's" for old, new in renamed.items()]
     if in_file:
         lossy.append(f"in a file next to the artifact: {name_few(in_file)}")
     return Mapped(metadata, in_file, tuple(sorted(own.values())), tuple(lossy))
-
-
-def split(
-    fields: Mapping[str, Any], tags: Mapping[str, str], fits: Callable[[Mapping[str, Any]], bool]
-) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Return the metadata for labels and the rest, for a file. Fields come before tags, and short ones first.
-
-    >>> split({"mlflow-created": 1}, {"long": "x" * 9, "short": "y"}, lambda metadata: len(str(metadata)) < 40)
-    ({'mlflow-created': 1, 'short': 'y'}, {'long': 'xxxxxxxxx'})
-
-    Args:
-        fields: The fields of the version.
-        tags: Its tags.
-        fits: Returns whether metadata fits into labels.
-    """
-    everything = {**fields, **tags}
-    if fits(everything):
-        return everything, {}
-
-    def size(key: str) -> int:
-        return len(json.dumps([key, everything[key]]))
-
-    order = sorted(everything, key=lambda key: (key not in _IN_LABELS, key not in fields, size(key), key))
-    low, high = 0, len(order) - 1
-    while low < high:
-        middle = (low + high + 1) // 2
-        if fits({key: everything[key] for key in order[:middle]}):
-            low = middle
-        else:
-            high = middle - 1
-    return {key: everything[key] for key in order[:low]}, {key: everything[key] for key in order[low:]}
 
 
 def differences(
@@ -190,7 +132,7 @@ def _rename_reserved(tags: Mapping[str, str]) -> tuple[dict[str, str], dict[str,
     """Return the tags with other keys for those that are fields, and these keys."""
     renamed: dict[str, str] = {}
     for key in tags:
-        if key in FIELDS:
+        if key in encoding.FIELDS:
             new = _TAG + key
             while new in tags:
                 new = _TAG + new

@@ -10,7 +10,9 @@ import contextlib
 import difflib
 import hashlib
 import json
+import tempfile
 import warnings
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import attrs
@@ -28,6 +30,7 @@ from vertex_registry import (
     StateUnknownError,
     UnavailableError,
 )
+from vertex_registry import mlflow_encoding as encoding
 from vertex_registry.migration import _mapping
 from vertex_registry.migration._report import MigratedVersion, MigrationReport, Outcome
 from vertex_registry.migration._source import MlflowSource
@@ -36,7 +39,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 
     from vertex_registry import ModelVersion, RegistryClient, ServingContainer
-    from vertex_registry.migration._source import SourceModel, SourceVersion
+    from vertex_registry.migration._source import Artifact, SourceModel, SourceVersion
 
 _READY: Final = "READY"
 _DEFAULT: Final = "default"
@@ -96,6 +99,7 @@ class MlflowMigration:
     _registry: RegistryClient = attrs.field(repr=False)
     _source: MlflowSource = attrs.field(repr=False)
     _steps: tuple[_Step, ...] = attrs.field(repr=False)
+    _container: ServingContainer | str | None = attrs.field(repr=False)
     stopped_by: RegistryError | None = None
 
     def run(
@@ -109,15 +113,19 @@ class MlflowMigration:
         Args:
             staging_bucket: Where artifacts are copied to: ``gs://bucket``, or a directory in it. Defaults to the
                 client's.
-            container: What serves the versions. Defaults to the image for what wrote each model.
+            container: What serves the versions. Defaults to what the plan was made with. With another one, versions
+                that the plan skips because no image serves them are tried too.
         """
         self.stopped_by = None
+        chosen = self._container if container is None else container
         for step in self._steps:
+            if step.planned.outcome is Outcome.SKIPPED and chosen == self._container:
+                continue  # as planned
             if self.stopped_by is not None:
                 yield attrs.evolve(step.planned, outcome=Outcome.SKIPPED, reason="the run had stopped before")
                 continue
             try:
-                yield self._move(step, staging_bucket, container)
+                yield self._move(step, staging_bucket, chosen)
             except RegistryError as error:
                 if isinstance(error, _STOPPING):
                     self.stopped_by = error
@@ -147,6 +155,8 @@ class MlflowMigration:
             with contextlib.ExitStack() as stack:
                 try:
                     folder = stack.enter_context(self._source.artifact(step.model.name, version.number))
+                except UnavailableError:
+                    raise
                 except RegistryError as error:  # of this artifact; the next one may be elsewhere
                     return attrs.evolve(step.planned, outcome=Outcome.SKIPPED, reason=_sentence(error))
                 caught = stack.enter_context(warnings.catch_warnings(record=True))
@@ -165,15 +175,16 @@ class MlflowMigration:
                     staging_bucket=staging_bucket,
                     request_id=step.request_id,
                 )
-            doubts = tuple(str(warning.message) for warning in caught if issubclass(warning.category, UserWarning))
+            doubts = _doubts(caught)
         if mapped.aliases:
             # Not with the upload: an alias that moves there from another version would look complete if it stayed.
             self._registry.add_aliases(name, moved, mapped.aliases)
-            moved = self._registry.update_version(name, moved, remove_metadata=[_mapping.PENDING])
+            moved = self._registry.update_version(name, moved, remove_metadata=[encoding.PENDING])
         return attrs.evolve(
             step.planned,
             outcome=Outcome.MOVED,
             version=moved.version,
+            reason="",
             warnings=doubts,
         )
 
@@ -208,11 +219,11 @@ def migrate_mlflow(
         RegistryError: MLflow isn't installed, or its registry or Vertex can't be read. Once the first version is
             copied, errors are in the report.
     """
-    migration = plan_mlflow(registry, source, models=models, rename=rename)
+    migration = plan_mlflow(registry, source, models=models, rename=rename, container=container)
     if dry_run:
         return migration.plan
     done = []
-    for version in migration.run(staging_bucket=staging_bucket, container=container):
+    for version in migration.run(staging_bucket=staging_bucket):
         done.append(version)
         if progress is not None:
             progress(version)
@@ -225,14 +236,19 @@ def plan_mlflow(
     *,
     models: Iterable[str] | None = None,
     rename: Mapping[str, str] | None = None,
+    container: ServingContainer | str | None = None,
 ) -> MlflowMigration:
     """Read both registries and return a plan, which you can look at before you run it. Nothing is written.
+
+    The plan also says which versions no prebuilt image serves. It reads the file MLmodel of each for that.
 
     Args:
         registry: The registry to copy to.
         source: The URI of MLflow's registry.
         models: The models to copy, by their names in MLflow. Defaults to all of them.
         rename: New names for models, by their names in MLflow. Defaults to keeping the names.
+        container: What serves the versions: a `ServingContainer`, an image or a framework. Defaults to the prebuilt
+            image for what wrote each model.
 
     Raises:
         InvalidArgumentError: ``rename`` names a model that MLflow doesn't have, or gives two models one name.
@@ -248,24 +264,46 @@ def plan_mlflow(
         for line, step in _plan_model(registry, model, names[model.name], exists=names[model.name] in existing):
             lines.append(line)
             steps += [] if step is None else [step]
-    sizes = opened.measure((step.model.name, step.version.number) for step in steps if step.existing is None)
     measured, ready = {}, []
-    for step in steps:
-        size = sizes.get((step.model.name, step.version.number))
-        line = step.planned
-        if isinstance(size, RegistryError):
-            line = attrs.evolve(line, outcome=Outcome.SKIPPED, reason=_sentence(size))
-        else:
-            line = attrs.evolve(line, size=size)
-            ready.append(attrs.evolve(step, planned=line))
-        measured[line.model, line.number] = line
+    with tempfile.TemporaryDirectory(prefix="vertex-registry-") as outlines:
+        artifacts = opened.inspect(
+            ((step.model.name, step.version.number) for step in steps if step.existing is None), Path(outlines)
+        )
+        for step in steps:
+            line = step.planned
+            artifact = artifacts.get((step.model.name, step.version.number))
+            if isinstance(artifact, RegistryError):
+                line = attrs.evolve(line, outcome=Outcome.SKIPPED, reason=_sentence(artifact))
+            else:
+                line = line if artifact is None else _check_servable(registry, line, artifact, container)
+                ready.append(attrs.evolve(step, planned=line))
+            measured[line.model, line.number] = line
     report = MigrationReport(
         source=opened.shown,
         versions=tuple(measured.get((line.model, line.number), line) for line in lines),
         prompts=opened.count_prompts() if models is None else 0,
         dry_run=True,
     )
-    return MlflowMigration(report, registry, opened, tuple(ready))
+    return MlflowMigration(report, registry, opened, tuple(ready), container)
+
+
+def _check_servable(
+    registry: RegistryClient, line: MigratedVersion, artifact: Artifact, container: ServingContainer | str | None
+) -> MigratedVersion:
+    """Return the record of a version with the size of its artifact, and with why no image serves it, if so."""
+    line = attrs.evolve(line, size=artifact.size)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        try:
+            registry.choose_container(artifact.folder, container=container)
+        except InvalidArgumentError as error:
+            reason = _sentence(error).replace(str(artifact.folder), artifact.uri)
+            return attrs.evolve(line, outcome=Outcome.SKIPPED, reason=reason)
+    return attrs.evolve(line, warnings=_doubts(caught) if artifact.exact else ())
+
+
+def _doubts(caught: Iterable[warnings.WarningMessage]) -> tuple[str, ...]:
+    return tuple(str(warning.message) for warning in caught if issubclass(warning.category, UserWarning))
 
 
 def _plan_model(
@@ -276,6 +314,8 @@ def _plan_model(
     there: list[ModelVersion] = []
     if len(name) > _MAX_NAME:
         problem = f"its name has {len(name)} characters, and Vertex allows {_MAX_NAME}. Give it another one with rename"
+    elif name != name.strip() or not name.isprintable():
+        problem = "its name has characters that can't be seen, or a space at an end. Give it another one with rename"
     elif exists:
         try:
             there = list(registry.list_versions(name))
@@ -325,7 +365,6 @@ class _Planner:
         name: Its name on Vertex.
         there: Its versions on Vertex by their names.
         aliases: The alias on Vertex for each alias in MLflow.
-        to_vertex: Returns the alias on Vertex for an alias in MLflow, if no other alias has it.
         newest: The highest number in MLflow of a version that's on Vertex.
         follows: Whether a new version becomes the default one.
         description: The description of a new model.
@@ -337,7 +376,6 @@ class _Planner:
     name: str
     there: Mapping[str | None, Sequence[ModelVersion]]
     aliases: Mapping[str, str]
-    to_vertex: Callable[[str], str]
     newest: int
     follows: bool
     description: str
@@ -346,22 +384,19 @@ class _Planner:
     @classmethod
     def create(cls, registry: RegistryClient, model: SourceModel, name: str, there: Sequence[ModelVersion]) -> _Planner:
         """Return what plans the versions of a model, given the model's versions on Vertex."""
-        from vertex_registry.mlflow import to_distinct_alias, to_vertex_alias, write_description  # noqa: PLC0415  # it needs MLflow
-
         by_name: dict[str | None, list[ModelVersion]] = {}
         for version in there:
             by_name.setdefault(version.version_name, []).append(version)
-        aliases = _mapping.map_aliases(model.aliases, to_vertex_alias, to_distinct_alias)
+        aliases = _mapping.map_aliases(model.aliases)
         return cls(
             registry=registry,
             model=model,
             name=name,
             there=by_name,
             aliases=aliases,
-            to_vertex=to_vertex_alias,
             newest=max((number for number in map(_number_of, there) if number is not None), default=0),
             follows=_default_follows(there) and _DEFAULT not in aliases.values(),
-            description=write_description(model.description, model.tags),
+            description=encoding.write_description(model.description, model.tags),
             keeps_own=bool(there) and not any(map(_is_migrated, there)),
         )
 
@@ -369,8 +404,8 @@ class _Planner:
         """Return the record of a version, and what has to be done for it."""
         mapped = self._map(version)
         named = self.there.get(str(version.number), ())
-        ours = next((one for one in named if one.metadata.get(_mapping.CREATED) == version.created), None)
-        if ours is not None and _mapping.PENDING not in ours.metadata:
+        ours = next((one for one in named if one.metadata.get(encoding.CREATED) == version.created), None)
+        if ours is not None and encoding.PENDING not in ours.metadata:
             differs = _mapping.differences(
                 version, mapped.aliases, stage=str(ours.stage), description=ours.description, has=ours.aliases
             )
@@ -397,7 +432,7 @@ class _Planner:
         def fits(metadata: Mapping[str, Any]) -> bool:
             return self.registry.metadata_fits(metadata, version_name=str(version.number))
 
-        return _mapping.map_version(self.model, version, self.aliases, to_vertex=self.to_vertex, fits=fits)
+        return _mapping.map_version(self.model, version, self.aliases, fits=fits)
 
     @staticmethod
     def _problem(version: SourceVersion, named: Sequence[ModelVersion]) -> str:
@@ -422,7 +457,7 @@ def _default_follows(there: Sequence[ModelVersion]) -> bool:
 
 
 def _is_migrated(version: ModelVersion) -> bool:
-    return _mapping.CREATED in version.metadata
+    return encoding.CREATED in version.metadata
 
 
 def _is_incomplete(version: ModelVersion) -> bool:
