@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Final, Protocol
 
 from vertex_registry import InvalidArgumentError, RegistryClient
 from vertex_registry.ui import _rendering
-from vertex_registry.ui._pages import Page
+from vertex_registry.ui._pages import Page, not_found
 from vertex_registry.ui._responses import redirect, refuse_to_change, say
-from vertex_registry.ui._site import Site, now, show, static_file
+from vertex_registry.ui._site import Site, now, root_of, show, static_file
 from vertex_registry.ui._snippets import Opening
 
 if TYPE_CHECKING:
@@ -96,13 +96,10 @@ class Sites:
             return redirect(f"{parents[0]}/")
         page = Page("registries.html", "Registries", {"registries": parents})
         if path not in {"/", "/index.json"}:
-            where = "This path is neither one of Vertex AI's nor a page."
-            page = Page(
-                "error.html", "Not found", {"error": {"type": "NotFound", "message": where, "candidates": []}}, 404
-            )
+            page = not_found("This path is neither one of Vertex AI's nor a page.")
         head = _rendering.Head("", None, nested=False)
         twin = "index.json" if page.status == 200 else None  # noqa: PLR2004  # HTTP's OK
-        return show(page, as_json=path.endswith(".json"), now=now(), head=head, twin=twin)
+        return show(page, as_json=path.endswith(".json"), now=now(), head=head, twin=twin, root=root_of(path))
 
     def _site(self, project: str, location: str) -> Site:
         with self._lock:
