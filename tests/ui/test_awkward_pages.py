@@ -7,6 +7,8 @@ import datetime as dt
 import json
 import re
 import shlex
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, urlencode, urljoin, urlsplit
 
@@ -38,6 +40,16 @@ def awkward() -> Iterator[Hostile]:
 def page(awkward: Hostile) -> Iterator[Browser]:
     with RegistryClient(project="4711", endpoint=awkward.grpc) as registry:
         yield Browser(Site(registry))
+
+
+class ManyRegistries:
+    """A server that has a registry for whatever project somebody names."""
+
+    def __init__(self, server: Hostile) -> None:
+        self.rest = server.rest
+
+    def parents(self) -> list[str]:
+        return []
 
 
 def model(name: str, number: int = 1, version: int = 0, labels: Mapping[str, str] | None = None) -> Any:
@@ -98,6 +110,40 @@ def test_a_search_knows_how_far_it_has_read(awkward: Hostile, page: Browser) -> 
     assert "Search further" in page.html("/", "q=nothing&page=2").text
 
 
+def test_the_model_with_exactly_that_name_comes_first(awkward: Hostile, page: Browser) -> None:
+    """A search shows each match once over its pages, and first the model that has the name that was typed."""
+    with_models(awkward, *(model("churn" if number == 70 else f"churn-{number}", number) for number in range(1, 81)))
+    pages = [page.json("/models.json", f"q=churn&page={number}") for number in range(1, 5)]
+    names = [each["name"] for found in pages for each in found["models"]]
+    assert names[0] == "churn"
+    assert len(names) == len(set(names)) == 80
+
+
+def test_a_registry_that_is_read_stays_open() -> None:
+    """Somebody who opens many registries doesn't end a page of another one that's still being read."""
+    reading, others_done = threading.Event(), threading.Event()
+
+    def list_models(request: Any) -> Any:
+        if "/slow/" in request.parent and not reading.is_set():
+            reading.set()
+            assert others_done.wait(20)
+            raise exceptions.ServiceUnavailable("Once more.")  # type: ignore[no-untyped-call]  # of google.api_core
+        return ListModelsResponse()
+
+    with (
+        Hostile() as server,
+        ThreadPoolExecutor() as threads,
+        contextlib.closing(Sites(ManyRegistries(server))) as sites,
+    ):
+        server.answers = {"ListModels": list_models}
+        slow = threads.submit(sites, "GET", "/projects/slow/locations/us-central1/models.json")
+        assert reading.wait(20)
+        for number in range(17):
+            assert sites("GET", f"/projects/other-{number}/locations/us-central1/models.json").status == 200
+        others_done.set()
+        assert slow.result().status == 200
+
+
 # --- where a page leads -----------------------------------------------------------------------------------------------
 
 
@@ -131,6 +177,12 @@ def test_each_of_two_models_with_one_name_can_be_opened(awkward: Hostile, page: 
     ]
     changed = page.json("/changes.json")["changes"]
     assert {each["reference"] for each in changed} == {f"{MODELS}/1", f"{MODELS}/2", "single"}
+
+
+def test_the_only_version_has_nothing_to_be_compared_with(awkward: Hostile, page: Browser) -> None:
+    """Where fewer than two versions are shown, the page doesn't offer to compare two."""
+    with_models(awkward, model("churn"))
+    assert "Compare" not in page.html("/model", "name=churn").text
 
 
 @pytest.mark.parametrize(

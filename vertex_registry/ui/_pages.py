@@ -149,8 +149,8 @@ def models(reader: Reader, query: Query, opening: Opening | None) -> Page:
         found = listed.up_to(wanted)
         searched = len(found)
     complete = listed.ends_within(searched)
-    if text and not complete and len(found) < wanted:
-        found = [*_named(reader, text, stage, found), *found]
+    if text and not complete:
+        found = [*_named(reader, text, stage, found), *found][:wanted]
     shown = found[wanted - 1 - MODELS_A_PAGE : wanted - 1]
     _summarize(reader, listed, shown)
     shared = shared_names(found)
@@ -179,14 +179,17 @@ def _search(
 ) -> tuple[list[RegisteredModel], int]:
     """Return the models that match, at most as many as wanted, and how many of the list were searched."""
     rows = listed.up_to(depth * MODELS_SEARCHED)
-    words = text.casefold().split()
-    matching = [
-        (position, model)
-        for position, model in enumerate(rows)
-        if all(word in f"{model.name}\n{model.description}".casefold() for word in words)
-    ]
+    words = set(text.casefold().split())
+
+    def matches(model: RegisteredModel) -> bool:
+        about = f"{model.name}\n{model.description}".casefold()
+        return all(word in about for word in words)
+
+    matching = [(position, model) for position, model in enumerate(rows) if matches(model)]
     if not stage:
-        return [model for _, model in matching[:wanted]], len(rows)
+        # The models with exactly this name come first, on whichever page they'd be.
+        exact_first = sorted((model for _, model in matching), key=lambda model: model.name != text)
+        return exact_first[:wanted], len(rows)
     found: list[RegisteredModel] = []
     opened = matching[: depth * MODELS_OPENED]
     for start in range(0, len(opened), MODELS_A_PAGE):
