@@ -1,7 +1,8 @@
-"""Checks a history against the promises. It is pure: operations in, violations out.
+"""Check a history against the promises. The check is pure: operations in, violations out.
 
-The rule that matters: what can't be known excuses, so no violation is a matter of timing. A change whose outcome is
-unknown may take effect at any later time, or never. An acknowledged change took effect once, while it was called.
+The rule that matters: if something can't be known, it's not a violation, so no violation depends on timing. A change
+with an unknown outcome may take effect at any later time, or never. An acknowledged change took effect once, while it
+was called.
 """
 
 from __future__ import annotations
@@ -88,7 +89,7 @@ class Write:
 
 @dataclass(frozen=True)
 class Read:
-    """A value that somebody read."""
+    """A value that an operation read."""
 
     value: Any
     began: float
@@ -147,7 +148,7 @@ def possible(writes: Iterable[Write], began: float, ended: float) -> list[Write]
 
 
 def impossible_reads(writes: Iterable[Write], reads: Iterable[Read], *, once: bool) -> list[Read]:
-    """Return the reads that no order of the writes explains.
+    """Return the reads that no order of the writes can explain.
 
     If a write takes effect once, a read that only this write explains proves that it has taken effect by then.
     """
@@ -180,7 +181,7 @@ class Checker:
 
     Args:
         operations: The history, in the order of its beginnings.
-        lagging: Whether lists lag: then they say nothing about what is there.
+        lagging: Whether lists lag. If they do, they don't prove that something exists or is missing.
         refusing: Whether Vertex refuses to delete the default version, so that the client has to move `default`.
     """
 
@@ -295,7 +296,7 @@ class Checker:
                         yield Violation("one-model", name, f"{count} models have this name.", (operation,))
 
     def named_model(self) -> Iterator[Violation]:
-        """A verb acts on the model that has the name now, also after a rename by another tool."""
+        """A verb acts on the model that has the name now, even after a rename by another tool."""
         for operation in self.operations:
             for seen in _versions_in(operation):
                 if self.lagging or operation.foreign or operation.verb == "snapshot" or "/" in operation.name:
@@ -324,7 +325,7 @@ class Checker:
                     yield Violation("own-version", wanted, message, (operation,))
 
     def numbers_once(self) -> Iterator[Violation]:
-        """A version number is given once in the life of a model."""
+        """A model never uses a version number twice."""
         holders: dict[tuple[str, str], list[Version]] = collections.defaultdict(list)
         for version in self.versions.values():
             holders[version.model, version.number].append(version)
@@ -446,7 +447,7 @@ class Checker:
                         break
 
     def metadata_kept(self) -> Iterator[Violation]:
-        """Acknowledged metadata stays until somebody changes that key."""
+        """Acknowledged metadata stays until a client changes that key."""
         changes = [
             operation
             for operation in self.operations
@@ -509,7 +510,7 @@ class Checker:
                 yield Violation("one-target", update.key, message, evidence)
 
     def stage_kept(self) -> Iterator[Violation]:
-        """A version is in the stage that it was given last, unless a promotion to that very stage archived it."""
+        """A version is in the stage that was set last, unless a promotion to the same stage archived it."""
         for version in self.versions.values():
             writes = [Write("None", -math.inf, -math.inf)]
             if stage := _registered(version, "stage"):
@@ -569,7 +570,7 @@ class Checker:
         return read.verb == "list_versions" and all(seen["stage"] != stage for seen in read.result)
 
     def one_winner(self) -> Iterator[Violation]:
-        """When all is quiet, one version is in a stage that only promotions touched."""
+        """At the end, exactly one version is in a stage that only promotions touched."""
         for snapshot in self._snapshots("quiet", "end"):
             for name in {model["name"] for model in snapshot.result["models"]}:
                 before = [one for one in self.operations if one.name == name and one.began < snapshot.began]

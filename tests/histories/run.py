@@ -1,4 +1,4 @@
-"""Runs a round: an emulator, its clients, the kills, and the check of what they recorded."""
+"""Run a round: start an emulator and clients, kill some of them, and check the recorded history."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ _STARTS: Final = 5
 
 @dataclass
 class Report:
-    """What a round found."""
+    """The result of a round."""
 
     operations: list[Operation] = field(default_factory=list)
     events: collections.Counter[str] = field(default_factory=collections.Counter)
@@ -42,7 +42,7 @@ class Report:
 
 
 class Server:
-    """The emulator, as a process that is killed and comes back with its data, on the same ports."""
+    """The emulator's process. It's killed, and started again with its data on the same ports."""
 
     def __init__(self, folder: Path, switches: tuple[str, ...], polls: int) -> None:
         self._command = [sys.executable, "-m", "vertex_registry.emulator", "--data", str(folder / "emulator.db")]
@@ -55,7 +55,7 @@ class Server:
         self.start()
 
     def start(self) -> None:
-        """Start it, and wait until it serves."""
+        """Start the emulator, and wait until it answers."""
         ports = ["--grpc-port", self._ports[0], "--rest-port", self._ports[1]]
         for _ in range(_STARTS):
             with self.log.open("ab") as log:
@@ -73,7 +73,7 @@ class Server:
         self._ports = (self.grpc.rpartition(":")[2], self.rest.rpartition(":")[2])
 
     def kill(self) -> None:
-        """Kill it. What it had answered is on the disk, and what was on its way is lost."""
+        """Kill the emulator. Answered writes are on the disk, and requests in flight are lost."""
         self._process.kill()
         self._process.wait()
         if self._process.stdout is not None:
@@ -134,7 +134,7 @@ class Crew:
         return ended
 
     def end(self) -> list[str]:
-        """Wait for all, and return the names of those that hung."""
+        """Wait for all processes, and return the names of those that hung."""
         latest = max(time.monotonic(), self.deadline) + PATIENCE
         hung = []
         for process, running in self._running.items():
@@ -192,7 +192,7 @@ def checker_for(operations: list[Operation], switches: Iterable[str]) -> Checker
 
 
 def _settle(plan: Round, server: Server, recorder: history.Recorder, folder: Path) -> None:
-    """Read everything, finish what was interrupted, and read everything once more."""
+    """Read everything, finish interrupted registrations and promotions, and read everything once more."""
     with worker.connect("grpc", server.grpc, server.rest) as registry:
         caller = worker.Caller(registry, recorder)
         caller.snapshot("quiet")
@@ -207,7 +207,7 @@ def _settle(plan: Round, server: Server, recorder: history.Recorder, folder: Pat
 
 
 def _to_run_again(folder: Path) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Return the registrations that failed, were cut off, or were made more than once: one of them may arrive late."""
+    """Return the registrations that failed, were killed, or were called more than once. One of them may arrive late."""
     attempts: dict[str, list[Operation]] = collections.defaultdict(list)
     for operation in history.read_folder(folder)[0]:
         if operation.verb == "register_version":

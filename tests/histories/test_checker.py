@@ -413,7 +413,7 @@ def test_a_broken_promise_is_found(promise: str, operations: list[Operation]) ->
 
 @pytest.mark.parametrize("operations", KEPT.values(), ids=KEPT)
 def test_what_is_allowed_is_not_a_violation(operations: list[Operation]) -> None:
-    """What Vertex doesn't promise, and what may have happened, isn't held against anybody."""
+    """Behavior that Vertex doesn't rule out, and effects that are possible, aren't violations."""
     assert Checker(sorted(operations, key=lambda operation: operation.began)).check() == []
 
 
@@ -442,7 +442,7 @@ def test_every_window_is_counted() -> None:
 
 
 def test_lagging_lists_prove_nothing() -> None:
-    """When lists lag, what they lack is no violation. A read of one version still is one."""
+    """If lists lag, a missing entry isn't a violation. A version that can't be read still is one."""
     operations = [*BOTH, listed(4, 5, version(1))]
     assert Checker(operations, lagging=True).check() == []
     operations.append(failed("get_version", 6, 7, "NotFoundError", version="2"))
