@@ -71,7 +71,7 @@ def render(page: Page, now: dt.datetime, head: Head, twin: str | None, root: str
         now: The time that ages are counted from.
         head: The head of the page.
         twin: The address of the page as JSON, or None if it has none.
-        root: The way back to the place that the site is mounted at, such as ``../``, empty if the page is there.
+        root: The way back to the place that the site is mounted at, such as ``../``, or empty if that's where the page is.
     """
     template = environment().get_template(page.template)
     about = {"title": page.title, "now": now, "twin": twin, "head": head, "root": root}
