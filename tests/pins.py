@@ -15,7 +15,7 @@ import click
 
 import vertex_registry
 from vertex_registry import emulator, local_registry, migration
-from vertex_registry.cli._commands import cli
+from vertex_registry.cli._program import cli
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

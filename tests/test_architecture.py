@@ -54,6 +54,11 @@ BREACHES = {
         "from vertex_registry import _names",
         "vertex_registry.cli._output -> vertex_registry._names",
     ),
+    "cli-layers": (
+        "cli/_options.py",
+        "from vertex_registry.cli import _versions",
+        "vertex_registry.cli._options -> vertex_registry.cli._versions",
+    ),
     "ui-layers": (
         "ui/_reading.py",
         "from vertex_registry.ui import _pages",
@@ -95,6 +100,7 @@ NEW_MODULES = {
         "from vertex_registry import _new",
         "vertex_registry.cli._new -> vertex_registry._new",
     ),
+    "cli-layers": ("cli/_new.py", "import json", "not listed as layers:\n\n- vertex_registry.cli._new\n"),
     "ui-layers": ("ui/_new.py", "import json", "not listed as layers:\n\n- vertex_registry.ui._new\n"),
     "ui-uses-public-names": (
         "ui/_new.py",

@@ -14,8 +14,6 @@ from typing import TYPE_CHECKING, Any, Final
 import google.auth
 import google.auth.credentials
 import google.auth.exceptions
-import google.auth.transport.requests
-import requests
 
 from vertex_registry.errors import AuthenticationError, UnavailableError, reason, untrusted
 
@@ -221,56 +219,15 @@ def principal(credentials: Any) -> str | None:
 # --- tokens -----------------------------------------------------------------------------------------------------------
 
 
-def without_netrc(session: requests.Session) -> requests.Session:
-    """Keep a session from reading ``.netrc``, even after a redirect, and return it.
-
-    ``trust_env = False`` would do that too, but it would also ignore proxies and CA bundles.
-    """
-    session.auth = _add_no_auth
-    session.rebuild_auth = _rebuild_without_netrc(session)  # type: ignore[method-assign]  # requests has no setting for it
-    return session
-
-
-def _add_no_auth(request: requests.PreparedRequest) -> requests.PreparedRequest:
-    return request
-
-
-def _rebuild_without_netrc(session: requests.Session) -> Callable[[Any, Any], None]:
-    def rebuild_auth(request: requests.PreparedRequest, response: requests.Response) -> None:
-        if session.should_strip_auth(response.request.url, request.url):  # type: ignore[no-untyped-call]  # upstream
-            request.headers.pop("Authorization", None)
-
-    return rebuild_auth
-
-
-class TokenRequest(google.auth.transport.requests.Request):
-    """Sends the requests of google-auth, and remembers the status of the last response.
-
-    Args:
-        timeout: How many seconds one request may take.
-    """
-
-    def __init__(self, timeout: float = 60.0) -> None:
-        super().__init__(without_netrc(requests.Session()))
-        self.timeout = timeout
-        self.status = 0
-
-    def __call__(self, *args: Any, timeout: float | None = None, **settings: Any) -> Any:
-        """Send one request, and return its response."""
-        self.status = 0
-        seconds = self.timeout if timeout is None else min(timeout, self.timeout)
-        response = super().__call__(*args, **settings | {"timeout": seconds})  # type: ignore[no-untyped-call]  # upstream
-        self.status = response.status
-        return response
-
-
 def authorize(credentials: Any, url: str, timeout: float) -> dict[str, str]:
     """Return the headers that authorize a request. An expired token is renewed first.
 
     Raises:
         TokenError: No token could be fetched.
     """
-    request = TokenRequest(timeout)
+    from vertex_registry import _tokens  # noqa: PLC0415  # an emulator needs none
+
+    request = _tokens.TokenRequest(timeout)
     headers: dict[str, str] = {}
     try:
         credentials.before_request(request, "POST", url, headers)
@@ -292,6 +249,8 @@ def is_outage(error: BaseException, status: int = 0) -> bool:
         return True
     if status >= _REFUSED:
         return False
+    import requests  # noqa: PLC0415  # it takes a while, and few processes get here
+
     seen: BaseException | None = error
     while seen is not None:
         if isinstance(seen, (google.auth.exceptions.TransportError, requests.RequestException)):

@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any, Final
 
 import google.auth.exceptions
 import grpc
-import requests
 from google.api_core import exceptions as google_exceptions
 from google.protobuf import json_format
 from google.protobuf import message as protobuf_message
@@ -34,6 +33,8 @@ from vertex_registry.errors import (
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
+
+    import requests
 
     from vertex_registry._endpoint import Endpoint
     from vertex_registry.errors import RegistryError
@@ -279,9 +280,11 @@ def translated(endpoint: Endpoint) -> Iterator[None]:
         if _credentials.is_outage(error):
             raise CallError("UNAVAILABLE", f"No token could be fetched: {reason(error)}", unsent=True) from error
         raise CallError("UNAUTHENTICATED", "The credentials couldn't be refreshed", final=True) from error
-    except requests.RequestException as error:
-        raise _from_requests(error, endpoint) from error
     except OSError as error:
+        import requests  # noqa: PLC0415  # it takes a while, and a process that uses gRPC doesn't need it before
+
+        if isinstance(error, requests.RequestException):
+            raise _from_requests(error, endpoint) from error
         # requests raises it if the CA bundle doesn't exist.
         raise CallError("UNAVAILABLE", sentence(str(error)), final=True, remedy=f"Check {REST_TRUST}.") from error
     except google_exceptions.GoogleAPIError as error:
@@ -293,7 +296,7 @@ def translated(endpoint: Endpoint) -> Iterator[None]:
 
 def _from_google(error: google_exceptions.GoogleAPICallError) -> CallError:
     message = error.message or ""
-    if not isinstance(error.response, requests.Response):
+    if not hasattr(error.response, "status_code"):  # it isn't an HTTP response
         if error.grpc_status_code is None:
             return CallError("UNKNOWN", message)
         code = error.grpc_status_code.name
@@ -352,6 +355,8 @@ def _from_requests(  # noqa: PLR0911  # one text for each kind of fault
     error: requests.RequestException, endpoint: Endpoint
 ) -> CallError:
     """Return the fault of a request that got no HTTP response."""
+    import requests  # noqa: PLC0415  # likewise
+
     if isinstance(error, requests.exceptions.ProxyError):
         return _from_proxy(error, endpoint)
     if untrusted(error):
@@ -370,6 +375,8 @@ def _from_requests(  # noqa: PLR0911  # one text for each kind of fault
 
 def _from_proxy(error: requests.exceptions.ProxyError, endpoint: Endpoint) -> CallError:
     """Return the fault of a proxy, without the user and password that its URL may hold."""
+    import requests  # noqa: PLC0415  # likewise
+
     url = f"{'http' if endpoint.plain else 'https'}://{endpoint.host}"
     shown = "The proxy"
     with contextlib.suppress(ValueError):

@@ -11,9 +11,10 @@ import click
 import pytest
 
 from vertex_registry import ModelVersion, RegisteredModel, StageChange, errors
-from vertex_registry.cli._commands import STAGES, cli
 from vertex_registry.cli._conditions import _OPERATORS, FIELDS
+from vertex_registry.cli._options import STAGES
 from vertex_registry.cli._output import FORMATS
+from vertex_registry.cli._program import cli
 from vertex_registry.cli._run import INTERRUPTED, OK, REFUSED, STATUSES
 from vertex_registry.migration import MigratedVersion
 
@@ -46,13 +47,12 @@ def options(command: click.Command) -> set[str]:
 def test_every_command_is_on_the_page() -> None:
     """Each command has a row with its arguments, its own options and its help."""
     common = {row[0].strip("`") for row in table("option")} | {"--format"}
-    choices = {"{none|staging|production|archived}": "STAGE", "{bash|zsh|fish}": "SHELL"}
     expected = []
     for words, command in commands(cli):
         shown = [
             each.make_metavar(click.Context(command)) for each in command.params if isinstance(each, click.Argument)
         ]
-        name = " ".join([words, *(choices.get(word, word) for word in shown)])
+        name = " ".join([words, *shown])
         own = ", ".join(
             f"`{word}`" for each in command.params for word in each.opts if word.startswith("--") and word not in common
         )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import json
 import os
 import pty
@@ -18,10 +19,11 @@ import click
 import pytest
 
 from vertex_registry import Stage, local_registry
+from vertex_registry.cli._program import cli
 from vertex_registry.cli._run import STATUSES, run
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
     Run = Callable[..., tuple[int, str, str]]
@@ -101,7 +103,14 @@ def test_versions_are_filtered_and_sorted(vr: Run, words: list[str], numbers: st
     [
         ["--where", "accuracy"],
         ["--where", "accuracy => 0.9"],
+        ["--where", "accuracy>>0.9"],
+        ["--where", "accuracy<>0.9"],
+        ["--where", "accuracy>="],
+        ["--where", "==5"],
         ["--sort"],
+        ["--sort", ""],
+        ["--sort", "-"],
+        ["--sort", "- "],
         ["--limit", "0"],
         ["--stage", "live"],
         ["--formt", "json"],
@@ -140,6 +149,16 @@ def test_promote_roll_back_and_history(vr: Run) -> None:
     assert vr("history", "churn", "--at", "yesterday")[0] == 2
 
 
+def test_the_order_of_changes_in_one_second(vr: Run) -> None:
+    """The history is newest first. Times that would look the same have digits that tell them apart."""
+    changes = json.loads(vr("history", "churn", "--format", "json")[1])
+    _, *rows = vr("history", "churn")[1].splitlines()
+    shown = ["T".join(row.split()[:2]) for row in rows]
+    assert shown == sorted(set(shown), reverse=True)
+    assert [row.split()[2] for row in rows] == [change["version"] for change in changes] == ["1", "2", "1"]
+    assert vr("history", "churn", "--at", shown[1], "--format", "ids")[1] == "2\n"
+
+
 @pytest.mark.parametrize("zone", ["UTC", "Asia/Tokyo", "America/Los_Angeles"])
 def test_a_time_without_a_zone_is_in_utc(vr: Run, monkeypatch: pytest.MonkeyPatch, zone: str) -> None:
     """The machine's time zone changes no answer, and the command says which time it has understood."""
@@ -168,6 +187,7 @@ def test_deleting_needs_confirmation(vr: Run, data: str) -> None:
         _on_terminal([*COMMAND, "versions", "delete", "churn", "1", "--local", data], answer)
         assert len(vr("versions", "list", "churn", "--format", "ids")[1].split()) == remaining
     assert vr("versions", "prune", "churn", "--keep", "1", "--dry-run")[1:][1] == "would delete 0, kept 2\n"
+    assert vr("versions", "prune", "churn", "--keep", "9")[1:][1] == "deleted 0, kept 2\n"
     assert vr("models", "delete", "churn", "--yes")[0] == 0
     assert vr("models", "list", "--format", "json")[1] == "[]\n"
 
@@ -176,8 +196,11 @@ def test_aliases_models_and_duplicates(vr: Run) -> None:
     """You can set and remove aliases, show models, and list duplicates."""
     assert "champion" in vr("alias", "set", "churn", "1", "champion")[1]
     assert "champion" not in vr("alias", "remove", "churn", "champion", "champion")[1]
+    assert vr("alias", "remove", "churn", "1", "chamipon")[::2] == (0, "version 1 didn't have the alias 'chamipon'\n")
     assert json.loads(vr("models", "show", "churn", "--format", "json")[1])["default_version"] == "3"
-    assert vr("models", "list", "--format", "ids")[1] == "churn\n"
+    assert (
+        vr("models", "list", "--format", "ids")[1] == vr("models", "show", "churn", "--format", "ids")[1] == "churn\n"
+    )
     assert vr("duplicates", "--format", "json")[1] == "{}\n"
     diff = json.loads(vr("versions", "diff", "churn", "1", "2", "--format", "json")[1])
     assert diff["changes"]["metadata.accuracy"] == [0.9, 0.95]
@@ -233,6 +256,24 @@ def test_output_that_cannot_be_written(data: str, capsys: pytest.CaptureFixture[
     assert capsys.readouterr().err == "error: The output can't be written: No space left on device.\n"
 
 
+def test_characters_that_stdout_does_not_have(data: str) -> None:
+    """Tables and JSON have escapes for them. An ID with an escape would be another one, so that's an error."""
+    with local_registry(data) as registry:
+        registry.register_version("café 漢字", "gs://models/c/1")
+    for output, status, shown in (
+        ("table", 0, "caf\xe9 \\u6f22\\u5b57"),
+        ("json", 0, "caf\\u00e9 \\u6f22"),
+        ("ids", 1, ""),
+    ):
+        written = io.TextIOWrapper(io.BytesIO(), encoding="latin-1")
+        complaint = io.StringIO()
+        with contextlib.redirect_stdout(written), contextlib.redirect_stderr(complaint):
+            assert run(["models", "list", "--format", output, "--local", data]) == status
+        written.seek(0)
+        assert shown in written.read()
+        assert ("Set a UTF-8 locale" in complaint.getvalue()) == (status == 1)
+
+
 def test_closed_streams(data: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     """Without stdin there's no terminal to ask, and without stdout nothing is written."""
     monkeypatch.setattr(sys, "stdin", None)
@@ -286,16 +327,77 @@ def test_completion(data: str) -> None:
 
 def test_every_command_has_help() -> None:
     """Every command and every option has a help text."""
-    from vertex_registry.cli._commands import cli  # noqa: PLC0415  # it needs no registry
+    for path, command in all_commands(cli):
+        assert command.help, path
+        for parameter in command.params:
+            assert isinstance(parameter, click.Argument) or getattr(parameter, "help", None), (path, parameter.name)
 
-    def walk(group: object, path: tuple[str, ...] = ()) -> None:
-        for name, command in getattr(group, "commands", {}).items():
-            assert command.help, path
-            for parameter in command.params:
-                assert isinstance(parameter, click.Argument) or parameter.help, (path, name, parameter.name)
-            walk(command, (*path, name))
 
-    walk(cli)
+#: What may be empty, and what the command itself reads: paths, a time, a command.
+MAY_BE_EMPTY = {"description"}
+READ_LATER = {"local", "data", "destination", "at", "command"}
+
+
+def test_no_empty_value_is_taken() -> None:
+    """An empty value is more likely an unset variable than meant, so it's a usage error."""
+    refused = 0
+    for path, command in all_commands(cli):
+        for parameter in command.params:
+            if isinstance(parameter, click.Option) and parameter.is_flag:
+                continue
+            several = parameter.multiple or parameter.nargs == -1
+            taken = parameter.name in MAY_BE_EMPTY | READ_LATER
+            try:
+                parameter.type_cast_value(click.Context(command), ["", " "] if several else "")
+            except click.BadParameter:
+                assert not taken, (path, parameter.name)
+                refused += 1
+            else:
+                assert taken, (path, parameter.name)
+    assert refused > 100
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["history", "churn", "--at", "", "--endpoint", "127.0.0.1:1"],
+        ["versions", "download", "churn", "--to", "", "--endpoint", "127.0.0.1:1"],
+        ["versions", "list", "churn", "--local", ""],
+        ["emulator", "exec", "--data", "", "--", "true"],
+        ["emulator", "exec", "--", ""],
+    ],
+)
+def test_what_a_command_reads_itself_is_not_empty(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    """Empty paths, times and commands are errors too."""
+    assert run(words) in {1, 2}
+    written = capsys.readouterr()
+    assert (written.out, "error: " in written.err) == ("", True)
+
+
+def test_bytes_that_are_not_text(vr: Run) -> None:
+    """A byte that the locale can't decode is refused before anything is done, and the error names the remedy."""
+    for words in (
+        ("models", "show", "caf\udce9"),
+        ("versions", "list", "churn", "--where", "team=caf\udce9"),
+        ("versions", "register", "churn", "gs://models/churn/4", "-m", "note=caf\udce9"),
+        ("versions", "register", "churn", "gs://models/caf\udce9", "--description", "caf\udce9"),
+    ):
+        status, out, err = vr(*words)
+        assert (status, out) == (2, "")
+        assert err.endswith("isn't text in the encoding of your locale, utf-8. Use a terminal that sends UTF-8.\n")
+    assert vr("versions", "list", "churn", "--format", "ids")[1] == "3\n2\n1\n"
+    plain = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+    assert "ascii. Set a UTF-8 locale, such as LC_ALL=C.UTF-8, or PYTHONUTF8=1." in (
+        execute("models", "show", "café", environment=plain).stderr
+    )
+
+
+def all_commands(group: click.Group, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], click.Command]]:
+    """Yield each command with the words that call it."""
+    for name, command in group.commands.items():
+        yield (*path, name), command
+        if isinstance(command, click.Group):
+            yield from all_commands(command, (*path, name))
 
 
 def execute(*words: str, environment: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
@@ -378,6 +480,18 @@ def test_an_emulator_that_cannot_start(tmp_path: Path, capsys: pytest.CaptureFix
     assert capsys.readouterr().err.startswith(f"error: The data file {tmp_path / 'data'} isn't an SQLite database.")
 
 
+def test_values_that_a_condition_cannot_compare(vr: Run) -> None:
+    """A condition that compares a number with text says why the table is empty."""
+    for condition in ("accuracy>=0,9", "accuracy>0.8 and accuracy<0.92", "accuracy>=NaN"):
+        status, out, err = vr("versions", "list", "churn", "--where", condition, "--format", "ids")
+        assert (status, out) == (0, "")
+        assert err == f"none of these versions has text in 'accuracy', as {condition!r} needs\n"
+    assert vr("versions", "list", "churn", "--where", "team=growth", "--where", "accuracy>0.99")[2] == ""
+    assert vr("versions", "list", "churn", "--where", "stage=production")[2] == (
+        "none of these versions has the metadata key 'stage'. Use --stage\n"
+    )
+
+
 def test_a_metadata_key_does_not_replace_a_column(data: str, vr: Run) -> None:
     """A metadata key with the name of a column gets its own column."""
     with local_registry(data) as registry:
@@ -389,7 +503,8 @@ def test_a_metadata_key_does_not_replace_a_column(data: str, vr: Run) -> None:
 
 def test_versions_without_a_difference(vr: Run) -> None:
     """Without differences, the command says so, instead of printing an empty table."""
-    assert vr("versions", "diff", "churn", "3", "default")[::2] == (0, "no difference\n")
+    assert vr("versions", "diff", "churn", "3", "default") == (0, "", "no difference\n")
+    assert json.loads(vr("versions", "diff", "churn", "3", "default", "--format", "json")[1])["changes"] == {}
 
 
 def test_no_command_shows_the_help(capsys: pytest.CaptureFixture[str]) -> None:

@@ -12,7 +12,8 @@ import pytest
 
 import vertex_registry
 from vertex_registry import HistoryUnknownError, OperationTimeoutError, StateUnknownError, local_registry
-from vertex_registry.cli._messages import Invocation
+from vertex_registry.cli._invocation import Invocation
+from vertex_registry.cli._messages import next_command, translate
 from vertex_registry.cli._run import run
 
 if TYPE_CHECKING:
@@ -37,7 +38,7 @@ NEVER_AT_A_SHELL: Final = frozenset(
 )
 #: Messages about settings that commands don't have, so only Python code can show them.
 PYTHON_ONLY: Final = re.compile(
-    r"user_agent=|limit=|order_by=|serialization_format=|datetime\(|datetime\.now|quota=|"
+    r"user_agent=|order_by=|serialization_format=|datetime\(|datetime\.now|quota=|"
     r"retry has to be|direction=|gpu=|managed_by=|archive_existing=|artifacts=|"
     r"transport=|RegistryClient\.update|named X\. "
 )
@@ -67,7 +68,7 @@ def test_no_message_names_python_at_a_shell() -> None:
     """Each message that names a method or an argument is translated, unless no command can show it."""
     sentences = [text for text in messages() if " " in text and re.search(r"[A-Z].*\.", text) and PYTHON.search(text)]
     assert len(sentences) > 40
-    translated = [Invocation([], name="churn").translate(text) for text in sentences]
+    translated = [translate(text, Invocation([], name="churn")) for text in sentences]
 
     assert [text for text in translated if PYTHON.search(text) and not PYTHON_ONLY.search(text)] == []
 
@@ -131,13 +132,13 @@ def test_an_unknown_outcome_repeats_the_command() -> None:
     words = ["versions", "register", "churn", "gs://models/a b", "--local", "r.db"]
     unknown = StateUnknownError("It's unknown.", request_id="run-7")
     expected = "vertex-registry versions register churn 'gs://models/a b' --local r.db --request-id run-7"
-    assert Invocation(words).following(unknown) == expected
+    assert next_command(unknown, Invocation(words)) == expected
     late = OperationTimeoutError("It's still running.")
     late.request_id = "run-7"
-    assert Invocation([*words, "--request-id", "run-7"]).following(late) == expected
+    assert next_command(late, Invocation([*words, "--request-id", "run-7"])) == expected
     dashed = ["versions", "register", "--", "-churn", "gs://models/a"]
     expected = "vertex-registry versions register --request-id run-7 -- -churn gs://models/a"
-    assert Invocation(dashed).following(unknown) == expected
+    assert next_command(unknown, Invocation(dashed)) == expected
 
 
 def test_a_setting_is_named_as_an_option(capsys: pytest.CaptureFixture[str]) -> None:
@@ -150,7 +151,7 @@ def test_a_setting_is_named_as_an_option(capsys: pytest.CaptureFixture[str]) -> 
 
 def test_a_history_error_without_a_name() -> None:
     """Without a model name, the next command has a placeholder."""
-    assert Invocation([]).following(HistoryUnknownError("It isn't known.")) == "vertex-registry history NAME"
+    assert next_command(HistoryUnknownError("It isn't known."), Invocation([])) == "vertex-registry history NAME"
 
 
 def test_an_unusable_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

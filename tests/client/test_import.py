@@ -36,18 +36,62 @@ def test_the_public_names() -> None:
 
 
 def test_processes_of_our_own_import_less() -> None:
-    """The emulator and the command line import one of Google's services, and the others when they're used."""
+    """The emulator and the command line import one of Google's services, over one transport, and more if it's used."""
     code = """
 import sys
-from vertex_registry import _deferred
+from vertex_registry import _deferred, _endpoint
 _deferred.defer_packages()
-import vertex_registry._rpc, vertex_registry.emulator._server
+import vertex_registry._rpc as rpc
+rpc._transport.connect(_endpoint.resolve("127.0.0.1:1", None, "us-central1", None), None, "test").close()
+unused = {"requests", "urllib3", "aiohttp", "cryptography", "google.api_core.retry.retry_unary", "tenacity"}
+unused |= {f"google.cloud.aiplatform_v1.services.model_service.{name}" for name in ("client", "transports.rest")}
+print(*unused & set(sys.modules))
+import vertex_registry.emulator._server
 print(*sorted({name.split(".")[4] for name in sys.modules if name.startswith("google.cloud.aiplatform_v1.services.")}))
 before = vertex_registry.emulator._server.Emulator, sys.modules["google.cloud.aiplatform_v1.types.model"].Model
 from google.cloud import aiplatform_v1
 print(aiplatform_v1.JobServiceClient.__name__, aiplatform_v1.types.Model is aiplatform_v1.Model is before[1])
 print(aiplatform_v1.types.CustomJob.__name__, hasattr(aiplatform_v1, "nothing"))
+from google.api_core import operations_v1, retry
+from google.auth.transport import requests
+from google.oauth2 import service_account
+print(requests.AuthorizedSession.__name__, operations_v1.OperationsClient.__name__, retry.Retry.__name__)
+print(service_account.Credentials.__name__)
 """
     answer = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
 
-    assert answer.stdout.splitlines() == ["model_service", "JobServiceClient True", "CustomJob False"]
+    assert answer.stdout.splitlines() == [
+        "",
+        "model_service",
+        "JobServiceClient True",
+        "CustomJob False",
+        "AuthorizedSession OperationsClient Retry",
+        "Credentials",
+    ]
+
+
+def test_threads_that_use_a_deferred_module_at_once() -> None:
+    """The first thread that uses a name imports the module, and the others wait for it."""
+    code = """
+import sys, threading
+sys.setswitchinterval(1e-6)
+from vertex_registry import _deferred
+_deferred.defer_packages()
+import google.api_core.retry, google.oauth2.service_account
+start, failed = threading.Barrier(8), []
+def use():
+    start.wait()
+    try:
+        google.oauth2.service_account.IDTokenCredentials, google.api_core.retry.AsyncStreamingRetry
+    except AttributeError as error:
+        failed.append(str(error))
+threads = [threading.Thread(target=use) for _ in range(8)]
+for thread in threads:
+    thread.start()
+for thread in threads:
+    thread.join()
+print(failed)
+"""
+    answer = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+
+    assert answer.stdout == "[]\n"

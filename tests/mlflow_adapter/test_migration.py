@@ -27,7 +27,7 @@ from hypothesis import strategies as st
 from sklearn.linear_model import LogisticRegression
 
 from vertex_registry import InvalidArgumentError, RegistryClient, RegistryError, local_registry
-from vertex_registry.cli._commands import cli
+from vertex_registry.cli._program import cli
 from vertex_registry.cli._run import run
 from vertex_registry.emulator import Emulator
 from vertex_registry.migration import Outcome, _mapping, migrate_mlflow, plan_mlflow

@@ -16,7 +16,7 @@ import pytest
 import yaml
 
 from vertex_registry import RegistryClient, Stage
-from vertex_registry.cli._commands import cli
+from vertex_registry.cli._program import cli
 from vertex_registry.emulator import Emulator
 
 if TYPE_CHECKING:

@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import re
 import shlex
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
-import attrs
+if TYPE_CHECKING:
+    from vertex_registry.cli._invocation import Invocation
 
 _PROGRAM: Final = "vertex-registry"
 
@@ -60,7 +61,7 @@ _RULES: Final = tuple(
         (r"\bdestination=", "--to "),
         (r"\bversion_name= for", "--version-name for"),
         (r"\bstaging_bucket=", "--staging-bucket "),
-        (r"\b(project|location|endpoint|keep)=", r"--\1 "),
+        (r"\b(project|location|endpoint|keep|limit)=", r"--\1 "),
     )
 )
 
@@ -73,58 +74,47 @@ _NEXT: Final = {
 }
 
 
-@attrs.define
-class Invocation:
-    """What was typed.
+def translate(message: str, invocation: Invocation) -> str:
+    """Return a message of the package as it reads at a shell."""
+    for pattern, replacement in _RULES:
+        message = pattern.sub(replacement, message)
+    return re.sub(r"`vr (.+?)`", lambda match: f"`{_command(match[1], invocation)}`", message)
 
-    Attributes:
-        words: All words after the program's name.
-        registry: The options among them that choose the registry.
-        name: The model's name, or None if the command has none.
-    """
 
-    words: list[str]
-    registry: list[str] = attrs.field(factory=list)
-    name: str | None = None
+def next_command(error: Exception, invocation: Invocation) -> str | None:
+    """Return the command to type after an error, or None if there's none."""
+    if request_id := getattr(error, "request_id", ""):
+        return _again_with(request_id, invocation.words)
+    kinds = [kind.__name__ for kind in type(error).__mro__]
+    if invocation.words[:1] == ["migrate"] and kinds[0] == "NotFoundError":
+        return None  # what wasn't found is in the other registry
+    command = next((_NEXT[kind] for kind in kinds if kind in _NEXT), None)
+    if kinds[0] == "NotFoundError" and invocation.name is not None and not _lacks_model(str(error)):
+        command = "`vr history NAME`" if invocation.words[:1] == ["rollback"] else "`vr versions list NAME`"
+    return None if command is None else translate(command, invocation).strip("`")
 
-    def translate(self, message: str) -> str:
-        """Return a message of the package as it reads at a shell."""
-        for pattern, replacement in _RULES:
-            message = pattern.sub(replacement, message)
-        return re.sub(r"`vr (.+?)`", lambda match: f"`{self._command(match[1])}`", message)
 
-    def following(self, error: Exception) -> str | None:
-        """Return the command to type after an error, or None if there's none."""
-        if request_id := getattr(error, "request_id", ""):
-            return self._again_with(request_id)
-        kinds = [kind.__name__ for kind in type(error).__mro__]
-        if self.words[:1] == ["migrate"] and kinds[0] == "NotFoundError":
-            return None  # what wasn't found is in the other registry
-        command = next((_NEXT[kind] for kind in kinds if kind in _NEXT), None)
-        if kinds[0] == "NotFoundError" and self.name is not None and not _lacks_model(str(error)):
-            command = "`vr history NAME`" if self.words[:1] == ["rollback"] else "`vr versions list NAME`"
-        return None if command is None else self.translate(command).strip("`")
+def _command(words: str, invocation: Invocation) -> str:
+    """Return a command on the same registry. Its words are as a shell reads them, and NAME is the model's name."""
+    try:
+        split = shlex.split(words)
+    except ValueError:  # a name that Python quotes in another way
+        split = words.split()
+    name = invocation.name
+    typed = [name if word == "NAME" and name is not None else _STAGES.get(word, word) for word in split]
+    # A name such as "-x" looks like an option.
+    first = next((at for at, word in enumerate(typed) if word.startswith("-")), None)
+    if first is not None:
+        return shlex.join([_PROGRAM, *typed[:first], *invocation.registry, "--", *typed[first:]])
+    return shlex.join([_PROGRAM, *typed, *invocation.registry])
 
-    def _command(self, words: str) -> str:
-        """Return a command on the same registry. Its words are as a shell reads them, and NAME is the model's name."""
-        try:
-            split = shlex.split(words)
-        except ValueError:  # a name that Python quotes in another way
-            split = words.split()
-        typed = [self.name if word == "NAME" and self.name is not None else _STAGES.get(word, word) for word in split]
-        # A name such as "-x" looks like an option.
-        first = next((at for at, word in enumerate(typed) if word.startswith("-")), None)
-        if first is not None:
-            return shlex.join([_PROGRAM, *typed[:first], *self.registry, "--", *typed[first:]])
-        return shlex.join([_PROGRAM, *typed, *self.registry])
 
-    def _again_with(self, request_id: str) -> str:
-        """Return the same command with a request ID."""
-        words = self.words
-        if "--request-id" not in words and not any(word.startswith("--request-id=") for word in words):
-            end = words.index("--") if "--" in words else len(words)  # what follows "--" isn't an option
-            words = [*words[:end], "--request-id", request_id, *words[end:]]
-        return shlex.join([_PROGRAM, *words])
+def _again_with(request_id: str, words: list[str]) -> str:
+    """Return the same command with a request ID."""
+    if "--request-id" not in words and not any(word.startswith("--request-id=") for word in words):
+        end = words.index("--") if "--" in words else len(words)  # what follows "--" isn't an option
+        words = [*words[:end], "--request-id", request_id, *words[end:]]
+    return shlex.join([_PROGRAM, *words])
 
 
 _STAGES: Final = {name: name.lower() for name in ("NONE", "STAGING", "PRODUCTION", "ARCHIVED")}

@@ -16,6 +16,8 @@ from vertex_registry._display import display_width, printable
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
+    from vertex_registry import ModelVersion
+
 FORMATS: Final = ("table", "json", "ids")
 
 _GAP: Final = "  "
@@ -27,7 +29,7 @@ def show_list(
 ) -> None:
     """Print records: a table of these columns, a JSON array of whole records, or an id a line."""
     if output == "json":
-        click.echo(json.dumps([as_json(item) for item in items], indent=2, ensure_ascii=False))
+        show_json([as_json(item) for item in items])
     elif output == "ids":
         for item in items:
             click.echo(printable(identify(item)))
@@ -39,18 +41,60 @@ def show_list(
 def show_one(output: str, item: Any, fields: dict[str, Any], identity: str) -> None:
     """Print one record: a line for each field, a JSON object of the whole record, or its id."""
     if output == "json":
-        click.echo(json.dumps(as_json(item), indent=2, ensure_ascii=False))
+        show_json(as_json(item))
     elif output == "ids":
         click.echo(printable(identity))
     else:
         width = max(map(len, fields))
         for name, value in fields.items():
-            click.echo(f"{name:<{width}}{_GAP}{_cell(value)}".rstrip())
+            _echo(f"{name:<{width}}{_GAP}{_cell(value)}".rstrip())
+
+
+def show_version(version: ModelVersion, output: str) -> None:
+    """Print one version."""
+    fields: dict[str, Any] = {
+        "model": version.name,
+        "version": version.version,
+        "name": version.version_name,
+        "stage": str(version.stage),
+        "changed by": version.stage_changed_by,
+        "changed at": version.stage_changed_at,
+        "aliases": version.aliases,
+        "description": version.description,
+        "more metadata": version.metadata_file,
+        "artifact": version.artifact_uri,
+        "image": None if version.container is None else version.container.image,
+        "created": version.created_at,
+        "resource": version.resource_name,
+        **{f"metadata.{key}": value for key, value in version.metadata.items()},
+    }
+    shown = {key: value for key, value in fields.items() if value not in (None, "", ())}
+    show_one(output, version, shown, version.version)
+
+
+def show_json(value: Any) -> None:
+    """Print a value as JSON, with an escape for each character that stdout doesn't have."""
+    text = json.dumps(value, indent=2, ensure_ascii=False)
+    try:
+        text.encode(_encoding())
+    except UnicodeEncodeError:
+        text = json.dumps(value, indent=2)
+    click.echo(text)
 
 
 def as_json(item: Any) -> Any:
     """Return a record as JSON has it."""
     return item.to_dict() if hasattr(item, "to_dict") else item
+
+
+def local_time(moment: dt.datetime, *, exact: bool = False) -> str:
+    """Return a time in the machine's time zone, with its offset.
+
+    Args:
+        moment: The time.
+        exact: Whether to show microseconds.
+    """
+    return moment.astimezone().isoformat(sep=" ", timespec="microseconds" if exact else "seconds")
 
 
 def note(text: str) -> None:
@@ -63,14 +107,23 @@ def uses_color() -> bool:
     return sys.stdout.isatty() and not os.environ.get("NO_COLOR")
 
 
+def _echo(line: str) -> None:
+    """Print a line of a table, with an escape for each character that stdout doesn't have."""
+    click.echo(line.encode(_encoding(), "backslashreplace").decode(_encoding()))
+
+
+def _encoding() -> str:
+    return sys.stdout.encoding or "utf-8"
+
+
 def _print_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     widths = [max(map(display_width, column)) for column in zip(header, *rows, strict=True)]
     if sys.stdout.isatty():
         _shrink_to_fit(widths, shutil.get_terminal_size().columns)
     title = _line([name.upper() for name in header], widths)
-    click.echo(click.style(title, bold=True) if uses_color() else title)
+    _echo(click.style(title, bold=True) if uses_color() else title)
     for row in rows:
-        click.echo(_line(row, widths))
+        _echo(_line(row, widths))
 
 
 def _shrink_to_fit(widths: list[int], available: int) -> None:
@@ -97,7 +150,7 @@ def _cell(value: Any) -> str:
     if value is None:
         return ""
     if isinstance(value, dt.datetime):
-        return value.astimezone().isoformat(sep=" ", timespec="seconds")
+        return local_time(value)
     if isinstance(value, (list, tuple)) and all(isinstance(item, str) for item in value):
         return printable(", ".join(value))
     return printable(value if isinstance(value, str) else json.dumps(value, ensure_ascii=False))

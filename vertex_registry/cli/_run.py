@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import contextlib
-import logging
 import os
 import sys
-import warnings
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 import click
 
-from vertex_registry.cli._commands import cli
-from vertex_registry.cli._messages import Invocation
+from vertex_registry.cli._invocation import Invocation
+from vertex_registry.cli._program import cli
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -22,6 +19,11 @@ if TYPE_CHECKING:
 OK: Final = 0
 REFUSED: Final = 1
 INTERRUPTED: Final = 130
+
+# Lines of help have between 50 and 98 columns, as with Click's own rule.
+_NARROWEST_HELP: Final = 50
+_WIDEST_HELP: Final = 100
+_USUAL_WIDTH: Final = 80
 
 #: The exit status of each error, by the name of its class, most specific first. Other registry errors exit with 1.
 STATUSES: Final = {
@@ -45,9 +47,14 @@ def run(arguments: Sequence[str] | None = None) -> int:
 
 def _run(arguments: Sequence[str] | None) -> int:
     invocation = Invocation(sys.argv[1:] if arguments is None else list(arguments))
-    _show_warnings(invocation)
     try:
-        status = cli.main(args=invocation.words, prog_name="vertex-registry", standalone_mode=False, obj=invocation)
+        status = cli.main(
+            args=invocation.words,
+            prog_name="vertex-registry",
+            standalone_mode=False,
+            obj=invocation,
+            terminal_width=_help_width(),
+        )
         sys.stdout.flush()
     except click.exceptions.NoArgsIsHelpError as error:
         click.echo(error.format_message(), err=True)
@@ -70,6 +77,9 @@ def _run(arguments: Sequence[str] | None) -> int:
         elif isinstance(error, OSError) and error.filename is None:  # a file would have a name
             _discard_output()
             click.echo(f"error: The output can't be written: {error.strerror or error}.", err=True)
+        elif isinstance(error, UnicodeEncodeError):
+            lacks = f"Your locale's encoding, {error.encoding}, doesn't have all characters of the output."
+            click.echo(f"error: {lacks} Set a UTF-8 locale, such as LC_ALL=C.UTF-8, or PYTHONUTF8=1.", err=True)
         else:
             raise
         return REFUSED if known is None else known
@@ -83,8 +93,19 @@ def _open_closed_streams() -> Iterator[None]:
         for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
             if getattr(sys, name) is None:
                 stack.callback(setattr, sys, name, None)
-                setattr(sys, name, stack.enter_context(Path(os.devnull).open(mode, encoding="utf-8")))
+                stream = open(os.devnull, mode, encoding="utf-8")  # noqa: PTH123, SIM115  # pathlib takes a while to import
+                setattr(sys, name, stack.enter_context(stream))
         yield
+
+
+def _help_width() -> int:
+    """Return how many columns help may have. Click would import shutil for it, which takes longer than all of this."""
+    columns = os.environ.get("COLUMNS", "")
+    available = int(columns) if columns.isdecimal() else 0
+    if not available:
+        with contextlib.suppress(AttributeError, ValueError, OSError):  # there's no terminal
+            available = os.get_terminal_size(sys.__stdout__.fileno()).columns  # type: ignore[union-attr]  # see above
+    return max(_NARROWEST_HELP, min(available or _USUAL_WIDTH, _WIDEST_HELP) - 2)
 
 
 def _discard_output() -> None:
@@ -101,25 +122,8 @@ def _status_of(error: Exception) -> int | None:
 
 
 def _explain(error: Exception, invocation: Invocation) -> None:
-    click.echo(f"error: {invocation.translate(str(error))}", err=True)
-    if (following := invocation.following(error)) is not None:
+    from vertex_registry.cli import _messages  # noqa: PLC0415  # only errors need it
+
+    click.echo(f"error: {_messages.translate(str(error), invocation)}", err=True)
+    if (following := _messages.next_command(error, invocation)) is not None:
         click.echo(f"next:  {following}", err=True)
-
-
-def _show_warnings(invocation: Invocation) -> None:
-    """Show the warnings of the package as one line each on stderr."""
-
-    class Handler(logging.Handler):
-        def emit(self, record: logging.LogRecord) -> None:
-            click.echo(f"{record.levelname.lower()}: {invocation.translate(record.getMessage())}", err=True)
-
-    logger = logging.getLogger("vertex_registry")
-    for handler in [each for each in logger.handlers if type(each).__name__ == "Handler"]:
-        logger.removeHandler(handler)
-    logger.addHandler(Handler(logging.WARNING))
-
-    def show(message: Warning | str, category: type[Warning], *_: Any, **__: Any) -> None:
-        if issubclass(category, UserWarning):
-            click.echo(f"warning: {invocation.translate(str(message))}", err=True)
-
-    warnings.showwarning = show
