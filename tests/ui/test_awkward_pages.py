@@ -179,6 +179,20 @@ def test_each_of_two_models_with_one_name_can_be_opened(awkward: Hostile, page: 
     assert {each["reference"] for each in changed} == {f"{MODELS}/1", f"{MODELS}/2", "single"}
 
 
+def test_a_model_that_was_deleted_while_it_was_listed(awkward: Hostile, page: Browser) -> None:
+    """Its row says so, and doesn't look like a model with nothing in use."""
+    with_models(awkward, model("kept", 1), model("gone", 2))
+    complete = awkward.answers["ListModelVersions"]
+
+    def list_versions(request: Any) -> Any:
+        if request.name.endswith("/2"):
+            raise exceptions.NotFound("It's gone.")  # type: ignore[no-untyped-call]  # of google.api_core
+        return complete(request)
+
+    awkward.answers = {**awkward.answers, "ListModelVersions": list_versions}
+    assert page.html("/").text.count("deleted since") == 1
+
+
 def test_the_only_version_has_nothing_to_be_compared_with(awkward: Hostile, page: Browser) -> None:
     """Where fewer than two versions are shown, the page doesn't offer to compare two."""
     with_models(awkward, model("churn"))

@@ -71,7 +71,7 @@ def render(page: Page, now: dt.datetime, head: Head, twin: str | None, root: str
         now: The time that ages are counted from.
         head: The head of the page.
         twin: The address of the page as JSON, or None if it has none.
-        root: The way back to the place that the site is mounted at, such as ``../``, or empty if that's where the page is.
+        root: The way from the page back to the place that the site is mounted at, such as ``../``. It may be empty.
     """
     template = environment().get_template(page.template)
     about = {"title": page.title, "now": now, "twin": twin, "head": head, "root": root}
@@ -150,13 +150,15 @@ def from_root(address: str, root: str) -> str:
     return f"{root}{address}" if address.startswith("../") else address
 
 
-def visible(text: Any) -> str:
+def visible(value: Any) -> str:
     """Return a text with an escape for each character that can't be seen, such as one that turns the text around.
 
     Accents that pile up over a letter are escaped, too, because they would cover other lines; and so are the blanks of
     a text that has nothing else.
     """
-    text = str(text)
+    text = str(value)
+    if text.isascii() and text.isprintable() and text.strip():
+        return text  # most are like this, and need no look at each letter
     if not text.strip():
         return "".join(map(_escape, text))
     shown: list[str] = []
