@@ -26,6 +26,8 @@ CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="Chromium isn't installed, so the browser tests can't run")
 
 EVIL = "</script><img src=x onerror=window.pwned=1>'\"{{7*7}}"
+#: A name that can't be broken between words, and that a browser would write from right to left.
+LONG = "\u05d0" * 128
 
 
 @pytest.fixture(scope="module")
@@ -34,6 +36,7 @@ def address(registry: LocalRegistry) -> Iterator[str]:
         EVIL, "gs://models/evil/1", metadata={EVIL[:60]: EVIL}, description=EVIL, version_name=EVIL
     )
     registry.update_model(EVIL, description=EVIL)
+    registry.register_version(LONG, "gs://models/long/1", description=LONG)
     with SiteServer(Site(registry, registry_name=EVIL)) as server:
         yield server.address
 
@@ -187,6 +190,15 @@ def test_accessible(open_page: Open, address: str, scheme: str) -> None:
         found = axe.run(page, options={} if scheme == "light" else {"runOnly": ["color-contrast"]})
         assert found.violations_count == 0, found.generate_report()
         assert page.evaluate("document.documentElement.scrollWidth <= innerWidth"), f"{view} scrolls sideways"
+
+
+def test_a_name_moves_nothing_else(open_page: Open, address: str) -> None:
+    """A long name doesn't push the other columns out of sight, and one from right to left doesn't turn code around."""
+    page = open_page(f"/?q={LONG}")
+    assert names(page) == [LONG]
+    assert page.get_by_role("region", name="Models").evaluate("each => each.scrollWidth <= each.clientWidth")
+    page.goto(f"{address}/version?model={LONG}")
+    assert page.locator("pre").first.evaluate("each => getComputedStyle(each).unicodeBidi") == "bidi-override"
 
 
 def test_markup_in_fields_is_shown_as_text(open_page: Open) -> None:

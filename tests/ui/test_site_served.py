@@ -123,6 +123,7 @@ def test_no_other_site_reads_a_page(emulator: Emulator, headers: dict[str, str])
                 status, _, body = get(address, path, **headers)
                 assert status == 403
                 assert b"churn" not in body
+        assert b"--allow-host" in get(server.address, "/", Host="registry.example")[2]
         assert get(server.address, "/models.json")[0] == 200
         assert get(server.address, "/", "POST")[0] in {404, 405}
 

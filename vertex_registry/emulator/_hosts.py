@@ -75,7 +75,10 @@ class Hosts:
             Failure: PERMISSION_DENIED.
         """
         if not self._has(host):
-            raise permission_denied(f"This server answers only at its own address, {self.address}.")
+            raise permission_denied(
+                f"This server answers only at its own address, {self.address}. Start it with --allow-host (in Python, "
+                "allowed_hosts) if it has another name, too."
+            )
         # A page has the origin of the address that it was loaded from. It has to be the very address that this request
         # is for. Otherwise, on a server with many addresses, a page of one could reach the others.
         for origin in map(_origin, origins):

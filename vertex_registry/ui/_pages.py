@@ -6,6 +6,7 @@ reads a whole registry: each has a bound, says how far it has read, and reads fu
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import re
@@ -19,7 +20,7 @@ from vertex_registry import AmbiguousNameError, InvalidArgumentError, NotFoundEr
 from vertex_registry.ui import _reading, _snippets
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 
     from vertex_registry import ModelVersion, RegisteredModel, RegistryError
     from vertex_registry.ui._reading import Reader, ReadList
@@ -135,7 +136,7 @@ class Page:
 # --- the models -------------------------------------------------------------------------------------------------------
 
 
-def models(reader: Reader, query: Query, _opening: Opening | None) -> Page:
+def models(reader: Reader, query: Query, opening: Opening | None) -> Page:
     """Return the models that match a search, with what's in their stages and their last change."""
     text, stage = query.get("q"), query.choice("stage", IN_USE, "")
     order = query.choice("order", ORDERS, "updated")
@@ -144,18 +145,19 @@ def models(reader: Reader, query: Query, _opening: Opening | None) -> Page:
     wanted = page * MODELS_A_PAGE + 1
     if text or stage:
         found, searched = _search(reader, listed, text, stage, wanted=wanted, depth=depth)
-        complete = listed.complete and searched == len(listed.up_to(searched))
     else:
         found = listed.up_to(wanted)
-        searched, complete = len(found), listed.complete
-    if text and not complete and len(found) < wanted:
-        found = [*_named(reader, text, stage, found), *found]
+        searched = len(found)
+    complete = listed.ends_within(searched)
+    if text and not complete:
+        found = [*_named(reader, text, stage, found), *found][:wanted]
     shown = found[wanted - 1 - MODELS_A_PAGE : wanted - 1]
     _summarize(reader, listed, shown)
+    shared = shared_names(found)
     data = {
         "models": [
             _plain(model.to_dict())
-            | {"reference": reference(model), "console_url": model.console_url}
+            | {"reference": reference(model, shared), "console_url": model.console_url}
             | (listed.summaries[model.resource_name] or {})
             for model in shown
         ],
@@ -167,6 +169,7 @@ def models(reader: Reader, query: Query, _opening: Opening | None) -> Page:
         "has_next": len(found) >= wanted,
         "searched": searched,
         "complete": complete,
+        "register": None if found or text or stage or page > 1 else _snippets.register(opening),
     }
     return Page("models.html", f"Search for {text}" if text else "Models", data)
 
@@ -176,14 +179,17 @@ def _search(
 ) -> tuple[list[RegisteredModel], int]:
     """Return the models that match, at most as many as wanted, and how many of the list were searched."""
     rows = listed.up_to(depth * MODELS_SEARCHED)
-    words = text.casefold().split()
-    matching = [
-        (position, model)
-        for position, model in enumerate(rows)
-        if all(word in f"{model.name}\n{model.description}".casefold() for word in words)
-    ]
+    words = set(text.casefold().split())
+
+    def matches(model: RegisteredModel) -> bool:
+        about = f"{model.name}\n{model.description}".casefold()
+        return all(word in about for word in words)
+
+    matching = [(position, model) for position, model in enumerate(rows) if matches(model)]
     if not stage:
-        return [model for _, model in matching[:wanted]], len(rows)
+        # The models with exactly this name come first, on whichever page they'd be.
+        exact_first = sorted((model for _, model in matching), key=lambda model: model.name != text)
+        return exact_first[:wanted], len(rows)
     found: list[RegisteredModel] = []
     opened = matching[: depth * MODELS_OPENED]
     for start in range(0, len(opened), MODELS_A_PAGE):
@@ -231,9 +237,21 @@ def _in_stage(version: ModelVersion) -> dict[str, Any]:
     return {"stage": str(version.stage), "version": version.version, "version_name": version.version_name}
 
 
-def reference(model: RegisteredModel) -> str:
-    """Return what names a model in an address: its name, or its resource name if the name can't be typed."""
+def shared_names(models: Iterable[RegisteredModel]) -> set[str]:
+    """Return the names that several of these models have."""
+    return {name for name, times in Counter(model.name for model in models).items() if times > 1}
+
+
+def reference(model: RegisteredModel, shared: Container[str] = ()) -> str:
+    """Return what names a model in an address: its name, or its resource name if the name can't be typed.
+
+    Args:
+        model: The model.
+        shared: The names that other models have, too. They would lead to the page about an ambiguous name.
+    """
     name = model.name
+    if name in shared:
+        return model.resource_name
     simple = name.isprintable() and name == name.strip() and 0 < len(name) <= 128 and not name.startswith("projects/")  # noqa: PLR2004  # Vertex's limit
     return name if simple else model.resource_name
 
@@ -256,12 +274,12 @@ def model(reader: Reader, query: Query, _opening: Opening | None) -> Page:
     read = listed.up_to(max(until, len(charted)) if in_order else depth * VERSIONS_SORTED)
     rows = read if in_order else _sorted([each for each in read if not stage or each.stage == stage], sort)
     shown = rows[until - 1 - VERSIONS_A_PAGE : until - 1]
-    held = reader.in_use(found.resource_name, charted, complete=newest.complete)
+    held = reader.in_use(found.resource_name, charted, complete=newest.ends_within(len(charted)))
     charted = charted[:CHARTED]
     columns, numeric = _metadata_keys(shown or read[:VERSIONS_A_PAGE]), _numeric_keys(charted)
     offered = list(dict.fromkeys([*columns, *numeric]))[:KEYS_OFFERED]
-    chosen = query.all("column") or ([] if query.get("columns") else columns[:COLUMNS])
-    metrics = query.all("metric") or ([] if query.get("columns") else numeric[:CHARTS])
+    chosen = _keys_of(query, "column") or ([] if query.get("columns") else columns[:COLUMNS])
+    metrics = _keys_of(query, "metric") or ([] if query.get("columns") else numeric[:CHARTS])
     data = {
         "model": _plain(found.to_dict()),
         "reference": name,
@@ -279,10 +297,32 @@ def model(reader: Reader, query: Query, _opening: Opening | None) -> Page:
         "depth": depth,
         "has_next": len(rows) >= until,
         "read": len(read),
-        "complete": listed.complete,
+        "complete": listed.ends_within(len(read)),
         "chosen": bool(query.get("columns")),
     }
     return Page("model.html", found.name, data)
+
+
+def typed(key: str) -> str:
+    """Return a metadata key as it's in an address: as it is, or in JSON's quotes if a browser may change it.
+
+    Browsers leave empty fields out, turn line breaks into others, and replace what isn't a character.
+    """
+    simple = key.isprintable() and key.strip() and not key.startswith('"')
+    return key if simple else json.dumps(key)
+
+
+def _key_of(text: str) -> str:
+    """Return the metadata key that's typed in an address."""
+    if text.startswith('"'):
+        with contextlib.suppress(ValueError, RecursionError):
+            if isinstance(key := json.loads(text), str):
+                return key
+    return text
+
+
+def _keys_of(query: Query, name: str) -> list[str]:
+    return list(dict.fromkeys(map(_key_of, query.all(name))))
 
 
 def _sort_of(text: str) -> str:
@@ -294,9 +334,10 @@ def _sorted(versions: list[ModelVersion], sort: str) -> list[ModelVersion]:
     """Return versions in an order. Numbers come before text, and what's missing is always last."""
     key = sort.removeprefix("-")
     descending = sort.startswith("-")
+    metadata_key = _key_of(key.removeprefix(_METADATA))
 
     def value(version: ModelVersion) -> Any:
-        found = SORTS[key](version) if key in SORTS else version.metadata.get(key.removeprefix(_METADATA))
+        found = SORTS[key](version) if key in SORTS else version.metadata.get(metadata_key)
         if isinstance(found, str) or found is None:
             return found
         return found if is_number(found) else json.dumps(_plain(found), sort_keys=True)
@@ -474,10 +515,11 @@ def changes(reader: Reader, query: Query, _opening: Opening | None) -> Page:
         opened = opened[: depth * MODELS_CHANGED]
     newest = reader.newest(opened)
     events: list[dict[str, Any]] = []
+    shared = shared_names(opened)
     for each, versions, held in zip(opened, newest, reader.each_in_use(opened, newest), strict=True):
         known = {version.version: version for version in [*(versions or [])[: _reading.NEWEST], *held]}
         for found in known.values():
-            events += _events(each, found)
+            events += _events(each, found, reference(each, shared))
     events.sort(key=lambda event: (event["at"], int(event["version"])), reverse=True)
     data = {
         "name": name,
@@ -490,11 +532,11 @@ def changes(reader: Reader, query: Query, _opening: Opening | None) -> Page:
     return Page("changes.html", f"Changes of {opened[0].name}" if name else "Changes", data)
 
 
-def _events(each: RegisteredModel, found: ModelVersion) -> list[dict[str, Any]]:
+def _events(each: RegisteredModel, found: ModelVersion, link: str) -> list[dict[str, Any]]:
     """Return when a version was registered, when it entered its stage, and whether it was changed since."""
     about: dict[str, Any] = {
         "model": each.name,
-        "reference": reference(each),
+        "reference": link,
         "version": found.version,
         "version_name": found.version_name,
         "stage": str(found.stage),
@@ -520,46 +562,47 @@ _TOGETHER: Final = 60.0
 
 # --- errors -----------------------------------------------------------------------------------------------------------
 
-#: The HTTP status of each error, by the name of its class, the most specific first. Others are 502: Vertex's answer.
-_STATUSES: Final = {
-    "NotFoundError": 404,
-    "AmbiguousNameError": 409,
-    "InvalidArgumentError": 400,
-    "PermissionDeniedError": 403,
-    "UnavailableError": 503,
-    "ClientClosedError": 503,
+#: The HTTP status of each error and the title of its page, by the name of its class.
+_ERRORS: Final = {
+    "NotFoundError": (404, "Not found"),
+    "AmbiguousNameError": (409, "Several models have this name"),
+    "InvalidArgumentError": (400, "This address can't be right"),
+    "PermissionDeniedError": (403, "Not allowed"),
+    "UnavailableError": (503, "The registry isn't available"),
+    "ClientClosedError": (503, "The registry isn't available"),
+    "AuthenticationError": (502, "The registry didn't accept the credentials"),
+    "RegistryError": (502, "The registry refused the request"),
 }
 
 
-def error(problem: RegistryError) -> Page:
-    """Return the page about an error of the registry."""
+def error(problem: RegistryError, key: str, query: Query) -> Page:
+    """Return the page about an error of the registry.
+
+    Args:
+        problem: The error.
+        key: The page that was requested.
+        query: Its parameters. If they name a model that the error isn't about, the page leads to it.
+    """
     kinds = [kind.__name__ for kind in type(problem).__mro__]
-    status = next((_STATUSES[kind] for kind in kinds if kind in _STATUSES), 502)
+    status, title = next(_ERRORS[kind] for kind in kinds if kind in _ERRORS)
+    name = query.get("model") if key in {"version", "compare"} else ""
     data = {
         "error": {
             "type": kinds[0],
             "message": str(problem),
             "candidates": list(getattr(problem, "candidates", ())),
+            "model": name if name and problem.resource != name else None,
         }
     }
-    return Page("error.html", _TITLES.get(status, "Vertex AI didn't answer"), data, status)
+    return Page("error.html", title, data, status)
 
 
-_TITLES: Final = {
-    404: "Not found",
-    409: "Several models have this name",
-    400: "This address can't be right",
-    403: "Not allowed",
-    503: "The registry can't be reached",
-}
-
-
-def not_found(path: str) -> Page:
+def not_found(message: str) -> Page:
     """Return the page about an address that leads nowhere."""
     return Page(
         "error.html",
         "Not found",
-        {"error": {"type": "NotFound", "message": f"There's no page {path[:200]!r}.", "candidates": []}},
+        {"error": {"type": "NotFound", "message": message, "candidates": [], "model": None}},
         404,
     )
 

@@ -39,12 +39,11 @@ class ReadList(Generic[_T]):
     """A list that's read as far as needed.
 
     Attributes:
-        complete: Whether it's been read to its end.
         summaries: What was found out about its rows, by their resource names.
     """
 
     def __init__(self, rows: Iterator[_T], opened: float) -> None:
-        self.complete = False
+        self._complete = False
         self.summaries: dict[str, dict[str, Any] | None] = {}
         self.opened = opened
         self.failed = False
@@ -55,14 +54,22 @@ class ReadList(Generic[_T]):
     def up_to(self, count: int) -> list[_T]:
         """Return the first rows, at most so many; whether there are more is known if there's one more than you show."""
         with self._lock:
-            if not self.complete and len(self._rows) < count:
+            if not self._complete and len(self._rows) < count:
                 try:
                     self._rows += itertools.islice(self._unread, count - len(self._rows))
                 except BaseException:
                     self.failed = True
                     raise
-                self.complete = len(self._rows) < count
+                self._complete = len(self._rows) < count
             return self._rows[:count]
+
+    def ends_within(self, count: int) -> bool:
+        """Return whether it's known that the list has no more rows than these.
+
+        That's asked of a number of rows, because somebody else may have read the list further than you have.
+        """
+        with self._lock:
+            return self._complete and len(self._rows) <= count
 
 
 class Reader:

@@ -7,6 +7,7 @@ import functools
 import hashlib
 import json
 import re
+import unicodedata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import quote, urlencode, urlsplit
@@ -27,6 +28,14 @@ _TYPES: Final = {".css": "text/css; charset=utf-8", ".js": "text/javascript; cha
 _AGES: Final = ((365 * 86_400, "y"), (30 * 86_400, "mo"), (86_400, "d"), (3_600, "h"), (60, "min"))
 _BUCKET: Final = re.compile(r"gs://([a-z0-9][a-z0-9._-]{1,220}[a-z0-9])(?:/([^\x00-\x20]*))?")
 _NO_BUCKET: Final = ".localhost"
+
+# Invisible characters that Unicode counts as letters, marks or symbols: fillers, joiners, variation selectors.
+_INVISIBLE: Final = re.compile(
+    "[\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180f\u2800\u3164\ufe00-\ufe0f\uffa0\U000e0000-\U000e0fff]"
+)
+# The categories of what's drawn over a letter, and how much of it a letter may have. No language needs more.
+_ACCENTS: Final = frozenset({"Mn", "Me"})
+_MOST_ACCENTS: Final = 5
 
 
 @functools.cache
@@ -54,7 +63,7 @@ class Head:
     nested: bool = True
 
 
-def render(page: Page, now: dt.datetime, head: Head, twin: str | None) -> str:
+def render(page: Page, now: dt.datetime, head: Head, twin: str | None, root: str) -> str:
     """Return a page as HTML.
 
     Args:
@@ -62,9 +71,10 @@ def render(page: Page, now: dt.datetime, head: Head, twin: str | None) -> str:
         now: The time that ages are counted from.
         head: The head of the page.
         twin: The address of the page as JSON, or None if it has none.
+        root: The way from the page back to the place that the site is mounted at, such as ``../``. It may be empty.
     """
     template = environment().get_template(page.template)
-    about = {"title": page.title, "now": now, "twin": twin, "head": head}
+    about = {"title": page.title, "now": now, "twin": twin, "head": head, "root": root}
     return template.render(page.data | about)
 
 
@@ -89,6 +99,9 @@ def environment() -> jinja2.Environment:
     )
     templates.filters |= {
         "visible": visible,
+        "named": named,
+        "typed": _pages.typed,
+        "from": from_root,
         "cell": cell,
         "pretty": pretty,
         "moment": moment,
@@ -132,12 +145,47 @@ def _digest(name: str) -> str:
     return hashlib.sha256(static_files()[name][1]).hexdigest()[:12]
 
 
-def visible(text: Any) -> str:
-    """Return a text with an escape for each character that can't be seen, such as one that turns the text around."""
-    return "".join(
-        letter if letter.isprintable() or letter == "\n" else letter.encode("unicode_escape").decode()
-        for letter in str(text)
-    )
+def from_root(address: str, root: str) -> str:
+    """Return the address that leads from a page below the root to where a relative one leads from the root."""
+    return f"{root}{address}" if address.startswith("../") else address
+
+
+def visible(value: Any) -> str:
+    """Return a text with an escape for each character that can't be seen, such as one that turns the text around.
+
+    Accents that pile up over a letter are escaped, too, because they would cover other lines; and so are the blanks of
+    a text that has nothing else.
+    """
+    text = str(value)
+    if text.isascii() and text.isprintable() and text.strip():
+        return text  # most are like this, and need no look at each letter
+    if not text.strip():
+        return "".join(map(_escape, text))
+    shown: list[str] = []
+    accents = _MOST_ACCENTS  # an accent at the beginning would be over what's in front of the text
+    for letter in text:
+        accents = accents + 1 if unicodedata.category(letter) in _ACCENTS else 0
+        is_seen = letter == "\n" or (letter.isprintable() and not _INVISIBLE.match(letter) and accents <= _MOST_ACCENTS)
+        shown.append(letter if is_seen or _is_emoji(letter, shown) else _escape(letter))
+    return "".join(shown)
+
+
+def named(name: str, longest: int | None = None) -> str:
+    """Return a name in one line, cut if it's long. It may be a link, so there's always something to see."""
+    return _cut(visible(name).replace("\n", "\\n") or "(empty)", longest)
+
+
+def _cut(text: str, longest: int | None) -> str:
+    return text if longest is None or len(text) <= longest else f"{text[: longest - 1]}…"
+
+
+def _escape(letter: str) -> str:
+    return f"\\x{ord(letter):02x}" if letter == " " else letter.encode("unicode_escape").decode()
+
+
+def _is_emoji(letter: str, before: list[str]) -> bool:
+    """Return whether a letter makes a symbol colorful, and isn't just invisible."""
+    return letter == "\ufe0f" and bool(before) and unicodedata.category(before[-1][-1]) == "So"
 
 
 def number(value: Any) -> str:
@@ -155,8 +203,7 @@ def cell(value: Any, longest: int = 48) -> str:
         text = ", ".join(value)
     else:
         text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
-    text = visible(text.replace("\n", " "))
-    return text if len(text) <= longest else f"{text[: longest - 1]}…"
+    return _cut(visible(text.replace("\n", " ")), longest)
 
 
 def pretty(value: Any) -> str:
@@ -170,9 +217,12 @@ def moment(text: str) -> str:
 
 
 def age(text: str, now: dt.datetime) -> str:
-    """Return how long ago a time was, in its largest unit."""
+    """Return how long ago a time was, in its largest unit. Clocks differ, so a time may be in the future."""
     seconds = (now - _parse(text)).total_seconds()
-    return next((f"{int(seconds // size)} {unit} ago" for size, unit in _AGES if seconds >= size), "just now")
+    ago = next((f"{int(abs(seconds) // size)} {unit}" for size, unit in _AGES if abs(seconds) >= size), "")
+    if not ago:
+        return "just now"
+    return f"{ago} ago" if seconds > 0 else f"in {ago}"
 
 
 def _parse(text: str) -> dt.datetime:
@@ -189,14 +239,16 @@ def external(value: Any) -> str | None:
         return None
     if match := _BUCKET.fullmatch(value):
         bucket, path = match[1], match[2] or ""
-        if bucket.endswith(_NO_BUCKET):
+        # A browser removes the segments that are dots, and would leave the bucket.
+        if bucket.endswith(_NO_BUCKET) or not {".", ".."}.isdisjoint(path.split("/")):
             return None
         return f"https://console.cloud.google.com/storage/browser/{bucket}/{quote(path)}".rstrip("/")
-    if " " in value or not value.startswith(("http://", "https://")):
+    # A browser takes a backslash for a slash, so the host would be another one than the text suggests.
+    if not {" ", "\\"}.isdisjoint(value) or not value.startswith(("http://", "https://")):
         return None
     try:
         parts = urlsplit(value)
-        sound = parts.hostname and not parts.username and parts.port != 0
+        sound = parts.hostname and "@" not in parts.netloc and parts.port != 0
     except ValueError:
         return None
     return value if sound else None

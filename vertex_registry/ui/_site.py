@@ -88,22 +88,32 @@ class Site:
         as_json = name.endswith(_JSON)
         key = name.removesuffix(_JSON) if as_json else name
         if key not in PAGES or name == _JSON:
-            return show(_pages.not_found(path), as_json=as_json, now=self._now(), head=self._head)
+            missing = _pages.not_found(f"There's no page {path[:200]!r}.")
+            return show(missing, as_json=as_json, now=self._now(), head=self._head, root=root_of(path))
         twin = f"{key or 'models'}{_JSON}{'?' if query else ''}{query}"
         return show(self._page(key, query), as_json=as_json, now=self._now(), head=self._head, twin=twin)
 
     def _page(self, key: str, query: str) -> Page:
+        parsed = Query()
         try:
-            return PAGES[key](self._reader, Query.parse(query), self._opening)
+            parsed = Query.parse(query)
+            return PAGES[key](self._reader, parsed, self._opening)
         except RegistryError as error:
-            return _pages.error(error)
+            return _pages.error(error, key, parsed)
 
 
-def show(page: Page, *, as_json: bool, now: dt.datetime, head: _rendering.Head, twin: str | None = None) -> Response:
+def root_of(path: str) -> str:
+    """Return the way from a path back to the place that a site is mounted at, empty if that's where it is."""
+    return "../" * (path.count("/") - 1)
+
+
+def show(
+    page: Page, *, as_json: bool, now: dt.datetime, head: _rendering.Head, twin: str | None = None, root: str = ""
+) -> Response:
     """Return a page as a response, in HTML or as JSON."""
     if as_json:
         return respond(page.status, "application/json", json.dumps(page.data, indent=2).encode())
-    text = _rendering.render(page, now, head, twin)
+    text = _rendering.render(page, now, head, twin, root)
     return respond(page.status, "text/html; charset=utf-8", text.encode("utf-8", "replace"))
 
 

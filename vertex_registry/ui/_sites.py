@@ -10,11 +10,13 @@ import threading
 from collections import OrderedDict
 from typing import TYPE_CHECKING, Final, Protocol
 
+import attrs
+
 from vertex_registry import InvalidArgumentError, RegistryClient
 from vertex_registry.ui import _rendering
-from vertex_registry.ui._pages import Page
+from vertex_registry.ui._pages import Page, not_found
 from vertex_registry.ui._responses import redirect, refuse_to_change, say
-from vertex_registry.ui._site import Site, now, show, static_file
+from vertex_registry.ui._site import Site, now, root_of, show, static_file
 from vertex_registry.ui._snippets import Opening
 
 if TYPE_CHECKING:
@@ -45,6 +47,15 @@ class Server(Protocol):
         """Return the registries that have models: ``projects/PROJECT/locations/LOCATION``."""
 
 
+@attrs.define
+class _OpenSite:
+    """The site of a registry, and how many requests are using it."""
+
+    site: Site
+    client: RegistryClient
+    requests: int = 0
+
+
 class Sites:
     """A read-only site about each registry of a server, as a function that the server calls for each request.
 
@@ -62,7 +73,7 @@ class Sites:
 
     def __init__(self, server: Server) -> None:
         self._server = server
-        self._sites: OrderedDict[tuple[str, str], tuple[Site, RegistryClient]] = OrderedDict()
+        self._sites: OrderedDict[tuple[str, str], _OpenSite] = OrderedDict()
         self._lock = threading.Lock()
 
     def __call__(self, method: str, path: str, query: str = "", headers: Mapping[str, str] | None = None) -> Response:
@@ -85,10 +96,13 @@ class Sites:
         if rest is None:
             return redirect(f"{location}/")
         try:
-            site = self._site(project, location)
+            opened = self._open(project, location)
         except InvalidArgumentError as error:  # that can't be a location
             return say(404, str(error))
-        return site(method, rest, query)
+        try:
+            return opened.site(method, rest, query)
+        finally:
+            self._leave(opened)
 
     def _index(self, path: str) -> Response:
         parents = sorted(parent for parent in self._server.parents() if _PLACE.fullmatch(f"/{parent}"))
@@ -96,15 +110,13 @@ class Sites:
             return redirect(f"{parents[0]}/")
         page = Page("registries.html", "Registries", {"registries": parents})
         if path not in {"/", "/index.json"}:
-            where = "This path is neither one of Vertex AI's nor a page."
-            page = Page(
-                "error.html", "Not found", {"error": {"type": "NotFound", "message": where, "candidates": []}}, 404
-            )
+            page = not_found("This path is neither one of Vertex AI's nor a page.")
         head = _rendering.Head("", None, nested=False)
         twin = "index.json" if page.status == 200 else None  # noqa: PLR2004  # HTTP's OK
-        return show(page, as_json=path.endswith(".json"), now=now(), head=head, twin=twin)
+        return show(page, as_json=path.endswith(".json"), now=now(), head=head, twin=twin, root=root_of(path))
 
-    def _site(self, project: str, location: str) -> Site:
+    def _open(self, project: str, location: str) -> _OpenSite:
+        """Return the site of a registry. It isn't closed to make room for others until you leave it."""
         with self._lock:
             if (project, location) not in self._sites:
                 address = _own_address(self._server.rest)
@@ -113,17 +125,29 @@ class Sites:
                 )
                 opening = Opening(settings={"project": project, "location": location, "endpoint": address})
                 site = Site(client, registry_name=f"{project} · {location}", opening=opening, home=_ROOT)
-                self._sites[project, location] = site, client
+                self._sites[project, location] = _OpenSite(site, client)
             self._sites.move_to_end((project, location))
-            while len(self._sites) > _MOST_CLIENTS:
-                self._sites.popitem(last=False)[1][1].close()
-            return self._sites[project, location][0]
+            opened = self._sites[project, location]
+            opened.requests += 1
+            self._make_room()
+            return opened
+
+    def _leave(self, opened: _OpenSite) -> None:
+        with self._lock:
+            opened.requests -= 1
+            self._make_room()
+
+    def _make_room(self) -> None:
+        """Close what hasn't been used for longest."""
+        idle = [place for place, opened in self._sites.items() if not opened.requests]
+        for place in idle[: max(len(self._sites) - _MOST_CLIENTS, 0)]:
+            self._sites.pop(place).client.close()
 
     def close(self) -> None:
         """Close the clients."""
         with self._lock:
-            for _, client in self._sites.values():
-                client.close()
+            for opened in self._sites.values():
+                opened.client.close()
             self._sites.clear()
 
 

@@ -52,10 +52,27 @@ def snippets(version: ModelVersion, reference: str, opening: Opening | None) -> 
         found = [{"title": "Read it in Python", "code": f"{opened}    version = registry.get_version({target})\n"}]
     if reference.isprintable():
         verb = "download" if version.artifact_uri else "show"
-        options = opening.options or tuple(f"--{key}={value}" for key, value in settings.items())
-        words = ["vertex-registry", "versions", verb, *options, "--", reference, version.version]
+        words = [
+            "vertex-registry",
+            "versions",
+            verb,
+            *_options(attrs.evolve(opening, settings=settings)),
+            "--",
+            reference,
+            version.version,
+        ]
         found.append({"title": f"{verb.capitalize()} it in a shell", "code": f"{shlex.join(words)}\n"})
     return [{"note": None} | each for each in found]
+
+
+def register(opening: Opening | None) -> str:
+    """Return a command that registers the first version in a registry."""
+    words = ["vertex-registry", "versions", "register", *_options(opening or Opening())]
+    return f"{shlex.join([*words, 'churn', 'gs://bucket/churn/1'])}\n"
+
+
+def _options(opening: Opening) -> tuple[str, ...]:
+    return opening.options or tuple(f"--{key}={value}" for key, value in opening.settings.items())
 
 
 def _quoted(text: str) -> str:
