@@ -225,6 +225,7 @@ def remembered(registry: RegistryClient, name: str) -> list[tuple[str, Stage]]:
     return [(change.version, change.stage) for change in reversed(history)]
 
 
+@pytest.mark.each_switch("labels-at-upload", "label-wins")
 def test_what_the_history_survives(
     connect: Connect, vertex: ModelServiceClient, name: NewName, wait_for_lists: WaitForLists
 ) -> None:
