@@ -20,6 +20,7 @@ from google.auth.credentials import AnonymousCredentials
 from google.cloud.aiplatform_v1.services.model_service import ModelServiceClient
 from google.cloud.aiplatform_v1.services.model_service.transports.grpc import ModelServiceGrpcTransport
 from google.cloud.aiplatform_v1.services.model_service.transports.rest import ModelServiceRestTransport
+from google.cloud.aiplatform_v1.types import Model
 
 from tests.cassettes import recorder, tape
 from tests.live.service import Service
@@ -27,12 +28,13 @@ from vertex_registry import NotFoundError, RegistryClient, Retry
 from vertex_registry.emulator import Emulator
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
 
     #: Types of fixtures, for the signatures of tests.
     Connect = Callable[..., RegistryClient]
     NewName = Callable[..., str]
     NewSource = Callable[[], str]
+    UploadModels = Callable[[Iterable[str]], None]
     WaitForLists = Callable[[], None]
 
 PROJECT = "test-project"
@@ -243,6 +245,22 @@ def vertex(request: pytest.FixtureRequest) -> Iterator[ModelServiceClient]:
         transport = ModelServiceGrpcTransport(channel=grpc.insecure_channel(emulator.grpc), credentials=nobody)
     with ModelServiceClient(transport=transport) as client:
         yield client
+
+
+@pytest.fixture
+def upload_models(vertex: ModelServiceClient, parent: str) -> UploadModels:
+    """Return a function that uploads a model for each name. That takes a seventh of the requests of a registration."""
+
+    def upload_models(names: Iterable[str]) -> None:
+        for name in names:
+            model = Model(
+                display_name=name,
+                artifact_uri="gs://vr-test-artifacts/1",
+                container_spec={"image_uri": "us-docker.pkg.dev/acme/serving/churn:1"},
+            )
+            vertex.upload_model(parent=parent, model=model)
+
+    return upload_models
 
 
 @pytest.fixture
