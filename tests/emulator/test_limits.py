@@ -155,6 +155,7 @@ def many(value: str, separator: str = ",") -> str:
         pytest.param(lambda: "," * MANY + '"' * MANY, id="quotes"),
     ],
 )  # fmt: skip
+@pytest.mark.no_cover  # to count costs much, and other tests reach each line
 def test_json_with_too_many_values_is_refused(emulator: Emulator, place: str, body: Callable[[], str]) -> None:
     """JSON is refused before it's parsed, which could take minutes: these aren't JSON, and nobody notices."""
     answer = upload(emulator, place, body() + "!")
@@ -214,6 +215,7 @@ def send(emulator: Emulator, method: str, data: bytes, api: str = "v1") -> str:
         pytest.param(b"\x22\x00", id="env"),
     ],
 )
+@pytest.mark.no_cover  # likewise
 def test_a_message_with_too_many_fields_is_refused(emulator: Emulator, extra: bytes, api: str) -> None:
     """Over gRPC an empty message in a list has two bytes, so a request could have sixteen million."""
     container = types.ModelContainerSpec.pb()(image_uri="x/y:1").SerializeToString() + extra * 400_000
@@ -258,6 +260,7 @@ def test_a_message_with_many_fields_is_taken(emulator: Emulator) -> None:
 
 
 @pytest.mark.parametrize("seed", range(20))
+@pytest.mark.no_cover  # likewise
 def test_any_bytes_can_be_counted(seed: int) -> None:
     """Bytes that aren't a message are refused by protobuf, and never break the count."""
     noise = random.Random(seed)  # noqa: S311 - nothing secret comes of it
@@ -334,6 +337,7 @@ def test_a_fault_is_short(emulator: Emulator) -> None:
     emulator.forget_faults()
 
 
+@pytest.mark.no_cover  # likewise
 def test_a_slow_request_holds_nobody_up(emulator: Emulator, connect: Callable[..., Any], place: str) -> None:
     """While a request with the most values is checked, other requests are answered."""
     inputs = {"f": {"inputBaselines": [1] * 90_000}}

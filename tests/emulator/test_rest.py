@@ -108,6 +108,7 @@ def nested(depth: int, kind: str) -> object:
 
 @pytest.mark.parametrize("polls", [0, 2])
 @pytest.mark.parametrize("kind", ["lists", "objects", "both"])
+@pytest.mark.no_cover  # to count costs much, and other tests reach each line
 def test_what_lies_too_deep_is_refused(start: Start, place: str, kind: str, polls: int) -> None:
     """Whatever is accepted can be read again, by itself, in lists and among past requests."""
     emulator = start(polls_until_done=polls)

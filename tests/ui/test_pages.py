@@ -36,6 +36,7 @@ PAGES = [
 
 
 @pytest.mark.parametrize(("path", "twin", "query"), PAGES)
+@pytest.mark.no_cover  # to count costs much, and other tests reach each line
 def test_every_page_has_a_twin_and_leads_nowhere_else(browser: Browser, path: str, twin: str, query: str) -> None:
     """A page names its JSON, and all its links lead to pages that exist, or to addresses somebody registered."""
     page = browser.html(path, query)
