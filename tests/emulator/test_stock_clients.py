@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
-import itertools
 import re
 from typing import TYPE_CHECKING, Any, Final
 
