@@ -95,6 +95,8 @@ def backends_of(test: pytest.Function) -> list[Backend]:
     elif switches.name == "switches_together":
         backends = [GRPC, REST, ALL_SWITCHES, ALL_WITHOUT_LAG]
     else:
+        if not switches.args or not set(switches.args) <= SWITCHES.keys():
+            raise ValueError(f"{test.nodeid}: each_switch takes names of switches, not {switches.args}.")
         alone = [backend for backend in ONE_SWITCH if not backend.switches.keys().isdisjoint(switches.args)]
         backends = [GRPC, REST, *alone, ALL_SWITCHES]
     if test.get_closest_marker("without_rest"):
