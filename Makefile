@@ -1,4 +1,4 @@
-# Two commands do everything: `make demo` and `make test`. Both make and reuse .venv by themselves.
+# Start with `make demo` and `make test`. Both create .venv if it doesn't exist.
 
 PYTHON ?= python3
 VENV   := .venv
@@ -14,7 +14,7 @@ LIVE    = $(if $(LOCATION),--location "$(LOCATION)") $(if $(YES),--yes)
 .DEFAULT_GOAL := help
 .PHONY: help demo test check format lowest docs release-check airflow kubeflow zenml-gcp loaders histories container picture bench pins record live record-live clean
 
-help:     ## list what there is
+help:     ## list the commands
 	@grep -hE '^[a-z-]+: .*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 20
 
 $(READY): pyproject.toml
@@ -25,9 +25,9 @@ $(READY): pyproject.toml
 	@$(BIN)/python -m pip install -qq --disable-pip-version-check --editable . --group dev
 	@touch $@
 
-# ZenML has environments of its own: it brings much, and nothing but its adapter needs it. One has today's Google SDK, and
-# one has what ZenML's own `zenml integration install gcp` puts in its place. ZenML is named first, because pip decides
-# in this order, and in the other one tries old versions of everything for many minutes.
+# ZenML has its own environments, because it has many dependencies and only its adapter needs it. One has today's Google
+# SDK, and one has the versions that ZenML's own `zenml integration install gcp` installs. ZenML is named first, because
+# pip resolves in this order. In the other order, it tries old versions of everything for many minutes.
 $(ZENML)/ready $(ZENML)-gcp/ready: pyproject.toml | $(READY)
 	@test -x $(@D)/bin/python || $(PYTHON) -m venv $(@D)
 	@echo "Setting up $(@D) (once) ..."
@@ -36,7 +36,7 @@ $(ZENML)/ready $(ZENML)-gcp/ready: pyproject.toml | $(READY)
 	@test $(@D) = $(ZENML) || ZENML_CONFIG_PATH=$(@D)/config ZENML_ANALYTICS_OPT_IN=false $(@D)/bin/zenml integration install gcp -y >$(@D)/log 2>&1 || { cat $(@D)/log; exit 1; }
 	@touch $@
 
-# MLflow has one too: it brings more than all the rest.
+# MLflow has its own environment too, because it has more dependencies than everything else together.
 $(MLFLOW)/ready: pyproject.toml | $(READY)
 	@test -x $(@D)/bin/python || $(PYTHON) -m venv $(@D)
 	@echo "Setting up $(@D) (once) ..."
@@ -47,7 +47,7 @@ $(MLFLOW)/ready: pyproject.toml | $(READY)
 demo: $(READY)   ## train, register, promote and list real models, with no cloud account
 	@$(BIN)/python examples/quickstart.py
 
-# An example in a document goes on where the one before it ended, so that one process runs them all.
+# Each example in a document continues where the previous one ended, so one process runs them all.
 test: $(READY) $(MLFLOW)/ready $(ZENML)/ready $(ZENML)-gcp/ready   ## run every test, with branch coverage
 	@$(BIN)/python -m pytest --numprocesses 2 --cov --cov-report= --quiet tests
 	@$(BIN)/python -m pytest --cov --cov-append --cov-report= --quiet README.md docs vertex_registry
@@ -55,7 +55,7 @@ test: $(READY) $(MLFLOW)/ready $(ZENML)/ready $(ZENML)-gcp/ready   ## run every 
 	@$(ZENML)/bin/python -m pytest --numprocesses 2 --dist worksteal --cov --cov-append --cov-report=term --cov-fail-under=95 --quiet -m zenml tests/adapter
 	@$(ADAPTER_GCP) --deselect tests/adapter/test_guide.py::test_the_guide
 
-check: $(READY) $(MLFLOW)/ready $(ZENML)/ready   ## run ruff, mypy, the import contracts and the guard of the docs' language
+check: $(READY) $(MLFLOW)/ready $(ZENML)/ready   ## run ruff, mypy, the import contracts and the guard of our English
 	@$(BIN)/ruff check
 	@$(BIN)/ruff format --check
 	@$(BIN)/mypy
@@ -68,15 +68,15 @@ check: $(READY) $(MLFLOW)/ready $(ZENML)/ready   ## run ruff, mypy, the import c
 docs: $(READY)   ## build the documentation into site/, without a network; a warning or a dead link fails it
 	@$(BIN)/zensical build --strict
 
-format: $(READY)   ## let ruff format the code and mend what it can
+format: $(READY)   ## format the code with ruff, and fix what it can fix
 	@$(BIN)/ruff check --fix-only --quiet
 	@$(BIN)/ruff format
 
-# Every package that the client and the emulator need is installed in its lowest version, also those that others bring:
-# so a bound that one of them is missing is found here, and belongs into pyproject.toml. What only the tests need is kept
-# at the lowest version that pyproject.toml names, with today's packages below it. Versions without a wheel are left out,
-# because they need compilers. Other versions spell `@` in a path in another way, so no cassette fits, and look for a
-# metadata server, which is blocked.
+# All dependencies of the client and the emulator, direct and indirect, are installed in their lowest versions. If a bound
+# is missing, these tests fail, and pyproject.toml needs the bound. The tests' own dependencies are at the lowest version
+# that pyproject.toml names, with today's indirect ones. Versions without a wheel are left out, because they need
+# compilers. Cassettes and tests without credentials are left out: old versions encode `@` in a path differently, and
+# look for a metadata server, which is blocked.
 LOWEST := .venv-lowest
 COMPILE = $(LOWEST)/bin/uv pip compile --quiet --resolution lowest --only-binary :all: --no-header --no-annotate pyproject.toml --extra storage
 
@@ -94,8 +94,8 @@ release-check:   ## build the packages and check each alone, on every Python tha
 	@.venv-release/bin/python -m pip install -qq --disable-pip-version-check uv 'hatchling>=1.27'
 	@.venv-release/bin/python -m tests.release $(PYTHONS:%=--python %) --select "$(or $(SELECT),grpc)"
 
-# Both drag in a hundred packages, so each has an environment of its own.
-airflow:   ## run the Airflow DAG in examples/ against the emulator, beside Google's operator
+# Both have a hundred dependencies, so each has its own environment.
+airflow:   ## run the Airflow DAG in examples/ against the emulator, next to Google's operator
 	@test -x .venv-airflow/bin/python || $(PYTHON) -m venv .venv-airflow
 	@.venv-airflow/bin/python -m pip install -qq --disable-pip-version-check --editable '.[emulator]' apache-airflow apache-airflow-providers-google
 	@.venv-airflow/bin/python examples/run_airflow.py
@@ -105,18 +105,18 @@ kubeflow:   ## compile the Kubeflow pipeline in examples/, and run its component
 	@.venv-kubeflow/bin/python -m pip install -qq --disable-pip-version-check --editable '.[emulator]' kfp google-cloud-pipeline-components
 	@.venv-kubeflow/bin/python examples/run_kubeflow.py
 
-# `make test` leaves out the guide here, whose processes take as long as all the others together.
+# `make test` leaves out the guide in this environment, because its processes take as long as all other tests together.
 zenml-gcp: $(ZENML)-gcp/ready   ## run the tests of the ZenML adapter with the Google SDK that ZenML itself installs
 	@$(ADAPTER_GCP)
 
-# Elsewhere in these tests a library that is not installed is a test skipped; here it is a test failed.
+# `make test` skips tests whose library isn't installed. Here they fail.
 loaders:   ## load models that torch, Keras, TensorFlow, XGBoost and scikit-learn wrote
 	@test -x .venv-loaders/bin/python || $(PYTHON) -m venv .venv-loaders
 	@.venv-loaders/bin/python -m pip install -qq --disable-pip-version-check --upgrade 'pip>=25.1'
 	@.venv-loaders/bin/python -m pip install -qq --disable-pip-version-check --editable . --group loaders
 	@EVERY_LIBRARY=1 .venv-loaders/bin/python -m pytest --quiet tests/client/test_loading.py
 
-histories: $(READY)   ## play several processes against the emulator and check what they saw: [SECONDS=...] [SEED=...]
+histories: $(READY)   ## run several processes against the emulator and check their results: [SECONDS=...] [SEED=...]
 	@$(BIN)/python -m tests.histories --seconds $(or $(SECONDS),300) --seed $(or $(SEED),1)
 
 container: $(READY)   ## check the Dockerfile, as far as that's possible without Docker
@@ -125,23 +125,23 @@ container: $(READY)   ## check the Dockerfile, as far as that's possible without
 picture: $(READY)   ## draw docs/architecture.svg from the import contracts
 	@$(BIN)/python -m tests.picture
 
-# The benchmarks have an environment of their own, because moto brings much.
-bench:   ## measure speed beside Google's clients, moto and obstore, and write docs/performance.md: [QUICK=1] [ONLY=client]
+# The benchmarks have their own environment, because moto has many dependencies.
+bench:   ## compare speed with Google's clients, moto and obstore, and write docs/performance.md: [QUICK=1] [ONLY=client]
 	@test -x .venv-bench/bin/python || $(PYTHON) -m venv .venv-bench
 	@.venv-bench/bin/python -m pip install -qq --disable-pip-version-check --upgrade 'pip>=25.1'
 	@.venv-bench/bin/python -m pip install -qq --disable-pip-version-check --editable '.[storage,cli,emulator]' --group bench
 	@.venv-bench/bin/python -m benchmarks $(if $(QUICK),--quick) $(if $(ONLY),--only $(ONLY))
 
-pins: $(READY)   ## write down the public names, options and fields, so that a change of them shows in review
+pins: $(READY)   ## list the public names, options and fields in tests/pins.txt, so a change shows in review
 	@$(BIN)/python -m tests.pins
 
 record: $(READY)   ## record the cassettes against the emulator
 	@$(BIN)/python -m tests.cassettes.recorder
 
-live: $(READY)   ## run the tests against the real Vertex: PROJECT=... BUCKET=... [LOCATION=...] [YES=1]
+live: $(READY)   ## run the tests against the real Vertex AI: PROJECT=... BUCKET=... [LOCATION=...] [YES=1]
 	@$(BIN)/python -m tests.live run "$(PROJECT)" "$(BUCKET)" $(LIVE)
 
-record-live: $(READY)   ## record the cassettes against the real Vertex: likewise
+record-live: $(READY)   ## record the cassettes against the real Vertex AI, with the same options
 	@$(BIN)/python -m tests.live record "$(PROJECT)" "$(BUCKET)" $(LIVE)
 
 clean:   ## remove .venv and every cache

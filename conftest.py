@@ -20,13 +20,13 @@ if TYPE_CHECKING:
     from importlib.machinery import ModuleSpec
     from types import ModuleType
 
-# Examples are drawn anew in each run, and are too few to be slow; a machine that is busy is no failure.
+# Each run uses new random examples, few enough to be fast. There's no deadline, so a busy machine doesn't fail a test.
 hypothesis.settings.register_profile("gate", deadline=None, max_examples=int(os.environ.get("EXAMPLES", "40")))
 hypothesis.settings.load_profile("gate")
 
 pytest_plugins = ["tests.storage.server"]
 
-# The pages about MLflow are run by tests/mlflow_adapter, in the environment that has it.
+# tests/mlflow_adapter runs the pages about MLflow, in the environment that has MLflow.
 markdown = Sybil(
     parsers=[PythonCodeBlockParser(), SkipParser()],
     patterns=["*.md"],
@@ -42,7 +42,7 @@ pytest_collect_file = (markdown + docstrings).pytest()
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Let no variable of the machine's decide what a test talks to."""
+    """Remove environment variables that would connect tests to another registry."""
     del config
     for variable in ("VERTEX_AI_EMULATOR_HOST", "GOOGLE_CLOUD_PROJECT", "GOOGLE_CLOUD_LOCATION"):
         os.environ.pop(variable, None)
@@ -50,9 +50,9 @@ def pytest_configure(config: pytest.Config) -> None:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_sessionstart(session: pytest.Session) -> None:
-    """Let one coverage count in each of several processes: pytest-cov 7 begins a second, and the first would go on.
+    """Stop a second measurement of coverage in each worker process.
 
-    A test that is not to be counted stops the one that pytest-cov knows of, and pays for the other.
+    pytest-cov 7 starts another one there, and the marker `no_cover` only stops that one. The first would keep running.
     """
     controller = getattr(session.config.pluginmanager.getplugin("_cov"), "cov_controller", None)
     if controller is not None and hasattr(session.config, "workerinput"):
@@ -112,7 +112,7 @@ def pytest_collection(session: pytest.Session) -> Generator[None, object, object
         controller.cov.start()
 
 
-#: Where tests start processes of their own, which take seconds.
+#: Files whose tests start processes, which takes seconds.
 SLOW = (
     "test_any_process.py",
     "test_live.py",
@@ -131,14 +131,14 @@ SLOW = (
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Let the longest tests come first, so that at the end no process has one alone while the others wait."""
+    """Run the longest tests first, so no worker is still busy with one while the others have finished."""
     items.sort(key=lambda item: item.path.name not in SLOW)
 
 
 def pytest_collection_finish() -> None:
-    """Let the collector of garbage leave alone what stays for the whole run: Google's packages and thousands of tests.
+    """Exclude what exists now from garbage collection: Google's packages and thousands of tests.
 
-    To look through all of it again and again takes a fifth of the time of a run.
+    Scanning them again and again takes a fifth of a run.
     """
     gc.collect()
     gc.freeze()

@@ -1,4 +1,4 @@
-"""A small writer of line charts in SVG, with logarithmic axes."""
+"""Draw line charts as SVG, with logarithmic axes."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _HEAD: Final = """\
 
 
 class Chart(NamedTuple):
-    """A chart: each series has the points (x, y) of a line, and both axes are logarithmic."""
+    """A line chart with logarithmic axes. Each series has the points (x, y) of a line."""
 
     title: str
     across: str
@@ -43,7 +43,7 @@ def draw(chart: Chart) -> str:
     left, right = _decades([x for x, _ in points])
     low, high = _decades([y for _, y in points])
 
-    def place(x: float, y: float) -> tuple[float, float]:
+    def to_pixels(x: float, y: float) -> tuple[float, float]:
         across = (math.log10(x) - left) / max(1, right - left)
         up = (math.log10(y) - low) / max(1, high - low)
         return (
@@ -59,16 +59,16 @@ def draw(chart: Chart) -> str:
         f'<text x="16" y="{centre}" text-anchor="middle" transform="rotate(-90 16 {centre})">{escape(chart.up)}</text>',
     ]
     for power in range(left, right + 1):
-        x, _ = place(10.0**power, 10.0**low)
+        x, _ = to_pixels(10.0**power, 10.0**low)
         parts.append(f'<path class="g" d="M{x} {_TOP}V{_HEIGHT - _BOTTOM}"/>')
-        parts.append(f'<text x="{x}" y="{_HEIGHT - _BOTTOM + 18}" text-anchor="middle">{_shown(10.0**power)}</text>')
+        parts.append(f'<text x="{x}" y="{_HEIGHT - _BOTTOM + 18}" text-anchor="middle">{_format(10.0**power)}</text>')
     for power in range(low, high + 1):
-        _, y = place(10.0**left, 10.0**power)
+        _, y = to_pixels(10.0**left, 10.0**power)
         parts.append(f'<path class="g" d="M{_LEFT} {y}H{_WIDTH - _RIGHT}"/>')
-        parts.append(f'<text x="{_LEFT - 6}" y="{y + 4}" text-anchor="end">{_shown(10.0**power)}</text>')
-    heights = _apart([place(*line[-1])[1] for line in chart.series.values()])
+        parts.append(f'<text x="{_LEFT - 6}" y="{y + 4}" text-anchor="end">{_format(10.0**power)}</text>')
+    heights = _spread([to_pixels(*line[-1])[1] for line in chart.series.values()])
     for (name, line), color, height in zip(chart.series.items(), _COLORS, heights, strict=False):
-        placed = [place(x, y) for x, y in line]
+        placed = [to_pixels(x, y) for x, y in line]
         path = " ".join(f"{x},{y}" for x, y in placed)
         parts.append(f'<polyline class="l" stroke="{color}" points="{path}"/>')
         parts += [f'<circle cx="{x}" cy="{y}" r="3" fill="{color}"/>' for x, y in placed]
@@ -77,13 +77,13 @@ def draw(chart: Chart) -> str:
 
 
 def _decades(values: Sequence[float]) -> tuple[int, int]:
-    """Return the powers of ten around some values."""
+    """Return the exponents of the powers of ten around some values."""
     low, high = math.floor(math.log10(min(values)) + 1e-9), math.ceil(math.log10(max(values)) - 1e-9)
     return low, max(high, low + 1)
 
 
-def _apart(heights: Sequence[float]) -> list[float]:
-    """Return heights for labels that don't cover each other."""
+def _spread(heights: Sequence[float]) -> list[float]:
+    """Return heights for labels, moved so labels don't overlap."""
     placed: list[float] = [0.0] * len(heights)
     last = -math.inf
     for at in sorted(range(len(heights)), key=heights.__getitem__):
@@ -91,5 +91,5 @@ def _apart(heights: Sequence[float]) -> list[float]:
     return placed
 
 
-def _shown(number: float) -> str:
+def _format(number: float) -> str:
     return f"{number:,.0f}" if number >= 1 else f"{number:g}"

@@ -1,9 +1,9 @@
-"""The client beside Google's own: calls, lists, promotions, and what a fresh process costs.
+"""Compare the client with Google's: calls, lists, promotions, and the start of a process.
 
     python -m benchmarks.client [--quick] [--only calls|lists|size|latency|processes]
 
-Both sides talk to the same emulator, which runs in a process of its own. They take turns, and alternate in going first,
-so a machine that's busy for a while slows down both. A row has the medians of both sides and their ratio. Below 1, this
+Both sides use the same emulator, which runs in its own process. They take turns and alternate in going first, so a busy
+machine slows down both. A row has the medians of both sides and their ratio. Below 1, this
 package is faster. Google's side is what people write with its `ModelServiceClient` ("gapic").
 """
 
@@ -42,7 +42,7 @@ LABELS: Final = {"managed_by": "zenml", "stage": "none", "team": "growth", "git"
 
 
 class Row(NamedTuple):
-    """One line of the table: both medians in milliseconds, the ratio, and the ratio that was hoped for."""
+    """One line of the table: both medians in milliseconds, the ratio, and the goal."""
 
     what: str
     beside: str
@@ -60,7 +60,7 @@ class Row(NamedTuple):
 
 
 def pairs(ours: Callable[[], object], theirs: Callable[[], object], rounds: int, calls: int = 1) -> tuple[float, float]:
-    """Return the median milliseconds of one call of each side, of so many rounds in which both take their turn."""
+    """Return the median milliseconds of one call of each side. Both sides take turns in each round."""
     times: tuple[list[float], list[float]] = ([], [])
     for work in (ours, theirs):
         work()
@@ -79,11 +79,11 @@ def row(what: str, beside: str, medians: tuple[float, float], goal: str) -> Row:
     return Row(what, beside, *medians, medians[0] / medians[1], goal)
 
 
-# --- what is in the registry -------------------------------------------------
+# --- models ------------------------------------------------------------------
 
 
 def fill(channel: grpc.Channel, uploads: Iterator[aiplatform_v1.UploadModelRequest]) -> None:
-    """Upload versions over several requests at a time."""
+    """Upload versions with several requests at a time."""
     send: Any = channel.unary_unary(f"{SERVICE}/UploadModel", request_serializer=None, response_deserializer=None)
     waiting: list[Any] = []
     for request in uploads:
@@ -95,7 +95,7 @@ def fill(channel: grpc.Channel, uploads: Iterator[aiplatform_v1.UploadModelReque
 
 
 def new_model(name: str) -> aiplatform_v1.UploadModelRequest:
-    """Return the upload of a model with one version, as this package registers it."""
+    """Return an upload of a new model, like this package's."""
     return aiplatform_v1.UploadModelRequest(
         parent=PARENT,
         model_id=name,
@@ -110,7 +110,7 @@ def new_model(name: str) -> aiplatform_v1.UploadModelRequest:
 
 
 def new_version(name: str) -> aiplatform_v1.UploadModelRequest:
-    """Return the upload of a further version."""
+    """Return an upload of another version."""
     request = new_model(name)
     request.model_id, request.parent_model = "", f"{PARENT}/models/{name}"
     return request
@@ -119,7 +119,7 @@ def new_version(name: str) -> aiplatform_v1.UploadModelRequest:
 def fill_model(
     client: aiplatform_v1.ModelServiceClient, channel: grpc.Channel, name: str, have: int, want: int
 ) -> None:
-    """Upload versions of a model, of which so many exist, until there are as many as wanted."""
+    """Upload versions until the model has `want`. It already has `have`."""
     if not have:
         client.upload_model(new_model(name))
         have = 1
@@ -138,7 +138,7 @@ class Registry(NamedTuple):
 
 @contextlib.contextmanager
 def registry() -> Iterator[Registry]:
-    """Run an emulator, with clients."""
+    """Run an emulator, and connect both sides' clients."""
     with emulator() as (address, _, rest):
         import grpc as library  # noqa: PLC0415 - the name is an attribute above
 
@@ -149,7 +149,7 @@ def registry() -> Iterator[Registry]:
 
 
 def count_requests(running: Registry, work: Callable[[], object]) -> int:
-    """Return how many requests some work sends."""
+    """Return how many requests a call sends."""
     running.google.get_location(request={"name": PARENT})
     work()
     running.google.get_location(request={"name": PARENT})
@@ -199,7 +199,7 @@ def read_model(model: aiplatform_v1.Model) -> tuple[object, ...]:
 
 
 def calls(running: Registry, rounds: int) -> Iterator[Row]:
-    """One version, over both transports."""
+    """Measure reads of one version over both transports."""
     name = f"{PARENT}/models/small@1"
     yield row(
         "`get_version`, gRPC",
@@ -221,7 +221,7 @@ def calls(running: Registry, rounds: int) -> Iterator[Row]:
 
 
 def lists(running: Registry, rounds: int) -> Iterator[Row]:
-    """Many versions, and the newest of many."""
+    """Measure lists of many versions, and reads of the newest."""
     ours, google, of_big = running.ours, running.google, {"name": f"{PARENT}/models/big", "page_size": 1000}
 
     def pages() -> int:
@@ -251,7 +251,7 @@ def lists(running: Registry, rounds: int) -> Iterator[Row]:
 
 
 def size(running: Registry, rounds: int) -> Iterator[Row]:
-    """The same on a model of very many versions and on one of few."""
+    """Measure the same call on a model with many versions and on one with few."""
     ours = running.ours
     for name in ("big", "small"):
         for version in (1, 2):
@@ -265,7 +265,7 @@ def size(running: Registry, rounds: int) -> Iterator[Row]:
         turns = iter(range(10**9))
 
         def work() -> None:
-            # Other versions each time: a version remembers a dozen changes.
+            # Use other versions each time, because a version's history has room for a dozen changes.
             first = next(turns) * 2 % FEW + 1
             for number in (first, first + 1):
                 ours.set_stage(name, number, PRODUCTION, archive_existing=True)
@@ -282,7 +282,7 @@ def size(running: Registry, rounds: int) -> Iterator[Row]:
         of_big, of_small = make("big"), make("small")
         counts = [count_requests(running, work) for work in (of_big, of_small)]
         beside = f"the same of {FEW} ({counts[0]} and {counts[1]} RPCs)"
-        # Five times in all, with the first and the counted one, use up the versions of the small model.
+        # Five runs, including the first and the counted one, use up the versions of the small model.
         few = 3 if make is promote_and_roll_back else max(3, rounds // 2)
         yield row(f"{what} of {BIG:,}", beside, pairs(of_big, of_small, few), "2, the same RPCs")
         if make is promote:
@@ -291,13 +291,13 @@ def size(running: Registry, rounds: int) -> Iterator[Row]:
 
 
 def latency(_: Registry, rounds: int) -> Iterator[Row]:
-    """Every version of many models, when each request takes 20 ms, in a registry that has nothing else."""
+    """Measure a list of every version of many models, if each request takes 20 ms."""
     with registry() as running:
         yield from latency_of(running, rounds)
 
 
 def latency_of(running: Registry, rounds: int) -> Iterator[Row]:
-    """Measure it in this registry."""
+    """Measure it in this registry, which must be empty."""
     fill(running.channel, (new_model(f"many-{number}") for number in range(MODELS)))
     body = {"rpc": "ListModelVersions", "delay": LATENCY, "times": 10**6}
     for rpc in ("ListModelVersions", "ListModels"):
@@ -339,13 +339,13 @@ GOOGLES_LIST: Final = GOOGLES.replace(
 
 
 def ran(*command: str, **variables: str) -> Callable[[], object]:
-    """Return a function that runs a command. Unlike this process, it may keep compiled modules."""
+    """Return a function that runs a command. Unlike this process, it may cache compiled modules."""
     settings = {key: value for key, value in os.environ.items() if key != "PYTHONDONTWRITEBYTECODE"}
     return lambda: subprocess.run(command, env={**settings, **variables}, check=True, capture_output=True)  # noqa: S603
 
 
 def processes(running: Registry, rounds: int) -> Iterator[Row]:
-    """What a fresh process costs."""
+    """Measure the start of processes."""
     python, address = sys.executable, running.grpc
     bare = ran(python, "-c", "pass")
     imported = row(
@@ -385,7 +385,7 @@ def processes(running: Registry, rounds: int) -> Iterator[Row]:
 
 
 def start_emulator() -> None:
-    """Start the emulator, and end it when it serves."""
+    """Start the emulator, and end it as soon as it accepts connections."""
     port, rest = free_port(), free_port()
     words = ["-m", "vertex_registry.emulator", "--grpc-port", str(port), "--rest-port", str(rest)]
     with served(sys.executable, *words) as process:
@@ -393,7 +393,7 @@ def start_emulator() -> None:
 
 
 def start_moto() -> None:
-    """Start moto's server, and end it when it serves."""
+    """Start moto's server, and end it as soon as it accepts connections."""
     port = free_port()
     with served(os.path.join(os.path.dirname(sys.executable), "moto_server"), "-p", str(port)) as process:  # noqa: PTH118, PTH120 - likewise
         wait_until_served(process, port)

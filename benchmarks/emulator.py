@@ -1,16 +1,15 @@
-"""The emulator beside moto's SageMaker: what each serves in a second, and what the emulator's size costs.
+"""Compare the emulator's throughput with moto's SageMaker, and measure how cost grows with the number of models.
 
     python -m benchmarks.emulator                    # everything, some minutes
     python -m benchmarks.emulator --quick            # one round each, and a smaller registry
 
-Both servers run in processes of their own and keep their state in memory, unless a row says that the emulator writes to
-a file. Each of the clients is a process, so that no client waits for another's interpreter. A row is measured in
-rounds, one server after the other, and its ratio is the median of the ratios of the rounds: a machine that is busy for
-a while slows down both.
+Both servers run in their own processes and keep their state in memory, unless a row says that the emulator writes to a
+file. Each client is a process too, so clients don't share an interpreter. A row is measured in rounds, with one server
+after the other. Its ratio is the median of the rounds' ratios, because a busy machine slows down both servers.
 
-Two kinds of client are measured. The stock ones are what people use: Google's `ModelServiceClient` over gRPC and boto3.
-They cost more than either server. The bare ones send requests that were built beforehand over a kept connection, and
-read the answer's bytes: they show the servers.
+There are two kinds of clients. The stock ones are what people use: Google's `ModelServiceClient` over gRPC, and boto3.
+They cost more than either server. The bare ones show the servers: they send prepared requests over an open connection,
+and don't parse the responses.
 """
 
 from __future__ import annotations
@@ -49,7 +48,7 @@ IMAGE: Final = "us-docker.pkg.dev/acme/images/serve:1"
 SERVICE: Final = "/google.cloud.aiplatform.v1.ModelService"
 LABELS: Final = {"team": "growth", "git": "9f2c1e7", "stage": "none"}
 
-#: Something that a client does again and again.
+#: A call that a client repeats.
 Work = "Callable[[], object]"
 
 
@@ -57,7 +56,7 @@ Work = "Callable[[], object]"
 
 
 def free_port() -> int:
-    """Return a port that nobody listens on."""
+    """Return a free port."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]
@@ -66,9 +65,9 @@ def free_port() -> int:
 
 @contextlib.contextmanager
 def served(*command: str) -> Iterator[subprocess.Popen[bytes]]:
-    """A server's process, which ends with the block. It may keep compiled modules."""
+    """Run a server's process within the context. Unlike this process, it may cache compiled modules."""
     settings = {key: value for key, value in os.environ.items() if key != "PYTHONDONTWRITEBYTECODE"}
-    with subprocess.Popen(  # noqa: S603 - servers of ours
+    with subprocess.Popen(  # noqa: S603 - a known server
         command, env=settings, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
     ) as process:
         try:
@@ -83,13 +82,13 @@ def wait_until_served(process: subprocess.Popen[bytes], port: int) -> None:
         with contextlib.suppress(ConnectionError), socket.create_connection(("127.0.0.1", port)):
             return
         if process.poll() is not None:
-            raise SystemExit(f"{process.args!r} ended with {process.returncode}")
+            raise SystemExit(f"{process.args!r} ended with status {process.returncode}")
         time.sleep(0.005)
 
 
 @contextlib.contextmanager
 def emulator(*arguments: str) -> Iterator[tuple[str, int, str]]:
-    """The emulator: its gRPC address, its process id and its REST address."""
+    """Run the emulator, and yield its gRPC address, its process ID and its REST address."""
     port, rest = free_port(), free_port()
     command = [sys.executable, "-m", "vertex_registry.emulator", "--grpc-port", str(port), "--rest-port", str(rest)]
     with served(*command, *arguments) as process:
@@ -99,7 +98,7 @@ def emulator(*arguments: str) -> Iterator[tuple[str, int, str]]:
 
 @contextlib.contextmanager
 def moto() -> Iterator[str]:
-    """The server of moto: its address."""
+    """Run moto's server, and yield its address."""
     port = free_port()
     command = [str(Path(sys.executable).with_name("moto_server")), "-H", "127.0.0.1", "-p", str(port)]
     with served(*command) as process:
@@ -107,16 +106,16 @@ def moto() -> Iterator[str]:
         yield f"127.0.0.1:{port}"
 
 
-# --- what clients do ---------------------------------------------------------
+# --- requests ----------------------------------------------------------------
 
 
 def gapic(address: str) -> aiplatform_v1.ModelServiceClient:
-    """Google's client over plain gRPC."""
+    """Create Google's client over plain gRPC."""
     return aiplatform_v1.ModelServiceClient(transport=ModelServiceGrpcTransport(channel=grpc.insecure_channel(address)))
 
 
 def upload(model: str | None = None, **fields: Any) -> aiplatform_v1.UploadModelRequest:
-    """A version as a training job uploads it."""
+    """Return a typical upload of a training job."""
     return aiplatform_v1.UploadModelRequest(
         parent=PARENT,
         parent_model=model,
@@ -131,13 +130,13 @@ def upload(model: str | None = None, **fields: Any) -> aiplatform_v1.UploadModel
 
 
 def sagemaker(address: str) -> Any:
-    """boto3's client, pointed at moto."""
+    """Create boto3's client for moto."""
     return boto3.client(
         "sagemaker",
         endpoint_url=f"http://{address}",
         region_name="us-east-1",
         aws_access_key_id="bench",
-        aws_secret_access_key="bench",  # noqa: S106 - moto asks for none
+        aws_secret_access_key="bench",  # noqa: S106 - moto doesn't check it
     )
 
 
@@ -154,7 +153,7 @@ PACKAGE: Final = {
 
 
 def vertex_stock(address: str, job: str, model: str, versions: int) -> Callable[[], object]:
-    """A job as Google's client does it."""
+    """Return a function that does a job with Google's client."""
     client = gapic(address)
     request = upload(model)
     if job == "create":
@@ -165,7 +164,7 @@ def vertex_stock(address: str, job: str, model: str, versions: int) -> Callable[
 
 
 def vertex_bare(address: str, job: str, model: str, versions: int) -> Callable[[], object]:
-    """A job as bytes over a gRPC channel."""
+    """Return a function that does a job with prepared bytes over a gRPC channel."""
     channel = grpc.insecure_channel(address)
 
     def rpc(name: str) -> Any:
@@ -189,7 +188,7 @@ def vertex_bare(address: str, job: str, model: str, versions: int) -> Callable[[
 
 
 def moto_stock(address: str, job: str, _: str, versions: int) -> Callable[[], object]:
-    """A job as boto3 does it."""
+    """Return a function that does a job with boto3."""
     client = sagemaker(address)
     if job == "create":
         return lambda: client.create_model_package(**PACKAGE)
@@ -200,7 +199,7 @@ def moto_stock(address: str, job: str, _: str, versions: int) -> Callable[[], ob
 
 
 def moto_bare(address: str, job: str, _: str, versions: int) -> Callable[[], object]:
-    """A job as bytes over a kept HTTP connection."""
+    """Return a function that does a job with prepared bytes over an open HTTP connection."""
     connection = http.client.HTTPConnection(address)
     connection.connect()
     connection.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
@@ -217,7 +216,7 @@ def moto_bare(address: str, job: str, _: str, versions: int) -> Callable[[], obj
             text = answer.read()
             if answer.status == http.client.OK:
                 return text
-            # Under many clients moto answers some creates with 500; boto3 tries those again without a word, too.
+            # With many clients, moto answers some creates with 500. boto3 silently retries those too.
             if answer.status != http.client.INTERNAL_SERVER_ERROR:
                 raise SystemExit(text.decode())
 
@@ -260,14 +259,17 @@ def _client_process(make: Callable[[], Callable[[], object]], ready: Any, second
 
 
 def rate(make: Callable[[], Callable[[], object]], clients: int, seconds: float) -> float:
-    """How often in a second so many client processes get the work done together."""
+    """Return how many calls per second all client processes together complete."""
     return count_together(_client_process, [(make,)] * clients, seconds) / seconds
 
 
-def count_together(work: Callable[..., None], given: Sequence[tuple[Any, ...]], seconds: float) -> float:
-    """Return the sum of what several processes count at once: each is given its arguments, a barrier and a queue."""
-    ready, counts = _FORK.Barrier(len(given)), _FORK.SimpleQueue()
-    processes = [_FORK.Process(target=work, args=(*own, ready, seconds, counts)) for own in given]
+def count_together(work: Callable[..., None], arguments: Sequence[tuple[Any, ...]], seconds: float) -> float:
+    """Run a function in several processes, and return the sum of their counts.
+
+    Each process gets its own arguments, a barrier to wait for the others, the seconds, and a queue for its count.
+    """
+    ready, counts = _FORK.Barrier(len(arguments)), _FORK.SimpleQueue()
+    processes = [_FORK.Process(target=work, args=(*own, ready, seconds, counts)) for own in arguments]
     for process in processes:
         process.start()
     for process in processes:
@@ -296,12 +298,12 @@ ROWS: Final = tuple(
 
 
 def compare(rounds: int, seconds: float, *, durable: bool) -> Iterator[tuple[Row, float, float, float]]:
-    """Each row with the rates of both servers and the median of the ratios of the rounds."""
+    """Yield each row with the rates of both servers, and the median ratio of the rounds."""
     versions = 100
     for row in ROWS:
         ours, theirs = [], []
         for _ in range(rounds):
-            # Each measurement has servers of its own, so that no row pays for what another has created.
+            # Each measurement starts new servers, so no row is slowed down by the models of another.
             with tempfile.TemporaryDirectory() as folder:
                 data = ["--data", str(Path(folder) / "registry.db")] if durable else []
                 with emulator(*data) as (address, _, _):
@@ -334,30 +336,30 @@ def _prepare_moto(address: str, versions: int) -> str:
 
 
 def _in_process(prepare: Callable[[], str]) -> str:
-    """Do it in a process of its own: a process that has used gRPC cannot be forked."""
+    """Call a function in a new process, because a process that has used gRPC can't be forked."""
     answers = _FORK.SimpleQueue()
     process = _FORK.Process(target=lambda: answers.put(prepare()))
     process.start()
     process.join()
     if process.exitcode:
-        raise SystemExit("a server could not be prepared")
+        raise SystemExit("a server couldn't be prepared")
     answer: str = answers.get()
     return answer
 
 
-# --- what size costs ---------------------------------------------------------
+# --- growth ------------------------------------------------------------------
 
 
 def resident(pid: int) -> float:
-    """The memory of a process, in MiB."""
+    """Return the resident memory of a process in MiB."""
     for line in Path(f"/proc/{pid}/status").read_text().splitlines():
         if line.startswith("VmRSS:"):
             return int(line.split()[1]) / 1024
     raise SystemExit(f"/proc/{pid}/status has no VmRSS")
 
 
-#: What is asked of a list of models. The label `rare` is on 50 models, however many there are, so that the pages are
-#: equally long; a display name is the model's number.
+#: The queries of a list of models. The label `rare` is always on 50 models, so pages have equal lengths. A display name
+#: contains the model's number.
 QUERIES: Final[dict[str, dict[str, str]]] = {
     "no filter": {},
     "no filter, the last page": {"page_token": "last"},
@@ -376,13 +378,13 @@ QUERIES: Final[dict[str, dict[str, str]]] = {
 
 
 def fill(address: str, first: int, last: int) -> None:
-    """Make the models with these numbers, each with one version, over several requests at a time."""
+    """Upload the models with these numbers, each with one version, with several requests at a time."""
     channel = grpc.insecure_channel(address)
     send: Any = channel.unary_unary(f"{SERVICE}/UploadModel", request_serializer=None, response_deserializer=None)
     waiting: list[Any] = []
     for number in range(first, last):
         labels = {"team": "growth", "half": "ab"[number % 2], "other": "ab"[number % 2]}
-        labels |= {"rare": "yes"} if number < 100 and number % 2 else {}  # noqa: PLR2004 - the first 100 are always there
+        labels |= {"rare": "yes"} if number < 100 and number % 2 else {}  # noqa: PLR2004 - every registry has the first 100
         request = upload(display_name=f"model {number}", labels=labels)
         request.model_id = f"m-{number}"
         waiting.append(send.future(aiplatform_v1.UploadModelRequest.serialize(request)))
@@ -394,22 +396,22 @@ def fill(address: str, first: int, last: int) -> None:
         future.result()
 
 
-def page_costs(clients: Sequence[aiplatform_v1.ModelServiceClient], asked: dict[str, str]) -> list[float]:
-    """The milliseconds that one page of 100 takes each client: the least of many, since whatever disturbs only adds.
+def page_costs(clients: Sequence[aiplatform_v1.ModelServiceClient], query: dict[str, str]) -> list[float]:
+    """Return each client's milliseconds for one page of 100: the minimum, because disturbances only add time.
 
-    The clients take turns, so that what disturbs for a while disturbs all.
+    The clients take turns, so a disturbance affects all of them.
     """
-    requests = [{"parent": PARENT, "page_size": 100, **asked} for _ in clients]
-    if "page_token" in asked:
+    requests = [{"parent": PARENT, "page_size": 100, **query} for _ in clients]
+    if "page_token" in query:
         for client, request in zip(clients, requests, strict=True):
             request["page_token"] = _last_token(client)
-    least = [math.inf] * len(clients)
+    minimums = [math.inf] * len(clients)
     for _ in range(40):
         for at, (client, request) in enumerate(zip(clients, requests, strict=True)):
             begin = time.perf_counter()
             next(client.list_models(request).pages)
-            least[at] = min(least[at], (time.perf_counter() - begin) * 1000)
-    return least
+            minimums[at] = min(minimums[at], (time.perf_counter() - begin) * 1000)
+    return minimums
 
 
 def _last_token(client: aiplatform_v1.ModelServiceClient) -> str:
@@ -420,7 +422,7 @@ def _last_token(client: aiplatform_v1.ModelServiceClient) -> str:
 
 
 def sizes(models: int) -> None:
-    """Print what lists and memory cost with 100 models and with very many, all of them in files."""
+    """Print the cost of lists and memory with 100 models and with many more. Both registries are in files."""
     with (
         tempfile.TemporaryDirectory() as folder,
         emulator("--data", str(Path(folder) / "few.db")) as (few, _, _),
@@ -436,8 +438,8 @@ def sizes(models: int) -> None:
 
         print("== emulator-sizes")
         print(f"| a page of 100 | 100 models, ms | {models:,} models, ms | ratio |\n|---|---|---|---|")
-        for name, asked in QUERIES.items():
-            before, after = page_costs(clients, asked)
+        for name, query in QUERIES.items():
+            before, after = page_costs(clients, query)
             print(f"| {name} | {before:.2f} | {after:.2f} | {after / before:.2f} |", flush=True)
         print("== emulator-memory\n| models | resident memory, MiB |\n|---|---|")
         for count, used in [*memory, (models, resident(pid))]:
@@ -447,7 +449,7 @@ def sizes(models: int) -> None:
 
 
 def main() -> None:
-    """Measure and print."""
+    """Measure, and print the tables."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="one round of a second, and 10,000 models")
     parser.add_argument("--rounds", type=int, default=3)

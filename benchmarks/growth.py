@@ -1,8 +1,8 @@
-"""How cost grows: lists and promotions with the number of versions, registrations with writers, the file with models.
+"""Measure how cost grows: of lists and promotions with versions, of registrations with writers, of files with models.
 
     python -m benchmarks.growth [--quick] [--only versions|writers|file] [--charts docs/charts]
 
-Each line of a table is the median of some rounds. ``--quick`` ends at a tenth of the numbers.
+Each line of a table is the median of some rounds. ``--quick`` stops at a tenth of the numbers.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _FORK: Final = multiprocessing.get_context("fork")
 
 
 def versions(sizes: Sequence[int], rounds: int) -> dict[str, Chart]:
-    """Lists and promotions of one model that grows."""
+    """Measure lists and promotions of one model that grows."""
     lists: tuple[list[tuple[float, float]], ...] = ([], [])
     promotions: tuple[list[tuple[float, float]], ...] = ([], [])
     print("== growth-versions")
@@ -50,7 +50,7 @@ def versions(sizes: Sequence[int], rounds: int) -> dict[str, Chart]:
             )
             turns = iter(range(10**9))
             promoted, latest = pairs(
-                lambda: running.ours.set_stage("big", next(turns) % 2 + 1, PRODUCTION, archive_existing=True),  # noqa: B023 - it's used at once
+                lambda: running.ours.set_stage("big", next(turns) % 2 + 1, PRODUCTION, archive_existing=True),  # noqa: B023 - it's called immediately
                 lambda: running.ours.latest_version("big"),
                 rounds if size < SIZES[-1] else 1,
             )
@@ -85,13 +85,13 @@ def _writer(address: str, name: str, ready: Any, seconds: float, counts: Any) ->
 
 
 def _rate(writers: int, name_of: Callable[[int], str], seconds: float) -> float:
-    """Return how many versions so many processes register in a second."""
+    """Return how many versions per second all writers together register."""
     with emulator() as (address, _, _):
         return count_together(_writer, [(address, name_of(number)) for number in range(writers)], seconds)
 
 
 def writers(counts: Sequence[int], seconds: float) -> dict[str, Chart]:
-    """Registrations of several processes at once."""
+    """Measure registrations of several processes at once."""
     import vertex_registry._rpc  # noqa: F401, PLC0415 - the children inherit it, and needn't import it themselves
 
     one: list[tuple[float, float]] = []
@@ -112,7 +112,7 @@ def writers(counts: Sequence[int], seconds: float) -> dict[str, Chart]:
 
 
 def file(sizes: Sequence[int], rounds: int) -> dict[str, Chart]:
-    """The file of the emulator, and how long it takes to open one."""
+    """Measure the emulator's file: its size, the time to open it, and the memory."""
     lines: dict[str, list[tuple[float, float]]] = {"file, KiB": [], "start with it, ms": [], "memory, KiB": []}
     print("== growth-file\n| models | file, KiB | start with it, ms | resident memory, KiB |\n|---|---|---|---|")
     with tempfile.TemporaryDirectory() as folder:
@@ -145,21 +145,21 @@ def _fill_models(address: str, first: int, last: int) -> None:
     fill(grpc.insecure_channel(address), (new_model(f"m-{number}") for number in range(first, last)))
 
 
-def _in_process(work: Callable[..., None], *given: Any) -> None:
-    """Do some work in a process of its own."""
-    process = _FORK.Process(target=work, args=given)
+def _in_process(work: Callable[..., None], *arguments: Any) -> None:
+    """Call a function in a new process."""
+    process = _FORK.Process(target=work, args=arguments)
     process.start()
     process.join()
     if process.exitcode:
-        raise SystemExit("a registry could not be filled")
+        raise SystemExit("a registry couldn't be filled")
 
 
 def main() -> None:
     """Measure, print the tables, and draw the charts."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="end at a tenth of the numbers")
+    parser.add_argument("--quick", action="store_true", help="stop at a tenth of the numbers")
     parser.add_argument("--only", choices=["versions", "writers", "file"])
-    parser.add_argument("--charts", type=Path, help="the folder to draw the charts in")
+    parser.add_argument("--charts", type=Path, help="the folder for the charts")
     given = parser.parse_args()
     sizes = SIZES[:-1] if given.quick else SIZES
     charts: dict[str, Chart] = {}

@@ -1,16 +1,15 @@
-"""Models up and down, beside Google's own tools and obstore, in one run.
+"""Compare uploads and downloads with Google's own tools and obstore.
 
     python -m benchmarks.storage [--quick] [--rounds 5] [--only one|small|many]
 
 It transfers one file of 1 GiB, 400 files of 16 KiB, and 1 GiB in 100 files.
 
-Every tool sends the same files to the same local fake-gcs-server and fetches them from it, in random order, each time
-into an empty directory and an empty bucket. A ratio is the median over the rounds of the tool's time divided by ours of
-the same round: above 1, we are faster. Server and tools share the machine, and the server takes most of it.
-The seconds of processor time are those of the tool and of the server together; other work on the machine touches them
-less.
-google-cloud-storage's ``transfer_manager`` runs with processes (its default) and with threads, eight of them, as here.
-One file is downloaded in parts of 32 MiB, as its documentation recommends. obstore can't upload to this server.
+Every tool uploads the same files to the same local fake-gcs-server and downloads them again, in random order, each time
+with an empty directory and an empty bucket. A ratio is the tool's time divided by this package's in the same round, and
+the table has the median of all rounds. Above 1, this package is faster. Server and tools share the machine, and the
+server uses most of it. Processor time includes the tool and the server. Other work on the machine affects it less.
+google-cloud-storage's ``transfer_manager`` runs with eight processes (its default) and with eight threads, like this
+package. One file is downloaded in parts of 32 MiB, as its documentation recommends. obstore can't upload here.
 """
 
 from __future__ import annotations
@@ -47,17 +46,17 @@ WORKERS: Final = 8
 
 
 def ours_up(_server: StorageServer, folder: Path, bucket: str) -> str:
-    """With this package; the digest of 1 GiB is a part of it."""
+    """Upload with this package, which includes computing the digest."""
     return Storage(progress=False).upload(scan(folder), f"gs://{bucket}/model").removeprefix(f"gs://{bucket}/")
 
 
 def ours_down(_server: StorageServer, bucket: str, prefix: str, folder: Path) -> None:
-    """With this package."""
+    """Download with this package."""
     Storage(progress=False).download(f"gs://{bucket}/{prefix}", folder)
 
 
 def transfer_up(worker: str) -> Callable[[StorageServer, Path, str], str]:
-    """With google-cloud-storage's transfer_manager."""
+    """Return a function that uploads with google-cloud-storage's transfer_manager."""
 
     def up(server: StorageServer, folder: Path, bucket: str) -> str:
         results = transfer_manager.upload_many_from_filenames(
@@ -75,7 +74,7 @@ def transfer_up(worker: str) -> Callable[[StorageServer, Path, str], str]:
 
 
 def transfer_down(worker: str) -> Callable[[StorageServer, str, str, Path], None]:
-    """With google-cloud-storage's transfer_manager."""
+    """Return a function that downloads with google-cloud-storage's transfer_manager."""
 
     def down(server: StorageServer, bucket: str, prefix: str, folder: Path) -> None:
         client = _client(server)
@@ -104,26 +103,26 @@ def transfer_down(worker: str) -> Callable[[StorageServer, str, str, Path], None
 
 
 def gcloud_up(server: StorageServer, folder: Path, bucket: str) -> str:
-    """With gcloud storage cp."""
+    """Upload with gcloud storage cp."""
     _gcloud(server, f"{folder}/*", f"gs://{bucket}/model/")
     return "model"
 
 
 def gcloud_down(server: StorageServer, bucket: str, prefix: str, folder: Path) -> None:
-    """With gcloud storage cp."""
+    """Download with gcloud storage cp."""
     folder.mkdir()
     _gcloud(server, f"gs://{bucket}/{prefix}/*", str(folder))
 
 
 def put(server: StorageServer, folder: Path, bucket: str) -> str:
-    """Store the files in one request each: the server copies all that it has with every part of a file."""
+    """Upload each file in one request, because with parts, the server copies the whole file for each part."""
     for path in folder.iterdir():
         server.put(bucket, f"model/{path.name}", path.read_bytes())
     return "model"
 
 
 def obstore_down(server: StorageServer, bucket: str, prefix: str, folder: Path) -> None:
-    """With obstore, so many files at a time; it compares no checksums."""
+    """Download with obstore, several files at a time. It doesn't compare checksums."""
     store = obstore.store.GCSStore(
         bucket, config={"base_url": server.url, "bearer_token": "none"}, client_options={"allow_http": True}
     )
@@ -162,7 +161,7 @@ def _gcloud(server: StorageServer, *arguments: str) -> None:
 
 
 def warm_up(server: StorageServer, folder: Path, tools: Iterable[str]) -> None:
-    """Let this process import what it needs, which the tools that are processes of their own do in each round."""
+    """Import what this process needs. Tools with their own processes import it in each round."""
     folder.mkdir()
     (folder / "one").write_bytes(b"1")
     server.make_bucket("warm-up")
@@ -174,7 +173,7 @@ def warm_up(server: StorageServer, folder: Path, tools: Iterable[str]) -> None:
 
 
 def processor(server: StorageServer) -> float:
-    """The seconds of processor time that this process, its ended children and the server have taken; of Linux's."""
+    """Return the seconds of processor time of this process, its ended children and the server, on Linux."""
     used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
     ticks = Path(f"/proc/{server.pid}/stat").read_text(encoding="ascii").rpartition(")")[2].split()[11:13]
     return sum(one.ru_utime + one.ru_stime for one in used) + sum(map(int, ticks)) / os.sysconf("SC_CLK_TCK")
@@ -195,7 +194,7 @@ def report(times: Mapping[tuple[str, str], list[tuple[float, float]]], ways: Ite
 
 
 class Folder(NamedTuple):
-    """What is transferred: so many files with so many bytes in all, in these directions."""
+    """The files to transfer: their number, their size in bytes altogether, and the directions to measure."""
 
     about: str
     files: int
@@ -211,7 +210,7 @@ FOLDERS: Final = {
 
 
 class Tool(NamedTuple):
-    """How a tool transfers a folder in each direction. None if it can't."""
+    """The functions of a tool that transfer a folder. None if it can't upload."""
 
     up: Callable[[StorageServer, Path, str], str] | None
     down: Callable[[StorageServer, str, str, Path], None]
@@ -229,7 +228,7 @@ def measure(server: StorageServer, root: Path, folder: Folder, tools: Mapping[st
             up, down = tools[tool]
             bucket = f"bucket-{folder.files}-{folder.size}-{turn}-{index}"
             server.make_bucket(bucket)
-            os.sync()  # what the tool before has left to be written is not this one's
+            os.sync()  # finish the writes of the previous tool
             marks = [(time.perf_counter(), processor(server))]
             prefix = (up if up and "up" in folder.ways else put)(server, model, bucket)
             marks.append((time.perf_counter(), processor(server)))
@@ -238,7 +237,7 @@ def measure(server: StorageServer, root: Path, folder: Folder, tools: Mapping[st
             for name in server.names(bucket):
                 server.call("DELETE", f"/storage/v1/b/{bucket}/o/{name.replace('/', '%2F')}")
             if any((fetched / path.name).read_bytes() != path.read_bytes() for path in model.iterdir()):
-                raise SystemExit(f"{tool} brought other bytes back")
+                raise SystemExit(f"{tool} returned other bytes than it uploaded")
             shutil.rmtree(fetched)
             for way, before, after in zip(WAYS, marks, marks[1:], strict=False):
                 if way in folder.ways and (way == "down" or up):

@@ -12,7 +12,7 @@ PICTURE: Final = ROOT / "docs" / "architecture.svg"
 
 _WIDTH: Final = 900
 _LEFT: Final = 20
-_MIDDLE: Final = 560  # where the emulator's column begins
+_MIDDLE: Final = 560  # where the emulator's column starts
 _ROW: Final = 44
 _TOP: Final = 60
 _GAP: Final = 8

@@ -1,4 +1,4 @@
-"""Print what users may rely on: public names with their signatures, fields of records and of JSON, and CLI options.
+"""Print the public interface: names with their signatures, fields of records and of JSON, and CLI options.
 
 ``make pins`` writes it to ``tests/pins.txt``, so that a change of it shows in review.
 """
@@ -73,7 +73,7 @@ def fields() -> Iterator[str]:
 
 
 def text() -> str:
-    """Return all of it."""
+    """Return the whole text."""
     parts = {"Python": names(), "Command line": options(cli), "JSON": fields()}
     return "\n".join(f"# {title}\n\n" + "\n".join(lines) + "\n" for title, lines in parts.items())
 

@@ -1,6 +1,6 @@
-"""Measure how the documentation reads: `python -m tests.prose`, part of `make check`.
+"""Measure how the documentation and the comments read: `python -m tests.prose`, part of `make check`.
 
-It's a guard that catches a slide back into long, stiff sentences. A page that passes isn't good yet.
+It's a guard that catches a slide back into long, stiff sentences. A text that passes isn't good yet.
 """
 
 from __future__ import annotations
@@ -24,6 +24,15 @@ PAGES: Final = (
     *sorted((ROOT / "docs").glob("*.md")),
 )
 
+MODULES: Final = (
+    *sorted(ROOT.glob("*.py")),
+    *(
+        file
+        for folder in ("vertex_registry", "tests", "benchmarks", "examples")
+        for file in sorted((ROOT / folder).rglob("*.py"))
+    ),
+)
+
 LONGEST_SENTENCE: Final = 35  # words
 LONGEST_MEAN: Final = 15.0  # words a sentence, over all pages
 FEWEST_YOU: Final = 15.0  # in 1,000 words, over all pages that talk to a reader
@@ -45,7 +54,7 @@ _QUAINT: Final = re.compile(
     r"""
       (?<!\bthere\ ) \b(?:is|are)\ no\b (?!\ (?:longer|more|less)\b)  # "is no path"
     | \b(?:bear|bears|bore|borne)\b
-    | \b(?:tells?|told)\b
+    | \b(?:tells?|told)\b (?!\ (?:\w+\ )?apart\b)
     | \bof\ \w+'s (?=\ (?:that|which|is|are|and|in|on|for|to)\b|[.,;:)]|$)  # "of Google's"
     | \bof\ (?:ours|yours|theirs)\b
     | (?:^|(?<=[.!?]\ ))Who\b (?![^.?!]*\?)  # "Who finds the id taken waits."
@@ -57,6 +66,9 @@ _QUAINT: Final = re.compile(
     | \bstands?\b (?!-)
     | \b(?:is|are|was|were)\ (?:not\ )?there\b (?!\ (?:a|an|any|no)\b)  # "the model is not there"
     | \b(?:houses?|storeys?|doors?|street)\b
+    | \botherwise\ than\b
+    | \bwhat\ becomes\ of\b
+    | \bas\ (?:it|they)\ should\b
     """,
     re.VERBOSE | re.IGNORECASE,
 )
@@ -126,17 +138,33 @@ def measure(found: Iterable[Sentence]) -> Measure:
     )
 
 
-def comments(source: str) -> str:
-    """Return the docstrings and comments of a module as one text."""
-    texts = [
-        text
+def comments(source: str) -> list[Sentence]:
+    """Return the docstrings and the blocks of comments of a module, each as one text with its line."""
+    found = [
+        Sentence(node.body[0].lineno, text)
         for node in ast.walk(ast.parse(source))
         if isinstance(node, (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef))
         and (text := ast.get_docstring(node))
     ]
-    tokens = tokenize.generate_tokens(io.StringIO(source).readline)
-    texts += [token.string.lstrip("#: ") for token in tokens if token.type == tokenize.COMMENT]
-    return re.sub(r"``?[^`]*``?", "code", " ".join(texts)).replace("\n", " ")
+    last = -1
+    for token in tokenize.generate_tokens(io.StringIO(source).readline):
+        if token.type != tokenize.COMMENT:
+            continue
+        text = token.string.lstrip("#: ")
+        if token.start[0] == last + 1:
+            found[-1] = Sentence(found[-1].line, f"{found[-1].text} {text}")
+        else:
+            found.append(Sentence(token.start[0], text))
+        last = token.start[0]
+    return [Sentence(line, re.sub(r"``?[^`]*``?", "code", text).replace("\n", " ")) for line, text in found]
+
+
+def check_modules(modules: dict[str, list[Sentence]]) -> Iterator[str]:
+    """Yield each quaint phrase in the docstrings and comments of modules, one line each."""
+    for name, found in modules.items():
+        for sentence in found:
+            for phrase in quaint(sentence.text):
+                yield f'{name}:{sentence.line}: "{phrase}" reads as if it were translated.'
 
 
 def broken_links(file: Path) -> list[str]:
@@ -229,12 +257,11 @@ def main() -> int:
         you, odd = counted.per_thousand(counted.you), counted.per_thousand(counted.quaint)
         print(f"{name:<24}{counted.words:>7}{counted.mean:>12.1f}{you:>7.1f}{odd:>8.1f}")  # noqa: T201 - likewise
 
-    modules = sorted((ROOT / "vertex_registry").rglob("*.py"))
-    counts = {file: len(quaint(comments(file.read_text(encoding="utf-8")))) for file in modules}
-    listed = ", ".join(f"{file.stem} {count}" for file, count in counts.items() if count)
-    print(f"Quaint phrases in docstrings and comments: {sum(counts.values())} ({listed or 'none'})")  # noqa: T201 - likewise
+    modules = {file.relative_to(ROOT).as_posix(): comments(file.read_text(encoding="utf-8")) for file in MODULES}
+    phrases = list(check_modules(modules))
+    print(f"Quaint phrases in the docstrings and comments of {len(modules)} modules: {len(phrases)}")  # noqa: T201 - likewise
 
-    wrong = list(check(pages))
+    wrong = [*check(pages), *phrases]
     for line in wrong:
         print(line, file=sys.stderr)  # noqa: T201 - likewise
     return 1 if wrong else 0

@@ -164,5 +164,5 @@ def test_a_contract_notices_a_breach(sections: dict[str, str], contract: str) ->
 
 @pytest.mark.parametrize("contract", NEW_MODULES)
 def test_a_contract_covers_new_modules(sections: dict[str, str], contract: str) -> None:
-    """A module that nobody has added to a contract can't break it unnoticed."""
+    """A module that isn't in any contract yet can't break one unnoticed."""
     assert NEW_MODULES[contract][2] in sections[CONTRACTS[contract]]

@@ -29,7 +29,7 @@ ROOT = Path(__file__).parents[1]
 def test_the_tests_of_the_sdist_can_be_collected(tmp_path: Path) -> None:
     """A package maintainer runs the tests from the sdist: it holds all of them, with what they read and import.
 
-    Some are collected there, because to collect all of them takes long.
+    Only some are collected there, because collecting all of them takes long.
     """
     (built,) = SdistBuilder(str(ROOT)).build(directory=str(tmp_path), versions=["standard"])
     with tarfile.open(built) as archive:

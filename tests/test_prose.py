@@ -72,6 +72,9 @@ def test_words_and_readers_are_counted() -> None:
         "It stands in a stage.",
         "The model is not there.",
         "the two houses",
+        "It ends otherwise than before.",
+        "What becomes of a fault?",
+        "It works as it should.",
     ],
 )
 def test_quaint_phrases_are_found(text: str) -> None:
@@ -86,6 +89,7 @@ def test_quaint_phrases_are_found(text: str) -> None:
         "It is no longer used.",
         "Who calls it?",
         "Is there a way?",
+        "A label tells them apart.",
         "the API of Google",
         "the end of Google's page",
     ],
@@ -117,10 +121,19 @@ def test_the_guard_is_silent() -> None:
 
 
 def test_comments_and_docstrings_are_read() -> None:
-    """A module's docstrings and comments count, and its strings don't."""
-    source = '"""Two houses."""\n\n\ndef f():\n    # It bears `anew`.\n    return "who does"\n'
+    """A module's docstrings and comments count, also across lines. Its strings don't."""
+    source = '"""Two houses."""\n\n\ndef f():\n    # `x` is\n    # no `anew`.\n    return "who does"  # Fine.\n'
 
-    assert prose.quaint(prose.comments(source)) == ["houses", "bears"]
+    assert list(prose.check_modules({"m.py": prose.comments(source)})) == [
+        'm.py:1: "houses" reads as if it were translated.',
+        'm.py:5: "is no" reads as if it were translated.',
+    ]
+
+
+@pytest.mark.parametrize("folder", ["vertex_registry", "tests/live", "benchmarks", "examples"])
+def test_every_folder_is_read(folder: str) -> None:
+    """The guard reads the package, the tests, the benchmarks and the examples."""
+    assert any(file.is_relative_to(prose.ROOT / folder) for file in prose.MODULES)
 
 
 @pytest.mark.parametrize("page", prose.PAGES, ids=lambda page: page.relative_to(prose.ROOT).as_posix())

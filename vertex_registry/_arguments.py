@@ -191,3 +191,14 @@ def check_label_filter(labels: Any) -> None:
     for key, value in labels.items():
         if not isinstance(key, str) or not isinstance(value, str):
             raise InvalidArgumentError(f"The label {quote(key)} has to be a string, and its value too.")
+
+
+def check_choice(name: str, value: object, *choices: str | bool) -> None:
+    """Check that an argument is one of a few values. A number isn't a truth value, though 1 equals True.
+
+    Raises:
+        InvalidArgumentError: It isn't.
+    """
+    if not any(type(value) is type(choice) and value == choice for choice in choices):
+        *others, last = map(repr, choices)
+        raise InvalidArgumentError(f"{name}={quote(value)} isn't {', '.join(others)} or {last}.")

@@ -233,7 +233,7 @@ class RegistryClient:
         gpu: bool = False,
         model_description: str | None = None,
         staging_bucket: str | None = None,
-        check_source: bool | None = None,
+        check_source: bool | Literal["auto"] = "auto",
         request_id: str | None = None,
         reuse_existing: bool = False,
         follow_links: bool = False,
@@ -269,8 +269,8 @@ class RegistryClient:
             staging_bucket: Where a local artifact is uploaded to: ``gs://bucket``, or a directory in it. Defaults to
                 the client's. The artifact goes to ``<staging bucket>/<ID of the model's name>/<digest>``.
             check_source: Whether to check first that the ``gs://`` directory has a file that a prebuilt image loads;
-                Vertex refuses it otherwise. Defaults to checking if the bucket can be read. An emulator without a
-                storage emulator isn't checked by default.
+                Vertex refuses it otherwise. If true, it's an error if the bucket can't be read. Defaults to checking if
+                the bucket can be read, and with an emulator only if there's a storage emulator.
             request_id: Your own ID for this registration. If you register with it again, at any time and from any
                 process, you get the version that it created, and it's completed if it was cut off. Concurrent calls
                 with one ID create one version: the lowest stays, and the others are removed.
@@ -302,6 +302,7 @@ class RegistryClient:
         identity = self._unique_id() if request_id is None else _names.check_text("request_id", request_id, 512)
         if version_name is not None:
             _names.check_text("version_name", version_name, 128)
+        _arguments.check_choice("check_source", check_source, "auto", True, False)
         from vertex_registry import _reuse
 
         _reuse.check_arguments(reuse_existing=reuse_existing, version_name=version_name, request_id=request_id)
@@ -349,7 +350,7 @@ class RegistryClient:
 
         def check() -> None:
             with self._vertex.rpc.uncounted():
-                self._check_source(registration.source, registration.container.image, requested=check_source)
+                self._check_source(registration.source, registration.container.image, check_source)
 
         def register(registration: _registration.Registration) -> ModelVersion:
             try:
@@ -965,8 +966,7 @@ class RegistryClient:
         """
         self._check_model(name)
         _names.check_text("metric", metric)
-        if direction not in {"max", "min"}:
-            raise InvalidArgumentError(f"direction={quote(direction)} is neither 'max' nor 'min'.")
+        _arguments.check_choice("direction", direction, "max", "min")
         sign = 1 if direction == "max" else -1
         measured = [
             version
@@ -1077,7 +1077,8 @@ class RegistryClient:
         """Delete old versions and return what was deleted and why the rest was kept.
 
         A version stays if it's one of the newest ``keep``, is in Staging or Production, has an alias (``default``
-        among them), or is deployed.
+        among them), or is deployed. Each version is read right before it's deleted. Vertex can't make a deletion depend
+        on that read, so a version that somebody promotes or gives an alias between the two is deleted nevertheless.
 
         Args:
             name: The model's name.
@@ -1370,19 +1371,20 @@ class RegistryClient:
             )
         return folder
 
-    def _check_source(self, source: str, image: str, *, requested: bool | None) -> None:
-        """Check that the image can load a ``gs://`` directory, if that's requested or, by default, possible."""
+    def _check_source(self, source: str, image: str, wanted: bool | Literal["auto"]) -> None:
+        """Check that the image can load a ``gs://`` directory."""
         from vertex_registry import _sources, artifacts
 
+        if not wanted:
+            return
         ours = self._artifacts is not None and source.startswith(f"gs://{_names.LOCAL_BUCKET}/")
-        if requested is None:
+        if wanted == "auto":
             without_storage = self._endpoint.emulated and not ours and not os.environ.get(artifacts.EMULATOR)
             if without_storage or not _serving.model_files(image):
                 return
-        if requested is not False:
-            required = bool(requested) or ours
-            list_names = self._storage.list_names if required else self._probe
-            _sources.check_cloud_directory(source, image, required=required, list_names=list_names)
+        required = wanted is True or ours
+        list_names = self._storage.list_names if required else self._probe
+        _sources.check_cloud_directory(source, image, required=required, list_names=list_names)
 
     def _probe(self, source: str) -> tuple[str, ...]:
         """List a directory within a few seconds, because the caller didn't request it."""

@@ -27,7 +27,7 @@ from vertex_registry.errors import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterable, Sequence
+    from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 
     from vertex_registry._records import ModelVersion, RegisteredModel
     from vertex_registry._resources import Model, Resources
@@ -114,8 +114,7 @@ class _Deletion:
                 return  # somebody else has deleted it
             if now.deployed_to:
                 raise _refused_error(refusal, self.model.at(number), [now]) from refusal.__cause__
-            others = _other_numbers(self.resources, self.model, number)
-            successor = _first_existing(self.resources, self.model, others)
+            successor = _first_existing(self.resources, self.model, self._others())
             if successor is None:
                 if _delete_with_model(self.resources, self.model, self.version):
                     return
@@ -126,7 +125,7 @@ class _Deletion:
                     continue
                 # Somebody has moved it back, perhaps to delete the other version. Wait, and try again.
                 self.moved_to = ""
-            elif known_deletable or self._was_deletable(others):
+            elif known_deletable or self._was_deletable():
                 _remove_stale_mark(self.resources, self.model, self.version)
                 raise _refused_error(refusal, self.model.at(number)) from refusal.__cause__
             else:
@@ -150,9 +149,12 @@ class _Deletion:
             return refusal
         return None
 
-    def _was_deletable(self, others: list[str]) -> bool:
+    def _others(self) -> Iterator[str]:
+        return _other_numbers(self.resources, self.model, self.version.version)
+
+    def _was_deletable(self) -> bool:
         """Return whether the version wasn't the default at first, and an older version exists."""
-        older = [other for other in others if int(other) < int(self.version.version)]
+        older = (other for other in self._others() if int(other) < int(self.version.version))
         return not self.version.is_default and _first_existing(self.resources, self.model, older) is not None
 
 
@@ -349,11 +351,12 @@ def _restore_default(resources: Resources, model: Model, version: ModelVersion, 
         )
 
 
-def _other_numbers(resources: Resources, model: Model, version: str) -> list[str]:
-    """Return the numbers of the other versions, the newest first. A lagging list may add deleted ones.
+def _other_numbers(resources: Resources, model: Model, version: str) -> Iterator[str]:
+    """Yield the numbers of the other versions. A lagging list may add deleted ones.
 
-    A version that no list shows yet mustn't be deleted with its model. So this also reads the hidden aliases of the
-    latest upload, and the numbers around the version and after the highest one.
+    First come those that a list or a hidden alias of the latest upload shows, the newest first. A version that none of
+    them shows yet mustn't be deleted with its model. So if these aren't enough, this also reads the numbers around the
+    version and after the highest one.
     """
     number = int(version)
     listed: set[int] = set()
@@ -362,15 +365,15 @@ def _other_numbers(resources: Resources, model: Model, version: str) -> list[str
     for alias in (_names.NEWEST_ALIAS, _names.LIVE_ALIAS):
         if (newest := resources.find_version(model.resource, alias)) is not None:
             listed |= {int(_names.version_id(newest.version) or 0)} - {0}
+    yield from (str(other) for other in sorted(listed - {number}, reverse=True))
     top = max(listed | {number})
-    near = {*range(number - _NEIGHBORS, number + _NEIGHBORS + 1), *range(top, top + _NEIGHBORS + 1)}
-
+    near = {*range(number - _NEIGHBORS, number + _NEIGHBORS + 1), *range(top, top + _NEIGHBORS + 1)} - {number}
     unlisted = sorted(other for other in near - listed if other > 0)
     unlisted_versions = _waiting.prefetch(
         lambda other: resources.find_version(model.resource, str(other)), unlisted, _NEIGHBORS
     )
     found = {int(version.version) for version in unlisted_versions if version is not None}
-    return [str(other) for other in sorted((listed | found) - {number}, reverse=True)]
+    yield from (str(other) for other in sorted(found, reverse=True))
 
 
 def _first_existing(resources: Resources, model: Model, numbers: Iterable[str]) -> ModelVersion | None:
@@ -444,5 +447,5 @@ def _refused_error(refusal: RegistryError, resource: str, deployed: Sequence[Mod
             "`gcloud ai endpoints undeploy-model`, and try again."
         )
     else:
-        reason = f": {_faults.first_sentence(refusal)} If it's deployed, undeploy it from its endpoints first."
+        reason = f": {_faults.sentence(str(refusal))} If it's deployed, undeploy it from its endpoints first."
     return ConflictError(f"{resource} wasn't deleted{reason}", resource=resource, code=refusal.code)

@@ -154,13 +154,13 @@ def write(
     for key, text in own_labels.items():
         if text is None:
             continue
-        if (label := _to_label(text)) is None:
+        if (label := to_label(text)) is None:
             large_own[key] = text
         else:
             kept[key] = label
     flat = set()
     for key, value in metadata.items():
-        if (label := _to_label(value)) is None or not is_metadata_key(key) or key in always_packed:
+        if (label := to_label(value)) is None or not is_metadata_key(key) or key in always_packed:
             large[key] = value
         else:
             kept[key] = label
@@ -338,8 +338,8 @@ def _check_digits(value: int, where: str) -> None:
         ) from None
 
 
-def _to_label(value: object) -> str | None:
-    """Return a value as the text of one label, as it is or escaped; None if one label can't hold it."""
+def to_label(value: object) -> str | None:
+    """Return a value as the text of one label, as it is or escaped; None if one label can't hold it, so it's packed."""
     if isinstance(value, str) and _LEGAL_VALUE.fullmatch(value) and not value.startswith(_ESCAPE_PREFIX):
         return value
     escaped = _escape(value)
@@ -443,7 +443,7 @@ def _fits(
     kept: Mapping[str, str], large: Mapping[str, Any], large_own: Mapping[str, str], reserve: Mapping[str, str | None]
 ) -> bool:
     """Return whether everything fits, together with the own labels that space is reserved for."""
-    later = {key: (text, _to_label(text)) for key, text in reserve.items() if text is not None}
+    later = {key: (text, to_label(text)) for key, text in reserve.items() if text is not None}
     own = {key for key, (_, label) in later.items() if label is not None}
     packed = {key: text for key, (text, label) in later.items() if label is None}
     own_labels = {key: text for key, text in large_own.items() if key not in own} | packed

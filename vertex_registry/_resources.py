@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import attrs
 
-from vertex_registry import _changes, _names, _paging, _process, _stages, _waiting, _wire
+from vertex_registry import _changes, _labels, _names, _paging, _process, _stages, _waiting, _wire
 from vertex_registry._quoting import shorten
 from vertex_registry._stages import Stage
 from vertex_registry.errors import (
@@ -399,7 +399,7 @@ class Resources:
             version = self.read(model, _names.hidden_alias("name", version_name))
         except NotFoundError as error:
             # The alias is deleted with the newest version of that name, and isn't copied with a model.
-            for version in self.list_versions(model):
+            for version in self._list_named(model, version_name):
                 if version.version_name == version_name:
                     with contextlib.suppress(NotFoundError):  # a list that lags shows versions that are gone
                         return self.read(model, version.version)
@@ -411,6 +411,15 @@ class Resources:
             ) from error.__cause__
         # After an interrupted registration, a version has the alias but not the label.
         return attrs.evolve(version, version_name=version_name)
+
+    def _list_named(self, model: Model, version_name: str) -> list[ModelVersion]:
+        """Return the versions that may have that version name, the newest first.
+
+        Vertex filters by the label that has the name. A long name is packed with other labels, so it isn't filtered.
+        """
+        label = _labels.to_label(version_name)
+        found = self._listed_versions(model, label="" if label is None else f'{_labels.VERSION_NAME}="{label}"')
+        return sorted(itertools.chain.from_iterable(found), key=_version_number, reverse=True)
 
     def read_model(self, model: Model) -> RegisteredModel:
         """Return the model as it is now."""

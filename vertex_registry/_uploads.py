@@ -177,8 +177,12 @@ def unknown_if_completion_fails(registration: Registration, resource: str) -> It
     """Raise `StateUnknownError`, with the request ID, if something fails inside after an upload."""
     try:
         yield
-    except (OperationTimeoutError, ConflictError):
+    except OperationTimeoutError:
         raise
+    except ConflictError as error:
+        if error.code != "FAILED_PRECONDITION":
+            raise
+        raise not_completed(registration, resource, error) from error  # a refused read or write; the upload stays
     except RegistryError as error:
         raise not_completed(registration, resource, error) from error
 

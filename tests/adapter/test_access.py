@@ -131,7 +131,7 @@ def test_application_default_credentials(
         port = str(emulator.rest).rpartition(":")[2]
         zenml.use(location="us-central1", api_endpoint=f"https://localhost:{port}", api_transport="rest")
         registry = active()
-        registry.register_model_version("churn", "1", "gs://models/1", check_source=False)  # Cloud Storage is far away
+        registry.register_model_version("churn", "1", "gs://models/1", check_source=False)  # no network here
         registry.cleanup()
 
         (carried,) = authorizations(emulator)

@@ -1,4 +1,4 @@
-"""Mistakes: each is one line on the command line and the right error in Python, and nothing is left half done."""
+"""Mistakes: each is one line on the command line and the right error in Python, and changes nothing."""
 
 from __future__ import annotations
 
@@ -113,7 +113,7 @@ def test_a_resource_name_makes_no_model(registry: VertexModelRegistry, emulator:
 
 @pytest.mark.parametrize("version", ["v" * 129, "1" * 129, "\ud800"], ids=["long", "number", "surrogate"])
 def test_a_version_that_cannot_exist(registry: VertexModelRegistry, version: str) -> None:
-    """A version that nobody could have registered doesn't exist."""
+    """A version with an impossible name or number doesn't exist."""
     registry.register_model_version("churn", "1", "gs://models/1")
     for call in (
         registry.get_model_version,

@@ -1,4 +1,4 @@
-"""Run docs/zenml.md from beginning to end: its commands and its pipeline, in processes of their own."""
+"""Run docs/zenml.md from beginning to end: its commands and its pipeline, each in its own process."""
 
 from __future__ import annotations
 

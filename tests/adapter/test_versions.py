@@ -1,4 +1,4 @@
-"""What a version is called, what finds it, and what's kept with it."""
+"""Names of versions, how they're found, and what's stored with them."""
 
 from __future__ import annotations
 

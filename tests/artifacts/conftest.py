@@ -1,4 +1,4 @@
-"""Clients of a real storage server that never really sleep, and a folder to upload."""
+"""Fixtures: clients of a real storage server that don't really sleep, and a folder to upload."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def clock() -> Clock:
 
 @pytest.fixture
 def make(clock: Clock, tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Callable[..., Storage]]:
-    """Create clients that keep their cache to the test; a second client acts as another process.
+    """Return a function that creates clients with the test's own cache. A second client acts as another process.
 
     A test that takes a ``store`` has clients that reach it.
     """

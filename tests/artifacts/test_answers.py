@@ -1,4 +1,4 @@
-"""Odd responses of a server: too many bytes, impossible sizes, encodings, and listings without an end."""
+"""Invalid responses of a server: too many bytes, impossible sizes, encodings, and endless listings."""
 
 from __future__ import annotations
 
@@ -259,7 +259,7 @@ def test_a_page_that_comes_again_ends_the_listing(
 def test_a_listing_of_too_much_ends(
     make: Callable[..., Storage], pages: Callable[..., list[str]], tmp_path: Path
 ) -> None:
-    """If a server lists more objects than a model can have, the call fails and sends no further request."""
+    """If a server lists more objects than a model can have, the call fails and sends no more requests."""
     asked = pages(str, items=[{"name": f"m/{index}", "size": "1", "generation": "1"} for index in range(MAX_FILES + 1)])
     with pytest.raises(RegistryError, match="gs://b/m holds more files than a model can have"):
         make().download("gs://b/m", tmp_path / "dest")

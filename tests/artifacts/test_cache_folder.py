@@ -1,4 +1,4 @@
-"""The cache belongs to one user: the client never uses what others could have prepared there."""
+"""The cache belongs to one user: the client never uses files that other users could have written."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ def test_a_named_destination_follows_the_umask(make: Callable[..., Storage], upl
 
 
 def with_the_same_crc(kept: Path) -> None:
-    """Return other bytes of the same length and the same CRC32C: a checksum isn't a digest."""
+    """Return other bytes with the same length and the same CRC32C, which is possible with a checksum."""
     path = kept / "model.joblib"
     data = bytearray(path.read_bytes())
     # CRC32C is linear: adding a multiple of its polynomial changes nothing. It's x^32 + ..., reflected, of 33 bits.
@@ -317,7 +317,7 @@ def session(make: Callable[..., Storage], proxy: Proxy, bucket: str, folder: Pat
 def test_a_session_is_resumed(
     make: Callable[..., Storage], proxy: Proxy, bucket: str, folder: Path, session: Path
 ) -> None:
-    """A session continues if nobody damages it."""
+    """An undamaged session continues."""
     assert session.stat().st_mode & 0o077 == 0
     make().upload(scan(folder / "model.joblib"), f"gs://{bucket}/churn-1")
 

@@ -129,7 +129,7 @@ def test_ctrl_c_ends_a_wait_before_a_retry(proxy: Proxy, stored: str, tmp_path: 
     main = threading.get_ident()
     proxy.fail("GET", status=503, body=error("Later."))
     storage = Storage(retry=Retry(call_timeout=60, initial_backoff=20, max_backoff=20, random=random))
-    gc.disable()  # a collection while the frames are asked for can lock everybody out (CPython gh-106883)
+    gc.disable()  # a collection during sys._current_frames() can deadlock (CPython gh-106883)
     try:
         with pytest.raises(KeyboardInterrupt):
             storage.download(stored, tmp_path / "dest")
@@ -145,14 +145,14 @@ OURS = {module.__file__ for module in (_parallel, _waiting, threading, contextli
 
 
 def after(steps: int, *, begun: bool) -> list[Any]:  # noqa: C901  # it says so at each instruction
-    """Return the outcome of parallel work if Ctrl-C comes after so many instructions of the main thread.
+    """Return the outcome of parallel work if Ctrl-C comes after this many instructions of the main thread.
 
-    Those of the library that it waits with count as well. A garbage collection, whose finalizers use that library and
-    swallow errors, is kept away. The work ends when it is stopped, or when the main thread waits for it.
+    Instructions of the threading library count too. Garbage collection is off, because finalizers use that library and
+    swallow errors. The work ends when it's stopped, or when the main thread waits for it.
 
     Args:
-        steps: How many instructions.
-        begun: Where a thread was begun, let it come to its work before.
+        steps: The number of instructions.
+        begun: Whether to wait until a started thread has begun its work.
     """
     waits, works = threading.Event(), threading.Event()
     came: list[Any] = []
@@ -192,7 +192,7 @@ def after(steps: int, *, begun: bool) -> list[Any]:  # noqa: C901  # it says so 
         sys.setprofile(profile)
         sys.settrace(trace)
         try:
-            came.append(run_in_parallel([1, 2, 3], work, 2))  # what it does to its caller can be told of no transfer
+            came.append(run_in_parallel([1, 2, 3], work, 2))  # a real transfer can't show what it does to its caller
         except KeyboardInterrupt:
             came.append("interrupted")
         finally:

@@ -1,4 +1,4 @@
-"""Downloads from a real storage server to a folder, with every fault on the way."""
+"""Downloads from a real storage server to a folder, with all kinds of faults."""
 
 from __future__ import annotations
 
@@ -147,7 +147,7 @@ def test_a_name_that_leaves_the_folder_is_refused(
 def test_a_name_that_is_both_file_and_folder_is_refused(
     storage: Storage, proxy: Proxy, stored: str, tmp_path: Path
 ) -> None:
-    """Cloud Storage may hold "a" and "a/b"; a file system cannot."""
+    """Cloud Storage can contain both "a" and "a/b", but a file system can't."""
     proxy.fail("GET", "/o?", alter=lambda body: body.replace(b'/metadata.json"', b'/assets"'))
     with pytest.raises(InvalidArgumentError, match=r"holds both assets and assets/größe\.txt"):
         storage.download(stored, tmp_path / "dest")
@@ -186,7 +186,7 @@ def test_an_empty_folder_is_filled(
     monkeypatch: pytest.MonkeyPatch,
     named: Callable[[Path, pytest.MonkeyPatch], Path],
 ) -> None:
-    """An empty folder is filled in place, for everybody who is in it, links to it or mounts it."""
+    """An empty folder is filled in place, so links, mounts and working directories keep working."""
     (tmp_path / "dest").mkdir(mode=0o700)
     before = (tmp_path / "dest").stat()
     storage.download(uploaded, named(tmp_path / "dest", monkeypatch))
@@ -247,7 +247,7 @@ def test_too_little_space_is_reported_first(storage: Storage, proxy: Proxy, stor
 def test_a_full_disk_leaves_nothing(proxy: Proxy, stored: str, tmp_path: Path) -> None:
     """A disk that gets full during the download leaves no folder and no part of one.
 
-    The disk is a process that may write no file of more than 300,000 bytes, where one has 896,000.
+    The process may only write files of up to 300,000 bytes, and the model has one of 896,000.
     """
     code = (
         "import resource, sys; from vertex_registry.artifacts import Storage; "

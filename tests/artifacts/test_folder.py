@@ -1,4 +1,4 @@
-"""A bucket that's a folder: what it does in addition to what every bucket does."""
+"""A bucket that's a folder: what's different from other buckets."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ def test_what_somebody_added_is_refused(local: Storage, folder: Path, place: Pat
 def test_what_was_changed_in_the_folder_is_noticed(
     local: Storage, folder: Path, place: Path, tmp_path: Path, damage: str, *, cached: bool
 ) -> None:
-    """Nothing is downloaded from a directory that doesn't hold what its name promises, and an upload mends it."""
+    """A directory whose files don't match the digest in its name isn't downloaded. An upload repairs it."""
     uri = local.upload(scan(folder), f"{BUCKET}/churn")
     directory = place / uri.removeprefix(f"{BUCKET}/")
     destination = None if cached else tmp_path / "dest"
@@ -117,7 +117,7 @@ def never_set() -> threading.Event:
 
 
 def test_a_generation_is_a_condition(folder: Path, place: Path) -> None:
-    """An object is created or replaced only if nobody else has changed it; no temporary file is left behind."""
+    """An object is only created or replaced if no other client has changed it. No temporary file is left behind."""
     bucket = FolderBucket("artifacts.localhost", place)
     file = LocalFile("metadata.json", folder / "metadata.json", 2)
     upload = Upload(file, bucket.checksum(b"{}"), "m/x", 0)

@@ -1,4 +1,4 @@
-"""Which files of a folder are uploaded: links, litter, and names."""
+"""Which files of a folder are uploaded: links, temporary files, and names."""
 
 from __future__ import annotations
 
@@ -293,7 +293,7 @@ def test_litter_that_is_named_is_sent(tmp_path: Path) -> None:
 
 
 def test_a_folder_of_litter_is_empty(tmp_path: Path) -> None:
-    """A folder with nothing but litter has no files."""
+    """A folder with nothing but temporary files counts as empty."""
     with pytest.raises(InvalidArgumentError, match="no files"):
         scan(write(tmp_path / "model", {".git/config": b"x", ".DS_Store": b"x"}))
 

@@ -1,4 +1,4 @@
-"""Uploads from a folder to a real storage server, with every fault on the way."""
+"""Uploads from a folder to a real storage server, with all kinds of faults."""
 
 from __future__ import annotations
 
@@ -389,7 +389,7 @@ def test_a_partly_stored_chunk_is_continued(
     storage: Storage, proxy: Proxy, bucket: str, folder: Path, tmp_path: Path
 ) -> None:
     """If Cloud Storage has stored a part of a chunk, only the rest is sent again."""
-    proxy.fail("PUT", status=308, after=1)  # "no Range header": nothing is there yet
+    proxy.fail("PUT", status=308, after=1)  # without a Range header: nothing is stored yet
     uri = storage.upload(scan(folder), f"gs://{bucket}/churn-1")
 
     ranges = [seen.headers["Content-Range"] for seen in proxy.sent("PUT")]
@@ -418,7 +418,7 @@ def test_bytes_that_are_always_altered_are_an_error(
 
     assert storage_server.names(bucket) == []
     (removed,) = proxy.sent("DELETE")
-    assert "ifGenerationMatch=" in removed.path  # and not what somebody else has made there meanwhile
+    assert "ifGenerationMatch=" in removed.path  # but not what another client has stored there meanwhile
 
 
 def flipped(body: bytes) -> bytes:
@@ -545,7 +545,7 @@ def test_a_file_that_changes_is_detected(
         storage.upload(scan(folder / name), f"gs://{bucket}/churn-1")
 
     assert storage_server.names(bucket) == []
-    # A session is not left for a week to somebody who has its address.
+    # The session is deleted. Otherwise it would be valid for a week, for anyone who has its address.
     assert len(proxy.sent("DELETE", "upload_id")) == len(proxy.sent("POST", "resumable"))
 
 

@@ -1,4 +1,4 @@
-"""What the tests of artifacts share: a clock, folders, and processes of their own."""
+"""Shared functions of the tests of artifacts: a clock, folders, and processes."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ UPLOAD: Final = (
 
 
 class Clock:
-    """A clock that only moves when somebody sleeps."""
+    """A clock that only moves when its `sleep` is called."""
 
     def __init__(self) -> None:
         self.now = 0.0
@@ -42,7 +42,7 @@ class Clock:
         return Retry(sleep=self.sleep, random=lambda: 1.0, clock=lambda: self.now)
 
     def once(self) -> Retry:
-        """Return limits that allow no retry, and that leave a busy machine time to answer."""
+        """Return limits that allow no retry, but leave a busy machine time to answer."""
         return Retry(
             call_timeout=20,
             initial_backoff=30,

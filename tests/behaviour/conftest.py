@@ -167,7 +167,7 @@ def _coverage_over_grpc(request: pytest.FixtureRequest) -> Iterator[None]:
 
 
 class Clock:
-    """A clock that moves only when somebody sleeps."""
+    """A clock that moves only when its `sleep` is called."""
 
     def __init__(self) -> None:
         self.time = 0.0
@@ -198,7 +198,7 @@ def emulator(backend: Backend, request: pytest.FixtureRequest) -> Iterator[Emula
 
 @pytest.fixture
 def connect(backend: Backend, request: pytest.FixtureRequest) -> Iterator[Connect]:
-    """Return a function that creates another client of the same registry, with a clock of its own and much time."""
+    """Return a function that creates another client of the same registry, with its own clock and long timeouts."""
     clients: list[RegistryClient] = []
     emulator: Any = None
     if LIVE is None and backend != CASSETTE:
@@ -271,7 +271,7 @@ def parent() -> str:
 
 
 def _unique(request: pytest.FixtureRequest) -> str:
-    """Return a word that makes the names of a test its own. In a recording it's always the same."""
+    """Return a word that makes the names of a test unique. In a recording it's always the same."""
     return "filed" if backend_of(request) in RECORDED else uuid.uuid4().hex[:12]
 
 
@@ -304,7 +304,7 @@ def wait_for_lists(backend: Backend, registry: RegistryClient) -> WaitForLists:
     def wait_for_lists() -> None:
         for _ in range(int(backend.switches.get("list-lag", "0"))):
             for model in registry.list_models():
-                with contextlib.suppress(NotFoundError):  # a list that lags shows models that are gone
+                with contextlib.suppress(NotFoundError):  # a list that lags still shows deleted models
                     list(registry.list_versions(model.resource_name))
 
     return wait_for_lists

@@ -35,7 +35,7 @@ REQUESTS: dict[str, Any] = {
     "ListOperations": operations_pb2.ListOperationsRequest,
 }
 
-#: How each RPC is asked for over HTTP, the first that matches: what names the resource is the group.
+#: The HTTP method and path of each RPC, and the request field for the path's group. The first match counts.
 ROUTES = [
     ("POST", r"(.+)/models:upload", "UploadModel", "parent"),
     ("POST", r"(.+):mergeVersionAliases", "MergeVersionAliases", "name"),
@@ -54,8 +54,8 @@ class Hostile:
     """The server. An answer is a function of the request that returns a message or raises one of Google's errors.
 
     Attributes:
-        answers: The answer to each RPC; others are UNIMPLEMENTED.
-        calls: How many calls came.
+        answers: The answer to each RPC. Other RPCs fail with UNIMPLEMENTED.
+        calls: How many calls the server has received.
         grpc: The address for gRPC.
         rest: The address for REST.
     """
@@ -71,12 +71,12 @@ class Hostile:
 
         class Request(http.server.BaseHTTPRequestHandler):
             protocol_version = "HTTP/1.1"
-            wbufsize = 65536  # an answer in parts would wait for the client to acknowledge the first
+            wbufsize = 65536  # send a response at once: in parts, it would wait for the client's acknowledgement
 
             def do(self) -> None:
                 _answer_http(hostile, self)
 
-            do_GET = do_POST = do_PATCH = do_DELETE = do  # noqa: N815  # the names that the library asks for
+            do_GET = do_POST = do_PATCH = do_DELETE = do  # noqa: N815  # http.server's names
 
             def log_message(self, *_: Any) -> None:
                 pass
@@ -100,8 +100,8 @@ class Hostile:
         self.calls += 1
         if (answer := self.answers.get(rpc)) is None:
             raise google_exceptions.MethodNotImplemented(rpc)  # type: ignore[no-untyped-call]  # untyped upstream
-        made = answer(request)
-        return made if not hasattr(type(made), "pb") else type(made).pb(made)
+        message = answer(request)
+        return message if not hasattr(type(message), "pb") else type(message).pb(message)
 
 
 class _Handler(grpc.GenericRpcHandler):
@@ -113,38 +113,38 @@ class _Handler(grpc.GenericRpcHandler):
 
         def answer(request: bytes, context: grpc.ServicerContext) -> bytes:
             try:
-                made = self._hostile.answer(rpc, REQUESTS[rpc].FromString(request))
+                message = self._hostile.answer(rpc, REQUESTS[rpc].FromString(request))
             except google_exceptions.GoogleAPICallError as error:
                 context.abort(error.grpc_status_code or grpc.StatusCode.UNKNOWN, error.message)
-            serialised: bytes = made.SerializeToString()
+            serialised: bytes = message.SerializeToString()
             return serialised
 
         return grpc.unary_unary_rpc_method_handler(answer)
 
 
-def _answer_http(hostile: Hostile, asked: Any) -> None:
-    url = urlsplit(asked.path)
+def _answer_http(hostile: Hostile, handler: Any) -> None:
+    url = urlsplit(handler.path)
     path, query = unquote(url.path).removeprefix("/v1/"), parse_qs(url.query)
-    body = asked.rfile.read(int(asked.headers.get("Content-Length", 0)))
+    body = handler.rfile.read(int(handler.headers.get("Content-Length", 0)))
     routes = (
-        (re.fullmatch(pattern, path), rpc, field) for verb, pattern, rpc, field in ROUTES if verb == asked.command
+        (re.fullmatch(pattern, path), rpc, field) for verb, pattern, rpc, field in ROUTES if verb == handler.command
     )
     match, rpc, field = next((match, rpc, field) for match, rpc, field in routes if match)
     request = REQUESTS[rpc]()
     if body:
-        into = request.model if rpc == "UpdateModel" else request
-        json_format.ParseDict(json.loads(body), into, ignore_unknown_fields=True)
+        message = request.model if rpc == "UpdateModel" else request
+        json_format.ParseDict(json.loads(body), message, ignore_unknown_fields=True)
     target = request.model if field == "model.name" else request
     setattr(target, field.rpartition(".")[2], match[1])
     if "pageToken" in query:
         request.page_token = query["pageToken"][0]
     try:
-        status, said = 200, json_format.MessageToJson(hostile.answer(rpc, request))
+        status, content = 200, json_format.MessageToJson(hostile.answer(rpc, request))
     except google_exceptions.GoogleAPICallError as error:
         name = (error.grpc_status_code or grpc.StatusCode.UNKNOWN).name
-        status, said = error.code or 500, json.dumps({"error": {"status": name, "message": error.message}})
-    asked.send_response(status)
-    asked.send_header("Content-Type", "application/json")
-    asked.send_header("Content-Length", str(len(said.encode())))
-    asked.end_headers()
-    asked.wfile.write(said.encode())
+        status, content = error.code or 500, json.dumps({"error": {"status": name, "message": error.message}})
+    handler.send_response(status)
+    handler.send_header("Content-Type", "application/json")
+    handler.send_header("Content-Length", str(len(content.encode())))
+    handler.end_headers()
+    handler.wfile.write(content.encode())

@@ -1,4 +1,4 @@
-"""Metadata that takes more room packed than as plain labels."""
+"""Metadata that packing doesn't make shorter."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import hashlib
 
 
 def incompressible(count: int, prefix: str = "key") -> dict[str, str]:
-    """Return metadata with so many entries. Each fits into one label, and takes more than one in a pack."""
+    """Return metadata with this many entries. Each fits into one label, but would need more than one if packed."""
 
     def text(number: int) -> str:
         digest = hashlib.sha512(f"{prefix}-{number}".encode()).digest()

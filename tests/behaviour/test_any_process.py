@@ -1,4 +1,4 @@
-"""Any process may use a client: after a fork, in threads, under asyncio, pickled, with no home, behind a proxy."""
+"""Clients work in any process: after a fork, in threads, under asyncio, pickled, without a home, behind a proxy."""
 
 from __future__ import annotations
 
@@ -29,14 +29,14 @@ pytestmark = [pytest.mark.no_switches, pytest.mark.emulator_only("it starts proc
 
 
 def run(*arguments: str, seconds: float = 120, **options: Any) -> None:
-    """Run Python to its end. If it fails or hangs, kill its processes and show what they printed."""
+    """Run Python and wait for it. If it hangs, kill its processes and show their output, and where they hung."""
     # From Python 3.12 on, a fork of a process that has threads warns. These tests show that it works.
-    command = [sys.executable, "-W", "ignore", *arguments]
+    command = [sys.executable, "-W", "ignore", "-X", "faulthandler", *arguments]
     process = subprocess.Popen(command, stdout=-1, stderr=-2, text=True, start_new_session=True, **options)
     try:
         said, _ = process.communicate(timeout=seconds)
     except subprocess.TimeoutExpired:
-        os.killpg(process.pid, signal.SIGKILL)  # its forked children, too
+        os.killpg(process.pid, signal.SIGABRT)  # its forked children, too: each prints where its threads are
         said, _ = process.communicate()
         pytest.fail(f"It was still running after {seconds:.0f} s:\n{said}")
     assert process.returncode == 0, said
@@ -50,7 +50,7 @@ def endpoint(backend: Backend, emulator: Emulator) -> str:
 
 @pytest.fixture
 def play(endpoint: str, name: NewName, tmp_path: Path) -> Callable[..., None]:
-    """Return a function that plays scenarios of `processes`, one after the other, in a process of their own."""
+    """Return a function that runs scenarios of `processes`, one after the other, in another process."""
 
     def play(
         *scenarios: str,
@@ -85,16 +85,16 @@ def test_forks_threads_and_coroutines(play: Callable[..., None], backend: Backen
 def test_forks_and_threads_with_artifacts(
     play: Callable[..., None], storage_server: StorageServer, bucket: str
 ) -> None:
-    """Uploads and downloads work there, and in spawned processes, too."""
+    """Uploads and downloads work in forked and spawned processes and in threads."""
     play("fork", "spawn", "threads", storage=storage_server, bucket=bucket)
 
 
 @pytest.mark.only("grpc")
 def test_no_home(play: Callable[..., None], storage_server: StorageServer, bucket: str, tmp_path: Path) -> None:
-    """A user that has no home and is unknown to the machine can register, upload and download."""
+    """A user without a home directory and without an entry in the system can register, upload and download."""
     tmp_path.chmod(0o777)
     unset = ("HOME", "XDG_CACHE_HOME", "USER", "LOGNAME")
-    play("stranger", storage=storage_server, bucket=bucket, without=unset)
+    play("unknown_user", storage=storage_server, bucket=bucket, without=unset)
 
 
 def test_a_proxy(play: Callable[..., None], storage_server: StorageServer, bucket: str) -> None:
@@ -106,7 +106,7 @@ def test_a_proxy(play: Callable[..., None], storage_server: StorageServer, bucke
 
 
 def test_a_copy(connect: Connect, name: NewName) -> None:
-    """A copy of a client and one that was pickled have its settings, and connections of their own."""
+    """A copied or pickled client has the same settings and its own connections."""
     client = connect(actor="ann@example.com", retry=Retry(call_timeout=30))
     given = name()
     client.register_version(given, "gs://models/1", stage="Staging")
@@ -147,7 +147,7 @@ def test_a_retry() -> None:
 
 
 def test_a_local_registry_that_is_pickled() -> None:
-    """A local registry is pickled as a client of the same emulator, which ends with the original."""
+    """A pickled local registry becomes a client of the same emulator, which ends with the original."""
     with local_registry() as registry:
         registry.register_version("churn", "gs://models/1")
         copied = pickle.loads(pickle.dumps(registry))  # noqa: S301  # ours
@@ -172,7 +172,7 @@ with local_registry() as registry:
 
 
 def test_a_local_registry_that_is_forked() -> None:
-    """A child uses its parent's emulator, and doesn't end it when it leaves the block."""
+    """A child uses its parent's emulator, and leaving the context in the child doesn't end it."""
     run("-c", LOCAL)
 
 
@@ -197,6 +197,6 @@ with RegistryClient(endpoint=sys.argv[1]) as registry:
 
 
 def test_gevent(endpoint: str) -> None:
-    """Under gevent a client works, and a local registry raises an error at once."""
+    """Under gevent, a client works, and a local registry immediately raises an error."""
     pytest.importorskip("gevent")
     run("-c", GEVENT, endpoint)

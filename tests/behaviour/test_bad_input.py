@@ -1,4 +1,4 @@
-"""Mistakes: each is an error of ours, before anything is sent where it can be known, and nothing is changed.
+"""Mistakes: each raises one of this package's errors, before anything is sent if possible, and changes nothing.
 
 `MISTAKES` is the table that docs/errors.md shows.
 """
@@ -57,10 +57,10 @@ ELSEWHERE = (
 
 @attrs.frozen
 class Mistake:
-    """A mistake: the calls that make it, the error they raise, and what its message says.
+    """A mistake: the calls that make it, their error, and a part of the message.
 
     Attributes:
-        sent: Whether it can only be known after something was sent.
+        sent: Whether the mistake can only be detected after a request.
     """
 
     what: str
@@ -259,6 +259,17 @@ MISTAKES = (
         sent=True,
     ),
     Mistake(
+        "a check of the source that doesn't exist",
+        InvalidArgumentError,
+        "isn't 'auto', True or False",
+        (
+            lambda r, n, s: r.register_version(n, s, check_source=1),  # type: ignore[arg-type]  # that is the point
+            lambda r, n, s: r.register_version(n, s, check_source=None),  # type: ignore[arg-type]  # likewise
+            lambda r, n, s: r.register_version(n, s, check_source=[]),  # type: ignore[arg-type]  # likewise
+            lambda r, n, s: r.register_version(n, s, check_source="never"),  # type: ignore[arg-type]  # likewise
+        ),
+    ),
+    Mistake(
         "changing a version that can't exist",
         InvalidArgumentError,
         "be a version",
@@ -410,7 +421,7 @@ MISTAKES = (
 
 
 def cases(*, sent: bool) -> list[Any]:
-    """Return a case for each call whose mistake is known before anything is sent, or only after."""
+    """Return a case for each call whose mistake is detected before anything is sent, or only afterwards."""
     return [
         pytest.param(mistake, call, id=f"{mistake.what} {index}")
         for mistake in MISTAKES
@@ -448,7 +459,7 @@ def _mistaken(
 def test_mistakes(
     mistaken: Callable[..., int], mistake: Mistake, call: Callable[[RegistryClient, str, str], Any]
 ) -> None:
-    """A mistake that's known in advance raises its error before anything is sent."""
+    """A mistake that can be detected in advance raises its error before anything is sent."""
     assert mistaken(mistake, call) == 0
 
 
@@ -457,7 +468,7 @@ def test_mistakes(
 def test_mistakes_that_only_vertex_knows(
     mistaken: Callable[..., int], mistake: Mistake, call: Callable[[RegistryClient, str, str], Any]
 ) -> None:
-    """Other mistakes are only known after a request, and change nothing."""
+    """Other mistakes are only detected after a request, and change nothing."""
     mistaken(mistake, call)
 
 
@@ -524,7 +535,7 @@ def test_invalid_retries() -> None:
 def test_an_emulator_that_is_not_running(
     connect: Connect, emulator: Emulator, clock: Clock, name: NewName, source: NewSource
 ) -> None:
-    """If nobody listens at the address, the error names it within the budget of a call."""
+    """If no server listens at the address, the error names it within the budget of a call."""
     registry = connect(retry=Retry(sleep=clock.sleep, clock=clock))
     emulator.close()
 

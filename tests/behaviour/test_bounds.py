@@ -1,4 +1,4 @@
-"""How long a method may take: one budget for all its calls, whatever a server answers."""
+"""Time limits of methods: one budget for all calls, whatever a server answers."""
 
 from __future__ import annotations
 
@@ -96,11 +96,11 @@ def test_all_calls_of_a_method_share_a_budget(
         assert isinstance(error, UnavailableError)
     emulator.forget_faults()
 
-    assert clock.time - start <= 3 * 2  # what was lost last is looked into after the budget
+    assert clock.time - start <= 3 * 2  # the last lost call is checked after the budget
 
 
 class Ticking:
-    """A clock that moves whenever it is read, as if each step of a call took a while, and when somebody sleeps."""
+    """A clock that moves whenever it's read, as if each step of a call took time, and when its `sleep` is called."""
 
     def __init__(self, tick: float = 0.0) -> None:
         self.time = 0.0
@@ -151,7 +151,7 @@ def test_a_registration_that_has_no_time_left(connect: Connect, emulator: Emulat
 
 @pytest.mark.polls(40)
 def test_operations_have_their_own_budget(connect: Connect, clock: Clock, name: NewName, source: NewSource) -> None:
-    """Waiting for an operation takes nothing from the budget of calls."""
+    """Waiting for an operation doesn't use up the budget of calls."""
     churn = name()
     registry = connect(retry=Retry(call_timeout=1, sleep=clock.sleep, clock=clock, random=lambda: 1.0))
     made = registry.register_version(churn, source(), stage="Staging")
@@ -197,7 +197,7 @@ def test_a_verb_of_another_client(connect: Connect, clock: Clock, name: NewName,
 # --- servers that never end -------------------------------------------------------------------------------------------
 
 
-#: The seconds that a call, and an operation, may take: some fifty looks at the clock.
+#: The seconds that a call, and an operation, may take: the clock can be read about fifty times.
 BUDGET = 5.0
 
 
@@ -213,7 +213,7 @@ over_grpc = pytest.mark.parametrize("hostile", ["grpc"], indirect=True)
 
 @pytest.fixture(params=["grpc", "rest"])
 def hostile(request: pytest.FixtureRequest, server: Hostile) -> Iterator[Callable[..., RegistryClient]]:
-    """Return a function that gives the server its answers and returns a client, whose clock ticks."""
+    """Return a function that sets the server's answers and returns a client with a ticking clock."""
     made: list[RegistryClient] = []
 
     def hostile(
@@ -335,7 +335,7 @@ def fresh(_: Any) -> str:
     return f"t{next(NUMBERS)}"
 
 
-#: What a server may do that does not end.
+#: Answers of a server that would keep a client busy forever.
 ENDLESS: dict[str, dict[str, Any]] = {
     "the same token": lists(same_model, same_versions, lambda _: "again"),
     "tokens in a circle": lists(same_model, same_versions, lambda asked: "b" if asked.page_token == "a" else "a"),  # noqa: S105  # no password
@@ -371,7 +371,7 @@ ENDLESS: dict[str, dict[str, Any]] = {
 
 @pytest.mark.parametrize("endless", ENDLESS)
 def test_a_server_that_never_ends(hostile: Callable[..., RegistryClient], endless: str) -> None:
-    """Every method ends within its bound, with a result or one of our errors."""
+    """Every method ends within its bound, with a result or one of this package's errors."""
     clock = Ticking(0.25)
     registry = hostile(HONEST | ENDLESS[endless], clock=clock)
     for verb, call in VERBS.items():
@@ -380,7 +380,7 @@ def test_a_server_that_never_ends(hostile: Callable[..., RegistryClient], endles
             call(registry, "churn")
         except RegistryError as error:
             assert str(error)
-        assert clock.time - start < 4 * BUDGET, verb  # its calls, an operation, and looking after what was lost
+        assert clock.time - start < 4 * BUDGET, verb  # its calls, an operation, and the checks after lost calls
 
 
 @over_grpc
@@ -464,7 +464,7 @@ def test_a_series_of_ids_that_belong_to_others(hostile: Callable[..., RegistryCl
 
 
 def test_what_a_server_asks_to_wait(hostile: Callable[..., RegistryClient]) -> None:
-    """Any odd wait that a server requests ends in one of our errors."""
+    """If a server requests an invalid delay, the method ends with one of this package's errors."""
     for hint in ("nan", "-5", "1e400", "soon", "inf"):
 
         def quota(_: Any, hint: str = hint) -> Any:
@@ -508,7 +508,7 @@ def test_an_answer_that_comes_byte_by_byte() -> None:
 
 
 def in_pages(numbers: list[int], size: int) -> Callable[[Any], Any]:
-    """Return a server that lists these versions in this order, in pages of this size, whatever is requested."""
+    """Return answers that list these versions in this order, in pages of this size, whatever the client requests."""
 
     def versions(request: Any) -> Any:
         start = int(request.page_token or 0)
@@ -520,7 +520,7 @@ def in_pages(numbers: list[int], size: int) -> Callable[[Any], Any]:
 
 
 def test_a_long_list_has_the_time_of_its_pages(hostile: Callable[..., RegistryClient]) -> None:
-    """Pages that bring something new take nothing from the budget: a list may take longer than a call."""
+    """Pages with new entries don't use up the budget, because a list may take longer than a call."""
     clock = Ticking()
     answers = HONEST | {"ListModelVersions": in_pages([6, 5, 4, 3, 2, 1], size=1)}
     registry = hostile(answers, seconds=8, operation_timeout=1000, clock=clock)
@@ -545,7 +545,7 @@ def test_a_long_list_has_the_time_of_its_pages(hostile: Callable[..., RegistryCl
 def test_a_server_that_does_not_keep_the_order(
     hostile: Callable[..., RegistryClient], numbers: list[int], size: int, listed: list[int]
 ) -> None:
-    """Every version comes once, and in order from the page on that shows that the server doesn't keep it."""
+    """If a server ignores the order, every version is listed once, and in order from the next page on."""
     registry = hostile(HONEST | {"ListModelVersions": in_pages(numbers, size)}, seconds=60)
     latest = registry.latest_version("churn")
 
@@ -555,7 +555,7 @@ def test_a_server_that_does_not_keep_the_order(
 
 
 def test_the_oldest_first_from_a_server_that_does_not_keep_the_order(hostile: Callable[..., RegistryClient]) -> None:
-    """The same holds for the other order."""
+    """The same is true for the other order."""
     registry = hostile(HONEST | {"ListModelVersions": in_pages([3, 2, 10, 1], size=2)}, seconds=60)
 
     assert [int(version.version) for version in registry.list_versions("churn", oldest_first=True)] == [1, 2, 3, 10]

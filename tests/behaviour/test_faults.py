@@ -533,7 +533,7 @@ def test_dropped_connections(registry: RegistryClient, emulator: Emulator, name:
 
 
 def test_a_stale_etag(registry: RegistryClient, emulator: Emulator, name: NewName, source: NewSource) -> None:
-    """An update that meets another one starts over from the new state."""
+    """If another client updates the version first, the update starts again from the new state."""
     churn = name()
     registry.register_version(churn, source(), metadata={"a": 1})
     emulator.fail("UpdateModel", "UNAVAILABLE", when="after")
@@ -556,7 +556,7 @@ WRITES = [*((change, 0) for change in CHANGES), ("promote", 1), ("replace", 1)]
 
 
 def stage_two(registry: RegistryClient, emulator: Emulator, name: str, source: NewSource, well: int) -> None:
-    """Register a version in Production and one in Staging, and let so many of the next updates succeed."""
+    """Register a version in Production and one in Staging, and let only this many of the next updates succeed."""
     for stage in ("Production", "Staging"):
         registry.register_version(name, source(), stage=stage)
     for _ in range(well):
@@ -639,7 +639,7 @@ def test_logging(
 
 @pytest.fixture
 def cost(emulator: Emulator) -> Cost:
-    """Return a function that calls something and returns the RPCs that it sent."""
+    """Return a function that makes a call and returns the RPCs that it sent."""
 
     def cost(act: Callable[[], Any]) -> list[str]:
         before = len(emulator.requests())
@@ -748,7 +748,7 @@ def test_closing_while_others_call(connect: Connect, name: NewName, source: NewS
         try:
             while True:
                 registry.get_version(churn)
-        except BaseException as error:  # noqa: BLE001  # which errors there are is what is tested
+        except BaseException as error:  # noqa: BLE001  # the test checks which errors are raised
             seen.append(error)
 
     threads = [threading.Thread(target=read) for _ in range(4)]

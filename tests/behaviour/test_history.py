@@ -1,4 +1,4 @@
-"""What was in a stage, and when."""
+"""Which version was in a stage, and when."""
 
 from __future__ import annotations
 
@@ -89,7 +89,7 @@ def test_rolling_back_puts_back_what_was_there_before(
 def test_rolling_back_twice_goes_back_two_steps(
     registry: RegistryClient, name: NewName, wait_for_lists: WaitForLists
 ) -> None:
-    """A second rollback goes back one more step. The third finds no earlier version."""
+    """A second rollback goes back one more step. For a third, there's no earlier version."""
     churn = name()
     register(registry, churn, 3)
     for version in (1, 2, 3):
@@ -171,7 +171,7 @@ def test_what_a_rollback_goes_back_to(registry: RegistryClient, name: NewName, s
     ],
 )
 def test_a_clock_that_is_none_is_refused(connect: Connect, name: NewName, moment: Any) -> None:
-    """A naive time, another type or a year that no history can hold is an error, and nothing is written."""
+    """A naive time, another type or a year that a history can't store is an error, and nothing is written."""
     now: list[Any] = [dt.datetime(2100, 1, 1, tzinfo=dt.UTC)]
     registry, churn = connect(default_image=IMAGE, now=lambda: now[0]), name()
     register(registry, churn, 1)
@@ -191,7 +191,7 @@ def test_a_clock_that_is_none_is_refused(connect: Connect, name: NewName, moment
 
 @pytest.mark.no_switches
 def test_a_clock_in_any_zone_and_at_the_epoch(connect: Connect, name: NewName) -> None:
-    """A clock may have any zone, and begin in 1970 as a machine does whose clock was never set."""
+    """A clock may have any time zone. It may even start in 1970, like a machine whose clock was never set."""
     zone = dt.timezone(dt.timedelta(hours=-7))
     ticks = iter(range(100))
     start = dt.datetime(1970, 1, 1, tzinfo=dt.UTC).astimezone(zone) + dt.timedelta(hours=7)
@@ -227,7 +227,7 @@ def test_rolling_back_never_empties_another_stage(registry: RegistryClient, name
 
 @pytest.mark.no_switches
 def test_the_time_before_the_model_is_not_known(registry: RegistryClient, name: NewName) -> None:
-    """A deleted model's history is gone, and a later model of the same name doesn't pretend to know it."""
+    """A deleted model's history is gone. For a later model with the same name, that time is unknown."""
     churn = name()
     register(registry, churn, 1)
     with pytest.raises(HistoryUnknownError, match="its history was deleted"):
@@ -283,7 +283,7 @@ def test_what_was_in_production(connect: Connect, name: NewName) -> None:
 
 @pytest.mark.no_switches
 def test_a_second_that_a_change_was_cut_to_is_not_guessed(connect: Connect, name: NewName) -> None:
-    """Within the second that a change was cut to, nobody knows whether it had happened yet."""
+    """If a change's time is only known to the second, it's unknown what was true within that second."""
     time = CountedTime()
     time.time += dt.timedelta(milliseconds=900)
     registry = connect(default_image=IMAGE, now=time)
@@ -337,7 +337,7 @@ def test_a_deleted_version_leaves_a_gap_in_what_is_known(connect: Connect, name:
 
 @pytest.mark.no_switches
 def test_the_newest_version_leaves_a_gap_too(connect: Connect, name: NewName) -> None:
-    """If the newest version was alone in Production and is deleted, nobody can say that nothing was there."""
+    """If the newest version was alone in Production and is deleted, the stage isn't reported as empty."""
     registry = connect(default_image=IMAGE, now=CountedTime())
     churn = name()
     register(registry, churn, 3)
@@ -354,7 +354,7 @@ def test_the_newest_version_leaves_a_gap_too(connect: Connect, name: NewName) ->
 def test_a_stage_that_another_tool_changed_is_not_guessed(
     connect: Connect, vertex: ModelServiceClient, name: NewName
 ) -> None:
-    """When another tool changed the label, the time since the last known change is in doubt."""
+    """If another tool changed the label, the time since the last known change is unknown."""
     registry = connect(default_image=IMAGE, now=CountedTime())
     churn = name()
     register(registry, churn, 2)
@@ -401,7 +401,7 @@ def test_the_history_of_many_versions_is_the_same(connect: Connect, vertex: Mode
     registry.delete_version(churn, 3)
 
     def answers() -> list[str | None]:
-        """Return what the registry says, and check that every version together says the same."""
+        """Return the registry's answer, and check that all versions together give the same."""
         found: list[str | None] = []
         every = list(registry.list_versions(churn))
         assert len(every) == 110
@@ -512,7 +512,7 @@ def test_a_deployed_version_is_not_pruned(registry: RegistryClient, emulator: Em
 @pytest.mark.emulator_only("nothing is deployed to Vertex AI in a test")
 @pytest.mark.no_switches
 def test_a_version_that_is_deployed_while_it_is_pruned(connect: Connect, emulator: Emulator, name: NewName) -> None:
-    """What comes into use between the read and the deletion is kept, and the rest is pruned."""
+    """A version that comes into use between the read and the deletion is kept. The others are pruned."""
     churn = name()
 
     def deploy(_: float) -> None:
@@ -533,7 +533,7 @@ def test_a_version_that_is_deployed_while_it_is_pruned(connect: Connect, emulato
 def test_a_deployed_version_is_not_deleted(
     registry: RegistryClient, emulator: Emulator, name: NewName, wait_for_lists: WaitForLists
 ) -> None:
-    """Neither the version nor its model is deleted; the error names the endpoint, and nothing has moved."""
+    """Neither the version nor its model is deleted. The error names the endpoint, and no alias has moved."""
     churn = name()
     register(registry, churn, 1)
     endpoint = f"{registry.get_version(churn).model_resource_name.rpartition('/models/')[0]}/endpoints/7"
@@ -571,8 +571,10 @@ def test_the_best_version(registry: RegistryClient, name: NewName) -> None:
     assert registry.best_version(churn, "auc", stage=Stage.STAGING).version == "2"
     with pytest.raises(NotFoundError, match="'f1'"):
         registry.best_version(churn, "f1")
-    with pytest.raises(InvalidArgumentError, match="direction"):
-        registry.best_version(churn, "auc", direction="up")  # type: ignore[arg-type]  # that's the mistake
+    mistake: Any
+    for mistake in ("up", ["max"], None):
+        with pytest.raises(InvalidArgumentError, match="direction=.* isn't 'max' or 'min'"):
+            registry.best_version(churn, "auc", direction=mistake)
 
 
 @pytest.mark.no_switches
@@ -592,7 +594,7 @@ def test_the_difference_between_two_versions(registry: RegistryClient, name: New
 
 
 class Entry(NamedTuple):
-    """A version's entry into the stage, and the entries of those that were in it just before, the latest last."""
+    """A version's entry into the stage, and the entries of the versions that were in it before, the latest last."""
 
     version: int
     before: tuple[Entry, ...]
@@ -708,7 +710,7 @@ class Played:
 
 
 def others(entries: tuple[Entry, ...], version: int) -> tuple[Entry, ...]:
-    """Return the entries of other versions; if there are none, those that were there before."""
+    """Return the entries of other versions. If there are none, return those that were in the stage before."""
     found = tuple(entry for entry in entries if entry.version != version)
     return found or (others(entries[-1].before, version) if entries else ())
 
@@ -740,7 +742,7 @@ def test_no_answer_is_ever_wrong(
     seconds: list[int],
     data: st.DataObject,
 ) -> None:
-    """Whatever was promoted, rolled back, archived and deleted: an answer is the truth, or it can't be known."""
+    """After any promotions, rollbacks, archivings and deletions, an answer is true, or reported as unknown."""
     played = Played(*counted)
     for verb, choice in steps:
         played.play(verb, choice)

@@ -40,7 +40,7 @@ def model(registry: RegistryClient, name: NewName, source: NewSource) -> str:
 
 @contextlib.contextmanager
 def unless_hidden(key: str) -> Iterator[None]:
-    """Allow one error: that a label of the model hides the key."""
+    """Allow only the error that says that a label of the model hides the key."""
     try:
         yield
     except ConflictError as conflict:
@@ -64,7 +64,7 @@ def test_a_lost_completion_beside_the_models_labels(
 def test_what_others_changed_before_the_loss_was_noticed(
     connect: Connect, emulator: Emulator, name: NewName, source: NewSource
 ) -> None:
-    """Changes that somebody makes between a completion and the read after its lost response are kept."""
+    """Changes that another client makes between a completion and the read after its lost response are kept."""
     churn, somebody = name(), connect()
     somebody.register_version(churn, source())
 
@@ -103,7 +103,7 @@ def test_a_re_run_beside_the_models_labels(
 def test_what_others_wrote_on_the_version_is_kept_beside_the_models_labels(
     registry: RegistryClient, emulator: Emulator, model: str, source: NewSource
 ) -> None:
-    """What somebody has written on the version since is kept. A label of the model doesn't count as that."""
+    """Later changes to the version are kept. A label of the model doesn't count as a change."""
     artifact = source()
     arguments: dict[str, Any] = {"metadata": {"team": "growth", "a": 1, "b": 2}, "request_id": "run"}
     emulator.fail("UpdateModel", "PERMISSION_DENIED")
@@ -180,7 +180,7 @@ def test_a_model_full_of_labels(
 def test_a_finish_beside_a_model_full_of_labels(
     registry: RegistryClient, emulator: Emulator, name: NewName, source: NewSource
 ) -> None:
-    """They don't prevent a registration from being finished, either."""
+    """The model's labels don't prevent a registration from being finished, either."""
     churn = name()
     labels = {f"label-{number}": "x" for number in range(63)}
     registry.register_version(churn, source())
@@ -195,7 +195,7 @@ def test_a_finish_beside_a_model_full_of_labels(
 def test_a_finish_beside_labels_that_do_not_fit_into_a_pack(
     registry: RegistryClient, emulator: Emulator, name: NewName, source: NewSource
 ) -> None:
-    """If nobody can know whose labels they are, the registration's values are kept."""
+    """If it's unclear whether labels are the model's, the registration's values are kept."""
     churn = name()
     labels = {f"label-{n}": hashlib.sha512(str(n).encode()).hexdigest()[:63] for n in range(50)}
     metadata = dict.fromkeys(labels, "mine")
@@ -229,7 +229,7 @@ def test_a_version_that_is_full_itself(registry: RegistryClient, name: NewName, 
 
 @pytest.mark.switches_together
 def test_there_is_room_for_a_stage(connect: Connect, name: NewName, source: NewSource) -> None:
-    """Whatever can be registered or updated can be promoted and archived, by anybody."""
+    """Any client can promote and archive whatever can be registered or updated."""
     churn, many = name(), [incompressible(count) for count in range(40, 64)]
     registry = connect(actor="ann@example.com")
     other = connect(actor="".join(chr(33 + number * 37 % 94) for number in range(128)))

@@ -1,4 +1,4 @@
-"""Lists of models and versions: lazy iterators that show themselves as a table and turn into a DataFrame."""
+"""Lists of models and versions: lazy iterators that display as a table and convert to a DataFrame."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def fill(registry: RegistryClient, count: int, name: str = "churn") -> None:
 
 
 def test_a_display_takes_nothing_from_the_iteration(registry: RegistryClient) -> None:
-    """A row that a table shows still comes when you iterate, before, between and after."""
+    """Displaying a table doesn't consume rows, whether it's before, during or after an iteration."""
     fill(registry, 23)
     listing = registry.list_versions("churn")
 
@@ -85,7 +85,7 @@ def test_a_display_requests_only_what_it_shows(
 
 
 def test_a_list_of_a_closed_client_is_not_an_empty_one(connect: Connect, name: NewName) -> None:
-    """What wasn't read when the client was closed is an error, in a loop, at a prompt and as dicts."""
+    """Reading on after the client is closed is an error: in a loop, at a prompt and as dicts."""
     registry, churn = connect(), name()
     for _ in range(3):
         registry.register_version(churn, "gs://models/churn/1")
@@ -119,7 +119,7 @@ def test_a_list_cannot_be_pickled(registry: RegistryClient, way: Callable[[objec
 
 
 def test_leaving_a_list_leaves_no_threads(registry: RegistryClient) -> None:
-    """A list that was shown and then dropped has no thread at work."""
+    """A list that was displayed and then dropped leaves no thread running."""
     for number in range(3):
         fill(registry, 1, name=f"model-{number}")
     before = set(threading.enumerate())
@@ -238,7 +238,7 @@ def test_a_frame_has_typed_columns(registry: RegistryClient) -> None:
 
 
 def test_frames_that_are_empty_have_their_columns(registry: RegistryClient) -> None:
-    """Code that uses a column works on a list with nothing in it."""
+    """An empty list's DataFrame has the usual columns."""
     fill(registry, 1)
     empty = registry.list_versions("churn", stage="production").to_pandas()
     models = registry.list_models().to_pandas()
@@ -278,7 +278,7 @@ with local_registry() as registry:
 
 
 def test_a_listing_is_an_iterator(registry: RegistryClient) -> None:
-    """It can be used wherever an iterator can."""
+    """A list works wherever an iterator does."""
     fill(registry, 3)
     listing = registry.list_versions("churn")
 

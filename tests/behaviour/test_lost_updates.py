@@ -1,4 +1,4 @@
-"""An update whose answer is lost, while another client writes something newer."""
+"""An update whose response is lost while another client writes something newer."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ START: dict[str, Any] = {"a": 1, "b": 1, "big": ["x" * 40] * 9}
 
 @pytest.fixture
 def update(connect: Connect, emulator: Emulator, name: NewName, when: str) -> Callable[..., ModelVersion]:
-    """Return a function that makes one change, loses its answer, and lets another client make another meanwhile."""
+    """Return a function that makes one change whose response is lost, while another client makes another change."""
     somebody = connect(actor="bob@example.com")
     churn = name()
     somebody.register_version(churn, "gs://models/churn/1", metadata=START, description="start")
@@ -51,7 +51,7 @@ def update(connect: Connect, emulator: Emulator, name: NewName, when: str) -> Ca
 
 
 def test_a_newer_value_of_the_same_key_stays(update: Callable[..., ModelVersion]) -> None:
-    """What the other client wrote is newer and stays; the other keys of the lost update are written."""
+    """The other client's values are newer and stay. The remaining keys of the lost update are written."""
     ended = update(
         lambda registry, name: registry.update_version(
             name, 1, metadata={"a": 2, "b": 2, "new": 2, "big": [2] * 50}, description="ours"
@@ -83,7 +83,7 @@ def test_what_somebody_removed_stays_removed(update: Callable[..., ModelVersion]
 
 
 def test_another_key_is_left_alone(update: Callable[..., ModelVersion]) -> None:
-    """If the other client wrote other keys, both changes are there."""
+    """If the other client wrote other keys, both changes are kept."""
     ended = update(
         lambda registry, name: registry.update_version(name, 1, metadata={"a": 2}, stage="Staging"),
         lambda registry, name: registry.update_version(name, 1, metadata={"b": 3}),
@@ -101,7 +101,7 @@ def test_a_newer_stage_stays(
     *,
     archive_existing: bool,
 ) -> None:
-    """If the lost change of stage was made, a later one stays, and the history has both, each once."""
+    """If the lost change of stage took effect, a later one stays, and the history has both, each once."""
     ended = update(
         lambda registry, name: registry.set_stage(name, 1, "Staging", archive_existing=archive_existing),
         lambda registry, name: registry.set_stage(name, 1, "Archived"),
@@ -119,7 +119,7 @@ def test_a_newer_stage_stays(
 def test_without_another_client_it_is_written_once(
     connect: Connect, emulator: Emulator, name: NewName, when: str
 ) -> None:
-    """A lost update that nobody interferes with is there once."""
+    """A lost update is written exactly once if no other client interferes."""
     registry, churn = connect(retry=Retry(sleep=lambda _: None)), name()
     registry.register_version(churn, "gs://models/churn/1", metadata=START)
     emulator.fail("UpdateModel", "UNAVAILABLE", when=when)

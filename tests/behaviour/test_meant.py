@@ -1,4 +1,4 @@
-"""What people mean: names with a typo, IDs in place of names, aliases and metadata as Vertex allows them."""
+"""Guess what people mean: names with a typo, IDs instead of names, aliases and metadata that Vertex allows."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Many at once: processes, threads, and some that are killed in the middle."""
+"""Many processes and threads at once, and processes that are killed in the middle."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def register(endpoint: str, name: str, source: str, number: int, start: Any, ans
 
 
 def processes(endpoint: str, name: str, source: str) -> tuple[list[Any], Any, Any]:
-    """Return processes that wait to register the same name, what starts them, and the queue of their results."""
+    """Return processes that will register the same name, the event that starts them, and a queue of their results."""
     context = multiprocessing.get_context("forkserver")
     # Each process is a fork of one that has imported what they need.
     context.set_forkserver_preload(["vertex_registry._client", "vertex_registry._registration", "pytest"])
@@ -64,7 +64,7 @@ def check(registry: RegistryClient, emulator: Emulator, name: str) -> None:
 def test_many_threads(
     connect: Connect, emulator: Emulator, name: NewName, source: NewSource, wait_for_lists: WaitForLists
 ) -> None:
-    """Threads that register one new name at once create one model, and each its own version."""
+    """Threads that register one new name at once create one model, and each creates its own version."""
     churn, artifact = name(), source()
     clients = [connect() for _ in range(MANY)]
     barrier = threading.Barrier(MANY)
@@ -138,7 +138,7 @@ def test_half_of_them_are_killed(
 def test_a_change_in_between(
     connect: Connect, emulator: Emulator, name: NewName, source: NewSource, change: str
 ) -> None:
-    """However a stale etag is refused, the change is made on top of what somebody else wrote first."""
+    """However Vertex rejects a stale etag, the change is applied on top of the other client's change."""
     churn, somebody = name(), connect()
     number = 3 if change == "register" else 2
     met: list[float] = []

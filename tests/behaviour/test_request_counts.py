@@ -96,6 +96,23 @@ def test_a_promotion_sends_six_requests(
     ]  # fmt: skip
 
 
+def test_deleting_the_default_version_sends_twelve_requests(
+    registry: RegistryClient, emulator: Emulator, name: NewName, source: NewSource
+) -> None:
+    """Another version that a list shows is enough: no number is tried out to find one that no list shows yet."""
+    churn = name()
+    for _ in range(2):
+        registry.register_version(churn, source())
+    before = len(emulator.requests())
+    registry.delete_version(churn, 2)
+
+    assert [request.rpc for request in emulator.requests()[before:]] == [
+        "GetModel", "ListModelVersions", "MergeVersionAliases", "DeleteModelVersion", "GetModel", "ListModelVersions",
+        "GetModel", "GetModel", "GetModel", "GetModel", "MergeVersionAliases", "DeleteModelVersion",
+    ]  # fmt: skip
+    assert registry.get_version(churn).version == "1"
+
+
 def test_versions_of_every_model(registry: RegistryClient, emulator: Emulator, name: NewName) -> None:
     """The versions of all models take one list of the models, and one list for each."""
     for _ in range(3):

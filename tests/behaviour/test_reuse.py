@@ -20,7 +20,7 @@ pytestmark = pytest.mark.switches_together
 def test_the_same_source_returns_the_existing_version(
     registry: RegistryClient, name: NewName, source: NewSource
 ) -> None:
-    """The same source returns the newest version of the name; another source, or an earlier one, makes a new one."""
+    """The same source returns the newest version of the name. Another source, or an earlier one, creates a version."""
     churn, a, b = name(), source(), source()
     seen = []
     for artifact in (a, f"{a}/", b, b, a, a, b, b):
@@ -168,6 +168,31 @@ def test_find_a_version_by_name_or_number(registry: RegistryClient, name: NewNam
 
     found = [registry.find_version(churn, text).version for text in ("2", "Release Candidate 1", "4")]
     assert found == ["1", "3", "4"]
+
+
+@pytest.mark.switches_together
+@pytest.mark.parametrize("text", ["2", "Release Candidate 1", "n" * 128], ids=["number", "escaped", "packed"])
+def test_a_name_whose_newest_version_was_deleted(
+    registry: RegistryClient,
+    emulator: Emulator,
+    name: NewName,
+    source: NewSource,
+    wait_for_lists: WaitForLists,
+    text: str,
+) -> None:
+    """The next one with that name is found, although no alias leads to it. Vertex filters names that fit a label."""
+    churn = name()
+    for version_name in (text, None, text, None):
+        registry.register_version(churn, source(), version_name=version_name)
+    registry.delete_version(churn, 3)
+    wait_for_lists()
+    before = len(emulator.requests())
+
+    assert registry.find_version(churn, text).version == "1"
+    assert registry.find_version(churn, "4").version == "4"
+
+    lists = [request.message.filter for request in emulator.requests()[before:] if "Versions" in request.rpc]
+    assert [bool(filtered) for filtered in lists] == [len(text) < 64, True]
 
 
 @pytest.mark.no_switches

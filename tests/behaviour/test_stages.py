@@ -1,4 +1,4 @@
-"""Stages: one label a version, and never another version's."""
+"""Stages: each version has its own label."""
 
 from __future__ import annotations
 
@@ -108,7 +108,7 @@ ANN = "Ann <ann@example.com>"
 
 
 def test_a_change_has_its_time_and_its_author(connect: Connect, model: str) -> None:
-    """A version says when its stage changed and who changed it; writing the same stage again changes neither."""
+    """A version shows when its stage changed and who changed it. Setting the same stage again changes neither."""
     clock = iter(MOMENTS)
     ann, bob = connect(actor=ANN, now=lambda: next(clock)), connect(now=lambda: next(clock))
     assert ann.get_version(model, 1).stage_changed_at is None
@@ -191,5 +191,5 @@ def stages_of(registry: RegistryClient, model: str, count: int) -> list[str]:
 
 
 def label_model(vertex: ModelServiceClient, resource: str, labels: dict[str, str]) -> None:
-    """Put labels into the model's own layer, as another tool would."""
+    """Write labels to the model itself, like another tool."""
     vertex.update_model(model=Model(name=resource, labels=labels), update_mask=FieldMask(paths=["labels"]))

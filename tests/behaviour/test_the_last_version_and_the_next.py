@@ -31,7 +31,7 @@ def test_a_deletion_that_is_under_way(
     source: NewSource,
     wait_for_lists: WaitForLists,
 ) -> None:
-    """A version that's registered while the deletion of its model is under way isn't lost with the model."""
+    """A version that's registered while its model is being deleted isn't lost with the model."""
     churn, artifact, somebody = name(), source(), connect()
     somebody.register_version(churn, source())
     emulator.fail("DeleteModel", delay=0.3)

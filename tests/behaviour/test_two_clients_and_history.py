@@ -1,4 +1,4 @@
-"""The history while another client changes it, and what it survives.
+"""The history while another client changes it, and after other tools and lost responses.
 
 The second client acts at a chosen moment: an answer is lost there, and the first client waits before it goes on.
 """
@@ -45,7 +45,7 @@ PRODUCTION, ARCHIVED = Stage.PRODUCTION, Stage.ARCHIVED
 
 
 class CountedTime:
-    """A clock that several clients share, and that moves an hour each time it's read."""
+    """A clock that several clients share. It moves an hour each time it's read."""
 
     def __init__(self) -> None:
         self._hours = itertools.count()
@@ -136,7 +136,7 @@ def asked_meanwhile(
     act: Callable[[], object],
     ask: Callable[[RegistryClient], Any],
 ) -> Any:
-    """Ask, let the other client act when the answer of one of the requests is lost, and return what was answered."""
+    """Ask, let the other client act when the response to one of the requests is lost, and return the answer."""
     acts = [act]
 
     def sleep(_: float) -> None:
@@ -163,7 +163,7 @@ def asked_meanwhile(
 def test_a_question_while_another_client_changes_the_stage(
     connect: Connect, emulator: Emulator, vertex: ModelServiceClient, name: NewName, meanwhile: str
 ) -> None:
-    """What was true before the change is the answer, or it can't be known because its version was deleted."""
+    """The answer is what was true before the change, or it's unknown because the version was deleted."""
 
     def ask(registry: RegistryClient) -> Any:
         try:

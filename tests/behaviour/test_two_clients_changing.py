@@ -38,7 +38,7 @@ MARK, LIVE, NEWEST = "vr-deleting", "vr-live", "vr-newest"
 
 
 class Once:
-    """A sleep of the first client, in which the second client acts once."""
+    """A `sleep` function for the first client, in which the second client acts once."""
 
     def __init__(self, act: Callable[[], Any]) -> None:
         self._act = act
@@ -53,7 +53,7 @@ class Once:
 
 
 def lose(emulator: Emulator, rpc: str, after: int, when: str = "before") -> None:
-    """Lose the response of an RPC after so many of its calls have succeeded."""
+    """Lose the response of an RPC after this many of its calls have succeeded."""
     if after:
         emulator.fail(rpc, delay=0.0001, times=after)
     emulator.fail(rpc, "UNAVAILABLE", when=when)
@@ -76,7 +76,7 @@ def holder(vertex: ModelServiceClient, resource: str, alias: str) -> str | None:
 
 # --- names ------------------------------------------------------------------------------------------------------------
 
-#: Each verb with a name, a version and a source: what it gives, or the resource that it is about.
+#: Each verb, called with a name, a version and a source. It returns the verb's result, or the resource it's about.
 VERBS: dict[str, Callable[[RegistryClient, str, str], Any]] = {
     "get": lambda registry, name, _: registry.get_version(name, 1),
     "default": lambda registry, name, _: registry.get_version(name),
@@ -409,7 +409,7 @@ def test_a_model_that_somebody_has_described_since(
     sent = sum(request.rpc == "UpdateModel" for request in emulator.requests()[before:])
     assert sent == (1 if when == "after" else 2)
     if "failed-precondition" in backend.switches.values():
-        return  # that may mean something else, which no other try mends
+        return  # the cause may be something else, so another attempt may not help
     emulator.fail("UpdateModel", stale_etag=True)
     assert connect().update_model(churn, description="at last").description == "at last"
 
@@ -443,7 +443,7 @@ def test_default_is_moved_only_if_vertex_refuses_otherwise(
 def test_a_default_that_somebody_chooses_while_a_deletion_is_refused(
     connect: Connect, emulator: Emulator, name: NewName, source: NewSource, moment: int
 ) -> None:
-    """A version that somebody makes the default in between stays it, whether the deletion succeeds or not."""
+    """If another client chooses the default version in between, it stays, whether the deletion succeeds or not."""
     churn, somebody = name(), connect()
     for _ in range(3):
         somebody.register_version(churn, source())
@@ -469,7 +469,7 @@ def test_a_default_that_somebody_chooses_while_a_deletion_is_refused(
 
 @pytest.mark.each_switch("default-delete")
 def test_default_moves_back(registry: RegistryClient, emulator: Emulator, name: NewName, source: NewSource) -> None:
-    """If nobody has moved the default and the version stays, it becomes the default version again."""
+    """If no other client has moved the default and the version stays, it becomes the default version again."""
     churn = name()
     for _ in range(3):
         registry.register_version(churn, source())
@@ -500,7 +500,7 @@ def test_a_deletion_under_way_while_the_model_is_created_again(
 
 
 def marked_version(registry: RegistryClient, name: str) -> str | None:
-    """Return the version that is marked as about to be deleted."""
+    """Return the version that has the deletion mark."""
     try:
         return registry._vertex.find(name, lambda model: registry._vertex.read(model, MARK))[1].version
     except NotFoundError:
@@ -743,7 +743,7 @@ def test_many_deletions_at_once(connect: Connect, name: NewName, source: NewSour
             barrier.wait()
             try:
                 clients[number].delete_version(churn, number + 1)
-            except BaseException as error:  # noqa: BLE001  # which errors there are is what is tested
+            except BaseException as error:  # noqa: BLE001  # the test checks which errors are raised
                 errors.append(error)  # noqa: B023  # it is joined below
 
         threads = [threading.Thread(target=delete, args=(number,)) for number in range(len(clients))]

@@ -1,7 +1,7 @@
-"""Two clients at once: what others do between the steps of a registration is kept, and one request makes one version.
+"""Two clients at once: changes between the steps of a registration are kept, and one request creates one version.
 
-Nothing is left to chance here. What somebody else does in between is done by a function of the client's: by its clock,
-which it reads between the read of its version and the write that completes it, or by its sleep, after a planned fault.
+The tests are deterministic. Another client acts in one of the first client's own functions: in its clock, which it
+reads between reading its version and completing it, or in its `sleep`, after a planned fault.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ DELETING = "vr-deleting"
 
 
 def between(emulator: Emulator, act: Callable[[], object], after: str = "UploadModel") -> Callable[[], dt.datetime]:
-    """Return a clock that lets somebody act once, when it's first read after a request of an RPC."""
+    """Return a clock that calls a function once, when it's first read after a request of an RPC."""
     waiting = [act]
     before = len(emulator.requests())
 
@@ -59,7 +59,7 @@ def between(emulator: Emulator, act: Callable[[], object], after: str = "UploadM
 
 
 def once(act: Callable[[], object]) -> Callable[[float], None]:
-    """Return a sleep that takes no time, and lets somebody act once."""
+    """Return a `sleep` function that takes no time, and calls a function once."""
     waiting = [act]
 
     def sleep(_: float) -> None:
@@ -70,7 +70,7 @@ def once(act: Callable[[], object]) -> Callable[[float], None]:
 
 
 def once_before(act: Callable[[], object], emulator: Emulator) -> Callable[[], str]:
-    """Return a generator of IDs that lets somebody act before the first upload after a failed one."""
+    """Return a generator of IDs that calls a function before the first upload after a failed one."""
     waiting = [act]
     before = sum(request.rpc == "UploadModel" for request in emulator.requests())
 
@@ -319,7 +319,7 @@ def test_a_version_that_left_the_stage_before_it_was_complete(
 def crossing(
     connect: Connect, emulator: Emulator, name: str, act: Callable[[], object], versions: int = 1
 ) -> RegistryClient:
-    """Return a client that lets somebody act after it has searched for its request, and before it uploads."""
+    """Return a client that calls a function after it has searched for its request, and before it uploads."""
     somebody = connect()
     for _ in range(versions):
         somebody.register_version(name, "gs://models/first/1")
@@ -685,7 +685,7 @@ def test_one_request_id_in_many_threads(
 def test_an_alias_finds_a_complete_version(
     connect: Connect, emulator: Emulator, name: NewName, source: NewSource
 ) -> None:
-    """Until a version is complete, its alias finds what it found before."""
+    """Until a version is complete, its alias still finds the previous version."""
     churn, somebody, found = name(), connect(), []
     somebody.register_version(churn, source(), aliases=["candidate"])
     registry = connect(now=between(emulator, lambda: found.append(somebody.get_version(churn, "candidate").version)))
@@ -818,7 +818,7 @@ def test_a_mark_that_nobody_removes(
 def test_a_version_that_is_being_deleted_itself(
     connect: Connect, vertex: ModelServiceClient, emulator: Emulator, name: NewName, source: NewSource
 ) -> None:
-    """A deletion mark on the version itself blocks nobody."""
+    """A deletion mark on the version itself doesn't block registrations."""
     churn, artifact = name(), source()
     connect().register_version(churn, source())
     emulator.fail("UpdateModel", "PERMISSION_DENIED")

@@ -88,7 +88,7 @@ def test_arguments_are_checked_at_the_call(registry: RegistryClient, model: str,
 def test_every_version_of_every_model(
     registry: RegistryClient, name: NewName, source: NewSource, wait_for_lists: WaitForLists
 ) -> None:
-    """Without a name you get the versions of every model, model by model, the newest model first."""
+    """Without a name, you get the versions of every model, one model after the other, the newest model first."""
     models = [name() for _ in range(4)]
     for model in models:
         registry.register_version(model, source())
@@ -127,7 +127,7 @@ def test_latest(registry: RegistryClient, model: str, name: NewName) -> None:
         registry.latest_version(name())
     for verb in (registry.latest_version, registry.stage_history):
         with pytest.raises(InvalidArgumentError, match="not NoneType"):
-            verb(None)  # type: ignore[arg-type]  # every model's is no model's
+            verb(None)  # type: ignore[arg-type]  # only lists accept None, for every model
 
 
 @pytest.mark.cassette

@@ -1,7 +1,7 @@
 """Send a recorded conversation to another server, and compare the answers.
 
-A number in a cassette (``etag-0001``) stands for whatever the other server generated in its place. Everything else has
-to be the same, except what `MASKS` names.
+A number in a cassette (``etag-0001``) matches whatever the other server generates in its place. Everything else must be
+the same, except what `MASKS` names.
 """
 
 from __future__ import annotations
@@ -20,15 +20,15 @@ from tests.cassettes import tape
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
 
-#: What may differ in an answer, by a pattern of where it stands, and why. It has to be there all the same.
+#: The fields that may differ between answers, by a pattern of the path, with the reason. Both answers must have them.
 MASKS: Final[Mapping[str, str]] = {
-    r"(.*\.)?(create|update|versionCreate|versionUpdate)Time": "a moment is when the server's clock says that it is",
-    r"error\.message": "a sentence for people, which Vertex words in several ways",
-    r"error\.details": "what goes with the sentence",
+    r"(.*\.)?(create|update|versionCreate|versionUpdate)Time": "each server has its own clock",
+    r"error\.message": "Vertex has several wordings of its messages for people",
+    r"error\.details": "the details belong to the message",
 }
 
-#: Lists in no order: "the aliases are unordered" (MergeVersionAliasesRequest.version_aliases), and of the order of
-#: operations nothing is said.
+#: Lists without an order: "the aliases are unordered" (MergeVersionAliasesRequest.version_aliases), and the order of
+#: operations isn't documented.
 UNORDERED: Final = frozenset({"versionAliases", "operations"})
 
 _RPCS: Final = (
@@ -54,14 +54,14 @@ _ANY_WORD: Final = re.compile("[A-Za-z0-9+/=_%-]+")
 
 @attrs.frozen
 class Difference:
-    """One thing in an answer in which two servers differ.
+    """One difference between the answers of two servers.
 
     Attributes:
         rpc: The RPC.
-        question: The request, in a line.
+        question: The request, as one line.
         where: What differs: ``status``, or the path of a field.
-        recorded: What the server of the cassette gave.
-        given: What the other one gives.
+        recorded: The value in the cassette.
+        given: The other server's value.
     """
 
     rpc: str
@@ -87,16 +87,16 @@ def ask(
     Args:
         exchanges: The conversation.
         endpoint: The server's URL.
-        project: The project to ask about.
-        alone: Whether the conversation was held in a project with nothing else in it. Else what is not of the
-            conversation's own models is left aside, for the other server cannot know it.
+        project: The project to use.
+        alone: Whether the conversation was recorded in a project that had nothing else in it. If not, models that the
+            conversation didn't create are ignored, because the other server doesn't have them.
     """
     known: dict[str, str] = {}
-    made: set[str] = set()
+    created_models: set[str] = set()
     found: list[Difference] = []
     for exchange in exchanges:
-        made.update(_created_models(exchange))
-        if not alone and exchange.status == _OK and not _belongs_to(exchange.path, made):
+        created_models.update(_created_models(exchange))
+        if not alone and exchange.status == _OK and not _belongs_to(exchange.path, created_models):
             continue
         status, answer = _send(exchange, endpoint, project, known)
         rpc, question = rpc_of(exchange.method, exchange.path), f"{exchange.method} {_in_a_line(exchange)}"
@@ -104,7 +104,7 @@ def ask(
             verdicts = _status(exchange.status, exchange.answer), _status(status, answer)
             found.append(Difference(rpc, question, "status", *verdicts))
             continue
-        recorded = exchange.answer if alone else _without_others(exchange.answer, made)
+        recorded = exchange.answer if alone else _without_others(exchange.answer, created_models)
         found += [
             Difference(rpc, question, where, *values)
             for where, *values in _compare("", recorded, answer, known, paged=alone)
@@ -117,24 +117,24 @@ _OK: Final = 200
 
 def _created_models(exchange: tape.Exchange) -> Iterator[str]:
     if exchange.path.endswith("/models:upload"):
-        asked = json.loads(exchange.body or "{}")
-        yield asked.get("modelId", "")
-        yield asked.get("parentModel", "").rpartition("/")[2]
+        request = json.loads(exchange.body or "{}")
+        yield request.get("modelId", "")
+        yield request.get("parentModel", "").rpartition("/")[2]
         yield str(exchange.answer.get("name")).partition("/models/")[2].partition("/")[0]
     if exchange.status == _OK and isinstance(exchange.answer.get("response"), dict):
         yield str(exchange.answer["response"].get("model")).rpartition("/")[2].partition("@")[0]
 
 
-def _belongs_to(name: str, made: set[str]) -> bool:
+def _belongs_to(name: str, created_models: set[str]) -> bool:
     match = re.search(r"/models/([^/@:?]+)", name)
-    return match is None or match[1] in made
+    return match is None or match[1] in created_models
 
 
-def _without_others(answer: Any, made: set[str]) -> Any:
+def _without_others(answer: Any, created_models: set[str]) -> Any:
     """Return a list without the models that weren't created in the conversation."""
     if not isinstance(answer, dict) or "models" not in answer:
         return answer
-    kept = [model for model in answer["models"] if _belongs_to(model["name"], made)]
+    kept = [model for model in answer["models"] if _belongs_to(model["name"], created_models)]
     return {"models": kept} if kept else {}
 
 
@@ -159,23 +159,23 @@ def _send(exchange: tape.Exchange, endpoint: str, project: str, known: Mapping[s
 
     target = filled(exchange.target, lambda text: urllib.parse.quote(text, safe=""))
     body = None if exchange.body is None else filled(exchange.body, lambda text: json.dumps(text)[1:-1]).encode()
-    request = urllib.request.Request(  # noqa: S310 - the address is the one that was given
+    request = urllib.request.Request(  # noqa: S310 - the caller chose the address
         endpoint + target, body, {"Content-Type": "application/json"}, method=exchange.method
     )
     try:
         with urllib.request.urlopen(request) as response:  # noqa: S310 - likewise
-            status, said = response.status, response.read()
+            status, content = response.status, response.read()
     except urllib.error.HTTPError as error:
         with error:
-            status, said = error.code, error.read()
-    text = re.sub(r"projects/[A-Za-z0-9:._-]+", f"projects/{tape.PROJECT}", said.decode())
+            status, content = error.code, error.read()
+    text = re.sub(r"projects/[A-Za-z0-9:._-]+", f"projects/{tape.PROJECT}", content.decode())
     return status, json.loads(text or "null")
 
 
 def _compare(
     where: str, recorded: Any, given: Any, known: dict[str, str], *, paged: bool
 ) -> Iterator[tuple[str, Any, Any]]:
-    """Yield where two answers differ, and learn what the numbers of the first stand for."""
+    """Yield where two answers differ. Add to `known` what the cassette's numbers match in the other answer."""
     if isinstance(recorded, dict) and isinstance(given, dict):
         for name in sorted(recorded.keys() | given.keys()):
             if not paged and name == "nextPageToken":
@@ -184,7 +184,7 @@ def _compare(
             yield from _compare(inner, recorded.get(name, _ABSENT), given.get(name, _ABSENT), known, paged=paged)
         yield from _compare_times(where, recorded, given)
     elif isinstance(recorded, list) or isinstance(given, list):
-        # JSON of protobuf leaves an empty list out.
+        # Protobuf's JSON omits empty lists.
         recorded, given = ([] if one == _ABSENT else one for one in (recorded, given))
         if where.rpartition(".")[2] in UNORDERED:
             recorded, given = (sorted(one, key=lambda item: _sort_key(item, known)) for one in (recorded, given))
@@ -202,17 +202,17 @@ def _compare(
 
 
 def _compare_times(where: str, recorded: dict[str, Any], given: dict[str, Any]) -> Iterator[tuple[str, str, str]]:
-    """Yield what was created after its last change, with either server."""
+    """Yield the creation times that are later than the last change, in either answer."""
     for created, updated in _CREATED_AND_UPDATED:
         if all(created in one and updated in one for one in (recorded, given)):
             after = [tape.sortable(one[created]) > tape.sortable(one[updated]) for one in (recorded, given)]
             if any(after):
-                made, others = (f"after {updated}" if late else f"not after {updated}" for late in after)
-                yield f"{where}.{created}" if where else created, made, others
+                recorded_order, given_order = (f"after {updated}" if late else f"not after {updated}" for late in after)
+                yield f"{where}.{created}" if where else created, recorded_order, given_order
 
 
 def _compare_etags(recorded: Any, given: Any, known: Mapping[str, str]) -> tuple[str, str] | None:
-    """Return what two etags are, if one stays the same when the other changes."""
+    """Return how two etags differ, if one stays the same when the other changes."""
     if not isinstance(recorded, str) or not re.fullmatch(r"etag-[0-9]{4}", recorded):
         return None
     if known.get(recorded, given) != given:

@@ -30,13 +30,13 @@ if TYPE_CHECKING:
 
 CASSETTES: Final = Path(__file__).parents[2] / "cassettes"
 
-#: An address where nobody listens.
+#: An address where no server listens.
 NO_SERVER: Final = "http://127.0.0.1:9"
 
-#: The variable that lets the behaviour suite put its cassettes on file.
+#: The environment variable that lets the behaviour suite replace its cassettes.
 RECORD: Final = "VERTEX_REGISTRY_RECORD"
 
-#: What a cassette says that it was recorded against.
+#: The name of the server in a cassette.
 EMULATOR: Final = "the emulator of vertex-registry; not Google's service"
 VERTEX: Final = "Vertex AI of Google Cloud"
 
@@ -73,7 +73,7 @@ def server(scenario: Scenario, **settings: Any) -> Iterator[str]:
         )
         for fault in scenario.faults:
             emulator.fail(**fault)
-        stack.callback(emulator.forget_faults)  # some come as often as a client may try, and it tries less often
+        stack.callback(emulator.forget_faults)  # the client may retry fewer times than there are faults
         assert emulator.rest is not None
         if scenario.page is None:
             yield emulator.rest
@@ -103,7 +103,7 @@ def _with_small_pages(most: int) -> Callable[[str, str, bytes], tuple[str, bytes
 
 
 def provenance(scenario: Scenario) -> tape.Provenance:
-    """Return the provenance of a cassette that is recorded here and now."""
+    """Return the provenance of a cassette that's recorded now, against the emulator."""
     return _provenance(scenario.about, scenario.note)
 
 
@@ -124,15 +124,15 @@ def record_again(file: Path, scratch: Path, about: str) -> Iterator[None]:
     Raises:
         AssertionError: The conversation isn't the recorded one.
     """
-    stated = tape.load(file)[0] if file.exists() else _provenance(about, "")
+    provenance = tape.load(file)[0] if file.exists() else _provenance(about, "")
     new = scratch / file.name
-    with tape.recording(new, stated):
+    with tape.recording(new, provenance):
         yield
     if os.environ.get(RECORD):
         _replace_if_changed(new, file)
     else:
         recorded = file.read_bytes() if file.exists() else b""
-        assert recorded == new.read_bytes(), f"{file}: type `make record`, and look at it"
+        assert recorded == new.read_bytes(), f"{file} has changed. Run `make record` and review the difference."
 
 
 def _replace_if_changed(new: Path, old: Path) -> bool:
@@ -144,17 +144,17 @@ def _replace_if_changed(new: Path, old: Path) -> bool:
     return True
 
 
-def record(scenario: Scenario, file: Path, stated: tape.Provenance) -> None:
+def record(scenario: Scenario, file: Path, provenance: tape.Provenance) -> None:
     """Run a conversation with an emulator, and record it."""
-    with server(scenario) as endpoint, tape.recording(file, stated):
-        scenario.hold(world(endpoint))
+    with server(scenario) as endpoint, tape.recording(file, provenance):
+        scenario.run(world(endpoint))
 
 
 def record_all(folder: Path = CASSETTES) -> list[str]:
     """Record every scenario, and return the names of the cassettes that have changed.
 
-    A conversation that has not changed keeps its file, with the day and the version that it was recorded with. So does
-    one that is from Vertex itself, which an emulator cannot be in place of.
+    A conversation that hasn't changed keeps its file, with its day and version. So does a conversation that was
+    recorded from Vertex itself.
     """
     changed = []
     with tempfile.TemporaryDirectory() as temporary:
@@ -173,10 +173,12 @@ def readme(folder: Path = CASSETTES) -> str:
     """Return the text of cassettes/README.md."""
     rows = []
     for file in sorted(folder.rglob("*.yaml")):
-        stated, exchanges = tape.load(file)
-        server = f"{stated.server.partition(' of ')[0]}, {stated.version}"
+        provenance, exchanges = tape.load(file)
+        server = f"{provenance.server.partition(' of ')[0]}, {provenance.version}"
         name = file.relative_to(folder).as_posix()
-        rows.append(f"| `{name}` | {stated.scenario} | {server} | {stated.day} | {len(exchanges)} | {stated.note} |")
+        rows.append(
+            f"| `{name}` | {provenance.scenario} | {server} | {provenance.day} | {len(exchanges)} | {provenance.note} |"
+        )
     from_google = sum(tape.load(file)[0].server == VERTEX for file in folder.rglob("*.yaml")) or "None"
     return _README.format(rows="\n".join(rows), from_google=from_google)
 
@@ -232,7 +234,7 @@ Those in `behaviour` come from the tests in `tests/behaviour` that are marked `c
 
 
 def main() -> None:
-    """Record, and report what has changed."""
+    """Record every cassette, and print the names of those that have changed."""
     for name in record_all():
         print("recorded", name)  # noqa: T201 - a command talks to people
     subprocess.run(

@@ -1,6 +1,6 @@
-"""The recorded conversations: each a few calls of the client, and what they must return.
+"""The recorded conversations: each has a few calls of the client, and checks what they return.
 
-Nothing in a scenario is left to chance: its clock and its IDs count up, and another client acts after a certain call.
+A scenario is deterministic: its clock and its IDs count up, and another client acts after a certain call.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ _START: Final = dt.datetime(2026, 1, 1, tzinfo=dt.UTC)
 
 
 class Clock:
-    """A clock that moves only when somebody sleeps."""
+    """A clock that moves only when its `sleep` is called."""
 
     def __init__(self) -> None:
         self.time = 0.0
@@ -62,11 +62,11 @@ class World:
     """The server, the names and the clients of a scenario.
 
     Attributes:
-        settings: How the client reaches the server.
-        parent: Return the resource name of the location.
+        settings: The settings of a `RegistryClient` for the server.
+        parent: The resource name of the location.
         name: The display name of the scenario's model.
-        source: Returns the directory of an artifact.
-        google: Creates Google's own client of the same server, over REST.
+        source: A function that returns the directory of an artifact.
+        google: A function that creates Google's own client of the same server, over REST.
     """
 
     settings: dict[str, Any]
@@ -79,9 +79,9 @@ class World:
     _open: contextlib.ExitStack = attrs.field(factory=contextlib.ExitStack, init=False)
 
     def connect(self, **limits: float) -> RegistryClient:
-        """Create a client that has no memory of the server yet. The limits are those of `Retry`."""
+        """Create a client with nothing cached. The limits are those of `Retry`."""
         clock = Clock()
-        retry = {} if "retry" in self.settings else {"retry": _patient(clock, **limits)}
+        retry = {} if "retry" in self.settings else {"retry": _retry(clock, **limits)}
         registry = RegistryClient(
             transport="rest",
             now=lambda: _START + dt.timedelta(seconds=next(self._seconds)),
@@ -99,7 +99,7 @@ class World:
         self._open.close()
 
 
-def _patient(clock: Clock, **limits: float) -> Retry:
+def _retry(clock: Clock, **limits: float) -> Retry:
     return Retry(sleep=clock.sleep, clock=clock, random=lambda: 1.0, **limits)
 
 
@@ -110,11 +110,11 @@ class Scenario:
     Attributes:
         file: The name of its cassette.
         about: What it is about.
-        play: What is said, and what has to come of it.
-        faults: Faults of the emulator, as arguments of ``Emulator.fail``.
-        polls: After how many polls the emulator's operations are done.
-        page: The most entries that the server gives on a page.
-        shows_all_models: Whether an answer lists all models of the project, which aren't for a cassette.
+        play: A function that makes the calls and checks their results.
+        faults: The faults of the emulator, as arguments of ``Emulator.fail``.
+        polls: The number of polls after which the emulator's operations are done.
+        page: The largest number of entries on a page.
+        shows_all_models: Whether an answer lists all models of the project, which don't belong in a cassette.
     """
 
     file: str
@@ -125,14 +125,14 @@ class Scenario:
     page: int | None = None
     shows_all_models: bool = False
 
-    def hold(self, world: World) -> None:
+    def run(self, world: World) -> None:
         """Run the conversation, and close its connections."""
         with contextlib.closing(world):
             self.play(world)
 
     @property
     def live(self) -> bool:
-        """Return whether the real service can take part, which can't be made to fail."""
+        """Return whether the scenario can run against the real service, which can't fail on demand."""
         return not (self.faults or self.polls or self.page or self.shows_all_models)
 
     @property
@@ -147,14 +147,14 @@ class Scenario:
 
 @contextlib.contextmanager
 def _meanwhile(rpc: str, act: Callable[[], object], calls: int = 1) -> Iterator[None]:
-    """Let somebody else act after so many calls of an RPC, which the client's log shows."""
+    """Call `act` after this many calls of an RPC, which are counted in the client's log."""
     log = logging.getLogger("vertex_registry")
-    waiting: list[Callable[[], object]] = [act, *(lambda: None for _ in range(calls - 1))]
+    actions: list[Callable[[], object]] = [act, *(lambda: None for _ in range(calls - 1))]
 
     class Listener(logging.Handler):
         def emit(self, record: logging.LogRecord) -> None:
-            if waiting and record.levelno == logging.DEBUG and record.getMessage().startswith(f"{rpc} "):
-                waiting.pop()()
+            if actions and record.levelno == logging.DEBUG and record.getMessage().startswith(f"{rpc} "):
+                actions.pop()()
 
     listener, level = Listener(), log.level
     log.addHandler(listener)
@@ -175,7 +175,8 @@ def _stages(registry: RegistryClient, name: str) -> list[str]:
 
 
 @contextlib.contextmanager
-def _fails(error: type[RegistryError], code: str | None = None) -> Iterator[None]:
+def _raises(error: type[RegistryError], code: str | None = None) -> Iterator[None]:
+    """Require an error of exactly this class and code."""
     try:
         yield
     except error as caught:
@@ -190,7 +191,7 @@ def _fails(error: type[RegistryError], code: str | None = None) -> Iterator[None
 
 def _first_registration(world: World) -> None:
     registry = world.connect()
-    made = registry.register_version(
+    version = registry.register_version(
         world.name,
         world.source(1),
         version_name="Release Candidate 1",
@@ -200,27 +201,27 @@ def _first_registration(world: World) -> None:
         aliases=["candidate"],
         model_description="who leaves",
     )
-    assert (made.version, made.stage, made.version_name) == ("1", Stage.STAGING, "Release Candidate 1")
-    assert made.metadata == {"accuracy": 0.93, "team": "growth"}
-    assert world.connect().get_version(world.name, version_name="Release Candidate 1") == made
+    assert (version.version, version.stage, version.version_name) == ("1", Stage.STAGING, "Release Candidate 1")
+    assert version.metadata == {"accuracy": 0.93, "team": "growth"}
+    assert world.connect().get_version(world.name, version_name="Release Candidate 1") == version
 
 
 def _next_version(world: World) -> None:
     registry = world.connect()
     registry.register_version(world.name, world.source(1))
-    made = registry.register_version(world.name, world.source(2), make_default=False)
+    version = registry.register_version(world.name, world.source(2), make_default=False)
     again = world.connect().register_version(world.name, world.source(3), request_id="run-7")
-    assert (made.version, made.is_default) == ("2", False)
+    assert (version.version, version.is_default) == ("2", False)
     assert (again.version, again.is_default) == ("3", True)
     assert world.connect().register_version(world.name, world.source(3), request_id="run-7") == again
 
 
 def _race_lost(world: World) -> None:
     rival = world.connect()
-    # After ListModels the first three ids of the name are read; only then is the name known to be new.
+    # After ListModels, the client reads the name's first three IDs. Only then does it know that the name is new.
     with _meanwhile("GetModel", lambda: rival.register_version(world.name, world.source(1)), calls=3):
-        made = world.connect().register_version(world.name, world.source(2))
-    assert made.version == "2"
+        version = world.connect().register_version(world.name, world.source(2))
+    assert version.version == "2"
     assert rival.get_version(world.name, 1).artifact_uri == world.source(1)
 
 
@@ -236,12 +237,12 @@ def _promote_with_archive(world: World) -> None:
 
 def _metadata_at_the_limit(world: World) -> None:
     registry = world.connect()
-    # 64 labels with all that this package may write on it. Each value is as long as a label, and no shorter packed.
+    # With the labels that this package adds, these are all 64. Each value fills a label and can't be compressed.
     metadata: dict[str, Any] = incompressible(53)
-    made = registry.register_version(world.name, world.source(1), metadata=metadata)
-    assert made.metadata == metadata
-    assert len(made.labels) == 56
-    with _fails(InvalidArgumentError):
+    version = registry.register_version(world.name, world.source(1), metadata=metadata)
+    assert version.metadata == metadata
+    assert len(version.labels) == 56
+    with _raises(InvalidArgumentError):
         registry.update_version(world.name, 1, metadata=incompressible(1, "one-more"))
     del metadata["key-52"]
     metadata |= {"key-0": 0.5, "Größe": None}
@@ -269,18 +270,18 @@ def _delete_last(world: World) -> None:
     registry = world.connect()
     registry.register_version(world.name, world.source(1))
     registry.delete_version(world.name, 1)
-    with _fails(NotFoundError):
+    with _raises(NotFoundError):
         registry.get_model(world.name)
 
 
 def _not_found(world: World) -> None:
     registry = world.connect()
-    with _fails(NotFoundError):
+    with _raises(NotFoundError):
         registry.get_version(world.name)
     registry.register_version(world.name, world.source(1))
-    with _fails(NotFoundError, "NOT_FOUND"):
+    with _raises(NotFoundError, "NOT_FOUND"):
         registry.get_version(world.name, 2)
-    with _fails(NotFoundError, "NOT_FOUND"):
+    with _raises(NotFoundError, "NOT_FOUND"):
         registry.set_stage(world.name, "candidate", Stage.PRODUCTION)
 
 
@@ -293,26 +294,26 @@ def _ambiguous_name(world: World) -> None:
             "container_spec": {"image_uri": "us-docker.pkg.dev/vertex-ai/prediction/sklearn-cpu.1-6:latest"},
         }
         google.upload_model(parent=world.parent, model=model)
-    with _fails(AmbiguousNameError):
+    with _raises(AmbiguousNameError):
         world.connect().register_version(world.name, world.source(3))
 
 
 def _invalid_argument(world: World) -> None:
-    # What only the server knows is the number of the client's own project.
+    # Only the server knows the number of the client's own project.
     registry = world.connect()
-    made = registry.register_version(world.name, world.source(1))
-    model_id = made.model_resource_name.rpartition("/")[2]
-    place = f"projects/999999999999/locations/{world.parent.rpartition('/')[2]}"
-    with _fails(InvalidArgumentError):
-        registry.get_model(f"{place}/models/{model_id}")
+    version = registry.register_version(world.name, world.source(1))
+    model_id = version.model_resource_name.rpartition("/")[2]
+    parent = f"projects/999999999999/locations/{world.parent.rpartition('/')[2]}"
+    with _raises(InvalidArgumentError):
+        registry.get_model(f"{parent}/models/{model_id}")
 
 
 def _conflict(world: World) -> None:
     registry = world.connect()
     registry.register_version(world.name, world.source(1), request_id="run-7")
-    with _fails(ConflictError):
+    with _raises(ConflictError):
         world.connect().register_version(world.name, world.source(2), request_id="run-7")
-    # Somebody else's change in between is started over from, and neither is lost.
+    # If another client makes a change in between, the update starts again, and both changes survive.
     rival = world.connect()
     with _meanwhile("GetModel", lambda: rival.update_version(world.name, 1, metadata={"theirs": 1})):
         ours = registry.update_version(world.name, 1, metadata={"ours": 2})
@@ -321,7 +322,7 @@ def _conflict(world: World) -> None:
 
 def _refused(error: type[RegistryError], code: str) -> Callable[[World], None]:
     def play(world: World) -> None:
-        with _fails(error, code):
+        with _raises(error, code):
             world.connect(call_timeout=5).get_model(world.name)
 
     return play
@@ -330,23 +331,23 @@ def _refused(error: type[RegistryError], code: str) -> Callable[[World], None]:
 def _already_exists(world: World) -> None:
     registry = world.connect()
     registry.register_version(world.name, world.source(1))
-    with _fails(AlreadyExistsError, "ALREADY_EXISTS"):
+    with _raises(AlreadyExistsError, "ALREADY_EXISTS"):
         registry.add_aliases(world.name, 1, ["candidate"])
 
 
 def _operation_failed(world: World) -> None:
-    with _fails(OperationFailedError, "FAILED_PRECONDITION"):
+    with _raises(OperationFailedError, "FAILED_PRECONDITION"):
         world.connect().register_version(world.name, world.source(1))
 
 
 def _operation_timeout(world: World) -> None:
-    with _fails(OperationTimeoutError):
+    with _raises(OperationTimeoutError):
         world.connect(operation_timeout=0.2).register_version(world.name, world.source(1))
 
 
 def _state_unknown(world: World) -> None:
     registry = world.connect(call_timeout=5)
-    with _fails(StateUnknownError):
+    with _raises(StateUnknownError):
         registry.register_version(world.name, world.source(1))
 
 
@@ -358,7 +359,7 @@ def _history_unknown(world: World) -> None:
         entered = registry.set_stage(world.name, number, "Production", archive_existing=True).stage_changed_at
     registry.delete_version(world.name, 2)
     assert entered is not None
-    with _fails(HistoryUnknownError):
+    with _raises(HistoryUnknownError):
         registry.version_at(world.name, entered - dt.timedelta(microseconds=1))
 
 
@@ -367,21 +368,23 @@ def _fault(rpc: str, code: str, **how: Any) -> tuple[dict[str, Any], ...]:
 
 
 SCENARIOS: Final = (
-    Scenario("first-registration", "the first version of a new model, with all that it can have", _first_registration),
-    Scenario("next-version", "two further versions; the second by a request id, twice", _next_version),
-    Scenario("race-lost", "a new name whose model appears between the look and the upload", _race_lost),
+    Scenario("first-registration", "the first version of a new model, with every field set", _first_registration),
+    Scenario(
+        "next-version", "two more versions; the second is registered twice, with the same request ID", _next_version
+    ),
+    Scenario("race-lost", "a new name whose model another client creates between the check and the upload", _race_lost),
     Scenario("promote-with-archive", "a version that takes another one's place in Production", _promote_with_archive),
-    Scenario("metadata-at-the-limit", "metadata that takes up all the room of a version", _metadata_at_the_limit),
+    Scenario("metadata-at-the-limit", "metadata that uses all the labels of a version", _metadata_at_the_limit),
     Scenario("paging", "a list of more than one page", _paging, page=2),
     Scenario("delete-default", "the default version is deleted", _delete_default),
-    Scenario("delete-last", "the last version is deleted, and its model with it", _delete_last, shows_all_models=True),
-    Scenario("error-not-found", "a model and a version that are not there", _not_found, shows_all_models=True),
-    Scenario("error-ambiguous-name", "a name that two models bear", _ambiguous_name),
+    Scenario("delete-last", "the last version is deleted, and the model with it", _delete_last, shows_all_models=True),
+    Scenario("error-not-found", "a model and a version that don't exist", _not_found, shows_all_models=True),
+    Scenario("error-ambiguous-name", "a name that two models have", _ambiguous_name),
     Scenario("error-invalid-argument", "a resource name of another project", _invalid_argument),
-    Scenario("error-conflict", "a request id of another source, and an update on top of another", _conflict),
+    Scenario("error-conflict", "a request ID that was used with another source, and two updates at once", _conflict),
     Scenario(
         "error-already-exists",
-        "an alias that is refused because it is there",
+        "an alias that is rejected because it already exists",
         _already_exists,
         faults=_fault("MergeVersionAliases", "ALREADY_EXISTS"),
     ),
@@ -393,13 +396,13 @@ SCENARIOS: Final = (
     ),
     Scenario(
         "error-authentication",
-        "credentials that Vertex refuses",
+        "credentials that Vertex rejects",
         _refused(AuthenticationError, "UNAUTHENTICATED"),
         faults=_fault("ListModels", "UNAUTHENTICATED"),
     ),
     Scenario(
         "error-unavailable",
-        "a quota that stays used up, for longer than is waited",
+        "a quota that stays used up for longer than the client waits",
         _refused(UnavailableError, "RESOURCE_EXHAUSTED"),
         faults=_fault("ListModels", "RESOURCE_EXHAUSTED", times=9, retry_after=2.0),
     ),
@@ -409,13 +412,13 @@ SCENARIOS: Final = (
         _operation_failed,
         faults=_fault("UploadModel", "FAILED_PRECONDITION", when="operation"),
     ),
-    Scenario("error-operation-timeout", "an upload whose operation does not end", _operation_timeout, polls=1000),
+    Scenario("error-operation-timeout", "an upload whose operation doesn't end", _operation_timeout, polls=1000),
     Scenario(
-        "error-history-unknown", "a time at which a version that is deleted by now was in Production", _history_unknown
+        "error-history-unknown", "a time at which a version that was later deleted was in Production", _history_unknown
     ),
     Scenario(
         "error-state-unknown",
-        "an upload that is never answered",
+        "an upload that never gets a response",
         _state_unknown,
         faults=_fault("UploadModel", "UNAVAILABLE", times=9),
     ),

@@ -1,7 +1,7 @@
 """Record conversations over HTTP as vcrpy cassettes, scrub them, and play them back.
 
-A cassette has no secrets and no values of chance: only the headers in `KEPT`, ``PROJECT`` for every project, and
-numbers for what the server generates. So a second recording of the same conversation is the same file.
+A cassette has no secrets and no random values: only the headers in `KEPT`, ``PROJECT`` for every project, and numbers
+for what the server generates. A second recording of the same conversation is therefore the same file.
 """
 
 from __future__ import annotations
@@ -36,24 +36,24 @@ HOST: Final = "http://vertex"
 
 _PROJECT: Final = re.compile(r"projects/[A-Za-z0-9:._-]+")
 _NUMBER: Final = re.compile(r"projects/([0-9]+)")
-_MOMENT: Final = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(?:\.\d+)?Z")
-# Not what asks for a token, which has projects in its path too: /v1/projects/-/serviceAccounts/...:generateAccessToken.
-_OURS: Final = re.compile(r"/(?:v1|v1beta1|ui)/projects/[^/]+/locations/")
+_TIMESTAMP: Final = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(?:\.\d+)?Z")
+# This must not match requests for tokens: /v1/projects/-/serviceAccounts/...:generateAccessToken.
+_REGISTRY_PATH: Final = re.compile(r"/(?:v1|v1beta1|ui)/projects/[^/]+/locations/")
 _VERSION_READ: Final = re.compile(r".*/models/[^/?]+?(?:%40|@)(\d+)\?")
 
-#: What the server generates: the word before its numbers, and where an answer has it.
-MADE_UP: Final[Mapping[str, re.Pattern[str]]] = {
+#: What the server generates: the prefix of its numbers, and the pattern that finds it in an answer.
+GENERATED: Final[Mapping[str, re.Pattern[str]]] = {
     "etag": re.compile(r'"etag": "([^"]+)"'),
     "page": re.compile(r'"nextPageToken": "([^"]+)"'),
     "operation": re.compile(r"/operations/([A-Za-z0-9-]+)"),
     "model": re.compile(r"/models/([0-9]{10,})"),
 }
-NUMBERED: Final = re.compile(rf"(?:{'|'.join(MADE_UP)})-[0-9]{{4}}")
+NUMBERED: Final = re.compile(rf"(?:{'|'.join(GENERATED)})-[0-9]{{4}}")
 
-# vcrpy would have a cassette altered by the run that does not fit it.
+# This replaces vcrpy's own advice, which is to let the failing run change the cassette.
 _RECORD_AGAIN: Final = """
-What to do: a change that was meant is recorded again with `make record`, and the difference read before it is kept.
-Otherwise it is the client that has changed what it says.
+If you meant to change the requests, run `make record` and review the difference. Otherwise your change to the client
+has changed them by accident.
 """
 
 
@@ -63,10 +63,10 @@ class Provenance:
 
     Attributes:
         scenario: What the conversation is about.
-        server: Which server it was held with.
-        version: The server's version, as far as it tells.
-        day: The day.
-        note: What was done to the server, if anything was.
+        server: The name of the server.
+        version: The server's version, if it's known.
+        day: The day of the recording, in ISO format.
+        note: What was done to the server, or nothing.
     """
 
     scenario: str
@@ -78,14 +78,14 @@ class Provenance:
 
 @attrs.frozen
 class Exchange:
-    """A request and its response, as a cassette has them.
+    """A request and its response in a cassette.
 
     Attributes:
         method: The HTTP method.
         target: The path with the query.
         body: The body of the request, or None.
-        status: The HTTP status of the answer.
-        answer: The JSON of the answer.
+        status: The HTTP status of the response.
+        answer: The JSON of the response.
     """
 
     method: str
@@ -124,7 +124,7 @@ def _parse(text: str) -> Any:
 
 
 class _Dumper(yaml.CSafeDumper):
-    """YAML in which a text of several lines is a block."""
+    """A dumper that writes text of several lines as a block."""
 
 
 def _represent_text(dumper: yaml.CSafeDumper, text: str) -> yaml.ScalarNode:
@@ -220,13 +220,13 @@ def _number(texts: list[str]) -> list[str]:
     """Return the texts with a number in place of each value that the server generated."""
     numbers: dict[str, str] = {}
     for text in texts:
-        for word, pattern in MADE_UP.items():
+        for word, pattern in GENERATED.items():
             for found in pattern.findall(text):
                 if found not in numbers:
                     known = sum(number.startswith(word) for number in numbers.values())
                     numbers[found] = f"{word}-{known + 1:04}"
-    moments = sorted({moment for text in texts for moment in _MOMENT.findall(text)}, key=sortable)
-    numbers |= {moment: f"2026-01-01T{n // 3600:02}:{n // 60 % 60:02}:{n % 60:02}Z" for n, moment in enumerate(moments)}
+    times = sorted({time for text in texts for time in _TIMESTAMP.findall(text)}, key=sortable)
+    numbers |= {time: f"2026-01-01T{n // 3600:02}:{n // 60 % 60:02}:{n % 60:02}Z" for n, time in enumerate(times)}
     if not numbers:
         return texts
     quoted = {urllib.parse.quote(found, safe=""): number for found, number in numbers.items()}
@@ -235,9 +235,9 @@ def _number(texts: list[str]) -> list[str]:
     return [pattern.sub(lambda match: numbers[match[0]], text) for text in texts]
 
 
-def sortable(moment: str) -> str:
+def sortable(timestamp: str) -> str:
     """Return a timestamp as text that sorts by time."""
-    whole, _, fraction = moment.rstrip("Z").partition(".")
+    whole, _, fraction = timestamp.rstrip("Z").partition(".")
     return f"{whole}.{fraction:0<9}"
 
 
@@ -245,9 +245,9 @@ def sortable(moment: str) -> str:
 
 
 def _normalized(request: Request) -> Request | None:
-    """Return a request as it's compared and stored, or None if it isn't for the model registry (a token, say)."""
+    """Return a request in the form that's compared and stored, or None if it isn't for the model registry."""
     parts = urllib.parse.urlsplit(request.uri)
-    if not _OURS.match(parts.path):
+    if not _REGISTRY_PATH.match(parts.path):
         return None
     target = parts.path + (f"?{parts.query}" if parts.query else "")
     target, body = (
@@ -257,7 +257,7 @@ def _normalized(request: Request) -> Request | None:
 
 
 def _match_bodies(one: Request, other: Request) -> None:
-    """Match two bodies for vcrpy, or show where they differ."""
+    """Compare two bodies for vcrpy. If they differ, raise an AssertionError that shows the difference."""
     sent, recorded = _decoded(one.body), _decoded(other.body)
     if sent != recorded:
         lines = difflib.unified_diff(recorded.splitlines(), sent.splitlines(), "recorded", "sent", lineterm="", n=2)
@@ -281,8 +281,8 @@ def _cassette(file: Path, mode: str, serializer: _Serializer) -> Any:
 def _one_at_a_time(before: Callable[[str, str], None] | None = None) -> Iterator[None]:
     """Send one request at a time, and call `before` first.
 
-    While vcrpy sends a request it takes its hands off every connection, so that what other threads send meanwhile would
-    be missing from the cassette.
+    While vcrpy sends a request, it intercepts no connection. Requests that other threads send in that time would be
+    missing from the cassette.
     """
     lock, send = threading.Lock(), HTTPAdapter.send
 
@@ -304,12 +304,12 @@ def recording(
     *,
     before: Callable[[str, str], None] | None = None,
 ) -> Iterator[None]:
-    """Record all HTTP requests and responses meanwhile into a cassette.
+    """Record all HTTP requests and responses within the context into a cassette.
 
     Args:
         file: The cassette.
         provenance: The provenance to write into it.
-        replacements: What to write in place of secret words.
+        replacements: The secret words, with the text to write instead.
         before: Called with the method and URL before a request is sent.
     """
     file.unlink(missing_ok=True)
@@ -319,18 +319,18 @@ def recording(
 
 @contextlib.contextmanager
 def replaying(file: Path) -> Iterator[None]:
-    """Answer all HTTP requests meanwhile from a cassette.
+    """Answer all HTTP requests within the context from a cassette.
 
     Raises:
-        CannotOverwriteExistingCassetteException: A request is not one that was recorded; the message shows the nearest.
-        AssertionError: Other requests were sent, or in another order; the message shows the difference.
+        CannotOverwriteExistingCassetteException: A request wasn't recorded. The message shows the most similar one.
+        AssertionError: The requests, or their order, differ from the recording. The message shows the difference.
     """
     sent: list[Request] = []
     with _one_at_a_time(), _cassette(file, "none", _Serializer(None, {})) as cassette:
         play = cassette.play_response
 
         def note(request: Request) -> Any:
-            sent.append(request)  # it is as it was sent, with the project in it
+            sent.append(request)  # not normalized yet: it still contains the project
             return play(request)
 
         is_recorded = cassette.can_play_response_for
@@ -355,7 +355,7 @@ def replaying(file: Path) -> Iterator[None]:
     )
     if shown := "\n".join(lines):
         raise AssertionError(
-            f"{file.name}: other requests were sent than were recorded, or in another order.\n{shown}\n{_RECORD_AGAIN}"
+            f"{file.name}: the requests, or their order, differ from the recording.\n{shown}\n{_RECORD_AGAIN}"
         )
 
 

@@ -38,14 +38,14 @@ def file_of(scenario: Scenario) -> Path:
 
 @every_scenario
 @pytest.mark.disable_socket
-def test_to_the_client(scenario: Scenario) -> None:
-    """The client sends exactly the recorded requests, and makes the right results of the responses."""
+def test_the_client_sends_the_recorded_requests(scenario: Scenario) -> None:
+    """The client sends exactly the recorded requests, and returns the right results."""
     with tape.replaying(file_of(scenario)):
-        scenario.hold(recorder.world(recorder.NO_SERVER))
+        scenario.run(recorder.world(recorder.NO_SERVER))
 
 
 @every_scenario
-def test_to_the_emulator(scenario: Scenario) -> None:
+def test_the_emulator_answers_like_the_recording(scenario: Scenario) -> None:
     """A fresh emulator answers like the recording."""
     _, exchanges = tape.load(file_of(scenario))
     with recorder.server(scenario) as endpoint:
@@ -53,37 +53,39 @@ def test_to_the_emulator(scenario: Scenario) -> None:
 
 
 @pytest.mark.parametrize("file", sorted((recorder.CASSETTES / "behaviour").iterdir()), ids=lambda file: file.stem)
-def test_the_suites_cassettes_to_the_emulator(file: Path) -> None:
-    """The same is true for the cassettes of the behavior suite, whose tests play them to the client."""
+def test_the_emulator_answers_like_the_suites_recordings(file: Path) -> None:
+    """The same is true for the cassettes of the behavior suite. Its own tests play them to the client."""
     with Emulator(grpc_port=None) as emulator:
         assert questions.ask(tape.load(file)[1], emulator.rest or "") == []
 
 
 @every_scenario
-def test_recorded_again(scenario: Scenario, tmp_path: Path) -> None:
+def test_a_second_recording_is_the_same_file(scenario: Scenario, tmp_path: Path) -> None:
     """A second recording is the same file, byte for byte."""
     file = file_of(scenario)
     again = tmp_path / file.name
-    stated = tape.load(file)[0]
-    if stated.server == recorder.VERTEX:
-        pytest.skip("recorded from Vertex, which is not here")
-    recorder.record(scenario, again, stated)
+    provenance = tape.load(file)[0]
+    if provenance.server == recorder.VERTEX:
+        pytest.skip("recorded from Vertex, which this test can't reach")
+    recorder.record(scenario, again, provenance)
 
-    assert again.read_text(encoding="utf-8") == file.read_text(encoding="utf-8"), "type `make record`, and look at it"
+    assert again.read_text(encoding="utf-8") == file.read_text(encoding="utf-8"), (
+        "run `make record` and review the difference"
+    )
 
 
-def test_each_has_its_cassette() -> None:
-    """Each scenario has a cassette, which says which server it's from, which version, and when."""
+def test_each_scenario_has_a_cassette() -> None:
+    """Each scenario has a cassette, with the server, its version and the day of the recording."""
     files = sorted(recorder.CASSETTES.glob("*.yaml"))
     assert [file.stem for file in files] == sorted(BY_FILE)
     for file in files:
-        stated, exchanges = tape.load(file)
+        provenance, exchanges = tape.load(file)
         scenario = BY_FILE[file.stem]
-        assert stated.scenario == scenario.about
-        assert stated.server in {recorder.EMULATOR, recorder.VERTEX}
-        assert stated.note == (scenario.note if stated.server == recorder.EMULATOR else "")
-        assert re.fullmatch(r"\d+\.\d+\.\d+.*", stated.version)
-        assert re.fullmatch(r"\d{4}-\d\d-\d\d", stated.day)
+        assert provenance.scenario == scenario.about
+        assert provenance.server in {recorder.EMULATOR, recorder.VERTEX}
+        assert provenance.note == (scenario.note if provenance.server == recorder.EMULATOR else "")
+        assert re.fullmatch(r"\d+\.\d+\.\d+.*", provenance.version)
+        assert re.fullmatch(r"\d{4}-\d\d-\d\d", provenance.day)
         assert exchanges
 
 
@@ -92,11 +94,11 @@ def test_the_page_shows_where_cassettes_are_from() -> None:
     page = (recorder.CASSETTES / "README.md").read_text(encoding="utf-8")
     servers = {tape.load(file)[0].server for file in recorder.CASSETTES.rglob("*.yaml")}
 
-    assert page == recorder.readme(), "type `make record`"
+    assert page == recorder.readme(), "run `make record`"
     assert ("None of them has been recorded from Google" in page) is (recorder.VERTEX not in servers)
 
 
-def test_every_error_has_one() -> None:
+def test_every_error_has_a_cassette() -> None:
     """Every public error has a cassette, except that of a closed client, which sends nothing."""
     words = {name: re.sub(r"(?<=.)([A-Z])", r"-\1", name.removesuffix("Error")).lower() for name in errors.__all__}
     assert {
@@ -106,20 +108,20 @@ def test_every_error_has_one() -> None:
 
 SECRETS = {
     "a token": r"(?i)bearer|ya29\.|authorization|access_token|api[-_]key",
-    "a project's id": r"test-project",
-    "a project's number": rf"{project_number('test-project')}|projects/(?!PROJECT/)",
+    "a project ID": r"test-project",
+    "a project number": rf"{project_number('test-project')}|projects/(?!PROJECT/)",
     "the routing header": r"(?i)x-goog-request-params|x-goog-user-project",
     "a user agent": r"(?i)user-agent|python-requests|python-urllib|vertex-registry/|x-goog-api-client",
     "a version of a library": r"(?i)gl-python|gapic|gccl|grpc/|rest/\d|gax/",
     "an address": r"127\.0\.0\.1|localhost|googleapis\.com(?!/google)",
-    "an etag of the server's": r'"etag": "(?!etag-\d{4}")',
-    "a moment of the recording": r'Time": "(?!2026-01-01T)',
+    "an etag of the server": r'"etag": "(?!etag-\d{4}")',
+    "a time of the recording": r'Time": "(?!2026-01-01T)',
 }
 
 
 @pytest.mark.parametrize("what", SECRETS)
-def test_scrubbed(what: str) -> None:
-    """No cassette shows anything about who recorded it."""
+def test_cassettes_have_no_secrets(what: str) -> None:
+    """No cassette contains anything about the person or machine that recorded it."""
     found = {
         file.name: match[0]
         for file in recorder.CASSETTES.rglob("*.yaml")
@@ -129,7 +131,7 @@ def test_scrubbed(what: str) -> None:
 
 
 def test_a_token_is_not_written(tmp_path: Path) -> None:
-    """A client's token isn't in its cassette, and neither is a header that's not on the list."""
+    """A cassette contains neither the client's token nor headers that aren't in `KEPT`."""
 
     class Token(AnonymousCredentials):
         def before_request(self, request: object, method: str, url: str, headers: dict[str, str]) -> None:
@@ -150,7 +152,8 @@ def test_a_token_is_not_written(tmp_path: Path) -> None:
     assert "somebody" not in text
 
 
-def changed(world: World, **change: object) -> None:
+def register_first_version(world: World, **change: object) -> None:
+    """Make the calls of the scenario `first-registration`, with some arguments changed."""
     registry = world.connect()
     arguments = {"description": "a first try", "metadata": {"accuracy": 0.93, "team": "growth"}} | change
     registry.register_version(
@@ -179,10 +182,10 @@ def test_another_body(change: dict[str, object], shown: list[str]) -> None:
         pytest.raises(CannotOverwriteExistingCassetteException) as caught,
         tape.replaying(file_of(BY_FILE["first-registration"])),
     ):
-        changed(recorder.world(recorder.NO_SERVER), **change)
+        register_first_version(recorder.world(recorder.NO_SERVER), **change)
     assert [text for text in shown if text not in str(caught.value)] == []
     assert "make record" in str(caught.value)
-    assert "record_mode=" not in str(caught.value)  # vcrpy's own advice would alter a cassette by hand
+    assert "record_mode=" not in str(caught.value)  # vcrpy's own advice would change the cassette
 
 
 @pytest.mark.disable_socket
@@ -199,21 +202,21 @@ def test_another_path_or_query() -> None:
 @pytest.mark.disable_socket
 def test_a_missing_request() -> None:
     """A recorded request that's no longer sent fails, and the error names it."""
-    play = scenarios._fails(NotFoundError)  # what the scenario goes on with after this is not sent
-    said = r"(?ms)^-GET .*models/churn.*make record"
-    with pytest.raises(AssertionError, match=said), tape.replaying(NOT_FOUND), play:
+    expected = scenarios._raises(NotFoundError)  # only the scenario's first call is made
+    message = r"(?ms)^-GET .*models/churn.*make record"
+    with pytest.raises(AssertionError, match=message), tape.replaying(NOT_FOUND), expected:
         recorder.world(recorder.NO_SERVER).connect().get_version("churn")
 
 
 def test_another_answer() -> None:
-    """A different answer of the emulator is reported with its request, field and both values."""
+    """A different answer is reported with its RPC, its field and both values."""
     _, exchanges = tape.load(file_of(BY_FILE["next-version"]))
 
-    def otherwise(method: str, target: str, status: int, body: bytes) -> tuple[int, bytes]:
+    def alter(method: str, target: str, status: int, body: bytes) -> tuple[int, bytes]:
         del target
         return status, body.replace(b'"zenml"', b'"somebody"') if method == "PATCH" else body
 
-    with Emulator(grpc_port=None) as emulator, Proxy(emulator.rest or "", answer=otherwise) as proxy:
+    with Emulator(grpc_port=None) as emulator, Proxy(emulator.rest or "", answer=alter) as proxy:
         found = questions.ask(exchanges, proxy.address)
 
     assert {(one.rpc, one.where, one.recorded, one.given) for one in found} == {
@@ -230,19 +233,19 @@ def test_another_answer() -> None:
     ids=["always another", "always the same"],
 )
 def test_other_etags(etag: Callable[[int], str], difference: tuple[str, str, str]) -> None:
-    """An etag of the other server that stays or changes differently is reported."""
+    """The etags of both servers must change, or stay, at the same requests."""
     count = itertools.count()
 
-    def without(method: str, target: str, body: bytes) -> tuple[str, bytes]:
-        del method  # an etag that is not the server's own would be refused
+    def remove_etag(method: str, target: str, body: bytes) -> tuple[str, bytes]:
+        del method  # the server would reject an altered etag
         return target, re.sub(rb'"etag": "[^"]+"', b'"etag": ""', body)
 
-    def otherwise(method: str, target: str, status: int, body: bytes) -> tuple[int, bytes]:
+    def alter(method: str, target: str, status: int, body: bytes) -> tuple[int, bytes]:
         del method, target
         return status, re.sub(rb'"etag": "[^"]+"', lambda _: f'"etag": "{etag(next(count))}"'.encode(), body)
 
     _, exchanges = tape.load(file_of(BY_FILE["next-version"]))
-    with Emulator(grpc_port=None) as emulator, Proxy(emulator.rest or "", request=without, answer=otherwise) as proxy:
+    with Emulator(grpc_port=None) as emulator, Proxy(emulator.rest or "", request=remove_etag, answer=alter) as proxy:
         found = questions.ask(exchanges, proxy.address)
 
     assert difference in {(one.where.rpartition(".")[2], one.recorded, one.given) for one in found}
@@ -254,12 +257,12 @@ def test_other_etags(etag: Callable[[int], str], difference: tuple[str, str, str
 def test_a_creation_after_the_last_change_is_reported(created: str, updated: str) -> None:
     """A creation time that's later than the last change is reported."""
 
-    def otherwise(method: str, target: str, status: int, body: bytes) -> tuple[int, bytes]:
+    def alter(method: str, target: str, status: int, body: bytes) -> tuple[int, bytes]:
         del method, target
         return status, re.sub(rf'"{created}": "[^"]+"'.encode(), f'"{created}": "2999-01-01T00:00:00Z"'.encode(), body)
 
     _, exchanges = tape.load(file_of(BY_FILE["first-registration"]))
-    with Emulator(grpc_port=None) as emulator, Proxy(emulator.rest or "", answer=otherwise) as proxy:
+    with Emulator(grpc_port=None) as emulator, Proxy(emulator.rest or "", answer=alter) as proxy:
         found = questions.ask(exchanges, proxy.address)
 
     assert {(one.where.rpartition(".")[2], one.recorded, one.given) for one in found} == {

@@ -24,14 +24,14 @@ PAGE: Final = (Path(__file__).parents[2] / "docs" / "command-line.md").read_text
 
 
 def table(first: str) -> list[list[str]]:
-    """Return the rows of the table whose first column has that heading."""
+    """Return the rows of the table whose first column has this heading."""
     lines = PAGE[PAGE.index(f"| {first} |") :].splitlines()[2:]
     rows = lines[: next(position for position, line in enumerate(lines) if not line.startswith("|"))]
     return [[cell.strip() for cell in re.split(r"(?<!\\)\|", row)[1:-1]] for row in rows]
 
 
 def commands(group: click.Group, path: tuple[str, ...] = ()) -> Iterator[tuple[str, click.Command]]:
-    """Yield each command that does something, with the words before its arguments."""
+    """Yield each command with its words, without groups that only have subcommands."""
     for name, command in sorted(group.commands.items()):
         if not isinstance(command, click.Group) or command.invoke_without_command:
             yield " ".join([*path, name]), command
@@ -62,7 +62,7 @@ def test_every_command_is_on_the_page() -> None:
 
 
 def test_every_registry_option_is_on_the_page() -> None:
-    """The options of every command that talks to a registry are those of the table."""
+    """Every command that connects to a registry has the options in the table."""
     listed = {row[0].strip("`") for row in table("option")}
     for words, command in commands(cli):
         if words not in {"completion", "emulator", "emulator exec"}:
@@ -82,14 +82,14 @@ def test_every_registry_option_is_on_the_page() -> None:
     ],
 )
 def test_the_fields_of_json_are_on_the_page(heading: str, record: type) -> None:
-    """The table lists exactly the fields that are promised to be stable."""
+    """The table lists exactly the record's fields, which are stable."""
     fields = [field.name for field in attrs.fields(record) if not field.name.startswith("_")]
 
     assert [row[0].strip("`") for row in table(heading)] == fields
 
 
 def test_every_exit_status_is_on_the_page() -> None:
-    """Each error has the status that the page gives it, and there are no others."""
+    """Each error has the exit status that's on the page, and the page lists every status."""
     rows = {int(row[0]): row[1] for row in table("status")}
     documented = {error: status for status, text in rows.items() for error in re.findall(r"`(\w+Error)`", text)}
 
@@ -99,7 +99,7 @@ def test_every_exit_status_is_on_the_page() -> None:
 
 
 def test_formats_stages_and_keys_are_on_the_page() -> None:
-    """The values that options accept are the ones in the text."""
+    """The page names every value that the options accept."""
     assert [row[0].strip("`") for row in table("format")] == list(FORMATS)
     for word in (*STAGES, *FIELDS, *(set(_OPERATORS) - {"=="})):
         assert f"`{word}`" in PAGE, word

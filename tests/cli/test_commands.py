@@ -1,4 +1,4 @@
-"""The command line, as a person or a script uses it."""
+"""The command line, used like a person or a script would."""
 
 from __future__ import annotations
 
@@ -159,14 +159,14 @@ def test_a_time_without_a_zone_is_in_utc(vr: Run, monkeypatch: pytest.MonkeyPatc
         time.tzset()
 
 
-def test_deleting_asks(vr: Run, data: str) -> None:
+def test_deleting_needs_confirmation(vr: Run, data: str) -> None:
     """Without a terminal, nothing is deleted unless you pass --yes. On a terminal, your answer counts."""
     status, _, err = vr("versions", "delete", "churn", "1")
     assert status == 2
     assert "Add --yes." in err
-    for answer, left in (("n\n", 3), ("y\n", 2)):
+    for answer, remaining in (("n\n", 3), ("y\n", 2)):
         _on_terminal([*COMMAND, "versions", "delete", "churn", "1", "--local", data], answer)
-        assert len(vr("versions", "list", "churn", "--format", "ids")[1].split()) == left
+        assert len(vr("versions", "list", "churn", "--format", "ids")[1].split()) == remaining
     assert vr("versions", "prune", "churn", "--keep", "1", "--dry-run")[1:][1] == "would delete 0, kept 2\n"
     assert vr("models", "delete", "churn", "--yes")[0] == 0
     assert vr("models", "list", "--format", "json")[1] == "[]\n"
@@ -199,7 +199,7 @@ def test_an_unknown_project(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_control_characters_do_not_reach_the_terminal(vr: Run, data: str) -> None:
-    """Metadata that others wrote can't send commands to a terminal."""
+    """Metadata can't send commands to the terminal."""
     with local_registry(data) as registry:
         registry.update_version("churn", 1, metadata={"note": "\x1b[2Jgone\x07"})
     _, out, _ = vr("versions", "list", "churn", "--show", "note")
@@ -227,7 +227,7 @@ def test_head_ends_silently(data: str) -> None:
 
 
 def test_output_that_cannot_be_written(data: str, capsys: pytest.CaptureFixture[str]) -> None:
-    """A full disk behind stdout is an error in one sentence."""
+    """If stdout can't be written, for example to a full disk, the error is one sentence."""
     with open("/dev/full", "w", encoding="utf-8") as full, contextlib.redirect_stdout(full):  # noqa: PTH123  # a device
         assert run(["versions", "list", "churn", "--local", data]) == 1
     assert capsys.readouterr().err == "error: The output can't be written: No space left on device.\n"
@@ -243,7 +243,7 @@ def test_closed_streams(data: str, monkeypatch: pytest.MonkeyPatch, capsys: pyte
 
 
 def test_an_emulator_for_one_command(capsys: pytest.CaptureFixture[str]) -> None:
-    """`emulator exec` runs a command against an emulator of its own, and ends with its status."""
+    """`emulator exec` runs a command against a new emulator, and returns the command's exit status."""
     script = (
         "import sys, vertex_registry as v; from vertex_registry._deferred import defer_packages; defer_packages()\n"
         "with v.RegistryClient() as r: print(r.register_version('churn', 'gs://models/churn/1').name)\n"
@@ -285,7 +285,7 @@ def test_completion(data: str, capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_every_command_has_help() -> None:
-    """Every command says what it does and what its options are."""
+    """Every command and every option has a help text."""
     from vertex_registry.cli._commands import cli  # noqa: PLC0415  # it needs no registry
 
     def walk(group: object, path: tuple[str, ...] = ()) -> None:
@@ -335,8 +335,8 @@ def _on_terminal(words: list[str], typed: str, environment: dict[str, str] | Non
         (("rollback", "churn", "--stage", "staging"), "history churn"),
     ],
 )
-def test_the_next_command_fits_what_was_not_found(vr: Run, data: str, words: tuple[str, ...], following: str) -> None:
-    """After a missing model you list the models, and after a missing version that model's versions."""
+def test_the_next_command_fits_the_missing_resource(vr: Run, data: str, words: tuple[str, ...], following: str) -> None:
+    """If a model is missing, the next command lists models. If a version is missing, it lists the model's versions."""
     status, _, err = vr(*words)
     assert status == 3
     next_command = f"vertex-registry {following} --local {data}"
@@ -345,7 +345,7 @@ def test_the_next_command_fits_what_was_not_found(vr: Run, data: str, words: tup
 
 
 def test_a_key_that_no_version_has_is_named(vr: Run) -> None:
-    """A typo in a metadata key isn't just an empty column or an empty table."""
+    """A typo in a metadata key is reported, because an empty column or table alone is easy to miss."""
     words = ("--where", "acuracy>=0.9", "--sort", "-acc", "--show", "Team", "--show", "team")
     status, _, err = vr("versions", "list", "churn", *words)
     assert status == 0
@@ -379,7 +379,7 @@ def test_an_emulator_that_cannot_start(tmp_path: Path, capsys: pytest.CaptureFix
 
 
 def test_a_metadata_key_does_not_replace_a_column(data: str, vr: Run) -> None:
-    """A key that's named like a column gets one of its own."""
+    """A metadata key with the name of a column gets its own column."""
     with local_registry(data) as registry:
         registry.register_version("other", "gs://models/other/1", metadata={"stage": "beta"}, stage=Stage.PRODUCTION)
     header, row = vr("versions", "list", "other", "--show", "stage", "--show", "version")[1].splitlines()
@@ -388,12 +388,12 @@ def test_a_metadata_key_does_not_replace_a_column(data: str, vr: Run) -> None:
 
 
 def test_versions_without_a_difference(vr: Run) -> None:
-    """An empty table isn't an answer."""
+    """Without differences, the command says so, instead of printing an empty table."""
     assert vr("versions", "diff", "churn", "3", "default")[::2] == (0, "no difference\n")
 
 
 def test_no_command_shows_the_help(capsys: pytest.CaptureFixture[str]) -> None:
-    """Without a command you see what there is, and no error."""
+    """Without a command, you see the help and no error."""
     assert run([]) == 2
     written = capsys.readouterr().err
     assert written.startswith("Usage: ")
@@ -401,7 +401,7 @@ def test_no_command_shows_the_help(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_a_timeout_of_your_own(capsys: pytest.CaptureFixture[str]) -> None:
-    """--timeout says how long to retry, so a service that's away is reported soon."""
+    """--timeout limits the retries, so you soon see that a service is unavailable."""
     assert run(["models", "list", "--endpoint", "127.0.0.1:1", "--project", "acme", "--timeout", "0.2"]) == 6
     assert "error: ListModels" in capsys.readouterr().err
 

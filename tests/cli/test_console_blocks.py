@@ -1,4 +1,4 @@
-"""Console blocks in the docs: their commands run as they are shown, and print what's shown below them."""
+"""Run the commands of console blocks in the docs, and compare the output with the page."""
 
 from __future__ import annotations
 
@@ -23,23 +23,23 @@ BLOCKS: Final = {
     for name, page in PAGES.items()
     if (blocks := re.findall(r"(?m)^```console\n(.*?)^```", page.read_text(encoding="utf-8"), re.DOTALL))
 }
-#: Pages whose blocks other tests run: they need gcloud, openssl and curl, or serve until somebody stops them.
-ELSEWHERE: Final = {"emulator.md", "ui.md"}
+#: Pages whose blocks other tests run, because they need gcloud, openssl and curl, or a server that must be stopped.
+TESTED_ELSEWHERE: Final = {"emulator.md", "ui.md"}
 
 
 def commands(block: str) -> Iterator[tuple[str, str]]:
-    """Yield each command of a block with what it prints."""
+    """Yield each command of a block with its output."""
     for part in re.split(r"(?m)^\$ ", block)[1:]:
         command, _, output = part.partition("\n")
         yield command, output
 
 
-@pytest.mark.parametrize("name", sorted(set(BLOCKS) - ELSEWHERE))
+@pytest.mark.parametrize("name", sorted(set(BLOCKS) - TESTED_ELSEWHERE))
 def test_commands_print_what_is_shown(
     name: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """The emulator that a page starts runs in this process, on other ports. Everything else is as on the page."""
-    played = 0
+    """Each command prints what the page shows. The page's emulator runs in this process, on other ports."""
+    run_count = 0
     with Emulator() as emulator:
         for command, shown in (each for block in BLOCKS[name] for each in commands(block)):
             words = shlex.split(command)
@@ -52,12 +52,12 @@ def test_commands_print_what_is_shown(
                 run(words[1:])
                 printed = capsys.readouterr()
                 assert printed.err + printed.out == shown, command
-                played += 1
+                run_count += 1
             else:
                 assert command == "python -m vertex_registry.emulator &"
-    assert played
+    assert run_count
 
 
-def test_what_is_run_elsewhere_exists() -> None:
-    """A page that other tests run has console blocks."""
-    assert set(BLOCKS) >= ELSEWHERE
+def test_pages_that_are_tested_elsewhere_have_blocks() -> None:
+    """A page in TESTED_ELSEWHERE exists and has console blocks."""
+    assert set(BLOCKS) >= TESTED_ELSEWHERE

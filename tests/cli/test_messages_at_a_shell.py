@@ -1,4 +1,4 @@
-"""What messages say at a shell: every Python name becomes an option or a command that works as it's shown."""
+"""Error messages at a shell: every Python name becomes an option or a command that you can type as shown."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ PACKAGE: Final = Path(vertex_registry.__file__).parent
 PYTHON: Final = re.compile(r"\b[A-Za-z_]+\((?! )|\b[a-z_]+=")
 
 #: Modules whose messages no command can show.
-NOT_HERE: Final = frozenset(
+NEVER_AT_A_SHELL: Final = frozenset(
     {
         "zenml.py",
         "mlflow.py",
@@ -35,7 +35,7 @@ NOT_HERE: Final = frozenset(
         "_transport.py",
     }
 )
-#: Messages about settings that no command has, and which only Python can show.
+#: Messages about settings that commands don't have, so only Python code can show them.
 PYTHON_ONLY: Final = re.compile(
     r"user_agent=|limit=|order_by=|serialization_format=|datetime\(|datetime\.now|quota=|"
     r"retry has to be|direction=|gpu=|managed_by=|archive_existing=|artifacts=|"
@@ -46,7 +46,7 @@ PYTHON_ONLY: Final = re.compile(
 def messages() -> Iterator[str]:
     """Yield the texts of messages in the package, with X in place of each value."""
     for file in PACKAGE.rglob("*.py"):
-        if {"emulator", "cli", "ui"} & set(file.parts) or file.name in NOT_HERE:
+        if {"emulator", "cli", "ui"} & set(file.parts) or file.name in NEVER_AT_A_SHELL:
             continue
         tree = ast.parse(file.read_text(encoding="utf-8"))
         texts = [node for node in ast.walk(tree) if isinstance(node, ast.JoinedStr)]
@@ -64,7 +64,7 @@ def messages() -> Iterator[str]:
 
 
 def test_no_message_names_python_at_a_shell() -> None:
-    """Each message that names a method or an argument has a rule, or no command can show it."""
+    """Each message that names a method or an argument is translated, unless no command can show it."""
     sentences = [text for text in messages() if " " in text and re.search(r"[A-Z].*\.", text) and PYTHON.search(text)]
     assert len(sentences) > 40
     translated = [Invocation([], name="churn").translate(text) for text in sentences]
@@ -118,7 +118,7 @@ def test_commands_in_messages_work(
     "words",
     [["versions", "show", "--", "-churn", "9"], ["rollback", "--", "-churn"], ["promote", "--", "-churn", "9", "none"]],
 )
-def test_a_name_that_begins_with_a_dash(data: str, words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_name_that_starts_with_a_dash(data: str, words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     """A command in a message works with such a name too."""
     assert run([*words[: words.index("--")], "--local", data, *words[words.index("--") :]]) == 3
     following = capsys.readouterr().err.rpartition("next:  vertex-registry ")[2]
@@ -127,7 +127,7 @@ def test_a_name_that_begins_with_a_dash(data: str, words: list[str], capsys: pyt
 
 
 def test_an_unknown_outcome_repeats_the_command() -> None:
-    """The next command is the typed one with the request ID of the error, and not with two."""
+    """The next command is the typed one with the error's request ID, which isn't added twice."""
     words = ["versions", "register", "churn", "gs://models/a b", "--local", "r.db"]
     unknown = StateUnknownError("It's unknown.", request_id="run-7")
     expected = "vertex-registry versions register churn 'gs://models/a b' --local r.db --request-id run-7"
@@ -149,11 +149,11 @@ def test_a_setting_is_named_as_an_option(capsys: pytest.CaptureFixture[str]) -> 
 
 
 def test_a_history_error_without_a_name() -> None:
-    """Without a name, the next command has its place."""
+    """Without a model name, the next command has a placeholder."""
     assert Invocation([]).following(HistoryUnknownError("It isn't known.")) == "vertex-registry history NAME"
 
 
-def test_a_file_that_is_needed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_unusable_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """At a shell there's no registry in memory, so no message offers one."""
     (tmp_path / "folder").mkdir()
     for path in ("", str(tmp_path / "folder" / "registry.db")):

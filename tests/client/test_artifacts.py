@@ -146,7 +146,7 @@ def test_mlflow_folders_that_no_prebuilt_image_serves(registry: RegistryClient, 
 
 
 def test_a_skops_file_that_cannot_be_converted(registry: RegistryClient, store: Store, tmp_path: Path) -> None:
-    """Another scikit-learn doesn't convert a model. The message says what does."""
+    """A model of another scikit-learn version isn't converted. The message says why."""
     settings = b"pickled_model: model.skops, serialization_format: skops, sklearn_version: 1.5.2"
     folder = write(tmp_path / "model", {"MLmodel": b"flavors: {sklearn: {%s}}" % settings, "model.skops": b"x"})
     with pytest.raises(InvalidArgumentError) as refused:
@@ -434,7 +434,7 @@ def test_upload_and_download(registry: RegistryClient, model: Path, tmp_path: Pa
 def test_a_version_without_an_artifact(registry: RegistryClient, tmp_path: Path) -> None:
     """Other tools register versions without an artifact. Downloading one is an error that says so."""
     registry.register_version("churn", SOURCE, container=OWN)
-    theirs = registry.to_aiplatform("churn").api_client  # a client of Google's that is connected
+    theirs = registry.to_aiplatform("churn").api_client  # Google's client, already connected
     bare = {"display_name": "bare", "container_spec": {"image_uri": OWN}}
     theirs.upload_model(parent="projects/local-project/locations/us-central1", model=bare).result()
     with pytest.raises(NotFoundError, match="Version 1 of 'bare' was registered without an artifact"):
@@ -489,9 +489,9 @@ def test_a_model_of_googles_sdk(connect: Callable[..., RegistryClient], emulator
 
 
 def test_googles_sdk_deploys(connect: Callable[..., RegistryClient], monkeypatch: pytest.MonkeyPatch) -> None:
-    """Google's SDK goes to Vertex itself for an endpoint, and not to an emulator; where it cannot, it says so at once.
+    """To create an endpoint, Google's SDK calls Vertex itself, not the emulator. If it can't, it fails immediately.
 
-    What it asks of the world outside is asked of a proxy that is not there.
+    Its requests go to a proxy that doesn't exist, so nothing leaves the machine.
     """
     registry = connect()
     registry.register_version("churn", SOURCE, container=OWN)

@@ -47,7 +47,7 @@ def apply(version: int, notes: dict[str, str], change: Change) -> dict[str, str]
 
 
 def remember(version: int, steps: Sequence[Step]) -> tuple[dict[str, str], list[Change]]:
-    """Make changes of stage one by one; return the notes that are left, and all changes, the latest first."""
+    """Make changes of stage one by one. Return the notes that remain, and all changes, the latest first."""
     notes: dict[str, str] = {}
     made: list[Change] = []
     moment = START
@@ -79,7 +79,7 @@ def test_the_latest_twelve_changes_are_remembered(version: int, steps: Sequence[
 
 
 def test_authors_and_successors_come_back() -> None:
-    """A history of ordinary length loses nothing."""
+    """A history of usual length loses nothing."""
     steps: list[Step] = [
         (Stage.STAGING, 60, "ann@example.com", None),
         (Stage.PRODUCTION, 86_400, "deployer@acme.iam.gserviceaccount.com", None),

@@ -55,7 +55,7 @@ def emulator() -> Iterator[Emulator]:
 
 @pytest.fixture(scope="module")
 def key() -> dict[str, str]:
-    """Write a service account key that has access to nothing."""
+    """Write a service account key that has no access to anything."""
     private = rsa.generate_private_key(public_exponent=65537, key_size=2048)
     pem = private.private_bytes(
         serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
@@ -227,7 +227,7 @@ def test_a_local_registry_in_a_file(tmp_path: Path) -> None:
 
 
 def cut_off(registry: RegistryClient, call: Callable[[], Any], begun: Callable[[], bool]) -> Any:
-    """Start a call in a thread, close the client once it has begun, and return the call's error."""
+    """Start a call in a thread, close the client as soon as it's running, and return the call's error."""
     ended: Future[Any] = Future()
 
     def run() -> None:
@@ -251,7 +251,7 @@ def has_arrived(emulator: Emulator, rpc: str) -> Callable[[], bool]:
 
 @pytest.fixture(params=["grpc", "rest"])
 def busy(emulator: Emulator, request: pytest.FixtureRequest, caplog: pytest.LogCaptureFixture) -> RegistryClient:
-    """Return a client that has begun a call and would retry for days."""
+    """Return a client with a running call that would be retried for days."""
     caplog.set_level(logging.DEBUG, "vertex_registry")
     endpoint = emulator.grpc if request.param == "grpc" else emulator.rest
     retry = Retry(call_timeout=1e6, operation_timeout=1e6, initial_backoff=1e5, max_backoff=1e5, random=lambda: 1.0)
@@ -308,7 +308,7 @@ def test_closed_while_it_uploads(emulator: Emulator, busy: RegistryClient) -> No
 
 
 def test_an_iterator_of_a_closed_client(emulator: Emulator, busy: RegistryClient) -> None:
-    """A list that was begun ends with a ClientClosedError, and requests nothing more."""
+    """A list that's being read ends with a ClientClosedError, and sends no more requests."""
     busy.register_version("fraud", SOURCE)
     for listed in (busy.list_versions(), busy.list_versions("churn"), busy.list_models()):
         assert next(listed)
@@ -546,7 +546,7 @@ def stranger() -> Iterator[int]:
 
 
 def error_at(endpoint: str, seconds: float, **settings: Any) -> str:
-    """Return the error of a call to the wrong place. If it has to come at once, its budget is longer than a test's."""
+    """Return the error of a call to the wrong server. A call that must fail immediately gets a very long budget."""
     credentials = google.oauth2.credentials.Credentials(TOKEN)  # type: ignore[no-untyped-call]  # untyped upstream
     budget = Retry(call_timeout=600 if seconds < 600 else 1)  # one that is retried would take the ten minutes
     with (
@@ -565,7 +565,7 @@ LATER = 600.0
 
 
 def test_the_wrong_port(emulator: Emulator, stranger: int) -> None:
-    """The error for a wrong port says what answers there."""
+    """The error for a wrong port says what kind of server answers there."""
     rest = emulator.rest.removeprefix("http://")
     grpc_there = error_at(rest, AT_ONCE)
     assert "speaks HTTP/1, not gRPC. Is it the port for REST?" in grpc_there

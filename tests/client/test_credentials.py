@@ -1,4 +1,4 @@
-"""Credentials: where they come from, where they go, and what happens if there is no token."""
+"""Credentials: their sources, which servers get them, and errors of token endpoints."""
 
 from __future__ import annotations
 
@@ -127,7 +127,7 @@ def address(request: pytest.FixtureRequest, emulator: Emulator) -> str:
 
 
 class Clock:
-    """A clock that only moves when somebody waits, and that calls a function during the first wait."""
+    """A clock that only moves when its `sleep` is called, and that calls a function during the first wait."""
 
     def __init__(self, meanwhile: Callable[[], None] = lambda: None) -> None:
         self.time = 0.0
@@ -204,7 +204,7 @@ def test_credentials_that_are_refused(address: str, key: dict[str, str], tokens:
 
 
 def test_what_else_credentials_can_raise(address: str) -> None:
-    """Whatever foreign credentials raise becomes one of this package's errors."""
+    """Any exception of your own credentials becomes one of this package's errors."""
 
     class Odd:
         def before_request(self, *_: object) -> None:
@@ -282,7 +282,7 @@ class Tunnel(http.server.BaseHTTPRequestHandler):
 @pytest.mark.parametrize("transport", ["grpc", "rest"])
 @pytest.mark.parametrize("way", ["endpoint", "emulator"])
 def test_over_tls_and_through_a_proxy(tmp_path: Path, transport: str, way: str) -> None:
-    """A real address is reached through a proxy, with the token and nothing from .netrc; an emulator gets neither.
+    """Requests to a real address go through the proxy, with the token and without .netrc. An emulator gets neither.
 
     That is so for an emulator over TLS, too, which VERTEX_AI_EMULATOR_HOST names on another machine.
     """

@@ -19,7 +19,7 @@ NOW = dt.datetime(2026, 11, 28, 12, tzinfo=dt.UTC)
     ],
 )
 def test_an_age_has_one_unit(seconds: int, shown: str) -> None:
-    """An age is in its largest unit, and a clock that's behind shows no negative age."""
+    """An age is in its largest unit, and never negative, even if the clock is slow."""
     assert _display.age(NOW - dt.timedelta(seconds=seconds), NOW) == shown
 
 

@@ -120,7 +120,7 @@ def test_the_service_for_cloud_run_answers(folder: Path, emulator: Emulator, cli
 
 
 def test_mypy_accepts_the_page(folder: Path) -> None:
-    """The types of the package suit strict users. A mistake is found, so something is checked."""
+    """The package's types pass strict checks, and the checker finds a mistake."""
     (folder / "wrong.py").write_text("from vertex_registry import RegistryClient\nRegistryClient().get_model(7)\n")
     pytest.importorskip("mypy")
     # With the settings and the cache of `make check`, what it has read needn't be read again. In this process, what it

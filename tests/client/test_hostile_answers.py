@@ -1,6 +1,6 @@
-"""Answers of a server that means harm, or has lost its mind: every verb ends, in a record or in one of our errors.
+"""Hostile or broken answers of a server: every verb ends, with a record or one of this package's errors.
 
-Two real servers stand in for Vertex, one over gRPC and one over HTTP. They answer whatever is planned, again and again.
+Two real servers replace Vertex, one over gRPC and one over HTTP. They repeat whatever answers a test plans.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ BOUND: Final = 10.0
 
 @attrs.frozen
 class Failure:
-    """A status in place of an answer."""
+    """An error status as the answer."""
 
     code: grpc.StatusCode
     message: str
@@ -121,7 +121,7 @@ def _rpc_of(method: str, path: str) -> str:
 
 
 def _as_json(message: Any) -> dict[str, Any]:
-    """Return the message as JSON, with a text in place of what has no JSON."""
+    """Return the message as JSON. If it has no JSON form, return a text."""
     fields: dict[str, Any] = {}
     for field, value in message.ListFields():
         try:
@@ -263,7 +263,7 @@ def check(
     plan: Mapping[str, list[Answer]],
     call_timeout: float = 0.1,
 ) -> Any:
-    """Call a verb on a server that answers so, and return the record or the error that it ends in."""
+    """Call a verb on a server with these answers, and return its record or its error."""
     server, endpoint = servers[transport]
     server.answering(plan)
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
@@ -291,7 +291,7 @@ def check(
 
 
 def history(version: int, *changes: tuple[Stage, int]) -> dict[str, str]:
-    """Return the labels of a version whose stage changed so, each a number of seconds after 1970."""
+    """Return the labels of a version with these changes of stage. Times are in seconds since 1970."""
     remembered, labels = Changes(), dict[str, str | None]()
     for stage, seconds in changes:
         moment = dt.datetime(1970, 1, 1, tzinfo=dt.UTC) + dt.timedelta(seconds=seconds)
@@ -449,13 +449,13 @@ PLANS: Final = st.fixed_dictionaries(
 def test_any_answers(
     servers: dict[str, tuple[Server, str]], transport: str, verbs: list[str], plan: Mapping[str, list[Answer]]
 ) -> None:
-    """With any responses, each method ends within its bounds, with a record or one of our errors."""
+    """With any responses, each method ends within its bounds, with a record or one of this package's errors."""
     for verb in verbs:
         check(servers, transport, verb, plan)
 
 
 def odd_version(**fields: Any) -> Any:
-    """Return a version that's odd in every way."""
+    """Return a version whose fields all have unusual values."""
     return Model(
         **{
             "name": f"{MODEL}@7",
@@ -477,7 +477,7 @@ def odd_version(**fields: Any) -> Any:
 
 
 def odd_plan(**more: Any) -> dict[str, list[Answer]]:
-    """Return responses that are odd in every way, but that every method can finish with."""
+    """Return responses with unusual values that every method can still use."""
     finished = operations_pb2.Operation(name=f"{MODEL}/operations/1", done=True)
     finished.response.Pack(Uploaded(model=MODEL, model_version_id="7"))
     return {
@@ -492,7 +492,7 @@ def odd_plan(**more: Any) -> dict[str, list[Answer]]:
 @pytest.mark.parametrize("transport", ["grpc", "rest"])
 @pytest.mark.no_cover  # to count costs much, and other tests reach each line
 def test_every_verb_reads_odd_answers(servers: dict[str, tuple[Server, str]], transport: str) -> None:
-    """Each method, once, with odd responses. REST can't express a time out of range."""
+    """Each method succeeds with unusual responses. REST can't express a time out of range."""
     plan = odd_plan()
     if transport == "rest":
         fine = {"seconds": 1_700_000_000}

@@ -1,4 +1,4 @@
-"""Labels that somebody wrote to do harm, and labels that an earlier release wrote."""
+"""Labels that are meant to do harm, and labels that an earlier release wrote."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def test_decoding_is_linear(document: str) -> None:
 
 
 def test_a_pack_that_inflates_to_much_is_plain_labels() -> None:
-    """Twenty versions whose labels inflate to 2 MB each take no more memory than their labels do."""
+    """Twenty versions whose labels would inflate to 2 MB each don't use more memory than the labels themselves."""
     bomb = pack('[{"a":[' + "[]," * 700_000 + "[]]},{}]")
     assert len(bomb) <= 64
 
@@ -153,7 +153,7 @@ VALUES = JSON | LABEL_TEXT | st.integers(0, 10**12) | st.floats(0, 1)
 
 
 def test_sixty_numbers() -> None:
-    """Sixty numbers under sixty keys fit, as they do under one; so do three hundred."""
+    """Sixty numbers fit under sixty keys as well as under one. So do three hundred."""
     for count in (55, 60, 64, 300):
         metadata = {f"metric-{number}": number / 7 if count < 100 else number for number in range(count)}
         labels = _labels.write({}, metadata=metadata, reserve=ROOM)

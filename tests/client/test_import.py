@@ -1,4 +1,4 @@
-"""What importing the package and creating a client costs."""
+"""Importing the package and creating a client don't import anything slow."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ import vertex_registry
     ],
 )
 def test_nothing_slow_is_imported(use: str) -> None:
-    """Neither importing the package nor creating a client imports google, grpc, or what else takes long."""
+    """Neither importing the package nor creating a client imports google, grpc, or other slow modules."""
     # google-cloud-aiplatform has every interpreter begin with the empty packages `google` and `google.cloud`.
     slow = ("google", "grpc", "tenacity", "asyncio", "email", "multiprocessing")  # importlib.metadata imports email
     new = f"[name for name in set(sys.modules) - before if name.split('.')[0] in {slow}]"

@@ -117,7 +117,7 @@ def test_while_threads_send_requests(emulator: Emulator, transport: str, rpc: st
             registry.register_version("churn", "gs://models/churn/1")
         registry.register_version("fraud", "gs://models/fraud/1")
     if rpc == "GetModel":
-        emulator.fail("DeleteModelVersion", "FAILED_PRECONDITION")  # after which the other versions are looked for
+        emulator.fail("DeleteModelVersion", "FAILED_PRECONDITION")  # then the client lists the other versions
         emulator.fail(rpc, delay=0.0001, times=4)  # the version before and after that, and the newest ones
     emulator.fail(rpc, "UNAVAILABLE", times=100)
 

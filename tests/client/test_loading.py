@@ -1,4 +1,4 @@
-"""From an artifact's folder to the model object in it.
+"""Load the model object from an artifact's folder.
 
 The libraries that write models are large, and a test whose library is not installed is skipped. `make loaders` installs
 them all, and sets ``EVERY_LIBRARY``, with which none is.

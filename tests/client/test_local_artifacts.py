@@ -1,4 +1,4 @@
-"""A local registry keeps artifacts by itself, with nothing else installed, for every process that uses it."""
+"""A local registry stores artifacts without any extra, for every process that uses it."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ BUCKET = "gs://artifacts.localhost"
 
 @pytest.fixture(autouse=True)
 def _alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Set no storage server, and keep the cache to the test."""
+    """Unset the storage server, and use the test's own cache folder."""
     monkeypatch.delenv("STORAGE_EMULATOR_HOST", raising=False)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
 

@@ -58,7 +58,7 @@ def test_what_is_written_later_wins(registry: LocalRegistry, model: Path) -> Non
 
 
 def test_no_file(registry: LocalRegistry, model: Path) -> None:
-    """A version without a file is read as before, without a request for one; an empty object makes none."""
+    """A version without a file is read without a request for one. An empty object creates no file."""
     version = registry.register_version("churn", model, metadata={"a": 1}, file_metadata={}, container="sklearn")
     registry.register_version("churn", "gs://models/churn/2", metadata={"a": 2})
 
@@ -88,7 +88,7 @@ def test_another_file_of_that_name_is_replaced(registry: LocalRegistry, model: P
     ],
 )
 def test_what_is_refused(registry: LocalRegistry, model: Path, arguments: dict[str, Any], message: str) -> None:
-    """Nothing is registered if the file can't be written as it should."""
+    """Nothing is registered if the file can't be written correctly."""
     with pytest.raises(InvalidArgumentError, match=message):
         registry.register_version("churn", arguments.pop("source", model), container="sklearn", **arguments)
 

@@ -1,4 +1,4 @@
-"""The numbers on the page about scale: what each method sends, and so how often a quota allows it."""
+"""The numbers on the page about scale: the requests of each method, and how often a quota allows it."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ CALLS: dict[str, Callable[[RegistryClient], object]] = {
 
 
 def table(heading: str) -> dict[str, list[str]]:
-    """Return the rows of the table whose heading begins so."""
+    """Return the rows of the table whose heading starts with this text."""
     lines = PAGE[PAGE.index(f"| {heading} |") :].splitlines()[2:]
     cells = []
     for line in lines:
@@ -79,14 +79,14 @@ def registry(emulator: Emulator) -> Iterator[RegistryClient]:
 
 
 def sent(emulator: Emulator, work: Callable[[], object]) -> collections.Counter[str]:
-    """Return how many requests of each method some work sends."""
+    """Return how many requests of each RPC a call sends."""
     before = len(emulator.requests())
     work()
     return collections.Counter(request.rpc for request in emulator.requests()[before:])
 
 
 def per_hour(submissions: int, requests: int) -> int:
-    """Return how many such calls the published quotas allow in an hour."""
+    """Return how many calls per hour the published quotas allow."""
     limits = [PUBLISHED.submissions * 60 / submissions if submissions else math.inf]
     limits.append(PUBLISHED.requests * 60 / requests if requests else math.inf)
     return int(min(limits))

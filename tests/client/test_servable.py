@@ -93,7 +93,7 @@ def test_joblib_files_have_a_version_too(tmp_path: Path) -> None:
 
 
 def test_another_model_has_no_version(tmp_path: Path) -> None:
-    """A folder without a scikit-learn model was written by none."""
+    """A folder without a scikit-learn model has no scikit-learn version."""
     assert version_of(write(tmp_path / "model", {"model.bst": b"_sklearn_version"})) is None
 
 
@@ -123,7 +123,7 @@ def added(folder: Path, loads: tuple[str, ...]) -> Addition | None:
 
 
 def test_mlflow_says_what_wrote_a_model(tmp_path: Path) -> None:
-    """The file MLmodel says it, before any pickle does."""
+    """The file MLmodel names the library and its version, which is used before any pickle."""
     pickled = pickle.dumps(ESTIMATOR)
     sklearns = write(tmp_path / "sklearn", {"MLmodel": sklearn_flavor("model.pkl"), "model.pkl": pickled})
     xgboosts = write(tmp_path / "xgboost", {"MLmodel": xgboost_flavor("model.ubj", 2.0), "model.ubj": b"x"})
@@ -152,7 +152,7 @@ def test_a_pickle_of_mlflows_stays_as_it_is(tmp_path: Path) -> None:
 
 
 def test_a_skops_file_of_mlflows_is_to_be_converted(tmp_path: Path) -> None:
-    """The images load no skops. What its writer trusts is in the file MLmodel."""
+    """The images can't load skops. The file MLmodel names the types that its writer trusts."""
     flavor = sklearn_flavor("model.skops", serialization_format="skops", skops_trusted_types=["mine.Scaler"])
     folder = write(tmp_path / "model", {"MLmodel": flavor, "model.skops": b"x"})
 
@@ -196,7 +196,7 @@ def test_other_flavors_have_no_prebuilt_image(tmp_path: Path, flavors: dict[str,
     ids=lambda content: content[:20].decode(errors="replace"),
 )
 def test_somebody_elses_mlmodel_decides_nothing(tmp_path: Path, content: bytes) -> None:
-    """A file of that name that isn't MLflow's leaves everything as it would be without it."""
+    """A file with this name that isn't MLflow's has no effect."""
     folder = write(tmp_path / "model", {"MLmodel": content, "model.pkl": pickle.dumps(ESTIMATOR)})
 
     assert version_of(folder) == sklearn.__version__

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 class Clock:
-    """A clock that moves only when somebody sleeps.
+    """A clock that moves only when a thread sleeps.
 
     Each thread sleeps from the time that it read last. If `crowd` threads share the clock, it waits until all of them
     sleep or have left, and then wakes the one that sleeps shortest.
@@ -52,7 +52,7 @@ class Clock:
                 assert self._changed.wait(30), "somebody neither sleeps nor leaves"
 
     def leave(self) -> None:
-        """Wait for this thread no longer."""
+        """Stop waiting for this thread."""
         with self._changed:
             self._crowd -= 1
             self._move()
@@ -128,7 +128,7 @@ def test_a_refused_upload_is_sent_again_at_once(emulator: Emulator, clock: Clock
 
 
 def test_an_upload_that_the_quota_never_allows(emulator: Emulator, clock: Clock) -> None:
-    """It fails when the wait is over, without a further round of looking for a version that can't exist."""
+    """The registration fails when the wait is over. It doesn't search again for a version that can't exist."""
     with connect(emulator, clock, operation_timeout=0.1) as registry:
         registry.register_version("churn", "gs://models/1")
         emulator.quota = Quota(submissions=0)
@@ -143,7 +143,7 @@ def test_an_upload_that_the_quota_never_allows(emulator: Emulator, clock: Clock)
 
 
 def test_eight_processes_share_a_quota() -> None:
-    """All of them finish, in about the time that the quota allows, and none is much later than the others."""
+    """All clients finish in about the time that the quota allows, and none is much later than the others."""
     clock = Clock(crowd=8)
 
     with Emulator(now=clock.now, quota=Quota(requests=40, submissions=6)) as shared:

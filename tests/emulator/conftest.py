@@ -16,13 +16,13 @@ from vertex_registry.emulator import Emulator
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-PLACE: Final = "projects/4711/locations/us-central1"
+PARENT: Final = "projects/4711/locations/us-central1"
 
 
-@pytest.fixture(name="place")
-def _place() -> str:
+@pytest.fixture(name="parent")
+def _parent() -> str:
     """Return a project and location. The project is a number, so names come back as they were sent."""
-    return PLACE
+    return PARENT
 
 
 @pytest.fixture(name="start")
@@ -90,11 +90,11 @@ def _model() -> Callable[..., dict[str, Any]]:
 
 
 @pytest.fixture(name="upload")
-def _upload(place: str, model: Callable[..., dict[str, Any]]) -> Callable[..., str]:
+def _upload(parent: str, model: Callable[..., dict[str, Any]]) -> Callable[..., str]:
     """Upload a model or, with ``under``, its next version, and return the name of the version."""
 
     def upload(client: ModelServiceClient, *, under: str = "", model_id: str = "", **fields: Any) -> str:
-        request = {"parent": place, "parent_model": under, "model_id": model_id, "model": model(**fields)}
+        request = {"parent": parent, "parent_model": under, "model_id": model_id, "model": model(**fields)}
         response: Any = client.upload_model(request=request).result()  # type: ignore[no-untyped-call] # as Google has it
         return f"{response.model}@{response.model_version_id}"
 

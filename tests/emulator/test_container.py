@@ -68,7 +68,7 @@ def test_the_image_is_not_root_and_names_its_ports() -> None:
 
 
 def test_what_is_copied_exists_and_is_not_ignored() -> None:
-    """Each file that is copied is allowed by .dockerignore, and the build reads no others."""
+    """.dockerignore allows exactly the files that the build copies."""
     ignore = (container.ROOT / ".dockerignore").read_text(encoding="utf-8").splitlines()
     copied = {source for arguments in container.read_image().all("COPY") for source in arguments.split()[:-1]}
 

@@ -2,19 +2,34 @@
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
+import errno
 import json
 import os
+import platform
+import resource
+import shutil
+import sqlite3
 import stat
+import struct
 import subprocess
 import sys
 import tempfile
+from concurrent import futures
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import pytest
+import requests
+from google.api_core import exceptions
 
 from vertex_registry import InvalidArgumentError, local_registry
 from vertex_registry.emulator import DataFileError, Emulator
+from vertex_registry.emulator._data_file import APPLICATION_ID, SCHEMA_VERSION
+from vertex_registry.emulator._dispatch import data_file_failure
+from vertex_registry.emulator._status import Code
+from vertex_registry.emulator._store import Store
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -39,6 +54,17 @@ for path in sys.argv[1:]:
             errors.append([path, type(error).__name__, str(error)])
 print(json.dumps(errors))
 """
+
+
+@contextlib.contextmanager
+def limited_files(size: int) -> Iterator[None]:
+    """Let no file of this process grow beyond a size. A disk that's full refuses the same writes."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
 @pytest.fixture(name="umask", params=[0o000, 0o022])
@@ -70,7 +96,7 @@ def test_a_link_that_leads_nowhere_yet_is_created_like_a_file(start: Start, tmp_
 
 
 def test_an_existing_file_keeps_its_permissions(tmp_path: Path) -> None:
-    """A file that is shared on purpose stays shared."""
+    """If you share a file on purpose, it stays shared."""
     data = tmp_path / "registry.db"
     Emulator(data).close()
     data.chmod(0o644)
@@ -82,12 +108,29 @@ def test_an_existing_file_keeps_its_permissions(tmp_path: Path) -> None:
 
 def test_a_new_file_that_cannot_be_set_up_leaves_nothing_behind(tmp_path: Path) -> None:
     data = tmp_path / "registry.db"
-    data.with_name("registry.db-wal").mkdir()  # SQLite can't put its log there
 
-    with pytest.raises(DataFileError, match=r"registry\.db can't be opened: .* Name a file in a folder"):
-        Emulator(data)
+    with limited_files(0), pytest.raises(DataFileError, match=r"registry\.db can't be opened: .* Check that the disk"):
+        Emulator(data, grpc_port=None, rest_port=None)
 
-    assert not data.exists()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_update_of_the_format_that_fails_changes_nothing(tmp_path: Path) -> None:
+    """A file of the last format stays one if there's no space, and is updated when there is."""
+    data = tmp_path / "registry.db"
+    with contextlib.closing(sqlite3.connect(data)) as file, file:
+        file.executescript((Path(__file__).parent / "format_3.sql").read_text())
+        file.execute(f"PRAGMA application_id = {APPLICATION_ID}")
+        file.execute("PRAGMA user_version = 3")
+    before = data.read_bytes()
+
+    with limited_files(1000), pytest.raises(DataFileError, match=r"can't be opened: .* Check that the disk"):
+        Emulator(data, grpc_port=None, rest_port=None)
+    assert data.read_bytes()[100:] == before[100:]  # but for the header, which says how SQLite keeps its log
+
+    Emulator(data, grpc_port=None, rest_port=None).close()
+    with contextlib.closing(sqlite3.connect(data)) as file:
+        assert file.execute("PRAGMA user_version").fetchone() == (SCHEMA_VERSION,)
 
 
 def test_a_file_that_cannot_be_written_says_what_to_do() -> None:
@@ -132,3 +175,123 @@ def test_local_registry_refuses_a_storage_that_is_not_an_address(monkeypatch: py
         with pytest.raises(InvalidArgumentError, match="STORAGE_EMULATOR_HOST sets it") as caught:
             local_registry()
         assert "secret" not in str(caught.value)
+
+
+# --- a file that fails while it's open -----------------------------------------
+
+
+@pytest.mark.parametrize("transport", ["grpc", "rest"])
+def test_a_write_that_fails_is_refused_for_good(
+    start: Start,
+    connect: Callable[..., Any],
+    upload: Callable[..., str],
+    place: str,
+    tmp_path: Path,
+    transport: str,
+) -> None:
+    """No client of Google's retries that code, reads go on, and nothing of the write remains."""
+    data = tmp_path / "registry.db"
+    client = connect(start(data), transport)
+    upload(client, model_id="churn")
+    with limited_files(Path(f"{data}-wal").stat().st_size):
+        for call in (
+            lambda: upload(client, model_id="fraud"),
+            lambda: client.update_model(
+                model={"name": f"{place}/models/churn", "description": "x"}, update_mask="description"
+            ),
+            lambda: client.merge_version_aliases(name=f"{place}/models/churn@1", version_aliases=["champion"]),
+            lambda: client.delete_model(name=f"{place}/models/churn"),
+        ):
+            with pytest.raises(
+                exceptions.BadRequest, match=f"400 .*The data file {data} can't be written: .* the disk"
+            ):
+                call()
+        assert client.get_model(name=f"{place}/models/churn").version_aliases == ["default"]
+
+    assert [model.name for model in client.list_models(parent=place)] == [f"{place}/models/churn"]
+    assert upload(client, model_id="fraud") == f"{place}/models/fraud@1"
+
+
+#: The numbers of fsync and fdatasync, by machine, and what begins and ends a program that refuses them with EIO.
+SYNCS: Final = {"x86_64": (74, 75), "aarch64": (82, 83)}
+PR_SET_SECCOMP, PR_SET_NO_NEW_PRIVS, FILTER = 22, 38, 2
+
+
+def refuse_syncs() -> None:
+    """Let the kernel refuse to confirm what this thread writes, until the thread ends."""
+    fsync, fdatasync = SYNCS[platform.machine()]
+    program = ((0x20, 0, 0, 0), (0x15, 1, 0, fdatasync), (0x15, 0, 1, fsync), (0x06, 0, 0, 0x00050000 | errno.EIO))
+    code = ctypes.create_string_buffer(b"".join(struct.pack("HBBI", *one) for one in (*program, (6, 0, 0, 0x7FFF0000))))
+    described = struct.pack("HxxxxxxP", len(program) + 1, ctypes.addressof(code))
+    library = ctypes.CDLL(None)
+    assert library.prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) == 0
+    assert library.prctl(PR_SET_SECCOMP, FILTER, described) == 0
+
+
+@pytest.mark.skipif(sys.platform != "linux" or platform.machine() not in SYNCS, reason="needs Linux's seccomp")
+def test_a_write_that_may_be_on_the_disk_is_not_refused_for_good(tmp_path: Path) -> None:
+    """If only the disk's confirmation is missing, nobody knows whether it was written, so clients may retry it."""
+    store = Store(str(tmp_path / "registry.db"))
+    with store.writing():
+        key = store.add_model("p", "m", display_name="m", base_model="", time=1, body=b"")
+
+    def write() -> DataFileError:
+        refuse_syncs()
+        with pytest.raises(DataFileError, match="can't be written: disk I/O error") as caught, store.writing():
+            store.change_model(key, display_name="n", time=2, body=b"")
+        return caught.value
+
+    with futures.ThreadPoolExecutor(1) as pool:
+        error = pool.submit(write).result()
+    assert error.may_be_written
+    assert data_file_failure(error).code is Code.INTERNAL
+    with store.writing():
+        store.change_model(key, display_name="n", time=2, body=b"")
+    store.close()
+
+
+@pytest.mark.parametrize("how", ["deleted", "moved", "replaced", "log moved", "log of a link moved"])
+def test_nothing_is_written_to_a_file_that_is_gone(
+    start: Start, connect: Callable[..., Any], upload: Callable[..., str], place: str, tmp_path: Path, how: str
+) -> None:
+    """A write to it would be lost when the emulator ends. Once the file is back, it can be written again."""
+    data, log = tmp_path / "registry.db", tmp_path / "registry.db-wal"
+    (tmp_path / "link").symlink_to(data)
+    emulator = start(tmp_path / "link" if "link" in how else data)
+    client = connect(emulator)
+    upload(client, model_id="churn")
+    gone, aside = (log if "log" in how else data), tmp_path / "aside"
+    gone.rename(aside)
+    if how == "replaced":
+        shutil.copy(aside, gone)
+    elif how == "deleted":
+        aside.unlink()
+
+    with pytest.raises(
+        exceptions.FailedPrecondition, match=f"{gone}.* was deleted, moved or replaced while it was open"
+    ):
+        upload(client, model_id="fraud")
+    answer = requests.post(f"{emulator.rest}/emulator/reset", timeout=10)
+    assert (answer.status_code, answer.json()["error"]["status"]) == (400, "FAILED_PRECONDITION")
+    with pytest.raises(DataFileError, match="was deleted, moved or replaced"):
+        emulator.reset()
+    assert client.get_model(name=f"{place}/models/churn").name == f"{place}/models/churn"
+
+    if aside.exists():
+        aside.rename(gone)
+        assert upload(client, model_id="fraud") == f"{place}/models/fraud@1"
+
+
+def test_a_folder_of_another_name_is_another_folder(
+    start: Start,
+    connect: Callable[..., Any],
+    upload: Callable[..., str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A process that changes its folder still writes to the file that it opened."""
+    monkeypatch.chdir(tmp_path)
+    client = connect(start("registry.db"))
+    monkeypatch.chdir("/")
+
+    assert upload(client).endswith("@1")

@@ -124,7 +124,7 @@ def test_deployments_are_kept_and_not_copied(tmp_path: Path) -> None:
     ],
 )
 def test_what_cannot_be_deployed_is_refused(emulator: Emulator, model: str, name: Any, endpoint: Any) -> None:
-    """A name that means nothing is an error, in Python and over HTTP, and so is undeploying what isn't deployed."""
+    """An invalid name is an error, in Python and over HTTP, and so is undeploying a version that isn't deployed."""
     for change, path in ((emulator.deploy, "deploy"), (emulator.undeploy, "undeploy")):
         with pytest.raises(ValueError, match=r"."):
             change(name, endpoint)
@@ -138,7 +138,7 @@ def test_what_cannot_be_deployed_is_refused(emulator: Emulator, model: str, name
 
 @pytest.mark.parametrize("name", ["churn", "", f"{PARENT}/models/churn@1/x"])
 def test_a_malformed_name_is_explained(emulator: Emulator, model: str, name: str) -> None:
-    """The error says which names are meant, and a closed emulator says that it's closed."""
+    """The error shows the expected form of names. A closed emulator says that it's closed."""
     with pytest.raises(ValueError, match=r"isn't the resource name of a version.*ModelVersion\.resource_name"):
         emulator.deploy(name)
     emulator.close()
@@ -147,7 +147,7 @@ def test_a_malformed_name_is_explained(emulator: Emulator, model: str, name: str
 
 
 def test_other_processes_deploy_too(emulator: Emulator, client: Client, model: str) -> None:
-    """Two paths of the REST port do what the methods do."""
+    """Two paths of the REST port have the same effect as the methods."""
 
     def post(path: str, body: Any) -> requests.Response:
         return requests.post(f"{emulator.rest}/emulator/{path}", json=body, timeout=10)
@@ -166,6 +166,6 @@ def test_other_processes_deploy_too(emulator: Emulator, client: Client, model: s
 
 @pytest.mark.parametrize("way", [pickle.dumps, copy.copy, copy.deepcopy])
 def test_an_emulator_cannot_be_pickled(emulator: Emulator, way: Any) -> None:
-    """The error says what another process needs instead."""
+    """The error says how to do it from another process."""
     with pytest.raises(TypeError, match="Give the other process its address"):
         way(emulator)

@@ -19,7 +19,7 @@ FIDELITY: Final = (DOCS / "fidelity.md").read_text(encoding="utf-8")
 
 
 def table(page: str, first: str) -> list[list[str]]:
-    """Return the rows of the table whose first column has that heading."""
+    """Return the rows of the table whose first column has this heading."""
     lines = page[page.index(f"| {first} |") :].splitlines()[2:]
     rows = lines[: next(position for position, line in enumerate(lines) if not line.startswith("|"))]
     return [[cell.strip() for cell in row.strip("|").split(" | ")] for row in rows]
@@ -78,7 +78,7 @@ def test_the_limits_of_queries_on_the_page_are_those_in_force() -> None:
 
 
 def test_the_pages_begin_with_what_nobody_knows() -> None:
-    """You learn first that no real Vertex was reached. Guesses are called guesses."""
+    """The page starts with the fact that no real Vertex was reached. Guesses are called guesses."""
     status = "Nobody has compared the emulator with the real Vertex AI yet"
     assert FIDELITY.splitlines()[2].startswith(f"{status}: no real Vertex was ever reached")
     assert status in GUIDE[: GUIDE.index("\n## ")]

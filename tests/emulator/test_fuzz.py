@@ -1,8 +1,7 @@
-"""No input makes the emulator answer that it is broken, hang, or die.
+"""No input makes the emulator fail with an internal error, hang or crash.
 
-Requests are made of anything that fits each RPC's message, of JSON that nearly fits, of paths, parameters and headers
-that nearly make sense, and of bytes that do not. An answer is right when it is any answer but 500, INTERNAL and the
-like, and when the emulator answers the next request.
+Requests consist of random messages of each RPC's type, of JSON, paths, parameters and headers that are almost valid,
+and of random bytes. Any answer is right except 500, INTERNAL and the like, as long as the next request works too.
 """
 
 from __future__ import annotations
@@ -32,7 +31,7 @@ if TYPE_CHECKING:
 
     from google.protobuf.message import Message
 
-pytestmark = pytest.mark.no_cover  # to count costs much, and other tests reach each line
+pytestmark = pytest.mark.no_cover  # measuring coverage is slow, and other tests reach each line
 
 BROKEN: Final = {
     grpc.StatusCode.INTERNAL,
@@ -41,9 +40,9 @@ BROKEN: Final = {
     grpc.StatusCode.UNAVAILABLE,
     grpc.StatusCode.DEADLINE_EXCEEDED,
 }
-HUNG_UP: Final = {errno.ECONNRESET, errno.ECONNABORTED, errno.EPIPE, errno.ENOTCONN}
-#: Seconds after which something hangs.
-PATIENCE: Final = 20.0
+CONNECTION_CLOSED: Final = {errno.ECONNRESET, errno.ECONNABORTED, errno.EPIPE, errno.ENOTCONN}
+#: Seconds after which a call counts as hanging.
+TIMEOUT: Final = 20.0
 
 SERVICE: Final = "/google.cloud.aiplatform.v1.ModelService"
 REQUESTS: Final = {
@@ -65,9 +64,9 @@ many: Final = settings(max_examples=40, deadline=None, suppress_health_check=[He
 
 
 def upload(channel: grpc.Channel) -> None:
-    """Create a model ``m``."""
+    """Create the model ``m``."""
     request = aiplatform_v1.UploadModelRequest(
-        parent=PLACE,
+        parent=PARENT,
         model_id="m",
         model={"display_name": "m", "container_spec": {"image_uri": "eu.gcr.io/acme/serve"}},
     )
@@ -88,23 +87,23 @@ def _channel(emulator: Emulator) -> Iterator[grpc.Channel]:
         yield channel
 
 
-def alive(emulator: Emulator) -> None:
-    """Check that the emulator answers, over both transports."""
-    with urllib.request.urlopen(f"{emulator.rest}/v1/{PLACE}/models", timeout=PATIENCE) as answer:  # noqa: S310 - http
+def check_alive(emulator: Emulator) -> None:
+    """Check that the emulator answers over both transports."""
+    with urllib.request.urlopen(f"{emulator.rest}/v1/{PARENT}/models", timeout=TIMEOUT) as answer:  # noqa: S310 - http
         assert isinstance(json.load(answer), dict)
     with grpc.insecure_channel(str(emulator.grpc)) as channel:
-        serves(channel)
+        check_grpc(channel)
 
 
-def serves(channel: grpc.Channel) -> None:
-    """Check that an honest request is answered."""
+def check_grpc(channel: grpc.Channel) -> None:
+    """Check that a valid request is answered."""
     send: Any = channel.unary_unary(f"{SERVICE}/ListModels", request_serializer=None, response_deserializer=None)
-    send(aiplatform_v1.ListModelsRequest.serialize(aiplatform_v1.ListModelsRequest(parent=PLACE)), timeout=PATIENCE)
+    send(aiplatform_v1.ListModelsRequest.serialize(aiplatform_v1.ListModelsRequest(parent=PARENT)), timeout=TIMEOUT)
 
 
 # --- messages ----------------------------------------------------------------
 
-PLACE: Final = "projects/acme/locations/us-central1"
+PARENT: Final = "projects/acme/locations/us-central1"
 _words: Final = [
     "",
     "m",
@@ -130,16 +129,16 @@ _words: Final = [
     "name",
     "labels.x",
     "projects",
-    PLACE,
-    f"{PLACE}/models/m",
-    f"{PLACE}/models/m@1",
-    f"{PLACE}/models/m@alpha",
-    f"{PLACE}/models/m@-",
-    f"{PLACE}/models/m@1@2",
-    f"{PLACE}/models/",
-    f"{PLACE}/models/m/evaluations/1",
-    f"{PLACE}/operations/1",
-    f"{PLACE}/models/m/operations/1",
+    PARENT,
+    f"{PARENT}/models/m",
+    f"{PARENT}/models/m@1",
+    f"{PARENT}/models/m@alpha",
+    f"{PARENT}/models/m@-",
+    f"{PARENT}/models/m@1@2",
+    f"{PARENT}/models/",
+    f"{PARENT}/models/m/evaluations/1",
+    f"{PARENT}/operations/1",
+    f"{PARENT}/models/m/operations/1",
     "projects//locations/x",
     "us-docker.pkg.dev/vertex-ai/prediction/sklearn-cpu.1-5:latest",
 ]
@@ -160,10 +159,10 @@ _SCALARS: Final[dict[int, st.SearchStrategy[Any]]] = {
 
 @st.composite
 def messages(draw: st.DrawFn, of: descriptor.Descriptor, depth: int = 3) -> Message:
-    """Return a message of that type, with some of its fields set to anything."""
+    """Return a message of this type, with random values in some fields."""
     message: Message = message_factory.GetMessageClass(of)()
     fields = [field for field in of.fields if depth or field.message_type is None]
-    # The fields that names, masks and pages are in come up often, the hundred others now and then.
+    # Fields for names, masks and pages come up often, the many others now and then.
     for field in (
         draw(st.lists(st.sampled_from(fields), max_size=6, unique_by=lambda field: field.name)) if fields else ()
     ):
@@ -194,10 +193,10 @@ def messages(draw: st.DrawFn, of: descriptor.Descriptor, depth: int = 3) -> Mess
 
 
 def ask(channel: grpc.Channel, method: str, message: bytes, metadata: tuple[tuple[str, str], ...] = ()) -> None:
-    """Send bytes to a method, and accept every response that doesn't say that the emulator is broken."""
+    """Send bytes to a method, and accept every response except an internal error."""
     send: Any = channel.unary_unary(method, request_serializer=None, response_deserializer=None)
     try:
-        send(message, timeout=PATIENCE, metadata=metadata)
+        send(message, timeout=TIMEOUT, metadata=metadata)
     except grpc.RpcError as error:
         assert error.code() not in BROKEN, f"{method}: {error.code()}: {error.details()}"
 
@@ -205,7 +204,7 @@ def ask(channel: grpc.Channel, method: str, message: bytes, metadata: tuple[tupl
 @given(st.data())
 @many
 def test_any_message_is_answered(channel: grpc.Channel, data: st.DataObject) -> None:
-    """Every RPC answers or refuses a message of the right type with anything in its fields."""
+    """Every RPC answers or refuses a message of the right type, whatever its fields contain."""
     for method, of in REQUESTS.items():
         ask(channel, method, data.draw(messages(of)).SerializeToString())
 
@@ -213,27 +212,27 @@ def test_any_message_is_answered(channel: grpc.Channel, data: st.DataObject) -> 
 @pytest.mark.parametrize("version", ["v1", "v1beta1"])
 @given(data=st.data(), message=st.binary(max_size=64) | st.just(b"\x0a" * 40_000))
 @settings(many, max_examples=25)
-def test_bytes_that_are_no_message_are_refused(
+def test_bytes_that_are_not_a_message_are_refused(
     channel: grpc.Channel, version: str, data: st.DataObject, message: bytes
 ) -> None:
-    """Bytes that don't parse are the caller's mistake, not the emulator's."""
+    """Bytes that can't be parsed aren't an internal error."""
     method = data.draw(st.sampled_from(sorted(REQUESTS)))
     ask(channel, method.replace(".v1.", f".{version}."), message)
 
 
 @pytest.mark.parametrize("version", ["v1", "v1beta1"])
-def test_fields_that_no_version_knows_are_not_kept(emulator: Emulator, channel: grpc.Channel, version: str) -> None:
-    """Fields that the other version can't read don't break its lists."""
-    # A field 12, which v1 does not have: in v1beta1 it is a message, which these bytes are not.
+def test_unknown_fields_are_not_stored(emulator: Emulator, channel: grpc.Channel, version: str) -> None:
+    """Fields that the other API version can't parse don't break its lists."""
+    # v1 has no field 12. In v1beta1 it's a message, but these bytes aren't.
     evaluation = b"\x62\x03\xff\xff\xff"
-    name = f"{PLACE}/models/m".encode()
+    name = f"{PARENT}/models/m".encode()
     message = b"\x0a" + bytes([len(name)]) + name + b"\x12" + bytes([len(evaluation)]) + evaluation
-    upload(channel)  # what came before may have deleted it
+    upload(channel)  # an earlier test may have deleted it
     ask(channel, f"{SERVICE}/ImportModelEvaluation".replace(".v1.", f".{version}."), message)
 
     for api in ("v1", "v1beta1"):
-        address = f"{emulator.rest}/{api}/{PLACE}/models/m/evaluations"
-        with urllib.request.urlopen(address, timeout=PATIENCE) as answer:  # noqa: S310 - http
+        address = f"{emulator.rest}/{api}/{PARENT}/models/m/evaluations"
+        with urllib.request.urlopen(address, timeout=TIMEOUT) as answer:  # noqa: S310 - http
             assert "modelEvaluations" in json.load(answer) or version == "v1beta1"
 
 
@@ -243,7 +242,7 @@ def test_fields_that_no_version_knows_are_not_kept(emulator: Emulator, channel: 
 @example("/google.cloud.aiplatform.v1.EndpointService/ListEndpoints", b"")
 @settings(many, max_examples=25)
 def test_an_unknown_method_is_unimplemented(channel: grpc.Channel, method: str, message: bytes) -> None:
-    """An unknown method is refused as unknown, whatever is sent."""
+    """An unknown method is an error, but not an internal one."""
     ask(channel, method, message)
 
 
@@ -257,9 +256,9 @@ def test_an_unknown_method_is_unimplemented(channel: grpc.Channel, method: str, 
     ).map(tuple)
 )
 @settings(many, max_examples=25)
-def test_any_metadata_is_taken(channel: grpc.Channel, metadata: tuple[tuple[str, str], ...]) -> None:
+def test_any_metadata_is_accepted(channel: grpc.Channel, metadata: tuple[tuple[str, str], ...]) -> None:
     """Metadata doesn't affect a request."""
-    request = aiplatform_v1.GetModelRequest(name=f"{PLACE}/models/m")
+    request = aiplatform_v1.GetModelRequest(name=f"{PARENT}/models/m")
     ask(channel, f"{SERVICE}/GetModel", aiplatform_v1.GetModelRequest.serialize(request), metadata)
 
 
@@ -269,7 +268,7 @@ def test_any_metadata_is_taken(channel: grpc.Channel, metadata: tuple[tuple[str,
     [("ListModels", "", ""), ("ListModels", "", "display_name"), ("ListModelVersions", "/models/m", "update_time")],
 )
 def test_a_forged_page_token_is_refused(channel: grpc.Channel, rpc: str, scope: str, order: str, position: Any) -> None:
-    """A forged token has a valid checksum and the right query, and its position leads nowhere."""
+    """A token with a valid checksum and the right query, but an impossible position, is refused."""
     field = "name" if scope else "parent"
     name = f"projects/{project_number('acme')}/locations/us-central1{scope}"
     token = parse_query(rpc, name, order_by=order).token(position)
@@ -277,7 +276,7 @@ def test_a_forged_page_token_is_refused(channel: grpc.Channel, rpc: str, scope: 
     send: Any = channel.unary_unary(f"{SERVICE}/{rpc}", request_serializer=None, response_deserializer=None)
 
     with pytest.raises(grpc.RpcError) as caught:
-        send(request.SerializeToString(), timeout=PATIENCE)
+        send(request.SerializeToString(), timeout=TIMEOUT)
 
     refused: Any = caught.value
     assert refused.code() is grpc.StatusCode.INVALID_ARGUMENT
@@ -318,41 +317,46 @@ _names: Final = st.sampled_from(
         "etag",
     ]
 )
-# JSON has numbers that no double holds, and names half of a surrogate pair.
-_odd_texts: Final = st.sampled_from(["\ud800", "a\udfff", "1e400", "-Infinity", "9" * 401])
-_json_texts: Final = _texts | _odd_texts
-_odd_scalars: Final = _odd_texts | st.sampled_from([10**401, -(10**401), 10**30, 1e300, float("inf"), float("-inf")])
-_scalars: Final = st.none() | st.booleans() | st.integers() | st.floats() | _texts | _odd_scalars
+# JSON can express numbers that don't fit into a double, and half of a surrogate pair.
+_invalid_texts: Final = st.sampled_from(["\ud800", "a\udfff", "1e400", "-Infinity", "9" * 401])
+_json_texts: Final = _texts | _invalid_texts
+_invalid_scalars: Final = _invalid_texts | st.sampled_from(
+    [10**401, -(10**401), 10**30, 1e300, float("inf"), float("-inf")]
+)
+_scalars: Final = st.none() | st.booleans() | st.integers() | st.floats() | _texts | _invalid_scalars
 _json: Final = st.recursive(
     _scalars,
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(_names | _odd_texts, inner, max_size=4),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(_names | _invalid_texts, inner, max_size=4),
     max_leaves=12,
 )
 
 
-def _written(given: Any) -> bytes:
-    # An infinite number is Python's; in JSON it is one that is too large.
-    return json.dumps(given).replace("Infinity", "1e400").encode()
+def _to_json(value: Any) -> bytes:
+    # JSON has no infinity, only numbers that are too large.
+    return json.dumps(value).replace("Infinity", "1e400").encode()
 
 
 @st.composite
-def _nearly(draw: st.DrawFn, of: descriptor.Descriptor) -> dict[str, Any]:
-    """Return an object with the fields of a message, any of which may be any scalar."""
+def _almost_valid(draw: st.DrawFn, of: descriptor.Descriptor) -> dict[str, Any]:
+    """Return an object with fields of a message, any of which may have a value of the wrong type."""
     fields = draw(st.lists(st.sampled_from(list(of.fields)), max_size=4, unique_by=lambda field: field.name))
-    return {draw(st.sampled_from([field.name, field.json_name])): draw(_nearly_field(field)) for field in fields}
+    return {draw(st.sampled_from([field.name, field.json_name])): draw(_almost_valid_field(field)) for field in fields}
 
 
-def _nearly_field(field: descriptor.FieldDescriptor) -> st.SearchStrategy[Any]:
+def _almost_valid_field(field: descriptor.FieldDescriptor) -> st.SearchStrategy[Any]:
     kind = field.message_type
     if kind is not None and kind.GetOptions().map_entry:
-        return st.dictionaries(_json_texts, _nearly_field(kind.fields_by_name["value"]), max_size=2) | _odd_scalars
-    # Protobuf's own messages are read in a way of their own, most of them as scalars, the others as any JSON.
-    one = _scalars if kind is None else _json if kind.file.package == "google.protobuf" else _nearly(kind)
-    return (st.lists(one, max_size=2) if field.default_value == [] else one) | _odd_scalars
+        return (
+            st.dictionaries(_json_texts, _almost_valid_field(kind.fields_by_name["value"]), max_size=2)
+            | _invalid_scalars
+        )
+    # Protobuf's own messages have their own JSON forms: most are scalars, the others are any JSON.
+    one = _scalars if kind is None else _json if kind.file.package == "google.protobuf" else _almost_valid(kind)
+    return (st.lists(one, max_size=2) if field.default_value == [] else one) | _invalid_scalars
 
 
-# A body is bytes and how often they are repeated, so that a long one is shown briefly.
-_bodies: Final = st.tuples(_json.map(_written) | st.binary(max_size=30), st.just(1)) | st.sampled_from(
+# A body is some bytes and how often they're repeated, so a failing example is short.
+_bodies: Final = st.tuples(_json.map(_to_json) | st.binary(max_size=30), st.just(1)) | st.sampled_from(
     [
         (b"[", 100_000),
         (b'{"a":', 50_000),
@@ -419,7 +423,7 @@ _paths: Final = st.lists(
 ).map(lambda parts: "/" + "/".join(parts))
 _real_paths: Final = st.sampled_from(
     [
-        f"/{version}/{PLACE}/{rest}"
+        f"/{version}/{PARENT}/{rest}"
         for version in ("v1", "v1beta1", "ui")
         for rest in (
             "models",
@@ -475,8 +479,8 @@ _queries: Final = st.lists(
 
 
 def exchange(address: tuple[str, int], sent: bytes, until: Callable[[bytes], bool] = lambda _: True) -> bytes:
-    """Send bytes, await a response, end the sending side, and read until the other side has finished."""
-    with socket.create_connection(address, timeout=PATIENCE) as connection:
+    """Send bytes, wait for a response, close the sending side, and read until the server closes the connection."""
+    with socket.create_connection(address, timeout=TIMEOUT) as connection:
         received = b""
         try:
             connection.sendall(sent)
@@ -486,13 +490,13 @@ def exchange(address: tuple[str, int], sent: bytes, until: Callable[[bytes], boo
             while some := connection.recv(65536):
                 received += some
         except OSError as error:
-            # Who is hung up on while sending is reset; it need not hear what was said before.
-            assert error.errno in HUNG_UP, f"it hangs: {error!r}"
+            # If the server closes the connection while the client sends, the response may be lost.
+            assert error.errno in CONNECTION_CLOSED, f"it hangs: {error!r}"
         return received
 
 
 def ask_rest(emulator: Emulator, sent: bytes) -> bytes:
-    """Send bytes to the REST port, and return the response. The server takes a client that has ended for gone."""
+    """Send bytes to the REST port, and return the response. The sending side stays open until the head has arrived."""
     return exchange(address_of(emulator), sent, lambda received: b"\r\n\r\n" in received)
 
 
@@ -536,7 +540,7 @@ def test_any_request_is_answered(
     head += [f"{name}: {value}" for name, value in headers.items()]
     answer = ask_rest(emulator, "\r\n".join(head).encode("latin-1") + b"\r\n\r\n" + content)
 
-    # Whoever is refused while a long body is still being sent may find the connection reset before the answer.
+    # If a request is refused while it sends a long body, the connection may be reset before the response arrives.
     assert 200 <= status_of(answer) < 500 or (not answer and len(content) > 10_000), answer[:500]
 
 
@@ -560,10 +564,10 @@ def test_any_body_is_answered(emulator: Emulator, path: str, body: tuple[bytes, 
 @pytest.mark.parametrize(
     ("method", "path", "of"),
     [
-        ("POST", f"/v1/{PLACE}/models:upload", aiplatform_v1.UploadModelRequest),
-        ("PATCH", f"/v1/{PLACE}/models/m?updateMask=metadata,labels,description", aiplatform_v1.Model),
-        ("PATCH", f"/v1beta1/{PLACE}/models/m?updateMask=explanationSpec", aiplatform_v1.Model),
-        ("POST", f"/v1beta1/{PLACE}/models/m/evaluations:import", aiplatform_v1.ImportModelEvaluationRequest),
+        ("POST", f"/v1/{PARENT}/models:upload", aiplatform_v1.UploadModelRequest),
+        ("PATCH", f"/v1/{PARENT}/models/m?updateMask=metadata,labels,description", aiplatform_v1.Model),
+        ("PATCH", f"/v1beta1/{PARENT}/models/m?updateMask=explanationSpec", aiplatform_v1.Model),
+        ("POST", f"/v1beta1/{PARENT}/models/m/evaluations:import", aiplatform_v1.ImportModelEvaluationRequest),
     ],
 )
 @given(data=st.data())
@@ -571,17 +575,17 @@ def test_any_body_is_answered(emulator: Emulator, path: str, body: tuple[bytes, 
 def test_any_value_in_a_field_is_answered(
     emulator: Emulator, method: str, path: str, of: Any, data: st.DataObject
 ) -> None:
-    """A body with the right names is accepted or refused, whatever its values."""
+    """A body with valid field names is accepted or refused, whatever its values."""
     host, port = address_of(emulator)
-    content = _written(data.draw(_nearly(of.pb().DESCRIPTOR)))
+    content = _to_json(data.draw(_almost_valid(of.pb().DESCRIPTOR)))
     head = f"{method} {path} HTTP/1.1\r\nHost: {host}:{port}\r\nContent-Length: {len(content)}\r\n"
     answer = ask_rest(emulator, f"{head}Connection: close\r\n\r\n".encode() + content)
 
     assert 200 <= status_of(answer) < 500, answer[:500]
 
 
-# A fault that makes sense, or nearly, and now and then something in it that makes none.
-_sound: Final[st.SearchStrategy[dict[str, Any]]] = st.fixed_dictionaries(
+# A fault that's valid or almost valid, sometimes with invalid values.
+_valid_faults: Final[st.SearchStrategy[dict[str, Any]]] = st.fixed_dictionaries(
     {
         "rpc": st.sampled_from(["GetModel", "UploadModel", "UpdateModel"]),
         "code": st.sampled_from(["UNAVAILABLE", "OK"]),
@@ -596,18 +600,18 @@ _sound: Final[st.SearchStrategy[dict[str, Any]]] = st.fixed_dictionaries(
         "message": _texts,
     },
 )
-_odd: Final[st.SearchStrategy[dict[str, Any]]] = st.dictionaries(
+_invalid_faults: Final[st.SearchStrategy[dict[str, Any]]] = st.dictionaries(
     st.sampled_from(["rpc", "code", "times", "when", "delay", "drop", "retry_after", "stale_etag", "message", "x"]),
     _texts | st.sampled_from([None, True, -1, 0, 1, 2.5, 1e300, 10**30, [], {}]),
     max_size=2,
 )
-_faults: Final = _sound | st.builds(lambda sound, odd: {**sound, **odd}, _sound, _odd)
+_faults: Final = _valid_faults | st.builds(lambda valid, invalid: {**valid, **invalid}, _valid_faults, _invalid_faults)
 
 
 @given(planned=_faults)
 @settings(many, max_examples=200)
 def test_any_fault_is_planned_or_refused(emulator: Emulator, planned: dict[str, Any]) -> None:
-    """A planned fault is reported as planned. An invalid one is refused in words, and isn't planned."""
+    """A valid fault is planned and listed. An invalid one is refused with a message, and isn't planned."""
     host, port = address_of(emulator)
 
     def ask(verb: str, body: str) -> tuple[int, Any]:
@@ -617,16 +621,16 @@ def test_any_fault_is_planned_or_refused(emulator: Emulator, planned: dict[str, 
         return status_of(answer), json.loads(answer.partition(b"\r\n\r\n")[2])
 
     emulator.forget_faults()
-    status, told = ask("POST", json.dumps(planned))
+    status, content = ask("POST", json.dumps(planned))
     listed = ask("GET", "")[1]["faults"]
     emulator.forget_faults()
 
     if status == 200:
-        assert told["faults"] == listed
+        assert content["faults"] == listed
         assert [{name: fault[name] for name in planned} for fault in listed] == [planned]
     else:
         assert status == 400
-        assert told["error"]["message"]
+        assert content["error"]["message"]
         assert listed == []
 
 
@@ -656,23 +660,23 @@ _noise: Final = st.binary(max_size=200) | st.sampled_from(
 
 @given(_noise)
 @many
-def test_bytes_on_the_rest_port_end(emulator: Emulator, noise: bytes) -> None:
-    """Whatever arrives at the REST port is answered or hung up on, and never with 500."""
+def test_any_bytes_on_the_rest_port(emulator: Emulator, noise: bytes) -> None:
+    """The server answers any bytes or closes the connection. It never answers with 500."""
     last = f"\r\n\r\nGET / HTTP/1.1\r\nHost: {address_of(emulator)[0]}\r\nConnection: close\r\n\r\n".encode()
 
     assert status_of(exchange(address_of(emulator), noise)) not in range(500, 505)
     assert 400 <= status_of(ask_rest(emulator, noise + last)) < 500
-    alive(emulator)
+    check_alive(emulator)
 
 
-# HTTP/2, as far as it takes to lie in it.
+# The parts of HTTP/2 that these tests need to send invalid frames.
 _DATA, _HEADERS, _RESET, _SETTINGS, _PING, _GO_AWAY, _WINDOW, _CONTINUATION = 0, 1, 3, 4, 6, 7, 8, 9
 _END_STREAM, _END_HEADERS, _PADDED, _PRIORITY = 1, 4, 8, 32
 
 
-def frame(kind: int, flags: int, stream: int, payload: bytes, lie: int = 0) -> bytes:
-    """Return a frame, which may lie about its length."""
-    return (len(payload) + lie).to_bytes(3) + bytes([kind, flags]) + stream.to_bytes(4) + payload
+def frame(kind: int, flags: int, stream: int, payload: bytes, length_error: int = 0) -> bytes:
+    """Return a frame. Its length field is wrong by `length_error`."""
+    return (len(payload) + length_error).to_bytes(3) + bytes([kind, flags]) + stream.to_bytes(4) + payload
 
 
 def frames_of(received: bytes) -> Iterator[tuple[int, int, int]]:
@@ -683,8 +687,8 @@ def frames_of(received: bytes) -> Iterator[tuple[int, int, int]]:
 
 
 def headers(**changes: str) -> bytes:
-    """Return the headers of a request, some of them changed or left out."""
-    honest = {
+    """Return the headers of a request, with some of them changed or left out."""
+    valid = {
         ":method": "POST",
         ":scheme": "http",
         ":path": f"{SERVICE}/ListModels",
@@ -692,20 +696,20 @@ def headers(**changes: str) -> bytes:
         "te": "trailers",
         "content-type": "application/grpc",
     }
-    fields = [(name.encode(), value.encode()) for name, value in (honest | changes).items() if value]
+    fields = [(name.encode(), value.encode()) for name, value in (valid | changes).items() if value]
     return b"".join(b"\0" + len(name).to_bytes(1) + name + len(value).to_bytes(1) + value for name, value in fields)
 
 
-def prefixed(message: bytes, compressed: int = 0, lie: int = 0) -> bytes:
-    """Return a message as gRPC sends it, which may lie about its compression and its length."""
-    return bytes([compressed]) + max(len(message) + lie, 0).to_bytes(4) + message
+def prefixed(message: bytes, compressed: int = 0, length_error: int = 0) -> bytes:
+    """Return a message with gRPC's prefix, whose compression and length may be wrong."""
+    return bytes([compressed]) + max(len(message) + length_error, 0).to_bytes(4) + message
 
 
-_LIST: Final = aiplatform_v1.ListModelsRequest.serialize(aiplatform_v1.ListModelsRequest(parent=PLACE))
+_LIST: Final = aiplatform_v1.ListModelsRequest.serialize(aiplatform_v1.ListModelsRequest(parent=PARENT))
 _HELLO: Final = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + frame(_SETTINGS, 0, 0, b"")
-# It comes last, and so it has the highest number.
+# The stream of the last request, which needs the highest number.
 _LAST: Final = 99
-_HONEST: Final = frame(_HEADERS, _END_HEADERS, _LAST, headers()) + frame(_DATA, _END_STREAM, _LAST, prefixed(_LIST))
+_VALID: Final = frame(_HEADERS, _END_HEADERS, _LAST, headers()) + frame(_DATA, _END_STREAM, _LAST, prefixed(_LIST))
 
 _heads: Final = st.sampled_from(
     [{}] * 10
@@ -757,62 +761,62 @@ _others: Final = st.sampled_from(
 
 
 def _calls(stream: int) -> st.SearchStrategy[bytes]:
-    """Return a request that begins, usually goes on, and may be reset or followed by noise."""
-    begun = [_END_HEADERS] * 8 + [_END_HEADERS | _END_STREAM, 0, _END_HEADERS | _PADDED, _END_HEADERS | _PRIORITY]
-    said = st.builds(
+    """Return the frames of a request: headers, usually a message, and sometimes a reset or other frames."""
+    flags = [_END_HEADERS] * 8 + [_END_HEADERS | _END_STREAM, 0, _END_HEADERS | _PADDED, _END_HEADERS | _PRIORITY]
+    data = st.builds(
         frame, st.just(_DATA), st.sampled_from([_END_STREAM, _END_STREAM, 0, _PADDED]), st.just(stream), _messages
     )
     reset = st.builds(frame, st.just(_RESET), st.just(0), st.just(stream), st.binary(min_size=4, max_size=4))
     nothing = st.just(b"")
     return st.tuples(
-        st.builds(frame, st.just(_HEADERS), st.sampled_from(begun), st.just(stream), _heads),
-        said | said | nothing,
-        nothing | said | reset | _others,
+        st.builds(frame, st.just(_HEADERS), st.sampled_from(flags), st.just(stream), _heads),
+        data | data | nothing,
+        nothing | data | reset | _others,
     ).map(b"".join)
 
 
 _frames: Final = st.tuples(*(st.just(b"") | _calls(stream) for stream in (1, 3, 5))).map(b"".join)
-# The end comes too early, or it is not known where it is.
+# Frames that end too early or have a wrong length.
 _broken: Final = st.builds(
-    lambda frames, lie, cut: _HELLO + frames + frame(_HEADERS, _END_HEADERS, 7, headers(), lie) + _HONEST[:cut],
+    lambda frames, error, cut: _HELLO + frames + frame(_HEADERS, _END_HEADERS, 7, headers(), error) + _VALID[:cut],
     _frames,
     st.sampled_from([0, 1, 7, -1, -7, 10_000]),
-    st.integers(0, len(_HONEST) - 1),
+    st.integers(0, len(_VALID) - 1),
 )
 
 
 def is_answered(received: bytes) -> bool:
-    """Return whether the last request was sent to its end."""
+    """Return whether the last request's response is complete."""
     return any(stream == _LAST and flags & _END_STREAM for _, flags, stream in frames_of(received))
 
 
 @given(_noise | _broken)
 @many
-def test_bytes_on_the_grpc_port_end(emulator: Emulator, channel: grpc.Channel, noise: bytes) -> None:
-    """Whatever arrives at the gRPC port is hung up on in the end, and others are still served."""
+def test_any_bytes_on_the_grpc_port(emulator: Emulator, channel: grpc.Channel, noise: bytes) -> None:
+    """After invalid bytes, the server closes the connection and still serves others."""
     host, _, port = str(emulator.grpc).rpartition(":")
     assert b"Exception" not in exchange((host, int(port)), noise)
-    serves(channel)
+    check_grpc(channel)
 
 
 @given(_frames)
 @settings(many, max_examples=25)
 @example(b"")
-def test_frames_that_lie_spoil_no_other_request(emulator: Emulator, channel: grpc.Channel, frames: bytes) -> None:
-    """An honest request on that connection is answered, or the connection ends. Others are still served."""
+def test_invalid_frames_break_no_other_request(emulator: Emulator, channel: grpc.Channel, frames: bytes) -> None:
+    """A valid request on the same connection is answered, or the connection is closed. Others are still served."""
     host, _, port = str(emulator.grpc).rpartition(":")
-    received = exchange((host, int(port)), _HELLO + frames + _HONEST, is_answered)
+    received = exchange((host, int(port)), _HELLO + frames + _VALID, is_answered)
 
-    assert b"Exception" not in received  # as gRPC says where a method of ours breaks
+    assert b"Exception" not in received  # gRPC says so if the emulator's method raises
     if is_answered(received):
         assert any(kind == _DATA and stream == _LAST for kind, _, stream in frames_of(received)), received
     else:
-        assert frames, "an honest request alone is answered"
-    serves(channel)
+        assert frames, "a valid request without other frames must be answered"
+    check_grpc(channel)
 
 
-def test_it_is_alive_after_all_that(emulator: Emulator) -> None:
-    """Both transports still answer after noise on both, with half a request left on each."""
+def test_the_emulator_still_works_after_all_that(emulator: Emulator) -> None:
+    """Both transports still answer while each has a connection with half a request."""
     host, _, port = str(emulator.grpc).rpartition(":")
     with (
         socket.create_connection(address_of(emulator)) as rest,
@@ -821,4 +825,4 @@ def test_it_is_alive_after_all_that(emulator: Emulator) -> None:
         rest.sendall(b"POST /v1/x HTTP/1.1\r\nContent-Length: 100\r\n\r\nhalf")
         rpc.sendall(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\x04")
 
-        alive(emulator)
+        check_alive(emulator)

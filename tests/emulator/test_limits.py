@@ -1,4 +1,4 @@
-"""What one client can cost the others: descriptors, time and memory."""
+"""One client can't use up the server's descriptors, time or memory."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ sys.exit(main(["--grpc-port", "0", "--rest-port", "0"]))
 
 
 class Process:
-    """An emulator in a process that may open few files."""
+    """An emulator in its own process, which may open few files."""
 
     def __init__(self, process: subprocess.Popen[str], rest: str) -> None:
         self.process = process
@@ -91,8 +91,8 @@ def _process() -> Iterator[Process]:
 
 
 @pytest.mark.parametrize("sent", [b"", b"GET /", b"GET / HTTP/1.1\r\nHost: x\r\n", b"POST / HTTP/1.1\r\nHost: x\r\n"])
-def test_connections_that_do_nothing_give_way(process: Process, sent: bytes) -> None:
-    """More connections than the process has descriptors don't keep it from answering."""
+def test_idle_connections_are_closed_for_new_ones(process: Process, sent: bytes) -> None:
+    """Even if clients open more connections than the process has descriptors, it answers."""
     with contextlib.ExitStack() as stack:
         for _ in range(30):
             connection = stack.enter_context(socket.create_connection(process.address, timeout=30))
@@ -101,24 +101,24 @@ def test_connections_that_do_nothing_give_way(process: Process, sent: bytes) -> 
     assert process.process.poll() is None
 
 
-def test_connections_that_are_kept_give_way_the_oldest_first(process: Process) -> None:
-    """Connections of clients that may send another request are closed, but not one that was just used."""
+def test_the_oldest_kept_connections_are_closed_first(process: Process) -> None:
+    """Connections that wait for another request are closed, but not one that was just used."""
     with contextlib.ExitStack() as stack:
         old = [stack.enter_context(requests.Session()) for _ in range(25)]
         for session in old:
             assert session.get(f"{process.rest}/emulator/health", timeout=30).ok
-        kept = socket.create_connection(process.address, timeout=30)
-        stack.enter_context(kept)
+        active = socket.create_connection(process.address, timeout=30)
+        stack.enter_context(active)
         request = f"GET /emulator/health HTTP/1.1\r\nHost: {process.rest.removeprefix('http://')}\r\n\r\n".encode()
         for session in old[:3]:
-            kept.sendall(request)
-            assert kept.recv(65536).startswith(b"HTTP/1.1 200")
+            active.sendall(request)
+            assert active.recv(65536).startswith(b"HTTP/1.1 200")
             assert requests.get(f"{process.rest}/emulator/health", timeout=30).ok
-            assert session.get(f"{process.rest}/emulator/health", timeout=30).ok  # a client connects anew
+            assert session.get(f"{process.rest}/emulator/health", timeout=30).ok  # the client connects again
 
 
-def test_a_server_that_can_accept_nothing_rests(process: Process) -> None:
-    """If every connection has a request under way, others wait, and the server tries again only after a rest."""
+def test_a_server_without_descriptors_waits(process: Process) -> None:
+    """If every connection has a running request, new ones wait, and the server pauses between its attempts."""
     count, delay = 30, 1.0
     planned = {"rpc": "ListModels", "delay": delay, "times": count}
     assert requests.post(f"{process.rest}/emulator/faults", json=planned, timeout=30).ok
@@ -146,9 +146,9 @@ MANY = 300_000
 TOO_MANY = f"The request has more than {MOST_VALUES} values. Split it, or leave some out."
 
 
-def upload(emulator: Emulator, place: str, body: str | bytes) -> requests.Response:
+def upload(emulator: Emulator, parent: str, body: str | bytes) -> requests.Response:
     data = body.encode() if isinstance(body, str) else body
-    return requests.post(f"{emulator.rest}/v1/{place}/models:upload", data=data, timeout=120)
+    return requests.post(f"{emulator.rest}/v1/{parent}/models:upload", data=data, timeout=120)
 
 
 def model(fields: str = "", container: str = "") -> str:
@@ -176,9 +176,9 @@ def many(value: str, separator: str = ",") -> str:
     ],
 )  # fmt: skip
 @pytest.mark.no_cover  # to count costs much, and other tests reach each line
-def test_json_with_too_many_values_is_refused(emulator: Emulator, place: str, body: Callable[[], str]) -> None:
-    """JSON is refused before it's parsed, which could take minutes: these aren't JSON, and nobody notices."""
-    answer = upload(emulator, place, body() + "!")
+def test_json_with_too_many_values_is_refused(emulator: Emulator, parent: str, body: Callable[[], str]) -> None:
+    """JSON is refused before it's parsed, which could take minutes. These bodies aren't even valid JSON."""
+    answer = upload(emulator, parent, body() + "!")
 
     assert (answer.status_code, answer.json()["error"]["message"]) == (400, TOO_MANY)
 
@@ -192,9 +192,9 @@ def test_json_with_too_many_values_is_refused(emulator: Emulator, place: str, bo
         pytest.param(model(f', "description": "{"é" * 3_000_000}"'), id="a long text"),
     ],
 )  # fmt: skip
-def test_json_with_many_values_is_taken(emulator: Emulator, place: str, body: str) -> None:
+def test_json_with_many_values_is_accepted(emulator: Emulator, parent: str, body: str) -> None:
     """A string is one value, whatever it contains."""
-    answer = upload(emulator, place, body)
+    answer = upload(emulator, parent, body)
 
     assert answer.status_code == 200, answer.text
 
@@ -213,7 +213,7 @@ def message(fill: Callable[[Any], object]) -> bytes:
 
 
 def send(emulator: Emulator, method: str, data: bytes, api: str = "v1") -> str:
-    """Send a serialised request over gRPC, and return "ok" or the error's sentence."""
+    """Send a serialised request over gRPC, and return "ok" or the error's message."""
     options = [("grpc.max_send_message_length", -1)]
     with grpc.insecure_channel(str(emulator.grpc), options=options) as channel:
         stub: Any = channel.unary_unary(f"/google.cloud.aiplatform.{api}.ModelService/{method}")
@@ -237,7 +237,7 @@ def send(emulator: Emulator, method: str, data: bytes, api: str = "v1") -> str:
 )
 @pytest.mark.no_cover  # likewise
 def test_a_message_with_too_many_fields_is_refused(emulator: Emulator, extra: bytes, api: str) -> None:
-    """Over gRPC an empty message in a list has two bytes, so a request could have sixteen million."""
+    """Over gRPC, an empty message in a list takes two bytes, so a request could contain sixteen million."""
     container = types.ModelContainerSpec.pb()(image_uri="x/y:1").SerializeToString() + extra * 400_000
     spec = b"\x4a" + varint(len(container)) + container  # Model.container_spec
     body = types.Model.pb()(display_name="m").SerializeToString() + spec
@@ -269,7 +269,7 @@ def test_fields_of_every_kind_are_counted(emulator: Emulator, fill: Callable[[An
     assert send(emulator, "UploadModel", message(fill)) == TOO_MANY
 
 
-def test_a_message_with_many_fields_is_taken(emulator: Emulator) -> None:
+def test_a_message_with_many_fields_is_accepted(emulator: Emulator) -> None:
     """A long text counts as one field."""
     assert (
         send(emulator, "UploadModel", message(lambda model: model.container_spec.args.extend(["é"] * 90_000))) == "ok"
@@ -283,7 +283,7 @@ def test_a_message_with_many_fields_is_taken(emulator: Emulator) -> None:
 @pytest.mark.no_cover  # likewise
 def test_any_bytes_can_be_counted(seed: int) -> None:
     """Bytes that aren't a message are refused by protobuf, and never break the count."""
-    noise = random.Random(seed)  # noqa: S311 - nothing secret comes of it
+    noise = random.Random(seed)  # noqa: S311 - not for security
     data = (
         noise.randbytes(MOST_VALUES + 1)
         if seed % 2
@@ -300,35 +300,35 @@ def test_any_bytes_can_be_counted(seed: int) -> None:
         pytest.param("filter", "labels.a=" + '"' + "\\u0041" * 500_000 + '"', id="filter"),
         pytest.param("filter", " AND ".join(["labels.a=b"] * 200_000), id="terms"),
         pytest.param("order_by", ",".join(["display_name"] * 200_000), id="order"),
-        pytest.param("order_by", "display_name" + " " * 2_000_000, id="blanks"),
+        pytest.param("order_by", "display_name" + " " * 2_000_000, id="spaces"),
         pytest.param("page_token", "A" * 3_000_000, id="token"),
         pytest.param("read_mask", ["name" + ".a" * 1_000_000], id="path"),
         pytest.param("read_mask", ["name"] * 90_000, id="paths"),
         pytest.param("parent", "projects/" + "p" * 3_000_000 + "/locations/us-central1", id="parent"),
     ],
 )
-def test_a_query_that_is_too_long_is_refused(emulator: Emulator, place: str, field: str, value: Any) -> None:
-    """Every field has a maximum length, far beyond what anybody needs."""
-    request = types.ListModelsRequest.pb()(parent=place)
+def test_a_query_that_is_too_long_is_refused(emulator: Emulator, parent: str, field: str, value: Any) -> None:
+    """Every field of a query has a maximum length, far longer than anyone needs."""
+    request = types.ListModelsRequest.pb()(parent=parent)
     if field == "read_mask":
         request.read_mask.paths.extend(value)
     else:
         setattr(request, field, value)
 
-    told = send(emulator, "ListModels", request.SerializeToString())
+    error = send(emulator, "ListModels", request.SerializeToString())
 
-    assert f"Field: {field}; Message: " in told
+    assert f"Field: {field}; Message: " in error
 
 
-def test_what_a_model_may_have_many_of_is_bounded(emulator: Emulator, connect: Callable[..., Any], place: str) -> None:
-    """Labels, aliases and slices are bounded, even if they come a few at a time."""
+def test_labels_aliases_and_slices_are_bounded(emulator: Emulator, connect: Callable[..., Any], parent: str) -> None:
+    """A model has a maximum of each, even if they come a few at a time."""
     client = connect(emulator)
     labels = {f"é{number}": "É" for number in range(20_000)}
     spec = {"image_uri": "x/y:1"}
 
     with pytest.raises(exceptions.InvalidArgument, match="No more than 64 labels"):
-        client.upload_model(parent=place, model={"display_name": "m", "container_spec": spec, "labels": labels})
-    name = client.upload_model(parent=place, model={"display_name": "m", "container_spec": spec}).result().model
+        client.upload_model(parent=parent, model={"display_name": "m", "container_spec": spec, "labels": labels})
+    name = client.upload_model(parent=parent, model={"display_name": "m", "container_spec": spec}).result().model
     client.merge_version_aliases(name=f"{name}@1", version_aliases=[f"a{number}" for number in range(60_000)])
     with pytest.raises(exceptions.InvalidArgument, match="At most 100000 version aliases can be set"):
         client.merge_version_aliases(name=f"{name}@1", version_aliases=[f"b{number}" for number in range(60_000)])
@@ -338,8 +338,8 @@ def test_what_a_model_may_have_many_of_is_bounded(emulator: Emulator, connect: C
         client.batch_import_model_evaluation_slices(parent=evaluation, model_evaluation_slices=[{}] * 1001)
 
 
-def test_a_fault_is_short(emulator: Emulator) -> None:
-    """Planning a fault can't hold up other requests."""
+def test_a_fault_that_is_too_long_is_refused(emulator: Emulator) -> None:
+    """The size and the number of planned faults are bounded, so planning one can't block other requests."""
     for body in (
         "[" + "[]," * 500_000 + "[]]",
         json.dumps({"rpc": "GetModel", "code": "ABORTED", "message": "x" * 2**21}),
@@ -358,18 +358,18 @@ def test_a_fault_is_short(emulator: Emulator) -> None:
 
 
 @pytest.mark.no_cover  # likewise
-def test_a_slow_request_holds_nobody_up(emulator: Emulator, connect: Callable[..., Any], place: str) -> None:
+def test_a_slow_request_does_not_block_others(emulator: Emulator, connect: Callable[..., Any], parent: str) -> None:
     """While a request with the most values is checked, other requests are answered."""
     inputs = {"f": {"inputBaselines": [1] * 90_000}}
     baselines = f', "explanationSpec": {{"metadata": {{"inputs": {json.dumps(inputs)}}}}}'
     client = connect(emulator)
-    slow = threading.Thread(target=upload, args=(emulator, place, model(baselines)))
+    slow = threading.Thread(target=upload, args=(emulator, parent, model(baselines)))
     answered = 0
 
     slow.start()
     while slow.is_alive():
         assert requests.get(f"{emulator.rest}/emulator/health", timeout=60).ok
-        assert list(client.list_models(parent=place)) == []
+        assert list(client.list_models(parent=parent)) == []
         answered += slow.is_alive()
     slow.join()
 
@@ -383,8 +383,8 @@ def frame(kind: int, flags: int, stream: int, payload: bytes) -> bytes:
     return struct.pack(">I", len(payload))[1:] + bytes([kind, flags]) + struct.pack(">I", stream) + payload
 
 
-def test_requests_that_are_reset_cancel_nobody_elses(emulator: Emulator, place: str) -> None:
-    """A client that begins and resets requests as fast as it can only harms itself."""
+def test_a_client_that_resets_requests_does_not_cancel_others(emulator: Emulator, parent: str) -> None:
+    """A client that starts and resets requests as fast as it can only harms itself."""
     address = str(emulator.grpc)
     names = {
         ":method": "POST",
@@ -406,7 +406,7 @@ def test_requests_that_are_reset_cancel_nobody_elses(emulator: Emulator, place: 
             connection.sendall(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + frame(4, 0, 0, b""))
             answers = threading.Thread(target=read, args=(connection,))
             answers.start()
-            with contextlib.suppress(OSError):  # the server may well end the connection
+            with contextlib.suppress(OSError):  # the server may close the connection
                 for begin in range(1, 400_000, 400):
                     resets = (
                         frame(1, 4, n, headers) + frame(3, 0, n, b"\0\0\0\x08") for n in range(begin, begin + 400, 2)
@@ -431,7 +431,7 @@ def test_requests_that_are_reset_cancel_nobody_elses(emulator: Emulator, place: 
     assert enough.wait(60)
     with grpc.insecure_channel(address) as channel:
         stub: Any = channel.unary_unary("/google.cloud.aiplatform.v1.ModelService/ListModels")
-        request = types.ListModelsRequest.pb()(parent=place).SerializeToString()
+        request = types.ListModelsRequest.pb()(parent=parent).SerializeToString()
         answers = [stub(request, timeout=60) for _ in range(30)]
     over.set()
     attacker.join()

@@ -1,4 +1,4 @@
-"""Faults are planned as data, met by the next requests, and accounted for."""
+"""Faults are planned as data, apply to the next requests, and are reported if they aren't used."""
 
 from __future__ import annotations
 
@@ -34,75 +34,75 @@ TRANSPORTS = pytest.mark.parametrize("transport", ["grpc", "rest"])
 
 
 @TRANSPORTS
-def test_a_fault_is_met_so_many_times(emulator: Emulator, connect: Connect, place: str, transport: str) -> None:
+def test_a_fault_is_met_so_many_times(emulator: Emulator, connect: Connect, parent: str, transport: str) -> None:
     """A fault applies to the next requests of its RPC, to no others, and then it's used up."""
     client = connect(emulator, transport)
     emulator.fail("ListModels", "UNAVAILABLE", times=2)
     emulator.fail("ListModels", "RESOURCE_EXHAUSTED", message="Slower.")
 
-    client.get_location(request={"name": place})
+    client.get_location(request={"name": parent})
     for _ in range(2):
         with pytest.raises(exceptions.ServiceUnavailable):
-            client.list_models(parent=place)
+            client.list_models(parent=parent)
     assert [fault.code for fault in emulator.faults()] == ["RESOURCE_EXHAUSTED"]
     with pytest.raises(exceptions.TooManyRequests, match="Slower"):
-        client.list_models(parent=place)
+        client.list_models(parent=parent)
 
-    assert list(client.list_models(parent=place)) == []
+    assert list(client.list_models(parent=parent)) == []
     assert emulator.faults() == ()
 
 
 @TRANSPORTS
 @pytest.mark.parametrize(("when", "made"), [("before", 0), ("after", 1)])
 def test_a_request_is_carried_out_or_not(
-    emulator: Emulator, connect: Connect, upload: Upload, place: str, transport: str, when: str, made: int
+    emulator: Emulator, connect: Connect, upload: Upload, parent: str, transport: str, when: str, made: int
 ) -> None:
-    """With "before" nothing happens. With "after" it happens, and the response is lost."""
+    """With "before", the request has no effect. With "after", it has, but the response is lost."""
     client = connect(emulator, transport)
     emulator.fail("UploadModel", "UNAVAILABLE", when=when)
 
     with pytest.raises(exceptions.ServiceUnavailable):
         upload(client)
 
-    assert len(list(client.list_models(parent=place))) == made
+    assert len(list(client.list_models(parent=parent))) == made
 
 
 @TRANSPORTS
 @pytest.mark.parametrize(("when", "made"), [("before", 0), ("after", 1)])
 def test_a_connection_is_dropped(
-    emulator: Emulator, connect: Connect, upload: Upload, place: str, transport: str, when: str, made: int
+    emulator: Emulator, connect: Connect, upload: Upload, parent: str, transport: str, when: str, made: int
 ) -> None:
-    """The client sees no response, whether or not the request was carried out."""
+    """The client gets no response, whether or not the request took effect."""
     client = connect(emulator, transport)
     emulator.fail("UploadModel", drop=True, when=when)
 
     with pytest.raises((exceptions.ServiceUnavailable, requests.ConnectionError)):
         upload(client)
 
-    assert len(list(client.list_models(parent=place))) == made
+    assert len(list(client.list_models(parent=parent))) == made
 
 
-def test_a_failure_asks_to_wait(emulator: Emulator, connect: Connect, place: str) -> None:
+def test_a_failure_asks_to_wait(emulator: Emulator, connect: Connect, parent: str) -> None:
     """Over gRPC there is a RetryInfo. Over HTTP there is also a Retry-After of whole seconds."""
     emulator.fail("ListModels", "UNAVAILABLE", retry_after=1.5, times=2)
 
     with pytest.raises(exceptions.ServiceUnavailable) as caught:
-        connect(emulator).list_models(parent=place)
+        connect(emulator).list_models(parent=parent)
     (detail,) = caught.value.details
     assert isinstance(detail, error_details_pb2.RetryInfo)
     assert detail.retry_delay.ToMilliseconds() == 1500
-    answer = requests.get(f"{emulator.rest}/v1/{place}/models", timeout=10)
+    answer = requests.get(f"{emulator.rest}/v1/{parent}/models", timeout=10)
     assert answer.status_code == 503
     assert answer.headers["Retry-After"] == "2"
     assert answer.json()["error"]["details"][0]["retryDelay"] == "1.500s"
 
 
 @pytest.mark.parametrize("when", ["before", "after", "operation"])
-def test_an_answer_is_delayed(emulator: Emulator, connect: Connect, place: str, when: str) -> None:
-    """A client that times out first can see later whether the request was carried out."""
+def test_an_answer_is_delayed(emulator: Emulator, connect: Connect, parent: str, when: str) -> None:
+    """A client that times out first can check later whether the request took effect."""
     client = connect(emulator)
     emulator.fail("UploadModel", "UNAVAILABLE" if when == "operation" else None, delay=30, when=when)
-    request = {"parent": place, "model": {"display_name": "x", "container_spec": {"image_uri": "x"}}}
+    request = {"parent": parent, "model": {"display_name": "x", "container_spec": {"image_uri": "x"}}}
 
     with pytest.raises(exceptions.DeadlineExceeded):
         client.upload_model(request, timeout=0.5)
@@ -110,13 +110,13 @@ def test_an_answer_is_delayed(emulator: Emulator, connect: Connect, place: str, 
     assert emulator.faults() == ()
 
 
-def test_closing_ends_a_delay(place: str) -> None:
-    """Closing an emulator ends delays: the call is answered, or it ends."""
+def test_closing_ends_a_delay(parent: str) -> None:
+    """Closing an emulator ends delays: a delayed call is answered, or fails."""
     emulator = Emulator()
     emulator.fail("ListModels", delay=3600)
     channel = grpc.insecure_channel(str(emulator.grpc))
     call: Any = channel.unary_unary("/google.cloud.aiplatform.v1.ModelService/ListModels").future(
-        BY_NAME["ListModels"].request(parent=place).SerializeToString()
+        BY_NAME["ListModels"].request(parent=parent).SerializeToString()
     )
     while not emulator.requests():
         pass
@@ -189,7 +189,7 @@ def test_an_impossible_fault_is_refused(emulator: Emulator, arguments: dict[str,
 
 
 @TRANSPORTS
-def test_a_lost_answer_needs_an_answer(emulator: Emulator, connect: Connect, place: str, transport: str) -> None:
+def test_a_lost_answer_needs_an_answer(emulator: Emulator, connect: Connect, parent: str, transport: str) -> None:
     """A request that's refused anyway leaves the fault for the next request."""
     client = connect(emulator, transport)
     emulator.fail("GetModel", "UNAVAILABLE", when="after", times=2)
@@ -197,9 +197,9 @@ def test_a_lost_answer_needs_an_answer(emulator: Emulator, connect: Connect, pla
     planned = emulator.faults()
 
     with pytest.raises(exceptions.NotFound):
-        client.get_model(name=f"{place}/models/nobody")
+        client.get_model(name=f"{parent}/models/nobody")
     with pytest.raises(exceptions.GoogleAPICallError) as caught:
-        client.upload_model(parent=place, model={"display_name": ""})
+        client.upload_model(parent=parent, model={"display_name": ""})
 
     assert caught.value.code == 400
     assert set(emulator.faults()) == set(planned)
@@ -208,7 +208,7 @@ def test_a_lost_answer_needs_an_answer(emulator: Emulator, connect: Connect, pla
 
 @TRANSPORTS
 def test_what_waits_is_not_carried_out_after_a_reset(
-    emulator: Emulator, connect: Connect, upload: Upload, place: str, transport: str
+    emulator: Emulator, connect: Connect, upload: Upload, parent: str, transport: str
 ) -> None:
     """A delayed request has no effect after a reset, so the next test doesn't meet it."""
     client = connect(emulator, transport)
@@ -221,20 +221,20 @@ def test_what_waits_is_not_carried_out_after_a_reset(
         error = late.exception(timeout=30)
 
     assert error is not None
-    assert list(client.list_models(parent=place)) == []
+    assert list(client.list_models(parent=parent)) == []
 
 
-def test_planned_faults_can_be_forgotten(emulator: Emulator, client: Client, place: str) -> None:
-    """Nothing fails then, and whatever was created stays."""
+def test_planned_faults_can_be_forgotten(emulator: Emulator, client: Client, parent: str) -> None:
+    """After faults are forgotten, no request fails. Created models stay."""
     emulator.fail("ListModels", "UNAVAILABLE", times=5)
 
     emulator.forget_faults()
 
     assert emulator.faults() == ()
-    assert list(client.list_models(parent=place)) == []
+    assert list(client.list_models(parent=parent)) == []
 
 
-def test_leaving_with_a_planned_fault_left_fails(connect: Connect, place: str) -> None:
+def test_leaving_with_a_planned_fault_left_fails(connect: Connect, parent: str) -> None:
     """The error names the faults that no request met. The emulator is closed first."""
     emulator = Emulator()
     emulator.fail("ListModels", "UNAVAILABLE", times=3)
@@ -242,7 +242,7 @@ def test_leaving_with_a_planned_fault_left_fails(connect: Connect, place: str) -
     emulator.fail("GetModel", drop=True)
     emulator.fail("UpdateModel", stale_etag=True)
     with pytest.raises(exceptions.ServiceUnavailable):
-        connect(emulator).list_models(parent=place)
+        connect(emulator).list_models(parent=parent)
 
     with pytest.raises(AssertionError) as caught, emulator:
         pass
@@ -256,7 +256,7 @@ def test_leaving_with_a_planned_fault_left_fails(connect: Connect, place: str) -
 
 
 def test_leaving_replaces_no_other_exception() -> None:
-    """The test's own exception is raised instead. Forgotten faults don't count."""
+    """If the test fails, its own exception is raised instead. Forgotten faults don't count."""
     emulator = Emulator(grpc_port=None, rest_port=None)
     emulator.fail("GetModel", "ABORTED")
     with pytest.raises(ZeroDivisionError), emulator:
@@ -268,14 +268,14 @@ def test_leaving_replaces_no_other_exception() -> None:
 
 
 def test_closing_ignores_planned_faults() -> None:
-    """close() ignores unused faults, because another exception may be under way."""
+    """close() ignores unused faults, because it may be called while another exception is raised."""
     emulator = Emulator(grpc_port=None, rest_port=None)
     emulator.fail("GetModel", "ABORTED")
 
     emulator.close()
 
 
-def test_other_processes_plan_faults_over_http(emulator: Emulator, connect: Connect, place: str) -> None:
+def test_other_processes_plan_faults_over_http(emulator: Emulator, connect: Connect, parent: str) -> None:
     """Other processes can plan faults, list the unused ones, read the requests, and reset everything."""
     base = f"{emulator.rest}/emulator"
     planned = requests.post(
@@ -283,11 +283,11 @@ def test_other_processes_plan_faults_over_http(emulator: Emulator, connect: Conn
     )
     assert planned.json()["faults"][0]["retry_after"] == 1
     with pytest.raises(exceptions.Aborted):
-        connect(emulator).list_models(parent=place)
+        connect(emulator).list_models(parent=parent)
     assert requests.get(f"{base}/faults", timeout=10).json()["faults"][0]["times"] == 1
     (came,) = requests.get(f"{base}/requests", timeout=10).json()["requests"]
     assert (came["rpc"], came["api"], came["transport"]) == ("ListModels", "v1", "grpc")
-    assert came["message"] == {"parent": place}
+    assert came["message"] == {"parent": parent}
     assert requests.get(f"{base}/health", timeout=10).json() == {"status": "ok"}
 
     assert requests.post(f"{base}/reset", timeout=10).json() == {}
@@ -320,24 +320,24 @@ def test_an_invalid_fault_is_refused(emulator: Emulator, body: bytes, told: str)
 
 
 @TRANSPORTS
-def test_requests_are_written_down_without_their_tokens(emulator: Emulator, place: str, transport: str) -> None:
+def test_requests_are_written_down_without_their_tokens(emulator: Emulator, parent: str, transport: str) -> None:
     """The message and the metadata are recorded, with the SHA-256 of a token to compare it by."""
     secret = "ya29.very-secret"  # noqa: S105 - it opens nothing
     if transport == "grpc":
         with grpc.insecure_channel(str(emulator.grpc)) as channel:
             channel.unary_unary("/google.cloud.aiplatform.v1.ModelService/ListModels")(
-                BY_NAME["ListModels"].request(parent=place).SerializeToString(),
+                BY_NAME["ListModels"].request(parent=parent).SerializeToString(),
                 metadata=(("authorization", f"Bearer {secret}"), ("x-bin", b"\x01")),
             )
     else:
         headers = {"Authorization": f"Bearer {secret}"}
-        assert requests.get(f"{emulator.rest}/v1/{place}/models", headers=headers, timeout=10).ok
+        assert requests.get(f"{emulator.rest}/v1/{parent}/models", headers=headers, timeout=10).ok
         shown = requests.get(f"{emulator.rest}/emulator/requests", headers={"Authorization": secret}, timeout=10)
         assert secret not in shown.text
 
     (came,) = emulator.requests()
 
-    assert came.message.parent == place
+    assert came.message.parent == parent
     assert came.metadata["authorization"] == f"Bearer sha256:{hashlib.sha256(secret.encode()).hexdigest()}"
     assert secret not in repr(emulator.requests())
 
@@ -372,18 +372,18 @@ def test_requests_are_written_down_without_their_tokens(emulator: Emulator, plac
     ],
 )
 def test_whatever_may_be_a_credential_is_hashed(
-    emulator: Emulator, place: str, transport: str, name: str, value: str, scheme: str, hidden: str
+    emulator: Emulator, parent: str, transport: str, name: str, value: str, scheme: str, hidden: str
 ) -> None:
     """Credentials are hashed over both transports. Only a known scheme stays readable."""
     if transport == "grpc":
         with grpc.insecure_channel(str(emulator.grpc)) as channel:
             channel.unary_unary("/google.cloud.aiplatform.v1.ModelService/ListModels")(
-                BY_NAME["ListModels"].request(parent=place).SerializeToString(), metadata=((name, value),)
+                BY_NAME["ListModels"].request(parent=parent).SerializeToString(), metadata=((name, value),)
             )
     else:
         # A header that ends in a blank does not leave a client of HTTP.
         headers = {name: value.strip()}
-        assert requests.get(f"{emulator.rest}/v1/{place}/models", headers=headers, timeout=10).ok
+        assert requests.get(f"{emulator.rest}/v1/{parent}/models", headers=headers, timeout=10).ok
 
     (came,) = emulator.requests()
 
@@ -405,16 +405,16 @@ def test_whatever_may_be_a_credential_is_hashed(
     ],
 )
 def test_what_is_harmless_is_shown(
-    emulator: Emulator, place: str, transport: str, name: str, value: str, shown: str
+    emulator: Emulator, parent: str, transport: str, name: str, value: str, shown: str
 ) -> None:
     """Addresses stay readable, except for their users and queries."""
     if transport == "grpc":
         with grpc.insecure_channel(str(emulator.grpc)) as channel:
             channel.unary_unary("/google.cloud.aiplatform.v1.ModelService/ListModels")(
-                BY_NAME["ListModels"].request(parent=place).SerializeToString(), metadata=((name, value),)
+                BY_NAME["ListModels"].request(parent=parent).SerializeToString(), metadata=((name, value),)
             )
     else:
-        assert requests.get(f"{emulator.rest}/v1/{place}/models", headers={name: value}, timeout=10).ok
+        assert requests.get(f"{emulator.rest}/v1/{parent}/models", headers={name: value}, timeout=10).ok
 
     (came,) = emulator.requests()
 
@@ -425,12 +425,12 @@ def test_what_is_harmless_is_shown(
     assert "s3cret" not in requests.get(f"{emulator.rest}/emulator/requests", timeout=10).text
 
 
-def test_a_long_failure_arrives_over_grpc(emulator: Emulator, connect: Connect, upload: Upload, place: str) -> None:
-    """The error keeps its code. What trailers can't carry of its message and details is truncated."""
+def test_a_long_failure_arrives_over_grpc(emulator: Emulator, connect: Connect, upload: Upload, parent: str) -> None:
+    """The error keeps its code. A message or details that don't fit into trailers are truncated."""
     client = connect(emulator)
     for name in ("a" * 20_000, "é" * 20_000):
         with pytest.raises(exceptions.NotFound, match="The Operation does not exist: ") as missing:
-            client.get_operation(request={"name": f"{place}/operations/{name}"})
+            client.get_operation(request={"name": f"{parent}/operations/{name}"})
         assert missing.value.message.endswith("...")
     evaluation = client.import_model_evaluation(
         parent=upload(client), model_evaluation={"metrics_schema_uri": "gs://x"}
@@ -447,29 +447,29 @@ def test_a_long_failure_arrives_over_grpc(emulator: Emulator, connect: Connect, 
 
 @TRANSPORTS
 @pytest.mark.parametrize("path", ["display_name", "displayName"])
-def test_a_mask_is_shown_whatever_its_case(emulator: Emulator, place: str, transport: str, path: str) -> None:
-    """Masks come in either case and are shown in one. The recorded message stays as it was received."""
+def test_a_mask_is_shown_whatever_its_case(emulator: Emulator, parent: str, transport: str, path: str) -> None:
+    """Masks have either case, but are shown in one. The recorded message stays as it was received."""
     if transport == "grpc":
         with grpc.insecure_channel(str(emulator.grpc)) as channel:
-            request = BY_NAME["ListModels"].request(parent=place, read_mask=field_mask_pb2.FieldMask(paths=[path]))
+            request = BY_NAME["ListModels"].request(parent=parent, read_mask=field_mask_pb2.FieldMask(paths=[path]))
             channel.unary_unary("/google.cloud.aiplatform.v1.ModelService/ListModels")(request.SerializeToString())
     else:
-        assert requests.get(f"{emulator.rest}/v1/{place}/models?readMask={path}", timeout=10).ok
+        assert requests.get(f"{emulator.rest}/v1/{parent}/models?readMask={path}", timeout=10).ok
 
     (came,) = requests.get(f"{emulator.rest}/emulator/requests", timeout=10).json()["requests"]
 
-    assert came["message"] == {"parent": place, "readMask": "displayName"}
+    assert came["message"] == {"parent": parent, "readMask": "displayName"}
     assert list(emulator.requests()[0].message.read_mask.paths) == [path]
 
 
-def test_requests_are_remembered_up_to_so_many_bytes(emulator: Emulator, connect: Connect, place: str) -> None:
+def test_requests_are_remembered_up_to_so_many_bytes(emulator: Emulator, connect: Connect, parent: str) -> None:
     """The latest requests are remembered, even a single one that's longer than the limit."""
     client = connect(emulator)
     large = "x" * (1024 * 1024)
     for name in ("first", *["more"] * 70, "last"):
         model = {"display_name": name, "description": large}
         with pytest.raises(exceptions.InvalidArgument):
-            client.upload_model(request={"parent": place, "model": model})
+            client.upload_model(request={"parent": parent, "model": model})
 
     names = [request.message.model.display_name for request in emulator.requests()]
     assert 40 < len(names) < 65
@@ -477,7 +477,7 @@ def test_requests_are_remembered_up_to_so_many_bytes(emulator: Emulator, connect
     assert names[-1] == "last"
 
 
-def test_what_is_remembered_of_metadata_counts(emulator: Emulator, place: str) -> None:
+def test_what_is_remembered_of_metadata_counts(emulator: Emulator, parent: str) -> None:
     """Metadata counts towards the limit, because a request may consist of little else."""
     with requests.Session() as session:
         session.headers.update(
@@ -487,19 +487,19 @@ def test_what_is_remembered_of_metadata_counts(emulator: Emulator, place: str) -
             dict.fromkeys(("accept-language", "accept-charset", "cache-control", "te"), "x" * 65_000)
         )
         for _ in range(160):
-            assert session.get(f"{emulator.rest}/v1/{place}/models", timeout=10).ok
+            assert session.get(f"{emulator.rest}/v1/{parent}/models", timeout=10).ok
 
     remembered = emulator.requests()
     assert 140 < len(remembered) < 150
     assert sum(len(value) for request in remembered for value in request.metadata.values()) < 64 * 1024 * 1024
 
 
-def test_only_so_many_messages_are_shown(emulator: Emulator, connect: Connect, place: str) -> None:
+def test_only_so_many_messages_are_shown(emulator: Emulator, connect: Connect, parent: str) -> None:
     """Over HTTP the latest messages are shown, up to a size that takes seconds; every request is listed."""
     client = connect(emulator)
     for size in (1_000, 900_000, 900_000, 3_000_000, 900_000):
         with pytest.raises(exceptions.InvalidArgument):
-            client.upload_model(parent=place, model=Model(description="x" * size))
+            client.upload_model(parent=parent, model=Model(description="x" * size))
 
     shown = requests.get(f"{emulator.rest}/emulator/requests", timeout=30).json()["requests"]
     assert [request["rpc"] for request in shown] == ["UploadModel"] * 5
@@ -510,11 +510,11 @@ def test_only_so_many_messages_are_shown(emulator: Emulator, connect: Connect, p
     assert len(emulator.requests()[3].message.model.description) == 3_000_000
 
 
-def test_a_request_that_has_no_json_is_shown_all_the_same(emulator: Emulator, connect: Connect, place: str) -> None:
+def test_a_request_that_has_no_json_is_shown_all_the_same(emulator: Emulator, connect: Connect, parent: str) -> None:
     """A request without a JSON form is shown without its message."""
     with pytest.raises(exceptions.InvalidArgument):
         connect(emulator).import_model_evaluation(
-            parent=f"{place}/models/m", model_evaluation={"metrics": float("nan")}
+            parent=f"{parent}/models/m", model_evaluation={"metrics": float("nan")}
         )
 
     (came,) = requests.get(f"{emulator.rest}/emulator/requests", timeout=10).json()["requests"]

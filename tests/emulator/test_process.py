@@ -1,4 +1,4 @@
-"""The emulator as a process, and what a killed one leaves behind."""
+"""The emulator's command, and the data files of killed and closed emulators."""
 
 from __future__ import annotations
 
@@ -35,14 +35,14 @@ class _Addresses:
     """The addresses of a process, in the form that ``connect`` accepts."""
 
     def __init__(self, line: str) -> None:
-        told = json.loads(line)
-        self.grpc, self.rest = told["grpc"], told["rest"]
+        addresses = json.loads(line)
+        self.grpc, self.rest = addresses["grpc"], addresses["rest"]
 
 
-def test_a_killed_emulator_loses_nothing_it_answered(
+def test_a_killed_emulator_loses_no_answered_upload(
     start: Start, connect: Connect, upload: Upload, tmp_path: Path
 ) -> None:
-    """After kill -9, every answered upload exists, complete, and no version number is used twice."""
+    """After kill -9, every answered upload is complete, and no version number is reused."""
     data = tmp_path / "data"
     with subprocess.Popen([*COMMAND, "--data", str(data)], stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
@@ -56,7 +56,7 @@ def test_a_killed_emulator_loses_nothing_it_answered(
             while True:
                 try:
                     name = upload(client, under=bare, labels={"a": "b"}, version_aliases=["default"])
-                except Exception:  # noqa: BLE001 - whichever way the connection ends
+                except Exception:  # noqa: BLE001 - however the connection breaks
                     return
                 answered.append(name)
                 if len(answered) > 40:
@@ -71,18 +71,18 @@ def test_a_killed_emulator_loses_nothing_it_answered(
 
     client = connect(start(data))
 
-    there = {version.name: version for version in client.list_model_versions(name=bare)}
-    assert set(answered) <= set(there)
-    assert all(dict(there[name].labels) == {"a": "b"} for name in answered)
-    assert [alias for version in there.values() for alias in version.version_aliases] == ["default"]
-    newest = max(int(version.version_id) for version in there.values())
-    assert list(there) == [f"{bare}@{n}" for n in range(1, newest + 1)]
+    versions = {version.name: version for version in client.list_model_versions(name=bare)}
+    assert set(answered) <= set(versions)
+    assert all(dict(versions[name].labels) == {"a": "b"} for name in answered)
+    assert [alias for version in versions.values() for alias in version.version_aliases] == ["default"]
+    newest = max(int(version.version_id) for version in versions.values())
+    assert list(versions) == [f"{bare}@{n}" for n in range(1, newest + 1)]
     assert upload(client, under=bare) == f"{bare}@{newest + 1}"
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_ends_it_cleanly(number: signal.Signals, tmp_path: Path) -> None:
-    """The status is 0 with one line of output, even if a fault is unused, and the file can be opened again."""
+    """The status is 0 without a message, even if a fault is unused, and the file can be opened again."""
     data = tmp_path / "data"
     command = [*COMMAND, "--data", str(data), "--assume", "list-lag=2", "--polls-until-done", "1"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
@@ -102,7 +102,7 @@ def test_a_signal_ends_it_cleanly(number: signal.Signals, tmp_path: Path) -> Non
 
 
 def test_a_file_that_is_not_a_database_ends_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """The status is 2, with a sentence. The signals are as they were."""
+    """The status is 2, with a sentence. The signal mask is unchanged."""
     data = tmp_path / "notes.txt"
     data.write_text("My notes.")
     before = signal.pthread_sigmask(signal.SIG_BLOCK, [])
@@ -129,7 +129,7 @@ def test_a_file_that_is_damaged_ends_it(tmp_path: Path, capsys: pytest.CaptureFi
     assert line.startswith(f"The data file {data} is damaged: ")
 
 
-def test_addresses_that_nobody_can_read_end_it() -> None:
+def test_unwritable_addresses_end_it() -> None:
     """The status is 2, with a sentence and no traceback."""
     with Path("/dev/full").open("wb") as full:
         done = subprocess.run(COMMAND, stdout=full, stderr=subprocess.PIPE, text=True, check=False)
@@ -155,19 +155,19 @@ def test_an_unknown_assumption_ends_it(capsys: pytest.CaptureFixture[str]) -> No
     assert "labels-at-upload" in capsys.readouterr().err
 
 
-def test_help_lists_what_is_assumed(capsys: pytest.CaptureFixture[str]) -> None:
+def test_help_lists_the_switches(capsys: pytest.CaptureFixture[str]) -> None:
     """Every switch is listed with its values and its evidence."""
     with pytest.raises(SystemExit):
         main(["--help"])
 
-    told = " ".join(capsys.readouterr().out.split())
+    text = " ".join(capsys.readouterr().out.split())
     for name, switch in SWITCHES.items():
-        assert f"--assume {name}={'|'.join(switch.values)}" in told
-        assert switch.evidence in told
+        assert f"--assume {name}={'|'.join(switch.values)}" in text
+        assert switch.evidence in text
 
 
-def test_a_file_is_opened_again(start: Start, connect: Connect, upload: Upload, place: str, tmp_path: Path) -> None:
-    """Models, versions, labels, aliases, evaluations and operations are all there. Lists show them at once."""
+def test_a_file_is_opened_again(start: Start, connect: Connect, upload: Upload, parent: str, tmp_path: Path) -> None:
+    """The file keeps models, versions, labels, aliases, evaluations and operations. Lists show them immediately."""
     data = tmp_path / "data"
     first = start(data)
     client = connect(first)
@@ -175,14 +175,14 @@ def test_a_file_is_opened_again(start: Start, connect: Connect, upload: Upload, 
     upload(client, under=bare, version_aliases=["gold"])
     evaluation = client.import_model_evaluation(parent=bare, model_evaluation={"display_name": "e"})
     client.delete_model_version(name=f"{bare}@2").result()
-    operation = client.copy_model(parent=place, source_model=bare).operation
+    operation = client.copy_model(parent=parent, source_model=bare).operation
     before = client.get_model(name=bare)
     first.close()
 
     client = connect(start(data, assume={"list-lag": "5"}))
 
     assert client.get_model(name=bare) == before
-    assert len(list(client.list_models(request={"parent": place, "filter": "labels.a=b"}))) == 2
+    assert len(list(client.list_models(request={"parent": parent, "filter": "labels.a=b"}))) == 2
     assert client.get_model_evaluation(name=evaluation.name) == evaluation
     assert client.get_operation({"name": operation.name}) == operation
     with pytest.raises(exceptions.NotFound):
@@ -192,9 +192,9 @@ def test_a_file_is_opened_again(start: Start, connect: Connect, upload: Upload, 
 
 @pytest.mark.parametrize("lag", ["0", "3"])
 def test_a_file_is_opened_under_another_assumption(
-    start: Start, connect: Connect, upload: Upload, place: str, tmp_path: Path, lag: str
+    start: Start, connect: Connect, upload: Upload, parent: str, tmp_path: Path, lag: str
 ) -> None:
-    """Lists find a model at once by the labels that they show now, however much lists lag."""
+    """Filters immediately use the labels that the new switch shows, even if lists lag."""
     data = tmp_path / "data"
     first = start(data, assume={"label-wins": "model"})
     client = connect(first)
@@ -204,7 +204,7 @@ def test_a_file_is_opened_under_another_assumption(
 
     client = connect(start(data, assume={"list-lag": lag}))
 
-    (model,) = client.list_models(parent=place)
+    (model,) = client.list_models(parent=parent)
     assert dict(model.labels) == {"k": "version"}
-    assert list(client.list_models(request={"parent": place, "filter": "labels.k=version"})) == [model]
-    assert list(client.list_models(request={"parent": place, "filter": "labels.k=model"})) == []
+    assert list(client.list_models(request={"parent": parent, "filter": "labels.k=version"})) == [model]
+    assert list(client.list_models(request={"parent": parent, "filter": "labels.k=model"})) == []

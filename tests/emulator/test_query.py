@@ -199,7 +199,7 @@ def test_a_long_filter_is_read_in_one_pass() -> None:
 
 
 def test_a_filter_has_so_many_terms_and_no_more() -> None:
-    """The limit is far beyond what anybody writes, and far below what a database refuses."""
+    """The limit is far beyond what people write, and far below the database's own limit."""
     assert len(terms(" AND ".join(["labels.k=v"] * MAXIMUM_TERMS))) == MAXIMUM_TERMS
     assert "at most" in refusal(" AND ".join(["labels.k=v"] * (MAXIMUM_TERMS + 1)))
 
@@ -231,7 +231,7 @@ def _quoted(draw: st.DrawFn, text: str) -> str:
 
 @st.composite
 def _filters(draw: st.DrawFn) -> tuple[str, tuple[Term, ...]]:
-    """Return a filter as somebody may write it, and the terms it means."""
+    """Return a filter in a random spelling, and its terms."""
     listing = LISTINGS["ListModels"]
     blank = st.text(" \t\n", max_size=2)
     written: list[str] = []
@@ -382,8 +382,8 @@ def test_a_negative_page_size_is_refused() -> None:
 
 _numbers: Final = st.integers(-(2**63), 2**63 - 1)
 _values: Final[dict[type, st.SearchStrategy[str | int]]] = {int: _numbers, str: _text}
-# Lists, with orders of theirs and what a position in that order is made of.
-_PLACES: Final[tuple[tuple[str, str, tuple[type, ...]], ...]] = (
+# The orders of each list, with the types of the values in a page token's position.
+_POSITIONS: Final[tuple[tuple[str, str, tuple[type, ...]], ...]] = (
     ("ListModels", "", (int,)),
     ("ListModels", "create_time, display_name", (int,)),
     ("ListModels", "display_name", (str, int)),
@@ -402,7 +402,7 @@ _PLACES: Final[tuple[tuple[str, str, tuple[type, ...]], ...]] = (
 @given(st.data())
 def test_a_token_carries_its_position(data: st.DataObject) -> None:
     """The query that a token came from gets the position back, even with another page size."""
-    rpc, order, types = data.draw(st.sampled_from(_PLACES))
+    rpc, order, types = data.draw(st.sampled_from(_POSITIONS))
     position = tuple(data.draw(_values[kind]) for kind in types)
     token = parse_query(rpc, SCOPE, order_by=order, page_size=3).token(position)
 
@@ -428,10 +428,10 @@ _bodies: Final = (
 )
 
 
-@given(st.sampled_from(_PLACES), _bodies)
-def test_a_forged_token_is_refused(place: tuple[str, str, tuple[type, ...]], body: bytes) -> None:
+@given(st.sampled_from(_POSITIONS), _bodies)
+def test_a_forged_token_is_refused(entry: tuple[str, str, tuple[type, ...]], body: bytes) -> None:
     """The checksum isn't a secret. With a valid one, a position that doesn't fit the query is refused."""
-    rpc, order, types = place
+    rpc, order, types = entry
     sealed = parse_query(rpc, SCOPE, order_by=order).fingerprint + body
     token = _to_text(_checksum(sealed) + sealed)
 
@@ -528,7 +528,7 @@ def test_an_update_mask_is_required() -> None:
 
 
 def test_a_read_mask_leaves_what_it_names() -> None:
-    """The result has what the mask names, with whole map entries. The message itself is unchanged."""
+    """The result has the fields that the mask names, with whole map entries. The message itself is unchanged."""
     model = aiplatform_v1.Model(
         name="n",
         display_name="d",

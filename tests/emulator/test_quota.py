@@ -1,4 +1,4 @@
-"""Quotas: what a project may send to one region in a minute, and how the emulator refuses more."""
+"""Quotas: how many requests a project can send to a region in a minute, and how the emulator refuses more."""
 
 from __future__ import annotations
 
@@ -53,16 +53,16 @@ def details(error: exceptions.TooManyRequests) -> dict[str, Any]:
 
 @TRANSPORTS
 def test_more_than_the_quota_is_refused(
-    start: Start, connect: Connect, clock: Clock, place: str, transport: str
+    start: Start, connect: Connect, clock: Clock, parent: str, transport: str
 ) -> None:
-    """A refusal names the quota, and says when the minute is over; then requests are accepted again."""
+    """The error names the quota and says when the minute is over. Then requests are accepted again."""
     emulator = start(quota=Quota(requests=2), now=clock)
     client = connect(emulator, transport)
     clock.second = 45
     for _ in range(2):
-        list(client.list_models(parent=place))
+        list(client.list_models(parent=parent))
     with pytest.raises(exceptions.TooManyRequests, match="Quota exceeded for quota metric 'Resource management") as hit:
-        list(client.list_models(parent=place))
+        list(client.list_models(parent=parent))
 
     said = details(hit.value)
     if transport == "grpc":
@@ -78,73 +78,75 @@ def test_more_than_the_quota_is_refused(
         assert said["RetryInfo"]["retryDelay"] == "15s"
         assert hit.value.response.headers["Retry-After"] == "15"
     clock.second = 60
-    list(client.list_models(parent=place))
+    list(client.list_models(parent=parent))
 
 
 def test_each_project_and_region_has_a_quota_of_its_own(start: Start, connect: Connect, clock: Clock) -> None:
     """One project doesn't use up another's quota; its ID and its number share one."""
     client = connect(start(quota=Quota(requests=1), now=clock))
-    for place in ("projects/acme/locations/us-central1", "projects/acme/locations/us-east1", "projects/1/locations/a"):
-        list(client.list_models(parent=place))
+    for parent in ("projects/acme/locations/us-central1", "projects/acme/locations/us-east1", "projects/1/locations/a"):
+        list(client.list_models(parent=parent))
         with pytest.raises(exceptions.TooManyRequests):
-            list(client.list_models(parent=place))
+            list(client.list_models(parent=parent))
     number = client.get_location(request={"name": "projects/acme/locations/europe-west1"}).name.split("/")[1]
     with pytest.raises(exceptions.TooManyRequests):
         list(client.list_models(parent=f"projects/{number}/locations/us-central1"))
 
 
 def test_submissions_have_a_quota_of_their_own(
-    start: Start, connect: Connect, clock: Clock, place: str, model: Model
+    start: Start, connect: Connect, clock: Clock, parent: str, model: Model
 ) -> None:
-    """Uploads and deletions count as submissions, and all else as requests, whatever the other quota has left."""
+    """Uploads and deletions count as submissions, and all other calls as requests. The quotas are independent."""
     client = connect(start(quota=Quota(requests=1, submissions=2), now=clock))
-    list(client.list_models(parent=place))
-    client.upload_model({"parent": place, "model": model(), "model_id": "churn"})
+    list(client.list_models(parent=parent))
+    client.upload_model({"parent": parent, "model": model(), "model_id": "churn"})
     with pytest.raises(exceptions.TooManyRequests, match="Resource management"):
-        client.get_model(name=f"{place}/models/churn")
-    client.delete_model(name=f"{place}/models/churn")
+        client.get_model(name=f"{parent}/models/churn")
+    client.delete_model(name=f"{parent}/models/churn")
     with pytest.raises(exceptions.TooManyRequests, match="Job or LRO submission"):
-        client.upload_model({"parent": place, "model": model()})
+        client.upload_model({"parent": parent, "model": model()})
     clock.second = 60
-    assert list(client.list_models(parent=place)) == []
+    assert list(client.list_models(parent=parent)) == []
 
 
-def test_a_refused_request_does_nothing(start: Start, connect: Connect, clock: Clock, place: str, model: Model) -> None:
-    """It isn't carried out, isn't counted and meets no planned fault, but it's among the received requests."""
+def test_a_refused_request_does_nothing(
+    start: Start, connect: Connect, clock: Clock, parent: str, model: Model
+) -> None:
+    """A refused request has no effect, isn't counted and uses no planned fault, but it's recorded."""
     emulator = start(quota=Quota(requests=1, submissions=0), now=clock)
     client = connect(emulator)
     emulator.fail("UploadModel", "UNAVAILABLE")
     for _ in range(3):
         with pytest.raises(exceptions.TooManyRequests):
-            client.upload_model({"parent": place, "model": model()})
+            client.upload_model({"parent": parent, "model": model()})
     assert [request.rpc for request in emulator.requests()] == ["UploadModel"] * 3
     assert len(emulator.faults()) == 1
     emulator.forget_faults()
-    assert list(client.list_models(parent=place)) == []
+    assert list(client.list_models(parent=parent)) == []
 
 
-def test_a_quota_is_set_and_removed(start: Start, connect: Connect, clock: Clock, place: str) -> None:
-    """A quota can change at any time. Setting it, and a reset, begin a new count."""
+def test_a_quota_is_set_and_removed(start: Start, connect: Connect, clock: Clock, parent: str) -> None:
+    """You can change a quota at any time. Setting it, and a reset, start a new count."""
     emulator = start(now=clock)
     client = connect(emulator)
     assert emulator.quota is None
     emulator.quota = Quota(requests=1, retry_info=False)
     for _ in range(2):
-        list(client.list_models(parent=place))
+        list(client.list_models(parent=parent))
         with pytest.raises(exceptions.TooManyRequests) as refused:
-            list(client.list_models(parent=place))
+            list(client.list_models(parent=parent))
         assert "RetryInfo" not in details(refused.value)
         emulator.reset()
-    list(client.list_models(parent=place))
+    list(client.list_models(parent=parent))
     clock.second = -600  # a clock that was set back doesn't open the quota
     with pytest.raises(exceptions.TooManyRequests):
-        list(client.list_models(parent=place))
+        list(client.list_models(parent=parent))
     emulator.quota = None
-    list(client.list_models(parent=place))
+    list(client.list_models(parent=parent))
 
 
 def test_a_request_without_a_project_is_not_counted(start: Start, connect: Connect, clock: Clock) -> None:
-    """A name that isn't one is refused for that."""
+    """For a malformed name, the error is about the name."""
     client = connect(start(quota=Quota(requests=0), now=clock))
     with pytest.raises(exceptions.InvalidArgument):
         client.get_model(name="churn")
@@ -159,7 +161,7 @@ def test_a_request_without_a_project_is_not_counted(start: Start, connect: Conne
     ],
 )
 def test_a_quota_is_read(text: str, quota: Quota) -> None:
-    """The command line takes the numbers of either quota, and Google's for what it doesn't name."""
+    """The command accepts the numbers of both quotas, and uses Google's numbers by default."""
     assert parse_quota(text) == quota
 
 

@@ -1,4 +1,4 @@
-"""HTTP and JSON, as Google's front end speaks them: raw requests, and what comes back."""
+"""HTTP and JSON like those of Google's front end: raw requests and their responses."""
 
 from __future__ import annotations
 
@@ -35,24 +35,26 @@ MODEL = {
 }
 
 
-def upload(emulator: Emulator, place: str, api: str = "v1", **request: Any) -> Any:
+def upload(emulator: Emulator, parent: str, api: str = "v1", **request: Any) -> Any:
     """POST an upload, and return the operation."""
-    answer = requests.post(f"{emulator.rest}/{api}/{place}/models:upload", json={"model": MODEL, **request}, timeout=60)
+    answer = requests.post(
+        f"{emulator.rest}/{api}/{parent}/models:upload", json={"model": MODEL, **request}, timeout=60
+    )
     assert answer.status_code == 200, answer.text
     return answer.json()
 
 
 def error(answer: requests.Response) -> dict[str, Any]:
-    """Return the error of a response, and check that it has the same status twice."""
-    told: dict[str, Any] = answer.json()["error"]
-    assert told["code"] == answer.status_code
-    return told
+    """Return the error of a response, and check that its code is the HTTP status."""
+    content: dict[str, Any] = answer.json()["error"]
+    assert content["code"] == answer.status_code
+    return content
 
 
 def exchange(emulator: Emulator | str, sent: bytes, *, leave: bool = False) -> bytes:
-    """Send bytes, and return everything that comes back until the server ends the connection.
+    """Send bytes, and return everything that comes back until the server closes the connection.
 
-    With ``leave``, the client says that it won't send anything else.
+    With ``leave``, the client closes its side of the connection after sending.
     """
     address = emulator if isinstance(emulator, str) else str(emulator.rest).removeprefix("http://")
     host, _, port = address.partition(":")
@@ -74,32 +76,32 @@ def status_of(received: bytes) -> int:
 
 
 def test_a_client_that_leaves_in_the_middle_of_its_body_is_ignored(
-    emulator: Emulator, place: str, caplog: pytest.LogCaptureFixture
+    emulator: Emulator, parent: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Nobody is left to answer, so the emulator goes on and logs nothing."""
+    """The emulator keeps running and logs nothing."""
     host, _, port = str(emulator.rest).removeprefix("http://").partition(":")
     with socket.create_connection((host, int(port)), timeout=30) as connection:
-        head = f"POST /v1/{place}/models:upload HTTP/1.1\r\nHost: {host}:{port}\r\nContent-Length: 9\r\n"
+        head = f"POST /v1/{parent}/models:upload HTTP/1.1\r\nHost: {host}:{port}\r\nContent-Length: 9\r\n"
         connection.sendall(f"{head}Expect: 100-continue\r\n\r\n".encode())
-        assert connection.recv(9) == b"HTTP/1.1 "  # 100 Continue: the body is being waited for
-        connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))  # closing resets it
+        assert connection.recv(9) == b"HTTP/1.1 "  # 100 Continue: the server waits for the body
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))  # close with a reset
 
     assert requests.get(f"{emulator.rest}/emulator/health", timeout=10).ok
     emulator.close()  # the connection's thread has ended
     assert caplog.messages == []
 
 
-def test_blanks_around_a_header_are_ignored(emulator: Emulator, place: str) -> None:
-    """Blanks around the value of a Host or a Content-Length are ignored."""
+def test_spaces_around_a_header_are_ignored(emulator: Emulator, parent: str) -> None:
+    """Spaces and tabs around the value of a Host or a Content-Length are ignored."""
     host = str(emulator.rest).removeprefix("http://")
-    head = f"POST /v1/{place}/models:upload HTTP/1.1\r\nHost: \t{host} \r\nContent-Length:  2\t\r\n"
+    head = f"POST /v1/{parent}/models:upload HTTP/1.1\r\nHost: \t{host} \r\nContent-Length:  2\t\r\n"
     head += "Connection: close\r\n\r\n{}"
 
     assert b"List of found errors" in exchange(emulator, head.encode())
 
 
 def nested(depth: int, kind: str) -> object:
-    """Return a value that's nested so deep in lists, in objects, or in both alternately."""
+    """Return a value that's nested this deep in lists, in objects, or in both alternately."""
     value: object = 1
     for level in range(depth):
         value = {"a": value} if kind == "objects" or (kind == "both" and level % 2) else [value]
@@ -109,16 +111,16 @@ def nested(depth: int, kind: str) -> object:
 @pytest.mark.parametrize("polls", [0, 2])
 @pytest.mark.parametrize("kind", ["lists", "objects", "both"])
 @pytest.mark.no_cover  # to count costs much, and other tests reach each line
-def test_what_lies_too_deep_is_refused(start: Start, place: str, kind: str, polls: int) -> None:
-    """Whatever is accepted can be read again, by itself, in lists and among past requests."""
+def test_json_that_is_nested_too_deeply_is_refused(start: Start, parent: str, kind: str, polls: int) -> None:
+    """Whatever is accepted can be read again: directly, in lists and among past requests."""
     emulator = start(polls_until_done=polls)
-    upload(emulator, place, modelId="m", model=MODEL | {"explanationSpec": {"parameters": {"examples": {}}}})
-    at = f"{emulator.rest}/v1/{place}/models"
+    upload(emulator, parent, modelId="m", model=MODEL | {"explanationSpec": {"parameters": {"examples": {}}}})
+    at = f"{emulator.rest}/v1/{parent}/models"
     model = {"displayName": "m", "containerSpec": {"imageUri": "gcr.io/acme/serve"}, "metadataSchemaUri": "gs://bkt/s"}
     while not requests.get(f"{at}/m", timeout=10).ok:
-        pass  # each is a poll
+        pass  # each request is a poll
     explained = {"parameters": {"xraiAttribution": {"stepCount": 1}}}
-    taken: list[bool] = []
+    accepted: list[bool] = []
     for depth in range(29, 52):
         value = nested(depth, kind)
         with_baseline = explained | {"metadata": {"inputs": {"f": {"inputBaselines": [value]}}}}
@@ -130,26 +132,26 @@ def test_what_lies_too_deep_is_refused(start: Start, place: str, kind: str, poll
         ):
             answer = requests.post(f"{at}{path}", json=body, timeout=10)
             assert answer.status_code in {200, 400}, answer.text
-            taken.append(answer.ok)
+            accepted.append(answer.ok)
         for path in ("models?pageSize=1", "models/m", "models/m/evaluations?pageSize=1000", "operations?pageSize=1000"):
-            assert requests.get(f"{emulator.rest}/v1/{place}/{path}", timeout=10).ok
-    assert True in taken
-    assert False in taken
+            assert requests.get(f"{emulator.rest}/v1/{parent}/{path}", timeout=10).ok
+    assert True in accepted
+    assert False in accepted
     assert requests.get(f"{at}?pageSize=1000", timeout=10).ok
     assert requests.get(f"{emulator.rest}/emulator/requests", timeout=10).ok
     with grpc.insecure_channel(str(emulator.grpc)) as channel:
         stock = ModelServiceClient(transport=ModelServiceGrpcTransport(channel=channel))
-        assert len(list(stock.list_models(parent=place))) > 1
+        assert len(list(stock.list_models(parent=parent))) > 1
 
 
 # --- JSON --------------------------------------------------------------------
 
 
-def test_a_model_is_written_as_canonical_json(emulator: Emulator, place: str) -> None:
-    """JSON has lowerCamelCase, 64-bit numbers as strings, times with a Z, enumerations by name, nothing unset."""
-    upload(emulator, place, modelId="mine")
+def test_a_model_is_written_as_canonical_json(emulator: Emulator, parent: str) -> None:
+    """JSON has lowerCamelCase names, 64-bit numbers as strings, times in UTC and enum names, but no unset fields."""
+    upload(emulator, parent, modelId="mine")
 
-    answer = requests.get(f"{emulator.rest}/v1/{place}/models/mine", timeout=10)
+    answer = requests.get(f"{emulator.rest}/v1/{parent}/models/mine", timeout=10)
 
     assert answer.headers["Content-Type"] == "application/json; charset=UTF-8"
     model = answer.json()
@@ -161,19 +163,19 @@ def test_a_model_is_written_as_canonical_json(emulator: Emulator, place: str) ->
 
 
 @pytest.mark.parametrize("query", ["$alt=json;enum-encoding=int", "%24alt=json%3Benum-encoding%3Dint"])
-def test_enumerations_are_numbers_on_request(emulator: Emulator, place: str, query: str) -> None:
-    """Google's Python client asks for numbers."""
-    upload(emulator, place, modelId="mine")
+def test_enumerations_are_numbers_on_request(emulator: Emulator, parent: str, query: str) -> None:
+    """Google's Python client requests numbers."""
+    upload(emulator, parent, modelId="mine")
 
-    answer = requests.get(f"{emulator.rest}/v1/{place}/models/mine?{query}", timeout=10)
+    answer = requests.get(f"{emulator.rest}/v1/{parent}/models/mine?{query}", timeout=10)
 
     assert answer.json()["modelSourceInfo"] == {"sourceType": 2}
 
 
-def test_fields_come_in_both_spellings(emulator: Emulator, place: str) -> None:
+def test_fields_have_two_spellings(emulator: Emulator, parent: str) -> None:
     """Both spellings work in the body, in the query and in a mask."""
     model = {"display_name": "churn", "container_spec": {"image_uri": "x"}}
-    base = f"{emulator.rest}/v1/{place}/models"
+    base = f"{emulator.rest}/v1/{parent}/models"
     assert requests.post(f"{base}:upload", json={"model_id": "mine", "model": model}, timeout=10).ok
 
     for spelling in ("pageSize", "page_size"):
@@ -188,9 +190,9 @@ def test_fields_come_in_both_spellings(emulator: Emulator, place: str) -> None:
     ("method", "path"),
     [("POST", "@1:export"), ("POST", "@1:mergeVersionAliases"), ("PATCH", "?updateMask=description")],
 )
-def test_a_body_is_an_object(emulator: Emulator, place: str, method: str, path: str, body: bytes) -> None:
-    """Another body is refused, whatever part of the request it is, and nothing is done."""
-    name = upload(emulator, place, modelId="mine", model={**MODEL, "description": "kept"})["response"]["model"]
+def test_a_body_is_an_object(emulator: Emulator, parent: str, method: str, path: str, body: bytes) -> None:
+    """Any other body is refused, whether it's the request or one of its fields, and nothing changes."""
+    name = upload(emulator, parent, modelId="mine", model={**MODEL, "description": "kept"})["response"]["model"]
 
     answer = requests.request(method, f"{emulator.rest}/v1/{name}{path}", data=body, timeout=10)
 
@@ -202,8 +204,8 @@ def test_a_body_is_an_object(emulator: Emulator, place: str, method: str, path: 
 @pytest.mark.parametrize("project", ["example.com:acme", "example.com%3Aacme"])
 def test_the_project_of_a_domain_has_a_colon(emulator: Emulator, project: str) -> None:
     """The colon works in the path of a collection, a model, a method and a location."""
-    place = f"projects/{project}/locations/us-central1"
-    base = f"{emulator.rest}/v1/{place}"
+    parent = f"projects/{project}/locations/us-central1"
+    base = f"{emulator.rest}/v1/{parent}"
 
     uploaded = requests.post(f"{base}/models:upload", json={"modelId": "mine", "model": MODEL}, timeout=10)
 
@@ -216,9 +218,9 @@ def test_the_project_of_a_domain_has_a_colon(emulator: Emulator, project: str) -
 
 
 @pytest.mark.parametrize("at", ["@", "%40"])
-def test_an_at_sign_comes_in_both_spellings(emulator: Emulator, place: str, at: str) -> None:
+def test_an_at_sign_may_be_encoded(emulator: Emulator, parent: str, at: str) -> None:
     """Google's Python client encodes it, and gcloud doesn't."""
-    name = f"{upload(emulator, place)['response']['model']}{at}1"
+    name = f"{upload(emulator, parent)['response']['model']}{at}1"
 
     answer = requests.post(
         f"{emulator.rest}/v1/{name}:mergeVersionAliases", json={"versionAliases": ["gold"]}, timeout=10
@@ -227,16 +229,16 @@ def test_an_at_sign_comes_in_both_spellings(emulator: Emulator, place: str, at: 
     assert answer.json()["versionAliases"] == ["default", "gold"]
 
 
-def test_an_empty_list_is_an_empty_object(emulator: Emulator, place: str) -> None:
+def test_an_empty_list_is_an_empty_object(emulator: Emulator, parent: str) -> None:
     """Proto3 omits what is empty."""
-    assert requests.get(f"{emulator.rest}/v1/{place}/models", timeout=10).json() == {}
+    assert requests.get(f"{emulator.rest}/v1/{parent}/models", timeout=10).json() == {}
 
 
 _UNKNOWN = "Invalid JSON payload received. Unknown name"
 
 
 @pytest.mark.parametrize(
-    ("body", "told"),
+    ("body", "message"),
     [
         (b"{", "Invalid JSON payload received. Unexpected end of string. Expected a value."),
         (b'{"modelId": "a" 1}', "Invalid JSON payload received. Unexpected token."),
@@ -253,20 +255,20 @@ _UNKNOWN = "Invalid JSON payload received. Unknown name"
         (b"0", f'{_UNKNOWN} "": Root element must be a message.'),
     ],
 )
-def test_a_body_that_is_not_an_object_is_refused(emulator: Emulator, place: str, body: bytes, told: str) -> None:
+def test_a_body_that_is_not_an_object_is_refused(emulator: Emulator, parent: str, body: bytes, message: str) -> None:
     """The error is 400 and INVALID_ARGUMENT, in the words of Google's front end."""
-    answer = requests.post(f"{emulator.rest}/v1/{place}/models:upload", data=body, timeout=10)
+    answer = requests.post(f"{emulator.rest}/v1/{parent}/models:upload", data=body, timeout=10)
 
     assert answer.status_code == 400
     assert error(answer)["status"] == "INVALID_ARGUMENT"
-    assert error(answer)["message"] == told
+    assert error(answer)["message"] == message
 
 
 _TYPES = "type.googleapis.com/google"
 
 
 @pytest.mark.parametrize(
-    ("body", "place_", "told"),
+    ("body", "field", "message"),
     [
         ('{"nonsense": 1}', "", f'{_UNKNOWN} "nonsense": Cannot find field.'),
         ('{"model": {"nonsense": 1}}', "model", f"{_UNKNOWN} \"nonsense\" at 'model': Cannot find field."),
@@ -344,24 +346,24 @@ _TYPES = "type.googleapis.com/google"
     ],
 )
 def test_json_that_is_not_a_request_is_refused(
-    emulator: Emulator, place: str, body: str, place_: str, told: str
+    emulator: Emulator, parent: str, body: str, field: str, message: str
 ) -> None:
     """The error is 400 and INVALID_ARGUMENT, in the words of Google's front end, with the mistake's path."""
-    answer = requests.post(f"{emulator.rest}/v1/{place}/models:upload", data=body, timeout=10)
+    answer = requests.post(f"{emulator.rest}/v1/{parent}/models:upload", data=body, timeout=10)
 
     assert answer.status_code == 400
     assert error(answer)["status"] == "INVALID_ARGUMENT"
-    assert error(answer)["message"] == told
+    assert error(answer)["message"] == message
     (detail,) = error(answer)["details"]
     (violation,) = detail["fieldViolations"]
-    assert violation == ({"field": place_} if place_ else {}) | {"description": told}
+    assert violation == ({"field": field} if field else {}) | {"description": message}
 
 
 _TOO_LARGE = "9" * 401
 
 
 @pytest.mark.parametrize(
-    ("path", "body", "place_"),
+    ("path", "body", "field"),
     [
         (":upload", '{"model": {"modelSourceInfo": {"sourceType": 1e400}}}', "model.model_source_info.source_type"),
         (":upload", '{"model": {"modelSourceInfo": {"sourceType": "\\ud800"}}}', "model.model_source_info.source_type"),
@@ -394,14 +396,14 @@ _TOO_LARGE = "9" * 401
 )
 @pytest.mark.parametrize("api", ["v1", "v1beta1"])
 def test_what_protobuf_cannot_hold_is_refused(
-    emulator: Emulator, place: str, api: str, path: str, body: str, place_: str
+    emulator: Emulator, parent: str, api: str, path: str, body: str, field: str
 ) -> None:
-    """JSON has numbers that no double holds, and names for half of a surrogate pair."""
+    """JSON can express numbers that don't fit into a double, and half of a surrogate pair."""
     method = "PATCH" if "updateMask" in path else "POST"
-    answer = requests.request(method, f"{emulator.rest}/{api}/{place}/models{path}", data=body, timeout=10)
+    answer = requests.request(method, f"{emulator.rest}/{api}/{parent}/models{path}", data=body, timeout=10)
 
     assert error(answer)["status"] == "INVALID_ARGUMENT"
-    assert error(answer)["message"].startswith(f"Invalid value at '{place_}'")
+    assert error(answer)["message"].startswith(f"Invalid value at '{field}'")
 
 
 @pytest.mark.parametrize(
@@ -422,10 +424,10 @@ def test_what_protobuf_cannot_hold_is_refused(
         {"metadata": {"s3cret": float("inf")}},
     ],
 )
-def test_no_mistake_repeats_what_may_be_secret(emulator: Emulator, place: str, model: dict[str, Any]) -> None:
+def test_an_error_does_not_repeat_possible_secrets(emulator: Emulator, parent: str, model: dict[str, Any]) -> None:
     """The error repeats neither a container's environment nor labels nor metadata."""
     body = json.dumps({"model": {"displayName": "m", **model}}).replace("Infinity", "1e400")
-    answer = requests.post(f"{emulator.rest}/v1/{place}/models:upload", data=body, timeout=10)
+    answer = requests.post(f"{emulator.rest}/v1/{parent}/models:upload", data=body, timeout=10)
 
     assert error(answer)["status"] == "INVALID_ARGUMENT"
     assert "s3cret" not in answer.text
@@ -441,10 +443,10 @@ def test_no_mistake_repeats_what_may_be_secret(emulator: Emulator, place: str, m
     ],
 )
 def test_a_field_in_both_spellings_is_set_twice(
-    emulator: Emulator, place: str, method: str, path: str, body: dict[str, Any]
+    emulator: Emulator, parent: str, method: str, path: str, body: dict[str, Any]
 ) -> None:
-    """Nobody can know which of the two spellings is meant."""
-    answer = requests.request(method, f"{emulator.rest}/v1/{place}/models{path}", json=body, timeout=10)
+    """It's unclear which of the two values is meant."""
+    answer = requests.request(method, f"{emulator.rest}/v1/{parent}/models{path}", json=body, timeout=10)
 
     assert error(answer)["status"] == "INVALID_ARGUMENT"
     assert "is set twice" in error(answer)["message"]
@@ -471,27 +473,27 @@ def test_an_empty_line_before_a_request_is_ignored(emulator: Emulator) -> None:
     ],
 )
 def test_a_malformed_header_is_refused(emulator: Emulator, lines: str, status: int) -> None:
-    """RFC 9112, 5.1: a server that reads it in another way could be misled."""
+    """RFC 9112, 5.1: another server could read such a header differently, which attackers can exploit."""
     lines = lines.format(emulator.rest.partition("://")[2])
     head = f"GET /emulator/health HTTP/1.1\r\n{lines}Connection: close\r\n\r\n"
 
     assert status_of(exchange(emulator, head.encode())) == status
 
 
-def test_every_mistake_is_reported(emulator: Emulator, place: str) -> None:
-    """Each mistake is a line, with its path in the details. If there are very many, the first ones are reported."""
-    url = f"{emulator.rest}/v1/{place}/models/m?updateMask=labels"
+def test_every_mistake_is_reported(emulator: Emulator, parent: str) -> None:
+    """Each mistake is a line, with its path in the details. Only the first 100 are reported."""
+    url = f"{emulator.rest}/v1/{parent}/models/m?updateMask=labels"
     answer = requests.patch(url, json={"labels": 1, "x": 2, "displayName": 3}, timeout=10)
 
-    told = error(answer)
-    assert told["message"].splitlines() == [
+    content = error(answer)
+    assert content["message"].splitlines() == [
         "Invalid value at 'model' (Map), Cannot bind a scalar to map for field 'labels'.",
         f"{_UNKNOWN} \"x\" at 'model': Cannot find field.",
         "Invalid value at 'model.display_name' (TYPE_STRING), 3",
     ]
-    violations = told["details"][0]["fieldViolations"]
+    violations = content["details"][0]["fieldViolations"]
     assert [violation["field"] for violation in violations] == ["model", "model", "model.display_name"]
-    assert [violation["description"] for violation in violations] == told["message"].splitlines()
+    assert [violation["description"] for violation in violations] == content["message"].splitlines()
     many = requests.patch(url, json={f"x{n}": n for n in range(1000)}, timeout=10)
     assert len(error(many)["message"].splitlines()) == 100
 
@@ -506,9 +508,9 @@ def test_every_mistake_is_reported(emulator: Emulator, place: str) -> None:
         {"containerSpec": {"env": [{"name": "A", "value": 5318008}]}},
     ],
 )
-def test_what_may_be_secret_is_not_repeated(emulator: Emulator, place: str, model: dict[str, Any]) -> None:
+def test_private_values_are_not_repeated(emulator: Emulator, parent: str, model: dict[str, Any]) -> None:
     """Labels, metadata and the environment are private, even if Google's front end shows them."""
-    answer = requests.post(f"{emulator.rest}/v1/{place}/models:upload", json={"model": model}, timeout=10)
+    answer = requests.post(f"{emulator.rest}/v1/{parent}/models:upload", json={"model": model}, timeout=10)
 
     assert answer.status_code == 400
     assert error(answer)["message"].startswith("Invalid value at 'model.")
@@ -531,16 +533,16 @@ def test_what_may_be_secret_is_not_repeated(emulator: Emulator, place: str, mode
         "$callback=x",
     ],
 )
-def test_an_invalid_parameter_is_refused(emulator: Emulator, place: str, query: str) -> None:
+def test_an_invalid_parameter_is_refused(emulator: Emulator, parent: str, query: str) -> None:
     """A parameter is refused if it's unknown, in the path, of another type, given twice, or unsupported."""
-    answer = requests.get(f"{emulator.rest}/v1/{place}/models?{query}", timeout=10)
+    answer = requests.get(f"{emulator.rest}/v1/{parent}/models?{query}", timeout=10)
 
     assert error(answer)["status"] == "INVALID_ARGUMENT"
 
 
-def test_a_parameter_beside_a_body_is_refused(emulator: Emulator, place: str) -> None:
-    """If the body is the request, the query can set nothing. If the body is the model, it can set the mask."""
-    base = f"{emulator.rest}/v1/{place}/models"
+def test_a_parameter_beside_a_body_is_refused(emulator: Emulator, parent: str) -> None:
+    """If the body is the request, the query can't set fields. If the body is the model, the query can set the mask."""
+    base = f"{emulator.rest}/v1/{parent}/models"
     posted = requests.post(f"{base}:upload?modelId=x", json={"model": MODEL}, timeout=10)
     patched = requests.patch(f"{base}/mine?model=x", json={}, timeout=10)
     got = requests.request("GET", f"{base}/mine", data=b"{}", timeout=10)
@@ -550,7 +552,7 @@ def test_a_parameter_beside_a_body_is_refused(emulator: Emulator, place: str) ->
 
 
 @pytest.mark.parametrize(
-    ("query", "told"),
+    ("query", "message"),
     [
         ("page_size=x", "Invalid value at 'page_size' (TYPE_INT32), \"x\""),
         ("pageSize=99999999999", "Invalid value at 'page_size' (TYPE_INT32), \"99999999999\""),
@@ -560,32 +562,34 @@ def test_a_parameter_beside_a_body_is_refused(emulator: Emulator, place: str) ->
         ),
     ],
 )
-def test_a_parameter_is_refused_in_the_front_ends_words(emulator: Emulator, place: str, query: str, told: str) -> None:
-    """The error has the parameter's type and value."""
-    answer = requests.get(f"{emulator.rest}/v1/{place}/models?{query}", timeout=10)
+def test_a_parameter_is_refused_in_the_front_ends_words(
+    emulator: Emulator, parent: str, query: str, message: str
+) -> None:
+    """The error names the parameter's type and value."""
+    answer = requests.get(f"{emulator.rest}/v1/{parent}/models?{query}", timeout=10)
 
-    assert error(answer)["message"] == told
-    assert error(answer)["details"][0]["fieldViolations"][0]["description"] == told
+    assert error(answer)["message"] == message
+    assert error(answer)["details"][0]["fieldViolations"][0]["description"] == message
 
 
-def test_parameters_of_googles_front_end_are_accepted(emulator: Emulator, place: str) -> None:
-    """Parameters that all of Google's services accept have no effect here. A boolean is a word."""
+def test_parameters_of_googles_front_end_are_accepted(emulator: Emulator, parent: str) -> None:
+    """Parameters that all of Google's services accept have no effect here. A boolean is `true` or `false`."""
     query = "alt=json&prettyPrint=false&key=abc&$unique=gc1&$.xgafv=2&%24prettyPrint=false&$apiVersion=v1"
-    assert requests.get(f"{emulator.rest}/v1/{place}/models?{query}", timeout=10).ok
+    assert requests.get(f"{emulator.rest}/v1/{parent}/models?{query}", timeout=10).ok
 
-    operations = f"{emulator.rest}/v1/{place}/operations"
+    operations = f"{emulator.rest}/v1/{parent}/operations"
     assert requests.get(f"{operations}?returnPartialSuccess=true", timeout=10).ok
     assert requests.get(f"{operations}?returnPartialSuccess=yes", timeout=10).status_code == 400
 
 
-def test_errors_have_googles_shape(emulator: Emulator, place: str) -> None:
+def test_errors_have_googles_shape(emulator: Emulator, parent: str) -> None:
     """An error has a code, a message, a status, and details with their type."""
-    answer = requests.post(f"{emulator.rest}/v1/{place}/models:upload", json={"modelId": "X"}, timeout=10)
+    answer = requests.post(f"{emulator.rest}/v1/{parent}/models:upload", json={"modelId": "X"}, timeout=10)
 
-    told = error(answer)
-    assert told["status"] == "INVALID_ARGUMENT"
-    assert told["details"][0]["@type"] == "type.googleapis.com/google.rpc.BadRequest"
-    assert told["details"][0]["fieldViolations"][0]["field"] == "model_id"
+    content = error(answer)
+    assert content["status"] == "INVALID_ARGUMENT"
+    assert content["details"][0]["@type"] == "type.googleapis.com/google.rpc.BadRequest"
+    assert content["details"][0]["fieldViolations"][0]["field"] == "model_id"
 
 
 @pytest.mark.parametrize(
@@ -605,14 +609,14 @@ def test_errors_have_googles_shape(emulator: Emulator, place: str) -> None:
     ],
 )
 def test_an_unknown_path_is_reported_in_a_sentence(emulator: Emulator, method: str, path: str, status: int) -> None:
-    """The response is neither a success nor a code that makes clients retry."""
+    """The response is an error that clients don't retry."""
     answer = requests.request(method, f"{emulator.rest}{path}", timeout=10)
 
     assert answer.status_code == status
     assert error(answer)["message"]
 
 
-def test_a_head_has_no_body(emulator: Emulator) -> None:
+def test_a_head_response_has_no_body(emulator: Emulator) -> None:
     """The response has no body, but states its length."""
     answer = requests.head(f"{emulator.rest}/v1/x", timeout=10)
 
@@ -624,21 +628,21 @@ def test_a_head_has_no_body(emulator: Emulator) -> None:
 
 
 @pytest.mark.parametrize("body", [b"", b'""', b"{}", b"null", b"[1]", b'{"name": "x", "nonsense": 1}', b"{", b"\xff"])
-def test_a_post_that_maps_no_body_is_answered_whatever_its_body_holds(start: Start, place: str, body: bytes) -> None:
-    """Node's client sends two quotes with CancelOperation."""
+def test_a_post_without_a_mapped_body_accepts_any_body(start: Start, parent: str, body: bytes) -> None:
+    """Google's Node client sends two quotes as the body of CancelOperation."""
     emulator = start(polls_until_done=9)
     for method, expected in (("wait", {"done": True}), ("cancel", {})):
-        name = upload(emulator, place)["name"]
+        name = upload(emulator, parent)["name"]
         for api in ("v1", "v1beta1", "ui"):
             answer = requests.post(f"{emulator.rest}/{api}/{name}:{method}", data=body, timeout=10)
             assert (answer.status_code, expected.items() <= answer.json().items()) == (200, True), answer.text
         assert requests.get(f"{emulator.rest}/v1/{name}", timeout=10).json()["done"]
 
 
-def test_what_a_post_maps_no_body_for_comes_in_its_query(start: Start, place: str) -> None:
-    """A name in its body isn't the name in its path."""
+def test_a_post_without_a_mapped_body_reads_its_query(start: Start, parent: str) -> None:
+    """Fields in the body have no effect."""
     emulator = start(polls_until_done=9)
-    name = upload(emulator, place)["name"]
+    name = upload(emulator, parent)["name"]
 
     answer = requests.post(f"{emulator.rest}/v1/{name}:wait?timeout=0s", json={"timeout": "9s"}, timeout=10)
 
@@ -646,10 +650,10 @@ def test_what_a_post_maps_no_body_for_comes_in_its_query(start: Start, place: st
     assert requests.post(f"{emulator.rest}/v1/{name}:wait?nonsense=1", timeout=10).status_code == 400
 
 
-def test_the_method_can_be_in_a_header(emulator: Emulator, place: str) -> None:
-    """X-HTTP-Method-Override replaces any method: GET, PATCH, DELETE and POST, whatever was sent."""
-    base = f"{emulator.rest}/v1/{place}/models"
-    upload(emulator, place, modelId="mine")
+def test_the_method_can_be_in_a_header(emulator: Emulator, parent: str) -> None:
+    """X-HTTP-Method-Override replaces the request's method with GET, PATCH, DELETE or POST."""
+    base = f"{emulator.rest}/v1/{parent}/models"
+    upload(emulator, parent, modelId="mine")
 
     def send(method: str, url: str, sent: str = "POST", **arguments: Any) -> requests.Response:
         headers = {"X-HTTP-Method-Override": method}
@@ -670,10 +674,10 @@ def test_the_method_can_be_in_a_header(emulator: Emulator, place: str) -> None:
     assert [request.rpc for request in emulator.requests()].count("DeleteModel") == 1
 
 
-def test_two_methods_in_headers_are_refused(emulator: Emulator, place: str) -> None:
-    """Of two methods, an intermediary could have meant the other one."""
+def test_two_methods_in_headers_are_refused(emulator: Emulator, parent: str) -> None:
+    """A proxy in between could have used the other method."""
     host = str(emulator.rest).removeprefix("http://")
-    lines = [f"POST /v1/{place}/models HTTP/1.1", f"Host: {host}", "Content-Length: 0", "Connection: close"]
+    lines = [f"POST /v1/{parent}/models HTTP/1.1", f"Host: {host}", "Content-Length: 0", "Connection: close"]
     override = "X-HTTP-Method-Override: "
 
     for methods, status in ((["GET", "DELETE"], 400), (["GET", "GET"], 200), (["GET", ""], 200)):
@@ -681,18 +685,18 @@ def test_two_methods_in_headers_are_refused(emulator: Emulator, place: str) -> N
         assert status_of(exchange(emulator, sent.encode())) == status
 
 
-def test_a_method_in_a_header_does_not_work_for_the_emulators_own_paths(emulator: Emulator, place: str) -> None:
+def test_a_method_in_a_header_does_not_work_for_the_emulators_own_paths(emulator: Emulator, parent: str) -> None:
     """The header only works for Google's methods, so a GET can't reset anything."""
-    upload(emulator, place, modelId="mine")
+    upload(emulator, parent, modelId="mine")
     headers = {"X-HTTP-Method-Override": "POST"}
 
     assert requests.get(f"{emulator.rest}/emulator/reset", headers=headers, timeout=10).status_code == 404
-    assert requests.get(f"{emulator.rest}/v1/{place}/models/mine", timeout=10).ok
+    assert requests.get(f"{emulator.rest}/v1/{parent}/models/mine", timeout=10).ok
 
 
-def test_a_long_query_comes_as_a_form(emulator: Emulator, place: str) -> None:
+def test_a_long_query_comes_as_a_form(emulator: Emulator, parent: str) -> None:
     """google-api-python-client sends a POST if a GET's URL is longer than 2,048 characters."""
-    upload(emulator, place, modelId="mine")
+    upload(emulator, parent, modelId="mine")
     terms = ' AND display_name="churn"' * 90
     query = {"alt": "json", "pageSize": "1", "filter": f'display_name="churn"{terms}'}
     headers = {"X-HTTP-Method-Override": "GET", "Content-Type": "application/x-www-form-urlencoded"}
@@ -702,44 +706,44 @@ def test_a_long_query_comes_as_a_form(emulator: Emulator, place: str) -> None:
     def post(url: str, body: str | bytes) -> requests.Response:
         return requests.post(url, data=body, headers=headers, timeout=10)
 
-    answer = post(f"{emulator.rest}/v1/{place}/models", body)
+    answer = post(f"{emulator.rest}/v1/{parent}/models", body)
 
     assert [model["displayName"] for model in answer.json()["models"]] == ["churn"]
     assert emulator.requests()[-1].message.page_size == 1
-    # What is wrong in a form is told like what is wrong in a query, and both together are one query.
-    both = f"{emulator.rest}/v1/{place}/models?pageSize=1"
+    # Errors in a form are like those in a query. If a request has both, they're one query.
+    both = f"{emulator.rest}/v1/{parent}/models?pageSize=1"
     assert error(post(both, "pageSize=2"))["details"]
     assert post(both, "filter=").ok
-    assert error(post(f"{emulator.rest}/v1/{place}/models", b"\xff"))["status"] == "INVALID_ARGUMENT"
-    # Without the header it is no query.
+    assert error(post(f"{emulator.rest}/v1/{parent}/models", b"\xff"))["status"] == "INVALID_ARGUMENT"
+    # Without the header, the body isn't a query.
     del headers["X-HTTP-Method-Override"]
-    assert post(f"{emulator.rest}/v1/{place}/models", body).status_code == 404
+    assert post(f"{emulator.rest}/v1/{parent}/models", body).status_code == 404
 
 
 # --- versions of the API -----------------------------------------------------
 
 
-def test_v1beta1_is_served_beside_v1(emulator: Emulator, place: str) -> None:
-    """Both versions serve the same models. An operation has the version that began it, however it's read."""
-    begun = upload(emulator, place, "v1beta1", modelId="mine")
-    name = begun["name"]
+def test_v1beta1_is_served_beside_v1(emulator: Emulator, parent: str) -> None:
+    """Both versions serve the same models. An operation keeps the API version that started it, however it's read."""
+    operation = upload(emulator, parent, "v1beta1", modelId="mine")
+    name = operation["name"]
 
-    assert begun["response"]["@type"] == "type.googleapis.com/google.cloud.aiplatform.v1beta1.UploadModelResponse"
+    assert operation["response"]["@type"] == "type.googleapis.com/google.cloud.aiplatform.v1beta1.UploadModelResponse"
     for api in ("v1", "v1beta1", "ui"):
-        assert requests.get(f"{emulator.rest}/{api}/{name}", timeout=10).json() == begun
+        assert requests.get(f"{emulator.rest}/{api}/{name}", timeout=10).json() == operation
     for api in ("v1", "v1beta1"):
-        assert requests.get(f"{emulator.rest}/{api}/{place}/models/mine", timeout=10).json()["displayName"] == "churn"
-        listed = requests.get(f"{emulator.rest}/{api}/{place}/models", timeout=10).json()
-        assert listed["models"][0]["name"] == f"{place}/models/mine"
-    assert upload(emulator, place)["metadata"]["@type"].startswith("type.googleapis.com/google.cloud.aiplatform.v1.")
+        assert requests.get(f"{emulator.rest}/{api}/{parent}/models/mine", timeout=10).json()["displayName"] == "churn"
+        listed = requests.get(f"{emulator.rest}/{api}/{parent}/models", timeout=10).json()
+        assert listed["models"][0]["name"] == f"{parent}/models/mine"
+    assert upload(emulator, parent)["metadata"]["@type"].startswith("type.googleapis.com/google.cloud.aiplatform.v1.")
 
 
 # --- HTTP --------------------------------------------------------------------
 
 
-def test_a_connection_is_kept(emulator: Emulator, place: str) -> None:
-    """Several requests use one connection, even after one that failed."""
-    request = f"GET /v1/{place}/models HTTP/1.1\r\nHost: {emulator.rest}\r\n\r\n".replace("http://", "").encode()
+def test_a_connection_is_reused(emulator: Emulator, parent: str) -> None:
+    """Several requests use one connection, even after a failed one."""
+    request = f"GET /v1/{parent}/models HTTP/1.1\r\nHost: {emulator.rest}\r\n\r\n".replace("http://", "").encode()
     missing = request.replace(b"/models", b"/nonsense")
 
     last = request.replace(b"Host:", b"Connection: close\r\nHost:")
@@ -749,10 +753,10 @@ def test_a_connection_is_kept(emulator: Emulator, place: str) -> None:
     assert re.findall(rb"HTTP/1.1 ([0-9]{3})", received) == [b"200", b"404", b"200"]
 
 
-def post(emulator: Emulator, place: str, headers: str, body: bytes, host: str = "") -> bytes:
-    """Return an upload as it's sent."""
+def post(emulator: Emulator, parent: str, headers: str, body: bytes, host: str = "") -> bytes:
+    """Return the bytes of an upload request."""
     host = host or str(emulator.rest).removeprefix("http://")
-    return f"POST /v1/{place}/models:upload HTTP/1.1\r\nHost: {host}\r\n{headers}\r\n".encode() + body
+    return f"POST /v1/{parent}/models:upload HTTP/1.1\r\nHost: {host}\r\n{headers}\r\n".encode() + body
 
 
 @pytest.mark.parametrize(
@@ -767,40 +771,40 @@ def post(emulator: Emulator, place: str, headers: str, body: bytes, host: str = 
         "Transfer-Encoding: gzip\r\n",
     ],
 )
-def test_a_body_has_a_length(emulator: Emulator, place: str, headers: str) -> None:
-    """A length that is invalid ends the connection, so nothing can be taken for a second request."""
-    received = exchange(emulator, post(emulator, place, headers, b"{}GET /emulator/health HTTP/1.1\r\n\r\n"))
+def test_a_body_needs_a_valid_length(emulator: Emulator, parent: str, headers: str) -> None:
+    """An invalid length closes the connection, so the body can't be read as a second request."""
+    received = exchange(emulator, post(emulator, parent, headers, b"{}GET /emulator/health HTTP/1.1\r\n\r\n"))
 
     assert status_of(received) == 400
     assert received.count(b"\r\nServer: ") == 1
     assert emulator.requests() == ()
 
 
-def test_a_body_may_come_in_chunks(emulator: Emulator, place: str) -> None:
-    """Its length needn't be known when it begins."""
+def test_a_body_may_come_in_chunks(emulator: Emulator, parent: str) -> None:
+    """A client can send a body whose length it doesn't know yet."""
     body = json.dumps({"modelId": "m", "model": MODEL}).encode()
 
     def sent() -> Iterator[bytes]:
         yield body[:10]
         yield body[10:]
 
-    assert requests.post(f"{emulator.rest}/v1/{place}/models:upload", data=sent(), timeout=10).ok
-    assert requests.get(f"{emulator.rest}/v1/{place}/models/m", timeout=10).json()["displayName"] == "churn"
+    assert requests.post(f"{emulator.rest}/v1/{parent}/models:upload", data=sent(), timeout=10).ok
+    assert requests.get(f"{emulator.rest}/v1/{parent}/models/m", timeout=10).json()["displayName"] == "churn"
 
 
 @pytest.mark.parametrize("chunked", [False, True])
-def test_a_body_that_is_too_long_is_refused(emulator: Emulator, place: str, chunked: bool) -> None:
-    """If its length is stated, it's refused before it's read. Otherwise it's refused where it gets too long."""
+def test_a_body_that_is_too_long_is_refused(emulator: Emulator, parent: str, chunked: bool) -> None:
+    """A body with a Content-Length is refused before it's read. A chunked one is refused as soon as it's too long."""
     host, _, port = str(emulator.rest).removeprefix("http://").partition(":")
     header = "Transfer-Encoding: chunked" if chunked else "Content-Length: 99999999999"
     body = f"{2 * LONGEST_REQUEST:x}\r\n".encode() + b" " * (LONGEST_REQUEST + 1) if chunked else b""
     with socket.create_connection((host, int(port)), timeout=30) as connection:
-        connection.sendall(post(emulator, place, f"{header}\r\n", body))
+        connection.sendall(post(emulator, parent, f"{header}\r\n", body))
         response = http.client.HTTPResponse(connection)
         response.begin()
-        told = json.loads(response.read())["error"]
+        content = json.loads(response.read())["error"]
 
-    assert (response.status, told["message"]) == (413, f"The body is longer than {LONGEST_REQUEST} bytes.")
+    assert (response.status, content["message"]) == (413, f"The body is longer than {LONGEST_REQUEST} bytes.")
     assert emulator.requests() == ()
 
 
@@ -815,28 +819,28 @@ def test_a_body_that_is_too_long_is_refused(emulator: Emulator, place: str, chun
     ],
 )
 def test_what_is_not_http_is_refused(emulator: Emulator, sent: bytes) -> None:
-    """The status is 400, and the next connection is served."""
+    """The status is 400, and the next connection works."""
     assert status_of(exchange(emulator, sent)) == 400
     assert requests.get(f"{emulator.rest}/emulator/health", timeout=10).ok
 
 
-def test_a_refused_client_gets_the_response(emulator: Emulator, place: str) -> None:
-    """It gets the response even while it sends much more, which nobody reads."""
+def test_a_refused_client_gets_the_response(emulator: Emulator, parent: str) -> None:
+    """A client gets the response even if it's still sending a large body, which isn't read."""
     headers = "Content-Length: 20000000\r\nConnection: close\r\n"
 
-    received = exchange(emulator, post(emulator, place, headers, b" " * 20_000_000, host="evil.example"))
+    received = exchange(emulator, post(emulator, parent, headers, b" " * 20_000_000, host="evil.example"))
 
     assert status_of(received) == 403
     assert received.endswith(b"}")
 
 
-def test_half_a_body_is_not_a_request(emulator: Emulator, place: str) -> None:
-    """A client that goes away in the middle of its body hasn't sent a request."""
-    assert exchange(emulator, post(emulator, place, "Content-Length: 100\r\n", b'{"model":'), leave=True) == b""
+def test_half_a_body_is_not_a_request(emulator: Emulator, parent: str) -> None:
+    """If a client leaves in the middle of its body, the request is ignored."""
+    assert exchange(emulator, post(emulator, parent, "Content-Length: 100\r\n", b'{"model":'), leave=True) == b""
     assert emulator.requests() == ()
 
 
-# --- who may ask -------------------------------------------------------------
+# --- allowed addresses and origins -------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -855,7 +859,7 @@ def test_half_a_body_is_not_a_request(emulator: Emulator, place: str) -> None:
     ],
 )
 def test_only_its_own_address_is_answered(emulator: Emulator, host: str, served: bool) -> None:
-    """A name that leads here is refused, because web pages would use one."""
+    """Other host names are refused, because a web page could resolve its own name to this machine."""
     port = str(emulator.rest).rpartition(":")[2]
 
     answer = requests.get(f"{emulator.rest}/emulator/health", headers={"Host": host.format(port=port)}, timeout=10)
@@ -873,7 +877,7 @@ def test_only_its_own_address_is_answered(emulator: Emulator, host: str, served:
     ],
 )
 def test_a_request_has_one_host(emulator: Emulator, hosts: str, version: str, status: int) -> None:
-    """Of two hosts, an intermediary could have meant the other one."""
+    """A proxy in between could have used the other host."""
     hosts = hosts.format(own=str(emulator.rest).removeprefix("http://"))
 
     for target in ("", emulator.rest) if version == "1.1" else ("",):
@@ -899,7 +903,7 @@ def test_a_request_has_one_host(emulator: Emulator, hosts: str, version: str, st
     ],
 )
 def test_a_target_may_be_a_whole_address(emulator: Emulator, target: str, host: str, status: int) -> None:
-    """A client sends one to a proxy. The address replaces the Host, and follows the same rule."""
+    """Clients send one to a proxy. The address replaces the Host header, and the same rules apply."""
     own = str(emulator.rest).removeprefix("http://")
     names = {"own": own, "port": own.partition(":")[2]}
     sent = f"GET {target} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n".format(**names)
@@ -919,8 +923,8 @@ def test_a_target_may_be_a_whole_address(emulator: Emulator, target: str, host: 
         ({"Sec-Fetch-Site": "same-site"}, False),
     ],
 )
-def test_other_sites_pages_are_not_answered(emulator: Emulator, headers: dict[str, str], served: bool) -> None:
-    """A browser says which site a request comes from."""
+def test_pages_of_other_sites_are_refused(emulator: Emulator, headers: dict[str, str], served: bool) -> None:
+    """The browser's headers say which site a request comes from."""
     sent = {name: value.format(rest=emulator.rest) for name, value in headers.items()}
 
     answer = requests.post(f"{emulator.rest}/emulator/reset", headers=sent, timeout=10)
@@ -957,8 +961,8 @@ def test_other_sites_pages_are_not_answered(emulator: Emulator, headers: dict[st
     ],
 )
 def test_a_page_reaches_only_the_address_it_came_from(start: Start, host: str, origin: str, served: bool) -> None:
-    """The origin has to be the request's address, on a server with many addresses too."""
-    emulator = start(host="0.0.0.0", grpc_port=None, allowed_hosts=["vertex"])  # noqa: S104 - it is what is tested
+    """The origin must be the request's address, even if the server has many addresses."""
+    emulator = start(host="0.0.0.0", grpc_port=None, allowed_hosts=["vertex"])  # noqa: S104 - this is what's tested
     port = str(emulator.rest).rpartition(":")[2]
     lines = [f"Host: {host}", f"Origin: {origin}", "Content-Length: 0", "Connection: close"]
 
@@ -981,8 +985,8 @@ def test_a_page_reaches_only_the_address_it_came_from(start: Start, host: str, o
         ["Origin: {own}", "Sec-Fetch-Site: cross-site"],
     ],
 )
-def test_every_header_that_says_where_a_page_is_from_counts(emulator: Emulator, headers: list[str]) -> None:
-    """Of two headers, neither the first nor the last is enough."""
+def test_every_header_about_the_origin_counts(emulator: Emulator, headers: list[str]) -> None:
+    """If a header comes twice, one good value isn't enough."""
     host = str(emulator.rest).removeprefix("http://")
     lines = ["POST /emulator/reset HTTP/1.1", f"Host: {host}", *headers, "Content-Length: 0", "Connection: close", ""]
     sent = "\r\n".join([*lines, ""]).format(own=emulator.rest)
@@ -991,7 +995,7 @@ def test_every_header_that_says_where_a_page_is_from_counts(emulator: Emulator, 
 
 
 def test_a_page_under_tls_has_an_https_origin(start: Start, tmp_path: Path) -> None:
-    """A page that was loaded over plain HTTP is another site."""
+    """A page that was loaded over plain HTTP counts as another site."""
     issued = trustme.CA().issue_cert("localhost")
     issued.cert_chain_pems[0].write_to_path(tmp_path / "cert.pem")
     issued.private_key_pem.write_to_path(tmp_path / "key.pem")
@@ -1002,7 +1006,7 @@ def test_a_page_under_tls_has_an_https_origin(start: Start, tmp_path: Path) -> N
     for given in (origin, origin.replace("https:", "http:")):
         connection = http.client.HTTPSConnection(
             origin.removeprefix("https://"),
-            context=ssl._create_unverified_context(),  # noqa: S323 - whom it talks to isn't what is tested
+            context=ssl._create_unverified_context(),  # noqa: S323 - the server's identity isn't tested here
             timeout=10,
         )
         connection.request("POST", "/emulator/reset", headers={"Origin": given})
@@ -1012,9 +1016,9 @@ def test_a_page_under_tls_has_an_https_origin(start: Start, tmp_path: Path) -> N
     assert statuses == [200, 403]
 
 
-def test_a_server_on_every_address_answers_to_any_number(start: Start) -> None:
-    """It also answers to the machine's own name, which no web page owns, and to the allowed names."""
-    emulator = start(host="0.0.0.0", grpc_port=None, allowed_hosts=["Vertex"])  # noqa: S104 - it is what is tested
+def test_a_server_on_all_interfaces_answers_to_any_ip_address(start: Start) -> None:
+    """It also answers to the machine's own name, which web pages can't have, and to the allowed names."""
+    emulator = start(host="0.0.0.0", grpc_port=None, allowed_hosts=["Vertex"])  # noqa: S104 - this is what's tested
     port = str(emulator.rest).rpartition(":")[2]
 
     def status(host: str) -> int:
@@ -1033,16 +1037,16 @@ def test_a_server_on_every_address_answers_to_any_number(start: Start) -> None:
 
 
 def test_a_service_account_gets_a_token(emulator: Emulator) -> None:
-    """/token has the format that google-auth reads. One assertion always gets the same, useless token."""
+    """/token returns the format that google-auth reads. The same assertion always gets the same, useless token."""
     answer = requests.post(f"{emulator.rest}/token", data={"assertion": "secret"}, timeout=10).json()
 
     assert {"token_type": "Bearer", "expires_in": 3600}.items() <= answer.items()
     assert "secret" not in answer["access_token"]
 
 
-def test_nothing_is_logged_of_a_request(emulator: Emulator, place: str, capfd: pytest.CaptureFixture[str]) -> None:
-    """Neither its line nor its mistakes are logged: both may contain a label or a token."""
-    requests.get(f"{emulator.rest}/v1/{place}/models?access_token=secret", timeout=10)
+def test_requests_are_not_logged(emulator: Emulator, parent: str, capfd: pytest.CaptureFixture[str]) -> None:
+    """Neither the request line nor errors are logged, because both may contain a label or a token."""
+    requests.get(f"{emulator.rest}/v1/{parent}/models?access_token=secret", timeout=10)
     exchange(emulator, b"secret\r\n\r\n")
 
     assert capfd.readouterr() == ("", "")

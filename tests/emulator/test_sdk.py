@@ -64,7 +64,7 @@ def test_a_model_is_uploaded_and_found() -> None:
 
 @pytest.mark.usefixtures("emulator")
 def test_a_version_is_uploaded_under_its_model() -> None:
-    """The SDK makes a new version the default unless you tell it not to. Aliases keep their order."""
+    """The SDK makes a new version the default unless you pass is_default_version=False. Aliases keep their order."""
     model = upload(version_aliases=["system-test-model", "testing"])
     assert model.version_aliases == ["system-test-model", "testing", "default"]
     second = upload(parent_model=model.name, is_default_version=False, version_description="The second")

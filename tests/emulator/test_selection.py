@@ -38,9 +38,9 @@ MODEL = {
 
 
 @pytest.fixture(name="models")
-def _models(emulator: Emulator, place: str) -> str:
-    """The address of the models of an emulator that has two."""
-    base = f"{emulator.rest}/v1/{place}/models"
+def _models(emulator: Emulator, parent: str) -> str:
+    """Return the URL of the models of an emulator that has two."""
+    base = f"{emulator.rest}/v1/{parent}/models"
     for name in ("one", "two"):
         answer = requests.post(f"{base}:upload", json={"modelId": name, "model": MODEL}, timeout=60)
         assert answer.ok, answer.text
@@ -100,9 +100,9 @@ def test_everything_can_be_requested(models: str, fields: str) -> None:
 
 
 @pytest.mark.parametrize("fields", ["models(name,displayName)", "models/name,models/displayName"])
-def test_a_list_has_the_requested_fields(models: str, place: str, fields: str) -> None:
+def test_a_list_has_the_requested_fields(models: str, parent: str, fields: str) -> None:
     """The selection applies to each entry, and the next page's token is a field like any other."""
-    entries = [{"name": f"{place}/models/{name}", "displayName": "churn"} for name in ("two", "one")]
+    entries = [{"name": f"{parent}/models/{name}", "displayName": "churn"} for name in ("two", "one")]
 
     assert get(models, fields) == {"models": entries}
     page = get(models, f"{fields},nextPageToken", pageSize="1")
@@ -148,7 +148,7 @@ def test_an_operation_has_the_requested_fields(models: str, emulator: Emulator, 
     ],
 )
 def test_a_field_that_does_not_exist_is_refused(models: str, fields: str, path: str) -> None:
-    """The error has the words of Google's front end."""
+    """The error has the message of Google's front end."""
     answer = requests.get(f"{models}/one", params={"$fields": fields}, timeout=60)
 
     error = answer.json()["error"]
@@ -186,7 +186,7 @@ def test_a_field_that_does_not_exist_is_refused(models: str, fields: str, path: 
     ],
 )
 def test_an_invalid_selection_is_refused(models: str, emulator: Emulator, fields: str) -> None:
-    """It's refused before anything is done."""
+    """An invalid selection is refused before the request takes effect."""
     headers = {"X-HTTP-Method-Override": "DELETE", "Content-Type": "application/x-www-form-urlencoded"}
 
     answer = requests.post(f"{models}/one", data={"fields": fields}, headers=headers, timeout=60)
@@ -220,7 +220,7 @@ def test_errors_are_answered_whole(models: str) -> None:
     assert set(answer.json()["error"]) == {"code", "message", "status"}
 
 
-def test_grpc_requests_fields_in_its_metadata(models: str, emulator: Emulator, connect: Connect, place: str) -> None:
+def test_grpc_requests_fields_in_its_metadata(models: str, emulator: Emulator, connect: Connect, parent: str) -> None:
     """Over gRPC, Google's parameters are metadata. Lists, messages and operations are selected alike."""
     assert models
     client = connect(emulator)
@@ -228,21 +228,21 @@ def test_grpc_requests_fields_in_its_metadata(models: str, emulator: Emulator, c
     def mask(text: str) -> dict[str, Any]:
         return {"metadata": [("x-goog-fieldmask", text)]}
 
-    model = client.get_model(name=f"{place}/models/one", **mask("displayName,labels.team"))
+    model = client.get_model(name=f"{parent}/models/one", **mask("displayName,labels.team"))
     assert model == types.Model(display_name="churn", labels={"team": "growth"})
-    listed = list(client.list_models(parent=place, **mask("models.name")))
-    assert listed == [types.Model(name=f"{place}/models/{name}") for name in ("two", "one")]
+    listed = list(client.list_models(parent=parent, **mask("models.name")))
+    assert listed == [types.Model(name=f"{parent}/models/{name}") for name in ("two", "one")]
     with pytest.raises(exceptions.InvalidArgument, match="Request contains an invalid argument") as caught:
-        client.delete_model(name=f"{place}/models/one", **mask("nonsense"))
+        client.delete_model(name=f"{parent}/models/one", **mask("nonsense"))
     assert caught.value.details[0].field_violations[0].field == "nonsense"
-    assert client.get_model(name=f"{place}/models/one").display_name == "churn"
-    begun = client.delete_model(name=f"{place}/models/one", **mask("done")).operation
+    assert client.get_model(name=f"{parent}/models/one").display_name == "churn"
+    begun = client.delete_model(name=f"{parent}/models/one", **mask("done")).operation
     assert (begun.done, begun.name) == (True, "")
 
 
-def test_a_header_that_comes_twice_is_recorded_whole(emulator: Emulator, place: str) -> None:
+def test_a_header_that_comes_twice_is_recorded_whole(emulator: Emulator, parent: str) -> None:
     """A client and its credentials may both send a header, over either transport."""
-    name = types.GetModelRequest(name=f"{place}/models/one")
+    name = types.GetModelRequest(name=f"{parent}/models/one")
     with grpc.insecure_channel(str(emulator.grpc)) as channel:
         stub: Any = channel.unary_unary("/google.cloud.aiplatform.v1.ModelService/GetModel")
         with pytest.raises(grpc.RpcError):
@@ -252,7 +252,7 @@ def test_a_header_that_comes_twice_is_recorded_whole(emulator: Emulator, place: 
             )
     host = str(emulator.rest).removeprefix("http://")
     connection = http.client.HTTPConnection(host, timeout=60)
-    connection.putrequest("GET", f"/v1/{place}/models/one")
+    connection.putrequest("GET", f"/v1/{parent}/models/one")
     connection.putheader("X-Goog-Api-Client", "a/1")
     connection.putheader("X-Goog-Api-Client", "b/2")
     connection.endheaders()
@@ -262,20 +262,20 @@ def test_a_header_that_comes_twice_is_recorded_whole(emulator: Emulator, place: 
     assert [request.metadata["x-goog-api-client"] for request in emulator.requests()] == ["a/1, b/2"] * 2
 
 
-def test_the_other_version_has_fields_of_its_own(models: str, emulator: Emulator, place: str) -> None:
+def test_the_other_version_has_fields_of_its_own(models: str, emulator: Emulator, parent: str) -> None:
     beta = models.replace("/v1/", "/v1beta1/")
 
     assert get(f"{beta}/one", "displayName,explanationSpec/parameters/examples/gcsSource") == {"displayName": "churn"}
     assert requests.get(f"{beta}/one?fields=pipelineJob", timeout=60).status_code == 400
     with grpc.insecure_channel(str(emulator.grpc)) as channel:
-        name = types.GetModelRequest(name=f"{place}/models/one")
+        name = types.GetModelRequest(name=f"{parent}/models/one")
         stub: Any = channel.unary_unary("/google.cloud.aiplatform.v1beta1.ModelService/GetModel")
         answer = stub(types.GetModelRequest.serialize(name), metadata=[("x-goog-fieldmask", "display_name")])
     assert types.Model.deserialize(answer) == types.Model(display_name="churn")
 
 
 def test_wildcards_cost_little() -> None:
-    """Many wildcards and deep ones end, because each expands at most to the message's type."""
+    """Selections with many or deep wildcards are fast, because each expands at most to the message's type."""
     descriptor = types.ListModelsResponse.pb().DESCRIPTOR
     deep = "*(" * (MAXIMUM_DEPTH - 2) + "*" + ")" * (MAXIMUM_DEPTH - 2)
     for text in (deep, ",".join(["models/*/*/*/*"] * 1000), ",".join(["models(*(*(*(nonsense,*))))"] * 500)):

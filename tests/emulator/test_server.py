@@ -1,4 +1,4 @@
-"""The emulator as a whole: starting, closing, TLS, gRPC's edges, and many clients at once."""
+"""The emulator as a whole: starting, closing, TLS, edge cases of gRPC, and many clients at once."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def call(emulator: Emulator, method: str, data: bytes) -> bytes:
         return answer
 
 
-def ours() -> list[str]:
+def emulator_threads() -> list[str]:
     """Return the names of all threads that belong to emulators."""
     return [thread.name for thread in threading.enumerate() if thread.name.startswith("vertex-emulator")]
 
@@ -65,28 +65,30 @@ def ours() -> list[str]:
 @pytest.fixture(name="pems", scope="module")
 def _pems(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return a folder with a certificate and its key, another key, a locked key and a broken certificate."""
-    there = tmp_path_factory.mktemp("pems")
+    folder = tmp_path_factory.mktemp("pems")
     issued, other = trustme.CA().issue_cert("localhost"), trustme.CA().issue_cert("localhost")
-    issued.cert_chain_pems[0].write_to_path(there / "cert.pem")
-    issued.private_key_pem.write_to_path(there / "key.pem")
-    other.private_key_pem.write_to_path(there / "other.pem")
-    (there / "broken.pem").write_text("-----BEGIN CERTIFICATE-----\nbroken\n-----END CERTIFICATE-----\n")
+    issued.cert_chain_pems[0].write_to_path(folder / "cert.pem")
+    issued.private_key_pem.write_to_path(folder / "key.pem")
+    other.private_key_pem.write_to_path(folder / "other.pem")
+    (folder / "broken.pem").write_text("-----BEGIN CERTIFICATE-----\nbroken\n-----END CERTIFICATE-----\n")
     locked = b"Proc-Type: 4,ENCRYPTED\nDEK-Info: AES-256-CBC,00000000000000000000000000000000\n\n"
-    (there / "locked.pem").write_bytes(issued.private_key_pem.bytes().replace(b"KEY-----\n", b"KEY-----\n" + locked, 1))
-    return there
+    (folder / "locked.pem").write_bytes(
+        issued.private_key_pem.bytes().replace(b"KEY-----\n", b"KEY-----\n" + locked, 1)
+    )
+    return folder
 
 
-def test_closing_leaves_nothing_behind(connect: Connect, place: str) -> None:
-    """No thread is left, even with open connections. Closing twice is fine, and the ports are free again."""
+def test_closing_leaves_nothing_behind(connect: Connect, parent: str) -> None:
+    """Closing ends all threads, even if connections are open, and frees the ports. You can close twice."""
     emulator = Emulator()
     with requests.Session() as session:
-        assert session.get(f"{emulator.rest}/v1/{place}/models", timeout=10).ok
-        list(connect(emulator).list_models(parent=place))
+        assert session.get(f"{emulator.rest}/v1/{parent}/models", timeout=10).ok
+        list(connect(emulator).list_models(parent=parent))
 
         emulator.close()
         emulator.close()
 
-    assert ours() == []
+    assert emulator_threads() == []
     for address in (str(emulator.grpc), str(emulator.rest).removeprefix("http://")):
         host, port = address.split(":")
         with socket.socket() as free:
@@ -94,8 +96,8 @@ def test_closing_leaves_nothing_behind(connect: Connect, place: str) -> None:
             free.bind((host, int(port)))
 
 
-def test_emulators_that_come_and_go_leave_nothing(tmp_path: Path, place: str) -> None:
-    """Neither threads nor descriptors are left, though their clients keep their connections."""
+def test_closed_emulators_leave_no_descriptors(tmp_path: Path, parent: str) -> None:
+    """Neither threads nor descriptors are left, even if clients keep their connections open."""
     authority = trustme.CA()
     pem, root = tmp_path / "server.pem", tmp_path / "root.pem"
     authority.issue_cert("localhost").private_key_and_cert_chain_pem.write_to_path(pem)
@@ -105,27 +107,27 @@ def test_emulators_that_come_and_go_leave_nothing(tmp_path: Path, place: str) ->
         gc.collect()
         return len(list(Path("/proc/self/fd").iterdir()))
 
-    def come_and_go() -> None:
+    def start_and_close() -> None:
         with contextlib.ExitStack() as stack:
             emulators = [stack.enter_context(Emulator(grpc_port=None)) for _ in range(3)]
             emulators.append(stack.enter_context(Emulator(grpc_port=None, tls_cert=pem, tls_key=pem)))
             session = stack.enter_context(requests.Session())
             for emulator in emulators:
                 url = emulator.rest.replace("127.0.0.1", "localhost")
-                assert session.get(f"{url}/v1/{place}/models", verify=str(root), timeout=10).ok
+                assert session.get(f"{url}/v1/{parent}/models", verify=str(root), timeout=10).ok
                 address = "127.0.0.1", int(emulator.rest.rpartition(":")[2])
                 stack.enter_context(socket.create_connection(address)).sendall(b"GET / HTTP")
 
-    come_and_go()  # what is opened once and kept, such as the interpreter's own
+    start_and_close()  # the first time opens what the process keeps
     before = descriptors()
-    come_and_go()
+    start_and_close()
 
-    assert ours() == []
+    assert emulator_threads() == []
     assert descriptors() == before
 
 
-def test_a_forked_process_leaves_the_server_of_its_parent_alone(start: Start) -> None:
-    """It may close the emulator that it inherited. The parent's clients don't notice."""
+def test_a_forked_process_does_not_close_its_parents_server(start: Start) -> None:
+    """If a forked process closes the emulator that it inherited, the parent's server keeps running."""
     emulator = start(grpc_port=None)
     with requests.Session() as session:
         assert session.get(f"{emulator.rest}/emulator/health", timeout=10).ok
@@ -143,7 +145,7 @@ def test_a_forked_process_leaves_the_server_of_its_parent_alone(start: Start) ->
 
 
 def test_only_http_needs_the_extra() -> None:
-    """Without aiohttp there's gRPC, and so the local registry. What needs HTTP says what to install."""
+    """Without aiohttp, gRPC and the local registry work. Anything that needs HTTP says what to install."""
     code = """
 import sys; sys.modules["aiohttp"] = None
 from vertex_registry import local_registry
@@ -160,16 +162,16 @@ print(main(["--grpc-port", "0", "--rest-port", "0"]))
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
 
-    told = (
+    message = (
         "Serving HTTP needs aiohttp. Install it: pip install 'vertex-registry[emulator]'. For gRPC alone, pass"
         " rest_port=None."
     )
-    assert done.stdout.splitlines() == ["1", told, told, "2"]
-    assert done.stderr.splitlines() == [told]
+    assert done.stdout.splitlines() == ["1", message, message, "2"]
+    assert done.stderr.splitlines() == [message]
 
 
 def test_a_server_can_be_left_out(start: Start) -> None:
-    """Without a port there is no server."""
+    """A server whose port is None isn't started."""
     assert not start(grpc_port=None).grpc
     assert not start(rest_port=None).rest
     assert repr(start(grpc_port=None, rest_port=None)) == "<Emulator grpc=None rest=None>"
@@ -186,7 +188,7 @@ def test_a_port_that_is_taken_is_an_error(
             OSError, match=rf"^Can't listen on port {port} of 127\.0\.0\.1 for {name}: Address already .*free port\.$"
         ):
             start(**{kind: port})
-        assert ours() == []
+        assert emulator_threads() == []
     assert capfd.readouterr() == ("", "")
 
 
@@ -194,12 +196,12 @@ def test_an_address_that_only_grpc_cannot_read_is_an_error(start: Start, tmp_pat
     """The error is one sentence. Nothing is left running, and the data file is free."""
     with pytest.raises(OSError, match=r"^gRPC can't listen on the address 127\.1:0\. Choose another address\.$"):
         start(tmp_path / "data", host="127.1")
-    assert ours() == []
+    assert emulator_threads() == []
     start(tmp_path / "data")
 
 
 @pytest.mark.parametrize(
-    ("arguments", "told"),
+    ("arguments", "message"),
     [
         ({"polls_until_done": -1}, "polls_until_done can't be -1. Use a number from 0 to 1000000000."),
         ({"polls_until_done": 10**30}, "Use a number from 0 to 1000000000."),
@@ -211,22 +213,22 @@ def test_an_address_that_only_grpc_cannot_read_is_an_error(start: Start, tmp_pat
         ({"host": "http://127.0.0.1"}, "The address 'http://127.0.0.1' doesn't exist. "),
         ({"host": "192.0.2.1"}, "Can't listen on the address 192.0.2.1: Cannot assign requested address. Use an"),
         ({"host": "192.0.2.1", "grpc_port": None}, "Can't listen on the address 192.0.2.1: "),
-        ({"tls_cert": "{there}/cert.pem"}, "TLS needs both a certificate and its key."),
-        ({"tls_cert": "{there}/x", "tls_key": "{there}/key.pem"}, "/x can't be read: No such file or directory."),
-        ({"tls_cert": "{there}", "tls_key": "{there}/key.pem"}, "can't be read: Is a directory."),
-        ({"tls_cert": "{there}/key.pem", "tls_key": "{there}/key.pem"}, "The file {there}/key.pem has no certificate."),
+        ({"tls_cert": "{pems}/cert.pem"}, "TLS needs both a certificate and its key."),
+        ({"tls_cert": "{pems}/x", "tls_key": "{pems}/key.pem"}, "/x can't be read: No such file or directory."),
+        ({"tls_cert": "{pems}", "tls_key": "{pems}/key.pem"}, "can't be read: Is a directory."),
+        ({"tls_cert": "{pems}/key.pem", "tls_key": "{pems}/key.pem"}, "The file {pems}/key.pem has no certificate."),
         (
-            {"tls_cert": "{there}/cert.pem", "tls_key": "{there}/cert.pem"},
-            "The file {there}/cert.pem has no private key.",
+            {"tls_cert": "{pems}/cert.pem", "tls_key": "{pems}/cert.pem"},
+            "The file {pems}/cert.pem has no private key.",
         ),
-        ({"tls_cert": "{there}/cert.pem", "tls_key": "{there}/other.pem"}, "isn't the key of the certificate in"),
+        ({"tls_cert": "{pems}/cert.pem", "tls_key": "{pems}/other.pem"}, "isn't the key of the certificate in"),
         (
-            {"tls_cert": "{there}/cert.pem", "tls_key": "{there}/locked.pem"},
+            {"tls_cert": "{pems}/cert.pem", "tls_key": "{pems}/locked.pem"},
             "has a password. Use one without a password.",
         ),
-        ({"tls_cert": "{there}/broken.pem", "tls_key": "{there}/key.pem"}, "can't be used: "),
-        ({"data": "{there}/nowhere/data"}, "because the folder {there}/nowhere doesn't exist. Create the"),
-        ({"data": "{there}"}, "The data file {there} is a folder. Name a file in it, such as {there}/registry.db."),
+        ({"tls_cert": "{pems}/broken.pem", "tls_key": "{pems}/key.pem"}, "can't be used: "),
+        ({"data": "{pems}/nowhere/data"}, "because the folder {pems}/nowhere doesn't exist. Create the"),
+        ({"data": "{pems}"}, "The data file {pems} is a folder. Name a file in it, such as {pems}/registry.db."),
         (
             {"storage": "ftp://storage"},
             "The storage 'ftp://storage' isn't an address. Use one such as http://127.0.0.1:",
@@ -270,42 +272,46 @@ def test_an_address_that_only_grpc_cannot_read_is_an_error(start: Start, tmp_pat
     ],
 )
 def test_arguments_are_checked(
-    start: Start, pems: Path, capfd: pytest.CaptureFixture[str], arguments: dict[str, Any], told: str
+    start: Start, pems: Path, capfd: pytest.CaptureFixture[str], arguments: dict[str, Any], message: str
 ) -> None:
-    """Every mistake is reported in a sentence. Nothing was started, and no data file was created."""
-    placed = {name: value.format(there=pems) if isinstance(value, str) else value for name, value in arguments.items()}
+    """Every mistake is reported in a sentence. Nothing is started, and no data file is created."""
+    formatted = {
+        name: value.format(pems=pems) if isinstance(value, str) else value for name, value in arguments.items()
+    }
     before = sorted(pems.iterdir())
 
     with pytest.raises((ValueError, OSError, DataFileError)) as caught:
-        start(**{"data": pems / "data", **placed})
+        start(**{"data": pems / "data", **formatted})
 
-    assert told.format(there=pems) in str(caught.value)
+    assert message.format(pems=pems) in str(caught.value)
     assert str(caught.value).endswith(".")
     assert "\n" not in str(caught.value)
     assert sorted(pems.iterdir()) == before
-    assert ours() == []
+    assert emulator_threads() == []
     assert capfd.readouterr() == ("", "")
 
 
-def test_a_lag_may_be_a_number(start: Start, connect: Connect, upload: Upload, place: str) -> None:
-    """In Python the value doesn't have to be text."""
+def test_a_lag_may_be_a_number(start: Start, connect: Connect, upload: Upload, parent: str) -> None:
+    """In Python, the value of a switch can be a number."""
     client = connect(start(assume={"list-lag": 1}))
     upload(client)
 
-    assert [len(list(client.list_models(parent=place))) for _ in range(2)] == [0, 1]
+    assert [len(list(client.list_models(parent=parent))) for _ in range(2)] == [0, 1]
 
 
-def test_ipv6_is_served(start: Start, place: str) -> None:
-    """IPv6 addresses are in brackets."""
+def test_ipv6_is_served(start: Start, parent: str) -> None:
+    """An emulator can listen on IPv6. Its addresses have brackets."""
     emulator = start(host="::1")
 
     assert str(emulator.grpc).startswith("[::1]:")
-    assert requests.get(f"{emulator.rest}/v1/{place}/models", timeout=10).json() == {}
-    assert call(emulator, f"{METHOD}ListModels", BY_NAME["ListModels"].request(parent=place).SerializeToString()) == b""
+    assert requests.get(f"{emulator.rest}/v1/{parent}/models", timeout=10).json() == {}
+    assert (
+        call(emulator, f"{METHOD}ListModels", BY_NAME["ListModels"].request(parent=parent).SerializeToString()) == b""
+    )
 
 
-def test_tls_is_spoken_on_both_ports(start: Start, place: str, tmp_path: Path) -> None:
-    """Both ports use a certificate. A client without TLS gets no response, and holds nobody up."""
+def test_both_ports_use_tls(start: Start, parent: str, tmp_path: Path) -> None:
+    """Both ports use the certificate. A client without TLS gets no response and doesn't delay others."""
     authority = trustme.CA()
     certificate = authority.issue_cert("localhost", "127.0.0.1")
     pem, root = tmp_path / "server.pem", tmp_path / "root.pem"
@@ -316,18 +322,18 @@ def test_tls_is_spoken_on_both_ports(start: Start, place: str, tmp_path: Path) -
 
     assert str(emulator.rest).startswith("https://")
     with socket.create_connection(("127.0.0.1", int(port)), timeout=10) as plain:
-        assert requests.get(f"https://localhost:{port}/v1/{place}/models", verify=str(root), timeout=10).json() == {}
+        assert requests.get(f"https://localhost:{port}/v1/{parent}/models", verify=str(root), timeout=10).json() == {}
         plain.sendall(b"GET / HTTP/1.1\r\n\r\n")
         with contextlib.suppress(ConnectionResetError):
             assert b"HTTP/1.1 200" not in plain.recv(100)
     credentials = grpc.ssl_channel_credentials(root.read_bytes())
     with grpc.secure_channel(f"localhost:{str(emulator.grpc).rpartition(':')[2]}", credentials) as channel:
-        request = BY_NAME["ListModels"].request(parent=place).SerializeToString()
+        request = BY_NAME["ListModels"].request(parent=parent).SerializeToString()
         assert channel.unary_unary(f"{METHOD}ListModels")(request, timeout=30) == b""
 
 
-def test_closing_ends_connections_under_tls(start: Start, place: str, tmp_path: Path) -> None:
-    """Kept connections end, and so do those without a finished handshake. Closing doesn't wait for them."""
+def test_closing_ends_connections_under_tls(start: Start, parent: str, tmp_path: Path) -> None:
+    """Closing ends idle connections, and those without a finished handshake. It doesn't wait for them."""
     authority = trustme.CA()
     pem, root = tmp_path / "server.pem", tmp_path / "root.pem"
     authority.issue_cert("localhost").private_key_and_cert_chain_pem.write_to_path(pem)
@@ -336,7 +342,7 @@ def test_closing_ends_connections_under_tls(start: Start, place: str, tmp_path: 
     port = str(emulator.rest).rpartition(":")[2]
 
     with socket.create_connection(("127.0.0.1", int(port))) as silent, requests.Session() as session:
-        assert session.get(f"https://localhost:{port}/v1/{place}/models", verify=str(root), timeout=10).ok
+        assert session.get(f"https://localhost:{port}/v1/{parent}/models", verify=str(root), timeout=10).ok
         emulator.close()
         silent.settimeout(10)
         assert silent.recv(1) == b""
@@ -346,7 +352,7 @@ def test_closing_ends_connections_under_tls(start: Start, place: str, tmp_path: 
 
 
 def test_a_failure_carries_its_details(emulator: Emulator) -> None:
-    """The details are a google.rpc.Status in the trailers, where Google's clients look for them."""
+    """The details are a google.rpc.Status in the trailers, where Google's clients read them."""
     with pytest.raises(grpc.RpcError) as caught:
         call(emulator, f"{METHOD}GetModel", b"")
 
@@ -372,8 +378,8 @@ def test_the_first_of_many_mistakes_are_reported(emulator: Emulator) -> None:
         method(request, Call())
 
     detail: Any = caught.value.details[0]
-    told = [violation.field for violation in detail.field_violations]
-    assert told == [f"model_evaluation_slices[{position}]" for position in range(100)]
+    fields = [violation.field for violation in detail.field_violations]
+    assert fields == [f"model_evaluation_slices[{position}]" for position in range(100)]
     cut, more = error_details_pb2.BadRequest(), error_details_pb2.BadRequest()
     assert _within_trailers(caught.value).details[0].Unpack(cut)
     more.field_violations.extend(detail.field_violations[: len(cut.field_violations) + 1])
@@ -401,12 +407,12 @@ def test_an_invalid_request_is_refused(emulator: Emulator, method: str, data: by
     assert error.code() is code
 
 
-def test_clients_that_send_nothing_hold_nobody_up(emulator: Emulator, place: str) -> None:
-    """Requests whose message never comes, and delayed responses, don't hold up others."""
+def test_silent_clients_do_not_block_others(emulator: Emulator, parent: str) -> None:
+    """Requests without a message and delayed responses don't block other requests."""
     emulator.fail("GetModel", delay=1e6)
     emulator.fail("GetModel", delay=1e6)
     hung = threading.Event()
-    request = aiplatform_v1.ListModelsRequest.serialize(aiplatform_v1.ListModelsRequest(parent=place))
+    request = aiplatform_v1.ListModelsRequest.serialize(aiplatform_v1.ListModelsRequest(parent=parent))
     with grpc.insecure_channel(emulator.grpc) as channel:
         service = "/google.cloud.aiplatform.v1.ModelService"
         silent: Any = channel.stream_unary(f"{service}/ListModels")
@@ -418,24 +424,24 @@ def test_clients_that_send_nothing_hold_nobody_up(emulator: Emulator, place: str
         hung.set()
 
 
-def test_the_server_survives_a_system_without_threads(emulator: Emulator, place: str) -> None:
-    """Requests are carried out by the threads that exist, and later everything works as before."""
-    request = BY_NAME["ListModels"].request(parent=place).SerializeToString()
-    emulator.fail("ListModels", delay=0.01)  # another is to take over meanwhile
-    before = threading.stack_size(2**46)  # which no thread can be started with
+def test_the_server_survives_a_system_without_threads(emulator: Emulator, parent: str) -> None:
+    """If no thread can be started, the existing ones serve the requests."""
+    request = BY_NAME["ListModels"].request(parent=parent).SerializeToString()
+    emulator.fail("ListModels", delay=0.01)  # during the delay, another thread would take over
+    before = threading.stack_size(2**46)  # no thread can be started with such a stack
     try:
         assert call(emulator, f"{METHOD}ListModels", request) == b""
-        assert requests.get(f"{emulator.rest}/v1/{place}/models", timeout=10).ok
+        assert requests.get(f"{emulator.rest}/v1/{parent}/models", timeout=10).ok
     finally:
         threading.stack_size(before)
 
     assert call(emulator, f"{METHOD}ListModels", request) == b""
-    assert requests.get(f"{emulator.rest}/v1/{place}/models", timeout=10).ok
+    assert requests.get(f"{emulator.rest}/v1/{parent}/models", timeout=10).ok
     emulator.close()
 
 
-def test_a_request_has_a_longest_length(emulator: Emulator) -> None:
-    """A message that is short on the wire and large in memory is refused too."""
+def test_a_request_that_is_too_long_is_refused(emulator: Emulator) -> None:
+    """Even a message that's only short because it's compressed is refused."""
     request = BY_NAME["GetModel"].request(name="x" * LONGEST_REQUEST).SerializeToString()
     with grpc.insecure_channel(str(emulator.grpc), compression=grpc.Compression.Gzip) as channel:
         stub: Any = channel.unary_unary(f"{METHOD}GetModel")
@@ -448,16 +454,16 @@ def test_a_request_has_a_longest_length(emulator: Emulator) -> None:
 
 
 def test_a_worker_ends_while_others_take_over() -> None:
-    """Any thread can end, whichever one has the work at that moment."""
+    """A worker can end while another thread takes over its work."""
     interval = sys.getswitchinterval()
     sys.setswitchinterval(1e-6)
     try:
         for _ in range(40):
             worker = Worker("vertex-emulator-test")
-            taking = threading.Thread(target=lambda worker=worker: [worker.take_over() for _ in range(20)])
-            taking.start()
+            taker = threading.Thread(target=lambda worker=worker: [worker.take_over() for _ in range(20)])
+            taker.start()
             worker.shutdown()
-            taking.join()
+            taker.join()
     finally:
         sys.setswitchinterval(interval)
 
@@ -472,26 +478,30 @@ def test_v1beta1_is_the_same_on_the_wire() -> None:
         seen.add(one.full_name)
         assert other.full_name == one.full_name.replace(".v1.", ".v1beta1.")
         for field in one.fields:
-            twin = other.fields_by_number.get(field.number)
-            if twin is None:
-                # v1beta1's ListModelsRequest has no order_by: what v1 has more is never misread.
+            counterpart = other.fields_by_number.get(field.number)
+            if counterpart is None:
+                # v1beta1's ListModelsRequest has no order_by. Such a field must not have another number in v1beta1.
                 assert field.name not in other.fields_by_name
                 continue
-            assert (twin.name, twin.type, twin.is_repeated) == (field.name, field.type, field.is_repeated)
+            assert (counterpart.name, counterpart.type, counterpart.is_repeated) == (
+                field.name,
+                field.type,
+                field.is_repeated,
+            )
             if field.message_type is not None:
-                compare(field.message_type, twin.message_type)
+                compare(field.message_type, counterpart.message_type)
 
     for rpc in RPCS:
         for message in (rpc.request, rpc.response):
             name = message.DESCRIPTOR.name
             if hasattr(aiplatform_v1.types, name):
-                twin: Any = getattr(aiplatform_v1beta1.types, name)
-                compare(message.DESCRIPTOR, twin.pb().DESCRIPTOR)
+                counterpart: Any = getattr(aiplatform_v1beta1.types, name)
+                compare(message.DESCRIPTOR, counterpart.pb().DESCRIPTOR)
     assert len(seen) > 60
 
 
 def test_every_row_of_the_table_is_served(emulator: Emulator) -> None:
-    """Every RPC is served over gRPC in each version, and over HTTP by a route that no earlier one hides."""
+    """Every RPC is served over gRPC in each version, and over HTTP by a route that no earlier route shadows."""
     for rpc in RPCS:
         for api in APIS:
             try:
@@ -522,7 +532,7 @@ def test_every_row_of_the_table_is_served(emulator: Emulator) -> None:
 def test_a_bug_is_logged(
     start: Start, connect: Connect, upload: Upload, transport: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """A bug is logged with its traceback. The client gets INTERNAL, and nothing was written."""
+    """A bug is logged with its traceback. The client gets INTERNAL, and nothing is written."""
 
     def broken() -> str:
         raise ZeroDivisionError
@@ -548,12 +558,12 @@ def test_a_bug_in_the_transport_is_logged(start: Start, caplog: pytest.LogCaptur
 
 
 @pytest.mark.parametrize("lag", ["0", "3"])
-def test_a_reset_forgets_everything(start: Start, connect: Connect, upload: Upload, place: str, lag: str) -> None:
-    """Models, operations, faults and requests are gone, for reads and for lists."""
+def test_a_reset_forgets_everything(start: Start, connect: Connect, upload: Upload, parent: str, lag: str) -> None:
+    """A reset deletes models, operations, faults and requests. Neither reads nor lists show them."""
     emulator = start(assume={"list-lag": lag}, polls_until_done=1)
     client = connect(emulator)
     upload(client, model_id="mine")
-    begun = client.delete_model(name=f"{place}/models/mine").operation
+    operation = client.delete_model(name=f"{parent}/models/mine").operation
     emulator.fail("GetModel", "ABORTED")
 
     emulator.reset()
@@ -561,41 +571,41 @@ def test_a_reset_forgets_everything(start: Start, connect: Connect, upload: Uplo
     assert not emulator.requests()
     assert not emulator.faults()
     for _ in range(5):
-        assert list(client.list_models(parent=place)) == []
+        assert list(client.list_models(parent=parent)) == []
     with pytest.raises(exceptions.NotFound):
-        client.get_model(name=f"{place}/models/mine")
+        client.get_model(name=f"{parent}/models/mine")
     with pytest.raises(exceptions.NotFound):
-        client.get_operation({"name": begun.name})
-    assert upload(client, model_id="mine") == f"{place}/models/mine@1"
+        client.get_operation({"name": operation.name})
+    assert upload(client, model_id="mine") == f"{parent}/models/mine@1"
 
 
-def test_a_reset_leaves_nothing_of_what_lists_have_shown(emulator: Emulator, client: Client, upload: Upload) -> None:
-    """The cache of list entries forgets them too."""
-    place = upload(client, model_id="shown").rpartition("/models/")[0]
-    assert [model.display_name for model in client.list_models(parent=place)] == ["churn"]
+def test_a_reset_clears_the_cache_of_list_entries(emulator: Emulator, client: Client, upload: Upload) -> None:
+    """No entry of a list stays in memory."""
+    parent = upload(client, model_id="shown").rpartition("/models/")[0]
+    assert [model.display_name for model in client.list_models(parent=parent)] == ["churn"]
 
-    def kept() -> list[str]:
+    def cached() -> list[str]:
         return [view.id for view in gc.get_objects() if type(view) is View and view.id == "shown"]
 
-    assert kept() == ["shown"]
+    assert cached() == ["shown"]
     emulator.reset()
 
-    assert kept() == []
+    assert cached() == []
 
 
 # --- many at once ------------------------------------------------------------
 
 
 def test_many_clients_see_one_registry(emulator: Emulator, connect: Connect, upload: Upload) -> None:
-    """Over both transports there is no duplicate version number, one default, no shared alias, no lost update."""
+    """With clients of both transports, no version number repeats, each alias is on one version, no update is lost."""
     clients = [connect(emulator, transport) for transport in ("grpc", "rest") * 3]
     bare = upload(clients[0], model_id="mine").partition("@")[0]
 
     def work(client: Client) -> list[str]:
-        made = []
+        uploaded = []
         for _ in range(6):
             name = upload(client, under=bare, version_aliases=["default", "gold"])
-            made.append(name)
+            uploaded.append(name)
             client.merge_version_aliases(name=name, version_aliases=["gold", "hot"])
             while True:
                 model = client.get_model(name=f"{bare}@1")
@@ -606,16 +616,16 @@ def test_many_clients_see_one_registry(emulator: Emulator, connect: Connect, upl
                 except exceptions.Conflict:
                     continue
                 break
-        return made
+        return uploaded
 
     with ThreadPoolExecutor(len(clients)) as pool:
-        made = [name for names in pool.map(work, clients) for name in names]
+        uploaded = [name for names in pool.map(work, clients) for name in names]
 
-    assert len(set(made)) == len(made) == 36
+    assert len(set(uploaded)) == len(uploaded) == 36
     versions = list(clients[0].list_model_versions(name=bare))
     assert [version.version_id for version in versions] == [str(n) for n in range(1, 38)]
-    held = [alias for version in versions for alias in version.version_aliases]
-    assert sorted(held) == ["default", "gold", "hot"]
+    aliases = [alias for version in versions for alias in version.version_aliases]
+    assert sorted(aliases) == ["default", "gold", "hot"]
     assert versions[0].version_description == "36"
 
 
@@ -641,8 +651,8 @@ def _json(body: str) -> bytes:
     return f"HTTP/1.0 200 OK\r\n\r\n{body}".encode()
 
 
-#: What a server sends that is no Cloud Storage, by the bucket that is asked for.
-ODD = {
+#: Invalid responses of a storage server, by the bucket in the request.
+INVALID_RESPONSES = {
     "list": _json("[]"),
     "null": _json("null"),
     "items-number": _json('{"items": 5}'),
@@ -662,7 +672,7 @@ ODD = {
 
 
 class _Storage(BaseHTTPRequestHandler):
-    """Cloud Storage's list of objects, for one bucket, in pages of two."""
+    """A server with Cloud Storage's list of objects, for one bucket, in pages of two."""
 
     objects: ClassVar[list[str]] = [
         "good/a.txt",
@@ -678,8 +688,8 @@ class _Storage(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         bucket = self.path.split("/")[4]
-        if bucket in ODD:
-            self.wfile.write(ODD[bucket])
+        if bucket in INVALID_RESPONSES:
+            self.wfile.write(INVALID_RESPONSES[bucket])
             return
         _, _, query = self.path.partition("?")
         parameters = dict(part.split("=") for part in query.split("&"))
@@ -713,18 +723,18 @@ SKLEARN = {"image_uri": "europe-docker.pkg.dev/vertex-ai/prediction/sklearn-cpu.
 
 
 @pytest.mark.parametrize("uri", ["gs://bucket/good", "gs://bucket/good/", "gs://bucket", "gs://bucket/"])
-def test_an_artifact_that_a_prebuilt_container_can_serve(
+def test_an_artifact_for_a_prebuilt_container_is_accepted(
     start: Start, connect: Connect, upload: Upload, storage: str, uri: str
 ) -> None:
-    """Its directory has exactly one model file, and anything else."""
+    """The directory must have exactly one model file. It may have other files."""
     upload(connect(start(storage=storage)), artifact_uri=uri, container_spec=SKLEARN)
 
 
 @pytest.mark.parametrize("uri", ["both", "good2", "goo", "deep", "nowhere", "good/model.joblib"])
-def test_an_artifact_that_a_prebuilt_container_could_not_serve(
+def test_an_artifact_that_a_prebuilt_container_cannot_serve_is_refused(
     start: Start, connect: Connect, upload: Upload, storage: str, monkeypatch: pytest.MonkeyPatch, uri: str
 ) -> None:
-    """If the bucket can be read, it's refused in Vertex's words: no model file, two of them, another prefix."""
+    """If the bucket can be read, a directory with no model file, or with two, is refused with Vertex's message."""
     monkeypatch.setenv("STORAGE_EMULATOR_HOST", f"http://{storage}")
     client = connect(start())
 
@@ -740,7 +750,7 @@ def test_an_artifact_that_a_prebuilt_container_could_not_serve(
 
 
 def test_an_unavailable_storage_is_reported(start: Start, connect: Connect, upload: Upload, storage: str) -> None:
-    """The upload is refused for now, and the error has the address."""
+    """The upload fails with UNAVAILABLE, and the error has the address."""
     with pytest.raises(exceptions.ServiceUnavailable, match=f"{storage} answered with status 500"):
         upload(connect(start(storage=storage)), artifact_uri="gs://broken/x", container_spec=SKLEARN)
     with socket.create_server(("127.0.0.1", 0)) as closed:
@@ -754,19 +764,19 @@ def test_an_unavailable_storage_is_reported(start: Start, connect: Connect, uplo
 def test_the_storage_is_reached_without_a_proxy(
     start: Start, connect: Connect, upload: Upload, storage: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The given address is used directly, even if the environment names a proxy."""
+    """The storage's address is used directly, even if the environment names a proxy."""
     client = connect(start(storage=storage))
-    upload(client)  # the client heeds proxies too: it is connected now
+    upload(client)  # connect the client before it can use the proxy too
     monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")
 
     upload(client, artifact_uri="gs://bucket/good", container_spec=SKLEARN)
 
 
-@pytest.mark.parametrize("bucket", ODD)
-def test_a_storage_that_answers_oddly_is_reported(
+@pytest.mark.parametrize("bucket", INVALID_RESPONSES)
+def test_an_invalid_response_of_the_storage_is_reported(
     start: Start, connect: Connect, upload: Upload, storage: str, bucket: str
 ) -> None:
-    """A server that answers oddly counts as unavailable, even if it returns pages forever."""
+    """A server with invalid responses counts as unavailable, even if it returns pages forever."""
     client = connect(start(storage=storage))
 
     with pytest.raises(exceptions.ServiceUnavailable, match=f"The storage at http://{storage} doesn't answer: "):
@@ -784,6 +794,6 @@ def test_every_prebuilt_framework_has_its_files() -> None:
 
 @pytest.mark.parametrize("ports", [{"grpc_port": 70000}, {"rest_port": 70000}, {"rest_port": -1}])
 def test_an_invalid_port_is_refused(ports: dict[str, int]) -> None:
-    """An invalid port is refused, and no other is used instead."""
+    """An invalid port is an error. No other port is used instead."""
     with pytest.raises(ValueError, match="isn't a port"):
-        Emulator(**ports)  # type: ignore[arg-type]  # ports are all that is in it
+        Emulator(**ports)  # type: ignore[arg-type]  # the dictionary only has ports

@@ -1,4 +1,4 @@
-"""What each RPC of the model service does, seen through Google's own client."""
+"""What each RPC of the model service does, called with Google's own client."""
 
 from __future__ import annotations
 
@@ -92,35 +92,35 @@ def test_a_later_version_is_the_default_one_if_it_asks(client: Client, upload: U
     ]
 
 
-def test_equal_display_names_are_two_models(client: Client, upload: Upload, place: str) -> None:
+def test_equal_display_names_are_two_models(client: Client, upload: Upload, parent: str) -> None:
     """A display name isn't a key: two uploads create two models, each at version 1."""
     first, second = upload(client), upload(client)
 
     assert first != second
-    assert {model.version_id for model in client.list_models(parent=place)} == {"1"}
+    assert {model.version_id for model in client.list_models(parent=parent)} == {"1"}
 
 
-def test_a_model_id_is_taken_once(client: Client, upload: Upload, place: str) -> None:
-    """A chosen id becomes the name. A second upload of it is ALREADY_EXISTS and creates no version."""
-    assert upload(client, model_id="my_model-1") == f"{place}/models/my_model-1@1"
+def test_a_model_id_is_taken_once(client: Client, upload: Upload, parent: str) -> None:
+    """You can choose the model's ID. A second upload with it is ALREADY_EXISTS, and creates no version."""
+    assert upload(client, model_id="my_model-1") == f"{parent}/models/my_model-1@1"
 
     with pytest.raises(exceptions.AlreadyExists):
         upload(client, model_id="my_model-1")
 
-    assert len(list(client.list_model_versions(name=f"{place}/models/my_model-1"))) == 1
+    assert len(list(client.list_model_versions(name=f"{parent}/models/my_model-1"))) == 1
 
 
-def test_a_bare_id_is_a_parent_model(client: Client, upload: Upload, place: str) -> None:
+def test_a_bare_id_is_a_parent_model(client: Client, upload: Upload, parent: str) -> None:
     """The parent model may be a bare id, as gcloud sends it."""
     upload(client, model_id="mine")
 
-    assert upload(client, under="mine") == f"{place}/models/mine@2"
+    assert upload(client, under="mine") == f"{parent}/models/mine@2"
 
 
-def test_a_parent_model_must_exist(client: Client, upload: Upload, place: str) -> None:
+def test_a_parent_model_must_exist(client: Client, upload: Upload, parent: str) -> None:
     """A version can't be added to a model that doesn't exist."""
     with pytest.raises(exceptions.NotFound):
-        upload(client, under=f"{place}/models/nobody")
+        upload(client, under=f"{parent}/models/nobody")
 
 
 @pytest.mark.parametrize(
@@ -173,14 +173,14 @@ def test_a_parent_model_must_exist(client: Client, upload: Upload, place: str) -
     ],
 )
 def test_an_invalid_upload_is_refused(
-    client: Client, upload: Upload, place: str, field: str, fields: dict[str, Any]
+    client: Client, upload: Upload, parent: str, field: str, fields: dict[str, Any]
 ) -> None:
-    """Every rule on a model names its field, and nothing is created."""
+    """Every invalid field of a model is named in the error, and nothing is created."""
     with pytest.raises(exceptions.InvalidArgument) as caught:
         upload(client, **fields)
 
     assert violations(caught.value) == [field]
-    assert list(client.list_models(parent=place)) == []
+    assert list(client.list_models(parent=parent)) == []
 
 
 @pytest.mark.parametrize("model_id", ["1x", "-x", "X", "a.b", "a" * 64])
@@ -192,10 +192,10 @@ def test_a_model_id_must_be_right(client: Client, upload: Upload, model_id: str)
     assert violations(caught.value) == ["model_id"]
 
 
-def test_all_mistakes_are_reported_at_once(client: Client, place: str) -> None:
-    """The message numbers the mistakes, and each one is also a field violation."""
+def test_all_mistakes_are_reported_at_once(client: Client, parent: str) -> None:
+    """The message numbers the mistakes. Each one is also a field violation."""
     with pytest.raises(exceptions.InvalidArgument) as caught:
-        client.upload_model(request={"parent": place, "model_id": "X", "parent_model": "y", "model": {}})
+        client.upload_model(request={"parent": parent, "model_id": "X", "parent_model": "y", "model": {}})
 
     assert violations(caught.value) == ["model_id", "model_id", "model.display_name", "model.container_spec.image_uri"]
     assert "\t4.Field: model.container_spec.image_uri; Message: Required field is not set.\t" in caught.value.message
@@ -203,7 +203,7 @@ def test_all_mistakes_are_reported_at_once(client: Client, place: str) -> None:
 
 @pytest.mark.parametrize("parent", ["", "projects/p", "projects/p/locations/US", "locations/us-central1"])
 def test_a_parent_must_be_a_location(client: Client, model: MakeModel, parent: str) -> None:
-    """A malformed parent is INVALID_ARGUMENT about the parent."""
+    """For a malformed parent, the error is INVALID_ARGUMENT and names the parent."""
     with pytest.raises(exceptions.InvalidArgument) as caught:
         client.upload_model(parent=parent, model=model())
 
@@ -282,8 +282,8 @@ def test_metadata_without_a_schema_is_dropped(client: Client, upload: Upload) ->
     assert client.get_model(name=without).metadata is None
 
 
-def test_a_model_that_names_its_base_model_needs_no_container(client: Client, upload: Upload, place: str) -> None:
-    """It's found by the base model's name or its last part. It can't be deployed or exported."""
+def test_a_model_that_names_its_base_model_needs_no_container(client: Client, upload: Upload, parent: str) -> None:
+    """Such a model is found by its base model's name or the last part of it. It can't be deployed or exported."""
     name = upload(
         client,
         container_spec=None,
@@ -291,9 +291,11 @@ def test_a_model_that_names_its_base_model_needs_no_container(client: Client, up
         base_model_source={"model_garden_source": {"public_model_name": "publishers/google/models/gemma"}},
     )
 
-    (found,) = client.list_models(request={"parent": place, "filter": 'baseModelName="publishers/google/models/gemma"'})
-    assert [found] == list(client.list_models(request={"parent": place, "filter": 'baseModelName="gemma"'}))
-    assert list(client.list_models(request={"parent": place, "filter": 'baseModelName="google"'})) == []
+    (found,) = client.list_models(
+        request={"parent": parent, "filter": 'baseModelName="publishers/google/models/gemma"'}
+    )
+    assert [found] == list(client.list_models(request={"parent": parent, "filter": 'baseModelName="gemma"'}))
+    assert list(client.list_models(request={"parent": parent, "filter": 'baseModelName="google"'})) == []
 
     assert f"{found.name}@1" == name
     assert found.model_source_info.source_type == types.ModelSourceInfo.ModelSourceType.MODEL_GARDEN
@@ -302,13 +304,13 @@ def test_a_model_that_names_its_base_model_needs_no_container(client: Client, up
 
 
 def test_a_filter_of_the_base_model_sees_the_default_version(
-    start: Start, connect: Connect, upload: Upload, place: str
+    start: Start, connect: Connect, upload: Upload, parent: str
 ) -> None:
-    """It matches what the list shows, even if the default version changes, or has no base model."""
+    """The filter matches what the list shows, even if the default version changes or has no base model."""
     client = connect(start(assume={"default-delete": "move"}))
 
     def found(base: str) -> list[str]:
-        models = client.list_models(request={"parent": place, "filter": f'base_model_name="{base}"'})
+        models = client.list_models(request={"parent": parent, "filter": f'base_model_name="{base}"'})
         return [model.base_model_source.model_garden_source.public_model_name for model in models]
 
     def base(name: str) -> dict[str, Any]:
@@ -345,7 +347,7 @@ def test_a_later_version_leaves_the_model_as_it_is(client: Client, upload: Uploa
 
 
 def test_a_version_is_read_by_number_and_alias(client: Client, upload: Upload) -> None:
-    """A bare name returns the default version under the bare name, any other name the version's own."""
+    """Reading a model returns its default version under the model's name. Other reads return the version's name."""
     bare = upload(client, version_aliases=["gold"]).partition("@")[0]
 
     assert client.get_model(name=bare).name == bare
@@ -384,25 +386,25 @@ def test_id_and_number_name_the_same_project(client: Client, model: MakeModel) -
     assert list(client.list_models(parent="projects/acme/locations/europe-west4")) == []
 
 
-def test_a_list_shows_the_default_versions(client: Client, upload: Upload, place: str) -> None:
+def test_a_list_shows_the_default_versions(client: Client, upload: Upload, parent: str) -> None:
     """Every model has one entry, the newest first, under its bare name."""
     old = upload(client, display_name="old").partition("@")[0]
     new = upload(client, display_name="new").partition("@")[0]
     upload(client, under=old, version_aliases=["default"])
 
-    listed = [(model.name, model.version_id) for model in client.list_models(parent=place)]
+    listed = [(model.name, model.version_id) for model in client.list_models(parent=parent)]
 
     assert listed == [(new, "1"), (old, "2")]
 
 
-def test_lists_are_filtered_by_what_they_show(client: Client, upload: Upload, place: str) -> None:
-    """Ids, display names and labels select models, alone and together."""
+def test_lists_are_filtered_by_what_they_show(client: Client, upload: Upload, parent: str) -> None:
+    """Filters on IDs, display names and labels select models, alone and together."""
     a = upload(client, model_id="a", display_name="one", labels={"team": "x", "only": "a"})
     b = upload(client, model_id="b", display_name="two", labels={"team": "x"})
     c = upload(client, model_id="c", display_name="one", labels={"team": "y"})
 
     def found(text: str, order: str = "") -> list[str]:
-        request = {"parent": place, "filter": text, "order_by": order}
+        request = {"parent": parent, "filter": text, "order_by": order}
         return [f"{model.name}@1" for model in client.list_models(request=request)]
 
     assert found("model=a") == [a]
@@ -440,14 +442,16 @@ def test_lists_are_filtered_by_what_they_show(client: Client, upload: Upload, pl
         ("model=m1 AND labels.team=sales", False),
     ],
 )
-def test_a_filter_matches_what_it_says(client: Client, upload: Upload, place: str, text: str, *, matches: bool) -> None:
+def test_a_filter_matches_what_it_says(
+    client: Client, upload: Upload, parent: str, text: str, *, matches: bool
+) -> None:
     """Whole values are compared, case included. A missing label equals nothing, not even empty."""
     upload(client, model_id="m1", display_name="Churn", labels={"team": "growth", "empty": ""})
 
-    assert bool(list(client.list_models(request={"parent": place, "filter": text}))) is matches
+    assert bool(list(client.list_models(request={"parent": parent, "filter": text}))) is matches
 
 
-def test_lists_are_ordered_as_asked(client: Client, upload: Upload, place: str) -> None:
+def test_lists_are_ordered_as_asked(client: Client, upload: Upload, parent: str) -> None:
     """Models are ordered by display name, age or last update. Ties are ordered by age."""
     a = upload(client, model_id="a", display_name="2").partition("@")[0]
     b = upload(client, model_id="b", display_name="1").partition("@")[0]
@@ -455,7 +459,7 @@ def test_lists_are_ordered_as_asked(client: Client, upload: Upload, place: str) 
     client.update_model(model={"name": a, "description": "x"}, update_mask=mask("description"))
 
     def order(by: str) -> list[str]:
-        return [model.name for model in client.list_models(request={"parent": place, "order_by": by})]
+        return [model.name for model in client.list_models(request={"parent": parent, "order_by": by})]
 
     assert order("create_time") == [a, b, c]
     assert order("create_time desc") == [c, b, a]
@@ -468,11 +472,13 @@ def test_lists_are_ordered_as_asked(client: Client, upload: Upload, place: str) 
 
 @pytest.mark.parametrize("order", ["", "create_time", "display_name desc, update_time", "update_time desc"])
 @pytest.mark.parametrize("filtered", ["", "labels.even:*", "labels.even=x", 'display_name="n1"'])
-def test_pages_put_together_are_the_list(client: Client, upload: Upload, place: str, order: str, filtered: str) -> None:
+def test_pages_put_together_are_the_list(
+    client: Client, upload: Upload, parent: str, order: str, filtered: str
+) -> None:
     """In any order, with any filter, pages of two neither repeat nor miss a row."""
     for n in range(7):
         upload(client, display_name=f"n{n % 2}", labels={"even": "x"} if n % 2 == 0 else {})
-    request = {"parent": place, "order_by": order, "filter": filtered}
+    request = {"parent": parent, "order_by": order, "filter": filtered}
     whole = [model.name for model in client.list_models(request=request)]
 
     pages = list(client.list_models(request={**request, "page_size": 2}).pages)
@@ -482,14 +488,14 @@ def test_pages_put_together_are_the_list(client: Client, upload: Upload, place: 
     assert pages[-1].next_page_token == ""
 
 
-def test_a_page_token_belongs_to_its_query(client: Client, upload: Upload, place: str) -> None:
+def test_a_page_token_belongs_to_its_query(client: Client, upload: Upload, parent: str) -> None:
     """With another filter it's INVALID_ARGUMENT."""
     for _ in range(3):
         upload(client)
-    token = next(client.list_models(request={"parent": place, "page_size": 1}).pages).next_page_token
+    token = next(client.list_models(request={"parent": parent, "page_size": 1}).pages).next_page_token
 
     with pytest.raises(exceptions.InvalidArgument) as caught:
-        client.list_models(request={"parent": place, "page_token": token, "filter": "model=x"})
+        client.list_models(request={"parent": parent, "page_token": token, "filter": "model=x"})
 
     assert violations(caught.value) == ["page_token"]
 
@@ -506,11 +512,11 @@ def test_a_page_token_belongs_to_its_query(client: Client, upload: Upload, place
 def test_a_page_token_is_good_for_id_and_number(
     client: Client, model: MakeModel, rpc: str, field: str, under: str
 ) -> None:
-    """They name the same project, and so the same list."""
-    place = "projects/acme/locations/us-central1"
+    """A project's ID and its number name the same project, and so the same list."""
+    parent = "projects/acme/locations/us-central1"
     for request in ({"model_id": "m0"}, {"parent_model": "m0"}, {"model_id": "m1"}):
-        client.upload_model(request={"parent": place, "model": model(), **request})
-    evaluation, _ = (client.import_model_evaluation(parent=f"{place}/models/m0", model_evaluation={}) for _ in "ab")
+        client.upload_model(request={"parent": parent, "model": model(), **request})
+    evaluation, _ = (client.import_model_evaluation(parent=f"{parent}/models/m0", model_evaluation={}) for _ in "ab")
     client.batch_import_model_evaluation_slices(parent=evaluation.name, model_evaluation_slices=[{}, {}])
     under = under.format(evaluation.name.rpartition("/")[2])
 
@@ -535,11 +541,11 @@ def test_a_page_token_of_operations_and_locations_is_good_for_id_and_number(clie
     assert len(rest.locations) == len(LOCATIONS) - 1
 
 
-def test_a_read_mask_selects_fields(client: Client, upload: Upload, place: str) -> None:
+def test_a_read_mask_selects_fields(client: Client, upload: Upload, parent: str) -> None:
     """Both spellings work, and nothing else is in the response."""
     upload(client, labels={"a": "b"})
 
-    request = {"parent": place, "read_mask": mask("displayName", "version_id")}
+    request = {"parent": parent, "read_mask": mask("displayName", "version_id")}
     (model,) = client.list_models(request=request)
 
     assert model == types.Model(display_name="churn", version_id="1")
@@ -564,19 +570,19 @@ def test_versions_are_listed_oldest_first(client: Client, upload: Upload) -> Non
     assert numbers(name=f"{bare}@2", page_size=20) == numbers()
 
 
-def test_versions_of_nobody_are_not_found(client: Client, place: str) -> None:
+def test_versions_of_nobody_are_not_found(client: Client, parent: str) -> None:
     """The model has to exist."""
     with pytest.raises(exceptions.NotFound):
-        client.list_model_versions(name=f"{place}/models/nobody")
+        client.list_model_versions(name=f"{parent}/models/nobody")
 
 
-def test_an_uploaded_version_has_no_checkpoints(client: Client, upload: Upload, place: str) -> None:
+def test_an_uploaded_version_has_no_checkpoints(client: Client, upload: Upload, parent: str) -> None:
     """Checkpoints come from tuning jobs, but the model and the version have to exist."""
     name = upload(client)
 
     assert list(client.list_model_version_checkpoints(name=name)) == []
     assert list(client.list_model_version_checkpoints(name=name.partition("@")[0])) == []
-    for missing in (f"{place}/models/nobody", name.replace("@1", "@2")):
+    for missing in (f"{parent}/models/nobody", name.replace("@1", "@2")):
         with pytest.raises(exceptions.NotFound):
             client.list_model_version_checkpoints(name=missing)
 
@@ -584,7 +590,7 @@ def test_an_uploaded_version_has_no_checkpoints(client: Client, upload: Upload, 
 # --- UpdateModel -------------------------------------------------------------
 
 
-def test_both_layers_of_labels_are_merged_on_reading(client: Client, upload: Upload, place: str) -> None:
+def test_both_layers_of_labels_are_merged_on_reading(client: Client, upload: Upload, parent: str) -> None:
     """Every version shows the model's labels, and its own. An update replaces one layer."""
     bare = upload(client, labels={"a": "1"}).partition("@")[0]
     upload(client, under=bare, labels={"a": "2"})
@@ -596,17 +602,17 @@ def test_both_layers_of_labels_are_merged_on_reading(client: Client, upload: Upl
 
     assert dict(client.get_model(name=f"{bare}@1").labels) == {"a": "1", "m": "m"}
     assert dict(client.get_model(name=f"{bare}@2").labels) == {"a": "m", "m": "m", "v": "v"}
-    request = {"parent": place, "filter": "labels.a=1 AND labels.m=m"}
+    request = {"parent": parent, "filter": "labels.a=1 AND labels.m=m"}
     assert [found.name for found in client.list_models(request=request)] == [bare]
 
 
-def test_what_lists_find_follows_the_default_version(client: Client, upload: Upload, place: str) -> None:
+def test_what_lists_find_follows_the_default_version(client: Client, upload: Upload, parent: str) -> None:
     """When the default moves, a label filter sees the new default version's labels."""
     bare = upload(client, labels={"is": "one", "both": "x"}).partition("@")[0]
     upload(client, under=bare, labels={"is": "two", "both": "x"})
 
     def found(text: str) -> int:
-        return len(list(client.list_models(request={"parent": place, "filter": text})))
+        return len(list(client.list_models(request={"parent": parent, "filter": text})))
 
     assert (found("labels.is=one"), found("labels.is=two"), found("labels:both")) == (1, 0, 1)
     client.merge_version_aliases(name=f"{bare}@2", version_aliases=["default"])
@@ -736,7 +742,7 @@ def test_an_alias_moves_from_version_to_version(client: Client, upload: Upload) 
 
 @pytest.mark.no_cover  # likewise
 def test_many_aliases_are_merged_in_one_pass(client: Client, upload: Upload) -> None:
-    """Merging is linear in the number of aliases: the deadline is far longer than that takes."""
+    """Merging is linear in the number of aliases. The deadline is far longer than that takes."""
     name = upload(client)
     aliases = ["default", *(f"alias-{n}" for n in range(50_000))]
 
@@ -789,7 +795,7 @@ def test_an_invalid_merge_is_refused(
 
 
 def test_the_number_of_a_deleted_version_is_not_reused(client: Client, upload: Upload) -> None:
-    """Its aliases are free, and the next version has the next number."""
+    """The deleted version's aliases are free, and the next version has the next number."""
     bare = upload(client).partition("@")[0]
     second = upload(client, under=bare, version_aliases=["gold"])
 
@@ -803,7 +809,7 @@ def test_the_number_of_a_deleted_version_is_not_reused(client: Client, upload: U
 
 
 def test_deleting_the_default_version_may_move_default(
-    start: Start, connect: Connect, upload: Upload, place: str
+    start: Start, connect: Connect, upload: Upload, parent: str
 ) -> None:
     """default-delete=move: the newest other version gets the alias, which lists then show."""
     client = connect(start(assume={"default-delete": "move"}))
@@ -814,7 +820,7 @@ def test_deleting_the_default_version_may_move_default(
     client.delete_model_version(name=f"{bare}@1").result()
 
     assert list(client.get_model(name=bare).version_aliases) == ["gold", "default"]
-    assert len(list(client.list_models(request={"parent": place, "filter": "labels.is=three"}))) == 1
+    assert len(list(client.list_models(request={"parent": parent, "filter": "labels.is=three"}))) == 1
 
 
 def test_the_only_version_cannot_be_deleted(client: Client, upload: Upload) -> None:
@@ -829,8 +835,8 @@ def test_the_only_version_cannot_be_deleted(client: Client, upload: Upload) -> N
     client.get_model(name=name)
 
 
-def test_a_deleted_model_is_gone_with_all_its_versions(client: Client, upload: Upload, place: str) -> None:
-    """Its id can be used again, from version 1, with nothing of the old model."""
+def test_a_deleted_model_is_gone_with_all_its_versions(client: Client, upload: Upload, parent: str) -> None:
+    """The model's ID can be used again. The new model starts at version 1, without anything of the old one."""
     name = upload(client, model_id="mine", labels={"a": "b"}, version_aliases=["gold"])
     bare = name.partition("@")[0]
     upload(client, under=bare)
@@ -844,7 +850,7 @@ def test_a_deleted_model_is_gone_with_all_its_versions(client: Client, upload: U
         client.get_model(name=bare)
     with pytest.raises(exceptions.NotFound):
         client.delete_model(name=bare)
-    assert list(client.list_models(request={"parent": place, "filter": "labels:a"})) == []
+    assert list(client.list_models(request={"parent": parent, "filter": "labels:a"})) == []
     assert upload(client, model_id="mine") == name
     assert list(client.list_model_evaluations(parent=bare)) == []
     with pytest.raises(exceptions.NotFound):
@@ -882,7 +888,7 @@ def test_an_export_says_where_it_goes(client: Client, upload: Upload) -> None:
     ],
 )
 def test_an_invalid_export_is_refused(client: Client, upload: Upload, field: str, config: dict[str, Any]) -> None:
-    """An export needs a destination, a format of the model, and something to export."""
+    """An export needs a destination, a format that the model supports, and an artifact."""
     name = upload(client, artifact_uri="")
 
     with pytest.raises(exceptions.InvalidArgument) as caught:
@@ -920,16 +926,16 @@ def test_a_copy_is_a_model_of_its_own(client: Client, upload: Upload) -> None:
     assert not client.get_model(name=source).model_source_info.copy
 
 
-def test_a_copy_can_be_a_version_of_another_model(client: Client, upload: Upload, place: str) -> None:
+def test_a_copy_can_be_a_version_of_another_model(client: Client, upload: Upload, parent: str) -> None:
     """With a parent model it's that model's next version. Without a version, the default is copied."""
     source = upload(client, version_description="v").partition("@")[0]
     target = upload(client).partition("@")[0]
     key = "projects/4711/locations/us-central1/keyRings/r/cryptoKeys/k"
 
-    request = {"parent": place, "source_model": source, "parent_model": target}
+    request = {"parent": parent, "source_model": source, "parent_model": target}
     copied = client.copy_model(request=request).result()
     own = client.copy_model(
-        request={"parent": place, "source_model": source, "encryption_spec": {"kms_key_name": key}}
+        request={"parent": parent, "source_model": source, "encryption_spec": {"kms_key_name": key}}
     ).result()
 
     assert (copied.model, copied.model_version_id) == (target, "2")
@@ -937,17 +943,22 @@ def test_a_copy_can_be_a_version_of_another_model(client: Client, upload: Upload
     assert client.get_model(name=own.model).encryption_spec.kms_key_name == key
 
 
-def test_an_invalid_copy_is_refused(client: Client, upload: Upload, place: str) -> None:
+def test_an_invalid_copy_is_refused(client: Client, upload: Upload, parent: str) -> None:
     """The source must exist, the id be valid and free, and the key in the location."""
     source = upload(client, model_id="mine")
 
     with pytest.raises(exceptions.NotFound):
-        client.copy_model(parent=place, source_model=f"{place}/models/nobody")
+        client.copy_model(parent=parent, source_model=f"{parent}/models/nobody")
     with pytest.raises(exceptions.AlreadyExists):
-        client.copy_model(request={"parent": place, "source_model": source, "model_id": "mine"})
+        client.copy_model(request={"parent": parent, "source_model": source, "model_id": "mine"})
     with pytest.raises(exceptions.InvalidArgument) as caught:
         client.copy_model(
-            request={"parent": place, "source_model": source, "model_id": "X", "encryption_spec": {"kms_key_name": "k"}}
+            request={
+                "parent": parent,
+                "source_model": source,
+                "model_id": "X",
+                "encryption_spec": {"kms_key_name": "k"},
+            }
         )
     assert violations(caught.value) == ["model_id", "encryption_spec.kms_key_name"]
 
@@ -977,9 +988,9 @@ def test_the_examples_of_an_explanation_are_updated(client: Client, upload: Uplo
 @pytest.mark.parametrize("kind", ["lists", "objects"])
 @pytest.mark.parametrize("transport", ["grpc", "rest"])
 def test_what_was_taken_can_be_read_again(
-    start: Start, connect: Connect, upload: Upload, place: str, transport: str, kind: str
+    start: Start, connect: Connect, upload: Upload, parent: str, transport: str, kind: str
 ) -> None:
-    """A value that would be too deep for a list of models is refused."""
+    """A value that would be nested too deep for a list of models is refused."""
     client = connect(start(), transport)
     bare = upload(client, explanation_spec={"parameters": {"examples": {"neighbor_count": 3}}}).partition("@")[0]
     request = types.UpdateExplanationDatasetRequest.pb()
@@ -992,12 +1003,12 @@ def test_what_was_taken_can_be_read_again(
         except (exceptions.BadRequest, ParseError):  # over REST the client itself may refuse to read it
             refused += 1
 
-        assert [found.name for found in client.list_models(parent=place)] == [bare]
+        assert [found.name for found in client.list_models(parent=parent)] == [bare]
         client.get_model(name=f"{bare}@1")
     assert 0 < refused < 22
 
 
-def test_a_version_has_the_key_of_its_model(client: Client, upload: Upload, place: str) -> None:
+def test_a_version_has_the_key_of_its_model(client: Client, upload: Upload, parent: str) -> None:
     """Another key is refused for uploads and copies. The same key or none is accepted."""
     key, other = (f"projects/p/locations/us-central1/keyRings/r/cryptoKeys/{name}" for name in ("k", "l"))
     bare = upload(client, encryption_spec={"kms_key_name": key}).partition("@")[0]
@@ -1005,16 +1016,16 @@ def test_a_version_has_the_key_of_its_model(client: Client, upload: Upload, plac
     kept = {"display_name": "m", "container_spec": model.container_spec, "artifact_uri": model.artifact_uri}
 
     for given in ({"kms_key_name": key}, None):
-        request: Any = {"parent": place, "parent_model": bare, "model": kept | {"encryption_spec": given}}
+        request: Any = {"parent": parent, "parent_model": bare, "model": kept | {"encryption_spec": given}}
         client.upload_model(request).result()
         client.copy_model(
-            request={"parent": place, "source_model": bare, "parent_model": bare, "encryption_spec": given}
+            request={"parent": parent, "source_model": bare, "parent_model": bare, "encryption_spec": given}
         ).result()
     request["model"]["encryption_spec"] = {"kms_key_name": other}
     with pytest.raises(exceptions.InvalidArgument) as caught:
         client.upload_model(request)
     assert violations(caught.value) == ["model.encryption_spec"]
-    request = {"parent": place, "source_model": bare, "parent_model": bare, "encryption_spec": {"kms_key_name": other}}
+    request = {"parent": parent, "source_model": bare, "parent_model": bare, "encryption_spec": {"kms_key_name": other}}
     with pytest.raises(exceptions.InvalidArgument) as caught:
         client.copy_model(request)
     assert violations(caught.value) == ["encryption_spec"]
@@ -1042,14 +1053,14 @@ def test_a_version_has_the_key_of_its_model(client: Client, upload: Upload, plac
     ],
 )
 def test_what_a_part_of_a_model_requires(client: Client, upload: Upload, given: dict[str, Any], field: str) -> None:
-    """Parts of an upload have what their messages require, within its range."""
+    """Required fields of an upload's parts must be set, within their ranges."""
     with pytest.raises(exceptions.InvalidArgument) as caught:
         upload(client, **given)
     assert field in violations(caught.value)
 
 
 def test_a_model_of_genie_names_its_source(client: Client, upload: Upload) -> None:
-    """A model of Genie, like one of the garden, says where it comes from, and needs no container."""
+    """A model of Genie or of the Model Garden names its source, and needs no container."""
     source = types.ModelSourceInfo.ModelSourceType
     genie = upload(client, base_model_source={"genie_source": {"base_model_uri": "genie/1"}}, container_spec=None)
     garden = upload(client, base_model_source={"model_garden_source": {"public_model_name": "text-bison"}})
@@ -1067,14 +1078,14 @@ def test_an_image_is_exported_to_a_registry_of_google_s(client: Client, upload: 
     assert violations(caught.value) == ["output_config.image_destination.output_uri"]
 
 
-def test_a_version_that_loses_an_alias_to_an_upload_is_updated(client: Client, upload: Upload, place: str) -> None:
+def test_a_version_that_loses_an_alias_to_an_upload_is_updated(client: Client, upload: Upload, parent: str) -> None:
     """An upload that takes an alias updates the loser, like a merge. Other versions don't change."""
     bare = upload(client).partition("@")[0]
     model = {"display_name": "m", "container_spec": {"image_uri": "gcr.io/acme/serve"}}
-    client.upload_model(request={"parent": place, "parent_model": bare, "model": model}).result()
+    client.upload_model(request={"parent": parent, "parent_model": bare, "model": model}).result()
     before = [client.get_model(name=f"{bare}@{number}").version_update_time for number in (1, 2)]
     taking = model | {"version_aliases": ["default"]}
-    client.upload_model(request={"parent": place, "parent_model": bare, "model": taking}).result()
+    client.upload_model(request={"parent": parent, "parent_model": bare, "model": taking}).result()
 
     after = [client.get_model(name=f"{bare}@{number}").version_update_time for number in (1, 2)]
     assert after[0] > before[0]
@@ -1082,7 +1093,7 @@ def test_a_version_that_loses_an_alias_to_an_upload_is_updated(client: Client, u
 
 
 def nest(value: struct_pb2.Value, depth: int, kind: str) -> None:
-    """Nest a value in so many lists or objects, in place, because a copy would be parsed."""
+    """Nest a value in this many lists or objects, in parent, because a copy would be parsed."""
     for _ in range(depth):
         value = value.list_value.values.add() if kind == "lists" else value.struct_value.fields["a"]
     value.string_value = "x"
@@ -1091,7 +1102,7 @@ def nest(value: struct_pb2.Value, depth: int, kind: str) -> None:
 @pytest.mark.parametrize("kind", ["lists", "objects"])
 @pytest.mark.no_cover  # to count costs much, and other tests reach each line
 def test_what_was_taken_over_grpc_can_be_read_over_rest(
-    start: Start, connect: Connect, upload: Upload, place: str, kind: str
+    start: Start, connect: Connect, upload: Upload, parent: str, kind: str
 ) -> None:
     """JSON parsers don't go as deep as protobuf, so what they couldn't read in a list is refused."""
     emulator = start()
@@ -1102,7 +1113,7 @@ def test_what_was_taken_over_grpc_can_be_read_over_rest(
     slices_request = types.BatchImportModelEvaluationSlicesRequest.pb()
     refused = 0
     for depth in range(28, 50):
-        asked = upload_request(parent=place, parent_model=bare)
+        asked = upload_request(parent=parent, parent_model=bare)
         asked.model.MergeFrom(types.Model.pb()(display_name="m", metadata_schema_uri="gs://bucket/schema.yaml"))
         asked.model.container_spec.image_uri = "a/b"
         nest(asked.model.metadata, depth, kind)
@@ -1122,7 +1133,7 @@ def test_what_was_taken_over_grpc_can_be_read_over_rest(
                 call(request)
             except exceptions.InvalidArgument:
                 refused += 1
-        list(reader.list_models(parent=place))
+        list(reader.list_models(parent=parent))
         list(reader.list_model_versions(name=bare))
         list(reader.list_model_evaluations(parent=bare))
         list(reader.list_model_evaluation_slices(parent=evaluation))
@@ -1154,7 +1165,7 @@ def test_evaluations_are_kept_under_a_version(client: Client, upload: Upload) ->
 
 
 def test_evaluations_and_slices_come_in_pages(client: Client, upload: Upload) -> None:
-    """Pages of two make the whole list. A read mask selects fields, a filter slices by dimension."""
+    """All pages together are the whole list. A read mask selects fields, and a filter selects slices by dimension."""
     bare = upload(client).partition("@")[0]
     made = {
         client.import_model_evaluation(parent=bare, model_evaluation={"display_name": str(n)}).name for n in range(5)
@@ -1280,7 +1291,7 @@ def test_the_labels_of_an_upload_go_to_a_layer(
 
 @pytest.mark.parametrize(("assumed", "shown"), [("version", "v"), ("model", "m")])
 def test_one_layer_of_labels_wins(
-    start: Start, connect: Connect, upload: Upload, place: str, assumed: str, shown: str
+    start: Start, connect: Connect, upload: Upload, parent: str, assumed: str, shown: str
 ) -> None:
     """label-wins: what reads show, and lists find, if both layers have the key."""
     client = connect(start(assume={"label-wins": assumed}))
@@ -1291,7 +1302,7 @@ def test_one_layer_of_labels_wins(
 
     assert client.get_model(name=name).labels["k"] == shown
     for value in ("v", "m"):
-        of_models = list(client.list_models(request={"parent": place, "filter": f"labels.k={value}"}))
+        of_models = list(client.list_models(request={"parent": parent, "filter": f"labels.k={value}"}))
         of_versions = list(client.list_model_versions(request={"name": bare, "filter": f"labels.k={value}"}))
         assert len(of_models) == len(of_versions) == (value == shown)
 
@@ -1325,12 +1336,12 @@ def test_a_label_filter_of_versions_sees_labels(
 
 
 @pytest.mark.parametrize("lag", [1, 3])
-def test_lists_lag_behind(start: Start, connect: Connect, upload: Upload, place: str, lag: int) -> None:
-    """list-lag: lists show a write after so many more lists. Reads of one name show it at once."""
+def test_lists_lag_behind(start: Start, connect: Connect, upload: Upload, parent: str, lag: int) -> None:
+    """list-lag: lists show a write after this many more lists. Reads of one name show it immediately."""
     client = connect(start(assume={"list-lag": str(lag)}))
 
     def listed() -> list[str]:
-        return [model.display_name for model in client.list_models(parent=place)]
+        return [model.display_name for model in client.list_models(parent=parent)]
 
     name = upload(client, model_id="mine", labels={"a": "b"})
     bare = name.partition("@")[0]
@@ -1368,7 +1379,7 @@ def test_versions_of_a_model_that_lists_do_not_show_yet(start: Start, connect: C
 
 
 def test_deleting_the_default_version_is_refused(client: Client, upload: Upload) -> None:
-    """It's refused until another version is the default, whatever names the version."""
+    """The default version can't be deleted, by any name, until another version is the default."""
     bare = upload(client).partition("@")[0]
     upload(client, under=bare)
 
@@ -1390,15 +1401,15 @@ def test_a_stale_etag_may_be_a_failed_precondition(start: Start, connect: Connec
 
 
 def test_a_taken_id_may_fail_the_operation(
-    start: Start, connect: Connect, upload: Upload, place: str, model: MakeModel
+    start: Start, connect: Connect, upload: Upload, parent: str, model: MakeModel
 ) -> None:
     """id-taken=operation: the call is answered, and its operation ends with ALREADY_EXISTS."""
     client = connect(start(assume={"id-taken": "operation"}))
     name = upload(client, model_id="mine")
 
-    operation = client.upload_model(request={"parent": place, "model_id": "mine", "model": model(display_name="x")})
+    operation = client.upload_model(request={"parent": parent, "model_id": "mine", "model": model(display_name="x")})
 
-    assert operation.operation.name.startswith(f"{place}/models/mine/operations/")
+    assert operation.operation.name.startswith(f"{parent}/models/mine/operations/")
     with pytest.raises(exceptions.AlreadyExists):
         operation.result()
     assert client.get_model(name=name).display_name == "churn"
@@ -1420,7 +1431,7 @@ def test_an_unknown_assumption_is_refused(start: Start, given: dict[str, str], t
 
 
 def test_the_first_value_is_the_default() -> None:
-    """The default of each switch is the likelier reading."""
+    """Each switch defaults to the likelier behavior."""
     assert parse_assumptions({}) == parse_assumptions({name: switch.values[0] for name, switch in SWITCHES.items()})
 
 
@@ -1428,7 +1439,7 @@ def test_the_first_value_is_the_default() -> None:
 
 
 def test_a_clock_must_be_aware(start: Start) -> None:
-    """A naive clock is refused at once, not by the first request."""
+    """A naive clock is refused when the emulator starts, not by the first request."""
     with pytest.raises(ValueError, match="aware datetimes"):
         start(now=lambda: dt.datetime(2030, 1, 2))  # noqa: DTZ001 - that is what is wrong with it
 
@@ -1438,14 +1449,14 @@ def test_a_new_id_that_repeats_itself_fails_the_request(start: Start, connect: C
     client = connect(start(new_id=lambda: "1"))
     name = upload(client, model_id="mine")
 
-    with pytest.raises(exceptions.InternalServerError, match="new_id returned 1000 ids in a row that are taken"):
+    with pytest.raises(exceptions.FailedPrecondition, match="new_id returned 1000 ids in a row that are taken"):
         upload(client, under=name.rpartition("@")[0])
 
     assert client.get_model(name=name).version_id == "1"
 
 
-def test_time_and_ids_are_parameters(start: Start, connect: Connect, upload: Upload, place: str) -> None:
-    """The clock and the ids are parameters. Time never goes back, and no id is used twice."""
+def test_time_and_ids_are_parameters(start: Start, connect: Connect, upload: Upload, parent: str) -> None:
+    """You can pass the clock and a function for IDs. Time never goes back, and no ID is used twice."""
     # The first of them is checked when the emulator is created.
     moments = iter([*[dt.datetime(2030, 1, 2, tzinfo=dt.UTC)] * 2, *[dt.datetime(2029, 1, 1, tzinfo=dt.UTC)] * 20])
     ids = iter(["11", "91", "11", "12", "92", "91", "93", "91", "94", "5", "5", "6", "7", "7", "8"])
@@ -1454,20 +1465,20 @@ def test_time_and_ids_are_parameters(start: Start, connect: Connect, upload: Upl
     first = client.get_model(name=upload(client))
     second = client.get_model(name=upload(client))
 
-    assert first.name == f"{place}/models/11@1"
-    assert second.name == f"{place}/models/12@1"
+    assert first.name == f"{parent}/models/11@1"
+    assert second.name == f"{parent}/models/12@1"
     assert first.create_time == first.version_create_time == dt.datetime(2030, 1, 2, tzinfo=dt.UTC)
     assert second.create_time == first.create_time
-    assert client.delete_model(name=f"{place}/models/12").operation.name == f"{place}/models/12/operations/93"
+    assert client.delete_model(name=f"{parent}/models/12").operation.name == f"{parent}/models/12/operations/93"
     assert (
         client.export_model(
-            name=f"{place}/models/11", output_config={"image_destination": {"output_uri": "gcr.io/acme/serve"}}
+            name=f"{parent}/models/11", output_config={"image_destination": {"output_uri": "gcr.io/acme/serve"}}
         ).operation.name
-        == f"{place}/models/11/operations/94"
+        == f"{parent}/models/11/operations/94"
     )
     evaluations = [client.import_model_evaluation(parent=first.name, model_evaluation={}).name[-1] for _ in "ab"]
-    parent = f"{place}/models/11/evaluations/5"
-    slices = client.batch_import_model_evaluation_slices(parent=parent, model_evaluation_slices=[{}, {}])
+    evaluation = f"{parent}/models/11/evaluations/5"
+    slices = client.batch_import_model_evaluation_slices(parent=evaluation, model_evaluation_slices=[{}, {}])
     assert evaluations == ["5", "6"]
     assert [name[-1] for name in slices.imported_model_evaluation_slices] == ["7", "8"]
 
@@ -1476,12 +1487,12 @@ def test_an_invalid_new_id_is_reported(start: Start, connect: Connect, upload: U
     """If new_id returns IDs that no name can have, nothing is created with them."""
     for made in ("", "a/b", "x@1", "é", "A", "a" * 64):
         client = connect(start(new_id=lambda made=made: made))
-        with pytest.raises(exceptions.InternalServerError, match="which isn't an id"):
+        with pytest.raises(exceptions.FailedPrecondition, match="which isn't an id"):
             upload(client)
 
 
 def test_lists_find_what_they_show_under_another_assumption(
-    start: Start, connect: Connect, upload: Upload, place: str, tmp_path: Path
+    start: Start, connect: Connect, upload: Upload, parent: str, tmp_path: Path
 ) -> None:
     """A file that was written under another label-wins is listed by what it shows now."""
     data = tmp_path / "registry.db"
@@ -1494,7 +1505,7 @@ def test_lists_find_what_they_show_under_another_assumption(
         emulator = start(data=data, assume={"label-wins": wins})
         client = connect(emulator)
         for label in ("model", "version"):
-            found = [model.name for model in client.list_models({"parent": place, "filter": f"labels.k={label}"})]
+            found = [model.name for model in client.list_models({"parent": parent, "filter": f"labels.k={label}"})]
             assert found == ([bare] if label == wins else [])
 
 

@@ -1,4 +1,4 @@
-"""A site beside the RPCs on the REST port, and a site served alone."""
+"""A site on the REST port, next to the RPCs, and a site on its own server."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def _site(request: pytest.FixtureRequest, start: Start) -> Iterator[str]:
     ],
 )
 def test_a_site_is_asked_for_its_paths(site: str, path: str, seen: str) -> None:
-    """It gets the decoded path, the encoded query and the headers. Its own headers are sent, and no others."""
+    """A site gets the decoded path, the encoded query and the headers. Only its own headers are sent."""
     answer = requests.get(f"{site}{path}", headers={"X-Mine": "yes"}, timeout=10)
 
     assert (answer.status_code, answer.text) == (200, seen)
@@ -63,7 +63,7 @@ def test_a_site_is_asked_for_its_paths(site: str, path: str, seen: str) -> None:
 
 
 def test_a_site_can_only_be_read(site: str) -> None:
-    """A HEAD has no body. Every other method is refused, and the site isn't asked."""
+    """A response to HEAD has no body. Other methods than GET are refused, without calling the site."""
     answer = requests.head(f"{site}/", timeout=10)
     assert (answer.status_code, answer.content, answer.headers["Content-Length"]) == (200, b"", "12")
 
@@ -76,7 +76,7 @@ def test_a_site_can_only_be_read(site: str) -> None:
     [{"Host": "evil.example"}, {"Origin": "http://evil.example"}, {"Sec-Fetch-Site": "cross-site"}],
 )
 def test_a_site_answers_no_other_sites_page(site: str, headers: dict[str, str]) -> None:
-    """Host and Origin are checked before the site is asked."""
+    """Host and Origin are checked before the site is called."""
     answer = requests.get(f"{site}/", headers=headers, timeout=10)
 
     assert answer.status_code == 403
@@ -93,14 +93,14 @@ def test_the_emulators_paths_are_not_the_sites(start: Start) -> None:
         assert (answer.status_code, answer.json()["error"]["status"]) == (404, "NOT_FOUND")
 
 
-def test_a_site_may_use_its_own_emulator(start: Start, place: str) -> None:
-    """While it does, others are answered, and so are those that ask it at the same time."""
+def test_a_site_may_use_its_own_emulator(start: Start, parent: str) -> None:
+    """While a site answers slowly, other requests are answered, even other requests to the site."""
     emulator = start(grpc_port=None)
     both = threading.Barrier(2, timeout=30)
 
     def models(*_: Any) -> Answer:
         both.wait()
-        body = requests.get(f"{emulator.rest}/v1/{place}/models", timeout=10).content
+        body = requests.get(f"{emulator.rest}/v1/{parent}/models", timeout=10).content
         return 200, {"Content-Type": "application/json"}, body
 
     emulator.mount(models)
@@ -140,7 +140,7 @@ def test_closing_waits_for_no_site_that_asks_the_emulator(start: Start) -> None:
 
 
 def test_a_mistake_of_a_site_is_seen(start: Start, caplog: pytest.LogCaptureFixture) -> None:
-    """It's logged with its traceback, and the client gets 500 without it."""
+    """An exception in a site is logged with its traceback. The client gets a 500 without it."""
 
     def broken(*_: object) -> Answer:
         raise ZeroDivisionError("secret")
@@ -156,7 +156,7 @@ def test_a_mistake_of_a_site_is_seen(start: Start, caplog: pytest.LogCaptureFixt
 
 
 def test_a_site_needs_a_rest_port(start: Start) -> None:
-    """Without one, mounting it is an error in a sentence."""
+    """Mounting a site on an emulator without a REST port is an error in one sentence."""
     with pytest.raises(ValueError, match=r"^There's no REST port to mount a site on\. Pass a rest_port\.$"):
         start(rest_port=None).mount(echo)
 

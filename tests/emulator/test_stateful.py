@@ -1,9 +1,8 @@
-"""Random sequences of all writes, against a small model of the rules.
+"""Random sequences of all writes, compared with a small model of the rules.
 
-``Rules`` below is a second, naive reading of the facts: plain dictionaries and loops, none of the emulator's code. The
-machine sends each write to both, expects the same outcome from both, and then compares every read there is. What takes
-an operation stays under way for as many polls as were drawn, while other writes go on; both sides count the polls. The
-switches of the emulator are drawn as well, since each of their combinations must be a registry that makes sense.
+``Rules`` is a second, naive implementation: plain dictionaries and loops, without the emulator's code. The machine
+sends each write to both, expects the same outcome, and then compares every kind of read. Operations run for a random
+number of polls, which both sides count, while other writes continue. The emulator's switches are random too.
 """
 
 from __future__ import annotations
@@ -34,7 +33,7 @@ from vertex_registry.emulator import Emulator
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
-pytestmark = pytest.mark.no_cover  # to count costs much, and other tests reach each line
+pytestmark = pytest.mark.no_cover  # measuring coverage is slow, and other tests reach each line
 
 PARENT: Final = "projects/4711/locations/us-central1"
 IMAGE: Final = "us-docker.pkg.dev/acme/images/serve:1"
@@ -47,7 +46,7 @@ ABORTED: Final = grpc.StatusCode.ABORTED
 CANCELLED: Final = grpc.StatusCode.CANCELLED
 
 
-# --- the rules, read naively -------------------------------------------------
+# --- a naive implementation of the rules -------------------------------------
 
 
 class RefusedError(Exception):
@@ -60,28 +59,28 @@ class RefusedError(Exception):
 
 @dataclasses.dataclass
 class Version:
-    """A version: its own fields."""
+    """The fields of a version."""
 
     labels: dict[str, str]
     aliases: list[str]
     description: str
     artifact: str
-    #: None where it was uploaded without any, so that it can get none.
+    #: None if the version was uploaded without examples. Then it can't get any.
     examples: dict[str, Any] | None = None
     evaluations: dict[str, list[str]] = dataclasses.field(default_factory=dict)
 
 
 @dataclasses.dataclass
 class Model:
-    """A model: its own fields, and its versions by number."""
+    """The fields of a model, and its versions by number."""
 
-    born: int
+    created: int
     display_name: str
     description: str
     labels: dict[str, str]
     versions: dict[int, Version] = dataclasses.field(default_factory=dict)
     last: int = 0
-    #: How often what is its own was written.
+    #: How often the model's own fields were written.
     writes: int = 0
 
     @property
@@ -92,35 +91,35 @@ class Model:
 
 @dataclasses.dataclass
 class Operation:
-    """A write that is done after so many polls, or was."""
+    """A write that's done after some polls."""
 
     model: str
-    #: When the model was born that it is for; None where it makes one.
+    #: The value of `created` of its model, or None if it creates a model.
     target: int | None
-    #: Does it, and gives the number of the version that it made, or refuses and changes nothing.
+    #: Executes the write and returns the number of the new version, if there is one. If it raises, nothing changes.
     work: Callable[[], str]
-    #: Whether the id of its model is taken while it is under way.
+    #: Whether the model's ID is reserved while it's running.
     creates: bool = False
-    #: How it failed, or will fail.
+    #: The error with which it failed or will fail.
     failure: grpc.StatusCode | None = None
-    #: How many polls are left.
+    #: The number of polls until it's done.
     polls_left: int = 0
-    made: str = ""
+    version: str = ""
 
 
 @dataclasses.dataclass
 class Rules:
-    """A registry by the rules. A refused write changes nothing. One that takes time returns its operation."""
+    """A registry that follows the rules. A refused write changes nothing. A long-running one returns an operation."""
 
     switches: dict[str, str]
     models: dict[str, Model] = dataclasses.field(default_factory=dict)
     operations: dict[str, Operation] = dataclasses.field(default_factory=dict)
-    born: int = 0
+    created: int = 0
 
     # --- operations ---
 
-    def under_way(self, model: str) -> list[Operation]:
-        """Return the operations under way for a model, the oldest first."""
+    def running(self, model: str) -> list[Operation]:
+        """Return the running operations of a model, the oldest first."""
         return [each for each in self.operations.values() if each.polls_left and each.model == model]
 
     def operation(self, name: str) -> Operation:
@@ -129,8 +128,8 @@ class Rules:
         return self.operations[name]
 
     def poll_model(self, model: str) -> None:
-        """Poll a model, which polls every operation under way for it."""
-        self.poll(self.under_way(model))
+        """Poll every running operation of a model."""
+        self.poll(self.running(model))
 
     def poll(self, operations: list[Operation]) -> None:
         for operation in operations:
@@ -140,14 +139,14 @@ class Rules:
                 self.finish(operation)
 
     def finish(self, operation: Operation) -> None:
-        """Do what the operation is for, unless its model was deleted or created again."""
+        """Execute an operation's write. If its model was deleted or created again, the operation fails."""
         operation.polls_left = 0
-        there = self.models.get(operation.model)
-        if operation.failure is None and operation.target != (there and there.born):
+        current = self.models.get(operation.model)
+        if operation.failure is None and operation.target != (current and current.created):
             operation.failure = NOT_FOUND
         if operation.failure is None:
             try:
-                operation.made = operation.work()
+                operation.version = operation.work()
             except RefusedError as error:
                 operation.failure = error.code
 
@@ -165,7 +164,7 @@ class Rules:
     # --- reads ---
 
     def find(self, model: str, reference: str) -> tuple[Model, int]:
-        """Return the version that a name means."""
+        """Return the model and the version number that a name refers to."""
         if model not in self.models:
             raise RefusedError(NOT_FOUND)
         found = self.models[model]
@@ -182,7 +181,7 @@ class Rules:
         return {**version.labels, **model.labels}
 
     def shown(self, name: str, model: Model, number: int) -> dict[str, Any]:
-        """Return what a read shows of a version."""
+        """Return the fields that a read of a version returns."""
         version = model.versions[number]
         return {
             "name": name,
@@ -190,7 +189,7 @@ class Rules:
             "display_name": model.display_name,
             "description": model.description,
             "labels": self.shown_labels(model, version),
-            # A copy: what was read once is compared with what is read later.
+            # A copy, because the result is compared with later reads.
             "version_aliases": list(version.aliases),
             "version_description": version.description,
             "artifact_uri": version.artifact,
@@ -198,7 +197,7 @@ class Rules:
         }
 
     def evaluation(self, model: str, reference: str, evaluation: str) -> list[str]:
-        """Return the slices of an evaluation, of that version or, without one, of any."""
+        """Return the slices of an evaluation of a version or, without a reference, of any version."""
         home, number = self.find(model, reference)
         versions = [home.versions[number]] if reference else home.versions.values()
         for version in versions:
@@ -212,7 +211,7 @@ class Rules:
         self.poll_model(model)
 
         def work() -> str:
-            home = self._home(model, new=new, display_name=display_name, labels={})
+            home = self._find_or_create(model, new=new, display_name=display_name, labels={})
             side = self.switches["labels-at-upload"]
             if side == "model" or (side == "first-on-model" and home.last == 0):
                 home.labels |= version.labels
@@ -220,37 +219,37 @@ class Rules:
                 version.labels = {}
             return self._add(home, version)
 
-        return self._adding(model, work, new=new)
+        return self._add_operation(model, work, new=new)
 
-    def _adding(self, model: str, work: Callable[[], str], *, new: bool) -> Operation:
+    def _add_operation(self, model: str, work: Callable[[], str], *, new: bool) -> Operation:
         """Return the operation that adds a version to a model, or creates one with it."""
         if not new:
             if model not in self.models:
                 raise RefusedError(NOT_FOUND)
-            return Operation(model, self.models[model].born, work)
-        if model not in self.models and not any(each.creates for each in self.under_way(model)):
+            return Operation(model, self.models[model].created, work)
+        if model not in self.models and not any(each.creates for each in self.running(model)):
             return Operation(model, None, work, creates=True)
         if self.switches["id-taken"] == "call":
             raise RefusedError(TAKEN)
         return Operation(model, None, work, failure=TAKEN)
 
-    def _home(self, model: str, *, new: bool, display_name: str, labels: dict[str, str]) -> Model:
+    def _find_or_create(self, model: str, *, new: bool, display_name: str, labels: dict[str, str]) -> Model:
         if new:
-            self.born += 1
-            self.models[model] = Model(self.born, display_name, f"about {display_name}", labels)
+            self.created += 1
+            self.models[model] = Model(self.created, display_name, f"about {display_name}", labels)
         return self.models[model]
 
     def _add(self, home: Model, version: Version) -> str:
         home.last += 1
-        wanted = list(dict.fromkeys(version.aliases))
+        aliases = list(dict.fromkeys(version.aliases))
         version.aliases = []
         home.versions[home.last] = version
-        if home.last == 1 and "default" not in wanted:
-            wanted.append("default")
-        self._give(home, home.last, wanted)
+        if home.last == 1 and "default" not in aliases:
+            aliases.append("default")
+        self._move_aliases(home, home.last, aliases)
         return str(home.last)
 
-    def _give(self, model: Model, number: int, aliases: Iterable[str]) -> None:
+    def _move_aliases(self, model: Model, number: int, aliases: Iterable[str]) -> None:
         for alias in aliases:
             if alias in model.versions[number].aliases:
                 continue
@@ -260,12 +259,12 @@ class Rules:
             model.versions[number].aliases.append(alias)
 
     def update(self, model: str, reference: str, fields: dict[str, Any], *, read_at: int | None) -> None:
-        """Update under an etag from so many writes ago. None means the current etag."""
+        """Update with an etag that was read after `read_at` writes. None means the current etag, or none."""
         if not fields:
             raise RefusedError(INVALID)
         of_version = reference not in ("", "-")
-        wrong = {"display_name", "description"} if of_version else {"version_description"}
-        if wrong & set(fields):
+        forbidden = {"display_name", "description"} if of_version else {"version_description"}
+        if forbidden & set(fields):
             raise RefusedError(PRECONDITION)
         home, number = self.find(model, reference if of_version else "")
         if read_at is not None and (of_version or read_at != home.writes):
@@ -286,7 +285,7 @@ class Rules:
             raise RefusedError(PRECONDITION)
         version = home.versions[number]
         version.aliases = [alias for alias in version.aliases if alias not in removed]
-        self._give(home, number, [change for change in changes if change in added])
+        self._move_aliases(home, number, [change for change in changes if change in added])
 
     def delete_version(self, model: str, reference: str) -> Operation:
         if not reference:
@@ -297,13 +296,13 @@ class Rules:
         def work() -> str:
             self.find(model, str(number))
             self._check_deletable(home, number)
-            held_default = number == home.default
+            was_default = number == home.default
             del home.versions[number]
-            if held_default:
+            if was_default:
                 home.versions[max(home.versions)].aliases.append("default")
             return ""
 
-        return Operation(model, home.born, work)
+        return Operation(model, home.created, work)
 
     def _check_deletable(self, home: Model, number: int) -> None:
         refused = number == home.default and self.switches["default-delete"] == "refuse"
@@ -320,7 +319,7 @@ class Rules:
             del self.models[model]
             return ""
 
-        return Operation(model, self.models[model].born, work)
+        return Operation(model, self.models[model].created, work)
 
     def copy(self, model: str, reference: str, target: str, *, new: bool) -> Operation:
         source, number = self.find(model, reference)
@@ -330,15 +329,15 @@ class Rules:
             if home is not source:
                 raise RefusedError(NOT_FOUND)
             version = home.versions[number]
-            # Each layer of labels stays the layer that it was; a model that is there keeps its own.
-            into = self._home(target, new=new, display_name=home.display_name, labels=dict(home.labels))
+            # Labels stay in their layer, model or version. An existing model keeps its own labels.
+            into = self._find_or_create(target, new=new, display_name=home.display_name, labels=dict(home.labels))
             if new:
                 into.description = home.description
             return self._add(
                 into, Version(dict(version.labels), [], version.description, version.artifact, version.examples)
             )
 
-        return self._adding(target, work, new=new)
+        return self._add_operation(target, work, new=new)
 
     def export(self, model: str, reference: str, destination: str, form: str) -> Operation:
         home, number = self.find(model, reference)
@@ -349,7 +348,7 @@ class Rules:
             self.find(model, str(number))
             return ""
 
-        return Operation(model, home.born, work)
+        return Operation(model, home.created, work)
 
     def update_examples(self, model: str, reference: str, given: dict[str, Any]) -> Operation:
         home, number = self.find(model, reference)
@@ -362,7 +361,7 @@ class Rules:
             version.examples = {**(version.examples or {}), **given}
             return ""
 
-        return Operation(model, home.born, work)
+        return Operation(model, home.created, work)
 
     def annotate(self, model: str, reference: str, evaluation: str, part: str, count: int) -> None:
         if not count:
@@ -373,7 +372,7 @@ class Rules:
 
 # --- the machine -------------------------------------------------------------
 
-# Most of what is drawn is there; the rest comes up often enough.
+# Most of these exist. The others come up often enough.
 _models: Final = st.sampled_from(["a", "a", "a", "b", "b", "c"])
 _references: Final = st.sampled_from(["1", "2", "3", "default", "default", "alpha", "beta", "", "4", "-"])
 _aliases: Final = st.lists(st.sampled_from(["alpha", "beta", "default"]), max_size=3)
@@ -390,8 +389,8 @@ _examples: Final = st.fixed_dictionaries(
         "example_gcs_source": st.sampled_from([{"gcs_source": {"uris": [f"gs://{name}"]}} for name in ("e", "f")]),
     },
 )
-# How many were made since: what is not the latest is often still under way when what was begun later is done.
-_lately: Final = st.sampled_from([0, 0, 0, 1, 2, 5])
+# The position of an operation, counted from the newest. Older ones are often still running when newer ones are done.
+_recent: Final = st.sampled_from([0, 0, 0, 1, 2, 5])
 _fields: Final = st.dictionaries(
     st.sampled_from(["display_name", "description", "version_description"]), _names, min_size=0, max_size=2
 )
@@ -418,7 +417,7 @@ def code_of(error: GoogleAPICallError) -> Any:
 
 
 class Registry(RuleBasedStateMachine):
-    """Compares the emulator with the rules."""
+    """A state machine that compares the emulator with the rules."""
 
     @initialize(
         switches=st.fixed_dictionaries(
@@ -445,20 +444,20 @@ class Registry(RuleBasedStateMachine):
         self.oracle = Rules(switches)
         self.lag = int(switches["list-lag"])
         self.start()
-        #: The content that each etag was seen with, and the etags that each version was seen with.
+        #: The content of each etag, and the etags of each version.
         self.contents: dict[tuple[int, str], Any] = {}
         self.etags: dict[tuple[int, int], list[str]] = {}
-        #: How often the model had been written when an etag was seen.
-        self.written: dict[str, int] = {}
+        #: The number of the model's writes at the time of each etag.
+        self.writes_at: dict[str, int] = {}
         self.clocks: dict[tuple[int, int], tuple[Any, Any]] = {}
-        #: The models that were written since they were compared.
+        #: The models that were written since they were last compared.
         self.touched: set[str] = set("abc")
-        #: Every operation and every slice that was ever made; each operation that is done, as it was read.
+        #: All operations and slices so far, and the operations that are done.
         self.operations: list[str] = []
         self.slices: list[tuple[str, str, str]] = []
         self.done: dict[str, Any] = {}
         self.artifacts = (f"gs://models/{number}" for number in itertools.count())
-        # A history begins with something to talk about.
+        # Start with some versions.
         for labels, aliases in (({"x": "1"}, []), ({"x": "0", "y": "0"}, ["alpha"]), ({}, ["beta"])):
             self.upload_version(labels=labels, aliases=aliases, examples={"neighbor_count": 3})
             self.wait(0)
@@ -469,11 +468,11 @@ class Registry(RuleBasedStateMachine):
         transport: Any = ModelServiceGrpcTransport(channel=grpc.insecure_channel(str(self.emulator.grpc)))
         if self.transport == "rest":
             host = str(self.emulator.rest).removeprefix("http://")
-            nobody: Any = AnonymousCredentials()  # type: ignore[no-untyped-call]
-            transport = ModelServiceRestTransport(host=host, url_scheme="http", credentials=nobody)
+            credentials: Any = AnonymousCredentials()  # type: ignore[no-untyped-call]
+            transport = ModelServiceRestTransport(host=host, url_scheme="http", credentials=credentials)
         self.client = aiplatform_v1.ModelServiceClient(transport=transport)
         self.lists = 0
-        #: What lists may show, each with the number of lists that had been answered when it was so.
+        #: The states that lists may show, each with the number of lists that were answered before.
         self.snapshots: list[tuple[int, Rules]] = [(-self.lag, self.snapshot())]
 
     def stop(self) -> None:
@@ -481,7 +480,7 @@ class Registry(RuleBasedStateMachine):
         self.emulator.close()
 
     def teardown(self) -> None:
-        """Check that no write touched a model that it wasn't about."""
+        """Compare everything once more, so a write to another model is noticed."""
         if not hasattr(self, "emulator"):
             return
         try:
@@ -489,50 +488,50 @@ class Registry(RuleBasedStateMachine):
                 self.touched = set("abc")
                 for which in range(len(self.operations)):
                     self.wait(which)
-                self.what_was_written_reads_as_the_rules_say()
+                self.compare_touched_models()
         finally:
             self.stop()
             if self.folder is not None:
                 self.folder.cleanup()
 
-    # --- one request, on both sides ---
+    # --- one request to both sides ---
 
     def both(self, expected: Callable[[], Any], actual: Callable[[], Any]) -> Any:
-        """Return both results, or None if both refuse for the same reason."""
-        wanted = got = outcome = answer = None
+        """Return both results, or None if both sides fail with the same code."""
+        expected_code = actual_code = outcome = answer = None
         try:
             outcome = expected()
         except RefusedError as error:
-            wanted = error.code
+            expected_code = error.code
         try:
             answer = actual()
         except GoogleAPICallError as error:
-            got = code_of(error)
-        assert got == wanted
-        return None if wanted else (outcome, answer)
+            actual_code = code_of(error)
+        assert actual_code == expected_code
+        return None if expected_code else (outcome, answer)
 
     def write(self, model: str, expected: Callable[[], Any], actual: Callable[[], Any]) -> Any:
-        """Compare both sides on a write that is done when it's answered."""
+        """Send a write without an operation to both sides."""
         self.touched.add(model)
         return self.both(expected, actual)
 
     def begin_operation(self, model: str, expected: Callable[[], Operation], actual: Callable[[], Any]) -> Any:
-        """Compare both sides on a write that begins an operation, which stays under way."""
-        begun = self.write(model, expected, actual)
-        if begun is None:
+        """Send a write that starts an operation to both sides."""
+        results = self.write(model, expected, actual)
+        if results is None:
             return None
-        wanted, future = begun
+        operation, future = results
         name = future.operation.name
         self.operations.append(name)
-        self.oracle.operations[name] = wanted
-        wanted.polls_left = self.polls
+        self.oracle.operations[name] = operation
+        operation.polls_left = self.polls
         if not self.polls:
-            self.oracle.finish(wanted)
-        self.compare_operation(wanted, future.operation)
+            self.oracle.finish(operation)
+        self.compare_operation(operation, future.operation)
         return future.operation
 
     def read(self, model: str, expected: Callable[[], Any], actual: Callable[[], Any]) -> Any:
-        """Compare both sides on a Get, List or Upload that names the model, which polls it."""
+        """Send a Get, List or Upload that names a model, and so polls it, to both sides."""
         self.oracle.poll_model(model)
         return self.both(expected, actual)
 
@@ -604,10 +603,10 @@ class Registry(RuleBasedStateMachine):
             if etag == "current" and seen:
                 sent = seen.etag
             elif seen:
-                born, number = self.oracle.models[model].born, int(seen.version_id)
-                old = [each for each in self.etags[born, number] if each != seen.etag]
+                created, number = self.oracle.models[model].created, int(seen.version_id)
+                old = [each for each in self.etags[created, number] if each != seen.etag]
                 sent = old[-1] if old else ""
-                read_at = self.written[sent] if sent else None
+                read_at = self.writes_at[sent] if sent else None
         self.write(
             model,
             lambda: self.oracle.update(model, reference, changes, read_at=read_at),
@@ -645,11 +644,11 @@ class Registry(RuleBasedStateMachine):
 
     @rule(model=_models, reference=_references, into=_models, new=st.booleans())
     def copy(self, model: str, reference: str, into: str, *, new: bool) -> None:
-        place = {"model_id": into} if new else {"parent_model": self.name(into)}
+        target = {"model_id": into} if new else {"parent_model": self.name(into)}
         self.begin_operation(
             into,
             lambda: self.oracle.copy(model, reference, into, new=new),
-            lambda: self.client.copy_model({"parent": PARENT, "source_model": self.name(model, reference), **place}),
+            lambda: self.client.copy_model({"parent": PARENT, "source_model": self.name(model, reference), **target}),
         )
 
     @rule(
@@ -660,15 +659,15 @@ class Registry(RuleBasedStateMachine):
     )
     def export(self, model: str, reference: str, destination: str, form: str) -> None:
         config = {"export_format_id": form, "artifact_destination": {"output_uri_prefix": destination}}
-        begun = self.begin_operation(
+        operation = self.begin_operation(
             model,
             lambda: self.oracle.export(model, reference, destination, form),
             lambda: self.client.export_model({"name": self.name(model, reference), "output_config": config}),
         )
-        if begun is not None:
-            told = aiplatform_v1.ExportModelOperationMetadata.deserialize(begun.metadata.value)
+        if operation is not None:
+            metadata = aiplatform_v1.ExportModelOperationMetadata.deserialize(operation.metadata.value)
             display_name = self.oracle.models[model].display_name
-            assert told.output_info.artifact_output_uri.startswith(f"gs://exports/model-export-{display_name}-")
+            assert metadata.output_info.artifact_output_uri.startswith(f"gs://exports/model-export-{display_name}-")
 
     @rule(model=_models, reference=_references, examples=_examples)
     def update_examples(self, model: str, reference: str, examples: dict[str, Any]) -> None:
@@ -682,16 +681,16 @@ class Registry(RuleBasedStateMachine):
 
     @rule(model=_models, reference=_references, slices=st.integers(0, 2))
     def evaluate(self, model: str, reference: str, slices: int) -> None:
-        made = self.write(
+        results = self.write(
             model,
             lambda: self.oracle.find(model, reference),
             lambda: self.client.import_model_evaluation(
                 {"parent": self.name(model, reference), "model_evaluation": {"display_name": "test set"}}
             ),
         )
-        if made is None:
+        if results is None:
             return
-        (home, number), evaluation = made
+        (home, number), evaluation = results
         identity = evaluation.name.rpartition("/")[2]
         parts = home.versions[number].evaluations[identity] = []
         if slices:
@@ -702,23 +701,23 @@ class Registry(RuleBasedStateMachine):
             self.slices += [(model, identity, part) for part in parts]
 
     @precondition(lambda self: self.slices)
-    @rule(which=_lately, reference=_references, count=st.integers(0, 2))
+    @rule(which=_recent, reference=_references, count=st.integers(0, 2))
     def annotate(self, which: int, reference: str, count: int) -> None:
         model, evaluation, part = self.slices[-1 - which % len(self.slices)]
         request = {
             "parent": f"{self.name(model, reference)}/evaluations/{evaluation}/slices/{part}",
             "evaluated_annotations": [{}] * count,
         }
-        told = self.write(
+        results = self.write(
             model,
             lambda: self.oracle.annotate(model, reference, evaluation, part, count),
             lambda: self.client.batch_import_evaluated_annotations(request),
         )
-        assert told is None or told[1].imported_evaluated_annotations_count == count
+        assert results is None or results[1].imported_evaluated_annotations_count == count
 
     # --- operations ---
 
-    def lately(self, which: int) -> str:
+    def recent(self, which: int) -> str:
         return self.operations[-1 - which % len(self.operations)]
 
     def compare_operation(self, expected: Operation, read: Any) -> None:
@@ -728,12 +727,12 @@ class Registry(RuleBasedStateMachine):
             return
         assert self.done.setdefault(read.name, read) == read
         assert read.error.code == (expected.failure.value[0] if expected.failure else 0)
-        # Of the others the response is empty.
-        assert aiplatform_v1.UploadModelResponse.deserialize(read.response.value).model_version_id == expected.made
+        # All other responses are empty.
+        assert aiplatform_v1.UploadModelResponse.deserialize(read.response.value).model_version_id == expected.version
 
-    @rule(which=_lately)
+    @rule(which=_recent)
     def poll_operation(self, which: int) -> None:
-        name = self.lately(which)
+        name = self.recent(which)
         if name in self.oracle.operations:
             self.oracle.poll([self.oracle.operations[name]])
         read = self.both(lambda: self.oracle.operation(name), lambda: self.client.get_operation({"name": name}))
@@ -742,18 +741,18 @@ class Registry(RuleBasedStateMachine):
 
     @rule(model=st.sampled_from(["", "a", "b"]))
     def list_operations(self, model: str) -> None:
-        """Compare the operations of a location or a model. Those that are shown are polled, in their order."""
-        of = f"{PARENT}/models/{model}/" if model else PARENT
-        expected = sorted(name for name in self.oracle.operations if name.startswith(of))
+        """Compare the operations of a location or a model. Listing polls them, in their order."""
+        prefix = f"{PARENT}/models/{model}/" if model else PARENT
+        expected = sorted(name for name in self.oracle.operations if name.startswith(prefix))
         self.oracle.poll([self.oracle.operations[name] for name in expected])
-        listed = self.client.list_operations({"name": of.rstrip("/")}).operations
+        listed = self.client.list_operations({"name": prefix.rstrip("/")}).operations
         assert [operation.name for operation in listed] == expected
         for operation in listed:
             self.compare_operation(self.oracle.operations[operation.name], operation)
 
-    @rule(which=_lately)
+    @rule(which=_recent)
     def wait(self, which: int) -> None:
-        name = self.lately(which)
+        name = self.recent(which)
 
         def expected() -> Operation:
             operation = self.oracle.operation(name)
@@ -764,24 +763,24 @@ class Registry(RuleBasedStateMachine):
         read = self.both(expected, lambda: self.client.wait_operation({"name": name}))
         if read is not None:
             operation, answer = read
-            if self.transport == "grpc":  # where Google's client does not parse it
+            if self.transport == "grpc":  # Google's client doesn't parse the response
                 answer = operations_pb2.Operation.FromString(answer)
             self.compare_operation(operation, answer)
 
-    @rule(which=_lately)
+    @rule(which=_recent)
     def cancel(self, which: int) -> None:
-        name = self.lately(which)
+        name = self.recent(which)
         self.both(lambda: self.oracle.cancel(name), lambda: self.client.cancel_operation({"name": name}))
 
-    @rule(which=_lately)
+    @rule(which=_recent)
     def delete_operation(self, which: int) -> None:
-        name = self.lately(which)
+        name = self.recent(which)
         self.both(lambda: self.oracle.delete_operation(name), lambda: self.client.delete_operation({"name": name}))
 
     @precondition(lambda self: self.folder is not None)
     @rule()
     def restart(self) -> None:
-        """Reopen the file, which has everything. Lists show what exists."""
+        """Restart the emulator with its file. Afterwards, lists don't lag."""
         self.stop()
         self.start()
         self.touched = set("abc")
@@ -798,26 +797,26 @@ class Registry(RuleBasedStateMachine):
         assert model.create_time <= model.version_create_time
         assert model.create_time <= model.update_time
         assert model.version_create_time <= model.version_update_time
-        born = (model.create_time, model.version_create_time)
-        assert self.clocks.setdefault((home.born, number), born) == born
+        created = (model.create_time, model.version_create_time)
+        assert self.clocks.setdefault((home.created, number), created) == created
         parameters = aiplatform_v1.ExplanationParameters.pb(model.explanation_spec.parameters)
         examples = MessageToDict(parameters.examples, preserving_proto_field_name=True)
         assert (examples if parameters.HasField("examples") else None) == expected["examples"]
-        # One etag is one state of things, whatever name it was read by.
+        # One etag means one content, whichever name was read.
         content = {**expected, "name": None, "times": (model.update_time, model.version_update_time)}
         del content["times"]
-        assert self.contents.setdefault((home.born, model.etag), content) == content
-        seen = self.etags.setdefault((home.born, number), [])
+        assert self.contents.setdefault((home.created, model.etag), content) == content
+        seen = self.etags.setdefault((home.created, number), [])
         if model.etag not in seen:
             seen.append(model.etag)
-            self.written[model.etag] = home.writes
+            self.writes_at[model.etag] = home.writes
 
     @rule(model=_models, reference=_references)
     def get_model(self, model: str, reference: str) -> None:
         self.get(model, reference)
 
     def get(self, model: str, reference: str) -> Any:
-        """Return a version after comparing it with the rules, or None if it rightly doesn't exist."""
+        """Read a version and compare it with the rules. Return None if both sides say that it doesn't exist."""
         read = self.read(
             model,
             lambda: self.oracle.find(model, reference),
@@ -831,13 +830,13 @@ class Registry(RuleBasedStateMachine):
         return found
 
     @invariant()
-    def what_was_written_reads_as_the_rules_say(self) -> None:
-        """Each version by number, by alias and by the bare name; what is not there is not found.
+    def compare_touched_models(self) -> None:
+        """Compare reads by number, by alias and by the model's name. Versions that don't exist aren't found.
 
-        To read them all would be so many polls: what is under way for a model would not be for long.
+        Models with running operations are left out, because each read is a poll, which would soon finish them.
         """
         for model in sorted(self.touched):
-            if not self.oracle.under_way(model):
+            if not self.oracle.running(model):
                 for reference in ("", "1", "2", "3", "4", "5", "alpha", "beta", "default"):
                     self.get(model, reference)
                 self.touched.remove(model)
@@ -846,7 +845,7 @@ class Registry(RuleBasedStateMachine):
         return Rules(self.oracle.switches, copy.deepcopy(self.oracle.models))
 
     def listing(self) -> Rules:
-        """Return what the next list may show."""
+        """Return the state that the next list has to show."""
         self.snapshots.append((self.lists, self.snapshot()))
         self.lists += 1
         return [rules for at, rules in self.snapshots if at + self.lag < self.lists][-1]
@@ -854,12 +853,12 @@ class Registry(RuleBasedStateMachine):
     def pages(
         self, method: Callable[..., Any], request: dict[str, Any], size: int, *, model: str = ""
     ) -> Iterator[tuple[Rules, list[Any]]]:
-        """Each page of a list, with what it may show; each polls the model that the list names.
+        """Yield each page of a list with the state that it has to show. Each request polls the model that it names.
 
-        There is none where the model is not there whose versions are listed.
+        If the versions of a model that doesn't exist are listed, there are no pages.
         """
-        # A page that ended something would change what the next one shows.
-        size = 100 if self.oracle.under_way(model) else size
+        # With several pages, a page could finish an operation and so change the next page.
+        size = 100 if self.oracle.running(model) else size
         token = ""
 
         def page() -> Any:
@@ -876,7 +875,7 @@ class Registry(RuleBasedStateMachine):
             token = answer.next_page_token
             if not token:
                 return
-        pytest.fail("the list has no end")
+        pytest.fail("the list doesn't end")
 
     @rule(
         text=st.sampled_from(["", *FILTERS]),
@@ -889,7 +888,7 @@ class Registry(RuleBasedStateMachine):
         pages = list(self.pages(self.client.list_models, request, size, model="a" if text == "model=a" else ""))
         rules = pages[0][0]
         if any(other.models != rules.models for other, _ in pages):
-            return  # the list caught up while it was read
+            return  # the lagging list changed while it was read
         expected = {
             name: model
             for name, model in rules.models.items()
@@ -906,7 +905,7 @@ class Registry(RuleBasedStateMachine):
             values = [getattr(model, field) for model in listed]
             if key == (order or "create_time desc").split(", ")[0]:
                 assert values == sorted(values, reverse=direction == "desc")
-        ages = [expected[model.name.rpartition("/")[2]].born for model in listed]
+        ages = [expected[model.name.rpartition("/")[2]].created for model in listed]
         if order in ("", "create_time"):
             assert ages == sorted(ages, reverse=not order)
 
@@ -924,9 +923,9 @@ class Registry(RuleBasedStateMachine):
             return
         rules = pages[0][0]
         if any(other.models != rules.models for other, _ in pages):
-            return  # the list caught up while it was read
+            return  # the lagging list changed while it was read
         home = rules.models.get(model)
-        if home is None or home.born != self.oracle.models[model].born:
+        if home is None or home.created != self.oracle.models[model].created:
             assert pages == [(rules, [])]
             return
         expected = [

@@ -1,7 +1,7 @@
-"""Google's own generated clients, as they come: v1 and v1beta1, over gRPC and REST, plain and asyncio.
+"""Google's own generated clients, unchanged: v1 and v1beta1, over gRPC and REST, plain and asyncio.
 
-Every test here runs once for each of the eight. None of these clients was written, patched or subclassed here: they are
-pointed at the emulator by their documented constructor arguments.
+Every test runs once with each of the eight clients. They're neither patched nor subclassed: documented constructor
+arguments point them at the emulator.
 """
 
 from __future__ import annotations
@@ -35,8 +35,8 @@ PROJECT: Final = "acme"
 PARENT: Final = f"projects/{PROJECT}/locations/us-central1"
 IMAGE: Final = "us-docker.pkg.dev/acme/images/serve:1"
 
-#: A poll that does not wait: what is under test is the answers, not the patience of api_core.
-EAGER: Final = DEFAULT_POLLING.with_delay(initial=0.001, maximum=0.001)
+#: Polling without delays, because the tests are about the answers, not about api_core's delays.
+WITHOUT_DELAY: Final = DEFAULT_POLLING.with_delay(initial=0.001, maximum=0.001)
 
 
 @dataclasses.dataclass
@@ -52,18 +52,18 @@ class Stock:
         """Return the response of an RPC. For a list, return every item on every page."""
         answer = getattr(self.client, method)(request=request)
         if self.runner is not None:
-            return self.runner.run(self._whole(answer))
+            return self.runner.run(self._read_all(answer))
         return list(answer) if hasattr(answer, "pages") else answer
 
-    async def _whole(self, answer: Any) -> Any:
+    async def _read_all(self, answer: Any) -> Any:
         answer = await answer
         return [item async for item in answer] if hasattr(answer, "pages") else answer
 
-    def result(self, running: Any) -> Any:
+    def result(self, operation: Any) -> Any:
         """Return the result of an operation."""
         if self.runner is not None:
-            return self.runner.run(running.result())
-        return running.result(polling=EAGER)
+            return self.runner.run(operation.result())
+        return operation.result(polling=WITHOUT_DELAY)
 
     def upload(self, display_name: str = "churn", *, model: dict[str, Any] | None = None, **request: Any) -> Any:
         """Return the result of an upload."""
@@ -140,9 +140,9 @@ def _stock(request: pytest.FixtureRequest, emulator: Emulator) -> Iterator[Stock
 # --- uploads and reads -------------------------------------------------------
 
 
-def test_an_upload_makes_a_model(stock: Stock) -> None:
-    """An uploaded model has its fields, by name and in a list."""
-    made = stock.upload(
+def test_an_upload_creates_a_model(stock: Stock) -> None:
+    """A read and a list return the uploaded fields."""
+    created = stock.upload(
         model={
             "description": "Who leaves?",
             "labels": {"team": "growth"},
@@ -156,7 +156,7 @@ def test_an_upload_makes_a_model(stock: Stock) -> None:
             },
         }
     )
-    model = stock.get(made.model)
+    model = stock.get(created.model)
 
     assert (model.display_name, model.description, model.version_description) == ("churn", "Who leaves?", "The first")
     assert dict(model.labels) == {"team": "growth"}
@@ -169,11 +169,11 @@ def test_an_upload_makes_a_model(stock: Stock) -> None:
 
 def test_an_uploaded_model_has_what_the_service_adds(stock: Stock) -> None:
     """A model has a resource name with two numbers, a version, the alias ``default``, times and an etag."""
-    made = stock.upload()
-    model = stock.get(made.model)
+    created = stock.upload()
+    model = stock.get(created.model)
 
-    assert made.model_version_id == model.version_id == "1"
-    assert model.name == made.model
+    assert created.model_version_id == model.version_id == "1"
+    assert model.name == created.model
     assert model.name.startswith("projects/")
     assert model.name.split("/")[1].isdigit()
     assert model.name.split("/")[5].isdigit()
@@ -183,17 +183,17 @@ def test_an_uploaded_model_has_what_the_service_adds(stock: Stock) -> None:
 
 
 def test_a_model_id_may_be_chosen_once(stock: Stock) -> None:
-    """A chosen id becomes the model's. A second upload with it is refused, and creates no version."""
-    made = stock.upload(model_id="churn-1")
+    """You can choose the model's ID. A second upload with the same ID is refused, and creates no version."""
+    created = stock.upload(model_id="churn-1")
 
-    assert made.model.endswith("/models/churn-1")
+    assert created.model.endswith("/models/churn-1")
     with pytest.raises((exceptions.AlreadyExists, exceptions.Conflict)):
         stock.upload(model_id="churn-1")
-    assert stock.get(made.model).version_id == "1"
+    assert stock.get(created.model).version_id == "1"
 
 
 def test_the_default_version_moves_only_when_asked(stock: Stock) -> None:
-    """A version without the alias ``default`` leaves it alone. A version with it takes it."""
+    """Only a version that's uploaded with the alias ``default`` becomes the default one."""
     model = stock.upload().model
     second = stock.upload(parent_model=model, model={"version_aliases": ["champion"]})
     assert (second.model, second.model_version_id) == (model, "2")
@@ -208,7 +208,7 @@ def test_the_default_version_moves_only_when_asked(stock: Stock) -> None:
 
 
 def test_a_version_is_named_by_its_number(stock: Stock) -> None:
-    """Reading an id or an alias returns the version's id in the name. Reading the model doesn't."""
+    """Reading a version by its ID or an alias returns a name with the version's ID. Reading the model doesn't."""
     model = stock.upload(model={"version_aliases": ["first"]}).model
 
     assert stock.get(f"{model}@1").name == stock.get(f"{model}@first").name == f"{model}@1"
@@ -216,15 +216,15 @@ def test_a_version_is_named_by_its_number(stock: Stock) -> None:
 
 
 def test_a_project_has_an_id_and_a_number(stock: Stock) -> None:
-    """A name with the project's id finds the model whose name has the project's number."""
-    made = stock.upload(model_id="churn").model
+    """A name with the project's ID finds the model whose name has the project's number."""
+    created = stock.upload(model_id="churn").model
 
-    assert stock.get(f"{PARENT}/models/churn").name == made
-    assert len(stock.call("list_models", parent=made.rpartition("/models/")[0])) == 1
+    assert stock.get(f"{PARENT}/models/churn").name == created
+    assert len(stock.call("list_models", parent=created.rpartition("/models/")[0])) == 1
 
 
 def test_a_missing_name_is_not_found(stock: Stock) -> None:
-    """A missing model, version or alias is 404, for reads and for writes."""
+    """A missing model, version or alias is NOT_FOUND, for reads and for writes."""
     model = stock.upload().model
 
     for name in (f"{PARENT}/models/none", f"{model}@2", f"{model}@none"):
@@ -242,7 +242,7 @@ def test_a_refused_upload_says_which_fields_are_wrong(stock: Stock) -> None:
 
     assert "List of found errors:\t1.Field: model.display_name; Message: " in caught.value.message
     (detail,) = caught.value.details
-    # Over REST api_core leaves the details as they came.
+    # Over REST, api_core doesn't parse the details.
     found = detail["fieldViolations"] if isinstance(detail, dict) else detail.field_violations
     fields = [each["field"] if isinstance(each, dict) else each.field for each in found]
     assert fields == ["model.display_name", "model.labels"]
@@ -251,8 +251,8 @@ def test_a_refused_upload_says_which_fields_are_wrong(stock: Stock) -> None:
 # --- lists -------------------------------------------------------------------
 
 
-def test_a_list_comes_in_pages(stock: Stock) -> None:
-    """The pager goes through all pages, each model once, in the requested order, however small the pages."""
+def test_a_list_has_pages(stock: Stock) -> None:
+    """The pager returns each model once and in order, even with small pages."""
     names = [f"m{number}" for number in range(5)]
     for name in names:
         stock.upload(name, model={"labels": {"odd": str(int(name[1]) % 2)}})
@@ -266,18 +266,18 @@ def test_a_list_comes_in_pages(stock: Stock) -> None:
 
 @pytest.mark.parametrize("transport", ["grpc", "rest"])
 def test_a_list_is_ordered(emulator: Emulator, transport: str) -> None:
-    """Orders by several fields work across pages, each in its direction. v1beta1 has none for models."""
+    """Lists can be ordered by several fields, across pages, each in its direction. v1beta1 can't order models."""
     stock = Stock(aiplatform_v1, _client(aiplatform_v1, transport, emulator), transport, None)
-    made = [stock.upload(name).model for name in ("b", "a", "b", "A")]
+    created = [stock.upload(name).model for name in ("b", "a", "b", "A")]
 
     def listed(order_by: str) -> list[int]:
         found = stock.call("list_models", parent=PARENT, page_size=1, order_by=order_by)
-        return [made.index(model.name) for model in found]
+        return [created.index(model.name) for model in found]
 
     assert listed("display_name, create_time desc") == [3, 1, 2, 0]
     assert listed("displayName desc, createTime") == [0, 2, 1, 3]
     assert listed("create_time") == [0, 1, 2, 3]
-    stock.call("update_model", model={"name": made[1], "description": "x"}, update_mask={"paths": ["description"]})
+    stock.call("update_model", model={"name": created[1], "description": "x"}, update_mask={"paths": ["description"]})
     assert listed("update_time desc")[0] == 1
     assert "order_by" not in aiplatform_v1beta1.ListModelsRequest.meta.fields
     stock.client.transport.close()
@@ -298,7 +298,7 @@ def test_a_list_is_ordered(emulator: Emulator, transport: str) -> None:
     ],
 )
 def test_a_list_is_filtered(stock: Stock, text: str, expected: set[str]) -> None:
-    """Every form of the documented grammar selects what it says."""
+    """Every form of the documented filter grammar works."""
     stock.upload("a b", model_id="m-1", model={"labels": {"team": "growth"}})
     stock.upload(
         "c",
@@ -312,7 +312,7 @@ def test_a_list_is_filtered(stock: Stock, text: str, expected: set[str]) -> None
 
 
 @pytest.mark.parametrize(
-    "asked",
+    "arguments",
     [
         {"filter": "display_name=a OR display_name=b"},
         {"filter": "create_time=1"},
@@ -320,16 +320,16 @@ def test_a_list_is_filtered(stock: Stock, text: str, expected: set[str]) -> None
         {"page_token": "garbage"},
         {"read_mask": {"paths": ["nonsense"]}},
     ],
-    ids=lambda asked: next(iter(asked)),
+    ids=lambda arguments: next(iter(arguments)),
 )
-def test_an_invalid_list_is_refused(stock: Stock, asked: dict[str, Any]) -> None:
-    """What the grammar, the orders, the pages and the masks don't allow is INVALID_ARGUMENT."""
+def test_an_invalid_list_is_refused(stock: Stock, arguments: dict[str, Any]) -> None:
+    """An invalid filter, page or mask is INVALID_ARGUMENT."""
     with pytest.raises((exceptions.InvalidArgument, exceptions.BadRequest)):
-        stock.call("list_models", parent=PARENT, **asked)
+        stock.call("list_models", parent=PARENT, **arguments)
 
 
 def test_a_read_mask_leaves_out_the_rest(stock: Stock) -> None:
-    """Every model in the list has only what the mask names."""
+    """Every model in the list only has the fields that the mask names."""
     stock.upload()
     (model,) = stock.call(
         "list_models", parent=PARENT, read_mask={"paths": ["display_name", "container_spec.image_uri"]}
@@ -349,7 +349,7 @@ def test_a_list_of_models_shows_the_default_versions(stock: Stock) -> None:
 
 
 def test_versions_are_listed_oldest_first(stock: Stock) -> None:
-    """Versions have their ids in their names, in the order of upload, or by time in either order."""
+    """Versions are listed in the order of upload, or by time in either order. Their names contain their IDs."""
     model = stock.upload(model={"labels": {"odd": "1"}}).model
     for number in range(2, 12):
         stock.upload(parent_model=model, model={"labels": {"odd": str(number % 2)}})
@@ -368,7 +368,7 @@ def test_versions_are_listed_oldest_first(stock: Stock) -> None:
 
 
 def test_a_model_is_updated_field_by_field(stock: Stock) -> None:
-    """Only what the mask names changes, and the etag."""
+    """Only the fields that the mask names change, and the etag."""
     model = stock.upload(model={"description": "old"}).model
     before = stock.get(model)
     answer = stock.call(
@@ -384,7 +384,7 @@ def test_a_model_is_updated_field_by_field(stock: Stock) -> None:
 
 
 def test_labels_have_two_layers(stock: Stock) -> None:
-    """The bare name sets the model's labels, the versioned name the version's. Reads show both merged."""
+    """Updating a model's name sets the model's labels, and a version's name the version's. Reads show both merged."""
     model = stock.upload(model={"labels": {"mine": "1"}}).model
     mask = {"paths": ["labels"]}
     stock.call("update_model", model={"name": model, "labels": {"shared": "m", "model": "m"}}, update_mask=mask)
@@ -410,7 +410,7 @@ def test_model_and_version_fields_do_not_mix(stock: Stock) -> None:
 
 
 def test_a_stale_etag_is_refused(stock: Stock) -> None:
-    """Of two updates from the same read, the second is a conflict. Without an etag it overwrites."""
+    """Of two updates with the same etag, the second is a conflict. An update without an etag overwrites."""
     model = stock.get(stock.upload().model)
     mask = {"paths": ["description"]}
     stock.call("update_model", model={"name": model.name, "etag": model.etag, "description": "1"}, update_mask=mask)
@@ -455,25 +455,27 @@ def test_versions_and_models_are_deleted(stock: Stock) -> None:
 
 
 def test_a_copy_names_its_source(stock: Stock) -> None:
-    """The copy is a model in its own location, without the original's aliases, and names the original."""
+    """A copy can be in another location. It doesn't have the original's aliases, and it names the original."""
     source = stock.upload(model={"version_aliases": ["champion"], "labels": {"team": "growth"}}).model
-    there = f"projects/{PROJECT}/locations/europe-west4"
-    made = stock.result(stock.call("copy_model", parent=there, source_model=f"{source}@champion", model_id="copied"))
-    copy = stock.get(made.model)
+    parent = f"projects/{PROJECT}/locations/europe-west4"
+    created = stock.result(
+        stock.call("copy_model", parent=parent, source_model=f"{source}@champion", model_id="copied")
+    )
+    copy = stock.get(created.model)
 
-    assert made.model.endswith("/locations/europe-west4/models/copied")
+    assert created.model.endswith("/locations/europe-west4/models/copied")
     assert list(copy.version_aliases) == ["default"]
     assert copy.display_name == "churn"
     assert copy.model_source_info.copy
     assert copy.original_model_info.model == f"{source}@1"
-    made = stock.result(stock.call("copy_model", parent=there, source_model=source, parent_model=copy.name))
-    assert made.model_version_id == "2"
+    created = stock.result(stock.call("copy_model", parent=parent, source_model=source, parent_model=copy.name))
+    assert created.model_version_id == "2"
 
 
-def test_an_export_ends(stock: Stock) -> None:
-    """An export's operation ends, and says where the artifacts would be."""
+def test_an_export_succeeds(stock: Stock) -> None:
+    """An export's operation succeeds, and its metadata says where the artifacts would be."""
     model = stock.upload().model
-    running = stock.call(
+    operation = stock.call(
         "export_model",
         name=model,
         output_config={
@@ -482,12 +484,12 @@ def test_an_export_ends(stock: Stock) -> None:
         },
     )
 
-    assert stock.result(running) == stock.api.ExportModelResponse()
-    assert running.metadata.output_info.artifact_output_uri.startswith("gs://exports/here/model-export-churn-")
+    assert stock.result(operation) == stock.api.ExportModelResponse()
+    assert operation.metadata.output_info.artifact_output_uri.startswith("gs://exports/here/model-export-churn-")
 
 
 def test_checkpoints_are_listed(stock: Stock) -> None:
-    """A version that wasn't tuned has none, but the RPC exists."""
+    """The list is empty, because only tuned versions have checkpoints."""
     model = stock.upload().model
 
     assert stock.call("list_model_version_checkpoints", name=f"{model}@1") == []
@@ -496,13 +498,13 @@ def test_checkpoints_are_listed(stock: Stock) -> None:
 
 
 def test_the_explanation_dataset_is_updated(stock: Stock) -> None:
-    """Updating the examples ends with its response, if the model has any."""
-    explained = {"parameters": {"examples": {"neighbor_count": 5}}, "metadata": {}}
-    model = stock.upload(model={"explanation_spec": explained}).model
+    """You can update a model's examples if it has any."""
+    explanation_spec = {"parameters": {"examples": {"neighbor_count": 5}}, "metadata": {}}
+    model = stock.upload(model={"explanation_spec": explanation_spec}).model
     examples = {"example_gcs_source": {"gcs_source": {"uris": ["gs://examples/1.jsonl"]}}, "neighbor_count": 5}
-    running = stock.call("update_explanation_dataset", model=model, examples=examples)
+    operation = stock.call("update_explanation_dataset", model=model, examples=examples)
 
-    assert stock.result(running) == stock.api.UpdateExplanationDatasetResponse()
+    assert stock.result(operation) == stock.api.UpdateExplanationDatasetResponse()
     other = stock.upload().model
     with pytest.raises((exceptions.FailedPrecondition, exceptions.BadRequest)):
         stock.result(stock.call("update_explanation_dataset", model=other, examples=examples))
@@ -511,17 +513,17 @@ def test_the_explanation_dataset_is_updated(stock: Stock) -> None:
 def test_evaluations_and_their_slices(stock: Stock) -> None:
     """An evaluation is imported, read and listed, and so are its slices."""
     model = stock.upload().model
-    made = stock.call(
+    created = stock.call(
         "import_model_evaluation",
         parent=model,
         model_evaluation={"display_name": "test set", "metrics": {"auPrc": 0.9}, "metrics_schema_uri": "gs://s/m.yaml"},
     )
-    assert made.name.startswith(f"{model}/evaluations/")
-    assert stock.call("get_model_evaluation", name=made.name) == made
-    assert stock.call("list_model_evaluations", parent=model) == [made]
+    assert created.name.startswith(f"{model}/evaluations/")
+    assert stock.call("get_model_evaluation", name=created.name) == created
+    assert stock.call("list_model_evaluations", parent=model) == [created]
     answer = stock.call(
         "batch_import_model_evaluation_slices",
-        parent=made.name,
+        parent=created.name,
         model_evaluation_slices=[
             {"slice_": {"dimension": "annotationSpec", "value": "yes"}, "metrics": {"auPrc": 0.8}},
             {"slice_": {"dimension": "slice", "value": "no"}, "metrics": {"auPrc": 0.7}},
@@ -529,10 +531,10 @@ def test_evaluations_and_their_slices(stock: Stock) -> None:
     )
 
     assert len(answer.imported_model_evaluation_slices) == 2
-    slices = stock.call("list_model_evaluation_slices", parent=made.name)
+    slices = stock.call("list_model_evaluation_slices", parent=created.name)
     assert {item.name for item in slices} == set(answer.imported_model_evaluation_slices)
     assert stock.call("get_model_evaluation_slice", name=slices[0].name) == slices[0]
-    found = stock.call("list_model_evaluation_slices", parent=made.name, filter="slice.dimension=slice")
+    found = stock.call("list_model_evaluation_slices", parent=created.name, filter="slice.dimension=slice")
     assert [item.slice_.value for item in found] == ["no"]
     counted = stock.call(
         "batch_import_evaluated_annotations", parent=slices[0].name, evaluated_annotations=[{"type_": 1}]
@@ -544,16 +546,16 @@ def test_evaluations_and_their_slices(stock: Stock) -> None:
 
 
 def test_an_operation_is_named_under_its_model(stock: Stock) -> None:
-    """An upload's operation is read, listed and deleted, with metadata of the client's own version."""
-    running = stock.call(
+    """You can read, list and delete an upload's operation. Its metadata has the client's API version."""
+    operation = stock.call(
         "upload_model", parent=PARENT, model={"display_name": "churn", "container_spec": {"image_uri": IMAGE}}
     )
-    name = running.operation.name
-    model = stock.result(running).model
+    name = operation.operation.name
+    model = stock.result(operation).model
 
     assert name.startswith(f"{model}/operations/")
-    assert isinstance(running.metadata, stock.api.UploadModelOperationMetadata)
-    assert running.metadata.generic_metadata.create_time
+    assert isinstance(operation.metadata, stock.api.UploadModelOperationMetadata)
+    assert operation.metadata.generic_metadata.create_time
     assert stock.call("get_operation", name=name).done
     listed = stock.call("list_operations", name=model)
     assert [each.name for each in listed.operations] == [name]
@@ -563,51 +565,51 @@ def test_an_operation_is_named_under_its_model(stock: Stock) -> None:
 
 
 @pytest.mark.parametrize("transport", ["grpc", "rest"])
-def test_an_operation_takes_so_many_polls(transport: str) -> None:
-    """Until it's done, the id is taken and the model doesn't exist. Anybody's poll counts."""
+def test_an_operation_takes_the_configured_polls(transport: str) -> None:
+    """Until the operation is done, the ID is reserved, but the model doesn't exist. Polls of all clients count."""
     with Emulator(polls_until_done=4) as emulator:
         stock = Stock(aiplatform_v1, _client(aiplatform_v1, transport, emulator), transport, None)
         body = {"display_name": "churn", "container_spec": {"image_uri": IMAGE}}
-        running = stock.call("upload_model", parent=PARENT, model_id="churn", model=body)
-        assert not running.operation.done
+        operation = stock.call("upload_model", parent=PARENT, model_id="churn", model=body)
+        assert not operation.operation.done
 
         with pytest.raises(exceptions.NotFound):
             stock.get(f"{PARENT}/models/churn")
         with pytest.raises(exceptions.Conflict):
             stock.call("upload_model", parent=PARENT, model_id="churn", model=body)
         assert stock.call("list_models", parent=PARENT) == []
-        assert not stock.call("get_operation", name=running.operation.name).done
-        assert stock.call("get_operation", name=running.operation.name).done
+        assert not stock.call("get_operation", name=operation.operation.name).done
+        assert stock.call("get_operation", name=operation.operation.name).done
 
-        assert running.result(polling=EAGER).model_version_id == "1"
+        assert operation.result(polling=WITHOUT_DELAY).model_version_id == "1"
         assert stock.get(f"{PARENT}/models/churn").version_id == "1"
         deleting = stock.call("delete_model", name=f"{PARENT}/models/churn")
         stock.client.cancel_operation({"name": deleting.operation.name})
         with pytest.raises(exceptions.GoogleAPICallError):
-            deleting.result(polling=EAGER)
+            deleting.result(polling=WITHOUT_DELAY)
         assert stock.get(f"{PARENT}/models/churn").version_id == "1"
         stock.client.transport.close()
 
 
 @pytest.mark.parametrize("transport", ["grpc", "rest"])
 def test_waiting_ends_an_operation(transport: str) -> None:
-    """WaitOperation responds when the operation is done."""
+    """WaitOperation finishes the operation and returns it."""
     with Emulator(polls_until_done=4) as emulator:
         stock = Stock(aiplatform_v1, _client(aiplatform_v1, transport, emulator), transport, None)
         body = {"display_name": "churn", "container_spec": {"image_uri": IMAGE}}
-        running = stock.call("upload_model", parent=PARENT, model=body)
+        operation = stock.call("upload_model", parent=PARENT, model=body)
 
-        waited = stock.call("wait_operation", name=running.operation.name)
+        waited = stock.call("wait_operation", name=operation.operation.name)
 
-        # Over gRPC Google's client forgets to parse this one answer.
+        # Over gRPC, Google's client doesn't parse this response.
         answer = operations_pb2.Operation.FromString(waited) if isinstance(waited, bytes) else waited
         assert answer.done
-        assert running.result(polling=EAGER).model_version_id == "1"
+        assert operation.result(polling=WITHOUT_DELAY).model_version_id == "1"
         stock.client.transport.close()
 
 
 def test_locations_exist(stock: Stock) -> None:
-    """A location is read and listed."""
+    """You can read and list locations."""
     location = stock.call("get_location", name=PARENT)
     listed = stock.call("list_locations", name=f"projects/{PROJECT}")
 
@@ -616,7 +618,7 @@ def test_locations_exist(stock: Stock) -> None:
 
 
 def test_an_unsupported_rpc_is_unimplemented(stock: Stock) -> None:
-    """Access policies mean nothing here. The error is UNIMPLEMENTED, never a false success."""
+    """The emulator has no access policies, so the error is UNIMPLEMENTED."""
     model = stock.upload().model
 
     with pytest.raises((exceptions.MethodNotImplemented, exceptions.NotFound)):
@@ -629,12 +631,12 @@ RULES: Final = {
     "v1": v1_rules._BaseModelServiceRestTransport,
     "v1beta1": v1beta1_rules._BaseModelServiceRestTransport,
 }
-#: RPCs that Google's client has and the emulator answers as UNIMPLEMENTED: access policies, and a recommendation.
-ELSEWHERE: Final = {"GetIamPolicy", "SetIamPolicy", "TestIamPermissions", "RecommendSpec"}
-#: The templates of the shared services, for every product of Vertex, that are about locations, models and operations.
+#: RPCs of Google's client that the emulator doesn't implement: access policies, and a recommendation.
+UNIMPLEMENTED: Final = {"GetIamPolicy", "SetIamPolicy", "TestIamPermissions", "RecommendSpec"}
+#: The path templates of shared services that are about locations, models and operations.
 ABOUT_MODELS: Final = re.compile(r"\{name=projects/\*(/locations/\*(/models/\*)?(/operations/\*)?)?\}")
-#: The operations of a location: Google's reference has them, its generated client does not.
-LISTED_ANYWAY: Final = {("GET", "{name=projects/*/locations/*}/operations", "")}
+#: The operations of a location. Google's reference has them, but the generated client doesn't.
+ONLY_IN_THE_REFERENCE: Final = {("GET", "{name=projects/*/locations/*}/operations", "")}
 
 
 def google_rules(api: str, rpc: str) -> set[tuple[str, str, str]]:
@@ -652,21 +654,21 @@ def google_rules(api: str, rpc: str) -> set[tuple[str, str, str]]:
 
 @pytest.mark.parametrize("api", ["v1", "v1beta1"])
 @pytest.mark.parametrize("rpc", RPCS, ids=lambda rpc: rpc.name)
-def test_each_row_of_the_table_is_bound_as_google_binds_it(api: str, rpc: Rpc) -> None:
-    """Every RPC's verb, path and body are Google's. Of shared services, those for models are served."""
+def test_each_row_of_the_table_has_googles_bindings(api: str, rpc: Rpc) -> None:
+    """Every RPC has Google's verb, path and body. Shared services are served for models and operations."""
     ours = {(http.verb, http.path, http.body) for http in rpc.http}
-    theirs = google_rules(api, rpc.name)
+    googles = google_rules(api, rpc.name)
 
     if rpc.service == MODEL_SERVICE:
-        assert ours == theirs
+        assert ours == googles
     else:
-        assert ours <= theirs | LISTED_ANYWAY
-        assert {rule for rule in theirs if ABOUT_MODELS.match(rule[1])} <= ours
+        assert ours <= googles | ONLY_IN_THE_REFERENCE
+        assert {rule for rule in googles if ABOUT_MODELS.match(rule[1])} <= ours
 
 
 @pytest.mark.parametrize("api", ["v1", "v1beta1"])
 def test_every_rpc_of_the_client_has_a_row(api: str) -> None:
-    """Everything that Google's client can call is in the table, or is known not to be."""
-    theirs = {name.removeprefix("_Base") for name in vars(RULES[api]) if name.startswith("_Base")}
+    """Every RPC of Google's client is in the table, except those in UNIMPLEMENTED."""
+    googles = {name.removeprefix("_Base") for name in vars(RULES[api]) if name.startswith("_Base")}
 
-    assert theirs - {rpc.name for rpc in RPCS} == ELSEWHERE & theirs
+    assert googles - {rpc.name for rpc in RPCS} == UNIMPLEMENTED & googles

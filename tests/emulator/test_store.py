@@ -1,13 +1,19 @@
-"""The store: what a page of a list costs, and which files it opens."""
+"""The store: the cost of a page of a list, failed writes, and unusable files."""
 
 from __future__ import annotations
 
+import contextlib
+import itertools
+import os
+import re
 import shutil
+import socket
 import sqlite3
 import subprocess
 import sys
 import tracemalloc
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
 
 import grpc
 import pytest
@@ -16,6 +22,7 @@ from google.cloud.aiplatform_v1 import ModelServiceClient, types
 from google.cloud.aiplatform_v1.services.model_service.transports.grpc import ModelServiceGrpcTransport
 
 from vertex_registry.emulator import DataFileError, Emulator
+from vertex_registry.emulator._data_file import APPLICATION_ID
 from vertex_registry.emulator._server import _new_id, _now
 from vertex_registry.emulator._service import Service
 from vertex_registry.emulator._sql import Condition, LabelCondition, Page
@@ -24,7 +31,6 @@ from vertex_registry.emulator._switches import parse_assumptions
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from pathlib import Path
 
 PLACE = "projects/1/locations/us-central1"
 NEWEST = Page((("key", True),), None, 101)
@@ -32,7 +38,7 @@ OLDEST = Page((("number", False),), None, 101)
 
 
 def filled(models: int) -> Store:
-    """Return a store with so many models, ten of which have a rare label, and as many versions of one."""
+    """Return a store with this many models, ten of which have a rare label, and this many versions of one model."""
     store = Store(None)
     with store.writing():
         for n in range(models):
@@ -49,7 +55,7 @@ def filled(models: int) -> Store:
 
 
 def cost(store: Store, query: Callable[[Store], list[Any]]) -> int:
-    """Return how many instructions SQLite takes for a query that returns rows."""
+    """Return how many instructions SQLite executes for a query that returns rows."""
     steps = 0
 
     def count() -> None:
@@ -167,7 +173,7 @@ def test_a_full_disk_is_named(tmp_path: Path) -> None:
             request: Any = {"parent": PLACE, "model_id": "m", "model": {"display_name": "m" * 99}}
             request["model"]["container_spec"] = {"image_uri": "x/y"}
             request["model"]["description"] = "long" * 10_000
-            with pytest.raises(exceptions.InternalServerError, match=f"{data} can't be written: .*full"):
+            with pytest.raises(exceptions.FailedPrecondition, match=f"{data} can't be written: .*full"):
                 client.upload_model(request)
             assert store.under_way == 0
             store._database.execute("PRAGMA max_page_count = 1000000")
@@ -199,7 +205,7 @@ def test_a_transaction_is_all_or_nothing(lag: int) -> None:
 
 
 def test_due_writes_survive_a_failed_reset() -> None:
-    """If nothing can be written, the registry stays as it is, and lists show the writes that are due."""
+    """If nothing can be written, the registry stays as it is, and lists show the writes whose lag is over."""
     store = Store(None, list_lag=1)
     with store.writing():
         key = store.add_model(PLACE, "m", display_name="", base_model="", time=0, body=b"")
@@ -217,7 +223,7 @@ def test_due_writes_survive_a_failed_reset() -> None:
 
 
 def test_a_write_that_cannot_be_shown_is_shown_later() -> None:
-    """Until then lists show what they showed before, and nothing half done."""
+    """Until the transaction ends, lists show the earlier state, and no partial write."""
     store = Store(None, list_lag=1)
 
     def shown() -> list[Any]:
@@ -248,7 +254,7 @@ def test_a_write_that_cannot_be_shown_is_shown_later() -> None:
 
 
 def test_a_lag_costs_nothing_until_somebody_lists() -> None:
-    """However many writes come before the next list, none is copied. The list that is due shows all."""
+    """Writes between two lists aren't copied, however many there are. The list after the lag shows all."""
     store = Store(None, list_lag=2)
     with store.writing():
         key = store.add_model(PLACE, "m", display_name="", base_model="", time=0, body=b"")
@@ -271,7 +277,7 @@ def test_a_lag_costs_nothing_until_somebody_lists() -> None:
 
 
 def test_a_list_between_two_writes_tells_them_apart() -> None:
-    """Each becomes visible by itself, even a model that is deleted and created again."""
+    """Each write becomes visible on its own, even if a model is deleted and created again."""
     store = Store(None, list_lag=2)
     seen = []
 
@@ -337,15 +343,16 @@ def test_a_database_of_another_program_is_refused(tmp_path: Path, journal: str) 
     assert list(tmp_path.iterdir()) == [data]
 
 
-def test_a_file_of_another_format_is_refused(tmp_path: Path) -> None:
-    """A later version of the emulator may write such a file."""
+@pytest.mark.parametrize(("version", "advice"), [(99, "Upgrade vertex-registry"), (2, "Name another file")])
+def test_a_file_of_another_format_is_refused(tmp_path: Path, version: int, advice: str) -> None:
+    """A later version of the emulator may write such a file, and an earlier one may have written it."""
     data = tmp_path / "data"
     Emulator(data).close()
     with sqlite3.connect(data) as ours:
-        ours.execute("PRAGMA user_version = 99")
+        ours.execute(f"PRAGMA user_version = {version}")
     ours.close()
 
-    with pytest.raises(DataFileError, match="has format 99, and this version reads format 3"):
+    with pytest.raises(DataFileError, match=f"has format {version}, and this version reads format 4: .*{advice}"):
         Emulator(data)
 
 
@@ -385,9 +392,9 @@ def test_damage_that_is_found_later_is_reported(tmp_path: Path) -> None:
     request: Any = {"parent": PLACE, "model": {"display_name": "m", "container_spec": {"image_uri": "x/y"}}}
     with Emulator(data, rest_port=None) as emulator, grpc.insecure_channel(emulator.grpc) as channel:
         client = ModelServiceClient(transport=ModelServiceGrpcTransport(channel=channel))
-        with pytest.raises(exceptions.InternalServerError, match=f"^500 The data file {data} is damaged: "):
+        with pytest.raises(exceptions.FailedPrecondition, match=f"^400 The data file {data} is damaged: "):
             client.get_model(name=f"{PLACE}/models/m")
-        with pytest.raises(exceptions.InternalServerError, match=f"^500 The data file {data} is damaged: "):
+        with pytest.raises(exceptions.FailedPrecondition, match=f"^400 The data file {data} is damaged: "):
             client.upload_model(request)
 
 
@@ -422,16 +429,150 @@ def test_text_that_is_not_utf_8_is_reported(tmp_path: Path) -> None:
     ours.close()
     with Emulator(data, rest_port=None) as emulator, grpc.insecure_channel(emulator.grpc) as channel:
         client = ModelServiceClient(transport=ModelServiceGrpcTransport(channel=channel))
-        with pytest.raises(exceptions.InternalServerError, match=f"^500 The data file {data} is damaged: "):
+        with pytest.raises(exceptions.FailedPrecondition, match=f"^400 The data file {data} is damaged: "):
             client.list_models(parent=PLACE)
 
 
+@pytest.mark.parametrize("older", [False, True], ids=["", "without-source"])
+def test_a_file_of_the_last_format_is_updated(
+    start: Callable[..., Emulator], connect: Callable[..., Any], tmp_path: Path, *, older: bool
+) -> None:
+    """Everything in it is kept, also an operation under way. From then on, damage is noticed there too."""
+    data, place = tmp_path / "data", "projects/4711/locations/us-central1"
+    with contextlib.closing(sqlite3.connect(data)) as file, file:
+        file.executescript((Path(__file__).parent / "format_3.sql").read_text())
+        if older:
+            file.execute("ALTER TABLE operations DROP COLUMN source")
+        file.execute(f"PRAGMA application_id = {APPLICATION_ID}")
+        file.execute("PRAGMA user_version = 3")
+
+    for _ in range(2):  # the second time, the file has the current format
+        emulator = start(data)
+        client = connect(emulator)
+        assert [version.version_id for version in client.list_model_versions(name=f"{place}/models/churn")] == [
+            "1",
+            "2",
+        ]
+        assert client.get_model(name=f"{place}/models/churn@champion").version_id == "2"
+        assert len(list(client.list_model_evaluations(parent=f"{place}/models/churn"))) == 1
+        assert client.get_operation({"name": f"{place}/models/churn/operations/2"}).done
+        assert client.get_operation({"name": f"{place}/models/fraud/operations/4"}).done
+        assert client.get_model(name=f"{place}/models/fraud").display_name == "churn"
+        emulator.close()
+    with contextlib.closing(sqlite3.connect(data)) as file, file:
+        file.execute("UPDATE versions SET update_time = update_time + 1 WHERE number = 2")
+    client = connect(start(data))
+    assert client.get_model(name=f"{place}/models/churn@1").version_id == "1"
+    with pytest.raises(exceptions.FailedPrecondition, match="version 2 of .*churn isn't as it was written"):
+        client.get_model(name=f"{place}/models/churn@2")
+
+
+#: What is changed in a file behind the emulator's back, and what the error of each call that would return it names.
+ALTERED: Final = {
+    "UPDATE versions SET aliases = 'champiom'": "version 1 of .*/churn",
+    "UPDATE versions SET aliases = CAST(x'fffe' AS TEXT)": "it has text that isn't UTF-8",
+    "UPDATE versions SET body = replace(body, 'gs://', 'gs:/x')": "version 1 of .*/churn",
+    "UPDATE versions SET create_time = 'soon'": "version 1 of .*/churn",
+    "UPDATE versions SET revision = 7": "version 1 of .*/churn",
+    "UPDATE versions SET number = 8": "(the default version|version 8) of .*/churn",
+    "UPDATE versions SET checksum = NULL": "version 1 of .*/churn",
+    "UPDATE models SET display_name = 'x'": "the model .*/churn",
+    "UPDATE models SET default_version = 3": "the model .*/churn",
+    "UPDATE models SET last_version = 0": "the model .*/churn",
+    "UPDATE models SET listed = '{'": "the model .*/churn",
+    "UPDATE models SET body = x'ff'": "the model .*/churn",
+    "UPDATE aliases SET alias = 'other' WHERE alias = 'champion'": "the alias 'other' of .*/churn",
+    "UPDATE operations SET body = x'ff'": "the operation 1 of .*/churn",
+    "UPDATE operations SET polls_left = 1": "the operation 1 of .*/churn",
+    "UPDATE evaluations SET body = x'0a'": "the evaluation 2 of .*/churn",
+    "UPDATE slices SET body = x'0a'": "the evaluation slice 3 of .*/churn",
+}
+
+
+@pytest.mark.parametrize("alteration", ALTERED)
+def test_an_altered_row_is_never_returned(
+    start: Callable[..., Emulator],
+    connect: Callable[..., Any],
+    upload: Callable[..., str],
+    place: str,
+    tmp_path: Path,
+    alteration: str,
+) -> None:
+    """Each call that would return it names the file and the row, even after a write. The others answer as before."""
+    data, ids, model = tmp_path / "data", itertools.count(1), f"{place}/models/churn"
+    with start(data, new_id=lambda: str(next(ids)), rest_port=None) as emulator:
+        client = connect(emulator)
+        upload(client, model_id="churn", version_aliases=["champion"], labels={"stage": "none"})
+        client.import_model_evaluation(parent=model, model_evaluation={"metrics_schema_uri": "gs://x"})
+        slices: Any = [{"slice_": {"dimension": "annotationSpec", "value": "a"}, "metrics_schema_uri": "gs://x"}]
+        client.batch_import_model_evaluation_slices(parent=f"{model}/evaluations/2", model_evaluation_slices=slices)
+
+        def read(client: Any) -> dict[str, Any]:
+            """Return what each read returns, or its error."""
+            reads: dict[str, Callable[[], Any]] = {
+                "get": lambda: client.get_model(name=model),
+                "get a version": lambda: client.get_model(name=f"{model}@1"),
+                "get an alias": lambda: client.get_model(name=f"{model}@champion"),
+                "get another alias": lambda: client.get_model(name=f"{model}@other"),
+                "list": lambda: list(client.list_models(parent=place)),
+                "list versions": lambda: list(client.list_model_versions(name=model)),
+                "get operation": lambda: client.get_operation({"name": f"{model}/operations/1"}),
+                "list operations": lambda: client.list_operations({"name": model}),
+                "get evaluation": lambda: client.get_model_evaluation(name=f"{model}/evaluations/2"),
+                "list evaluations": lambda: list(client.list_model_evaluations(parent=model)),
+                "get slice": lambda: client.get_model_evaluation_slice(name=f"{model}/evaluations/2/slices/3"),
+                "list slices": lambda: list(client.list_model_evaluation_slices(parent=f"{model}/evaluations/2")),
+            }
+            found = {}
+            for what, call in reads.items():
+                try:
+                    found[what] = call()
+                except exceptions.GoogleAPICallError as error:
+                    found[what] = str(error)
+            return found
+
+        before = read(client)
+    with contextlib.closing(sqlite3.connect(data)) as file, file:
+        assert file.execute(alteration).rowcount == 1
+    client = connect(start(data, rest_port=None))
+    damaged = re.compile(f"400 The data file {data} is damaged: ({ALTERED[alteration]}).* Replace it with an intact")
+    lost = re.compile("404 The Model version does not exist: .*@(1|champion).")
+
+    different = {what: found for what, found in read(client).items() if found != before[what]}
+    assert any(damaged.match(str(found)) for found in different.values())
+    for what, found in different.items():
+        renamed = "SET alias =" in alteration or "SET number =" in alteration
+        assert damaged.match(str(found)) or (renamed and lost.match(str(found))), what
+    with contextlib.suppress(exceptions.FailedPrecondition, exceptions.NotFound):
+        client.update_model(model={"name": model, "description": "x"}, update_mask="description")
+    with contextlib.suppress(exceptions.FailedPrecondition, exceptions.NotFound):
+        client.merge_version_aliases(name=f"{model}@1", version_aliases=["next"])
+    assert any(damaged.match(str(found)) for found in read(client).values())
+
+
 def test_an_unusable_path_is_refused(tmp_path: Path) -> None:
-    """A folder, a missing folder and a device are refused."""
-    for data in (tmp_path, tmp_path / "nowhere" / "data", "/dev/null"):
-        with pytest.raises(DataFileError, match="can't be (opened|created)|is a folder") as caught:
-            Emulator(data)
-        assert not caught.value.in_use
+    """The error says what the path leads to instead of a file."""
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "link").symlink_to(tmp_path / "pipe")
+    (tmp_path / "data-wal").mkdir()  # SQLite can't put its log there
+    (tmp_path / "circle").symlink_to(tmp_path / "circle")
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(tmp_path / "socket"))
+        for data, why in (
+            (tmp_path, f"is a folder. Name a file in it, such as {tmp_path}/registry.db."),
+            (tmp_path / "nowhere" / "data", f"can't be created, because the folder {tmp_path}/nowhere doesn't exist."),
+            (tmp_path / "pipe", "is a pipe. Name another file."),
+            (tmp_path / "link", "is a pipe. Name another file."),
+            (tmp_path / "circle", "can't be opened for writing: Too many levels of symbolic links."),
+            (tmp_path / "socket", "is a socket. Name another file."),
+            (Path("/dev/null"), "is a device. Name another file."),
+            (tmp_path / "data", f"can't be opened, because {tmp_path}/data-wal is a folder. Name another file."),
+        ):
+            with pytest.raises(DataFileError, match=re.escape(f"The data file {data} {why}")) as caught:
+                Emulator(data)
+            assert not caught.value.in_use
+            assert caught.value.path == str(data)
+    assert not (tmp_path / "data").exists()
 
 
 def test_a_file_must_have_a_name() -> None:

@@ -1,4 +1,4 @@
-"""Run several processes against an emulator, and check what they saw: python -m tests.histories."""
+"""Run several processes against an emulator, and check their results: python -m tests.histories."""
 
 from __future__ import annotations
 
@@ -22,40 +22,44 @@ if TYPE_CHECKING:
 def main() -> int:
     """Run, print a summary, and return the exit status: 1 if a promise was broken."""
     parser = argparse.ArgumentParser(prog="python -m tests.histories", description=__doc__)
-    parser.add_argument("--seconds", type=float, default=60.0, help="how long to play, checks aside (%(default)s)")
-    parser.add_argument("--seed", type=int, default=1, help="what decides about the plan (%(default)s)")
-    parser.add_argument("--processes", type=int, default=4, help="clients, beside a foreign one (%(default)s)")
-    parser.add_argument("--round", type=float, default=10.0, help="the seconds of one round (%(default)s)")
+    parser.add_argument("--seconds", type=float, default=60.0, help="how long to run, without the checks (%(default)s)")
+    parser.add_argument("--seed", type=int, default=1, help="the seed of the plan (%(default)s)")
+    parser.add_argument("--processes", type=int, default=4, help="the number of clients besides Google's (%(default)s)")
+    parser.add_argument("--round", type=float, default=10.0, help="the length of a round in seconds (%(default)s)")
     parser.add_argument("--transport", choices=("both", "grpc", "rest"), default="both")
-    parser.add_argument("--themes", nargs="+", choices=THEMES, default=list(THEMES), help="what is done with the names")
-    parser.add_argument("--show", type=int, default=2, help="how many cases of each promise to print (%(default)s)")
-    parser.add_argument("--folder", type=Path, help="where the histories go; those without violations are removed")
-    parser.add_argument("--check", type=Path, metavar="FOLDER", help="play nothing: check the history of a round again")
+    parser.add_argument("--themes", nargs="+", choices=THEMES, default=list(THEMES), help="which themes to use")
+    parser.add_argument(
+        "--show", type=int, default=2, help="how many violations of each promise to print (%(default)s)"
+    )
+    parser.add_argument("--folder", type=Path, help="the folder for histories; those without violations are removed")
+    parser.add_argument(
+        "--check", type=Path, metavar="FOLDER", help="run nothing: check the recorded history of a round"
+    )
     options = parser.parse_args()
     if options.check:
         report = check(options.check)
         for violation in report.violations:
-            _tell(excerpt(violation, report.operations) + "\n")
+            _print(excerpt(violation, report.operations) + "\n")
         return 1 if report.violations else 0
     folder = options.folder or Path(tempfile.mkdtemp(prefix="histories-"))
     summary, printed = Summary(), collections.Counter[str]()
     began = time.monotonic()
     for plan in rounds(options.seed, options.seconds, options.processes, length=options.round, themes=options.themes):
-        place = folder / str(plan.number)
-        place.mkdir(parents=True)
-        report = run_round(plan, place, transport=options.transport)
-        _tell(f"round {plan.number}: {len(report.operations)} operations, {len(report.violations)} violations, "
+        round_folder = folder / str(plan.number)
+        round_folder.mkdir(parents=True)
+        report = run_round(plan, round_folder, transport=options.transport)
+        _print(f"round {plan.number}: {len(report.operations)} operations, {len(report.violations)} violations, "
               f"switches {' '.join(plan.switches) or 'none'}")  # fmt: skip
         for violation in report.violations:
             if printed[violation.promise] < options.show:
                 printed[violation.promise] += 1
-                _tell(excerpt(violation, report.operations) + "\n")
+                _print(excerpt(violation, report.operations) + "\n")
         if not report.violations:
-            clear(place)
+            clear(round_folder)
         summary.add(report)
-    summary.tell(time.monotonic() - began)
+    summary.print(time.monotonic() - began)
     if summary.broken:
-        _tell(f"The histories with violations are in {folder}.")
+        _print(f"The histories with violations are in {folder}.")
     return 1 if summary.broken else 0
 
 
@@ -84,20 +88,20 @@ class Summary:
                 milliseconds = int(1000 * (operation.returned - operation.began))
                 self.longest[operation.verb] = max(self.longest[operation.verb], milliseconds)
 
-    def tell(self, seconds: float) -> None:
+    def print(self, seconds: float) -> None:
         """Print the summary."""
-        told = [f"{self.events[event]} x {event}" for event in ("fault", "client killed", "emulator killed")]
-        _tell(f"{self.operations} operations in {seconds:.0f} s, {', '.join(told)}")
+        events = [f"{self.events[event]} x {event}" for event in ("fault", "client killed", "emulator killed")]
+        _print(f"{self.operations} operations in {seconds:.0f} s, {', '.join(events)}")
         for verb, counts in sorted(self.outcomes.items()):
             ends = ", ".join(f"{count} {outcome}" for outcome, count in counts.most_common())
-            _tell(f"  {verb:22} longest {self.longest[verb] / 1000:5.1f} s   {ends}")
+            _print(f"  {verb:22} longest {self.longest[verb] / 1000:5.1f} s   {ends}")
         for window, count in sorted(self.excused.items()):
-            _tell(f"  excused {count} x {window}: {WINDOWS[window]}")
+            _print(f"  excused {count} x {window}: {WINDOWS[window]}")
         found = ", ".join(f"{count} x {promise}" for promise, count in self.broken.most_common())
-        _tell(f"Violations: {found or 'none'}")
+        _print(f"Violations: {found or 'none'}")
 
 
-def _tell(text: str) -> None:
+def _print(text: str) -> None:
     sys.stdout.write(text + "\n")
     sys.stdout.flush()
 

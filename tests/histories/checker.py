@@ -1,7 +1,8 @@
-"""Checks a history against the promises. It is pure: operations in, violations out.
+"""Check a history against the promises. The check is pure: operations in, violations out.
 
-The rule that matters: what can't be known excuses, so no violation is a matter of timing. A change whose outcome is
-unknown may take effect at any later time, or never. An acknowledged change took effect once, while it was called.
+The rule that matters: if something can't be known, it's not a violation, so no violation depends on timing. A change
+with an unknown outcome may take effect at any later time, or never. An acknowledged change took effect once, while it
+was called.
 """
 
 from __future__ import annotations
@@ -25,6 +26,8 @@ WINDOWS: Final = {
     "with the model when somebody deletes the last other version at the same time.",
     "late-deletion": "DeleteModel has no precondition: one whose answer nobody waits for any more deletes whatever "
     "has the model's id when it arrives.",
+    "late-aliases": "MergeVersionAliases names a version by its number and has no precondition. A late request changes "
+    "the version that has this number when it arrives, even in another model with the same ID.",
     "request-renamed": "A request is looked up in the model that has the name. After a rename it's another request.",
     "rename-in-flight": "Vertex renames without a precondition, so a call that overlaps a foreign rename may still act "
     "on the model under its new name.",
@@ -86,7 +89,7 @@ class Write:
 
 @dataclass(frozen=True)
 class Read:
-    """A value that somebody read."""
+    """A value that an operation read."""
 
     value: Any
     began: float
@@ -145,7 +148,7 @@ def possible(writes: Iterable[Write], began: float, ended: float) -> list[Write]
 
 
 def impossible_reads(writes: Iterable[Write], reads: Iterable[Read], *, once: bool) -> list[Read]:
-    """Return the reads that no order of the writes explains.
+    """Return the reads that no order of the writes can explain.
 
     If a write takes effect once, a read that only this write explains proves that it has taken effect by then.
     """
@@ -178,7 +181,7 @@ class Checker:
 
     Args:
         operations: The history, in the order of its beginnings.
-        lagging: Whether lists lag: then they say nothing about what is there.
+        lagging: Whether lists lag. If they do, they don't prove that something exists or is missing.
         refusing: Whether Vertex refuses to delete the default version, so that the client has to move `default`.
     """
 
@@ -293,7 +296,7 @@ class Checker:
                         yield Violation("one-model", name, f"{count} models have this name.", (operation,))
 
     def named_model(self) -> Iterator[Violation]:
-        """A verb acts on the model that has the name now, also after a rename by another tool."""
+        """A verb acts on the model that has the name now, even after a rename by another tool."""
         for operation in self.operations:
             for seen in _versions_in(operation):
                 if self.lagging or operation.foreign or operation.verb == "snapshot" or "/" in operation.name:
@@ -322,7 +325,7 @@ class Checker:
                     yield Violation("own-version", wanted, message, (operation,))
 
     def numbers_once(self) -> Iterator[Violation]:
-        """A version number is given once in the life of a model."""
+        """A model never uses a version number twice."""
         holders: dict[tuple[str, str], list[Version]] = collections.defaultdict(list)
         for version in self.versions.values():
             holders[version.model, version.number].append(version)
@@ -444,7 +447,7 @@ class Checker:
                         break
 
     def metadata_kept(self) -> Iterator[Violation]:
-        """Acknowledged metadata stays until somebody changes that key."""
+        """Acknowledged metadata stays until a client changes that key."""
         changes = [
             operation
             for operation in self.operations
@@ -507,7 +510,7 @@ class Checker:
                 yield Violation("one-target", update.key, message, evidence)
 
     def stage_kept(self) -> Iterator[Violation]:
-        """A version is in the stage that it was given last, unless a promotion to that very stage archived it."""
+        """A version is in the stage that was set last, unless a promotion to the same stage archived it."""
         for version in self.versions.values():
             writes = [Write("None", -math.inf, -math.inf)]
             if stage := _registered(version, "stage"):
@@ -567,7 +570,7 @@ class Checker:
         return read.verb == "list_versions" and all(seen["stage"] != stage for seen in read.result)
 
     def one_winner(self) -> Iterator[Violation]:
-        """When all is quiet, one version is in a stage that only promotions touched."""
+        """At the end, exactly one version is in a stage that only promotions touched."""
         for snapshot in self._snapshots("quiet", "end"):
             for name in {model["name"] for model in snapshot.result["models"]}:
                 before = [one for one in self.operations if one.name == name and one.began < snapshot.began]
@@ -605,15 +608,7 @@ class Checker:
         for version in self.versions.values():
             models[version.model].append(version)
         for model, versions in models.items():
-            aliases = {"default"}
-            for operation in self.operations:
-                aliases |= set(_alias_change(operation)[0])
-            for version in versions:
-                for seen in version.sightings:
-                    aliases |= set(seen.value["aliases"])
-                for attempt in version.attempts:
-                    aliases |= set(attempt.args.get("aliases", ()))
-            for alias in sorted(aliases):
+            for alias in sorted(self._aliases_of(versions)):
                 writes, movers = self._moves(alias, versions, strict=True)
                 reads = list(self._places(alias, model, versions))
                 wrong = impossible_reads(writes, reads, once=True)
@@ -621,6 +616,9 @@ class Checker:
                     writes, movers = self._moves(alias, versions, strict=False)
                     wrong = impossible_reads(writes, reads, once=True)
                     self.excused["default-moved"] += not wrong
+                if wrong and (late := list(self._late_aliases(alias, versions))):
+                    wrong = impossible_reads([*writes, *late], reads, once=True)
+                    self.excused["late-aliases"] += not wrong
                 for read in wrong:
                     expected = {str(write.value) for write in possible(writes, read.began, read.ended)}
                     message = (
@@ -629,6 +627,18 @@ class Checker:
                     evidence = (*_latest(movers, read), read.operation)
                     yield Violation("aliases-kept", f"{model} {alias}", message, evidence)
                     break
+
+    def _aliases_of(self, versions: list[Version]) -> set[str]:
+        """Return all aliases that these versions may have had."""
+        aliases = {"default"}
+        for operation in self.operations:
+            aliases |= set(_alias_change(operation)[0])
+        for version in versions:
+            for seen in version.sightings:
+                aliases |= set(seen.value["aliases"])
+            for attempt in version.attempts:
+                aliases |= set(attempt.args.get("aliases", ()))
+        return aliases
 
     def _moves(self, alias: str, versions: list[Version], *, strict: bool) -> tuple[list[Write], list[Operation]]:
         """Return what may have moved an alias of a model, given the model's versions."""
@@ -677,6 +687,18 @@ class Checker:
                     gone.ended = gone.done = deletion.ended
                 movers.append(deletion)
                 writes.append(gone)
+
+    def _late_aliases(self, alias: str, versions: list[Version]) -> Iterator[Write]:
+        """Yield what a late registration may do to these versions, if its own was deleted with an earlier model."""
+        names = {name for version in versions for name in (*version.names, version.model)}
+        for attempt in itertools.chain.from_iterable(self.registrations.values()):
+            deleted = any(
+                deletion.name in names and deletion.began < attempt.ended and deletion.ended > attempt.began
+                for deletion in self.deletions
+            )
+            if deleted and attempt.late and attempt.name in names and alias in attempt.args.get("aliases", ()):
+                for version in versions:
+                    yield Write(version.number, attempt.began, attempt.ended, sure=False)
 
     def _places(self, alias: str, model: str, versions: list[Version]) -> Iterator[Read]:
         for version in versions:

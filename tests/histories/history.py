@@ -1,4 +1,4 @@
-"""What each process did, as JSON lines: written while a run goes on, read back as operations afterwards."""
+"""Write what each process did as JSON lines during a run, and read it back as operations afterwards."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
     from pathlib import Path
 
-#: How long after its end a call whose outcome isn't known can still take effect, with much room for a slow machine.
+#: The seconds after which a call with an unknown outcome can no longer take effect, with room for a slow machine.
 LATE: Final = LONGEST_DELAY + 3.0
 
-#: Errors after which nothing of a call is on its way, unless it waited for an answer in vain.
+#: Errors after which no request of the call is in flight, unless the call waited until its timeout.
 SETTLED: Final = frozenset(
     {
         "AlreadyExistsError",
@@ -47,12 +47,12 @@ class Operation:
         name: The model's display name.
         args: The other arguments.
         began: When it was called.
-        ended: When it has taken effect at the latest. That's when it returned, or later if its outcome isn't known.
+        ended: The latest time at which it took effect. That's when it returned, or later if its outcome isn't known.
         ok: Whether it succeeded.
-        result: The version, the versions, or what else the verb returned, as JSON; of an error its request id.
-        error: The class of its error, or an empty string; ``killed`` if its process was.
+        result: The verb's result as JSON. If it failed, the request ID of the error, or None.
+        error: The class of its error, or an empty string. It's ``killed`` if the process was killed.
         message: The error's message.
-        returned: When it returned, even with an error that leaves its effect open.
+        returned: When it returned, with a result or an error.
     """
 
     key: str
@@ -70,17 +70,17 @@ class Operation:
 
     @property
     def late(self) -> bool:
-        """Whether something of it may have been on its way when it was over."""
+        """Whether it can have taken effect after it returned."""
         return self.error == "killed" or self.ended > self.returned
 
     @property
     def foreign(self) -> bool:
-        """Whether Google's client did it."""
+        """Whether Google's client made the call."""
         return self.verb.startswith("foreign_")
 
 
 class Recorder:
-    """Writes the history of one process. A line is in the file before the call it announces begins."""
+    """Writes the history of one process. A call's first line is in the file before the call begins."""
 
     def __init__(self, path: Path, process: str) -> None:
         self._file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
@@ -117,7 +117,7 @@ class Recorder:
 
 
 def read(lines: Iterable[str]) -> tuple[list[Operation], list[dict[str, Any]]]:
-    """Return the operations of histories, in the order of their beginnings, and the other events."""
+    """Return the operations of histories in the order in which they began, and the other events."""
     begun: dict[str, dict[str, Any]] = {}
     ends: dict[str, dict[str, Any]] = {}
     events = []
@@ -132,7 +132,7 @@ def read(lines: Iterable[str]) -> tuple[list[Operation], list[dict[str, Any]]]:
             ends[entry["key"]] = entry
         else:
             events.append(entry)
-    # The emulator was killed then: what had been on its way until then never arrives.
+    # The emulator was killed at that time, so no earlier request can arrive any more.
     quiet = min((event["at"] for event in events if event["event"] == "quiet"), default=math.inf)
     kills = {event["name"]: event["at"] for event in events if event["event"] == "kill"}
     operations = [_operation(entry, ends.get(key), kills, quiet) for key, entry in begun.items()]
@@ -156,7 +156,7 @@ def _operation(
     waited = at - entry["at"] >= CALL
     late = min(at + LATE, until)
     if end["event"] == "ok":
-        # What a deletion waited for may be on its way, even if somebody else deleted what was meant.
+        # A deletion that timed out may still be in flight, even if another process deleted the version meanwhile.
         ended = late if waited and "delete" in entry["verb"] else at
         return Operation(**common, ended=ended, returned=at, ok=True, result=end["result"])
     ended = at if end["error"] in SETTLED and not waited else late

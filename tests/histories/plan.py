@@ -1,4 +1,4 @@
-"""What is going to be done, decided by a seed: names, verbs, faults and kills. Only the timing is left to chance."""
+"""The plan of a run, decided by a seed: names, verbs, faults and kills. Only the timing is random."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ _LIKE: Final = {
 SWITCHES: Final[tuple[tuple[str, ...], ...]] = (
     (),
     ("label-wins=model", "labels-at-upload=model"),
-    ("default-delete=refuse",),
+    ("default-delete=move",),
     ("stale-etag=failed-precondition", "id-taken=operation"),
     (),
     ("labels-at-upload=first-on-model", "label-filter=own"),
@@ -78,17 +78,17 @@ LONGEST_DELAY: Final = 3.0
 
 @dataclass(frozen=True)
 class Step:
-    """One thing to do.
+    """One step of a client.
 
     Attributes:
         verb: A verb of `THEMES`.
         name: The name of the model.
-        back: Which version: so many before the newest that the process knows; -1 reads which is the newest.
+        back: The version, as a number of steps back from the newest that the process knows. -1 reads the newest first.
         alias: An alias.
         stage: A stage.
         archive: Whether the others in the stage are archived.
         fault: A fault that is planned just before.
-        chance: A number from 0 to 1, for whatever is left to decide.
+        chance: A random number from 0 to 1, for other decisions.
     """
 
     verb: str
@@ -103,11 +103,11 @@ class Step:
 
 @dataclass(frozen=True)
 class Mishap:
-    """A process that is killed, and started again at once.
+    """A process that's killed and immediately started again.
 
     Attributes:
         at: When, in seconds from the start.
-        process: The number of the client; None is the emulator.
+        process: The number of the client, or None for the emulator.
     """
 
     at: float
@@ -116,14 +116,14 @@ class Mishap:
 
 @dataclass(frozen=True)
 class Round:
-    """A part of a run with names of its own.
+    """A part of a run, with its own names.
 
     Attributes:
         seed: The seed of the run.
         number: The number of the round.
-        processes: How many clients there are; one more process is foreign.
-        seconds: How long it takes.
-        themes: What is done with each name.
+        processes: The number of clients. There's one more process, with Google's client.
+        seconds: The length of the round.
+        themes: The theme of each name.
     """
 
     seed: int
@@ -139,15 +139,15 @@ class Round:
 
     @property
     def polls(self) -> int:
-        """How many polls it takes until an operation is done."""
+        """Return the number of polls until an operation is done."""
         return (0, 0, 2)[self.number % 3]
 
     def random(self, *parts: object) -> random.Random:
-        """Return the dice of a part of the plan."""
+        """Return the random generator of a part of the plan."""
         return random.Random("/".join(map(str, (self.seed, self.number, *parts))))  # noqa: S311  # dice
 
     def steps(self, process: str, *, foreign: bool) -> Iterator[Step]:
-        """Return the steps of one life of a process, without an end."""
+        """Yield the steps of one life of a process, endlessly."""
         dice = self.random("steps", process)
         choices = [
             (name, verb, weight)
@@ -188,9 +188,9 @@ def rounds(
     together: int = 3,
     themes: Iterable[str] = tuple(THEMES),
 ) -> Iterator[Round]:
-    """Return the rounds of a run that takes so many seconds, each with the next few themes.
+    """Return the rounds of a run of this many seconds, each with the next few themes.
 
-    A round has few names, so that there are many conflicts.
+    A round has few names, so there are many conflicts.
     """
     number = 0
     every = itertools.cycle(themes)

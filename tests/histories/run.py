@@ -1,4 +1,4 @@
-"""Runs a round: an emulator, its clients, the kills, and the check of what they recorded."""
+"""Run a round: start an emulator and clients, kill some of them, and check the recorded history."""
 
 from __future__ import annotations
 
@@ -15,9 +15,10 @@ from typing import TYPE_CHECKING, Any, Final
 
 from tests.histories import history, worker
 from tests.histories.checker import Checker, Violation
+from vertex_registry.emulator._switches import parse_assumptions
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
     from pathlib import Path
 
     from tests.histories.history import Operation
@@ -32,7 +33,7 @@ _STARTS: Final = 5
 
 @dataclass
 class Report:
-    """What a round found."""
+    """The result of a round."""
 
     operations: list[Operation] = field(default_factory=list)
     events: collections.Counter[str] = field(default_factory=collections.Counter)
@@ -41,7 +42,7 @@ class Report:
 
 
 class Server:
-    """The emulator, as a process that is killed and comes back with its data, on the same ports."""
+    """The emulator's process. It's killed, and started again with its data on the same ports."""
 
     def __init__(self, folder: Path, switches: tuple[str, ...], polls: int) -> None:
         self._command = [sys.executable, "-m", "vertex_registry.emulator", "--data", str(folder / "emulator.db")]
@@ -54,7 +55,7 @@ class Server:
         self.start()
 
     def start(self) -> None:
-        """Start it, and wait until it serves."""
+        """Start the emulator, and wait until it answers."""
         ports = ["--grpc-port", self._ports[0], "--rest-port", self._ports[1]]
         for _ in range(_STARTS):
             with self.log.open("ab") as log:
@@ -72,7 +73,7 @@ class Server:
         self._ports = (self.grpc.rpartition(":")[2], self.rest.rpartition(":")[2])
 
     def kill(self) -> None:
-        """Kill it. What it had answered is on the disk, and what was on its way is lost."""
+        """Kill the emulator. Answered writes are on the disk, and requests in flight are lost."""
         self._process.kill()
         self._process.wait()
         if self._process.stdout is not None:
@@ -134,7 +135,7 @@ class Crew:
         return ended
 
     def end(self) -> list[str]:
-        """Wait for all, and return the names of those that hung."""
+        """Wait for all processes, and return the names of those that hung."""
         latest = max(time.monotonic(), self.deadline) + PATIENCE
         hung = []
         for process, running in self._running.items():
@@ -181,13 +182,18 @@ def check(folder: Path) -> Report:
     operations, noted = history.read_folder(folder)
     events = collections.Counter(entry.get("kind", entry["event"]) for entry in noted)
     switches = [switch for entry in noted if entry["event"] == "plan" for switch in entry["switches"]]
-    lagging = any(switch.startswith("list-lag") for switch in switches)
-    checker = Checker(operations, lagging=lagging, refusing="default-delete=refuse" in switches)
+    checker = checker_for(operations, switches)
     return Report(operations, events, checker.check(), checker.excused)
 
 
+def checker_for(operations: list[Operation], switches: Iterable[str]) -> Checker:
+    """Return the checker of a history, given the switches of its emulator. The other ones have their defaults."""
+    assumed = parse_assumptions(dict(switch.split("=") for switch in switches))
+    return Checker(operations, lagging=assumed.list_lag > 0, refusing=assumed.default_delete == "refuse")
+
+
 def _settle(plan: Round, server: Server, recorder: history.Recorder, folder: Path) -> None:
-    """Read everything, finish what was interrupted, and read everything once more."""
+    """Read everything, finish interrupted registrations and promotions, and read everything once more."""
     with worker.connect("grpc", server.grpc, server.rest) as registry:
         caller = worker.Caller(registry, recorder)
         caller.snapshot("quiet")
@@ -202,7 +208,7 @@ def _settle(plan: Round, server: Server, recorder: history.Recorder, folder: Pat
 
 
 def _to_run_again(folder: Path) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Return the registrations that failed, were cut off, or were made more than once: one of them may arrive late."""
+    """Return the registrations that failed, were killed, or were called more than once. One of them may arrive late."""
     attempts: dict[str, list[Operation]] = collections.defaultdict(list)
     for operation in history.read_folder(folder)[0]:
         if operation.verb == "register_version":

@@ -38,17 +38,18 @@ SLOT: Final = 0.3
 
 @dataclass(frozen=True)
 class Spec:
-    """What a process is started with.
+    """The arguments of a process.
 
     Attributes:
         round: The plan.
-        process: The number of the client; None is the foreign process.
-        life: How often it was killed before.
+        process: The number of the client, or None for the process with Google's client.
+        life: How often the process was killed and restarted before.
         transport: ``grpc`` or ``rest``.
         grpc: The emulator's address for gRPC.
         rest: The emulator's URL.
-        folder: Where the history goes.
-        deadline: When to stop, by the monotonic clock; infinite for the first life, which begins with all others.
+        folder: The folder for the history.
+        deadline: When to stop, by the monotonic clock. It's infinite for a first life, whose time starts with the
+            round.
     """
 
     round: Round
@@ -62,12 +63,12 @@ class Spec:
 
     @property
     def name(self) -> str:
-        """The name of this life of the process in the history."""
+        """Return the name of this process and life in the history."""
         return f"{'foreign' if self.process is None else f'p{self.process}'}-{self.life}"
 
 
 def connect(transport: str, address: str, url: str) -> RegistryClient:
-    """Return a client with short budgets."""
+    """Create a client with short timeouts."""
     return RegistryClient(
         endpoint=address if transport == "grpc" else url,
         project=PROJECT,
@@ -76,11 +77,11 @@ def connect(transport: str, address: str, url: str) -> RegistryClient:
     )
 
 
-def shown(version: ModelVersion) -> dict[str, Any]:
-    """Return what the checker needs of a version."""
+def summarize(version: ModelVersion) -> dict[str, Any]:
+    """Return the fields of a version that the checker needs."""
     return {
         "name": version.name,
-        "model": _bare(version.model_resource_name),
+        "model": _without_version(version.model_resource_name),
         "number": version.version,
         "source": version.artifact_uri,
         "created": str(version.created_at.timestamp()),
@@ -90,26 +91,26 @@ def shown(version: ModelVersion) -> dict[str, Any]:
     }
 
 
-def _bare(resource: str) -> str:
+def _without_version(resource: str) -> str:
     return resource.partition("@")[0]
 
 
 def result_of(result: Any) -> Any:
-    """Return what a verb returned, as JSON."""
+    """Return the result of a verb as JSON."""
     if isinstance(result, ModelVersion):
-        return shown(result)
-    return [shown(version) for version in result] if isinstance(result, list) else result
+        return summarize(result)
+    return [summarize(version) for version in result] if isinstance(result, list) else result
 
 
 def registration(key: str, **settings: Any) -> dict[str, Any]:
-    """Return the arguments of a registration. Every process that registers with that key gets the same."""
-    dice = random.Random(key)  # noqa: S311  # dice
+    """Return the arguments of a registration. They're the same in every process that uses this key."""
+    rng = random.Random(key)  # noqa: S311  # not for security
     return {
         "source": f"gs://histories/{key}",
         "metadata": {"r": key, "shared": 0},
-        "stage": dice.choice(("None", "None", "Staging", "Production")),
+        "stage": rng.choice(("None", "None", "Staging", "Production")),
         "archive_existing": False,
-        "aliases": [alias for alias in ALIASES if dice.random() < 0.2],
+        "aliases": [alias for alias in ALIASES if rng.random() < 0.2],
         "make_default": True,
         "request_id": None,
     } | settings
@@ -117,18 +118,18 @@ def registration(key: str, **settings: Any) -> dict[str, Any]:
 
 @dataclass
 class Caller:
-    """Calls methods, and records each call with its outcome."""
+    """Calls methods and records each call with its outcome."""
 
     registry: RegistryClient
     recorder: history.Recorder
     unfinished: list[tuple[str, dict[str, Any]]] = field(default_factory=list)
 
     def record(self, verb: str, name: str, args: dict[str, Any], action: Callable[[], Any]) -> Any:
-        """Return what an action returns, or None if it fails."""
+        """Run an action and record it. Return its result, or None if it fails."""
         key = self.recorder.invoke(verb, name, args)
         try:
             result = action()
-        except Exception as error:  # noqa: BLE001  # which errors may come is what is checked
+        except Exception as error:  # noqa: BLE001  # the checker decides which errors are right
             self.recorder.fail(key, error)
             return None
         self.recorder.succeed(key, result_of(result))
@@ -144,7 +145,7 @@ class Caller:
         return found or []
 
     def register(self, name: str, args: dict[str, Any]) -> ModelVersion | None:
-        """Register a version; if it isn't known whether it exists, remember the request for another run."""
+        """Register a version. If the outcome isn't known, remember the request, to run it again later."""
 
         def action() -> ModelVersion:
             try:
@@ -158,7 +159,7 @@ class Caller:
         return version
 
     def snapshot(self, label: str) -> dict[str, Any]:
-        """Read every model and version, each by itself."""
+        """Read every model and each version with its own request."""
 
         def action() -> dict[str, Any]:
             for _ in range(3):  # lists may lag
@@ -171,7 +172,7 @@ class Caller:
                 for listed in self.registry.list_versions(model.resource_name)
             ]
             named = [{"name": model.name, "resource": model.resource_name} for model in models]
-            return {"models": named, "versions": [shown(version) for version in versions]}
+            return {"models": named, "versions": [summarize(version) for version in versions]}
 
         found: dict[str, Any] | None = self.record("snapshot", "", {"label": label}, action)
         return found or {"models": [], "versions": []}
@@ -187,7 +188,7 @@ class Client:
         self._count = 0
 
     def run(self) -> None:
-        """Finish what an earlier life left, then take steps until the deadline."""
+        """Run the unfinished registrations of earlier lives again, then take steps until the deadline."""
         for name, args in unfinished(Path(self._spec.folder), f"p{self._spec.process}-")[-2:]:
             self._caller.register(name, args)
         for step in self._spec.round.steps(f"{self._spec.process}.{self._spec.life}", foreign=False):
@@ -309,7 +310,7 @@ class Client:
 
 
 class Foreign:
-    """Another tool: Google's client, which knows no rule of ours. It writes labels under the etag that it has read."""
+    """Another tool with Google's client, which ignores this package's conventions. It writes labels with an etag."""
 
     def __init__(self, spec: Spec, caller: Caller, google: Any) -> None:
         self._spec = spec
@@ -323,12 +324,12 @@ class Foreign:
             if time.monotonic() >= self._spec.deadline:
                 return
             self._count += 1
-            time.sleep(0.05 + step.chance / 5)  # it is one of many, and not the fastest
-            with contextlib.suppress(Exception):  # what it reads before it changes something may be gone
+            time.sleep(0.05 + step.chance / 5)  # act less often than the clients
+            with contextlib.suppress(Exception):  # a model or version may be deleted while it's read
                 parent = f"projects/{PROJECT}/locations/{LOCATION}"
                 query = {"parent": parent, "filter": f'display_name="{step.name}"'}
                 for model in list(self._google.list_models(request=query, timeout=CALL))[:1]:
-                    getattr(self, f"_{step.verb.removeprefix('foreign_')}")(step, _bare(model.name))
+                    getattr(self, f"_{step.verb.removeprefix('foreign_')}")(step, _without_version(model.name))
 
     def _record(self, step: Step, model: str, action: Callable[[], Any], **args: Any) -> None:
         self._caller.record(step.verb, step.name, {"model": model, **args}, action)
@@ -356,7 +357,7 @@ class Foreign:
         def action() -> dict[str, Any]:
             change = types.Model(name=version.name, etag=version.etag, labels={**version.labels, **added})
             mask = {"paths": ["labels"]}
-            return _changed(model, self._google.update_model(model=change, update_mask=mask, timeout=CALL))
+            return _changed_version(model, self._google.update_model(model=change, update_mask=mask, timeout=CALL))
 
         if "stage" in added:
             self._record(step, model, action, version=number, stage=step.stage)
@@ -369,7 +370,8 @@ class Foreign:
         def action() -> dict[str, Any]:
             name = f"{model}@{number}"
             aliases = [step.alias]
-            return _changed(model, self._google.merge_version_aliases(name=name, version_aliases=aliases, timeout=CALL))
+            version = self._google.merge_version_aliases(name=name, version_aliases=aliases, timeout=CALL)
+            return _changed_version(model, version)
 
         self._record(step, model, action, version=number, aliases=[step.alias])
 
@@ -382,8 +384,8 @@ class Foreign:
             request = types.UploadModelRequest(
                 parent=f"projects/{PROJECT}/locations/{LOCATION}", parent_model=model, model=upload
             )
-            made = self._google.upload_model(request=request, timeout=CALL).result(timeout=CALL)
-            number = made.model_version_id
+            response = self._google.upload_model(request=request, timeout=CALL).result(timeout=CALL)
+            number = response.model_version_id
             version = self._google.get_model(name=f"{model}@{number}", timeout=CALL)
             known = {"stage": "None", "aliases": [], "metadata": {}, "source": source, "name": step.name}
             return {"model": model, "number": number, "created": _created(version), **known}
@@ -410,20 +412,20 @@ def _created(version: Any) -> str:
     return str(version.version_create_time.timestamp())
 
 
-def _changed(model: str, version: Any) -> dict[str, Any]:
-    """Return which version Google's client changed."""
+def _changed_version(model: str, version: Any) -> dict[str, Any]:
+    """Return the identity of the version that Google's client changed."""
     return {"of": [model, version.version_id, version.artifact_uri, _created(version)]}
 
 
 def request_of(attempt: history.Operation) -> str | None:
     """Return the request ID of a registration: its own, or the one in its error."""
-    told = attempt.result if attempt.error else None
-    request: str | None = attempt.args["request_id"] or told
+    from_error = attempt.result if attempt.error else None
+    request: str | None = attempt.args["request_id"] or from_error
     return request
 
 
 def unfinished(folder: Path, process: str) -> list[tuple[str, dict[str, Any]]]:
-    """Return the registrations of a process that can be run again, because their outcome isn't known."""
+    """Return the registrations of a process whose outcome isn't known. They can run again."""
     again: dict[str, tuple[str, dict[str, Any]]] = {}
     for operation in history.read_folder(folder)[0]:
         if operation.verb == "register_version" and operation.process.startswith(process):
@@ -435,24 +437,24 @@ def unfinished(folder: Path, process: str) -> list[tuple[str, dict[str, Any]]]:
 
 
 def plan_fault(url: str, fault: dict[str, Any]) -> None:
-    """Plan a fault in the emulator, unless it is down."""
+    """Plan a fault in the emulator, unless it's down."""
     with contextlib.suppress(OSError):
         requests.post(f"{url}/emulator/faults", json=fault, timeout=CALL)
 
 
 def _google(spec: Spec) -> ModelServiceClient:
-    nobody = AnonymousCredentials()  # type: ignore[no-untyped-call]  # untyped upstream
+    credentials = AnonymousCredentials()  # type: ignore[no-untyped-call]  # untyped upstream
     transport: ModelServiceGrpcTransport | ModelServiceRestTransport
     if spec.transport == "rest":
         host = spec.rest.removeprefix("http://")
-        transport = ModelServiceRestTransport(host=host, credentials=nobody, url_scheme="http")
+        transport = ModelServiceRestTransport(host=host, credentials=credentials, url_scheme="http")
     else:
-        transport = ModelServiceGrpcTransport(channel=grpc.insecure_channel(spec.grpc), credentials=nobody)
+        transport = ModelServiceGrpcTransport(channel=grpc.insecure_channel(spec.grpc), credentials=credentials)
     return ModelServiceClient(transport=transport)
 
 
 def run(spec: Spec, start: Any) -> None:
-    """Run a process until the deadline. The first lives begin at the same time."""
+    """Run a process until the deadline. All first lives start at the same time."""
     recorder = history.Recorder(Path(spec.folder) / f"{spec.name}.jsonl", spec.name)
     with connect(spec.transport, spec.grpc, spec.rest) as registry, contextlib.ExitStack() as stack:
         google = stack.enter_context(_google(spec)) if spec.process is None else None

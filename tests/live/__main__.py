@@ -1,7 +1,8 @@
 """Run the tests, the questions and the conversations against the real Vertex AI.
 
 ``make live`` and ``make record-live`` start this. A run first rehearses with an emulator, to know what it will create.
-Then it asks you, runs, compares every answer with the emulator's, removes what it created, and prints the report.
+Then it asks for your consent, runs, compares every answer with the emulator's, removes what it created, and prints the
+report.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ import attrs
 from tests.cassettes import questions, recorder, tape
 from tests.cassettes.scenarios import SCENARIOS, World
 from tests.live import fidelity
-from tests.live.probes import PROBES, Bench
+from tests.live.probes import PROBES, ProbeClient
 from tests.live.service import Refused, Service
 from vertex_registry.emulator import Emulator
 
@@ -35,7 +36,7 @@ if TYPE_CHECKING:
     from tests.live.probes import Reply
 
 _HERE: Final = Path(__file__).parents[2]
-_SECONDS_AN_UPLOAD: Final = 5  # two seconds that Vertex asks for, and its operation
+_SECONDS_AN_UPLOAD: Final = 5  # the two seconds between uploads that Vertex requires, and the operation
 
 
 @attrs.frozen
@@ -43,9 +44,9 @@ class Outcome:
     """The result of a run.
 
     Attributes:
-        failed: Whether a test, or a conversation, did not go as it should.
+        failed: Whether a test or a conversation failed.
         replies: The answers to the probes.
-        differences: Where other answers differ from the emulator's.
+        differences: The other answers that differ from the emulator's.
         conversations: How many conversations were compared.
     """
 
@@ -61,21 +62,21 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("project", help="the project")
     parser.add_argument("bucket", help="a bucket in the location, for the artifacts")
     parser.add_argument("--location", default="us-central1", help="the location (%(default)s)")
-    parser.add_argument("--yes", action="store_true", help="do not ask before the first write")
-    parser.add_argument("--endpoint", default="", metavar="URL", help="a server that stands in for Vertex")
+    parser.add_argument("--yes", action="store_true", help="don't ask before the first write")
+    parser.add_argument("--endpoint", default="", metavar="URL", help="use this server instead of Vertex")
     parser.add_argument("--tests", nargs="+", default=["tests/behaviour"], help="which tests (%(default)s)")
-    parser.add_argument("--folder", default=str(recorder.CASSETTES), help="where cassettes go (%(default)s)")
+    parser.add_argument("--folder", default=str(recorder.CASSETTES), help="the folder for cassettes (%(default)s)")
     return parser
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Do the run, and return its exit status: 0 if all went well, 1 if a test failed, 2 if it didn't start."""
+    """Do the run, and return its exit status: 0 if everything succeeded, 1 if a test failed, 2 if it didn't start."""
     options = _parser().parse_args(arguments)
     bucket = options.bucket.removeprefix("gs://").rstrip("/")
     service = Service(options.project, bucket, options.location, options.endpoint, f"vr-live-{secrets.token_hex(4)}")
     try:
         service.check()
-        _say(_rehearse(service, options.what, options.tests))
+        _print(_rehearse(service, options.what, options.tests))
         if not options.yes:
             _ask()
     except Refused as refused:
@@ -89,12 +90,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
             else:
                 outcome = _run(service, options.tests)
         finally:
-            _say(service.remove())
-    _say(_report(service, outcome))
+            _print(service.remove())
+    _print(_report(service, outcome))
     return 1 if outcome.failed else 0
 
 
-def _say(text: str) -> None:
+def _print(text: str) -> None:
     print(text, flush=True)  # noqa: T201 - likewise
 
 
@@ -108,10 +109,10 @@ def _ask() -> None:
 
 
 def _report(service: Service, outcome: Outcome) -> str:
-    what = f"A server at {service.endpoint}, which stands in for Vertex" if service.endpoint else "Vertex AI, v1"
+    server = f"A server at {service.endpoint}, in place of Vertex" if service.endpoint else "Vertex AI, v1"
     about = (
-        f"{what}, in {service.location}, asked on {dt.datetime.now(dt.UTC).date().isoformat()} by vertex-registry "
-        f"{importlib.metadata.version('vertex-registry')} over REST. The emulator is that of the same version."
+        f"{server}, in {service.location}, compared on {dt.datetime.now(dt.UTC).date().isoformat()} by vertex-registry "
+        f"{importlib.metadata.version('vertex-registry')} over REST. The emulator is from the same version."
     )
     return fidelity.report(
         outcome.replies,
@@ -127,26 +128,26 @@ def _report(service: Service, outcome: Outcome) -> str:
 
 def _rehearse(service: Service, what: str, tests: Sequence[str]) -> str:
     """Do everything with an emulator, and return what it created."""
-    _say("Rehearsing with the emulator ...")
+    _print("Rehearsing with the emulator ...")
     with (
         Emulator(grpc_port=None, storage="") as emulator,
         tempfile.TemporaryDirectory() as folder,
         mock.patch.dict(os.environ),
     ):
-        os.environ.pop("STORAGE_EMULATOR_HOST", None)  # nothing is put anywhere, so nothing is to be looked for
+        os.environ.pop("STORAGE_EMULATOR_HOST", None)  # the rehearsal uploads no artifacts, so it needs no storage
         rehearsal = attrs.evolve(service, endpoint=emulator.rest or "", folder=folder, artifacts=False)
         outcome = _record(rehearsal, Path(folder)) if what == "record" else _run(rehearsal, tests, quiet=True)
         if outcome.failed or outcome.differences or any(reply.differs for reply in outcome.replies):
-            _say(_report(rehearsal, outcome))
-            raise Refused("The rehearsal with the emulator went wrong: see above. Nothing was sent to the service.")
-        asked = emulator.requests()
-    uploads = [request.message for request in asked if request.rpc == "UploadModel"]
+            _print(_report(rehearsal, outcome))
+            raise Refused("The rehearsal with the emulator failed; see above. Nothing was sent to the service.")
+        sent = emulator.requests()
+    uploads = [request.message for request in sent if request.rpc == "UploadModel"]
     models = sum(not message.parent_model for message in uploads)
     minutes = -(-len(uploads) * _SECONDS_AN_UPLOAD // 60)
     return (
-        f"This sends about {len(asked)} requests to project {service.project} in {service.location}. They make about "
-        f"{models} models with {len(uploads)} versions, and {len(uploads)} objects in gs://{service.bucket}, "
-        f"all named {service.namespace}-*, and nothing else. At the end all of it is removed. "
+        f"This sends about {len(sent)} requests to project {service.project} in {service.location}. They create about "
+        f"{models} models with {len(uploads)} versions, and {len(uploads)} objects in gs://{service.bucket}. "
+        f"All names start with {service.namespace}. Nothing else is written, and everything is removed at the end. "
         f"It may take {minutes} minutes."
     )
 
@@ -161,35 +162,35 @@ def _run(service: Service, tests: Sequence[str], *, quiet: bool = False) -> Outc
         command, cwd=_HERE, env=os.environ | service.environment(), check=False, capture_output=quiet, text=True
     )
     if quiet and suite.returncode:
-        _say(suite.stdout)
-    with Bench.at(service) as bench:
-        replies = tuple(bench.put(probe) for probe in PROBES)
-    held = [_hold(service, scenario) for scenario in _live()]
-    return _compared(service, replies, failed=suite.returncode != 0 or not all(held))
+        _print(suite.stdout)
+    with ProbeClient.connect(service) as probes:
+        replies = tuple(probes.ask(probe) for probe in PROBES)
+    succeeded = [_record_scenario(service, scenario) for scenario in _live_scenarios()]
+    return _compare(service, replies, failed=suite.returncode != 0 or not all(succeeded))
 
 
 def _record(service: Service, folder: Path) -> Outcome:
     """Record the conversations that need no faults."""
     failed = False
-    for scenario in _live():
-        if not _hold(service, scenario):
+    for scenario in _live_scenarios():
+        if not _record_scenario(service, scenario):
             failed = True
             continue
-        kept = folder / f"{scenario.file}.yaml"
-        made = Path(service.folder, kept.name)
-        if made != kept and not (kept.exists() and tape.load(kept) == tape.load(made)):
-            kept.write_bytes(made.read_bytes())
+        old = folder / f"{scenario.file}.yaml"
+        new = Path(service.folder, old.name)
+        if new != old and not (old.exists() and tape.load(old) == tape.load(new)):
+            old.write_bytes(new.read_bytes())
     if folder == recorder.CASSETTES:
         (folder / "README.md").write_text(recorder.readme(), encoding="utf-8")
-    return _compared(service, (), failed=failed)
+    return _compare(service, (), failed=failed)
 
 
-def _live() -> Iterator[Scenario]:
+def _live_scenarios() -> Iterator[Scenario]:
     return (scenario for scenario in SCENARIOS if scenario.live)
 
 
-def _hold(service: Service, scenario: Scenario) -> bool:
-    """Run a conversation and record it. Return whether it went well."""
+def _record_scenario(service: Service, scenario: Scenario) -> bool:
+    """Run a conversation and record it. Return whether it succeeded."""
     name = f"{service.namespace}-{scenario.file}"
     world = World(
         settings=service.settings,
@@ -198,24 +199,24 @@ def _hold(service: Service, scenario: Scenario) -> bool:
         name=name,
         source=lambda number: service.put_artifact(f"{name}/{number}"),
     )
-    stated = tape.Provenance(
+    provenance = tape.Provenance(
         scenario=scenario.about,
-        server="a server that stands in for Google's service" if service.endpoint else recorder.VERTEX,
+        server="a server in place of Google's service" if service.endpoint else recorder.VERTEX,
         version="v1",
         day=dt.datetime.now(dt.UTC).date().isoformat(),
     )
     file = Path(service.folder, f"{scenario.file}.yaml")
     try:
-        with tape.recording(file, stated, service.replacements(name), before=service.wait_turn):
-            scenario.hold(world)
-    except Exception as error:  # noqa: BLE001  # the others are held all the same
-        _say(f"The conversation {scenario.file} went otherwise than it should: {type(error).__name__}: {error}")
+        with tape.recording(file, provenance, service.replacements(name), before=service.wait_turn):
+            scenario.run(world)
+    except Exception as error:  # noqa: BLE001  # the other conversations still run
+        _print(f"The conversation {scenario.file} failed: {type(error).__name__}: {error}")
         return False
     return True
 
 
-def _compared(service: Service, replies: tuple[Reply, ...], *, failed: bool) -> Outcome:
-    """Send every conversation to a fresh emulator."""
+def _compare(service: Service, replies: tuple[Reply, ...], *, failed: bool) -> Outcome:
+    """Send every conversation to a fresh emulator, and compare its answers."""
     found: list[Difference] = []
     files = sorted(Path(service.folder).glob("*.yaml"))
     for file in files:

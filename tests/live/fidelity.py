@@ -1,4 +1,4 @@
-"""The fidelity report: each answer in which a service differs from the emulator, as text for an issue."""
+"""Write the fidelity report: each answer in which a service differs from the emulator, as text for an issue."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ def report(
     """Return the report as Markdown.
 
     Args:
-        replies: What the service answers to the probes.
-        differences: Where its other answers differ from the emulator's.
-        about: Which service it was, when, and by whom.
+        replies: The service's answers to the probes.
+        differences: The other answers that differ from the emulator's.
+        about: The sentence that says which service was compared, and when.
         conversations: How many conversations were compared.
-        redact: A function that removes secret words from a text.
+        redact: A function that removes the project, the account and the bucket from a text.
     """
     differing = [reply for reply in replies if reply.differs]
     grouped = group(differences, redact)
@@ -39,7 +39,7 @@ def report(
     lines += [
         "## Questions",
         "",
-        f"{len(differing)} of {len(replies)} are answered otherwise than by the emulator.",
+        f"The service and the emulator answer {len(differing)} of {len(replies)} questions differently.",
         "",
     ]
     for reply in differing:
@@ -48,19 +48,22 @@ def report(
             "",
             f"* sent: {reply.probe.sends}",
             f"* the emulator: {' or '.join(reply.probe.emulator)}",
-            f"* the service: **{redact(reply.said)}**",
+            f"* the service: **{redact(reply.answer)}**",
         ]
-        lines += [f"* in its words: {sentence}" for sentence in reply.sentences]
-        lines += [f"* a switch of the emulator is about it: `{reply.probe.switch}`"] if reply.probe.switch else []
+        lines += [f"* error message: {message}" for message in reply.messages]
+        lines += [f"* the emulator's switch: `{reply.probe.switch}`"] if reply.probe.switch else []
         lines += [""]
     if agreed := [reply for reply in replies if not reply.differs]:
-        lines += ["Answered as by the emulator:", ""]
-        lines += [f"* {reply.probe.letter}. {reply.probe.question} {_cell(redact(reply.said))}" for reply in agreed]
+        lines += ["Both answer these questions in the same way:", ""]
+        lines += [f"* {reply.probe.letter}. {reply.probe.question} {_cell(redact(reply.answer))}" for reply in agreed]
         lines += [""]
-    lines += ["## Answers", ""]
-    lines += [f"{len(grouped)} kinds of answers differ in {conversations} conversations.", ""]
+    lines += ["## Conversations", ""]
+    lines += [
+        f"{conversations} conversations were compared. Their answers have {len(grouped)} kinds of differences.",
+        "",
+    ]
     if grouped:
-        lines += ["| RPC | where | the emulator | the service | times | for example |", "|---|---|---|---|---|---|"]
+        lines += ["| RPC | field | the emulator | the service | times | for example |", "|---|---|---|---|---|---|"]
         for (rpc, where, given, recorded), ones in grouped.items():
             cells = (rpc, f"`{where}`", given, recorded, str(len(ones)), redact(ones[0].question))
             lines.append(f"| {' | '.join(_cell(cell) for cell in cells)} |")

@@ -36,10 +36,10 @@ if TYPE_CHECKING:
 
     from vertex_registry import RegisteredModel
 
-#: Where the pytest process of a run learns what the run is about.
+#: The environment variable that passes the service to the pytest process of a run.
 VARIABLE: Final = "VERTEX_REGISTRY_LIVE"
 
-# What sends the clients of Vertex and of Cloud Storage to an emulator, whatever else they are told.
+# These variables send the clients of Vertex and Cloud Storage to an emulator, whatever their arguments are.
 _EMULATORS: Final = ("VERTEX_AI_EMULATOR_HOST", "STORAGE_EMULATOR_HOST")
 
 _SCOPES: Final = ("https://www.googleapis.com/auth/cloud-platform",)
@@ -49,8 +49,8 @@ _BETWEEN_UPLOADS: Final = 2.0
 _UNTIL_LISTED: Final = 2.0
 
 
-class Refused(Exception):  # noqa: N818  # it is no error that a run does not start, but its end
-    """Raised if a run can't start; the message says why."""
+class Refused(Exception):  # noqa: N818  # not an error: the run ends before it starts
+    """Raised if a run can't start. The message says why."""
 
 
 @attrs.frozen
@@ -59,12 +59,12 @@ class Service:
 
     Attributes:
         project: The project.
-        bucket: The bucket that artifacts are put into.
+        bucket: The bucket for artifacts.
         location: The location.
-        endpoint: The URL of a server that stands in for Vertex; empty is Vertex itself.
-        namespace: What the name of everything that is made begins with.
-        folder: Where conversations are written to; empty writes none.
-        artifacts: Whether there is a bucket to put artifacts into.
+        endpoint: The URL of a server to use in place of Vertex. If it's empty, Vertex itself is used.
+        namespace: The prefix of every name that the run creates.
+        folder: The folder for recorded conversations. If it's empty, none are recorded.
+        artifacts: Whether artifacts are uploaded to the bucket.
     """
 
     project: str
@@ -136,8 +136,8 @@ class Service:
         for variable in _EMULATORS:
             if os.environ.get(variable):
                 raise Refused(
-                    f"{variable} is set, so that an emulator would be asked in place of Vertex. Unset it, or name the "
-                    "server that stands in for Vertex with --endpoint. Nothing was sent."
+                    f"{variable} is set, so the run would use an emulator instead of Vertex. Unset it, or pass the "
+                    "emulator's URL with --endpoint. Nothing was sent."
                 )
         _default_credentials()
 
@@ -145,7 +145,7 @@ class Service:
         """Upload an artifact that Vertex accepts, and return its directory."""
         directory = f"{self.namespace}/{path}"
         if self.artifacts:
-            # Vertex looks at the name of the file, and at its content only when the model is deployed.
+            # Vertex checks the file's name. It reads the content only when the model is deployed.
             with contextlib.closing(self._storage()) as client:
                 client.bucket(self.bucket).blob(f"{directory}/model.joblib").upload_from_string(b"")
         return f"gs://{self.bucket}/{directory}"
@@ -165,63 +165,64 @@ class Service:
 
     @contextlib.contextmanager
     def recording(self, about: str) -> Iterator[None]:
-        """Record what's sent to the service in the meantime."""
+        """Record what's sent to the service within the context."""
         name = hashlib.sha256(about.encode()).hexdigest()[:16]
-        stated = tape.Provenance(about, self.endpoint or "Vertex AI", "v1", dt.datetime.now(dt.UTC).date().isoformat())
-        with tape.recording(Path(self.folder, f"{name}.yaml"), stated, before=self.wait_turn):
+        day = dt.datetime.now(dt.UTC).date().isoformat()
+        provenance = tape.Provenance(about, self.endpoint or "Vertex AI", "v1", day)
+        with tape.recording(Path(self.folder, f"{name}.yaml"), provenance, before=self.wait_turn):
             yield
 
     def remove(self) -> str:
         """Remove everything this run created, and return what was removed and what couldn't be. Never raise."""
         removed = {"models": 0, "objects": 0}
-        kept: dict[str, str] = {}
+        failures: dict[str, str] = {}
         for what, removing in (("models", self._remove_models), ("objects", self._remove_objects)):
             try:
-                for _ in removing(kept):
+                for _ in removing(failures):
                     removed[what] += 1
-            except Exception as error:  # noqa: BLE001  # the rest is removed, and what ended the run is still raised
-                kept[f"{what} of {self.namespace}"] = str(error)
-        summary = f"Removed {removed['models']} models and {removed['objects']} objects: "
-        summary += f"all that is named {self.namespace}-*."
-        if kept:
-            summary += " But for these, which have to be removed by hand:"
-            summary += "".join(f"\n  {name}: {why}" for name, why in sorted(kept.items()))
+            except Exception as error:  # noqa: BLE001  # remove the rest, and don't hide the error that ended the run
+                failures[f"{what} of {self.namespace}"] = str(error)
+        summary = f"Removed {removed['models']} models and {removed['objects']} objects that start with "
+        summary += f"{self.namespace}."
+        if failures:
+            summary += " Remove these yourself:"
+            summary += "".join(f"\n  {name}: {why}" for name, why in sorted(failures.items()))
         return summary
 
-    def _remove_models(self, kept: dict[str, str]) -> Iterator[str]:
-        """Remove the models and return their names. Add those that can't be removed to `kept`, with the reason."""
+    def _remove_models(self, failures: dict[str, str]) -> Iterator[str]:
+        """Remove the models and return their names. Add those that can't be removed to `failures`, with the reason."""
         with self.connect() as registry:
-            # A list that lags shows models that are gone, and not yet those that are new.
+            # A list that lags still shows deleted models, and doesn't show new ones yet.
             for _ in range(_ROUNDS):
-                left, cut_short = self._own_models(registry)
-                if cut_short is None:
-                    kept.clear()
-                for model in left:
+                remaining, list_error = self._own_models(registry)
+                if list_error is None:
+                    failures.clear()
+                for model in remaining:
                     try:
                         registry.delete_model(f"{self.parent}/models/{model.resource_name.rpartition('/')[2]}")
                         yield model.name
                     except NotFoundError:
                         pass
                     except RegistryError as error:
-                        kept[model.name] = str(error)
-                if cut_short is not None:
-                    raise cut_short
-                if not left:
+                        failures[model.name] = str(error)
+                if list_error is not None:
+                    raise list_error
+                if not remaining:
                     break
 
     def _own_models(self, registry: RegistryClient) -> tuple[list[RegisteredModel], RegistryError | None]:
-        """Return the run's models, and the error if the list broke off."""
+        """Return the run's models, and the error if one of the list's pages failed."""
         found: list[RegisteredModel] = []
         try:
             for model in registry.list_models():
                 if model.name.startswith(self.namespace):
-                    found.append(model)  # noqa: PERF401  # what came before the error is kept
+                    found.append(model)  # noqa: PERF401  # keep what was listed before an error
         except RegistryError as error:
             return found, error
         return found, None
 
-    def _remove_objects(self, kept: dict[str, str]) -> Iterator[str]:
-        """Remove the objects and return their names. Add those that can't be removed to `kept`, with the reason."""
+    def _remove_objects(self, failures: dict[str, str]) -> Iterator[str]:
+        """Remove the objects and return their names. Add those that can't be removed to `failures`, with the reason."""
         if not self.artifacts:
             return
         with contextlib.closing(self._storage()) as client:
@@ -229,11 +230,11 @@ class Service:
                 try:
                     blob.delete()
                     yield blob.name
-                except Exception as error:  # noqa: BLE001  # the others are removed all the same
-                    kept[f"gs://{self.bucket}/{blob.name}"] = str(error)
+                except Exception as error:  # noqa: BLE001  # remove the other objects
+                    failures[f"gs://{self.bucket}/{blob.name}"] = str(error)
 
     def replacements(self, name: str) -> Mapping[str, str]:
-        """Return what a cassette gets in place of the words of this run."""
+        """Return the words of this run that a cassette must not contain, with their replacements."""
         ids = {_names.model_id(name, number): _names.model_id("churn", number) for number in range(3)}
         return {
             f"gs://{self.bucket}/{self.namespace}/{name}": "gs://models/churn",
@@ -246,19 +247,19 @@ class Service:
     def redact(self, text: str) -> str:
         """Return a text without the project, by ID or number, the account and the bucket.
 
-        An account may be named by its number, and a service agent by the project's: so no long number stays.
+        Long numbers are replaced too, because an account can appear as a number, and a service agent as its project's.
         """
         text = _ACCOUNT.sub("ACCOUNT", text)
         hidden = {self.project: "PROJECT", self.bucket: "BUCKET"}
-        for word in sorted(hidden, key=len, reverse=True):  # a bucket's name often begins with its project's
+        for word in sorted(hidden, key=len, reverse=True):  # a bucket's name often starts with its project's
             text = text.replace(word, hidden[word])
         return _LONG_NUMBER.sub("NUMBER", _PROJECT.sub("projects/PROJECT", text))
 
     def _storage(self) -> storage.Client:
         credentials = _anonymous() if os.environ.get("STORAGE_EMULATOR_HOST") else None
         client = storage.Client(project=self.project, credentials=credentials)
-        # A thread of its own would ask for the bucket, in the middle of a conversation that is recorded.
-        client._bucket_metadata_cache = None  # there is no public way for one client
+        # Otherwise the package would request the bucket in another thread, in the middle of a recorded conversation.
+        client._bucket_metadata_cache = None  # the public setting applies to all clients
         return client
 
 
@@ -274,10 +275,10 @@ def _anonymous() -> Any:
 
 
 class _WithoutAccount(google.auth.credentials.Credentials):
-    """Credentials without the name of their account.
+    """Credentials without an account name.
 
-    The client writes down who has changed a stage where the credentials tell, and nobody's account is to stand in a
-    cassette or in a report.
+    The client writes the account's name into a stage's history if the credentials have one. Cassettes and reports must
+    not contain it.
     """
 
     def __init__(self, credentials: Any) -> None:
@@ -295,6 +296,6 @@ def _default_credentials() -> Any:
         return _WithoutAccount(google.auth.default(scopes=_SCOPES)[0])
     except google.auth.exceptions.DefaultCredentialsError as error:
         raise Refused(
-            "There are no application default credentials. Type `gcloud auth application-default login`, or set "
+            "There are no application default credentials. Run `gcloud auth application-default login`, or set "
             "GOOGLE_APPLICATION_CREDENTIALS. Nothing was sent."
         ) from error

@@ -23,7 +23,7 @@ from tests.cassettes import questions, recorder, tape
 from tests.cassettes.scenarios import BY_FILE, SCENARIOS
 from tests.live import fidelity
 from tests.live.__main__ import Outcome, _ask, _report, main
-from tests.live.probes import PROBES, Bench
+from tests.live.probes import PROBES, ProbeClient
 from tests.live.proxy import Proxy
 from tests.live.service import Refused, Service, _default_credentials
 from vertex_registry import RegistryClient, _credentials
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from tests.storage.server import Proxy as StorageProxy
     from tests.storage.server import StorageServer
 
-#: Each switch of the emulator turned, and what differs by that in the answers of the conversations on file.
+#: Each other value of a switch, and how it changes the answers in the recorded conversations.
 DEVIATIONS: dict[tuple[str, str], set[tuple[str, str, str, str]]] = {
     ("labels-at-upload", "model"): set(),
     ("labels-at-upload", "first-on-model"): set(),
@@ -52,8 +52,8 @@ DEVIATIONS: dict[tuple[str, str], set[tuple[str, str, str, str]]] = {
     ("id-taken", "operation"): {("UploadModel", "status", "409 ALREADY_EXISTS", "200")},
 }
 
-#: An emulator in the process that records must not send anything itself meanwhile: vcrpy would get in its way.
-LOOKS_NOWHERE: dict[str, Any] = {"storage": ""}
+#: An emulator in the process that records must not send requests of its own, because vcrpy would intercept them.
+WITHOUT_STORAGE: dict[str, Any] = {"storage": ""}
 
 
 def service(endpoint: str | None) -> Service:
@@ -61,21 +61,21 @@ def service(endpoint: str | None) -> Service:
     return Service("acme-prod-1", "models-1", "us-central1", endpoint, "vr-live-0", artifacts=False)
 
 
-@pytest.fixture(scope="module", name="bench")
-def _bench() -> Iterator[Bench]:
-    with Emulator(grpc_port=None) as emulator, Bench.at(service(emulator.rest)) as bench:
-        yield bench
+@pytest.fixture(scope="module", name="probes")
+def _probes() -> Iterator[ProbeClient]:
+    with Emulator(grpc_port=None) as emulator, ProbeClient.connect(service(emulator.rest)) as probes:
+        yield probes
 
 
 # --- the questions ----------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("probe", PROBES, ids=lambda probe: probe.question)
-def test_the_emulator_answers(bench: Bench, probe: Probe) -> None:
+def test_the_emulator_answers(probes: ProbeClient, probe: Probe) -> None:
     """Each question can be sent, and the emulator's answer is the one in the table."""
-    reply = bench.put(probe)
+    reply = probes.ask(probe)
 
-    assert reply.said in probe.emulator
+    assert reply.answer in probe.emulator
     assert not reply.differs
 
 
@@ -88,9 +88,12 @@ def test_every_question_is_asked() -> None:
 
 @pytest.mark.parametrize(("switch", "value"), DEVIATIONS)
 def test_a_turned_switch(switch: str, value: str) -> None:
-    """An emulator with one switch turned answers exactly one question with a switch differently."""
-    with Emulator(grpc_port=None, assume={switch: value}) as emulator, Bench.at(service(emulator.rest)) as bench:
-        replies = [bench.put(probe) for probe in PROBES if probe.switch]
+    """An emulator with one switch turned answers exactly that switch's question differently."""
+    with (
+        Emulator(grpc_port=None, assume={switch: value}) as emulator,
+        ProbeClient.connect(service(emulator.rest)) as probes,
+    ):
+        replies = [probes.ask(probe) for probe in PROBES if probe.switch]
 
     assert [reply.probe.switch for reply in replies if reply.differs] == [switch]
 
@@ -99,9 +102,9 @@ def test_every_switch_turned() -> None:
     """With every switch turned, exactly those questions are answered differently, and the report shows them."""
     with (
         Emulator(grpc_port=None, assume=dict(DEVIATIONS.keys())) as emulator,
-        Bench.at(service(emulator.rest)) as bench,
+        ProbeClient.connect(service(emulator.rest)) as probes,
     ):
-        replies = [bench.put(probe) for probe in PROBES]
+        replies = [probes.ask(probe) for probe in PROBES]
     text = fidelity.report(replies, [], about="A test.", conversations=0)
 
     assert {reply.probe.switch for reply in replies if reply.differs} == SWITCHES.keys()
@@ -119,12 +122,13 @@ def test_a_question_that_cannot_be_asked() -> None:
     with (
         Emulator(grpc_port=None) as emulator,
         Proxy(emulator.rest or "", answer=broken) as proxy,
-        Bench.at(service(proxy.address)) as bench,
+        ProbeClient.connect(service(proxy.address)) as probes,
     ):
-        said = {probe.question: bench.put(probe).said for probe in PROBES if probe.letter in "cj"}
+        answers = {probe.question: probes.ask(probe).answer for probe in PROBES if probe.letter in "cj"}
 
-    assert "could not be put" in said["Whose label is shown where model and version have one of the same key?"]
-    assert said["Is the number of a version that was deleted given again?"] == "no"
+    question = "If a model and its version have a label with the same key, which one is shown?"
+    assert "couldn't be asked" in answers[question]
+    assert answers["Is the number of a deleted version reused?"] == "no"
 
 
 # --- the answers ------------------------------------------------------------------------------------------------------
@@ -149,12 +153,12 @@ def test_answers_of_turned_switches(tmp_path: Path, turned: dict[str, str]) -> N
             recorder.server(scenario, assume=turned) as endpoint,
             tape.recording(file, recorder.provenance(scenario)),
         ):
-            scenario.hold(recorder.world(endpoint))
+            scenario.run(recorder.world(endpoint))
         with recorder.server(scenario) as endpoint:
             found += questions.ask(tape.load(file)[1], endpoint)
 
     expected = set[tuple[str, str, str, str]]().union(*(DEVIATIONS[switch] for switch in turned.items()))
-    if "default-delete" in turned:  # what follows the deletion differs as well, because here it's refused
+    if "default-delete" in turned:  # later answers differ too: only with the switch, the version is deleted
         assert fidelity.group(found).keys() >= expected
     else:
         assert fidelity.group(found).keys() == expected
@@ -181,7 +185,7 @@ def test_answers_that_were_altered(tmp_path: Path) -> None:
         Proxy(endpoint, answer=alter) as proxy,
         tape.recording(file, recorder.provenance(scenario)),
     ):
-        scenario.hold(recorder.world(proxy.address))
+        scenario.run(recorder.world(proxy.address))
     with recorder.server(scenario) as endpoint:
         found = questions.ask(tape.load(file)[1], endpoint)
     text = fidelity.report([], found, about="A test.", conversations=1)
@@ -214,27 +218,27 @@ def test_the_report_has_no_secrets() -> None:
     with (
         Emulator(grpc_port=None) as emulator,
         Proxy(emulator.rest or "", answer=refuse) as proxy,
-        Bench.at(attrs.evolve(ours, endpoint=proxy.address)) as bench,
+        ProbeClient.connect(attrs.evolve(ours, endpoint=proxy.address)) as probes,
     ):
-        replies = tuple(bench.put(probe) for probe in PROBES if probe.letter == "m")
+        replies = tuple(probes.ask(probe) for probe in PROBES if probe.letter == "m")
     differences = tuple(
         questions.Difference("GetModel", f"GET models/x ({words})", where, value, f"also {words}")
         for where, value in (("labels.a", words), ("labels.b", {"by": words}), ("labels.c", ["x" * 150 + words]))
     )
     text = _report(ours, Outcome(failed=False, replies=replies, differences=differences, conversations=1))
 
-    said = "ACCOUNT of projects/PROJECT (NUMBER, PROJECT) may not read gs://BUCKET/x"
-    assert f"* in its words: GET: {said}\n" in text
-    assert f"| GetModel | `labels.a` | also {said} | {said} | 1 | GET models/x ({said}) |" in text
+    redacted = "ACCOUNT of projects/PROJECT (NUMBER, PROJECT) may not read gs://BUCKET/x"
+    assert f"* error message: GET: {redacted}\n" in text
+    assert f"| GetModel | `labels.a` | also {redacted} | {redacted} | 1 | GET models/x ({redacted}) |" in text
     assert not re.search(r"acme|prod-1|\d{10}|[a-z]@|gserviceaccount", text)
 
 
 # --- the run ----------------------------------------------------------------------------------------------------------
 
 
-#: To count coverage costs half as much again, and other tests reach each line.
-uncounted = pytest.mark.no_cover
-#: vcrpy takes connections out of their pool when a cassette ends, and does not close each of them.
+#: Measuring coverage costs half as much again, and other tests reach each line.
+without_coverage = pytest.mark.no_cover
+#: vcrpy takes connections out of their pool when a cassette ends, but doesn't close all of them.
 left_open_by_vcrpy = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 
 
@@ -256,16 +260,16 @@ def test_no_credentials(
 def test_an_emulator_in_the_environment(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], what: str, variable: str
 ) -> None:
-    """If the environment names an emulator, nothing starts, because it would be taken for Vertex."""
+    """If the environment names an emulator, nothing starts, because its answers would be reported as Vertex's."""
     monkeypatch.setenv(variable, "127.0.0.1:9")
 
     assert main([what, "acme-prod-1", "models-1", "--yes"]) == 2
-    said = capsys.readouterr().err
-    assert f"{variable} is set" in said
-    assert "--endpoint" in said
+    message = capsys.readouterr().err
+    assert f"{variable} is set" in message
+    assert "--endpoint" in message
 
 
-def test_nobody_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_no_account_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """The credentials of a run provide a token, but no account name."""
     key = rsa.generate_private_key(public_exponent=65537, key_size=2048)
     pem = key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
@@ -288,9 +292,9 @@ def test_no_project(capsys: pytest.CaptureFixture[str]) -> None:
     assert "PROJECT=... BUCKET=..." in capsys.readouterr().err
 
 
-@uncounted
+@without_coverage
 @left_open_by_vcrpy
-def test_asked_first(
+def test_a_run_needs_consent(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
     tmp_path: Path,
@@ -299,7 +303,7 @@ def test_asked_first(
     """A run shows what it will create, and sends nothing unless you agree."""
     del storage_emulator
     monkeypatch.setattr(sys, "stdin", io.StringIO("n\n"))
-    with Emulator(grpc_port=None, **LOOKS_NOWHERE) as emulator:
+    with Emulator(grpc_port=None, **WITHOUT_STORAGE) as emulator:
         arguments = ["record", "acme-prod-1", "models-1", "--endpoint", str(emulator.rest), "--folder", str(tmp_path)]
         assert main(arguments) == 2
         assert emulator.requests() == ()
@@ -313,14 +317,14 @@ def test_asked_first(
     ("typed", "agreed"), [("y\n", True), ("Yes\n", True), ("\n", False), ("maybe\n", False), ("", False)]
 )
 def test_only_yes_starts_a_run(monkeypatch: pytest.MonkeyPatch, typed: str, agreed: bool) -> None:
-    """Only "yes" counts as a yes. Without a terminal the answer is no."""
+    """Only "y" and "yes" count as consent. Without a terminal, there's none."""
     monkeypatch.setattr(sys, "stdin", io.StringIO(typed))
     with contextlib.nullcontext() if agreed else pytest.raises(Refused):
         _ask()
 
 
 def test_an_artifact_is_uploaded_and_nothing_else_requested(storage_server: StorageServer, proxy: StorageProxy) -> None:
-    """While a conversation is recorded, Google's package requests nothing about the bucket in a thread of its own."""
+    """Uploading an artifact sends one request. Google's package would also request the bucket in another thread."""
     storage_server.make_bucket("models-9")
     service = Service("acme-prod-1", "models-9", "us-central1", "http://127.0.0.1:9", "vr-live-0")
 
@@ -328,56 +332,56 @@ def test_an_artifact_is_uploaded_and_nothing_else_requested(storage_server: Stor
     assert [seen.method for seen in proxy.seen] == ["POST"]
 
 
-@uncounted
+@without_coverage
 @left_open_by_vcrpy
-def test_recorded_elsewhere(
+def test_recording_with_another_project(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
     tmp_path: Path,
     storage_emulator: StorageServer,
 ) -> None:
-    """The cassettes of another project, bucket and namespace are those on file, and say where they are from.
+    """Recording with another project, bucket and namespace gives the same conversations, with the new server's name.
 
-    One for which something has to be done to the server is left as it is.
+    A conversation that needs something done to the server isn't recorded.
     """
     storage_emulator.make_bucket("models-1")
     monkeypatch.setattr(sys, "stdin", io.StringIO("y\n"))
-    with Emulator(grpc_port=None, **recorder.counted(), **LOOKS_NOWHERE) as emulator:
-        somebody_elses(emulator)
+    with Emulator(grpc_port=None, **recorder.counted(), **WITHOUT_STORAGE) as emulator:
+        register_foreign_model(emulator)
         arguments = ["record", "acme-prod-1", "gs://models-1", "--endpoint", str(emulator.rest)]
         status = main([*arguments, "--folder", str(tmp_path)])
         shown = capsys.readouterr().out
         assert status == 0
-        assert left(emulator) == ["somebody else's"]
+        assert listed_models(emulator) == ["somebody else's"]
 
     assert storage_emulator.names("models-1") == []
     assert {file.stem for file in tmp_path.iterdir()} == {one.file for one in SCENARIOS if not one.note}
-    assert "0 kinds of answers differ in 10 conversations." in shown
+    assert "10 conversations were compared. Their answers have 0 kinds of differences." in shown
     for file in tmp_path.iterdir():
-        stated, exchanges = tape.load(file)
-        assert stated.server == "a server that stands in for Google's service"
+        provenance, exchanges = tape.load(file)
+        assert provenance.server == "a server in place of Google's service"
         assert not re.search(r"acme-prod-1|models-1|vr-live-", file.read_text(encoding="utf-8"))
         assert exchanges == tape.load(recorder.CASSETTES / file.name)[1]
 
 
-@uncounted
+@without_coverage
 @left_open_by_vcrpy
-def test_removed_whatever_happens(
+def test_a_failed_conversation_leaves_nothing_behind(
     capsys: pytest.CaptureFixture[str], tmp_path: Path, storage_emulator: StorageServer
 ) -> None:
     """If a conversation fails, the others go on, everything is removed, and the status is 1."""
     storage_emulator.make_bucket("models-2")
     storage_emulator.put("models-2", "mine/model.joblib", b"")
-    with Emulator(grpc_port=None, assume={"list-lag": "2"}, **LOOKS_NOWHERE) as emulator:
-        somebody_elses(emulator)
+    with Emulator(grpc_port=None, assume={"list-lag": "2"}, **WITHOUT_STORAGE) as emulator:
+        register_foreign_model(emulator)
         emulator.fail("MergeVersionAliases", "PERMISSION_DENIED")
         emulator.fail("DeleteModel", "FAILED_PRECONDITION", times=2)
         arguments = ["record", "acme-prod-1", "models-2", "--endpoint", str(emulator.rest), "--yes"]
         assert main([*arguments, "--folder", str(tmp_path)]) == 1
-        assert left(emulator) == ["somebody else's"]
+        assert listed_models(emulator) == ["somebody else's"]
 
     shown = capsys.readouterr().out
-    assert re.search(r"The conversation [a-z-]+ went otherwise than it should: PermissionDeniedError", shown)
+    assert re.search(r"The conversation [a-z-]+ failed: PermissionDeniedError", shown)
     assert storage_emulator.names("models-2") == ["mine/model.joblib"]
 
 
@@ -420,11 +424,11 @@ def test_resources_that_cannot_be_removed(storage_server: StorageServer, proxy: 
         assert shown.startswith("Removed 1 models and 0 objects")
         assert re.findall(r"(?m)^  (\w+ of \S+): .", shown) == ["models of vr-live-0", "objects of vr-live-0"]
 
-        assert ours.remove() == "Removed 2 models and 1 objects: all that is named vr-live-0-*."
+        assert ours.remove() == "Removed 2 models and 1 objects that start with vr-live-0."
         assert storage_server.names("models-4") == []
 
 
-@uncounted
+@without_coverage
 @left_open_by_vcrpy
 def test_the_error_that_ended_a_run(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path, storage_server: StorageServer
@@ -433,14 +437,14 @@ def test_the_error_that_ended_a_run(
     storage_server.make_bucket("models-5")
     with (
         Proxy(storage_server.url, answer=denied("prefix=")) as storage,
-        Emulator(grpc_port=None, **LOOKS_NOWHERE) as emulator,
+        Emulator(grpc_port=None, **WITHOUT_STORAGE) as emulator,
     ):
         monkeypatch.setenv("STORAGE_EMULATOR_HOST", storage.address)
-        somebody_elses(emulator)
+        register_foreign_model(emulator)
         arguments = ["record", "acme-prod-1", "models-5", "--endpoint", str(emulator.rest), "--yes"]
         with pytest.raises(FileNotFoundError):
             main([*arguments, "--folder", str(tmp_path / "nowhere")])
-        assert left(emulator) == ["somebody else's"]
+        assert listed_models(emulator) == ["somebody else's"]
 
     assert re.search(r"(?m)^  objects of vr-live-\w+: .*403", capsys.readouterr().out)
 
@@ -451,17 +455,17 @@ def test_a_run(storage_emulator: StorageServer) -> None:
     storage_emulator.put("models-3", "mine/model.joblib", b"")
     assume = {"label-wins": "model", "stale-etag": "failed-precondition"}
     with Emulator(grpc_port=None, storage=storage_emulator.url, assume=assume) as emulator:
-        somebody_elses(emulator)
+        register_foreign_model(emulator)
         before = len(emulator.requests())
         command = [sys.executable, "-m", "tests.live", "run", "acme-prod-1", "models-3", "--yes"]
         command += ["--endpoint", str(emulator.rest), "--tests", "tests/behaviour/test_models.py::test_a_model"]
         command += ["tests/behaviour/test_races.py::test_many_threads"]
-        # Coverage is not counted in its processes: it costs much, and other tests reach each line.
+        # Don't measure coverage in these processes: it's slow, and other tests reach each line.
         environment = {name: value for name, value in os.environ.items() if not name.startswith("COVERAGE_")}
         run = subprocess.run(
             command, cwd=Path(__file__).parents[2], check=False, capture_output=True, text=True, env=environment
         )
-        assert left(emulator) == ["somebody else's"]
+        assert listed_models(emulator) == ["somebody else's"]
         uploads = [request for request in emulator.requests()[before:] if request.rpc == "UploadModel"]
 
     assert run.returncode == 0, run.stdout + run.stderr
@@ -472,12 +476,12 @@ def test_a_run(storage_emulator: StorageServer) -> None:
     assert storage_emulator.names("models-3") == ["mine/model.joblib"]
 
 
-def somebody_elses(emulator: Emulator) -> None:
+def register_foreign_model(emulator: Emulator) -> None:
     with RegistryClient(endpoint=emulator.rest, project="acme-prod-1", location="us-central1") as registry:
         registry.register_version("somebody else's", "gs://elsewhere/1", container="us-docker.pkg.dev/acme/any/image:1")
 
 
-def left(emulator: Emulator) -> list[str]:
+def listed_models(emulator: Emulator) -> list[str]:
     with RegistryClient(endpoint=emulator.rest, project="acme-prod-1", location="us-central1") as registry:
         for _ in range(5):
             models = [model.name for model in registry.list_models()]

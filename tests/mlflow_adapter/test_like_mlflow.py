@@ -1,4 +1,4 @@
-"""The same calls in the same order give the same on Vertex and in MLflow's own registry, also if they're wrong."""
+"""The same calls give the same results on Vertex and in MLflow's own registry, even if they're invalid."""
 
 from __future__ import annotations
 
@@ -84,7 +84,7 @@ DEFAULT = "default"
 
 
 def plain(value: Any) -> Any:
-    """Return what a call returned as plain values, without times and without what differs on purpose."""
+    """Return a call's result as plain values, without times and without intended differences."""
     if isinstance(value, list):
         token = getattr(value, "token", None)
         return [*map(plain, value), token]
@@ -127,7 +127,7 @@ def outcome(client: MlflowClient, source: str, call: Call) -> Any:
 
 
 def state(client: MlflowClient) -> Any:
-    """Return everything that a registry holds."""
+    """Return everything in a registry."""
     models = client.search_registered_models(order_by=["name ASC"])
     versions = client.search_model_versions(order_by=["name ASC", "version_number ASC"])
     aliases = {
@@ -179,7 +179,7 @@ def pair(empty_database: Path) -> Iterator[Callable[[], Pair]]:
 @settings(max_examples=25)
 @given(calls=st.lists(CALLS, min_size=4, max_size=30))
 def test_any_calls(pair: Callable[[], Pair], calls: list[Call]) -> None:
-    """After any calls, both registries hold the same, and each call returned the same or failed with the same code."""
+    """After any calls, both registries have the same content. Each call had the same result or the same error code."""
     both = pair()
     start: list[Call] = [
         ("create_registered_model", NAMES[0], None, ""),

@@ -344,7 +344,7 @@ def test_ctrl_c(source: mlflow.MlflowClient, registry: LocalRegistry, model: str
     assert outcomes(migrate(registry, source)) == ["churn 1: exists", "churn 2: moved", "churn 3: moved"]
 
 
-# --- what is skipped, and what is no obstacle -------------------------------------------------------------------------
+# --- skipped versions, and obstacles that don't matter ----------------------------------------------------------------
 
 
 def test_what_is_skipped_and_why(source: mlflow.MlflowClient, registry: LocalRegistry, model: str) -> None:
@@ -558,7 +558,7 @@ PAGE = Path(__file__).parents[2] / "docs" / "from-mlflow.md"
 
 
 def test_the_tables_of_the_page() -> None:
-    """Every outcome, every field and every option of the command is there."""
+    """The page lists every outcome, every field and every option of the command."""
     text = PAGE.read_text(encoding="utf-8")
     rows = [line.split("|")[1].strip() for line in text.splitlines() if line.startswith("| `")]
     named = {name for row in rows for name in re.findall(r"`([^`]+)`", row)}

@@ -1,4 +1,4 @@
-"""Run the Python examples of the pages about MLflow, each page in a folder of its own."""
+"""Run the Python examples of the pages about MLflow, each page in its own folder."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ BLOCK = re.compile(r"^```python\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 
 @pytest.mark.parametrize("page", PAGES)
 def test_a_page(empty_database: Path, tmp_path: Path, page: str) -> None:
-    """Each example goes on where the one before it ended."""
+    """Each example continues where the previous one ended."""
     shutil.copy(empty_database, tmp_path / "mlflow.db")  # creating its tables takes seconds
     mlflow.set_tracking_uri("sqlite:///mlflow.db")
     mlflow.set_experiment(experiment_id="0")  # as in a new process
@@ -34,7 +34,7 @@ def test_a_page(empty_database: Path, tmp_path: Path, page: str) -> None:
 
 
 def test_the_page_lists_everything() -> None:
-    """The page about the store has every setting of a URI, and every code of an error."""
+    """The page about the store lists every setting of a URI, and the code of every error."""
     text = (DOCS / "mlflow.md").read_text(encoding="utf-8")
     from mlflow.protos.databricks_pb2 import ErrorCode  # noqa: PLC0415
 

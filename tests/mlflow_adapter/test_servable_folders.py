@@ -1,4 +1,4 @@
-"""Folders that MLflow wrote become ones that a serving image loads, and MLflow still loads them."""
+"""Folders from MLflow are changed so that a serving image can load them, and MLflow still can."""
 
 from __future__ import annotations
 
@@ -103,7 +103,7 @@ def test_the_same_folder_is_uploaded_once(registry: LocalRegistry, tmp_path: Pat
 
 
 def test_a_type_that_the_writer_does_not_trust(registry: LocalRegistry, tmp_path: Path) -> None:
-    """Nothing is loaded that MLmodel doesn't name. MLflow wouldn't load the folder either."""
+    """A type that MLmodel doesn't name as trusted isn't loaded. MLflow wouldn't load the folder either."""
     SAVED["trusted"](str(tmp_path / "model"))
     described = (tmp_path / "model" / "MLmodel").read_text()
     start = described.index("    skops_trusted_types:")

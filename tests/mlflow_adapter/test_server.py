@@ -1,4 +1,4 @@
-"""MLflow's own server with a registry on Vertex: what its clients and its pages request from it."""
+"""MLflow's own server with a registry on Vertex: the requests of its clients and its pages."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ def get(address: str) -> Any:
 
 
 def test_the_server(server: str) -> None:
-    """Clients that know nothing of Vertex log, register, promote and load, and get the errors with their codes."""
+    """Clients without this package log, register, promote and load, and get errors with MLflow's codes."""
     mlflow.set_tracking_uri(server)
     mlflow.set_registry_uri(server)
     client, model = mlflow.MlflowClient(), LogisticRegression().fit([[0.0], [1.0]], [0, 1])

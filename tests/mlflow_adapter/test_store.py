@@ -1,4 +1,4 @@
-"""What's particular to a registry on Vertex: URIs, models without versions, numbers from elsewhere, aliases, errors."""
+"""What's specific to a registry on Vertex: URIs, models without versions, other numbers, aliases, errors."""
 
 from __future__ import annotations
 
@@ -34,14 +34,14 @@ IMAGE = "image=us-docker.pkg.dev/acme/serving/churn:7"
 
 @pytest.fixture
 def store(local: str) -> Iterator[VertexModelRegistryStore]:
-    """Return a registry in a file, whose models are served by an image of one's own."""
+    """Return a registry in a file, whose models have a custom image."""
     store = VertexModelRegistryStore(f"{local}?{IMAGE}")
     yield store
     store.close()
 
 
 def refusal(code: str, call: Callable[[], object]) -> str:
-    """Return the message of the error that a call raises, which has a code of MLflow's."""
+    """Return the message of the MLflow error that a call raises, and check its code."""
     with pytest.raises(MlflowException) as refused:
         call()
     assert refused.value.error_code == code
@@ -78,20 +78,20 @@ def test_uris(uri: str, shown: str) -> None:
     ],
 )
 def test_wrong_uris(uri: str, message: str) -> None:
-    """A URI that can't be right is refused when MLflow creates the store, which is at the first call."""
+    """An invalid URI is refused when MLflow creates the store, at the first call."""
     assert message in refusal("INVALID_PARAMETER_VALUE", lambda: VertexModelRegistryStore(uri))
 
 
 @pytest.mark.parametrize("setting", ["staging_bucket=churn", "image=churn", "transport=http", "endpoint=a b"])
 def test_wrong_settings(setting: str) -> None:
-    """A setting that can't be right is refused at the first call."""
+    """An invalid setting is refused at the first call."""
     client = mlflow.MlflowClient(registry_uri=f"vertex://acme/us-central1?{setting}")
 
     refusal("INVALID_PARAMETER_VALUE", client.search_registered_models)
 
 
 def test_a_file_by_its_path(tmp_path: Path, folder: Path) -> None:
-    """A path without a second slash is below the working folder. Every spelling is one registry, and stays on disk."""
+    """A path without a second slash is relative. All spellings of a path mean the same file, which stays on disk."""
     relative = VertexModelRegistryStore(f"vertex://local/a%20b.db?{IMAGE}")
     relative.create_model_version("churn", str(folder))
     absolute = VertexModelRegistryStore(f"vertex://local/{tmp_path}/./a b.db?{IMAGE}")
@@ -117,7 +117,7 @@ def test_a_registry_in_memory(folder: Path) -> None:
 
 
 def test_a_file_that_is_open_elsewhere(store: VertexModelRegistryStore, tmp_path: Path) -> None:
-    """The message says how several processes use one file."""
+    """The message says how several processes can use one file."""
     with local_registry(tmp_path / "vertex.db"):
         message = refusal("RESOURCE_CONFLICT", store.search_registered_models)
 
@@ -147,7 +147,7 @@ def test_importing_the_store(tmp_path: Path) -> None:
 
 
 def test_a_new_model_is_remembered_until_its_first_version(store: VertexModelRegistryStore, folder: Path) -> None:
-    """It's listed, found, changed and renamed like any other, and its first version makes it real."""
+    """A model without versions is listed, found, changed and renamed like any other. Its first version creates it."""
     store.create_registered_model("new", [RegisteredModelTag("team", "growth")], "one")
     store.update_registered_model("new", "two")
     store.set_registered_model_tag("new", RegisteredModelTag("Größe", "7"))
@@ -167,7 +167,7 @@ def test_a_new_model_is_remembered_until_its_first_version(store: VertexModelReg
 
 
 def test_a_new_model_is_known_to_one_process(store: VertexModelRegistryStore, folder: Path) -> None:
-    """Another process creates the model with its first version, and ours sees it."""
+    """If another process creates the model with its first version, this one sees it."""
     store.create_registered_model("churn", description="ours")
     store.client.register_version("churn", folder, model_description="theirs")
 
@@ -187,7 +187,7 @@ def test_a_new_model_is_known_to_one_process(store: VertexModelRegistryStore, fo
 
 
 def test_a_model_survives_its_last_version(store: VertexModelRegistryStore, folder: Path) -> None:
-    """Vertex deletes the model with it. Here it's remembered, and no number is given twice."""
+    """Vertex deletes a model with its last version. The store remembers the model, and no number is reused."""
     store.create_registered_model("churn", [RegisteredModelTag("team", "growth")], "who leaves")
     for _ in range(2):
         store.create_model_version("churn", str(folder))
@@ -210,7 +210,7 @@ def test_a_model_survives_its_last_version(store: VertexModelRegistryStore, fold
 
 
 def test_numbers_that_a_registry_brought_along(store: VertexModelRegistryStore, folder: Path) -> None:
-    """A version's number is its name, if that's a number. The numbers of new versions go on after it."""
+    """If a version's name is a number, that's its number in MLflow. Later versions continue from there."""
     for name in ("2", "3", "7", "v8"):
         store.client.register_version("churn", folder, version_name=name)
     assert [store.create_model_version("churn", str(folder)).version for _ in range(2)] == [5, 6]
@@ -249,7 +249,7 @@ def test_numbers_that_a_registry_brought_along(store: VertexModelRegistryStore, 
     ],
 )
 def test_aliases_on_vertex(store: VertexModelRegistryStore, folder: Path, alias: str, on_vertex: str) -> None:
-    """MLflow's alias is found as it was given, and Vertex has one that it allows."""
+    """An alias is found as it was given to MLflow. On Vertex, it has an allowed form."""
     store.create_model_version("churn", str(folder))
     store.set_registered_model_alias("churn", alias, 1)
 
@@ -259,7 +259,7 @@ def test_aliases_on_vertex(store: VertexModelRegistryStore, folder: Path, alias:
 
 
 def test_long_aliases(store: VertexModelRegistryStore, folder: Path) -> None:
-    """Two of MLflow's longest aliases that begin alike are two on Vertex."""
+    """Two long aliases that start with the same text are two aliases on Vertex."""
     store.create_model_version("churn", str(folder))
     aliases = [f"{'a' * 254}{letter}" for letter in "bc"]
     for alias in aliases:
@@ -269,7 +269,7 @@ def test_long_aliases(store: VertexModelRegistryStore, folder: Path) -> None:
 
 
 def test_aliases_that_are_one_on_vertex(store: VertexModelRegistryStore, folder: Path) -> None:
-    """The second is refused, and finds nothing. Once the first is gone, it's free."""
+    """The second alias is refused, and finds nothing. When the first one is deleted, it can be set."""
     for _ in range(2):
         store.create_model_version("churn", str(folder))
     store.set_registered_model_alias("churn", "Champion", 1)
@@ -288,7 +288,7 @@ def test_aliases_that_are_one_on_vertex(store: VertexModelRegistryStore, folder:
 
 
 def test_the_alias_default(store: VertexModelRegistryStore, folder: Path) -> None:
-    """It's Vertex's default version: the first one, until you move it. It can't be removed."""
+    """The alias is on Vertex's default version: the first one, until you move it. It can't be removed."""
     for _ in range(2):
         store.create_model_version("churn", str(folder))
     assert store.client.get_model("churn").default_version == "1"
@@ -306,7 +306,7 @@ def test_the_alias_default(store: VertexModelRegistryStore, folder: Path) -> Non
 )
 @pytest.mark.parametrize("tags", [{}, {"team": "growth"}, {"a b": 'new\nline "quoted" \u2028 ✓'}])
 def test_a_description_holds_tags(description: str, tags: dict[str, str]) -> None:
-    """Both come back as they were, whatever is in them."""
+    """Both are returned unchanged, whatever they contain."""
     text = write_description(description, tags)
 
     assert read_description(text) == (description, tags)
@@ -317,12 +317,12 @@ def test_a_description_holds_tags(description: str, tags: dict[str, str]) -> Non
     "text", ["MLflow tags: ", "MLflow tags: []", 'MLflow tags: {"a": 1}', "MLflow tags: " + "[" * 10**5]
 )
 def test_a_description_that_somebody_else_wrote(text: str) -> None:
-    """What isn't tags is text."""
+    """A description that doesn't contain tags is text."""
     assert read_description(text) == (text, {})
 
 
 def test_two_clients_set_tags_at_once() -> None:
-    """Tags of a model are in one text on Vertex, and none is lost."""
+    """A model's tags are stored in its description on Vertex, and none is lost."""
     with Emulator() as emulator:
         uris = [f"vertex://acme/us-central1?endpoint={emulator.grpc}&actor={actor}&{IMAGE}" for actor in ("ann", "bob")]
         stores = [VertexModelRegistryStore(uri) for uri in uris]
@@ -362,7 +362,7 @@ def test_tags_that_do_not_fit(store: VertexModelRegistryStore, folder: Path) -> 
 
 
 def test_errors_have_mlflows_codes(folder: Path) -> None:
-    """A fault of Vertex's is MLflow's code, with this package's sentence."""
+    """An error from Vertex gets one of MLflow's codes, with this package's message."""
     with Emulator() as emulator:
         store = VertexModelRegistryStore(f"vertex://acme/us-central1?endpoint={emulator.grpc}&{IMAGE}")
         store.client.register_version("churn", "gs://models/churn/1", check_source=False)
@@ -389,7 +389,7 @@ UNSUPPORTED: dict[str, Callable[[VertexModelRegistryStore], Any]] = {
 
 @pytest.mark.parametrize("what", UNSUPPORTED)
 def test_what_vertex_cannot_do(store: VertexModelRegistryStore, what: str) -> None:
-    """It's refused in MLflow's own way."""
+    """An operation that Vertex doesn't support raises MLflow's NOT_IMPLEMENTED."""
     refusal("NOT_IMPLEMENTED", lambda: UNSUPPORTED[what](store))
     assert list(store.list_webhooks()) == []
 
@@ -422,7 +422,7 @@ def test_a_model_that_no_image_serves(local: str, tmp_path: Path) -> None:
     "source", ["/no/such/folder", "file:///no/such/folder", "s3://bucket/model", "runs:/nope/model"]
 )
 def test_sources_that_cannot_be_read(store: VertexModelRegistryStore, source: str) -> None:
-    """Nothing is registered, and the error is MLflow's."""
+    """Nothing is registered, and the error is an MlflowException."""
     with pytest.raises(MlflowException):
         store.create_model_version("churn", source)
 

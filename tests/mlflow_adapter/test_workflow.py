@@ -44,7 +44,7 @@ def numbers(versions: list[ModelVersion]) -> list[int]:
 
 
 def test_the_documented_workflow(vertex: str) -> None:  # noqa: PLR0915  # each step needs those before it
-    """Each step of the page does what it says, and the artifacts are the registry's own."""
+    """Each step of the page works as described, and the registry has its own copies of the artifacts."""
     mlflow.set_registry_uri(vertex)
     client = mlflow.MlflowClient()
 
@@ -151,7 +151,7 @@ def test_the_artifact_stays_as_it_was_registered(vertex: str, tmp_path: Path) ->
 
 
 def test_the_same_registry_without_mlflow(vertex: str) -> None:
-    """What MLflow wrote is plain on Vertex: labels, a stage with its history, and a folder that the image loads."""
+    """Other tools can read what MLflow wrote: labels, a stage with its history, and a folder that the image loads."""
     mlflow.set_registry_uri(vertex)
     _, logged = log("churn")
     client = mlflow.MlflowClient()
@@ -169,7 +169,7 @@ def test_the_same_registry_without_mlflow(vertex: str) -> None:
 
 
 def test_what_others_registered(vertex: str) -> None:
-    """A version that MLflow didn't register has what MLflow needs. Values that aren't text are JSON."""
+    """A version that MLflow didn't register has all fields that MLflow needs. Values that aren't text are JSON."""
     registry = VertexModelRegistryStore(vertex).client
     mlflow.set_registry_uri(vertex)
     client = mlflow.MlflowClient()

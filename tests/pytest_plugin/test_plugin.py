@@ -1,4 +1,4 @@
-"""The pytest plugin, in test runs of its own."""
+"""Run pytest with the plugin on small test modules."""
 
 from __future__ import annotations
 

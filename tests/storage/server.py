@@ -1,7 +1,7 @@
-"""A real storage server for tests: fake-gcs-server on a free port of loopback, and a proxy that makes faults.
+"""A real storage server for tests: fake-gcs-server on a free loopback port, and a proxy that injects faults.
 
-The root ``conftest.py`` names this module in ``pytest_plugins``. The faults are data: a test queues them, the proxy
-uses them up in order on the requests they are meant for, and the fixture fails a test that leaves one unused.
+The root ``conftest.py`` names this module in ``pytest_plugins``. A test queues faults, and the proxy applies them in
+order to the requests that match. The fixture fails a test that leaves a fault unused.
 """
 
 from __future__ import annotations
@@ -36,8 +36,8 @@ class StorageServer:
     """A running storage server.
 
     Attributes:
-        url: What ``STORAGE_EMULATOR_HOST`` is to be.
-        pid: Its process.
+        url: The server's URL, for ``STORAGE_EMULATOR_HOST``.
+        pid: The ID of the server's process.
     """
 
     url: str
@@ -48,7 +48,7 @@ class StorageServer:
         self.call("POST", "/storage/v1/b?project=test", json.dumps({"name": name}).encode())
 
     def put(self, bucket: str, name: str, data: bytes, encoding: str = "") -> None:
-        """Store an object as somebody else would, with a ``Content-Encoding`` if one is given."""
+        """Store an object without the client, with a ``Content-Encoding`` if one is given."""
         encoded = {"contentEncoding": encoding} if encoding else {}
         query = urllib.parse.urlencode({"uploadType": "media", "name": name} | encoded)
         self.call("POST", f"/upload/storage/v1/b/{bucket}/o?{query}", data, {"Content-Type": "application/x"})
@@ -63,7 +63,7 @@ class StorageServer:
         return sorted(item["name"] for item in listed.get("items", ()))
 
     def call(self, method: str, path: str, body: bytes | None = None, headers: dict[str, str] | None = None) -> bytes:
-        """Return the body of a response of its JSON API."""
+        """Send a request to the server's JSON API, and return the body of the response."""
         request = urllib.request.Request(self.url + path, body, headers or {}, method=method)  # noqa: S310 - loopback
         with urllib.request.urlopen(request, timeout=20) as answer:  # noqa: S310
             content: bytes = answer.read()
@@ -72,9 +72,9 @@ class StorageServer:
 
 @contextlib.contextmanager
 def running() -> Iterator[StorageServer]:
-    """Run a storage server with its own directory until the block ends.
+    """Run a storage server with its own directory within the context.
 
-    The server cannot choose its port itself, so that another process may be given it first: then the next one is tried.
+    The server can't choose its own port. If another process takes the port first, the next one is tried.
     """
     with tempfile.TemporaryDirectory(prefix="storage-") as root:
         for _ in range(5):
@@ -94,11 +94,11 @@ def running() -> Iterator[StorageServer]:
             finally:
                 process.terminate()
                 process.wait()
-        raise RuntimeError("fake-gcs-server does not start")
+        raise RuntimeError("fake-gcs-server doesn't start")
 
 
 def _listens(process: subprocess.Popen[bytes], port: int) -> bool:
-    """Return whether the process has the port."""
+    """Wait until the port accepts connections, and return True. If the process ends first, return False."""
     while process.poll() is None:
         with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 1):
             return True
@@ -109,7 +109,7 @@ def _listens(process: subprocess.Popen[bytes], port: int) -> bool:
 
 @pytest.fixture(scope="session")
 def storage_server() -> Iterator[StorageServer]:
-    """Return the storage server of a process. Each test has its own buckets in it."""
+    """Return the storage server of this test process. Each test creates its own buckets."""
     with running() as server:
         yield server
 
@@ -131,22 +131,22 @@ def storage_emulator(storage_server: StorageServer, monkeypatch: pytest.MonkeyPa
 
 @attrs.frozen
 class Fault:
-    """A fault of one request.
+    """A fault that applies to one request.
 
     Attributes:
-        method: The method of the request it is for.
-        path: What the path and query of that request hold.
-        status: Answer with this status, and do not ask the server.
-        body: The body of that answer.
-        headers: Its headers.
-        cut: Break the connection off: ``"request"`` in the middle of the request's body, which the server then never
-            sees whole; ``"answer"`` after the server has acted and before it is heard; ``"middle"`` in the middle
-            of the answer's body.
-        alter: What becomes of the server's answer, or of the request's body with ``alter_request``.
-        alter_request: What becomes of the body that is sent to the server.
-        alter_headers: What becomes of the headers of the server's answer.
-        first: What happens before anything else.
-        after: How many such requests go well before.
+        method: The method of the request.
+        path: A text that the request's path and query must contain.
+        status: The status to answer without the server. If it's 0, the server answers.
+        body: The body to answer with the status.
+        headers: The headers to answer with the status.
+        cut: When to close the connection: ``"request"`` in the middle of the request's body, so the server never gets
+            it all; ``"answer"`` after the server has acted, but before the response; ``"middle"`` in the middle of the
+            response's body.
+        alter: A function that changes the body of the response.
+        alter_request: A function that changes the body of the request.
+        alter_headers: A function that changes the headers of the response.
+        first: A function that's called before anything else.
+        after: How many matching requests succeed before the fault applies.
     """
 
     method: str
@@ -164,7 +164,7 @@ class Fault:
 
 @attrs.frozen
 class Seen:
-    """A request that arrived."""
+    """A request that the proxy received."""
 
     method: str
     path: str
@@ -185,11 +185,11 @@ class Proxy:
         threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
 
     def fail(self, method: str, path: str = "", *, times: int = 1, **what: Any) -> None:
-        """Queue a fault for the next requests of that method whose path and query hold ``path``."""
+        """Queue a fault for the next requests with this method whose path and query contain ``path``."""
         self.faults.extend([Fault(method, path, **what)] * times)
 
     def sent(self, method: str, path: str = "") -> list[Seen]:
-        """Return the requests of this kind that arrived."""
+        """Return the received requests with this method whose path and query contain ``path``."""
         return [seen for seen in self.seen if seen.method == method and path in seen.path]
 
     def fault_of(self, seen: Seen) -> Fault | None:
@@ -206,7 +206,7 @@ class Proxy:
         return None
 
     def stop_listening(self) -> None:
-        """Accept no further connection. Open ones stay open."""
+        """Stop accepting connections. Open ones stay open."""
         self._server.socket.close()
 
     def close(self) -> None:
@@ -215,8 +215,8 @@ class Proxy:
         self._server.server_close()
 
 
-def _handler(proxy: Proxy, server: StorageServer) -> type[http.server.BaseHTTPRequestHandler]:  # noqa: C901  # one decision a fault
-    behind = urllib.parse.urlsplit(server.url).netloc
+def _handler(proxy: Proxy, server: StorageServer) -> type[http.server.BaseHTTPRequestHandler]:  # noqa: C901  # one branch for each kind of fault
+    upstream = urllib.parse.urlsplit(server.url).netloc
 
     class Handler(http.server.BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
@@ -225,7 +225,7 @@ def _handler(proxy: Proxy, server: StorageServer) -> type[http.server.BaseHTTPRe
             """Log nothing."""
 
         def serve(self) -> None:
-            """Pass one request on, or apply its queued fault."""
+            """Forward one request, or apply its queued fault."""
             size = int(self.headers.get("Content-Length", 0))
             fault = proxy.fault_of(Seen(self.command, self.path, size, dict(self.headers.items())))
             if fault and fault.first:
@@ -238,9 +238,9 @@ def _handler(proxy: Proxy, server: StorageServer) -> type[http.server.BaseHTTPRe
                 return self._answer(fault.status, fault.headers, fault.body)
             if fault and fault.alter_request:
                 body = fault.alter_request(body)
-            connection = http.client.HTTPConnection(behind, timeout=20)
+            connection = http.client.HTTPConnection(upstream, timeout=20)
             headers = {name: value for name, value in self.headers.items() if name.lower() not in _HOP}
-            connection.request(self.command, self.path, body, {**headers, "Host": behind})
+            connection.request(self.command, self.path, body, {**headers, "Host": upstream})
             answer = connection.getresponse()
             content = answer.read()
             connection.close()
@@ -248,15 +248,15 @@ def _handler(proxy: Proxy, server: StorageServer) -> type[http.server.BaseHTTPRe
                 return self._break_off()
             if fault and fault.alter:
                 content = fault.alter(content)
-            passed = {name: value for name, value in answer.getheaders() if name.lower() not in _HOP}
-            if "Location" in passed:
-                passed["Location"] = passed["Location"].replace(server.url, proxy.url)
+            response_headers = {name: value for name, value in answer.getheaders() if name.lower() not in _HOP}
+            if "Location" in response_headers:
+                response_headers["Location"] = response_headers["Location"].replace(server.url, proxy.url)
             if fault and fault.alter_headers:
-                passed = fault.alter_headers(passed)
+                response_headers = fault.alter_headers(response_headers)
             if fault and fault.cut == "middle":
-                self._answer(answer.status, passed, content[: len(content) // 2], declared=len(content))
+                self._answer(answer.status, response_headers, content[: len(content) // 2], declared=len(content))
                 return self._break_off()
-            return self._answer(answer.status, passed, content)
+            return self._answer(answer.status, response_headers, content)
 
         def _answer(self, status: int, headers: dict[str, str], body: bytes, declared: int | None = None) -> None:
             self.send_response(status)
@@ -279,22 +279,22 @@ def _handler(proxy: Proxy, server: StorageServer) -> type[http.server.BaseHTTPRe
 
 @pytest.fixture
 def proxy(storage_server: StorageServer, monkeypatch: pytest.MonkeyPatch) -> Iterator[Proxy]:
-    """Put a proxy before the storage server and into ``STORAGE_EMULATOR_HOST``. An unused fault fails the test."""
-    made = Proxy(storage_server)
-    monkeypatch.setenv("STORAGE_EMULATOR_HOST", made.url)
-    yield made
-    made.close()
-    assert not made.faults, "faults that nothing ran into"
+    """Return a proxy of the storage server, set as ``STORAGE_EMULATOR_HOST``. An unused fault fails the test."""
+    proxy = Proxy(storage_server)
+    monkeypatch.setenv("STORAGE_EMULATOR_HOST", proxy.url)
+    yield proxy
+    proxy.close()
+    assert not proxy.faults, "a queued fault wasn't used"
 
 
 @attrs.frozen
 class Store:
-    """An empty bucket of either kind, as somebody else sees it.
+    """An empty bucket of either kind, accessed without the client.
 
     Attributes:
         bucket: The bucket's name.
-        server: The storage server, which runs with either kind.
-        folder: The folder that is the bucket, or None if it's on the server.
+        server: The storage server, which also runs if the bucket is a folder.
+        folder: The folder, or None if the bucket is on the server.
     """
 
     bucket: str
@@ -302,7 +302,7 @@ class Store:
     folder: Path | None
 
     def put(self, name: str, data: bytes) -> None:
-        """Store an object as somebody else would."""
+        """Store an object without the client."""
         if self.folder is None:
             self.server.put(self.bucket, name, data)
             return
@@ -332,7 +332,7 @@ class Store:
         return sorted(path.relative_to(self.folder).as_posix() for path in self.folder.rglob("*") if path.is_file())
 
     def state(self) -> object:
-        """Return what changes when anything is stored again."""
+        """Return a value that changes if any object is stored again."""
         if self.folder is None:
             return self.server.call("GET", f"/storage/v1/b/{self.bucket}/o")
         return {path: path.stat().st_ino for path in self.folder.rglob("*")}
@@ -345,7 +345,7 @@ def store(
     bucket: str,
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Store:
-    """Return an empty bucket, on the storage server and as a folder. A test that takes it runs with both."""
+    """Return an empty bucket. A test with this fixture runs twice: with the storage server, and with a folder."""
     if request.param == "cloud":
         return Store(bucket, storage_emulator, None)
     return Store("artifacts.localhost", storage_emulator, tmp_path_factory.mktemp("registry") / "registry.db.artifacts")

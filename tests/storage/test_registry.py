@@ -23,24 +23,24 @@ if TYPE_CHECKING:
 
 @pytest.fixture
 def registry(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[LocalRegistry]:
-    """Return a registry whose downloads stay in the test's folder."""
+    """Return a registry with the test's own cache folder."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    with local_registry() as made:
-        yield made
+    with local_registry() as registry:
+        yield registry
 
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """Return a folder whose file names suit the scikit-learn images."""
-    made = tmp_path / "model"
-    made.mkdir()
-    (made / "model.joblib").write_bytes(b"a model")
-    (made / "metadata.json").write_text("{}")
-    return made
+    """Return a folder with the file names that the scikit-learn images need."""
+    folder = tmp_path / "model"
+    folder.mkdir()
+    (folder / "model.joblib").write_bytes(b"a model")
+    (folder / "metadata.json").write_text("{}")
+    return folder
 
 
 SKLEARN: dict[str, Any] = {"container": "sklearn"}
-OWN = "us-docker.pkg.dev/acme/serving/churn:7"
+CUSTOM_IMAGE = "us-docker.pkg.dev/acme/serving/churn:7"
 
 
 def test_without_access_the_check_is_skipped(registry: LocalRegistry, proxy: Proxy, bucket: str) -> None:
@@ -61,7 +61,7 @@ def test_a_custom_image_is_not_checked(registry: LocalRegistry, proxy: Proxy, bu
 
 
 def test_a_failed_upload_registers_nothing(registry: LocalRegistry, proxy: Proxy, bucket: str, folder: Path) -> None:
-    """A failed upload leaves no model and no version. The next one sends what's missing."""
+    """A failed upload registers no model and no version. The next upload only sends the missing files."""
     proxy.fail("POST", "metadata.json", status=403, body=b'{"error": {"message": "No."}}')
     with pytest.raises(PermissionDeniedError):
         registry.register_version("churn", folder, staging_bucket=f"gs://{bucket}", **SKLEARN)
@@ -74,11 +74,13 @@ def test_a_failed_upload_registers_nothing(registry: LocalRegistry, proxy: Proxy
 
 @pytest.mark.usefixtures("storage_emulator")
 def test_versions_can_be_passed_to_googles_sdk(registry: LocalRegistry, monkeypatch: pytest.MonkeyPatch) -> None:
-    """You can pass any version to Google's SDK. Its own settings neither matter nor change."""
+    """You can pass any version to Google's SDK. The SDK's global settings don't matter, and they don't change."""
     for variable in ("GOOGLE_APPLICATION_CREDENTIALS", "STORAGE_EMULATOR_HOST"):
         monkeypatch.delenv(variable, raising=False)
     for number in (1, 2):
-        registry.register_version("churn", f"gs://models/churn/{number}", version_name=f"1.{number}", container=OWN)
+        registry.register_version(
+            "churn", f"gs://models/churn/{number}", version_name=f"1.{number}", container=CUSTOM_IMAGE
+        )
     before = dict(vars(aiplatform.initializer.global_config))
     model = registry.to_aiplatform("churn", 1)
 

@@ -1,4 +1,4 @@
-"""A registry with a few models, and the site about it."""
+"""Fixtures: a registry with some models, and its site."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 @pytest.fixture(scope="module")
 def registry() -> Iterator[LocalRegistry]:
-    """A registry that the tests of a module only read: two models with versions, and 28 with one version each."""
+    """Return a registry that tests must not change: two models with versions, and 28 with one version each."""
     with local_registry(actor="ann@example.com") as registry:
         for number in range(28):
             registry.register_version(f"model-{number:02}", f"gs://models/{number}")

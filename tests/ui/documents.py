@@ -1,4 +1,4 @@
-"""Requests pages of a site without a server, and reads them as a browser does."""
+"""Request pages of a site without a server, and parse them like a browser."""
 
 from __future__ import annotations
 
@@ -6,17 +6,17 @@ import html.parser
 import json
 from typing import Any, Final
 
-#: Elements that have no end.
+#: Elements without an end tag.
 _EMPTY: Final = frozenset({"meta", "link", "input", "br", "line", "polyline"})
 
 
 class Document(html.parser.HTMLParser):
-    """What a browser would see in a page: its elements with their attributes, and its text.
+    """A parsed page: its elements with their attributes, and its text.
 
     Attributes:
         elements: Each element's name and attributes, in order.
-        text: All text outside of elements' heads.
-        links: Where links lead.
+        text: The text between all tags.
+        links: The targets of the links.
     """
 
     def __init__(self, page: bytes) -> None:

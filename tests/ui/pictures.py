@@ -30,7 +30,7 @@ PICTURES: Final[tuple[tuple[str, str, int, int, Literal["light", "dark"]], ...]]
 
 
 class Clock:
-    """A clock that stands still until it's moved."""
+    """A clock that only moves when its `pass_hours` is called."""
 
     def __init__(self) -> None:
         self.time = NOW - dt.timedelta(days=41)
@@ -43,15 +43,15 @@ class Clock:
 
 
 def fill(registry: RegistryClient, clock: Clock) -> None:
-    """Register what the pictures show."""
-    chance = random.Random(7)  # noqa: S311  # a picture
+    """Register the models that the pictures show."""
+    rng = random.Random(7)  # noqa: S311  # not for security
     for name, count in (("fraud-detector", 4), ("search-ranker", 9), ("ltv", 3), ("pricing", 2), ("churn", 24)):
         for number in range(1, count + 1):
             metadata = {
-                "auc": round(0.94 - 0.17 * math.exp(-number / 8) + chance.gauss(0, 0.006), 4),
-                "loss": round(0.12 + 0.5 * math.exp(-number / 7) + chance.gauss(0, 0.012), 4),
-                "latency_ms": round(31 + chance.gauss(0, 2.5), 1),
-                "git": f"{chance.getrandbits(28):07x}",
+                "auc": round(0.94 - 0.17 * math.exp(-number / 8) + rng.gauss(0, 0.006), 4),
+                "loss": round(0.12 + 0.5 * math.exp(-number / 7) + rng.gauss(0, 0.012), 4),
+                "latency_ms": round(31 + rng.gauss(0, 2.5), 1),
+                "git": f"{rng.getrandbits(28):07x}",
             }
             clock.pass_hours(22)
             registry.register_version(
@@ -74,7 +74,7 @@ def fill(registry: RegistryClient, clock: Clock) -> None:
 
 
 def squeeze(picture: bytes) -> bytes:
-    """Return a PNG with at most 256 colors, which is all that a page has, except for the edges of letters."""
+    """Return a PNG with at most 256 colors. A page has more only at the edges of letters."""
     width, height, channels, rows = _pixels(picture)
     count = Counter(row[start : start + 3] for row in rows for start in range(0, width * channels, channels))
     palette = [color for color, _ in count.most_common(256)]
@@ -101,7 +101,7 @@ _SIGNATURE: Final = b"\x89PNG\r\n\x1a\n"
 
 
 def _pixels(picture: bytes) -> tuple[int, int, int, list[bytes]]:
-    """Return the width, the height, the bytes of a pixel, and the rows of a PNG of 8 bits a channel."""
+    """Return the width, the height, the bytes per pixel and the rows of a PNG with 8 bits per channel."""
     rest, packed, size = picture.removeprefix(_SIGNATURE), b"", b""
     while rest:
         length, kind = struct.unpack(">I4s", rest[:8])
@@ -118,14 +118,14 @@ def _pixels(picture: bytes) -> tuple[int, int, int, list[bytes]]:
 
 
 def _unfilter(kind: int, row: bytes, above: bytes, channels: int) -> bytes:
-    """Return a row of pixels: PNG stores each byte as the difference from what its neighbors make likely."""
-    found = bytearray(row)
-    for place, value in enumerate(row):
-        left = found[place - channels] if place >= channels else 0
-        up, corner = above[place], above[place - channels] if place >= channels else 0
+    """Return a row of pixels. PNG stores each byte as the difference from a prediction by its neighbors."""
+    pixels = bytearray(row)
+    for index, value in enumerate(row):
+        left = pixels[index - channels] if index >= channels else 0
+        up, corner = above[index], above[index - channels] if index >= channels else 0
         paeth = min((left, up, corner), key=lambda each: abs(left + up - corner - each))
-        found[place] = (value + (0, left, up, (left + up) // 2, paeth)[kind]) % 256
-    return bytes(found)
+        pixels[index] = (value + (0, left, up, (left + up) // 2, paeth)[kind]) % 256
+    return bytes(pixels)
 
 
 def main() -> None:

@@ -1,4 +1,4 @@
-"""The site in a real browser: Debian's Chromium, headless. Without it, or without Playwright, these are skipped."""
+"""The site in a real browser: Debian's Chromium, headless. Without it, or without Playwright, the tests are skipped."""
 
 from __future__ import annotations
 
@@ -19,11 +19,13 @@ if TYPE_CHECKING:
 
     Open = Callable[..., Page]
 
-sync_api = pytest.importorskip("playwright.sync_api", reason="Playwright isn't installed, so no browser is driven")
+sync_api = pytest.importorskip(
+    "playwright.sync_api", reason="Playwright isn't installed, so the browser tests can't run"
+)
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 pytestmark = [
     pytest.mark.no_cover,  # to count costs much, and other tests reach each line
-    pytest.mark.skipif(CHROMIUM is None, reason="Chromium isn't installed, so no browser is driven"),
+    pytest.mark.skipif(CHROMIUM is None, reason="Chromium isn't installed, so the browser tests can't run"),
 ]
 
 EVIL = "</script><img src=x onerror=window.pwned=1>'\"{{7*7}}"
@@ -49,8 +51,8 @@ def chromium() -> Iterator[Browser]:
 
 @pytest.fixture
 def open_page(chromium: Browser, address: str) -> Iterator[Open]:
-    """Open pages. At the end, none has logged an error, sent a request elsewhere, or run what somebody else wrote."""
-    seen: list[str] = []
+    """Return a function that opens a page. A logged error, a request elsewhere or a hostile script fails the test."""
+    problems: list[str] = []
     contexts: list[Any] = []
 
     def is_own(url: str) -> bool:
@@ -60,10 +62,10 @@ def open_page(chromium: Browser, address: str) -> Iterator[Open]:
         contexts.append(chromium.new_context(**settings))
         contexts[-1].set_default_timeout(30_000)
         page: Page = contexts[-1].new_page()
-        page.on("console", lambda message: seen.append(f"{message.type}: {message.text}"))
-        page.on("pageerror", lambda error: seen.append(f"error: {error}"))
-        page.on("dialog", lambda dialog: seen.append(f"dialog: {dialog.message}"))
-        page.on("request", lambda request: seen.extend([] if is_own(request.url) else [request.url]))
+        page.on("console", lambda message: problems.append(f"{message.type}: {message.text}"))
+        page.on("pageerror", lambda error: problems.append(f"error: {error}"))
+        page.on("dialog", lambda dialog: problems.append(f"dialog: {dialog.message}"))
+        page.on("request", lambda request: problems.extend([] if is_own(request.url) else [request.url]))
         page.goto(f"{address}{path}")
         return page
 
@@ -72,7 +74,7 @@ def open_page(chromium: Browser, address: str) -> Iterator[Open]:
         for page in context.pages:
             assert page.evaluate("window.pwned") is None
         context.close()
-    assert seen == []
+    assert problems == []
 
 
 def names(page: Page) -> list[str]:
@@ -80,7 +82,7 @@ def names(page: Page) -> list[str]:
 
 
 def test_search_and_go_back(open_page: Open) -> None:
-    """A search is an address: it survives opening a model, going back and forth, and a bookmark."""
+    """A search has its own address, so it survives opening a model, going back and forward, and a bookmark."""
     page = open_page("/")
     page.get_by_label("Search").fill("fraud")
     page.keyboard.press("Enter")
@@ -100,7 +102,7 @@ def test_search_and_go_back(open_page: Open) -> None:
 
 
 def test_sort_choose_and_compare(open_page: Open, address: str) -> None:
-    """Versions are sorted by a click on a column, and two chosen ones are compared; each view is a deep link."""
+    """A click on a column sorts versions, and two checked ones can be compared. Each view has its own address."""
     page = open_page("/model?name=churn")
     page.get_by_role("columnheader", name="accuracy").get_by_role("link").click()
     page.wait_for_url("**sort=-metadata.accuracy*")
@@ -128,7 +130,7 @@ def test_sort_choose_and_compare(open_page: Open, address: str) -> None:
 
 
 def test_copy_and_without_a_script(open_page: Open) -> None:
-    """A copy button copies the code. Without scripts there's no button, and everything can be read."""
+    """A button copies the code. Without scripts there's no button, and everything is still readable."""
     path = "/version?model=churn&version=55"
     page = open_page(path, permissions=["clipboard-read", "clipboard-write"])
     page.get_by_role("button", name="Copy from vertex_registry").click()
@@ -137,15 +139,15 @@ def test_copy_and_without_a_script(open_page: Open) -> None:
     assert copied.startswith("from vertex_registry import RegistryClient")
     assert 'registry.load_version("churn", 55, trusted=True)' in copied
 
-    still = open_page(path, java_script_enabled=False)
-    assert still.get_by_role("button", name="Copy").count() == 0
-    assert 'load_version("churn", 55' in still.locator("main").inner_text()
+    static = open_page(path, java_script_enabled=False)
+    assert static.get_by_role("button", name="Copy").count() == 0
+    assert 'load_version("churn", 55' in static.locator("main").inner_text()
     page.goto(page.url)  # the fixture evaluates a script in each page
-    still.context.close()
+    static.context.close()
 
 
 def test_by_keyboard(open_page: Open) -> None:
-    """The first Tab is a link past the head, focus can be seen, and a wide table can have it."""
+    """The first Tab focuses the link to the content, focus is visible, and a wide table can have it."""
     page = open_page("/", viewport={"width": 390, "height": 700})
     page.keyboard.press("Tab")
     assert page.evaluate("document.activeElement.className") == "skip"
@@ -166,7 +168,7 @@ def test_by_keyboard(open_page: Open) -> None:
     assert region.evaluate("each => each.scrollWidth > each.clientWidth")  # so a browser scrolls it with arrow keys
 
 
-#: Each page with few rows, because axe-core looks at every cell.
+#: Each page with few rows, because axe-core checks every cell.
 VIEWS = (
     "/?q=churn",
     "/model?name=churn&stage=Production&sort=-metadata.accuracy",
@@ -178,7 +180,7 @@ VIEWS = (
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_accessible(open_page: Open, address: str, scheme: str) -> None:
-    """No page breaks a rule of axe-core (labels, contrast, landmarks, order), wide or narrow, light or dark."""
+    """Every page follows axe-core's rules (labels, contrast, landmarks, order), wide or narrow, light or dark."""
     axe = pytest.importorskip("axe_playwright_python.sync_playwright").Axe()
     page = open_page("/", color_scheme=scheme)
     for number, view in enumerate(VIEWS):
@@ -190,8 +192,8 @@ def test_accessible(open_page: Open, address: str, scheme: str) -> None:
         assert page.evaluate("document.documentElement.scrollWidth <= innerWidth"), f"{view} scrolls sideways"
 
 
-def test_what_others_wrote_is_text(open_page: Open) -> None:
-    """Names, descriptions, metadata and versions that are markup are shown as they are, and never run."""
+def test_markup_in_fields_is_shown_as_text(open_page: Open) -> None:
+    """Markup in names, descriptions, metadata and versions is shown as text and never runs."""
     page = open_page("/?q=onerror")
     assert names(page) == [EVIL]
     page.get_by_role("link", name=EVIL).first.click()

@@ -1,4 +1,4 @@
-"""Names and metadata are other people's: whatever they wrote is text in every page, and nothing is lost in JSON."""
+"""Other people choose names and metadata. Pages show them as text, whatever they contain, and JSON loses nothing."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 MODEL: Final = "projects/4711/locations/us-central1/models/churn"
 
-#: What would do something if a page took it for more than text.
+#: Texts that would have an effect if a page didn't escape them.
 MARKUP: Final = (
     "<vr-x>",
     '"><vr-x onclick=x>',
@@ -85,7 +85,7 @@ def browser(hostile: Hostile) -> Iterator[Browser]:
 
 
 def answers(texts: list[str], metadata: Any) -> dict[str, Any]:
-    """Return the answers of a registry with one model of two versions, and these texts in every field."""
+    """Return the answers of a registry that has one model with two versions, and these texts in every field."""
 
     def text(number: int) -> str:
         return texts[number % len(texts)]
@@ -143,8 +143,8 @@ PAGES: Final = (
 @given(st.lists(TEXT, min_size=1, max_size=16), st.recursive(TEXT, lambda inner: st.lists(inner, max_size=2)))
 @example(list(MARKUP), {"<vr-x>": [["<vr-x>", None, True, 1e300]]})
 @example(["https://evil.example/"], "x")
-def test_whatever_others_wrote_is_text(hostile: Hostile, browser: Browser, texts: list[str], metadata: Any) -> None:
-    """No text becomes an element, an attribute or a link of another scheme, and a page is made of what it's made of."""
+def test_hostile_texts_are_shown_as_text(hostile: Hostile, browser: Browser, texts: list[str], metadata: Any) -> None:
+    """No text becomes an element, an attribute or a link with an unexpected scheme."""
     hostile.answers = answers(texts, metadata)
     for path_form, query_form in PAGES:
         path = path_form.format(texts[0])
@@ -192,5 +192,5 @@ def test_whatever_others_wrote_is_text(hostile: Hostile, browser: Browser, texts
     ],
 )
 def test_what_becomes_a_link(value: Any, link: str | None) -> None:
-    """Only addresses of the web, and directories in Cloud Storage, are links."""
+    """Only web addresses and Cloud Storage directories become links."""
     assert _rendering.external(value) == link

@@ -1,4 +1,4 @@
-"""What the pages show, without a server."""
+"""The content of the pages, requested without a server."""
 
 from __future__ import annotations
 
@@ -35,14 +35,14 @@ PAGES = [
 ]
 
 
-@pytest.mark.parametrize(("path", "twin", "query"), PAGES)
+@pytest.mark.parametrize(("path", "json_path", "query"), PAGES)
 @pytest.mark.no_cover  # to count costs much, and other tests reach each line
-def test_every_page_has_a_twin_and_leads_nowhere_else(browser: Browser, path: str, twin: str, query: str) -> None:
-    """A page names its JSON, and all its links lead to pages that exist, or to addresses somebody registered."""
+def test_every_page_has_json_and_no_broken_links(browser: Browser, path: str, json_path: str, query: str) -> None:
+    """A page links to its JSON form. All its links lead to pages that exist, or to addresses in the metadata."""
     page = browser.html(path, query)
     alternates = [each["href"] for name, each in page.elements if name == "link" and each["rel"] == "alternate"]
-    assert alternates == [twin.removeprefix("/") + (f"?{query}" if query else "")]
-    assert browser.json(twin, query)
+    assert alternates == [json_path.removeprefix("/") + (f"?{query}" if query else "")]
+    assert browser.json(json_path, query)
     for link in dict.fromkeys([*page.links[:20], *page.links[-10:]]):
         if not link.startswith(("#", "https://ci.example.com/runs/", "https://console.cloud.google.com/storage/")):
             where, _, parameters = link.partition("?")
@@ -51,7 +51,7 @@ def test_every_page_has_a_twin_and_leads_nowhere_else(browser: Browser, path: st
 
 @pytest.mark.parametrize("path", ["/", "/models.json", "/model", "/nowhere", "/static/site.css", "/static/nothing"])
 def test_every_response_is_locked_down(browser: Browser, path: str) -> None:
-    """Nothing from elsewhere runs in a page, frames it or learns where it's been; and it can't be stored as a file."""
+    """Headers forbid scripts and frames of other sites, the referrer, and guessing of content types."""
     headers = browser.site("GET", path, "").headers
     policy = dict(each.strip().split(" ", 1) for each in headers["Content-Security-Policy"].split(";"))
     assert policy.pop("default-src") == "'none'"
@@ -64,7 +64,7 @@ def test_every_response_is_locked_down(browser: Browser, path: str) -> None:
 
 @pytest.mark.parametrize("method", ["POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "get", ""])
 def test_nothing_can_be_changed(browser: Browser, method: str) -> None:
-    """A site answers GET and HEAD, and nothing else."""
+    """A site only accepts GET and HEAD."""
     for path in ("/", "/model", "/static/site.css"):
         response = browser.site(method, path, "name=churn")
         assert (response.status, response.headers["Allow"]) == (405, "GET, HEAD")
@@ -167,7 +167,7 @@ def test_versions_are_sorted(browser: Browser, sort: str, first: int, last: int)
         assert column == ("ascending" if found["sort"] == found["sort"].lstrip("-") else "descending")
 
 
-def test_what_is_missing_is_last(browser: Browser) -> None:
+def test_missing_values_come_last(browser: Browser) -> None:
     """Ten versions have no rows, so they're at the end of the second page."""
     second = browser.json("/model.json", "name=churn&sort=-metadata.rows&page=2")
     assert [version["version"] for version in second["versions"]] == [str(number) for number in range(10, 0, -1)]
@@ -175,7 +175,7 @@ def test_what_is_missing_is_last(browser: Browser) -> None:
 
 
 def test_columns_charts_and_stages(browser: Browser) -> None:
-    """Columns and charts begin with what most versions have, and can be chosen."""
+    """The keys that most versions have are the default columns and charts. You can choose others."""
     found = browser.json("/model.json", "name=churn")
     assert found["columns"] == ["accuracy", "rows", "run", "team", "params"]
     assert [chart["metric"] for chart in found["charts"]] == ["accuracy", "rows"]
@@ -219,7 +219,7 @@ def test_a_page_does_not_read_the_whole_model() -> None:
         assert [(each["stage"], each["version"]) for each in found["in_use"]] == [("Production", "1")]
         assert lists <= 4  # one or two pages of the list, and one for each stage
         _, lists = page("name=big&page=2")
-        assert lists == 2  # the list has been read that far
+        assert lists == 2  # the earlier part of the list is cached
         found, _ = page("name=big&page=7")
         assert [version["version"] for version in found["versions"]] == [str(number) for number in range(30, 0, -1)]
         assert (found["has_next"], found["complete"], found["read"]) == (False, True, 330)
@@ -251,7 +251,7 @@ def test_any_metadata_key_is_a_column(key: str) -> None:
 
 @pytest.mark.parametrize("text", ["55", "1.55.0"])
 def test_a_version(browser: Browser, text: str) -> None:
-    """A version is found by its number or its name, and shows everything: metadata, history, and how to load it."""
+    """A version is found by its number or name. Its page shows metadata, history, and code that loads it."""
     found = browser.json("/version.json", f"model=churn&version={text}")
     version = found["version"]
     assert (version["version"], version["stage"], version["metadata"]["params"]) == ("55", "Production", {"depth": 6})
@@ -263,13 +263,13 @@ def test_a_version(browser: Browser, text: str) -> None:
 
 
 def test_the_default_version_and_an_alias(browser: Browser) -> None:
-    """Without a version it's the default one; an alias is a version too."""
+    """Without a version, the page shows the default one. An alias works like a number."""
     assert browser.json("/version.json", "model=churn")["version"]["is_default"]
     assert browser.json("/version.json", "model=churn&version=candidate")["version"]["version"] == "60"
 
 
 def test_secrets_in_the_environment_are_not_shown() -> None:
-    """A page names the variables of a container, and doesn't show their values."""
+    """A page shows the names of a container's variables, but not their values."""
     with local_registry() as registry:
         container = ServingContainer(image="gcr.io/acme/serve:1", env={"API_KEY": "s3cret"}, ports=[8080])
         registry.register_version("churn", "gs://models/churn/1", container=container)
@@ -286,7 +286,7 @@ def test_secrets_in_the_environment_are_not_shown() -> None:
     "name", ["churn", "it's", 'say "hi"', "a\\b", "-rf", "$(id)", "x\ny", "\u202ee", "'; import os #", "{0}"]
 )
 def test_code_to_copy_does_what_it_says(name: str) -> None:
-    """Code that's copied has the name as a literal, whatever the name is; a shell gets it as one word."""
+    """Code to copy contains any name as a literal. For a shell, the name is one word."""
     with local_registry() as registry:
         version = registry.register_version("churn", "gs://models/churn/1")
     found = _snippets.snippets(version, name, Opening("local_registry", path=name, options=("--local", name)))
@@ -302,7 +302,7 @@ def test_code_to_copy_does_what_it_says(name: str) -> None:
 
 
 def test_compare(browser: Browser) -> None:
-    """Two versions are compared field by field, with the change of numbers; the checkboxes send both as `version`."""
+    """Two versions are compared field by field, with the difference of numbers. Checkboxes send both as `version`."""
     found = browser.json("/compare.json", "model=churn&version=55&version=40")
     assert (found["a"]["version"], found["b"]["version"]) == ("40", "55")
     fields = {row["field"]: row for row in found["fields"]}
@@ -348,13 +348,13 @@ def test_changes(browser: Browser) -> None:
     ],
 )
 def test_errors_are_pages(browser: Browser, path: str, query: str, status: int, text: str) -> None:
-    """What can't be shown has a page that says why, and a twin."""
+    """If something can't be shown, the page and its JSON form say why."""
     assert text in browser.html(path, query, status).text
     assert text in browser.json(f"{path}.json", query, status)["error"]["message"].replace(".json", "")
 
 
 def test_a_name_of_several_models_and_a_refusal() -> None:
-    """If several models have the name, the page links to each; and what Vertex refuses is a page too."""
+    """If several models have the name, the page links to each. An error from Vertex is a page too."""
     with contextlib.ExitStack() as stack:
         registry = stack.enter_context(local_registry())
         first = registry.register_version("churn", "gs://models/1")
@@ -377,7 +377,7 @@ def test_a_name_of_several_models_and_a_refusal() -> None:
         assert browser.json("/models.json")["models"]
 
 
-# --- how it's installed -----------------------------------------------------------------------------------------------
+# --- installation -----------------------------------------------------------------------------------------------------
 
 
 def test_without_jinja2(registry: LocalRegistry, monkeypatch: pytest.MonkeyPatch) -> None:

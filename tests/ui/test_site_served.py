@@ -40,7 +40,7 @@ def get(address: str, path: str, method: str = "GET", **headers: str) -> tuple[i
 
 @pytest.fixture
 def emulator() -> Iterator[Emulator]:
-    """An emulator that shows the site, as its process does."""
+    """Return an emulator that serves the site, like the emulator's command."""
     with Emulator(grpc_port=None) as emulator:
         sites = Sites(emulator)
         emulator.mount(sites)
@@ -54,37 +54,37 @@ def register(emulator: Emulator, project: str, location: str = "us-central1") ->
 
 
 def test_an_emulator_shows_each_of_its_registries(emulator: Emulator) -> None:
-    """At `/` there's a hint, then the only registry, then a list; each registry has a site of its own."""
+    """The root shows a hint, redirects to the only registry, or lists several. Each registry has its own site."""
     assert "no models yet" in Document(get(emulator.rest, "/")[2]).text
     register(emulator, "acme")
     status, headers, _ = get(emulator.rest, "/")
     assert (status, headers["Location"]) == (302, "projects/acme/locations/us-central1/")
     register(emulator, "acme", "europe-west1")
-    places = ["projects/acme/locations/europe-west1", "projects/acme/locations/us-central1"]
-    assert json.loads(get(emulator.rest, "/index.json")[2]) == {"registries": places}
+    parents = ["projects/acme/locations/europe-west1", "projects/acme/locations/us-central1"]
+    assert json.loads(get(emulator.rest, "/index.json")[2]) == {"registries": parents}
     links = Document(get(emulator.rest, "/")[2]).links
-    assert [link for link in links if link.startswith("projects")] == [f"{place}/" for place in places]
-    for place in places:
-        page = Document(get(emulator.rest, f"/{place}/")[2])
+    assert [link for link in links if link.startswith("projects")] == [f"{parent}/" for parent in parents]
+    for parent in parents:
+        page = Document(get(emulator.rest, f"/{parent}/")[2])
         assert "churn" in page.text
         assert "../../../../" in page.links
-        code = Document(get(emulator.rest, f"/{place}/version?model=churn")[2]).text
-        assert f'project="acme", location="{place.rpartition("/")[2]}", endpoint="{emulator.rest}"' in code
-    assert get(emulator.rest, f"/{places[0]}")[1]["Location"] == "europe-west1/"
+        code = Document(get(emulator.rest, f"/{parent}/version?model=churn")[2]).text
+        assert f'project="acme", location="{parent.rpartition("/")[2]}", endpoint="{emulator.rest}"' in code
+    assert get(emulator.rest, f"/{parents[0]}")[1]["Location"] == "europe-west1/"
     assert json.loads(get(emulator.rest, "/projects/none/locations/us-central1/models.json")[2])["models"] == []
 
 
 def test_a_project_that_no_address_can_name(emulator: Emulator) -> None:
-    """An emulator accepts any text as a project; what can't be its ID is shown by its number, and so is an old one."""
+    """An emulator accepts any text as a project. If the text can't be in an address, the project's number is."""
     project = quote("<b>\r\nX: y", safe="")
     model = {"displayName": "churn", "artifactUri": "gs://models/1", "containerSpec": {"imageUri": "gcr.io/acme/x"}}
     url = f"{emulator.rest}/v1/projects/{project}/locations/us-central1/models:upload"
     requests.post(url, json={"model": model}, timeout=20).raise_for_status()
-    (place,) = emulator.parents()
-    assert re.fullmatch(r"projects/\d+/locations/us-central1", place)
+    (parent,) = emulator.parents()
+    assert re.fullmatch(r"projects/\d+/locations/us-central1", parent)
     status, headers, _ = get(emulator.rest, "/")
-    assert (status, headers["Location"]) == (302, f"{place}/")
-    assert "churn" in Document(get(emulator.rest, f"/{place}/")[2]).text
+    assert (status, headers["Location"]) == (302, f"{parent}/")
+    assert "churn" in Document(get(emulator.rest, f"/{parent}/")[2]).text
 
 
 @pytest.mark.parametrize(
@@ -102,8 +102,8 @@ def test_a_project_that_no_address_can_name(emulator: Emulator) -> None:
         ("/emulator/health", 200),
     ],
 )
-def test_what_else_an_emulator_answers(emulator: Emulator, path: str, status: int) -> None:
-    """Vertex AI's paths and the emulator's own stay theirs; others are pages about what's missing."""
+def test_other_paths_of_an_emulator(emulator: Emulator, path: str, status: int) -> None:
+    """Vertex AI's paths and the emulator's own still work. Unknown paths are error pages."""
     assert get(emulator.rest, path)[0] == status
     assert get(emulator.rest, path, "HEAD")[2] == b""
 
@@ -112,7 +112,7 @@ def test_what_else_an_emulator_answers(emulator: Emulator, path: str, status: in
     "headers", [{"Host": "evil.example"}, {"Origin": "http://evil.example"}, {"Sec_Fetch_Site": "cross-site"}]
 )
 def test_no_other_site_reads_a_page(emulator: Emulator, headers: dict[str, str]) -> None:
-    """A page of another site, or a name that was made to lead here, gets nothing, from either server."""
+    """Neither server answers requests of other sites, or requests for another host name (DNS rebinding)."""
     register(emulator, "acme")
     with (
         RegistryClient(project="acme", endpoint=emulator.rest) as registry,
@@ -131,7 +131,7 @@ LINK = {"Sec_Fetch_Site": "cross-site", "Sec_Fetch_Mode": "navigate", "Sec_Fetch
 
 
 def test_a_link_on_another_site_may_lead_to_a_page(emulator: Emulator) -> None:
-    """You can follow a link from a chat or a notebook to a page, but to nothing that isn't one."""
+    """You can follow a link from a chat or a notebook to a page. Other requests across sites are rejected."""
     with SiteServer(lambda *_: (200, {}, b"a page")) as server:
         assert get(server.address, "/model", **LINK)[0] == 200
         assert get(server.address, "/model", **LINK, Origin="http://evil.example")[0] == 403
@@ -141,12 +141,12 @@ def test_a_link_on_another_site_may_lead_to_a_page(emulator: Emulator) -> None:
     assert get(emulator.rest, "/", **LINK)[0] == 200
     for path in ("/v1/projects/p/locations/us-central1/models", "/%76%31/x", "/emulator/requests", "/emulator/health"):
         assert get(emulator.rest, path, **LINK)[0] == 403
-    emulator.mount(None)  # type: ignore[arg-type]  # as if none had been mounted
+    emulator.mount(None)  # type: ignore[arg-type]  # as if no site was mounted
     assert get(emulator.rest, "/", **LINK)[0] == 403
 
 
 def test_the_entry_point_of_the_emulators_process() -> None:
-    """The emulator's process finds the site by its entry point, which names what there is."""
+    """The emulator's process finds the site by its entry point, which exists."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     module, _, name = project["entry-points"]["vertex_registry.emulator"]["site"].partition(":")
     assert getattr(importlib.import_module(module), name) is Sites
@@ -154,7 +154,7 @@ def test_the_entry_point_of_the_emulators_process() -> None:
 
 
 def test_the_emulators_process_shows_the_site() -> None:
-    """What the process mounts answers at once, and imports the site with the first request."""
+    """The emulator's process mounts a function that imports the site on the first request."""
     with Emulator(grpc_port=None) as emulator:
         site = process._site_of(emulator)
         status, headers, body = site("GET", "/", "", {})
@@ -165,7 +165,7 @@ def test_the_emulators_process_shows_the_site() -> None:
 
 
 def test_over_tls_a_page_says_what_to_do() -> None:
-    """With TLS the site would have to trust its own certificate, so it names the command instead."""
+    """With TLS, the site would have to trust the emulator's certificate. The page names the command instead."""
 
     class Server:
         rest = "https://127.0.0.1:1"
@@ -178,7 +178,7 @@ def test_over_tls_a_page_says_what_to_do() -> None:
 
 
 def test_the_command(tmp_path: Path) -> None:
-    """`vertex-registry ui` prints its address, shows the registry, and ends quietly."""
+    """`vertex-registry ui` prints its address, shows the registry, and ends without a message."""
     file = str(tmp_path / "registry.db")
     with local_registry(file) as registry:
         registry.register_version("churn", "gs://models/churn/1")
@@ -204,7 +204,7 @@ def test_the_command(tmp_path: Path) -> None:
 def test_the_command_says_what_is_wrong(
     arguments: list[str], text: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    """An address that can't be listened on, or a missing extra, is one sentence."""
+    """If the address can't be used or the extra is missing, the error is one sentence."""
     if not arguments:
         _rendering.environment.cache_clear()
         monkeypatch.setitem(sys.modules, "jinja2", None)

@@ -23,7 +23,15 @@ from google.protobuf.message import DecodeError
 from vertex_registry.emulator._data_file import DataFileError
 from vertex_registry.emulator._operations import Call
 from vertex_registry.emulator._quota import Meter
-from vertex_registry.emulator._status import Code, Failure, internal, retry_info, unavailable, writable
+from vertex_registry.emulator._status import (
+    Code,
+    Failure,
+    failed_precondition,
+    internal,
+    retry_info,
+    unavailable,
+    writable,
+)
 
 if TYPE_CHECKING:
     import datetime as dt
@@ -345,6 +353,15 @@ _MAXIMUM_WAIT: Final = 1e9
 MOST_FAULTS: Final = 10_000
 
 
+def data_file_failure(error: DataFileError) -> Failure:
+    """Return the failure of a request that the data file doesn't allow.
+
+    FAILED_PRECONDITION: "the client should not retry until the system state has been explicitly fixed"
+    (``google/rpc/code.proto``). INTERNAL leaves open whether the request was carried out, and clients retry it.
+    """
+    return internal(str(error)) if error.may_be_written else failed_precondition(str(error))
+
+
 class Dropped(Exception):  # noqa: N818 - it isn't an error
     """The connection is to end without a response."""
 
@@ -518,9 +535,9 @@ class Dispatcher:
         except (Failure, Dropped):
             raise
         except DataFileError as error:
-            raise internal(str(error)) from error
+            raise data_file_failure(error) from error
         except DecodeError as error:
-            raise internal(
+            raise failed_precondition(
                 f"The data file is damaged, so {rpc.name} failed. Replace the file with an intact copy."
             ) from error
         except Exception as error:

@@ -23,7 +23,7 @@ from aiohttp import web
 
 from vertex_registry.emulator._bounds import LONGEST_REQUEST
 from vertex_registry.emulator._data_file import DataFileError
-from vertex_registry.emulator._dispatch import Dropped
+from vertex_registry.emulator._dispatch import Dropped, data_file_failure
 from vertex_registry.emulator._hosts import Hosts, split_target
 from vertex_registry.emulator._status import Code, Failure, bad_request, internal
 from vertex_registry.emulator._transcoding import Request, Response, error_response
@@ -266,7 +266,7 @@ class HttpServer:
         except Dropped:
             return None
         except DataFileError as error:
-            return error_response(internal(str(error)))
+            return error_response(data_file_failure(error))
         except Exception as error:  # noqa: BLE001 - a bug here has to be seen, and the client must not hang
             _log.exception("A request failed")
             return error_response(internal(f"The emulator made a mistake: {type(error).__name__}."))

@@ -19,7 +19,6 @@ from http import HTTPStatus
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, Never, Self
 
-from vertex_registry.emulator._data_file import DataFileError
 from vertex_registry.emulator._dispatch import Dispatcher, Fault
 from vertex_registry.emulator._grpc import GrpcServer
 from vertex_registry.emulator._names import with_project_id
@@ -139,8 +138,6 @@ class Emulator:
         names = tuple(allowed_hosts)
         _check_names(names)
         path = None if data is None else os.fspath(data)
-        if path:
-            _check_data(Path(path))
         self.grpc = ""
         self.rest = ""
         self._api: RestApi | None = None
@@ -290,6 +287,7 @@ class Emulator:
 
         Raises:
             ValueError: The version doesn't exist, a name is malformed, or the emulator is closed.
+            DataFileError: The data file can't be read or written.
         """
         return self._change_deployments(self._dispatcher.deploy, model, endpoint)
 
@@ -302,6 +300,7 @@ class Emulator:
 
         Raises:
             ValueError: The version doesn't exist or isn't deployed there, or a name is malformed.
+            DataFileError: The data file can't be read or written.
         """
         return self._change_deployments(self._dispatcher.undeploy, model, endpoint)
 
@@ -322,7 +321,11 @@ class Emulator:
             ) from None
 
     def reset(self) -> None:
-        """Forget every model, operation, planned fault and request. A quota stays, and its count begins again."""
+        """Forget every model, operation, planned fault and request. A quota stays, and its count begins again.
+
+        Raises:
+            DataFileError: The data file can't be written.
+        """
         self._dispatcher.reset()
 
     def __reduce__(self) -> Never:
@@ -463,26 +466,6 @@ def _check_port(host: str, port: int, name: str, found: Sequence[tuple[Any, ...]
         f"Can't listen on port {port} of {host} for {name}: {refused.strerror}."
         " Choose another port, or 0 for any free port."
     ) from refused
-
-
-def _check_data(data: Path) -> None:
-    """Refuse a path that can't be a data file. SQLite would only say that it can't open it."""
-    try:
-        is_folder, has_folder = data.is_dir(), data.parent.is_dir()
-    except OSError as error:  # such as a name that's too long
-        raise DataFileError(
-            f"The data file {data} can't be used: {error.strerror}. Name another file.", path=str(data)
-        ) from error
-    if is_folder:
-        raise DataFileError(
-            f"The data file {data} is a folder. Name a file in it, such as {data / 'registry.db'}.", path=str(data)
-        )
-    if not has_folder:
-        raise DataFileError(
-            f"The data file {data} can't be created, because the folder {data.parent} doesn't exist."
-            " Create the folder, or name another file.",
-            path=str(data),
-        )
 
 
 class _Tls(NamedTuple):

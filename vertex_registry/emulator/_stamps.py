@@ -7,7 +7,7 @@ import re
 import threading
 from typing import TYPE_CHECKING, Final
 
-from vertex_registry.emulator._status import internal
+from vertex_registry.emulator._status import failed_precondition
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -41,15 +41,15 @@ class Stamps:
         """Return an id that isn't taken.
 
         Raises:
-            Failure: INTERNAL: the function for ids returns none that can be used.
+            Failure: FAILED_PRECONDITION: the function for ids returns none that can be used.
         """
         for _ in range(_ATTEMPTS):
             new = self._new_id()
             if not _ID_RE.fullmatch(new):
-                raise internal(f"The function new_id returned {new!r}, which isn't an id.")
+                raise failed_precondition(f"The function new_id returned {new!r}, which isn't an id.")
             if not is_taken(new):
                 return new
-        raise internal(f"The function new_id returned {_ATTEMPTS} ids in a row that are taken.")
+        raise failed_precondition(f"The function new_id returned {_ATTEMPTS} ids in a row that are taken.")
 
 
 def to_datetime(microseconds: int) -> dt.datetime:

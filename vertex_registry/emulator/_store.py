@@ -16,16 +16,20 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from vertex_registry.emulator._data_file import (
     LISTED_TABLES,
+    NOT_UTF_8,
+    checksum_of,
     damaged,
     is_damage,
     open_database,
     statements,
     unusable,
+    why_damaged,
 )
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
 
+    from vertex_registry.emulator._data_file import DataFileError
     from vertex_registry.emulator._sql import Condition, LabelCondition, Page
 
 # The tables that lists read, each with the column that has the key of its model.
@@ -51,10 +55,36 @@ class View(NamedTuple):
     version_body: bytes
 
 
-# The columns of a view: the model's, and then the version's.
-_MODEL: Final = "m.parent, m.id, m.key, m.revision, m.create_time, m.update_time, m.default_version, m.body"
-_VERSION: Final = "v.number, v.aliases, v.revision, v.create_time, v.update_time, v.body"
-_VIEW: Final = f"{_MODEL}, {_VERSION}"
+_MODEL_BODY: Final = View._fields.index("body")
+_NUMBER: Final = View._fields.index("number")
+
+
+class _Columns:
+    """The columns of each kind of row. In a file, a row that isn't as it was written has no body."""
+
+    def __init__(self, *, checked: bool) -> None:
+        self._checked = checked
+
+        def body(table: str, row: str) -> str:
+            return f"iif({self.intact(table, row)}, {row}.body, NULL)" if checked else f"{row}.body"
+
+        #: The model's part of a view, and the version's.
+        self.model = (
+            f"m.parent, m.id, m.key, m.revision, m.create_time, m.update_time, m.default_version, {body('models', 'm')}"
+        )
+        self.version = f"v.number, v.aliases, v.revision, v.create_time, v.update_time, {body('versions', 'v')}"
+        self.view = f"{self.model}, {self.version}"
+        self.operation = (
+            "o.parent, o.model, o.id, o.polls_left, o.target, o.rpc, o.api, o.request, o.failure,"
+            f" {body('operations', 'o')}, o.source"
+        )
+        self.version_body = body("versions", "v")
+        self.evaluation = body("evaluations", "e")
+        self.slice = body("slices", "s")
+
+    def intact(self, table: str, row: str) -> str:
+        """Return the condition that a row, given its name in the statement, is as it was written."""
+        return f"{row}.checksum IS {checksum_of(table, row)}" if self._checked else "true"
 
 
 class ModelRow(NamedTuple):
@@ -102,6 +132,7 @@ class Store:
         self._lock = threading.RLock()
         self._path = path
         self._database, self._claim = open_database(path)
+        self._columns = _Columns(checked=path is not None)
         self._lag = list_lag
         self._lists_answered = 0
         # The models that were written: in the current transaction, and since the last list.
@@ -117,7 +148,7 @@ class Store:
         self.under_way = 0
         try:
             with self.reading():
-                (self.under_way,) = self._fetch_one("SELECT count(*) FROM operations WHERE looks IS NOT NULL")
+                (self.under_way,) = self._fetch_one("SELECT count(*) FROM operations WHERE polls_left IS NOT NULL")
         except BaseException:
             self.close()
             raise
@@ -139,10 +170,12 @@ class Store:
     def writing(self) -> Iterator[None]:
         """Run one transaction: all of it is on the disk at the end, or nothing if it ends with an exception."""
         with self._lock, self._translating_errors("written"):
-            under_way = self.under_way
+            under_way, changes = self.under_way, self._database.total_changes
             try:
                 self._database.execute("BEGIN IMMEDIATE")
                 yield
+                if self._claim is not None and self._database.total_changes != changes:
+                    self._claim.check()
                 self._database.execute("COMMIT")
             except BaseException:
                 self.under_way = under_way
@@ -166,8 +199,10 @@ class Store:
     def latest_create_time(self) -> int:
         """Return when the newest model or version was created, in microseconds since 1970."""
         (latest,) = self._fetch_one(
-            "SELECT max(coalesce((SELECT create_time FROM models ORDER BY key DESC LIMIT 1), 0),"
-            " coalesce((SELECT create_time FROM versions ORDER BY rowid DESC LIMIT 1), 0))"
+            "SELECT max(coalesce((SELECT create_time FROM models AS m"  # noqa: S608 - our own names, no values
+            f" WHERE {self._columns.intact('models', 'm')} ORDER BY key DESC LIMIT 1), 0),"
+            " coalesce((SELECT create_time FROM versions AS v"
+            f" WHERE {self._columns.intact('versions', 'v')} ORDER BY rowid DESC LIMIT 1), 0))"
         )
         return int(latest)
 
@@ -185,15 +220,18 @@ class Store:
     def model(self, parent: str, model_id: str) -> ModelRow | None:
         """Return the model of that id."""
         row = self._fetch_one(
-            f"SELECT {_MODEL}, m.last_version FROM main.models AS m WHERE m.parent = ? AND m.id = ?",  # noqa: S608 - our own names, no values
+            f"SELECT {self._columns.model}, m.last_version FROM main.models AS m WHERE m.parent = ? AND m.id = ?",  # noqa: S608 - our own names, no values
             parent,
             model_id,
         )
-        return row and ModelRow(*row)
+        return self._intact_model(row)
 
     def default_version(self, parent: str, model_id: str) -> View | None:
         """Return the model's default version."""
-        return self._view("ON v.model = m.key AND v.number = m.default_version", parent, model_id)
+        view = self._view("ON v.model = m.key AND v.number = m.default_version", parent, model_id)
+        if view is None and self.model(parent, model_id) is not None:
+            raise self._damaged(f"the default version of {parent}/models/{model_id}")
+        return view
 
     def version_by_number(self, parent: str, model_id: str, number: int) -> View | None:
         """Return the model's version of that number."""
@@ -201,12 +239,15 @@ class Store:
 
     def version_by_alias(self, parent: str, model_id: str, alias: str) -> View | None:
         """Return the model's version that has the alias."""
-        return self._view(
+        view = self._view(
             "ON v.model = m.key AND v.number = (SELECT number FROM aliases WHERE model = m.key AND alias = ?)",
             alias,
             parent,
             model_id,
         )
+        if view is not None and alias not in view.aliases.split():
+            raise self._damaged(f"the alias {alias!r} of {parent}/models/{model_id}")
+        return view
 
     def newest_version(self, parent: str, model_id: str) -> View | None:
         """Return the model's version with the highest number."""
@@ -276,13 +317,12 @@ class Store:
             if row is not None and row[0] != number:
                 losers.setdefault(row[0], set()).add(alias)
         for loser, lost in losers.items():
-            (had,) = self._fetch_one("SELECT aliases FROM main.versions WHERE model = ? AND number = ?", model, loser)
-            kept = " ".join(alias for alias in had.split() if alias not in lost)
+            kept = " ".join(alias for alias in self._aliases_of(model, loser) if alias not in lost)
             self._write_aliases(model, loser, kept, time)
-        (had,) = self._fetch_one("SELECT aliases FROM main.versions WHERE model = ? AND number = ?", model, number)
+        had = self._aliases_of(model, number)
         database.executemany(
             "DELETE FROM main.aliases WHERE model = ? AND alias = ?",
-            [(model, alias) for alias in set(had.split()).difference(aliases)],
+            [(model, alias) for alias in set(had).difference(aliases)],
         )
         database.executemany(
             "INSERT OR REPLACE INTO main.aliases (model, alias, number) VALUES (?, ?, ?)",
@@ -328,18 +368,21 @@ class Store:
 
     def deployed_versions(self, model: int) -> list[tuple[int, bytes]]:
         """Return the numbers and own fields of the versions that may be deployed: those with an endpoint's name."""
-        return self._fetch_all(
-            "SELECT number, body FROM main.versions WHERE model = ? AND instr(body, ?) ORDER BY number",
+        body = self._columns.version_body
+        rows = self._fetch_all(
+            f"SELECT number, {body} AS intact FROM main.versions AS v"  # noqa: S608 - our own names, no values
+            " WHERE model = ? AND (instr(body, ?) OR intact IS NULL) ORDER BY number",
             model,
             b"/endpoints/",
         )
+        return self._check_bodies(rows, "version", model)
 
     def delete_version(self, model: int, number: int, *, time: int, labels: Iterable[str]) -> None:
         """Delete a version with its aliases and evaluations. ``labels`` are the keys of its labels."""
-        (had,) = self._fetch_one("SELECT aliases FROM main.versions WHERE model = ? AND number = ?", model, number)
+        had = self._aliases_of(model, number)
         self._remove_labels(model, number, labels)
         self._database.executemany(
-            "DELETE FROM main.aliases WHERE model = ? AND alias = ?", [(model, alias) for alias in had.split()]
+            "DELETE FROM main.aliases WHERE model = ? AND alias = ?", [(model, alias) for alias in had]
         )
         self._database.execute(
             "DELETE FROM slices WHERE model = ?"
@@ -381,22 +424,24 @@ class Store:
             others.remove(first)
             source = (
                 f"{lists}.listed_labels AS l CROSS JOIN {lists}.models AS m ON m.key = l.model"
-                f" CROSS JOIN {lists}.versions AS v ON v.model = m.key AND v.number = m.default_version"
+                f" LEFT JOIN {lists}.versions AS v ON v.model = m.key AND v.number = m.default_version"
                 f" WHERE l.parent = ?{first.selected.sql}"
             )
             of = (parent, *first.selected.values)
             key = "l.model"
         else:
             source = (
-                f"{lists}.models AS m CROSS JOIN {lists}.versions AS v"
+                f"{lists}.models AS m LEFT JOIN {lists}.versions AS v"
                 " ON v.model = m.key AND v.number = m.default_version WHERE m.parent = ?"
             )
             of = (parent,)
             key = "m.key"
         page = page.qualified("m", key)
         exists = f"SELECT 1 FROM {lists}.listed_labels AS o WHERE o.parent = m.parent AND o.model = m.key"  # noqa: S608 - our own names, no values
-        rows = self._list(_VIEW, source, of, [*conditions, *(label.compile(exists) for label in others)], page)
-        return [View._make(row) for row in rows]
+        rows = self._list(
+            self._columns.view, source, of, [*conditions, *(label.compile(exists) for label in others)], page
+        )
+        return [self._intact_view(row) for row in rows]
 
     def list_versions(self, model: ModelRow, labels: Sequence[LabelCondition], page: Page) -> list[View]:
         """Return the versions of a model. A page is ordered by columns that end in the number."""
@@ -418,14 +463,17 @@ class Store:
             key = "v.number"
         page = page.qualified("v", key)
         exists = f"SELECT 1 FROM {lists}.version_labels AS o WHERE o.model = v.model AND o.number = v.number"  # noqa: S608 - our own names, no values
-        rows = self._list(_VERSION, source, of, [label.compile(exists) for label in others], page)
+        rows = self._list(self._columns.version, source, of, [label.compile(exists) for label in others], page)
         *shown, _ = model
-        return [View._make((*shown, *row)) for row in rows]
+        return [self._intact_view((*shown, *row)) for row in rows]
 
     def listed_model(self, model: int) -> ModelRow | None:
         """Return the model as lists show it, or None if they don't show it yet."""
-        row = self._fetch_one(f"SELECT {_MODEL}, m.last_version FROM {self._lists}.models AS m WHERE m.key = ?", model)  # noqa: S608 - our own names, no values
-        return row and ModelRow(*row)
+        row = self._fetch_one(
+            f"SELECT {self._columns.model}, m.last_version FROM {self._lists}.models AS m WHERE m.key = ?",  # noqa: S608 - our own names, no values
+            model,
+        )
+        return self._intact_model(row)
 
     # --- operations ----------------------------------------------------------
 
@@ -441,35 +489,36 @@ class Store:
     def operation(self, parent: str, model: str | None, operation_id: str) -> OperationRow | None:
         """Return the operation of that id: the model's or, for None, any model's."""
         row = self._fetch_one(
-            f"SELECT {_OPERATION} FROM operations INDEXED BY operations_by_id"  # noqa: S608 - our own names, no values
+            f"SELECT {self._columns.operation} FROM operations AS o INDEXED BY operations_by_id"  # noqa: S608 - our own names, no values
             " WHERE parent = ? AND id = ? AND model = coalesce(?, model)",
             parent,
             operation_id,
             model,
         )
-        return row and OperationRow(*row)
+        return row and self._intact_operation(row)
 
     def count_poll(self, parent: str, model: str) -> list[OperationRow]:
         """Count a poll of the model's operations under way, and return those that it ends, the oldest first."""
         rows = self._fetch_all(
-            f"SELECT {_OPERATION} FROM operations INDEXED BY operations_under_way"  # noqa: S608 - our own names, no values
-            " WHERE parent = ? AND model = ? AND looks = 1 ORDER BY rowid",
+            f"SELECT {self._columns.operation} FROM operations AS o INDEXED BY operations_under_way"  # noqa: S608 - our own names, no values
+            " WHERE parent = ? AND model = ? AND polls_left = 1 ORDER BY rowid",
             parent,
             model,
         )
         self._database.execute(
-            "UPDATE operations INDEXED BY operations_under_way SET looks = looks - 1"
-            " WHERE parent = ? AND model = ? AND looks > 1",
+            "UPDATE operations INDEXED BY operations_under_way SET polls_left = polls_left - 1"
+            " WHERE parent = ? AND model = ? AND polls_left > 1",
             (parent, model),
         )
-        return [OperationRow(*row) for row in rows]
+        return [self._intact_operation(row) for row in rows]
 
     def is_taken(self, parent: str, model_id: str) -> bool:
         """Return whether a model has the id, or an operation under way creates one that will."""
         return bool(
             self._fetch_one(
                 "SELECT 1 FROM models WHERE parent = ? AND id = ? UNION ALL"
-                " SELECT 1 FROM operations WHERE parent = ? AND model = ? AND looks IS NOT NULL AND creates LIMIT 1",
+                " SELECT 1 FROM operations WHERE parent = ? AND model = ? AND polls_left IS NOT NULL AND creates"
+                " LIMIT 1",
                 *(parent, model_id),
                 *(parent, model_id),
             )
@@ -478,7 +527,7 @@ class Store:
     def change_operation(self, row: OperationRow) -> None:
         """Store what became of an operation that was under way."""
         self._database.execute(
-            "UPDATE operations SET looks = ?, body = ? WHERE parent = ? AND model = ? AND id = ?",
+            "UPDATE operations SET polls_left = ?, body = ? WHERE parent = ? AND model = ? AND id = ?",
             (row.polls_left, row.body, row.parent, row.model, row.id),
         )
         if row.polls_left is None:
@@ -492,12 +541,12 @@ class Store:
 
     def list_operations(self, parent: str, model: str | None, page: Page) -> list[OperationRow]:
         """Return the operations of a location, or of one of its models."""
-        sql = f"SELECT {_OPERATION} FROM operations WHERE parent = ?"  # noqa: S608 - our own names, no values
+        sql = f"SELECT {self._columns.operation} FROM operations AS o WHERE parent = ?"  # noqa: S608 - our own names, no values
         if model is None:
             rows = self._page(sql, page, parent)
         else:
             rows = self._page(f"{sql} AND model = ?", page, parent, model)
-        return [OperationRow(*row) for row in rows]
+        return [self._intact_operation(row) for row in rows]
 
     # --- evaluations ---------------------------------------------------------
 
@@ -510,13 +559,18 @@ class Store:
 
     def evaluation(self, model: int, evaluation_id: str) -> tuple[int, bytes] | None:
         """Return the number of the version that was evaluated, and the evaluation."""
-        found: tuple[int, bytes] | None
-        found = self._fetch_one("SELECT number, body FROM evaluations WHERE model = ? AND id = ?", model, evaluation_id)
+        found: tuple[int, bytes] | None = self._fetch_one(
+            f"SELECT number, {self._columns.evaluation} FROM evaluations AS e WHERE model = ? AND id = ?",  # noqa: S608 - our own names, no values
+            model,
+            evaluation_id,
+        )
+        self._check_bodies([] if found is None else [(evaluation_id, found[1])], "evaluation", model)
         return found
 
     def list_evaluations(self, model: int, number: int, page: Page) -> list[tuple[str, bytes]]:
         """Return the evaluations of a version, each with its id."""
-        return self._page("SELECT id, body FROM evaluations WHERE model = ? AND number = ?", page, model, number)
+        sql = f"SELECT id, {self._columns.evaluation} FROM evaluations AS e WHERE model = ? AND number = ?"  # noqa: S608 - our own names, no values
+        return self._check_bodies(self._page(sql, page, model, number), "evaluation", model)
 
     def add_slice(self, model: int, evaluation_id: str, slice_id: str, dimension: str, body: bytes) -> None:
         """Store a slice of an evaluation."""
@@ -528,16 +582,21 @@ class Store:
     def slice(self, model: int, evaluation_id: str, slice_id: str) -> bytes | None:
         """Return a slice of an evaluation."""
         row: tuple[bytes] | None = self._fetch_one(
-            "SELECT body FROM slices WHERE model = ? AND evaluation = ? AND id = ?", model, evaluation_id, slice_id
+            f"SELECT {self._columns.slice} FROM slices AS s WHERE model = ? AND evaluation = ? AND id = ?",  # noqa: S608 - our own names, no values
+            model,
+            evaluation_id,
+            slice_id,
         )
-        return row and row[0]
+        return row and self._check_bodies([(slice_id, row[0])], "evaluation slice", model)[0][1]
 
     def list_slices(self, model: int, evaluation_id: str, dimension: str | None, page: Page) -> list[tuple[str, bytes]]:
         """Return the slices of an evaluation, each with its id. With a dimension, return only those along it."""
-        sql = "SELECT id, body FROM slices WHERE model = ? AND evaluation = ?"
+        sql = f"SELECT id, {self._columns.slice} FROM slices AS s WHERE model = ? AND evaluation = ?"  # noqa: S608 - our own names, no values
         if dimension is None:
-            return self._page(sql, page, model, evaluation_id)
-        return self._page(f"{sql} AND dimension = ?", page, model, evaluation_id, dimension)
+            rows = self._page(sql, page, model, evaluation_id)
+        else:
+            rows = self._page(f"{sql} AND dimension = ?", page, model, evaluation_id, dimension)
+        return self._check_bodies(rows, "evaluation slice", model)
 
     # --- SQL -----------------------------------------------------------------
 
@@ -548,12 +607,54 @@ class Store:
             yield
         except sqlite3.DatabaseError as error:
             if is_damage(error):
-                raise damaged(str(self._path), error) from error
+                raise damaged(str(self._path), why_damaged(error)) from error
             if isinstance(error, sqlite3.OperationalError) and error.sqlite_errorcode != sqlite3.SQLITE_ERROR:
                 raise unusable(str(self._path), done, str(error), error.sqlite_errorcode) from error
             raise
         except UnicodeDecodeError as error:
-            raise damaged(str(self._path), error) from error
+            raise damaged(str(self._path), NOT_UTF_8) from error
+
+    def _damaged(self, what: str) -> DataFileError:
+        return damaged(str(self._path), f"{what} isn't as it was written")
+
+    def _intact_view(self, row: tuple[Any, ...]) -> View:
+        """Return the view, or raise a DataFileError if one of its two rows is damaged."""
+        view = View._make(row)
+        if None not in row:
+            return view
+        name = f"{view.parent}/models/{view.id}"
+        if row[_MODEL_BODY] is None:
+            raise self._damaged(f"the model {name}")
+        # Without a number, a list has found the model, and no version for it.
+        number = "the default version" if row[_NUMBER] is None else f"version {view.number}"
+        raise self._damaged(f"{number} of {name}")
+
+    def _intact_model(self, row: Any) -> ModelRow | None:
+        """Return the model, or raise a DataFileError if its row is damaged."""
+        if row is None:
+            return None
+        model = ModelRow(*row)
+        if None in row:
+            raise self._damaged(f"the model {model.parent}/models/{model.id}")
+        return model
+
+    def _intact_operation(self, row: Any) -> OperationRow:
+        """Return the operation, or raise a DataFileError if its row is damaged."""
+        operation = OperationRow(*row)
+        if operation.body is None:
+            raise self._damaged(f"the operation {operation.id} of {operation.parent}/models/{operation.model}")
+        return operation
+
+    def _check_bodies(self, rows: list[Any], kind: str, model: int) -> list[Any]:
+        """Return rows of IDs and bodies, or raise a DataFileError if one is damaged."""
+        for row_id, body in rows:
+            if body is None:
+                raise self._damaged(f"the {kind} {row_id} of {self._model_name(model)}")
+        return rows
+
+    def _model_name(self, model: int) -> str:
+        parent, model_id = self._fetch_one("SELECT parent, id FROM main.models WHERE key = ?", model) or ("?", model)
+        return f"{parent}/models/{model_id}"
 
     def _fetch_one(self, sql: str, *values: Any) -> Any:
         return self._database.execute(sql, values).fetchone()
@@ -572,10 +673,11 @@ class Store:
 
     def _view(self, join: str, *values: Any) -> View | None:
         row = self._fetch_one(
-            f"SELECT {_VIEW} FROM main.models AS m JOIN main.versions AS v {join} WHERE m.parent = ? AND m.id = ?",  # noqa: S608 - our own names, no values
+            f"SELECT {self._columns.view} FROM main.models AS m JOIN main.versions AS v {join}"  # noqa: S608 - likewise
+            " WHERE m.parent = ? AND m.id = ?",
             *values,
         )
-        return row and View(*row)
+        return row and self._intact_view(row)
 
     def _selective_label(
         self, rows: str, of: object, labels: Sequence[LabelCondition], page: Page
@@ -603,6 +705,13 @@ class Store:
         sql = f"SELECT {columns} FROM {source}" + "".join(f" AND {condition.sql}" for condition in wheres)  # noqa: S608 - our own names, no values
         given = [value for condition in wheres for value in condition.values]
         return self._page(sql, page, *of, *given)
+
+    def _aliases_of(self, model: int, number: int) -> list[str]:
+        """Return the aliases of a version that exists."""
+        row = self._fetch_one("SELECT aliases FROM main.versions WHERE model = ? AND number = ?", model, number)
+        if row is None:
+            raise self._damaged(f"version {number} of {self._model_name(model)}")
+        return str(row[0]).split()
 
     def _write_aliases(self, model: int, number: int, aliases: str, time: int | None) -> None:
         self._database.execute(
@@ -667,4 +776,4 @@ class Store:
         self._due.clear()
 
 
-_OPERATION: Final = "parent, model, id, looks, target, rpc, api, request, failure, body, source"
+_OPERATION: Final = "parent, model, id, polls_left, target, rpc, api, request, failure, body, source"
