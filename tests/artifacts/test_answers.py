@@ -120,7 +120,7 @@ def test_an_endless_response_is_not_read(
 @pytest.mark.parametrize("chunked", [True, False])
 @pytest.mark.parametrize("status", [200, 308, 403, 500])
 @pytest.mark.parametrize("which", ["prefix=other", "uploadType=media", "uploadType=resumable", "/session"])
-@pytest.mark.no_cover  # to count costs much, and other tests reach each line
+@pytest.mark.no_cover  # measuring coverage costs much, and other tests reach each line
 def test_an_endless_response_ends(
     make: Callable[..., Storage],
     folder: Path,

@@ -384,7 +384,7 @@ def test_a_server_that_never_ends(hostile: Callable[..., RegistryClient], endles
 
 
 @over_grpc
-@pytest.mark.no_cover  # to count costs much, and other tests reach each line
+@pytest.mark.no_cover  # measuring coverage costs much, and other tests reach each line
 @pytest.mark.parametrize(("endless", "most"), [("empty pages", 1002), ("the same page", 1003)])
 def test_a_list_with_nothing_new(
     hostile: Callable[..., RegistryClient], server: Hostile, endless: str, most: int

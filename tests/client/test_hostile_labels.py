@@ -100,7 +100,7 @@ def test_more_parts_than_a_version_has_labels() -> None:
 
 
 @pytest.mark.parametrize("count", [200, 5_000, 14_000, 100_000])
-@pytest.mark.no_cover  # to count costs much, and other tests reach each line
+@pytest.mark.no_cover  # measuring coverage costs much, and other tests reach each line
 def test_an_update_beside_labels_without_end(count: int) -> None:
     """An update next to any number of labels quickly fits or is refused."""
     labels = {f"k{number}": f"_j_{number}" for number in range(count)}

@@ -175,7 +175,7 @@ def many(value: str, separator: str = ",") -> str:
         pytest.param(lambda: "," * MANY + '"' * MANY, id="quotes"),
     ],
 )  # fmt: skip
-@pytest.mark.no_cover  # to count costs much, and other tests reach each line
+@pytest.mark.no_cover  # measuring coverage costs much, and other tests reach each line
 def test_json_with_too_many_values_is_refused(emulator: Emulator, parent: str, body: Callable[[], str]) -> None:
     """JSON is refused before it's parsed, which could take minutes. These bodies aren't even valid JSON."""
     answer = upload(emulator, parent, body() + "!")

@@ -1100,7 +1100,7 @@ def nest(value: struct_pb2.Value, depth: int, kind: str) -> None:
 
 
 @pytest.mark.parametrize("kind", ["lists", "objects"])
-@pytest.mark.no_cover  # to count costs much, and other tests reach each line
+@pytest.mark.no_cover  # measuring coverage costs much, and other tests reach each line
 def test_what_was_taken_over_grpc_can_be_read_over_rest(
     start: Start, connect: Connect, upload: Upload, parent: str, kind: str
 ) -> None:
