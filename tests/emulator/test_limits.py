@@ -175,7 +175,6 @@ def many(value: str, separator: str = ",") -> str:
         pytest.param(lambda: "," * MANY + '"' * MANY, id="quotes"),
     ],
 )  # fmt: skip
-@pytest.mark.no_cover  # measuring coverage costs much, and other tests reach each line
 def test_json_with_too_many_values_is_refused(emulator: Emulator, parent: str, body: Callable[[], str]) -> None:
     """JSON is refused before it's parsed, which could take minutes. These bodies aren't even valid JSON."""
     answer = upload(emulator, parent, body() + "!")
@@ -235,7 +234,7 @@ def send(emulator: Emulator, method: str, data: bytes, api: str = "v1") -> str:
         pytest.param(b"\x22\x00", id="env"),
     ],
 )
-@pytest.mark.no_cover  # likewise
+@pytest.mark.no_cover  # measuring coverage costs much, and other tests reach each line
 def test_a_message_with_too_many_fields_is_refused(emulator: Emulator, extra: bytes, api: str) -> None:
     """Over gRPC, an empty message in a list takes two bytes, so a request could contain sixteen million."""
     container = types.ModelContainerSpec.pb()(image_uri="x/y:1").SerializeToString() + extra * 400_000
@@ -280,7 +279,6 @@ def test_a_message_with_many_fields_is_accepted(emulator: Emulator) -> None:
 
 
 @pytest.mark.parametrize("seed", range(20))
-@pytest.mark.no_cover  # likewise
 def test_any_bytes_can_be_counted(seed: int) -> None:
     """Bytes that aren't a message are refused by protobuf, and never break the count."""
     noise = random.Random(seed)  # noqa: S311 - not for security
