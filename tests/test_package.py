@@ -42,6 +42,7 @@ def test_the_tests_of_the_sdist_can_be_collected(tmp_path: Path) -> None:
             "pytest",
             "--collect-only",
             "--quiet",
+            "--assert=plain",
             "tests/artifacts",
             "tests/client/test_serving.py",
         ],

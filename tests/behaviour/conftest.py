@@ -20,6 +20,7 @@ from google.auth.credentials import AnonymousCredentials
 from google.cloud.aiplatform_v1.services.model_service import ModelServiceClient
 from google.cloud.aiplatform_v1.services.model_service.transports.grpc import ModelServiceGrpcTransport
 from google.cloud.aiplatform_v1.services.model_service.transports.rest import ModelServiceRestTransport
+from google.cloud.aiplatform_v1.types import Model
 
 from tests.cassettes import recorder, tape
 from tests.live.service import Service
@@ -27,12 +28,13 @@ from vertex_registry import NotFoundError, RegistryClient, Retry
 from vertex_registry.emulator import Emulator
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
 
     #: Types of fixtures, for the signatures of tests.
     Connect = Callable[..., RegistryClient]
     NewName = Callable[..., str]
     NewSource = Callable[[], str]
+    UploadModels = Callable[[Iterable[str]], None]
     WaitForLists = Callable[[], None]
 
 PROJECT = "test-project"
@@ -64,10 +66,14 @@ REST = Backend("rest", "rest")
 ONE_SWITCH = [
     Backend(f"{switch}={value}", "grpc", {switch: value}) for switch, values in SWITCHES.items() for value in values
 ]
-_TURNED = {switch: values[0] for switch, values in SWITCHES.items()}
-ALL_SWITCHES = Backend("all-switches", "grpc", _TURNED)
-#: For what clients learn about each other from a list.
-ALL_WITHOUT_LAG = Backend("all-but-lag", "grpc", {key: _TURNED[key] for key in _TURNED if key != "list-lag"})
+ALL_SWITCHES = Backend("all-switches", "grpc", {switch: values[0] for switch, values in SWITCHES.items()})
+#: For what clients learn about each other from a list. A switch with a second value has that one.
+ALL_WITHOUT_LAG = Backend(
+    "all-but-lag", "grpc", {switch: values[-1] for switch, values in SWITCHES.items() if switch != "list-lag"}
+)
+
+#: The markers that choose the switches. Of several, the one closest to the test counts.
+SWITCH_MARKERS = {"no_switches", "switches_together", "each_switch"}
 
 CASSETTE = Backend("cassette", "cassette")  # a recording answers
 RECORDER = Backend("recorder", "rest")  # an emulator answers, and the cassette is recorded again
@@ -81,12 +87,18 @@ def backends_of(test: pytest.Function) -> list[Backend]:
     """Return the backends that a test runs on, as its markers choose them."""
     if LIVE is not None:
         return [Backend("live", "live")]
-    if test.get_closest_marker("no_switches"):
+    switches = next((mark for mark in test.iter_markers() if mark.name in SWITCH_MARKERS), None)  # the closest one
+    if switches is None:
+        backends = [GRPC, REST, *ONE_SWITCH, ALL_SWITCHES]
+    elif switches.name == "no_switches":
         backends = [GRPC, REST]
-    elif test.get_closest_marker("switches_together") and not test.get_closest_marker("each_switch"):
+    elif switches.name == "switches_together":
         backends = [GRPC, REST, ALL_SWITCHES, ALL_WITHOUT_LAG]
     else:
-        backends = [GRPC, REST, *ONE_SWITCH, ALL_SWITCHES]
+        if not switches.args or not set(switches.args) <= SWITCHES.keys():
+            raise ValueError(f"{test.nodeid}: each_switch takes names of switches, not {switches.args}.")
+        alone = [backend for backend in ONE_SWITCH if not backend.switches.keys().isdisjoint(switches.args)]
+        backends = [GRPC, REST, *alone, ALL_SWITCHES]
     if test.get_closest_marker("without_rest"):
         backends.remove(REST)
     if only := test.get_closest_marker("only"):
@@ -235,6 +247,22 @@ def vertex(request: pytest.FixtureRequest) -> Iterator[ModelServiceClient]:
         transport = ModelServiceGrpcTransport(channel=grpc.insecure_channel(emulator.grpc), credentials=nobody)
     with ModelServiceClient(transport=transport) as client:
         yield client
+
+
+@pytest.fixture
+def upload_models(vertex: ModelServiceClient, parent: str) -> UploadModels:
+    """Return a function that uploads a model for each name. That takes a seventh of the requests of a registration."""
+
+    def upload_models(names: Iterable[str]) -> None:
+        for name in names:
+            model = Model(
+                display_name=name,
+                artifact_uri="gs://vr-test-artifacts/1",
+                container_spec={"image_uri": "us-docker.pkg.dev/acme/serving/churn:1"},
+            )
+            vertex.upload_model(parent=parent, model=model)
+
+    return upload_models
 
 
 @pytest.fixture

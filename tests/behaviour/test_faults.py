@@ -31,7 +31,7 @@ from vertex_registry import (
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from tests.behaviour.conftest import Backend, Clock, Connect, NewName, NewSource
+    from tests.behaviour.conftest import Backend, Clock, Connect, NewName, NewSource, UploadModels
     from vertex_registry import (
         ModelVersion,
     )
@@ -71,6 +71,8 @@ def patient(clock: Clock, **limits: Any) -> Retry:
 
 
 @pytest.mark.polls(2)
+@pytest.mark.no_cover  # measuring coverage costs much, and other tests reach each line
+@pytest.mark.without_rest("each code is lost over REST in the tests below, and what follows is the same")
 @settings(suppress_health_check=SAME_EMULATOR, max_examples=25)
 @given(schedule=st.lists(faults, max_size=5), known=st.booleans(), own=st.booleans())
 def test_an_upload_happens_once(
@@ -704,11 +706,10 @@ def test_what_a_change_costs(registry: RegistryClient, cost: Cost, name: NewName
 
 
 def test_stopping_early_stops_calling(
-    registry: RegistryClient, emulator: Emulator, name: NewName, source: NewSource
+    registry: RegistryClient, emulator: Emulator, name: NewName, upload_models: UploadModels
 ) -> None:
     """Versions of all models are requested in a window, so stopping early saves requests."""
-    for _ in range(80):
-        registry.register_version(name(), source())
+    upload_models(name() for _ in range(80))
     before = len(emulator.requests())
     listed = registry.list_versions()
     next(listed)

@@ -32,6 +32,8 @@ if TYPE_CHECKING:
     from tests.behaviour.conftest import Connect, NewName, WaitForLists
     from vertex_registry import ModelVersion
 
+pytestmark = pytest.mark.switches_together
+
 
 # Google stops serving its own images long before these clocks begin.
 IMAGE = "us-docker.pkg.dev/acme/serving/churn:1"
@@ -381,6 +383,7 @@ def test_dropped_changes_are_reported(connect: Connect, name: NewName) -> None:
         registry.version_at(churn, history[-1].changed_at - dt.timedelta(hours=3))
 
 
+@pytest.mark.each_switch("label-filter", "label-wins")
 @pytest.mark.only("grpc", "label-filter=own", "label-wins=model")
 def test_the_history_of_many_versions_is_the_same(connect: Connect, vertex: ModelServiceClient, name: NewName) -> None:
     """With many versions the client reads only those with a history, and answers as if it had read all of them."""
@@ -433,6 +436,7 @@ def test_the_history_of_many_versions_is_the_same(connect: Connect, vertex: Mode
     assert "Version 2 may have been in Production" in str(answers())
 
 
+@pytest.mark.each_switch("label-filter", "list-lag")
 def test_a_version_by_its_stage(registry: RegistryClient, name: NewName, wait_for_lists: WaitForLists) -> None:
     """You can read a version by its stage, and pass a ModelVersion in place of its number."""
     churn = name()
@@ -525,6 +529,7 @@ def test_a_version_that_is_deployed_while_it_is_pruned(connect: Connect, emulato
 
 
 @pytest.mark.emulator_only("nothing is deployed to Vertex AI in a test")
+@pytest.mark.each_switch("default-delete")
 def test_a_deployed_version_is_not_deleted(
     registry: RegistryClient, emulator: Emulator, name: NewName, wait_for_lists: WaitForLists
 ) -> None:
@@ -728,6 +733,7 @@ def counted() -> Iterator[tuple[RegistryClient, CountedTime]]:
         yield registry, time
 
 
+@pytest.mark.no_cover  # measuring coverage costs much, and other tests reach each line
 @settings(suppress_health_check=[HealthCheck.too_slow])
 @given(steps=STEPS, seconds=st.lists(st.sampled_from([0, 1, 60, 1800]), min_size=8, max_size=8), data=st.data())
 def test_no_answer_is_ever_wrong(

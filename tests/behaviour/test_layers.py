@@ -23,7 +23,10 @@ if TYPE_CHECKING:
     from vertex_registry.emulator import Emulator
 
 
-pytestmark = pytest.mark.emulator_only("Vertex does nothing wrong on demand")
+pytestmark = [
+    pytest.mark.each_switch("labels-at-upload", "label-wins"),
+    pytest.mark.emulator_only("Vertex does nothing wrong on demand"),
+]
 
 
 @pytest.fixture
@@ -151,6 +154,7 @@ def test_what_is_packed_is_read_before_the_models_label(registry: RegistryClient
     assert registry.get_version(model, 1).metadata == {"team": team, "owner": "ann"}
 
 
+@pytest.mark.each_switch("labels-at-upload", "label-wins", "label-filter")
 def test_a_model_full_of_labels(
     registry: RegistryClient, name: NewName, source: NewSource, wait_for_lists: WaitForLists
 ) -> None:
@@ -203,6 +207,7 @@ def test_a_finish_beside_labels_that_do_not_fit_into_a_pack(
         assert registry.register_version(churn, source(), metadata=metadata).metadata == metadata
 
 
+@pytest.mark.switches_together
 def test_a_version_that_is_full_itself(registry: RegistryClient, name: NewName, source: NewSource) -> None:
     """A change that doesn't fit on the version is refused, and nothing is written."""
     churn = name()
@@ -244,6 +249,7 @@ def test_there_is_room_for_a_stage(connect: Connect, name: NewName, source: NewS
     assert registry.update_version(churn, 1, metadata={"key-1": "y"}).metadata == metadata | {"key-1": "y"}
 
 
+@pytest.mark.each_switch("labels-at-upload", "label-wins", "label-filter")
 def test_a_version_that_cannot_be_archived(
     registry: RegistryClient,
     vertex: ModelServiceClient,

@@ -26,7 +26,7 @@ from vertex_registry import (
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from tests.behaviour.conftest import Connect, NewName
+    from tests.behaviour.conftest import Connect, NewName, UploadModels
     from vertex_registry import RegistryClient
     from vertex_registry.emulator import Emulator
 
@@ -64,10 +64,11 @@ def test_a_table_shows_that_there_are_more_rows(registry: RegistryClient) -> Non
     assert repr(registry.list_models()).endswith("\n1 model")
 
 
-def test_a_display_requests_only_what_it_shows(registry: RegistryClient, emulator: Emulator) -> None:
+def test_a_display_requests_only_what_it_shows(
+    registry: RegistryClient, emulator: Emulator, upload_models: UploadModels
+) -> None:
     """Creating a list requests nothing, and showing 20 of many models' versions doesn't read every model."""
-    for number in range(70):
-        fill(registry, 1, name=f"model-{number}")
+    upload_models(f"model-{number}" for number in range(70))
     before = len(emulator.requests())
     listing = registry.list_versions()
     assert len(emulator.requests()) == before
@@ -189,10 +190,11 @@ def test_an_error_is_shown_and_raised(registry: RegistryClient) -> None:
         list(listing)
 
 
-def test_an_incomplete_list_never_looks_complete(registry: RegistryClient, emulator: Emulator) -> None:
+def test_an_incomplete_list_never_looks_complete(
+    registry: RegistryClient, emulator: Emulator, upload_models: UploadModels
+) -> None:
     """If reading on fails, the rows come and then the error, every time; no conversion returns just the rows."""
-    for number in range(102):
-        fill(registry, 1, name=f"model-{number}")
+    upload_models(f"model-{number}" for number in range(102))
     listing = registry.list_models()
     assert next(listing).name == "model-101"
     emulator.fail("ListModels", "PERMISSION_DENIED")
@@ -259,7 +261,8 @@ def test_pandas_is_imported_only_where_it_is_used() -> None:
     """Listing versions doesn't import pandas, and without it, to_pandas says what to install."""
     code = """
 import sys
-from vertex_registry import InvalidArgumentError, local_registry
+from vertex_registry import InvalidArgumentError, _deferred, local_registry
+_deferred.defer_packages()
 with local_registry() as registry:
     registry.register_version("churn", "gs://models/churn/1")
     print(len(registry.list_versions("churn").to_dicts()), "pandas" in sys.modules)

@@ -20,7 +20,10 @@ if TYPE_CHECKING:
     from vertex_registry.emulator import Emulator
 
 
-pytestmark = pytest.mark.emulator_only("Nothing but the test's own models may be suggested")
+pytestmark = [
+    pytest.mark.switches_together,
+    pytest.mark.emulator_only("Nothing but the test's own models may be suggested"),
+]
 
 
 def uploaded(vertex: ModelServiceClient, parent: str, name: str, source: str) -> str:

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from tests.behaviour.conftest import NewName, NewSource, WaitForLists
     from vertex_registry import RegistryClient
 
+pytestmark = pytest.mark.switches_together
+
 
 def test_a_model(registry: RegistryClient, name: NewName, source: NewSource) -> None:
     """A model shows its own fields, and which of its versions is the default one."""
@@ -52,6 +54,7 @@ def test_listing_models(
 
 
 @pytest.mark.cassette
+@pytest.mark.each_switch("labels-at-upload", "label-wins")
 def test_updating_a_model(registry: RegistryClient, name: NewName, source: NewSource) -> None:
     """A model's description and labels are replaced. ``managed_by`` and all versions stay as they are."""
     churn = name()
@@ -128,6 +131,7 @@ def test_deleting_a_version(
         registry.delete_version(churn, 2)
 
 
+@pytest.mark.each_switch("default-delete")
 def test_deleting_the_default_version(registry: RegistryClient, name: NewName, source: NewSource) -> None:
     """The alias default moves to the newest other version."""
     churn = name()
@@ -142,6 +146,7 @@ def test_deleting_the_default_version(registry: RegistryClient, name: NewName, s
 
 
 @pytest.mark.cassette
+@pytest.mark.each_switch("default-delete")
 def test_deleting_the_last_version(
     registry: RegistryClient,
     name: NewName,

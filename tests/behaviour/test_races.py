@@ -38,7 +38,8 @@ def register(endpoint: str, name: str, source: str, number: int, start: Any, ans
 def processes(endpoint: str, name: str, source: str) -> tuple[list[Any], Any, Any]:
     """Return processes that will register the same name, the event that starts them, and a queue of their results."""
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["vertex_registry._rpc", "vertex_registry._wire"])
+    # Each process is a fork of one that has imported what they need.
+    context.set_forkserver_preload(["vertex_registry._client", "vertex_registry._registration", "pytest"])
     start, answers = context.Barrier(MANY + 1), context.Queue()
     made = [
         context.Process(target=register, args=(endpoint, name, source, number, start, answers))

@@ -25,6 +25,8 @@ if TYPE_CHECKING:
         RegistryClient,
     )
 
+pytestmark = pytest.mark.switches_together
+
 
 def test_versions_count_up(registry: RegistryClient, name: NewName, source: NewSource) -> None:
     """Registering under one name creates one model, and one more version each time."""
@@ -35,6 +37,7 @@ def test_versions_count_up(registry: RegistryClient, name: NewName, source: NewS
     assert len({version.model_resource_name for version in versions}) == 1
 
 
+@pytest.mark.each_switch("labels-at-upload")
 def test_record(registry: RegistryClient, name: NewName, source: NewSource) -> None:
     """A version has everything that you registered it with, when it's returned and when it's read."""
     churn, artifact = name(), source()
@@ -260,6 +263,7 @@ def test_an_ambiguous_name(
     assert registry.get_version(one).name == churn
 
 
+@pytest.mark.each_switch("id-taken")
 def test_a_name_whose_id_belongs_to_a_renamed_model(
     registry: RegistryClient,
     connect: Connect,
@@ -283,6 +287,7 @@ def test_a_name_whose_id_belongs_to_a_renamed_model(
     assert connect().get_version(new).model_resource_name == renamed.model_resource_name
 
 
+@pytest.mark.each_switch("id-taken")
 def test_a_model_that_was_deleted_and_registered_again(
     registry: RegistryClient,
     connect: Connect,
@@ -301,6 +306,7 @@ def test_a_model_that_was_deleted_and_registered_again(
     assert registry.register_version(churn, source()).version == "1"
 
 
+@pytest.mark.each_switch("id-taken")
 def test_a_name_that_another_model_has_now(
     registry: RegistryClient,
     vertex: ModelServiceClient,

@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from vertex_registry import RegistryClient
     from vertex_registry.emulator import Emulator
 
+pytestmark = pytest.mark.switches_together
+
 
 def test_the_same_source_returns_the_existing_version(
     registry: RegistryClient, name: NewName, source: NewSource
@@ -81,6 +83,7 @@ def test_several_fields_that_differ(
 
 
 @pytest.mark.emulator_only("it plans faults")
+@pytest.mark.each_switch("labels-at-upload")
 def test_a_registration_that_was_cut_off_is_finished(
     registry: RegistryClient, emulator: Emulator, name: NewName, source: NewSource
 ) -> None:

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from tests.behaviour.conftest import Connect, NewName, NewSource, WaitForLists
     from vertex_registry import RegistryClient
 
+pytestmark = pytest.mark.switches_together
+
 
 @pytest.fixture
 def model(registry: RegistryClient, name: NewName, source: NewSource, wait_for_lists: WaitForLists) -> str:
@@ -44,6 +46,7 @@ def test_every_stage_comes_back(registry: RegistryClient, model: str, stage: str
 
 
 @pytest.mark.cassette
+@pytest.mark.each_switch("label-filter")
 def test_promotion_archives_the_others(registry: RegistryClient, model: str, wait_for_lists: WaitForLists) -> None:
     """With archive_existing the version takes the place of whatever was in the stage."""
     registry.set_stage(model, 1, Stage.PRODUCTION)
@@ -76,6 +79,7 @@ def test_an_old_version_is_promoted_again(registry: RegistryClient, model: str, 
     assert stages(registry, model) == ["Production", "Archived", "None"]
 
 
+@pytest.mark.each_switch("labels-at-upload")
 def test_registering_into_a_stage(
     registry: RegistryClient, model: str, source: NewSource, wait_for_lists: WaitForLists
 ) -> None:
@@ -135,6 +139,7 @@ def test_the_history_has_times_and_authors(connect: Connect, model: str, wait_fo
     ]
 
 
+@pytest.mark.each_switch("labels-at-upload", "label-wins", "label-filter")
 def test_a_label_of_the_models_never_shows_as_a_stage(
     registry: RegistryClient, vertex: ModelServiceClient, name: NewName, source: NewSource
 ) -> None:
@@ -153,6 +158,7 @@ def test_a_label_of_the_models_never_shows_as_a_stage(
         assert stages_of(registry, model, 2) == ["None", "Production"]
 
 
+@pytest.mark.each_switch("labels-at-upload", "label-filter")
 def test_a_stage_on_one_version_never_shows_on_another(registry: RegistryClient, model: str) -> None:
     """A stage that's written on version 2 only shows on version 2."""
     registry.set_stage(model, 2, Stage.PRODUCTION)
@@ -160,6 +166,7 @@ def test_a_stage_on_one_version_never_shows_on_another(registry: RegistryClient,
     assert stages(registry, model) == ["None", "Production", "None"]
 
 
+@pytest.mark.each_switch("label-filter")
 def test_foreign_values(registry: RegistryClient, vertex: ModelServiceClient, model: str) -> None:
     """An unknown stage label reads as no stage, and can be changed."""
     version = registry.get_version(model, 1)

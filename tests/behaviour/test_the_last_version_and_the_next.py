@@ -14,7 +14,10 @@ if TYPE_CHECKING:
     from vertex_registry.emulator import Emulator
 
 
-pytestmark = pytest.mark.emulator_only("Vertex does nothing wrong on demand")
+pytestmark = [
+    pytest.mark.each_switch("default-delete"),
+    pytest.mark.emulator_only("Vertex does nothing wrong on demand"),
+]
 
 
 def sent(emulator: Emulator, rpc: str) -> int:

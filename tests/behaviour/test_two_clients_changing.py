@@ -421,7 +421,7 @@ def refused(emulator: Emulator, times: int = 1) -> None:
     emulator.fail("DeleteModelVersion", "FAILED_PRECONDITION", message="The version is in use", times=times)
 
 
-@pytest.mark.each_switch
+@pytest.mark.each_switch("default-delete")
 def test_default_is_moved_only_if_vertex_refuses_otherwise(
     registry: RegistryClient, backend: Backend, emulator: Emulator, name: NewName, source: NewSource
 ) -> None:
@@ -467,7 +467,7 @@ def test_a_default_that_somebody_chooses_while_a_deletion_is_refused(
     assert (somebody.latest_version(churn) or somebody.get_version(churn)).version in {"2", "3"}
 
 
-@pytest.mark.each_switch
+@pytest.mark.each_switch("default-delete")
 def test_default_moves_back(registry: RegistryClient, emulator: Emulator, name: NewName, source: NewSource) -> None:
     """If no other client has moved the default and the version stays, it becomes the default version again."""
     churn = name()

@@ -97,7 +97,7 @@ def numbers(registry: RegistryClient, name: str, wait_for_lists: WaitForLists) -
 # --- what others write before the completion --------------------------------------------------------------------------
 
 
-@pytest.mark.each_switch
+@pytest.mark.each_switch("labels-at-upload", "label-filter")
 def test_a_promotion_before_the_completion(
     connect: Connect, emulator: Emulator, name: NewName, source: NewSource, wait_for_lists: WaitForLists
 ) -> None:
@@ -137,7 +137,7 @@ def test_a_stage_without_a_timestamp_before_the_completion(
     assert (made.stage, made.metadata) == (Stage.PRODUCTION, {"a": 1, "team": "growth"})
 
 
-@pytest.mark.each_switch
+@pytest.mark.each_switch("labels-at-upload", "label-wins")
 @pytest.mark.parametrize("labels", [{"stage": "production"}, {"team": "growth", "stage": "nonsense"}])
 def test_a_stage_of_the_model_itself(
     connect: Connect, vertex: ModelServiceClient, name: NewName, source: NewSource, labels: dict[str, str]
@@ -327,7 +327,7 @@ def crossing(
     return connect(retry=Retry(sleep=once(act)))
 
 
-@pytest.mark.each_switch
+@pytest.mark.each_switch("labels-at-upload")
 def test_one_request_id_in_two_calls(
     connect: Connect, emulator: Emulator, name: NewName, source: NewSource, wait_for_lists: WaitForLists
 ) -> None:
@@ -364,7 +364,7 @@ def test_one_request_id_with_two_sources(
     assert registry.get_version(churn).artifact_uri == artifact
 
 
-@pytest.mark.each_switch
+@pytest.mark.each_switch("labels-at-upload")
 def test_other_uploads_between_those_of_a_request(
     connect: Connect, emulator: Emulator, name: NewName, source: NewSource, wait_for_lists: WaitForLists
 ) -> None:

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from vertex_registry import ModelVersion, RegistryClient
     from vertex_registry.emulator import Emulator
 
+pytestmark = pytest.mark.switches_together
+
 
 @pytest.fixture
 def model(registry: RegistryClient, name: NewName, source: NewSource, wait_for_lists: WaitForLists) -> str:
@@ -47,6 +49,7 @@ def test_newest_first(registry: RegistryClient, model: str) -> None:
     assert numbers(registry.list_versions(model, oldest_first=True)) == list(range(1, 13))
 
 
+@pytest.mark.each_switch("label-filter")
 def test_conditions(registry: RegistryClient, model: str) -> None:
     """Conditions combine, and the limit counts what matches."""
     middle = registry.get_version(model, 6)
@@ -128,6 +131,7 @@ def test_latest(registry: RegistryClient, model: str, name: NewName) -> None:
 
 
 @pytest.mark.cassette
+@pytest.mark.each_switch("labels-at-upload", "label-wins")
 def test_metadata_is_merged(registry: RegistryClient, name: NewName, source: NewSource) -> None:
     """An update sets its keys, removes those that it names, and keeps the rest."""
     churn = name()
@@ -179,6 +183,7 @@ def test_what_googles_client_reads(
     assert labels.keys() <= {"stage", "managed_by", "team", "vr-request", "vr-stage-changed-at", "vr-stage-history"}
 
 
+@pytest.mark.each_switch("labels-at-upload", "label-wins")
 def test_labels_of_foreign_tools(
     registry: RegistryClient, vertex: ModelServiceClient, name: NewName, source: NewSource
 ) -> None:
@@ -212,6 +217,7 @@ def test_metadata_over_the_budget(registry: RegistryClient, name: NewName, sourc
         registry.get_version(churn, 2)
 
 
+@pytest.mark.each_switch("labels-at-upload", "label-wins")
 def test_a_label_of_the_models_that_hides_metadata(
     registry: RegistryClient, vertex: ModelServiceClient, name: NewName, source: NewSource
 ) -> None:

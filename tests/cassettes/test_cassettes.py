@@ -26,6 +26,9 @@ if TYPE_CHECKING:
 
 NOT_FOUND = recorder.CASSETTES / "error-not-found.yaml"
 
+#: To count coverage costs much, and other tests reach each line.
+pytestmark = pytest.mark.no_cover
+
 every_scenario = pytest.mark.parametrize("scenario", SCENARIOS, ids=lambda scenario: scenario.file)
 
 

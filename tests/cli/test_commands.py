@@ -283,10 +283,10 @@ def test_closed_streams(data: str, monkeypatch: pytest.MonkeyPatch, capsys: pyte
     assert run(["versions", "list", "churn", "--local", data]) == 0
 
 
-def test_an_emulator_for_one_command() -> None:
+def test_an_emulator_for_one_command(capsys: pytest.CaptureFixture[str]) -> None:
     """`emulator exec` runs a command against a new emulator, and returns the command's exit status."""
     script = (
-        "import sys, vertex_registry as v\n"
+        "import sys, vertex_registry as v; from vertex_registry._deferred import defer_packages; defer_packages()\n"
         "with v.RegistryClient() as r: print(r.register_version('churn', 'gs://models/churn/1').name)\n"
         "sys.exit(7)"
     )
@@ -295,9 +295,8 @@ def test_an_emulator_for_one_command() -> None:
     assert (done.returncode, done.stdout, done.stderr) == (7, "churn\n", "")
     killed = execute("emulator", "exec", "--", sys.executable, "-c", "import os; os.kill(os.getpid(), 9)")
     assert killed.returncode == 128 + signal.SIGKILL
-    missing = execute("emulator", "exec", "--", "no-such-program")
-    assert missing.returncode == 2
-    assert "'no-such-program' can't be run" in missing.stderr
+    assert run(["emulator", "exec", "--", "no-such-program"]) == 2
+    assert "'no-such-program' can't be run" in capsys.readouterr().err
 
 
 def test_the_emulator_runs_in_the_foreground() -> None:
@@ -311,7 +310,7 @@ def test_the_emulator_runs_in_the_foreground() -> None:
         assert process.wait() == 0
 
 
-def test_completion(data: str) -> None:
+def test_completion(data: str, capsys: pytest.CaptureFixture[str]) -> None:
     """Model names and versions are completed from the registry."""
     for words, offered in (
         (f"versions list --local {data} ch", "churn"),
@@ -322,7 +321,8 @@ def test_completion(data: str) -> None:
         done = execute(environment={"_VERTEX_REGISTRY_COMPLETE": "bash_complete", **variables})
         assert f"plain,{offered}" in done.stdout.split()
     for shell in ("bash", "zsh", "fish"):
-        assert "_VERTEX_REGISTRY_COMPLETE" in execute("completion", shell).stdout
+        assert run(["completion", shell]) == 0
+        assert "_VERTEX_REGISTRY_COMPLETE" in capsys.readouterr().out
 
 
 def test_every_command_has_help() -> None:

@@ -332,7 +332,8 @@ def test_a_wait_that_is_longer_than_the_budget(emulator: Emulator, busy: Registr
 
 
 UNCLOSED = """
-from vertex_registry import RegistryClient, local_registry
+from vertex_registry import RegistryClient, _deferred, local_registry
+_deferred.defer_packages()
 from vertex_registry.emulator import Emulator
 
 emulator = Emulator()

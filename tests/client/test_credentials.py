@@ -241,8 +241,9 @@ def test_an_emulator_elsewhere_gets_no_credentials(monkeypatch: pytest.MonkeyPat
 TLS = """
 import sys
 from google.oauth2.credentials import Credentials
-from vertex_registry import RegistryClient, Retry
+from vertex_registry import RegistryClient, Retry, _deferred
 
+_deferred.defer_packages()
 endpoint, transport = sys.argv[1:]
 settings = {"endpoint": endpoint or None, "transport": transport, "project": "acme", "retry": Retry(call_timeout=5)}
 with RegistryClient(credentials=Credentials("a-token"), **settings) as registry:

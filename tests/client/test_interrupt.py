@@ -25,7 +25,9 @@ WAITS = ("/vertex_registry/", "/grpc/")
 # another thread is given interrupts no wait of the main one, nor does one that comes just before it.
 SCRIPT = """
 import gc, logging, signal, sys, threading
-from vertex_registry import RegistryClient, Retry
+from vertex_registry import RegistryClient, Retry, _deferred
+
+_deferred.defer_packages()  # which takes most of the time of a start
 
 def interrupt():
     main = threading.main_thread().ident

@@ -44,7 +44,7 @@ def test_nothing_else_is_installed(model: Path, tmp_path: Path) -> None:
     code = (
         "import pickle, sys, warnings; from pathlib import Path\n"
         "for name in ('google.cloud.storage', 'google_crc32c', 'tqdm'): sys.modules[name] = None\n"
-        "from vertex_registry import local_registry\n"
+        "from vertex_registry import _deferred, local_registry; _deferred.defer_packages()\n"
         "folder = Path(sys.argv[1]); (folder / 'model.joblib').unlink()\n"
         "(folder / 'model.pkl').write_bytes(pickle.dumps({'a': 1}))\n"
         "with local_registry() as registry:\n"
@@ -146,7 +146,7 @@ def test_a_temporary_folder_ends_with_its_registry(model: Path) -> None:
 def test_a_temporary_folder_ends_with_its_process(model: Path) -> None:
     """A script that closes nothing leaves nothing behind."""
     code = (
-        "import sys; from vertex_registry import local_registry\n"
+        "import sys; from vertex_registry import _deferred, local_registry; _deferred.defer_packages()\n"
         "registry = local_registry(); registry.register_version('churn', sys.argv[1], container='a/b')\n"
         "print(registry.artifacts, registry.artifacts.is_dir())"
     )

@@ -93,6 +93,7 @@ class Crew:
                 "vertex_registry._deletion",
                 "vertex_registry._promotion",
                 "vertex_registry._registration",
+                "tests.histories.worker",
             ]
         )
         self._begin = self._context.Barrier(plan.processes + 2)

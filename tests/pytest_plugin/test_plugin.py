@@ -16,7 +16,9 @@ if TYPE_CHECKING:
     Run = Callable[..., subprocess.CompletedProcess[str]]
 
 SERVICE = """
-from vertex_registry import RegistryClient, Stage
+from vertex_registry import RegistryClient, Stage, _deferred
+
+_deferred.defer_packages()  # importing all of Google's package would take longer than the rest
 
 def deploy(source):
     with RegistryClient() as registry:

@@ -23,7 +23,10 @@ sync_api = pytest.importorskip(
     "playwright.sync_api", reason="Playwright isn't installed, so the browser tests can't run"
 )
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
-pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="Chromium isn't installed, so the browser tests can't run")
+pytestmark = [
+    pytest.mark.no_cover,  # measuring coverage costs much, and other tests reach each line
+    pytest.mark.skipif(CHROMIUM is None, reason="Chromium isn't installed, so the browser tests can't run"),
+]
 
 EVIL = "</script><img src=x onerror=window.pwned=1>'\"{{7*7}}"
 #: A name that can't be broken between words, and that a browser would write from right to left.
