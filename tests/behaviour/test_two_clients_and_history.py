@@ -193,7 +193,6 @@ def test_a_question_while_another_client_changes_the_stage(
 
 
 @pytest.mark.only("grpc")
-@pytest.mark.no_cover  # likewise
 @pytest.mark.parametrize("meanwhile", MEANWHILE)
 def test_a_rollback_while_another_client_changes_the_stage(
     connect: Connect, emulator: Emulator, vertex: ModelServiceClient, name: NewName, meanwhile: str
