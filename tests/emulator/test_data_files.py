@@ -185,7 +185,7 @@ def test_a_write_that_fails_is_refused_for_good(
     start: Start,
     connect: Callable[..., Any],
     upload: Callable[..., str],
-    place: str,
+    parent: str,
     tmp_path: Path,
     transport: str,
 ) -> None:
@@ -197,19 +197,19 @@ def test_a_write_that_fails_is_refused_for_good(
         for call in (
             lambda: upload(client, model_id="fraud"),
             lambda: client.update_model(
-                model={"name": f"{place}/models/churn", "description": "x"}, update_mask="description"
+                model={"name": f"{parent}/models/churn", "description": "x"}, update_mask="description"
             ),
-            lambda: client.merge_version_aliases(name=f"{place}/models/churn@1", version_aliases=["champion"]),
-            lambda: client.delete_model(name=f"{place}/models/churn"),
+            lambda: client.merge_version_aliases(name=f"{parent}/models/churn@1", version_aliases=["champion"]),
+            lambda: client.delete_model(name=f"{parent}/models/churn"),
         ):
             with pytest.raises(
                 exceptions.BadRequest, match=f"400 .*The data file {data} can't be written: .* the disk"
             ):
                 call()
-        assert client.get_model(name=f"{place}/models/churn").version_aliases == ["default"]
+        assert client.get_model(name=f"{parent}/models/churn").version_aliases == ["default"]
 
-    assert [model.name for model in client.list_models(parent=place)] == [f"{place}/models/churn"]
-    assert upload(client, model_id="fraud") == f"{place}/models/fraud@1"
+    assert [model.name for model in client.list_models(parent=parent)] == [f"{parent}/models/churn"]
+    assert upload(client, model_id="fraud") == f"{parent}/models/fraud@1"
 
 
 #: The numbers of fsync and fdatasync, by machine, and what begins and ends a program that refuses them with EIO.
@@ -252,7 +252,7 @@ def test_a_write_that_may_be_on_the_disk_is_not_refused_for_good(tmp_path: Path)
 
 @pytest.mark.parametrize("how", ["deleted", "moved", "replaced", "log moved", "log of a link moved"])
 def test_nothing_is_written_to_a_file_that_is_gone(
-    start: Start, connect: Callable[..., Any], upload: Callable[..., str], place: str, tmp_path: Path, how: str
+    start: Start, connect: Callable[..., Any], upload: Callable[..., str], parent: str, tmp_path: Path, how: str
 ) -> None:
     """A write to it would be lost when the emulator ends. Once the file is back, it can be written again."""
     data, log = tmp_path / "registry.db", tmp_path / "registry.db-wal"
@@ -275,11 +275,11 @@ def test_nothing_is_written_to_a_file_that_is_gone(
     assert (answer.status_code, answer.json()["error"]["status"]) == (400, "FAILED_PRECONDITION")
     with pytest.raises(DataFileError, match="was deleted, moved or replaced"):
         emulator.reset()
-    assert client.get_model(name=f"{place}/models/churn").name == f"{place}/models/churn"
+    assert client.get_model(name=f"{parent}/models/churn").name == f"{parent}/models/churn"
 
     if aside.exists():
         aside.rename(gone)
-        assert upload(client, model_id="fraud") == f"{place}/models/fraud@1"
+        assert upload(client, model_id="fraud") == f"{parent}/models/fraud@1"
 
 
 def test_a_folder_of_another_name_is_another_folder(

@@ -438,7 +438,7 @@ def test_a_file_of_the_last_format_is_updated(
     start: Callable[..., Emulator], connect: Callable[..., Any], tmp_path: Path, *, older: bool
 ) -> None:
     """Everything in it is kept, also an operation under way. From then on, damage is noticed there too."""
-    data, place = tmp_path / "data", "projects/4711/locations/us-central1"
+    data, parent = tmp_path / "data", "projects/4711/locations/us-central1"
     with contextlib.closing(sqlite3.connect(data)) as file, file:
         file.executescript((Path(__file__).parent / "format_3.sql").read_text())
         if older:
@@ -449,22 +449,22 @@ def test_a_file_of_the_last_format_is_updated(
     for _ in range(2):  # the second time, the file has the current format
         emulator = start(data)
         client = connect(emulator)
-        assert [version.version_id for version in client.list_model_versions(name=f"{place}/models/churn")] == [
+        assert [version.version_id for version in client.list_model_versions(name=f"{parent}/models/churn")] == [
             "1",
             "2",
         ]
-        assert client.get_model(name=f"{place}/models/churn@champion").version_id == "2"
-        assert len(list(client.list_model_evaluations(parent=f"{place}/models/churn"))) == 1
-        assert client.get_operation({"name": f"{place}/models/churn/operations/2"}).done
-        assert client.get_operation({"name": f"{place}/models/fraud/operations/4"}).done
-        assert client.get_model(name=f"{place}/models/fraud").display_name == "churn"
+        assert client.get_model(name=f"{parent}/models/churn@champion").version_id == "2"
+        assert len(list(client.list_model_evaluations(parent=f"{parent}/models/churn"))) == 1
+        assert client.get_operation({"name": f"{parent}/models/churn/operations/2"}).done
+        assert client.get_operation({"name": f"{parent}/models/fraud/operations/4"}).done
+        assert client.get_model(name=f"{parent}/models/fraud").display_name == "churn"
         emulator.close()
     with contextlib.closing(sqlite3.connect(data)) as file, file:
         file.execute("UPDATE versions SET update_time = update_time + 1 WHERE number = 2")
     client = connect(start(data))
-    assert client.get_model(name=f"{place}/models/churn@1").version_id == "1"
+    assert client.get_model(name=f"{parent}/models/churn@1").version_id == "1"
     with pytest.raises(exceptions.FailedPrecondition, match="version 2 of .*churn isn't as it was written"):
-        client.get_model(name=f"{place}/models/churn@2")
+        client.get_model(name=f"{parent}/models/churn@2")
 
 
 #: What is changed in a file behind the emulator's back, and what the error of each call that would return it names.
@@ -494,12 +494,12 @@ def test_an_altered_row_is_never_returned(
     start: Callable[..., Emulator],
     connect: Callable[..., Any],
     upload: Callable[..., str],
-    place: str,
+    parent: str,
     tmp_path: Path,
     alteration: str,
 ) -> None:
     """Each call that would return it names the file and the row, even after a write. The others answer as before."""
-    data, ids, model = tmp_path / "data", itertools.count(1), f"{place}/models/churn"
+    data, ids, model = tmp_path / "data", itertools.count(1), f"{parent}/models/churn"
     with start(data, new_id=lambda: str(next(ids)), rest_port=None) as emulator:
         client = connect(emulator)
         upload(client, model_id="churn", version_aliases=["champion"], labels={"stage": "none"})
@@ -514,7 +514,7 @@ def test_an_altered_row_is_never_returned(
                 "get a version": lambda: client.get_model(name=f"{model}@1"),
                 "get an alias": lambda: client.get_model(name=f"{model}@champion"),
                 "get another alias": lambda: client.get_model(name=f"{model}@other"),
-                "list": lambda: list(client.list_models(parent=place)),
+                "list": lambda: list(client.list_models(parent=parent)),
                 "list versions": lambda: list(client.list_model_versions(name=model)),
                 "get operation": lambda: client.get_operation({"name": f"{model}/operations/1"}),
                 "list operations": lambda: client.list_operations({"name": model}),
