@@ -520,6 +520,7 @@ def test_a_list_is_not_lost_to_one_odd_entry(
     page = VersionPage(models=[*nameless, fine, *numberless, odd_version()])
 
     versions = check(servers, "grpc", "list all", odd_plan(ListModelVersions=[page]), BOUND)
+    assert isinstance(versions, list), versions
     assert [version.version for version in versions] == ["8", "7"]
     assert [version.created_at for version in versions] == [
         dt.datetime(2023, 11, 14, 22, 13, 20, tzinfo=dt.UTC),
