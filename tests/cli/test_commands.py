@@ -433,6 +433,8 @@ def _on_terminal(words: list[str], typed: str, environment: dict[str, str] | Non
     [
         (("versions", "show", "chrun"), "models list"),
         (("versions", "show", "churn", "99"), "versions list churn"),
+        (("versions", "show", "churn", "Prod"), "versions list churn --stage production"),
+        (("versions", "download", "churn", "latest"), "versions list churn --limit 1"),
         (("alias", "set", "churn", "99", "champion"), "versions list churn"),
         (("rollback", "churn", "--stage", "staging"), "history churn"),
     ],
