@@ -125,6 +125,8 @@ def _parse_pair(text: str) -> tuple[str, Any]:
     key, separator, value = decoded(text).partition("=")
     if not key.strip() or not separator:
         raise click.BadParameter(f"{text!r} isn't KEY=VALUE.")
+    if not value.strip():  # more likely an unset variable than meant
+        raise click.BadParameter(f"{key!r} has no value. For an empty text, type '{key}=\"\"'.")
     try:
         return key, json.loads(value)
     except ValueError:
@@ -242,7 +244,7 @@ def diff_versions(registry: RegistryClient, name: str, a: str, b: str, output: s
 def prune_versions(registry: RegistryClient, name: str, keep: int, output: str, *, dry_run: bool, yes: bool) -> None:
     """Delete old versions that nothing uses.
 
-    Versions in a stage, with an alias or deployed to an endpoint are kept.
+    Versions in Staging or Production, with an alias or deployed to an endpoint are kept.
     """
     plan = registry.prune(name, keep=keep, dry_run=True)
     if not dry_run and plan.deleted:
