@@ -238,10 +238,7 @@ def test_an_empty_list_says_where(
             ([], "project local-project, location us-central1"),
             (["--project", "acme", "--location", "us-east1"], "project acme, location us-east1"),
             (["--format", "json"], "project local-project, location us-central1"),
-            (
-                ["--local", str(tmp_path / "new.db")],
-                f"project local-project, location us-central1 of {tmp_path}/new.db",
-            ),
+            (["--local", new], f"project local-project, location us-central1 of {new}"),
         ):
             assert run(["models", "list", *words]) == 0
             written = capsys.readouterr()

@@ -108,7 +108,7 @@ def _misplaced_option(error: click.ClickException) -> str:
 
 
 def _options_below(command: click.Command) -> set[str]:
-    """Return the options of a group's commands, and of theirs."""
+    """Return the options of the commands below a group, at any depth."""
     below = command.commands.values() if isinstance(command, click.Group) else ()
     own = {option for each in below for parameter in each.params for option in parameter.opts}
     return own.union(*map(_options_below, below))
