@@ -102,6 +102,11 @@ def resolve(endpoint: str | None, transport: str | None, location: str, credenti
     if endpoint is not None:
         _names.check_text("endpoint", endpoint)
     emulator = None if endpoint else os.environ.get(EMULATOR_VARIABLE)
+    if emulator == "":
+        # Whoever sets it doesn't want to reach Google, not even if a script sets it to a variable that is unset.
+        raise InvalidArgumentError(
+            f"{EMULATOR_VARIABLE} is empty. Set it to the address of an emulator, or unset it to use Vertex AI."
+        )
     address = endpoint or emulator or f"{location}-aiplatform.{_universe()}"
     setting = EMULATOR_VARIABLE if emulator else "endpoint"
     scheme, host, loopback = _parse(setting, address)

@@ -111,7 +111,7 @@ def version_at(
         IncompleteListError: The answer depends on the versions that exist besides these.
     """
     remembered = sorted(map(_remember, versions), key=lambda one: one.number)
-    if not any(_may_exist(one, _Time(when)) for one in remembered):
+    if not any(_existed(one, _Time(when)) for one in remembered):
         _check_complete(complete)
         raise HistoryUnknownError(
             f"None of the model's versions existed at {when.isoformat()}. If an earlier model had the "
@@ -278,9 +278,14 @@ def _state(one: _Remembered, time: _Time, stage: Stage, *, before: bool) -> Chan
     return _Absent.OUT
 
 
+def _existed(one: _Remembered, time: _Time) -> bool:
+    """Return whether a version existed at a time, if the clocks agree."""
+    return one.version.created_at <= time.at or any(change.at <= time.at for change in one.changes)
+
+
 def _may_exist(one: _Remembered, time: _Time) -> bool:
-    """Return whether a version may have existed at a time."""
-    return one.version.created_at - time.at <= _SKEW or any(change.at <= time.at for change in one.changes)
+    """Return whether a version may have existed at a time, even if the clocks disagree."""
+    return _existed(one, _Time(time.at + _SKEW))
 
 
 def _check_complete(complete: bool) -> None:

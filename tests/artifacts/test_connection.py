@@ -163,6 +163,8 @@ def test_an_emulator_elsewhere_is_reached_through_a_proxy(storage: Storage, monk
         f"http://[::1]{SECRET}:9",
         f"http://localhost:{SECRET}",
         f"http:///{SECRET}",
+        "",  # a script may have set it to a variable that is unset
+        " ",
     ],
 )
 def test_an_emulators_address_is_checked(

@@ -230,8 +230,25 @@ def test_the_time_before_the_model_is_not_known(registry: RegistryClient, name: 
     """A deleted model's history is gone. For a later model with the same name, that time is unknown."""
     churn = name()
     register(registry, churn, 1)
+    created = registry.get_version(churn, 1).created_at
+    assert created is not None
+    assert registry.version_at(churn, created) is None
+    for before in (dt.datetime(2020, 1, 1, tzinfo=dt.UTC), created - dt.timedelta(microseconds=1)):
+        with pytest.raises(HistoryUnknownError, match="its history was deleted"):
+            registry.version_at(churn, before)
+
+
+@pytest.mark.no_switches
+def test_a_stage_of_a_model_that_was_deleted(registry: RegistryClient, name: NewName) -> None:
+    """When a model is deleted and registered again at once, what was in Production before isn't known."""
+    churn = name()
+    register(registry, churn, 1)
+    registry.set_stage(churn, 1, Stage.PRODUCTION)
+    (change,) = registry.stage_history(churn)
+    registry.delete_model(churn)
+    register(registry, churn, 1)
     with pytest.raises(HistoryUnknownError, match="its history was deleted"):
-        registry.version_at(churn, dt.datetime(2020, 1, 1, tzinfo=dt.UTC))
+        registry.version_at(churn, change.changed_at)
 
 
 def test_rolling_back_an_empty_stage(registry: RegistryClient, name: NewName) -> None:

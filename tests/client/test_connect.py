@@ -108,6 +108,15 @@ def test_addresses_in_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     assert settings() == ("127.0.0.1:8471", True, True, True)
 
 
+def test_an_empty_address_in_the_environment_is_not_googles(monkeypatch: pytest.MonkeyPatch) -> None:
+    """If a script sets VERTEX_AI_EMULATOR_HOST to nothing, no request goes to Vertex AI by accident."""
+    for empty in ("", " "):
+        monkeypatch.setenv("VERTEX_AI_EMULATOR_HOST", empty)
+        with pytest.raises(InvalidArgumentError, match="VERTEX_AI_EMULATOR_HOST"):
+            settings()
+        assert settings("127.0.0.1:1") == ("127.0.0.1:1", False, True, True)
+
+
 @pytest.mark.parametrize("transport", ["grpc", "rest"])
 def test_the_environment_alone_is_enough(emulator: Emulator, monkeypatch: pytest.MonkeyPatch, transport: str) -> None:
     """VERTEX_AI_EMULATOR_HOST alone reaches an emulator: no credentials, no project, no location."""

@@ -450,9 +450,10 @@ def emulator_address() -> str | None:
     Raises:
         InvalidArgumentError: The variable holds something else, or what must not be sent or shown.
     """
-    given = os.environ.get(EMULATOR, "").strip().rstrip("/")
-    if not given:
+    variable = os.environ.get(EMULATOR)
+    if variable is None:
         return None
+    given = variable.strip().rstrip("/")  # an empty one doesn't mean Google: a script may have set it to nothing
     try:
         url = urllib.parse.urlsplit(given if "://" in given else f"http://{given}")
         valid = url.scheme in {"http", "https"} and _HOST.fullmatch(url.netloc) and (url.port or 0) >= 0
@@ -461,7 +462,7 @@ def emulator_address() -> str | None:
     if not valid or url.query or url.fragment:
         raise InvalidArgumentError(
             f"{EMULATOR} isn't the address of a storage emulator. Set it to http://host:port, without a user, a "
-            "password or a query."
+            "password or a query, or unset it."
         )
     return url.geturl().rstrip("/")
 
