@@ -149,7 +149,7 @@ def test_an_empty_setting(setting: str, monkeypatch: pytest.MonkeyPatch) -> None
     settings: dict[str, Any] = {setting: ""}
     with pytest.raises(InvalidArgumentError, match=f"^{setting} is empty. Leave it out"):
         RegistryClient(**settings)
-    for variable in ("GOOGLE_CLOUD_PROJECT", "GOOGLE_CLOUD_LOCATION", "VERTEX_AI_EMULATOR_HOST"):
+    for variable in ("GOOGLE_CLOUD_PROJECT", "GOOGLE_CLOUD_LOCATION"):
         monkeypatch.setenv(variable, "")
     assert "us-central1-aiplatform" in repr(RegistryClient())
 
