@@ -164,7 +164,7 @@ def test_a_history_error_without_a_name() -> None:
 def test_an_unusable_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """At a shell there's no registry in memory, so no message offers one."""
     (tmp_path / "folder").mkdir()
-    for path in ("", str(tmp_path / "folder" / "registry.db")):
-        (tmp_path / "folder" / "registry.db-wal").mkdir(exist_ok=True)  # SQLite can't put its log there
-        assert run(["models", "list", "--local", path]) == 1
+    (tmp_path / "folder" / "registry.db-wal").mkdir()  # SQLite can't put its log there
+    for path, status in (("", 2), (str(tmp_path / "folder" / "registry.db"), 1)):
+        assert run(["models", "list", "--local", path]) == status
         assert "in memory" not in capsys.readouterr().err

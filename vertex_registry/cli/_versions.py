@@ -21,7 +21,7 @@ from vertex_registry.cli._options import (
     stage_option,
     version_of,
 )
-from vertex_registry.cli._text import TEXT, Text, decoded
+from vertex_registry.cli._text import TEXT, Path, Text, decoded
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -191,7 +191,7 @@ def register_version(registry: RegistryClient, name: str, source: str, output: s
 @versions.command("download")
 @model_name
 @version_of("version", default="default")
-@click.option("--to", "destination", type=click.Path(), help="The folder to create. Defaults to one in the cache.")
+@click.option("--to", "destination", type=Path(), help="The folder to create. Defaults to one in the cache.")
 @connected
 def download_version(registry: RegistryClient, name: str, version: str, destination: str | None) -> None:
     """Download a version's artifact and print its folder."""
