@@ -35,7 +35,7 @@ def local_directory(
     if isinstance(path, str) and "://" in path:
         return None
     if staging is None:
-        if not os.path.exists(path):  # noqa: PTH110  # it may be a path of another kind
+        if not os.path.exists(path):  # noqa: PTH110  # as above
             raise InvalidArgumentError(
                 f"{quote(os.fspath(source))} doesn't exist on this machine. Name the folder that the model was saved "
                 "to, or pass 'gs://bucket/directory'."
