@@ -76,6 +76,17 @@ def number_or_alias(name: str, version: str | int | ModelVersion) -> str | int:
     return version.version
 
 
+def check_not_empty(**settings: object) -> None:
+    """Check that no setting is an empty text, which is more likely an unset variable than the default.
+
+    Raises:
+        InvalidArgumentError: One is.
+    """
+    for name, value in settings.items():
+        if value == "":
+            raise InvalidArgumentError(f"{name} is empty. Leave it out to use the environment or the default.")
+
+
 def source_text(source: str | os.PathLike[str]) -> str:
     """Return a source as text. What is neither text nor a path is returned as it is, for `check_source` to reject."""
     return os.fspath(source) if isinstance(source, os.PathLike) else source

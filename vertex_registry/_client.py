@@ -140,6 +140,7 @@ class RegistryClient:
         now: Callable[[], dt.datetime] = _now,
         new_id: Callable[[], str] = _new_id,
     ) -> None:
+        _arguments.check_not_empty(project=project, location=location, endpoint=endpoint)
         self._location = location or os.environ.get("GOOGLE_CLOUD_LOCATION") or _DEFAULT_LOCATION
         self._project = project or os.environ.get("GOOGLE_CLOUD_PROJECT") or None
         _endpoint.check_location(self._location)
@@ -658,6 +659,12 @@ class RegistryClient:
         if stage is not None:
             return self._in_stage(name, _stages.check_stage(stage))
         if (reference := _names.version_reference(_arguments.number_or_alias(name, version))) is None:
+            from vertex_registry import _resources
+
+            if isinstance(version, str) and _resources.means_a_stage(version):
+                raise NotFoundError(
+                    f"The model {name!r} has no version {version!r}. {_resources.what_finds(name, version)}"
+                )
             raise NotFoundError(
                 f"{name!r} has no version {quote(version)}. Pass its number (3 or '3') or an alias (letters, digits "
                 "and dashes), or its name as version_name=."

@@ -49,7 +49,7 @@ def choose_container(
     if not isinstance(container, ServingContainer):
         image = default_image if container is None else container
         if image is not None or gpu:
-            image = _serving.serving_image(image or "sklearn", location, gpu=gpu)
+            image = _serving.serving_image("sklearn" if image is None else image, location, gpu=gpu)
         else:
             image, doubt = _image_for(files, described, location, today)
             warnings += [doubt] if doubt else []

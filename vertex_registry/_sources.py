@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from vertex_registry import _labels, _names, _servable, _serving, _skops, artifacts
+from vertex_registry._quoting import quote
 from vertex_registry.errors import InvalidArgumentError, NotFoundError, RegistryError
 
 if TYPE_CHECKING:
@@ -24,14 +25,23 @@ def local_directory(
     """Return the folder to upload, or None if the source is in Cloud Storage or there's no staging bucket.
 
     Raises:
-        InvalidArgumentError: The folder doesn't exist or can't be uploaded.
+        InvalidArgumentError: The folder doesn't exist, even if there's no bucket, or can't be uploaded.
     """
     if isinstance(source, str) and _names.to_gs_uri(source) is not None and not os.path.exists(source):  # noqa: PTH110
         return None  # `check_source` says how to write it
-    if staging is None or not source or not isinstance(source, (str, os.PathLike)):
+    if not source or not isinstance(source, (str, os.PathLike)):
         return None
     path = _names.path_of_file_url(source) if isinstance(source, str) else source
-    return None if isinstance(path, str) and "://" in path else artifacts.scan(path, follow_links=follow_links)
+    if isinstance(path, str) and "://" in path:
+        return None
+    if staging is None:
+        if not os.path.exists(path):  # noqa: PTH110  # as above
+            raise InvalidArgumentError(
+                f"{quote(os.fspath(source))} doesn't exist on this machine. Name the folder that the model was saved "
+                "to, or pass 'gs://bucket/directory'."
+            )
+        return None
+    return artifacts.scan(path, follow_links=follow_links)
 
 
 @contextlib.contextmanager

@@ -130,8 +130,17 @@ MISTAKES = (
         InvalidArgumentError,
         "staging_bucket",
         (
+            lambda r, n, s: r.register_version(n, "."),
+            lambda r, n, s: r.register_version(n, Path.cwd()),
+        ),
+    ),
+    Mistake(
+        "a local path that doesn't exist, without a staging bucket",
+        InvalidArgumentError,
+        "doesn't exist on this machine.*gs://bucket/directory",
+        (
             lambda r, n, s: r.register_version(n, "./no-such-model"),
-            lambda r, n, s: r.register_version(n, "/no/such/model"),
+            lambda r, n, s: r.register_version(n, Path("/no/such/model")),
         ),
     ),
     Mistake(

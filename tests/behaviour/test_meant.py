@@ -173,3 +173,28 @@ def test_flat_metadata(registry: RegistryClient, name: NewName, source: NewSourc
     more = {f"more-{number}": number for number in range(60)}
     assert registry.update_version(churn, 1, metadata=more).metadata == metadata | more
     assert registry.set_stage(churn, 1, "Production").metadata == metadata | more
+
+
+@pytest.mark.parametrize(
+    ("word", "call"),
+    [
+        ("production", "get_version('{0}', stage='production')"),
+        ("Production", "get_version('{0}', stage='production')"),
+        ("prod", "get_version('{0}', stage='production')"),
+        ("staging", "get_version('{0}', stage='staging')"),
+        ("latest", "latest_version('{0}')"),
+    ],
+)
+def test_a_stage_in_place_of_a_version(
+    registry: RegistryClient, name: NewName, source: NewSource, word: str, call: str
+) -> None:
+    """If you pass a stage, or `latest`, where a version belongs, the error shows the call that finds it."""
+    model = name()
+    registry.register_version(model, source())
+    # An alias begins with a lower-case letter, so no other method takes the second word for one.
+    verbs: list[Callable[..., object]] = [registry.get_version]
+    verbs += [registry.delete_version] if word.islower() else []
+    for verb in verbs:
+        with pytest.raises(NotFoundError) as raised:
+            verb(model, word)
+        assert f"Call {call.format(model)}" in str(raised.value)

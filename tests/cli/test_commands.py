@@ -21,6 +21,7 @@ import pytest
 from vertex_registry import Stage, local_registry
 from vertex_registry.cli._program import cli
 from vertex_registry.cli._run import STATUSES, run
+from vertex_registry.emulator import Emulator
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -133,6 +134,11 @@ def test_show_and_register(vr: Run) -> None:
     record = json.loads(vr("versions", "show", "churn", "candidate", "--format", "json")[1])
     assert (record["version_name"], record["metadata"]) == ("1.4", {"accuracy": 0.97, "note": "a b"})
     assert vr("versions", "register", "churn", "gs://models/churn/5", "-m", "accuracy")[0] == 2
+    for empty in ("accuracy=", "accuracy= "):
+        status, _, err = vr("versions", "register", "churn", "gs://models/churn/5", "-m", empty)
+        assert (status, "'accuracy' has no value" in err) == (2, True)
+    assert vr("versions", "register", "churn", "gs://models/churn/5", "-m", 'note=""', "--format", "ids")[1] == "5\n"
+    assert json.loads(vr("versions", "show", "churn", "5", "--format", "json")[1])["metadata"] == {"note": ""}
 
 
 def test_promote_roll_back_and_history(vr: Run) -> None:
@@ -219,6 +225,55 @@ def test_an_unknown_project(capsys: pytest.CaptureFixture[str]) -> None:
     """An unknown project is an error, not a traceback."""
     assert run(["models", "list", "--location", "Nowhere!"]) == 1
     assert capsys.readouterr().err.startswith("error: --location 'Nowhere!' isn't")
+
+
+def test_an_empty_list_says_where(
+    vr: Run, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """If there are no models, stderr names the project and the location, because yours may be in another one."""
+    new = str(tmp_path / "new.db")
+    with Emulator() as emulator:
+        monkeypatch.setenv("VERTEX_AI_EMULATOR_HOST", emulator.grpc)
+        for words, where in (
+            ([], "project local-project, location us-central1"),
+            (["--project", "acme", "--location", "us-east1"], "project acme, location us-east1"),
+            (["--format", "json"], "project local-project, location us-central1"),
+            (["--local", new], f"project local-project, location us-central1 of {new}"),
+        ):
+            assert run(["models", "list", *words]) == 0
+            written = capsys.readouterr()
+            assert written.err == f"no models in {where}; --project and --location choose another registry\n"
+    assert vr("models", "list")[2] == ""
+
+
+def test_a_local_source_that_does_not_exist(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """A path that doesn't exist is reported as that, before anybody sets up a bucket for it."""
+    monkeypatch.setenv("VERTEX_AI_EMULATOR_HOST", "127.0.0.1:1")
+    for source in ("./nope", "models/churn", f"{tmp_path}/nope", f"file://{tmp_path}/nope"):
+        assert run(["versions", "register", "churn", source]) == 1
+        assert f"error: {source!r} doesn't exist on this machine." in capsys.readouterr().err
+    assert run(["versions", "register", "churn", str(tmp_path)]) == 1
+    assert "--staging-bucket" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["--project", "x", "models", "list"],
+        ["--local=r.db", "models", "list"],
+        ["models", "--format", "json", "list"],
+        ["versions", "--project", "x", "list", "churn"],
+    ],
+)
+def test_an_option_before_the_command(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    """An option that commands have is an error in front of them, which says where to put it."""
+    option = next(word for word in words if word.startswith("--")).partition("=")[0]
+    assert run(words) == 2
+    assert capsys.readouterr().err.endswith(f"error: No such option '{option}' here. Put it after the command.\n")
+    assert run(["--nonsense", "models", "list"]) == 2
+    assert "Put it after" not in capsys.readouterr().err
 
 
 def test_control_characters_do_not_reach_the_terminal(vr: Run, data: str) -> None:
@@ -333,9 +388,9 @@ def test_every_command_has_help() -> None:
             assert isinstance(parameter, click.Argument) or getattr(parameter, "help", None), (path, parameter.name)
 
 
-#: What may be empty, and what the command itself reads: paths, a time, a command.
+#: What may be empty, and what the command itself reads: a time, a command.
 MAY_BE_EMPTY = {"description"}
-READ_LATER = {"local", "data", "destination", "at", "command"}
+READ_LATER = {"at", "command"}
 
 
 def test_no_empty_value_is_taken() -> None:
@@ -368,8 +423,8 @@ def test_no_empty_value_is_taken() -> None:
     ],
 )
 def test_what_a_command_reads_itself_is_not_empty(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
-    """Empty paths, times and commands are errors too."""
-    assert run(words) in {1, 2}
+    """Empty paths, times and commands are usage errors too."""
+    assert run(words) == 2
     written = capsys.readouterr()
     assert (written.out, "error: " in written.err) == ("", True)
 
@@ -433,6 +488,8 @@ def _on_terminal(words: list[str], typed: str, environment: dict[str, str] | Non
     [
         (("versions", "show", "chrun"), "models list"),
         (("versions", "show", "churn", "99"), "versions list churn"),
+        (("versions", "show", "churn", "Prod"), "versions list churn --stage production"),
+        (("versions", "download", "churn", "latest"), "versions list churn --limit 1"),
         (("alias", "set", "churn", "99", "champion"), "versions list churn"),
         (("rollback", "churn", "--stage", "staging"), "history churn"),
     ],

@@ -88,6 +88,8 @@ def data(tmp_path: Path) -> str:
         (["models", "show", "churm"], 3),
         (["versions", "show", "it's churn", "9"], 3),
         (["versions", "show", "it's churn", "not a version"], 3),
+        (["versions", "show", "it's churn", "production"], 3),
+        (["versions", "show", "it's churn", "latest"], 3),
         (["promote", "it's churn", "9", "production"], 3),
         (["rollback", "it's churn"], 3),
         (["history", "it's churn", "--at", "2001-01-01"], 1),
@@ -117,7 +119,12 @@ def test_commands_in_messages_work(
 
 @pytest.mark.parametrize(
     "words",
-    [["versions", "show", "--", "-churn", "9"], ["rollback", "--", "-churn"], ["promote", "--", "-churn", "9", "none"]],
+    [
+        ["versions", "show", "--", "-churn", "9"],
+        ["versions", "show", "--", "-churn", "latest"],
+        ["rollback", "--", "-churn"],
+        ["promote", "--", "-churn", "9", "none"],
+    ],
 )
 def test_a_name_that_starts_with_a_dash(data: str, words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     """A command in a message works with such a name too."""
@@ -157,7 +164,7 @@ def test_a_history_error_without_a_name() -> None:
 def test_an_unusable_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """At a shell there's no registry in memory, so no message offers one."""
     (tmp_path / "folder").mkdir()
-    for path in ("", str(tmp_path / "folder" / "registry.db")):
-        (tmp_path / "folder" / "registry.db-wal").mkdir(exist_ok=True)  # SQLite can't put its log there
-        assert run(["models", "list", "--local", path]) == 1
+    (tmp_path / "folder" / "registry.db-wal").mkdir()  # SQLite can't put its log there
+    for path, status in (("", 2), (str(tmp_path / "folder" / "registry.db"), 1)):
+        assert run(["models", "list", "--local", path]) == status
         assert "in memory" not in capsys.readouterr().err

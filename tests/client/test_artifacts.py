@@ -402,6 +402,13 @@ def test_a_gpu_beside_a_container(blind: Callable[..., RegistryClient]) -> None:
         blind().register_version("churn", SOURCE, container=ServingContainer(OWN), gpu=True)
 
 
+@pytest.mark.parametrize("gpu", [False, True])
+def test_an_empty_container(blind: Callable[..., RegistryClient], *, gpu: bool) -> None:
+    """An empty container is more likely an unset variable than the default, so it's refused."""
+    with pytest.raises(InvalidArgumentError, match="There's no prebuilt serving image ''"):
+        blind().register_version("churn", SOURCE, container="", gpu=gpu)
+
+
 def test_unreachable_storage(monkeypatch: pytest.MonkeyPatch) -> None:
     """The automatic check is skipped without access; a requested one fails."""
     monkeypatch.setenv("STORAGE_EMULATOR_HOST", "http://127.0.0.1:1")

@@ -143,6 +143,17 @@ def test_project_and_location(emulator: Emulator, monkeypatch: pytest.MonkeyPatc
     ]
 
 
+@pytest.mark.parametrize("setting", ["project", "location", "endpoint"])
+def test_an_empty_setting(setting: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An empty argument is refused, because it's more likely an unset variable. An empty variable counts as unset."""
+    settings: dict[str, Any] = {setting: ""}
+    with pytest.raises(InvalidArgumentError, match=f"^{setting} is empty. Leave it out"):
+        RegistryClient(**settings)
+    for variable in ("GOOGLE_CLOUD_PROJECT", "GOOGLE_CLOUD_LOCATION"):
+        monkeypatch.setenv(variable, "")
+    assert "us-central1-aiplatform" in repr(RegistryClient())
+
+
 @pytest.mark.parametrize("transport", ["grpc", "rest"])
 def test_a_token_in_plain_text(emulator: Emulator, transport: str, caplog: pytest.LogCaptureFixture) -> None:
     """A token that you pass reaches an emulator on this machine, and is in no log and no repr."""

@@ -107,7 +107,7 @@ def test_models_with_their_stages(browser: Browser) -> None:
         ("stage=production", ["churn"]),
         ("stage=Staging", ["churn", "fraud"]),
         ("stage=staging&q=fr", ["fraud"]),
-        ("stage=nonsense&q=fraud", ["fraud"]),
+        ("stage=&q=fraud", ["fraud"]),
         ("order=created&page=2", ["model-03", "model-02", "model-01", "model-00", "churn"][-5:]),
         ("page=99", []),
         ("q=fraud&page=-1", ["fraud"]),
@@ -121,6 +121,22 @@ def test_search(browser: Browser, query: str, names: list[str]) -> None:
     assert [model["name"] for model in found["models"]] == names
     assert found["complete"]
     browser.html("/", query)
+
+
+@pytest.mark.parametrize(
+    ("page", "query", "stages"),
+    [
+        ("models", "stage=prod", "Production or Staging"),
+        ("models", "stage=Archived&q=fraud", "Production or Staging"),
+        ("model", "name=churn&stage=live", "None, Staging, Production or Archived"),
+    ],
+)
+def test_a_stage_that_a_page_does_not_have(browser: Browser, page: str, query: str, stages: str) -> None:
+    """A stage that isn't one, or that a page can't search by, is an error that names the right ones."""
+    for path in (f"/{page}", f"/{page}.json"):
+        status, _, body = browser.site("GET", path, query)
+        assert status == 400
+        assert f"Use {stages}." in body.decode()
 
 
 def test_models_are_paged(browser: Browser) -> None:

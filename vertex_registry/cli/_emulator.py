@@ -11,6 +11,7 @@ import sys
 import click
 
 from vertex_registry.cli._invocation import Invocation
+from vertex_registry.cli._text import FILE
 from vertex_registry.cli._warnings import show_warnings
 
 
@@ -37,7 +38,7 @@ def emulator(ctx: click.Context) -> None:
 
 
 @emulator.command("exec", context_settings={"ignore_unknown_options": True})
-@click.option("--data", type=click.Path(dir_okay=False), help="Keep the registry in this file.")
+@click.option("--data", type=FILE, help="Keep the registry in this file.")
 @click.argument("command", nargs=-1, required=True, type=click.UNPROCESSED)
 def execute(command: tuple[str, ...], data: str | None) -> int:
     """Run COMMAND with an emulator of its own, and exit with its status.

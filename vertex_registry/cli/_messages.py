@@ -40,6 +40,8 @@ _RULES: Final = tuple(
         (r"stage_history\(\)", "`vr history NAME`"),
         (r"when=(\S+) is", r"--at \1 is"),
         (r"get_version\((.+?), stage=\.\.\.\)", r"`vr versions list \1`"),
+        (r"Call get_version\((.+?), stage=([^)]+)\)", r"Run `vr versions list \1 --stage \2`"),
+        (r"Call latest_version\((.+?)\) for", r"Run `vr versions list \1 --limit 1` for"),
         (r"set_default\(name, version\)", "`vr alias set NAME VERSION default`"),
         (r"Call set_default\((.+?), (.+?)\)", r"Run `vr alias set \1 \2 default`"),
         (r"delete_version\((.+?), (.+?)\) deletes", r"`vr versions delete \1 \2` deletes"),
@@ -64,6 +66,9 @@ _RULES: Final = tuple(
         (r"\b(project|location|endpoint|keep|limit)=", r"--\1 "),
     )
 )
+
+#: The call in the error for a version that was named by its stage, or as the latest one.
+_MEANT: Final = re.compile(r"Call (?:get_version|latest_version)\(.+\) for")
 
 #: What to type after an error, by the name of its class.
 _NEXT: Final = {
@@ -91,6 +96,8 @@ def next_command(error: Exception, invocation: Invocation) -> str | None:
     command = next((_NEXT[kind] for kind in kinds if kind in _NEXT), None)
     if kinds[0] == "NotFoundError" and invocation.name is not None and not _lacks_model(str(error)):
         command = "`vr history NAME`" if invocation.words[:1] == ["rollback"] else "`vr versions list NAME`"
+        if (meant := _MEANT.search(str(error))) is not None:
+            return next(iter(re.findall(r"`(.+)`", translate(meant[0], invocation))), None)
     return None if command is None else translate(command, invocation).strip("`")
 
 
@@ -100,13 +107,15 @@ def _command(words: str, invocation: Invocation) -> str:
         split = shlex.split(words)
     except ValueError:  # a name that Python quotes in another way
         split = words.split()
+    filtered = split[:2] == ["versions", "list"] and len(split) == _FILTERED_WORDS
+    split, options = (split[:3], split[3:]) if filtered else (split, [])
     name = invocation.name
     typed = [name if word == "NAME" and name is not None else _STAGES.get(word, word) for word in split]
     # A name such as "-x" looks like an option.
     first = next((at for at, word in enumerate(typed) if word.startswith("-")), None)
     if first is not None:
-        return shlex.join([_PROGRAM, *typed[:first], *invocation.registry, "--", *typed[first:]])
-    return shlex.join([_PROGRAM, *typed, *invocation.registry])
+        return shlex.join([_PROGRAM, *typed[:first], *options, *invocation.registry, "--", *typed[first:]])
+    return shlex.join([_PROGRAM, *typed, *options, *invocation.registry])
 
 
 def _again_with(request_id: str, words: list[str]) -> str:
@@ -117,6 +126,8 @@ def _again_with(request_id: str, words: list[str]) -> str:
     return shlex.join([_PROGRAM, *words])
 
 
+#: The words of `versions list` with a name and one option with its value.
+_FILTERED_WORDS: Final = 5
 _STAGES: Final = {name: name.lower() for name in ("NONE", "STAGING", "PRODUCTION", "ARCHIVED")}
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+import os
 from typing import TYPE_CHECKING, Any, Final
 
 import click
@@ -11,7 +13,7 @@ from vertex_registry.cli import _output
 from vertex_registry.cli._options import COUNT, confirm, confirmed, connected, formatted, model_name
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     from vertex_registry import RegisteredModel, RegistryClient
 
@@ -36,7 +38,26 @@ _MODEL_COLUMNS: Final[dict[str, Callable[[RegisteredModel], Any]]] = {
 @click.option("--limit", type=COUNT, help="Show at most this many.")
 def list_models(registry: RegistryClient, output: str, limit: int | None) -> None:
     """List the models, newest first."""
-    _output.show_list(output, registry.list_models(limit=limit), _MODEL_COLUMNS, lambda model: model.name)
+    found = iter(registry.list_models(limit=limit))
+    first = next(found, None)
+    shown = () if first is None else itertools.chain([first], found)  # read page by page, for `| head`
+    _output.show_list(output, shown, _MODEL_COLUMNS, lambda model: model.name)
+    if first is None:
+        where = _where(click.get_current_context().params, os.environ)
+        _output.note(f"no models in {where}; --project and --location choose another registry")
+
+
+def _where(options: Mapping[str, Any], environment: Mapping[str, str]) -> str:
+    """Return which project and location the options and the environment choose."""
+    local = options["local"]
+    project, location = options["project"], options["location"]
+    if local is None:
+        project = project or environment.get("GOOGLE_CLOUD_PROJECT")
+        location = location or environment.get("GOOGLE_CLOUD_LOCATION")
+    if not project and (local is not None or (environment.get("VERTEX_AI_EMULATOR_HOST") and not options["endpoint"])):
+        project = "local-project"
+    known = f"project {project}" if project else "the default project"
+    return f"{known}, location {location or 'us-central1'}" + ("" if local is None else f" of {local}")
 
 
 @models.command("show")

@@ -11,7 +11,7 @@ import click
 
 from vertex_registry.cli._invocation import Invocation
 from vertex_registry.cli._output import FORMATS
-from vertex_registry.cli._text import TEXT
+from vertex_registry.cli._text import FILE, TEXT
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -82,7 +82,7 @@ def connected(command: Callable[..., Any], *, patience: float | None = None) -> 
         type=TEXT,
         help="The address of the service. Defaults to VERTEX_AI_EMULATOR_HOST, then Vertex AI.",
     )
-    @click.option("--local", type=click.Path(dir_okay=False), help="Use the local registry in this file.")
+    @click.option("--local", type=FILE, help="Use the local registry in this file.")
     @click.option(
         "--timeout",
         type=click.FloatRange(min=0, min_open=True),

@@ -62,7 +62,7 @@ def _run(arguments: Sequence[str] | None) -> int:
     except click.ClickException as error:
         if isinstance(error, click.UsageError) and error.ctx is not None:
             click.echo(error.ctx.get_usage(), err=True)
-        click.echo(f"error: {error.format_message()}", err=True)
+        click.echo(f"error: {_misplaced_option(error) or error.format_message()}", err=True)
         return error.exit_code
     except (KeyboardInterrupt, click.Abort):
         click.echo("interrupted", err=True)
@@ -96,6 +96,22 @@ def _open_closed_streams() -> Iterator[None]:
                 stream = open(os.devnull, mode, encoding="utf-8")  # noqa: PTH123, SIM115  # pathlib takes a while to import
                 setattr(sys, name, stack.enter_context(stream))
         yield
+
+
+def _misplaced_option(error: click.ClickException) -> str:
+    """Return what to do with an option that belongs after a command, or an empty text for any other error."""
+    if not isinstance(error, click.NoSuchOption) or error.ctx is None:
+        return ""
+    if error.option_name not in _options_below(error.ctx.command):
+        return ""
+    return f"No such option {error.option_name!r} here. Put it after the command."
+
+
+def _options_below(command: click.Command) -> set[str]:
+    """Return the options of the commands below a group, at any depth."""
+    below = command.commands.values() if isinstance(command, click.Group) else ()
+    own = {option for each in below for parameter in each.params for option in parameter.opts}
+    return own.union(*map(_options_below, below))
 
 
 def _help_width() -> int:

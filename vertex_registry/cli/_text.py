@@ -42,4 +42,14 @@ class Text(click.ParamType):  # type: ignore[type-arg]  # Click 8.2 has a class 
         return decoded(text)
 
 
+class Path(click.Path):
+    """A path that isn't empty. It may have bytes that aren't text."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        if not value:
+            self.fail("It's empty.", param, ctx)
+        return super().convert(value, param, ctx)
+
+
 TEXT: Final = Text()
+FILE: Final = Path(dir_okay=False)

@@ -21,7 +21,7 @@ from vertex_registry.cli._options import (
     stage_option,
     version_of,
 )
-from vertex_registry.cli._text import TEXT, Text, decoded
+from vertex_registry.cli._text import TEXT, Path, Text, decoded
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -125,6 +125,8 @@ def _parse_pair(text: str) -> tuple[str, Any]:
     key, separator, value = decoded(text).partition("=")
     if not key.strip() or not separator:
         raise click.BadParameter(f"{text!r} isn't KEY=VALUE.")
+    if not value.strip():  # more likely an unset variable than meant
+        raise click.BadParameter(f"{key!r} has no value. For an empty text, type '{key}=\"\"'.")
     try:
         return key, json.loads(value)
     except ValueError:
@@ -189,7 +191,7 @@ def register_version(registry: RegistryClient, name: str, source: str, output: s
 @versions.command("download")
 @model_name
 @version_of("version", default="default")
-@click.option("--to", "destination", type=click.Path(), help="The folder to create. Defaults to one in the cache.")
+@click.option("--to", "destination", type=Path(), help="The folder to create. Defaults to one in the cache.")
 @connected
 def download_version(registry: RegistryClient, name: str, version: str, destination: str | None) -> None:
     """Download a version's artifact and print its folder."""
@@ -242,7 +244,7 @@ def diff_versions(registry: RegistryClient, name: str, a: str, b: str, output: s
 def prune_versions(registry: RegistryClient, name: str, keep: int, output: str, *, dry_run: bool, yes: bool) -> None:
     """Delete old versions that nothing uses.
 
-    Versions in a stage, with an alias or deployed to an endpoint are kept.
+    Versions in Staging or Production, with an alias or deployed to an endpoint are kept.
     """
     plan = registry.prune(name, keep=keep, dry_run=True)
     if not dry_run and plan.deleted:

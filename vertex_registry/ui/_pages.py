@@ -105,6 +105,20 @@ class Query:
         """Return a parameter that's one of these, in any case, or the default."""
         return {choice.lower(): choice for choice in choices}.get(self.get(name).lower(), default)
 
+    def one_of(self, name: str, choices: Sequence[str]) -> str:
+        """Return a parameter that's one of these, in any case, or an empty text if it isn't given.
+
+        Raises:
+            InvalidArgumentError: It's something else. Without an error, you'd take the page for a filtered one.
+        """
+        found = self.choice(name, choices, "")
+        if found or not (text := self.get(name)):
+            return found
+        *others, last = choices
+        raise InvalidArgumentError(
+            f"The address has {name}={text[:100]!r}, which this page can't show. Use {', '.join(others)} or {last}."
+        )
+
     def required(self, name: str, what: str) -> str:
         """Return a parameter that a page can't do without.
 
@@ -138,7 +152,7 @@ class Page:
 
 def models(reader: Reader, query: Query, opening: Opening | None) -> Page:
     """Return the models that match a search, with what's in their stages and their last change."""
-    text, stage = query.get("q"), query.choice("stage", IN_USE, "")
+    text, stage = query.get("q"), query.one_of("stage", IN_USE)
     order = query.choice("order", ORDERS, "updated")
     page, depth = query.number("page", 10**6), query.number("depth", _DEEPEST)
     listed = reader.models(order, fresh=page == depth == 1)
@@ -263,7 +277,7 @@ def model(reader: Reader, query: Query, _opening: Opening | None) -> Page:
     """Return a model with a page of its versions, and charts of its metrics."""
     name = query.required("name", "model")
     found = reader.registry.get_model(name)
-    stage, sort = query.choice("stage", STAGES, ""), _sort_of(query.exact("sort"))
+    stage, sort = query.one_of("stage", STAGES), _sort_of(query.exact("sort"))
     page, depth = query.number("page", 10**6), query.number("depth", _DEEPEST)
     fresh = page == depth == 1
     newest = reader.versions(found, None, fresh=fresh)
