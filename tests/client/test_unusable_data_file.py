@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import contextlib
-import resource
 import sqlite3
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import pytest
 
+from tests.file_limits import limited_files
 from vertex_registry import ConflictError, Retry, Stage, StateUnknownError, local_registry
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
 
     from vertex_registry import LocalRegistry
 
@@ -32,17 +32,6 @@ CHANGES: Final[dict[str, tuple[Callable[[LocalRegistry], Any], int]]] = {
     "delete the default": (lambda registry: registry.delete_version("churn", 2), 12),
     "delete the model": (lambda registry: registry.delete_model("churn"), 3),
 }
-
-
-@contextlib.contextmanager
-def limited_files(size: int) -> Iterator[None]:
-    """Let no file of this process grow beyond a size. A disk that's full refuses the same writes."""
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
 def test_a_disk_without_space_is_named_at_once(tmp_path: Path) -> None:

@@ -8,7 +8,6 @@ import errno
 import json
 import os
 import platform
-import resource
 import shutil
 import sqlite3
 import stat
@@ -24,6 +23,7 @@ import pytest
 import requests
 from google.api_core import exceptions
 
+from tests.file_limits import limited_files
 from vertex_registry import InvalidArgumentError, local_registry
 from vertex_registry.emulator import DataFileError, Emulator
 from vertex_registry.emulator._data_file import APPLICATION_ID, SCHEMA_VERSION
@@ -54,17 +54,6 @@ for path in sys.argv[1:]:
             errors.append([path, type(error).__name__, str(error)])
 print(json.dumps(errors))
 """
-
-
-@contextlib.contextmanager
-def limited_files(size: int) -> Iterator[None]:
-    """Let no file of this process grow beyond a size. A disk that's full refuses the same writes."""
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
 @pytest.fixture(name="umask", params=[0o000, 0o022])
