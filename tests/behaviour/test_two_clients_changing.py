@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import threading
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -412,6 +413,24 @@ def test_a_model_that_somebody_has_described_since(
         return  # the cause may be something else, so another attempt may not help
     emulator.fail("UpdateModel", stale_etag=True)
     assert connect().update_model(churn, description="at last").description == "at last"
+
+
+def test_a_model_that_somebody_labels_before_the_update_arrives(
+    connect: Connect, emulator: Emulator, name: NewName, source: NewSource
+) -> None:
+    """An update that Vertex refuses because of its etag is sent again, and keeps what somebody else has written."""
+    churn, registry, somebody = name(), connect(), connect()
+    somebody.register_version(churn, source())
+    emulator.fail("UpdateModel", delay=0.3)
+    with ThreadPoolExecutor() as pool:
+        ours = pool.submit(registry.update_model, churn, description="ours")
+        while emulator.faults():
+            pass  # until the update waits at the server
+        somebody.update_model(churn, labels={"team": "growth"})
+        assert ours.result().description == "ours"
+
+    model = somebody.get_model(churn)
+    assert (model.description, model.labels["team"]) == ("ours", "growth")
 
 
 # --- deletions --------------------------------------------------------------------------------------------------------
