@@ -1,4 +1,4 @@
-"""A limit on the size of files, which stands for a full disk."""
+"""A limit on the size of files: writes fail as they do on a full disk."""
 
 from __future__ import annotations
 
