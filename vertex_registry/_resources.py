@@ -420,7 +420,7 @@ class Resources:
         """
         label = _labels.to_label(version_name)
         found = self._listed_versions(model, label="" if label is None else f'{_labels.VERSION_NAME}="{label}"')
-        return sorted(itertools.chain.from_iterable(found), key=_version_number, reverse=True)
+        return _newest_first(itertools.chain.from_iterable(found))
 
     def read_model(self, model: Model) -> RegisteredModel:
         """Return the model as it is now."""
