@@ -182,7 +182,7 @@ def read_record(version: Any) -> tuple[object, ...]:
 
 
 def read_model(model: aiplatform_v1.Model) -> tuple[object, ...]:
-    """Read the same fields of Google's message."""
+    """Read the same fields from the message."""
     return (
         model.display_name,
         model.version_id,

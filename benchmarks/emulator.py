@@ -166,7 +166,7 @@ def vertex_stock(address: str, job: str, model: str, versions: int) -> Callable[
 
 
 def gapic_job(client: aiplatform_v1.ModelServiceClient, job: str, model: str, versions: int) -> Callable[[], object]:
-    """Return a function that does a job with one of Google's clients."""
+    """Return a function that does a job with a Google client."""
     request = upload(model)
     if job == "create":
         return lambda: client.upload_model(request)

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 CHILDREN = 3
 
-# Importing all of Google's package takes most of a start, and of the end of each child. `fork_with_the_sdk` imports it.
+# Importing Google's whole package would make each start and exit much longer. `fork_with_the_sdk` imports it.
 _deferred.defer_packages()
 
 

@@ -77,7 +77,7 @@ def test_forks_threads_and_coroutines(play: Callable[..., None], backend: Backen
     """A client works in forked processes, in threads and under asyncio: see each of these scenarios."""
     both = ("fork", "threads")
     before = ("fork_in_a_list", "fork_while_busy", "fork_under_locks", "to_thread")
-    # The SDK comes last: with all of Google's packages, every fork and end of a child takes longer.
+    # The SDK comes last: once Google's whole package is imported, forks and exits take longer.
     play(*(*before, *both, "fork_with_the_sdk") if backend.transport == "grpc" else both)
 
 

@@ -156,7 +156,7 @@ def test_promote_roll_back_and_history(vr: Run) -> None:
 
 
 def test_the_order_of_changes_in_one_second(vr: Run) -> None:
-    """The history is newest first. Times that would look the same have digits that tell them apart."""
+    """The history is newest first. Times in the same second show microseconds."""
     changes = json.loads(vr("history", "churn", "--format", "json")[1])
     _, *rows = vr("history", "churn")[1].splitlines()
     shown = ["T".join(row.split()[:2]) for row in rows]

@@ -36,7 +36,7 @@ def test_the_public_names() -> None:
 
 
 def test_processes_of_our_own_import_less() -> None:
-    """The emulator and the command line import one of Google's services, over one transport, and more if it's used."""
+    """The emulator and the command line import one Google service with one transport, and the rest when it's used."""
     code = """
 import sys
 from vertex_registry import _deferred, _endpoint
