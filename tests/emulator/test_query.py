@@ -432,7 +432,7 @@ _bodies: Final = (
 def test_a_forged_token_is_refused(entry: tuple[str, str, tuple[type, ...]], body: bytes) -> None:
     """The checksum isn't a secret. With a valid one, a position that doesn't fit the query is refused."""
     rpc, order, types = entry
-    sealed = parse_query(rpc, SCOPE, order_by=order).fingerprint + body
+    sealed = parse_query(rpc, SCOPE, order_by=order).fingerprint() + body
     token = _to_text(_checksum(sealed) + sealed)
 
     try:

@@ -468,6 +468,23 @@ def test_a_worker_ends_while_others_take_over() -> None:
         sys.setswitchinterval(interval)
 
 
+def test_a_worker_keeps_its_threads() -> None:
+    """A thread whose work was taken over waits for another turn, and ends with the worker."""
+    worker = Worker("vertex-emulator-test")
+    threads: set[threading.Thread] = set()
+
+    def step_aside() -> None:
+        threads.add(threading.current_thread())
+        worker.take_over()
+
+    for _ in range(100):
+        worker.submit(step_aside).result(timeout=10)
+    worker.shutdown()
+
+    assert len(threads) < 20
+    assert not any(thread.is_alive() for thread in threads)
+
+
 def test_v1beta1_is_the_same_on_the_wire() -> None:
     """Every message of v1 in the table has the same fields and numbers in v1beta1, or more."""
     seen: set[str] = set()

@@ -334,6 +334,14 @@ class Fault:
         return Failure(Code[self.code], self.message or f"A planned fault of {self.rpc}.", *details)
 
 
+@dataclass
+class _PlannedFault:
+    """A fault, and to how many more requests it applies."""
+
+    fault: Fault
+    left: int
+
+
 _WHEN: Final = ("before", "after", "operation")
 # The types of a fault's attributes. They are checked because faults come over HTTP too.
 _KINDS: Final[tuple[tuple[str, tuple[type, ...], str], ...]] = (
@@ -492,7 +500,7 @@ class Dispatcher:
         methods = service.methods([rpc.method for rpc in RPCS])
         self._methods = {rpc.name: methods[rpc.method] for rpc in RPCS}
         self._lock = threading.Lock()
-        self._faults: list[Fault] = []
+        self._faults: list[_PlannedFault] = []
         self._requests: collections.deque[_RecordedRequest] = collections.deque()
         self._bytes = 0
         self._closed = False
@@ -578,22 +586,21 @@ class Dispatcher:
             raise fault.failure
 
     def _use_fault(self, rpc: str) -> Fault | None:
-        for at, fault in enumerate(self._faults):
-            if fault.rpc == rpc:
-                if fault.times > 1:
-                    self._faults[at] = replace(fault, times=fault.times - 1)
-                else:
+        for at, planned in enumerate(self._faults):
+            if planned.fault.rpc == rpc:
+                planned.left -= 1
+                if not planned.left:
                     del self._faults[at]
-                return fault
+                return planned.fault
         return None
 
     def _restore_fault(self, fault: Fault) -> None:
         with self._lock:
-            for at, left in enumerate(self._faults):
-                if replace(left, times=1) == replace(fault, times=1):
-                    self._faults[at] = replace(left, times=left.times + 1)
+            for planned in self._faults:
+                if planned.fault is fault:
+                    planned.left += 1
                     return
-            self._faults.insert(0, replace(fault, times=1))
+            self._faults.insert(0, _PlannedFault(fault, 1))
 
     def plan(self, fault: Fault) -> None:
         """Plan a fault for the next requests of an RPC, after those that are planned already.
@@ -604,12 +611,12 @@ class Dispatcher:
         with self._lock:
             if len(self._faults) >= MOST_FAULTS:
                 raise ValueError(f"There are {MOST_FAULTS} planned faults. Plan one with a larger `times` instead.")
-            self._faults.append(fault)
+            self._faults.append(_PlannedFault(fault, fault.times))
 
     def faults(self) -> tuple[Fault, ...]:
         """Return the planned faults that haven't applied to a request yet."""
         with self._lock:
-            return tuple(self._faults)
+            return tuple(replace(planned.fault, times=planned.left) for planned in self._faults)
 
     def forget_faults(self) -> None:
         """Cancel every planned fault."""

@@ -8,11 +8,12 @@ from __future__ import annotations
 import base64
 import binascii
 import enum
+import functools
 import hashlib
 import itertools
 import json
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final, NoReturn, TypeVar
 
@@ -45,6 +46,8 @@ MAXIMUM_ORDER: Final = 4 * 1024
 MAXIMUM_TOKEN: Final = 16 * 1024
 MAXIMUM_PATHS: Final = 1000
 MAXIMUM_PATH: Final = 4 * 1024
+#: How many filters, and how many orders, are kept as they were read.
+_KNOWN: Final = 64
 
 
 # --- what each list allows ---------------------------------------------------
@@ -184,22 +187,35 @@ class Query:
     """One page of one list.
 
     Attributes:
+        rpc: The RPC, one of ``LISTINGS``.
+        scope: What is listed, such as the parent.
         filter: What the rows have to match.
         order: What they are ordered by. The caller adds a unique key.
         limit: The most rows of the page.
         after: The position of the last row of the page before, or None for the first page.
-        fingerprint: What its page tokens are bound to.
     """
 
+    rpc: str
+    scope: str
     filter: Filter
     order: tuple[OrderKey, ...]
     limit: int
-    after: Position | None
-    fingerprint: bytes
+    after: Position | None = None
 
     def token(self, position: Position) -> str:
         """Return the token of the page that begins after this position."""
-        return _encode_token(position, self.fingerprint)
+        return _encode_token(position, self.fingerprint())
+
+    def fingerprint(self) -> bytes:
+        """Return what the page tokens of the list are bound to."""
+        # The page size isn't part of it: a caller may change it from page to page, as AIP-158 says.
+        requested = [
+            self.rpc,
+            self.scope,
+            [[term.field, term.key, term.operator, term.value] for term in self.filter.terms],
+            [[key.field, key.descending] for key in self.order],
+        ]
+        return hashlib.blake2b(json.dumps(requested).encode(), digest_size=_DIGEST).digest()
 
 
 def parse_query(  # the request's own fields
@@ -232,23 +248,10 @@ def parse_query(  # the request's own fields
     ):
         if len(text) > maximum:
             raise invalid_argument((name, f"The value must be at most {maximum} characters long"))
-    terms = _FilterParser(listing, filter).parse()
-    order = _parse_order(listing, order_by)
-    # The page size isn't part of it: a caller may change it from page to page, as AIP-158 says.
-    requested = [
-        rpc,
-        scope,
-        [[term.field, term.key, term.operator, term.value] for term in terms],
-        [[key.field, key.descending] for key in order],
-    ]
-    fingerprint = hashlib.blake2b(json.dumps(requested).encode(), digest_size=_DIGEST).digest()
-    return Query(
-        filter=Filter(terms),
-        order=order,
-        limit=_parse_page_size(page_size),
-        after=_decode_token(page_token, fingerprint, listing.position(order)) if page_token else None,
-        fingerprint=fingerprint,
-    )
+    query = Query(rpc, scope, _parse_filter(rpc, filter), _parse_order(rpc, order_by), _parse_page_size(page_size))
+    if not page_token:
+        return query
+    return replace(query, after=_decode_token(page_token, query.fingerprint(), listing.position(query.order)))
 
 
 def query_of(rpc: str, scope: str, request: Any) -> Query:
@@ -274,6 +277,13 @@ def _spellings(names: Iterable[str]) -> dict[str, str]:
 
 
 # --- filters -----------------------------------------------------------------
+
+
+# A client that lists the versions of many models sends the same filter and the same order with each request.
+@functools.lru_cache(maxsize=_KNOWN)
+def _parse_filter(rpc: str, text: str) -> Filter:
+    return Filter(_FilterParser(LISTINGS[rpc], text).parse())
+
 
 #: What may follow a backslash in quotes, and what it means. `x`, `u` and `U` are followed by 2, 4 and 8 hex digits.
 #: These are CEL's, because Vertex's reference names none: a guess, except for the quotes and the backslash.
@@ -444,12 +454,14 @@ class _FilterParser:
 # --- orders and page sizes ---------------------------------------------------
 
 
-def _parse_order(listing: Listing, text: str) -> tuple[OrderKey, ...]:
+@functools.lru_cache(maxsize=_KNOWN)
+def _parse_order(rpc: str, text: str) -> tuple[OrderKey, ...]:
     """Return the keys of an ``order_by``.
 
     AIP-132: "The default sorting order is ascending. To specify descending order for a field, users append a " desc"
     suffix. Redundant space characters in the syntax are insignificant."
     """
+    listing = LISTINGS[rpc]
     if not text.strip():
         return listing.default_order
     fields = _spellings(listing.orders)

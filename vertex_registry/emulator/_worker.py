@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from concurrent import futures
-from queue import SimpleQueue
+from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
@@ -14,14 +14,17 @@ if TYPE_CHECKING:
 # blocked too, so it gets half as long, down to the minimum.
 _TAKE_OVER_AFTER: Final = 0.1
 _TAKE_OVER_AFTER_AT_LEAST: Final = 0.005
+# The seconds for which a thread waits for its next turn. Starting one takes a fifth of a short request's time.
+_IDLE_TIME: Final = 1.0
 
 
 class Worker(futures.Executor):
     """An executor with one thread that does all the work.
 
     Python's threads only take turns, and each switch costs. If the thread is blocked, another takes over, and the first
-    ends after its task. A task that is about to wait calls ``take_over`` itself. A watcher notices one that is slow, or
-    waits for a message that its client doesn't send. All threads are daemons, so none keeps Python from ending.
+    waits for a turn after its task. A task that is about to wait calls ``take_over`` itself. A watcher notices one that
+    is slow, or waits for a message that its client doesn't send. All threads are daemons, so none keeps Python from
+    ending.
     """
 
     def __init__(self, name: str) -> None:
@@ -30,7 +33,9 @@ class Worker(futures.Executor):
         self._closed = threading.Event()
         self._done = 0
         self._lock = threading.Lock()
-        self._thread: threading.Thread | None = None
+        # Each thread has a queue, on which it waits for its turn.
+        self._working: SimpleQueue[None] | None = None
+        self._idle: list[SimpleQueue[None]] = []
         self._running: set[threading.Thread] = set()
         self.take_over()
         self._watcher = threading.Thread(target=self._watch, name=f"{name}-watch", daemon=True)
@@ -38,30 +43,53 @@ class Worker(futures.Executor):
 
     def take_over(self) -> None:
         """Let another thread do the remaining tasks, if the system has a thread left."""
-        thread = threading.Thread(target=self._work, name=self._name, daemon=True)
         with self._lock:
+            if self._idle:
+                self._working = self._idle.pop()
+                self._working.put(None)
+                return
+            turn: SimpleQueue[None] = SimpleQueue()
+            thread = threading.Thread(target=self._work, args=(turn,), name=self._name, daemon=True)
             try:
                 thread.start()
             except RuntimeError:
-                if self._thread is None:
+                if self._working is None:
                     raise
             else:
-                self._thread = thread
+                self._working = turn
                 self._running.add(thread)
 
-    def _work(self) -> None:
-        me = threading.current_thread()
+    def _work(self, turn: SimpleQueue[None]) -> None:
         with self._lock:
             pass  # it takes over once this lock is free
-        while self._thread is me:
-            task = self._todo.get()
-            if task is None:
-                self._todo.put(None)  # for a thread that took over meanwhile
-                break
-            task()
-            self._done += 1
+        while True:
+            while self._working is turn:
+                task = self._todo.get()
+                if task is None:
+                    self._todo.put(None)  # for a thread that took over meanwhile
+                    break
+                task()
+                self._done += 1
+            if not self._has_turn(turn):
+                return
+
+    def _has_turn(self, turn: SimpleQueue[None]) -> bool:
+        """Wait for a thread's next turn. If there's none for a while, or no more work comes, the thread has to end."""
         with self._lock:
-            self._running.discard(me)
+            if self._closed.is_set():
+                self._running.discard(threading.current_thread())
+                return False
+            self._idle.append(turn)
+        try:
+            turn.get(timeout=_IDLE_TIME)
+        except Empty:
+            with self._lock:
+                if turn in self._idle:
+                    self._idle.remove(turn)
+                    self._running.discard(threading.current_thread())
+                    return False
+            turn.get()  # it was given its turn just now
+        return True
 
     def _watch(self) -> None:
         done, take_over_after = -1, _TAKE_OVER_AFTER
@@ -96,6 +124,10 @@ class Worker(futures.Executor):
         self._closed.set()
         self._watcher.join()
         self._todo.put(None)
+        with self._lock:
+            idle, self._idle = self._idle, []
+        for turn in idle:
+            turn.put(None)
         while wait and (threads := self._threads()):
             for thread in threads:
                 thread.join()
