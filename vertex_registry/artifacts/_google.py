@@ -166,17 +166,17 @@ class CloudStorage:
             RegistryError: It failed otherwise.
         """
         budget = _waiting.Budget(self.retry, self.retry.call_timeout)
+        failed: list[FailedRequestError] = []
 
         def attempt() -> T:
-            try:
-                return action()
-            except (RegistryError, FailedRequestError):
-                raise
-            except Exception as error:
-                failure = self.connection().failure(error)
-                if failure is None:
-                    raise
-                raise failure from error
+            if failed:
+                raise failed.pop()
+            return self._attempt(action)
+
+        try:
+            return self._attempt(action)  # most requests need no more, and tenacity takes as long as a small one
+        except FailedRequestError as failure:
+            failed.append(failure)
 
         def wait(state: tenacity.RetryCallState) -> float:
             failure = state.outcome.exception() if state.outcome else None
@@ -196,6 +196,18 @@ class CloudStorage:
             if failure.status in unless:
                 raise
             raise error_of(failure, verb, uri, budget.spent()) from failure.__cause__
+
+    def _attempt(self, action: Callable[[], T]) -> T:
+        """Return the result of one request."""
+        try:
+            return action()
+        except (RegistryError, FailedRequestError):
+            raise
+        except Exception as error:
+            failure = self.connection().failure(error)
+            if failure is None:
+                raise
+            raise failure from error
 
     def sleep(self, stopped: threading.Event | None) -> Callable[[float], Any]:
         """Return what waits, no longer than the result is needed; a caller's own clock decides when time has passed."""

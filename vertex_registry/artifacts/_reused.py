@@ -1,0 +1,184 @@
+"""A GET over a connection that a pool has open, without urllib3's and http.client's work for each request.
+
+What is read here is content whose length the server says, as Cloud Storage sends it. The standard library reads all
+other answers, from the same bytes.
+"""
+
+from __future__ import annotations
+
+import http.client
+import io
+import re
+from typing import TYPE_CHECKING, Any, Final
+
+import urllib3
+from urllib3.connection import HTTPConnection, HTTPSConnection
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+_BLOCK: Final = 2**18
+#: Only these, and not what a library has put in their place, such as one that records requests.
+_KNOWN: Final = (HTTPConnection, HTTPSConnection)
+
+#: The most bytes of a status line and headers that are read here.
+_MAX_HEAD: Final = 2**16
+_STATUS: Final = re.compile(rb"HTTP/1\.1 (200|206)[^\r\n]*\r\n")
+_END: Final = b"\r\n\r\n"
+#: The headers that decide where an answer ends and whether another may follow. The first group is a length, and the
+#: second one is whatever isn't read here.
+_FRAMING: Final = re.compile(
+    rb"\r\n(?:content-length:[ \t]*([0-9]{1,18})[ \t]*(?=\r)"
+    rb"|connection:[ \t]*keep-alive[ \t]*(?=\r)"
+    rb"|(content-length|connection|transfer-encoding))",
+    re.IGNORECASE,
+)
+
+
+def get(pool: Any, host: str, target: str, headers: Mapping[str, Any], timeout: float) -> Any:
+    """Send a GET over an open connection, and return the answer, of which no content was read.
+
+    Args:
+        pool: urllib3's pool of connections to the host.
+        host: The host and perhaps a port, as in the URL.
+        target: The path and the query.
+        headers: The headers, except ``Host``.
+        timeout: The most seconds to wait for the next bytes.
+
+    Returns:
+        A `Content`, or an answer of urllib3 if it's another. None if nothing was sent, because no connection is open or
+        the request can't be sent as it is.
+
+    Raises:
+        urllib3.exceptions.ProtocolError: The connection broke.
+    """
+    lines = [f"GET {target} HTTP/1.1", f"Host: {host}", *(f"{name}: {value}" for name, value in headers.items())]
+    text = "\r\n".join((*lines, "", ""))
+    if not text.isascii() or " " in target or text.count("\n") != len(lines) + 1 or not hasattr(pool, "_get_conn"):
+        return None
+    borrowed = _Borrowed(pool)
+    if borrowed.socket is None:
+        borrowed.give_back(reusable=True)
+        return None
+    try:
+        borrowed.socket.settimeout(timeout)
+        borrowed.socket.sendall(text.encode())
+        received = borrowed.socket.recv(_BLOCK)
+        while _STATUS.match(received) and _END not in received and len(received) < _MAX_HEAD:
+            if not (more := borrowed.socket.recv(_BLOCK)):
+                break
+            received += more
+        start, length = _content_in(received)
+        return Content(borrowed, received[start:], length) if start else _parse(_Received(borrowed, received))
+    except BaseException as error:
+        borrowed.give_back(reusable=False)
+        if isinstance(error, (OSError, http.client.HTTPException)):
+            raise urllib3.exceptions.ProtocolError("The connection broke.", error) from error
+        raise
+
+
+class _Borrowed:
+    """A connection of a pool, which nobody else uses until it's given back.
+
+    Attributes:
+        socket: Its socket, or None if it isn't open or isn't one of urllib3's own.
+    """
+
+    def __init__(self, pool: Any) -> None:
+        self._pool = pool
+        self._connection = pool._get_conn()  # noqa: SLF001  # there is no public way
+        self.socket: Any = self._connection.sock if type(self._connection) in _KNOWN else None
+
+    def give_back(self, *, reusable: bool) -> None:
+        """Return the connection to the pool, or close it if it can't be used again. It's fine to do so twice."""
+        connection, self._connection = self._connection, None
+        if connection is None:
+            return
+        if not reusable:
+            connection.close()
+        self._pool._put_conn(connection if reusable else None)  # noqa: SLF001  # the counterpart of `_get_conn`
+
+
+class Content:
+    """An answer with content, whose length is known."""
+
+    status: Final = http.client.OK
+
+    def __init__(self, borrowed: _Borrowed, received: bytes, length: int) -> None:
+        self._borrowed = borrowed
+        self._received = received[:length]
+        self._surplus = len(received) > length
+        self._left = length
+
+    def read(self, size: int, *, decode_content: bool) -> bytes:
+        """Return the next bytes, as soon as some have come; none at the end, or if the connection ends early."""
+        del decode_content  # it's as it was stored
+        if self._received:
+            data, self._received = self._received[:size], self._received[size:]
+        elif self._left:
+            try:
+                data = self._borrowed.socket.recv(min(size, self._left, _BLOCK))
+            except OSError as error:
+                raise urllib3.exceptions.ProtocolError("The connection broke.", error) from error
+        else:
+            return b""
+        self._left -= len(data)
+        return data
+
+    def close(self) -> None:
+        """Return the connection, which can be used again if the answer was read to its end."""
+        self._borrowed.give_back(reusable=not self._left and not self._surplus)
+
+
+def _content_in(received: bytes) -> tuple[int, int]:
+    """Return where the content begins and its length, or zeros if the answer is another."""
+    end = received.find(_END)
+    if end < 0 or not _STATUS.match(received):
+        return 0, 0
+    found = _FRAMING.findall(received, 0, end + 1)
+    lengths = [length for length, _ in found if length]
+    if len(lengths) != 1 or any(other for _, other in found):
+        return 0, 0
+    return end + len(_END), int(lengths[0])
+
+
+class _Received(io.RawIOBase):
+    """What a connection has received, and then what it receives. Closing it closes the connection."""
+
+    def __init__(self, borrowed: _Borrowed, received: bytes) -> None:
+        self._borrowed = borrowed
+        self._received = received
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        if not self._received:
+            return int(self._borrowed.socket.recv_into(buffer))
+        data, self._received = self._received[: len(buffer)], self._received[len(buffer) :]
+        buffer[: len(data)] = data
+        return len(data)
+
+    def makefile(self, _mode: str) -> io.BufferedReader:
+        """Return a file, as a socket does."""
+        return io.BufferedReader(self)
+
+    def close(self) -> None:
+        self._borrowed.give_back(reusable=False)
+        super().close()
+
+
+def _parse(received: Any) -> urllib3.HTTPResponse:
+    """Return the answer that a connection has received."""
+    answer = http.client.HTTPResponse(received, method="GET")
+    answer.begin()
+    return urllib3.HTTPResponse(
+        answer,
+        answer.getheaders(),
+        answer.status,
+        reason=answer.reason,
+        preload_content=False,
+        original_response=answer,
+        request_method="GET",
+    )
+
