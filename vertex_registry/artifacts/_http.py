@@ -75,9 +75,16 @@ class _Session(requests.Session):
 
     @contextlib.contextmanager
     def open_stream(
-        self, endpoint: str, path: str, headers: Mapping[str, str], timeout: float
+        self,
+        endpoint: str,
+        path: str,
+        headers: Mapping[str, str],
+        timeout: float,
+        *,
+        method: str = "GET",
+        body: bytes | None = None,
     ) -> Iterator[tuple[int, Any]]:
-        """Send a GET, and yield the status and urllib3's answer, of which nothing was read. Redirects aren't followed.
+        """Send a request, and yield the status and the answer, of which nothing was read. Redirects aren't followed.
 
         A request straight through the session's pool of connections takes half the processor time, and one over a
         connection that's open a fifth. The session itself is only used with a proxy, and to fetch another token for one
@@ -85,17 +92,24 @@ class _Session(requests.Session):
         """
         if (pool := self._pool(endpoint)) is not None:
             signed: dict[str, Any] = {**self.headers, **headers}
-            self.sign(f"{endpoint}{path}", signed)
+            self.sign(method, f"{endpoint}{path}", signed)
             url = urllib.parse.urlsplit(endpoint)
             target = f"{url.path}{path}"
             raw: Any = None
             if endpoint not in self._unusual:
-                raw = _reused.get(pool, url.netloc, target, signed, timeout)
+                raw = _reused.send(pool, _reused.Request(method, url.netloc, target, signed, body), timeout)
                 if raw is not None and raw.status in _CONTENT and not isinstance(raw, _reused.Content):
                     self._unusual.add(endpoint)  # its connections would never be used again
             if raw is None:
                 raw = pool.urlopen(
-                    "GET", target, headers=signed, timeout=timeout, retries=_ONCE, redirect=False, preload_content=False
+                    method,
+                    target,
+                    body=body,
+                    headers=signed,
+                    timeout=timeout,
+                    retries=_ONCE,
+                    redirect=False,
+                    preload_content=False,
                 )
             try:
                 if raw.status != _UNAUTHORIZED:
@@ -103,11 +117,19 @@ class _Session(requests.Session):
                     return
             finally:
                 raw.close()  # a connection whose answer was read to its end is in the pool already
-        with self.get(f"{endpoint}{path}", headers=headers, timeout=timeout, stream=True, allow_redirects=False) as got:
+        with self.request(
+            method,
+            f"{endpoint}{path}",
+            data=body,
+            headers=headers,
+            timeout=timeout,
+            stream=True,
+            allow_redirects=False,
+        ) as got:
             yield got.status_code, got.raw
 
-    def sign(self, url: str, headers: dict[str, Any]) -> None:
-        """Add what proves who sends a GET."""
+    def sign(self, method: str, url: str, headers: dict[str, Any]) -> None:
+        """Add what proves who sends a request."""
 
     def _pool(self, endpoint: str) -> Any:
         """Return the pool of connections to a host, with the session's certificates, or None if there's a proxy."""
@@ -153,6 +175,6 @@ class PlainSession(_Session):
 class SignedSession(_Session, AuthorizedSession):
     """A session that signs requests with Google's credentials."""
 
-    def sign(self, url: str, headers: dict[str, Any]) -> None:
+    def sign(self, method: str, url: str, headers: dict[str, Any]) -> None:
         """Add a token, which is fetched if the one that there is has expired."""
-        self.credentials.before_request(self._auth_request, "GET", url, headers)
+        self.credentials.before_request(self._auth_request, method, url, headers)

@@ -1,15 +1,16 @@
-"""A GET over a connection that a pool has open, without urllib3's and http.client's work for each request.
+"""Requests over connections that a pool has open, without urllib3's and http.client's work for each of them.
 
-What is read here is content whose length the server says, as Cloud Storage sends it. The standard library reads all
-other answers, from the same bytes.
+Only answers that succeed and have a length are read here, as Cloud Storage sends them. The standard library reads all
+others, from the same bytes.
 """
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import io
 import re
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import urllib3
 from urllib3.connection import HTTPConnection, HTTPSConnection
@@ -25,25 +26,52 @@ _KNOWN: Final = (HTTPConnection, HTTPSConnection)
 _MAX_HEAD: Final = 2**16
 _STATUS: Final = re.compile(rb"HTTP/1\.1 (200|206)[^\r\n]*\r\n")
 _END: Final = b"\r\n\r\n"
-#: The headers that decide where an answer ends and whether another may follow. The first group is a length, and the
-#: second one is whatever isn't read here.
+#: The headers that decide where an answer ends, whether another may follow, and what its bytes mean. The first group is
+#: a length, and the second one is whatever isn't read here.
 _FRAMING: Final = re.compile(
     rb"\r\n(?:content-length:[ \t]*([0-9]{1,18})[ \t]*(?=\r)"
     rb"|connection:[ \t]*keep-alive[ \t]*(?=\r)"
-    rb"|(content-length|connection|transfer-encoding))",
+    rb"|content-encoding:[ \t]*identity[ \t]*(?=\r)"
+    rb"|(content-length|connection|transfer-encoding|content-encoding))",
     re.IGNORECASE,
 )
 
 
-def get(pool: Any, host: str, target: str, headers: Mapping[str, Any], timeout: float) -> Any:
-    """Send a GET over an open connection, and return the answer, of which no content was read.
+class Request(NamedTuple):
+    """A request.
+
+    Attributes:
+        method: The method.
+        host: The host and perhaps a port, as in the URL.
+        target: The path and the query.
+        headers: The headers, except ``Host`` and ``Content-Length``.
+        body: The body, or None if the method has none.
+    """
+
+    method: str
+    host: str
+    target: str
+    headers: Mapping[str, Any]
+    body: bytes | None = None
+
+    def head(self) -> bytes | None:
+        """Return what is sent before the body, or None if it has to be encoded or isn't valid."""
+        lines = [f"{self.method} {self.target} HTTP/1.1", f"Host: {self.host}"]
+        lines += [f"{name}: {value}" for name, value in self.headers.items()]
+        if self.body is not None:
+            lines.append(f"Content-Length: {len(self.body)}")
+        text = "\r\n".join((*lines, "", ""))
+        valid = text.isascii() and " " not in self.target and text.count("\n") == text.count("\r") == len(lines) + 1
+        return text.encode() if valid else None
+
+
+def send(pool: Any, request: Request, timeout: float) -> Any:
+    """Send a request over an open connection, and return the answer, of which no content was read.
 
     Args:
         pool: urllib3's pool of connections to the host.
-        host: The host and perhaps a port, as in the URL.
-        target: The path and the query.
-        headers: The headers, except ``Host``.
-        timeout: The most seconds to wait for the next bytes.
+        request: The request.
+        timeout: The most seconds to wait until the request is sent, and then for the next bytes.
 
     Returns:
         A `Content`, or an answer of urllib3 if it's another. None if nothing was sent, because no connection is open or
@@ -52,9 +80,8 @@ def get(pool: Any, host: str, target: str, headers: Mapping[str, Any], timeout: 
     Raises:
         urllib3.exceptions.ProtocolError: The connection broke.
     """
-    lines = [f"GET {target} HTTP/1.1", f"Host: {host}", *(f"{name}: {value}" for name, value in headers.items())]
-    text = "\r\n".join((*lines, "", ""))
-    if not text.isascii() or " " in target or text.count("\n") != len(lines) + 1 or not hasattr(pool, "_get_conn"):
+    head = request.head()
+    if head is None or not hasattr(pool, "_get_conn"):
         return None
     borrowed = _Borrowed(pool)
     if borrowed.socket is None:
@@ -62,19 +89,30 @@ def get(pool: Any, host: str, target: str, headers: Mapping[str, Any], timeout: 
         return None
     try:
         borrowed.socket.settimeout(timeout)
-        borrowed.socket.sendall(text.encode())
+        with contextlib.suppress(BrokenPipeError):  # it may have answered before it had read everything
+            _send_all(borrowed.socket, head, request.body or b"")
         received = borrowed.socket.recv(_BLOCK)
         while _STATUS.match(received) and _END not in received and len(received) < _MAX_HEAD:
             if not (more := borrowed.socket.recv(_BLOCK)):
                 break
             received += more
         start, length = _content_in(received)
-        return Content(borrowed, received[start:], length) if start else _parse(_Received(borrowed, received))
+        if start:
+            return Content(borrowed, received[start:], length)
+        return _parse(_Received(borrowed, received), request.method)
     except BaseException as error:
         borrowed.give_back(reusable=False)
         if isinstance(error, (OSError, http.client.HTTPException)):
             raise urllib3.exceptions.ProtocolError("The connection broke.", error) from error
         raise
+
+
+def _send_all(sock: Any, head: bytes, body: bytes) -> None:
+    if len(body) <= _BLOCK:
+        sock.sendall(head + body)
+    else:
+        sock.sendall(head)
+        sock.sendall(body)
 
 
 class _Borrowed:
@@ -168,17 +206,16 @@ class _Received(io.RawIOBase):
         super().close()
 
 
-def _parse(received: Any) -> urllib3.HTTPResponse:
+def _parse(received: Any, method: str) -> urllib3.HTTPResponse:
     """Return the answer that a connection has received."""
-    answer = http.client.HTTPResponse(received, method="GET")
+    answer = http.client.HTTPResponse(received, method=method)
     answer.begin()
     return urllib3.HTTPResponse(
         answer,
-        answer.getheaders(),
+        urllib3.HTTPHeaderDict(answer.getheaders()),
         answer.status,
         reason=answer.reason,
         preload_content=False,
         original_response=answer,
-        request_method="GET",
+        request_method=method,
     )
-
