@@ -92,13 +92,11 @@ def send(pool: Any, request: Request, timeout: float) -> Any:
         with contextlib.suppress(BrokenPipeError):  # it may have answered before it had read everything
             _send_all(borrowed.socket, head, request.body or b"")
         received = borrowed.socket.recv(_BLOCK)
-        while _STATUS.match(received) and _END not in received and len(received) < _MAX_HEAD:
-            if not (more := borrowed.socket.recv(_BLOCK)):
-                break
+        while _needs_more(received) and (more := borrowed.socket.recv(_BLOCK)):
             received += more
-        start, length = _content_in(received)
-        if start:
-            return Content(borrowed, received[start:], length)
+        if (content := _content_in(received)) is not None:
+            status, start, length = content
+            return Content(borrowed, status, received[start:], length)
         return _parse(_Received(borrowed, received), request.method)
     except BaseException as error:
         borrowed.give_back(reusable=False)
@@ -138,11 +136,14 @@ class _Borrowed:
 
 
 class Content:
-    """An answer with content, whose length is known."""
+    """An answer with content, whose length is known.
 
-    status: Final = http.client.OK
+    Attributes:
+        status: Its HTTP status.
+    """
 
-    def __init__(self, borrowed: _Borrowed, received: bytes, length: int) -> None:
+    def __init__(self, borrowed: _Borrowed, status: int, received: bytes, length: int) -> None:
+        self.status = status
         self._borrowed = borrowed
         self._received = received[:length]
         self._surplus = len(received) > length
@@ -168,16 +169,22 @@ class Content:
         self._borrowed.give_back(reusable=not self._left and not self._surplus)
 
 
-def _content_in(received: bytes) -> tuple[int, int]:
-    """Return where the content begins and its length, or zeros if the answer is another."""
-    end = received.find(_END)
-    if end < 0 or not _STATUS.match(received):
-        return 0, 0
+def _needs_more(received: bytes) -> bool:
+    """Return whether this is the beginning of an answer with content, without all of its headers."""
+    begun = b"\n" not in received or _STATUS.match(received) is not None
+    return begun and bool(received) and len(received) < _MAX_HEAD and _END not in received
+
+
+def _content_in(received: bytes) -> tuple[int, int, int] | None:
+    """Return the status of an answer with content, where this begins, and its length; None if the answer is another."""
+    end, status = received.find(_END), _STATUS.match(received)
+    if end < 0 or status is None:
+        return None
     found = _FRAMING.findall(received, 0, end + 1)
     lengths = [length for length, _ in found if length]
     if len(lengths) != 1 or any(other for _, other in found):
-        return 0, 0
-    return end + len(_END), int(lengths[0])
+        return None
+    return int(status[1]), end + len(_END), int(lengths[0])
 
 
 class _Received(io.RawIOBase):
