@@ -13,14 +13,13 @@ import re
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import urllib3
-from urllib3.connection import HTTPConnection, HTTPSConnection
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
 _BLOCK: Final = 2**18
-#: Only these, and not what a library has put in their place, such as one that records requests.
-_KNOWN: Final = (HTTPConnection, HTTPSConnection)
+#: Where the classes of connections are defined that are used here. A library that records requests has others.
+_CONNECTIONS: Final = "urllib3.connection"
 
 #: The most bytes of a status line and headers that are read here.
 _MAX_HEAD: Final = 2**16
@@ -123,7 +122,8 @@ class _Borrowed:
     def __init__(self, pool: Any) -> None:
         self._pool = pool
         self._connection = pool._get_conn()  # noqa: SLF001  # there is no public way
-        self.socket: Any = self._connection.sock if type(self._connection) in _KNOWN else None
+        known = type(self._connection).__module__ == _CONNECTIONS
+        self.socket: Any = self._connection.sock if known else None
 
     def give_back(self, *, reusable: bool) -> None:
         """Return the connection to the pool, or close it if it can't be used again. It's fine to do so twice."""
