@@ -165,7 +165,7 @@ def test_a_server_that_falls_silent_is_reported(session: _http.PlainSession) -> 
 
 @pytest.mark.parametrize("status", ["200 OK", "403 Forbidden"])
 def test_an_encoded_answer_is_decoded(session: _http.PlainSession, status: str) -> None:
-    """What a server encodes although nobody asked for it can be read, over an open connection as well."""
+    """What a server encodes without a reason can be read, over an open connection as well."""
     encoded = ok(gzip.compress(b"abcde"), "Content-Encoding: gzip", status=status)
     with contextlib.closing(Script([encoded] * 2)) as server:
         for _ in range(2):
