@@ -87,8 +87,8 @@ class _Session(requests.Session):
         """Send a request, and yield the status and the answer, of which nothing was read. Redirects aren't followed.
 
         A request straight through the session's pool of connections takes half the processor time, and one over a
-        connection that's open a fifth. The session itself is only used with a proxy, and to fetch another token for one
-        that was refused.
+        connection that's open half of that. The session itself is only used with a proxy, and to fetch another token
+        for one that was refused.
         """
         if (pool := self._pool(endpoint)) is not None:
             signed: dict[str, Any] = {**self.headers, **headers}
