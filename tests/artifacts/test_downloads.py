@@ -49,6 +49,20 @@ def test_an_interrupted_download_continues(
     assert len(proxy.sent("GET", "alt=media")) == 6 + 3
 
 
+@pytest.mark.parametrize("cached", [True, False])
+def test_a_small_file_that_is_cut_off_is_started_over(
+    storage: Storage, proxy: Proxy, stored: str, folder: Path, tmp_path: Path, cached: bool
+) -> None:
+    """Bytes that came before a connection broke aren't part of the file, nor of the checksum that the cache keeps."""
+    proxy.fail("GET", "metadata.json?alt=media", cut="middle", times=2)
+    found = storage.download(stored, None if cached else tmp_path / "copy")
+    assert contents(found) == contents(folder)
+    if cached:
+        proxy.seen.clear()
+        assert storage.download(stored) == found
+        assert not proxy.sent("GET", "alt=media")
+
+
 def test_altered_bytes_are_downloaded_again(
     storage: Storage, proxy: Proxy, stored: str, folder: Path, tmp_path: Path
 ) -> None:

@@ -109,13 +109,6 @@ class Bucket(Protocol):
             ConflictError: The file changed during the upload.
         """
 
-    def read(self, stored: StoredObject, part: range, stopped: threading.Event) -> bytes:
-        """Return a range of the stored bytes of an object.
-
-        Raises:
-            GenerationChangedError: Another generation is stored there.
-        """
-
     def copy(self, stored: StoredObject, part: range, sink: Sink, stopped: threading.Event) -> None:
         """Copy a range of the stored bytes of an object, piece by piece.
 

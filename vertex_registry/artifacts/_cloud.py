@@ -35,14 +35,6 @@ if TYPE_CHECKING:
 CHUNK: Final = 16 * 2**20
 
 
-class _Pieces:
-    """Keeps bytes in a list."""
-
-    def __init__(self, pieces: list[bytes]) -> None:
-        self.start = pieces.clear
-        self.write = pieces.append
-
-
 class CloudBucket:
     """A bucket of Cloud Storage, or of an emulator of it.
 
@@ -123,12 +115,6 @@ class CloudBucket:
             raise GenerationChangedError from failure
         advance(upload.file.size)
         return stored
-
-    def read(self, stored: StoredObject, part: range, stopped: threading.Event) -> bytes:
-        """Return a range of the stored bytes of an object."""
-        pieces: list[bytes] = []
-        self.copy(stored, part, _Pieces(pieces), stopped)
-        return b"".join(pieces)
 
     def copy(self, stored: StoredObject, part: range, sink: Sink, stopped: threading.Event) -> None:
         """Copy a range of the stored bytes of an object, piece by piece."""

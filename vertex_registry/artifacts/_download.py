@@ -11,6 +11,7 @@ import errno
 import functools
 import gzip
 import hashlib
+import io
 import os
 import re
 import shutil
@@ -19,7 +20,7 @@ import threading
 import unicodedata
 import zlib
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any, Final, Self
+from typing import IO, TYPE_CHECKING, Any, Final, Protocol, Self
 
 from vertex_registry._quoting import shorten
 from vertex_registry.artifacts._bucket import GenerationChangedError
@@ -110,12 +111,11 @@ class Downloader:
                 f"{f', encoded in {stored.encoding}' if stored.encoding else ''}.",
                 resource=uri,
             )
-        received: list[bytes] = []
         for _ in range(2):
-            received.clear()
-            crc = self._fetch_into(received.append, stored, threading.Event(), lambda _: None)
+            received = io.BytesIO()
+            crc = self._fetch_into(received, stored, threading.Event(), lambda _: None)
             if to_base64(crc) == stored.crc:
-                return b"".join(received)
+                return received.getvalue()
         raise _altered_error(uri, to_base64(crc), stored.crc)
 
     def download_to(self, uri: str, objects: Mapping[PurePosixPath, StoredObject], folder: Path) -> Path:
@@ -253,7 +253,7 @@ class Downloader:
             with contextlib.ExitStack() as opened:
                 file = opened.enter_context(_NewFile(path, replace=last, private=private, hashed=hashed))
                 received = opened.enter_context(tempfile.TemporaryFile(dir=path.parent)) if encoded else file
-                crc = self._fetch_into(received.write, stored, stopped, advance)
+                crc = self._fetch_into(received, stored, stopped, advance)
                 if to_base64(crc) == stored.crc:
                     if encoded:
                         _decode(received, file, uri, stopped)
@@ -263,21 +263,20 @@ class Downloader:
 
     def _fetch_into(
         self,
-        write: Callable[[bytes], object],
+        file: _Writable,
         stored: StoredObject,
         stopped: threading.Event,
         advance: Callable[[int], None],
     ) -> int:
         """Write the stored bytes of an object, and return their checksum."""
-        crc = done = 0
-        while done < stored.size:
-            part = range(done, min(done + self._chunk, stored.size))
+        crc = 0
+        for start in range(0, stored.size, self._chunk):
+            part = range(start, min(start + self._chunk, stored.size))
+            sink = Appended(file, crc, self._bucket.checksum)
             with self._noticing_change(stored, stopped):
-                data = self._bucket.read(stored, part, stopped)
-            crc = self._bucket.checksum(data, crc)
-            write(data)
-            done += len(data)
-            advance(len(data))
+                self._bucket.copy(stored, part, sink, stopped)
+            crc = sink.crc
+            advance(len(part))
         return crc
 
     @contextlib.contextmanager
@@ -305,6 +304,46 @@ class _Part:
         """Start over."""
         self._file.seek(self.range.start)
         self.crc = 0
+
+    def write(self, data: bytes) -> None:
+        """Write the next bytes."""
+        self._file.write(data)
+        self.crc = self._checksum(data, self.crc)
+
+
+class _Writable(Protocol):
+    """A file, or what can be used as one."""
+
+    def write(self, data: bytes, /) -> object:
+        """Write the next bytes."""
+
+    def tell(self) -> int:
+        """Return where the next bytes go."""
+
+    def seek(self, position: int, /) -> object:
+        """Write the next bytes where `tell` was called last."""
+
+
+class Appended:
+    """Bytes that are appended to a file, and the checksum of the file with them.
+
+    Args:
+        file: The file.
+        before: The checksum of what is in it.
+        checksum: The bucket's own checksum.
+    """
+
+    def __init__(self, file: _Writable, before: int, checksum: Callable[[bytes, int], int]) -> None:
+        self.crc = before
+        self._file = file
+        self._before = before
+        self._start = file.tell()
+        self._checksum = checksum
+
+    def start(self) -> None:
+        """Start over."""
+        self._file.seek(self._start)
+        self.crc = self._before
 
     def write(self, data: bytes) -> None:
         """Write the next bytes."""
@@ -376,6 +415,7 @@ class _NewFile:
 
         self._file = open(path, "wb" if replace else "xb", opener=create)  # noqa: SIM115  # closed by __exit__
         self._sum = hashlib.sha256() if hashed else None
+        self._told = self._sum
         self.size = 0
 
     def __enter__(self) -> Self:
@@ -397,6 +437,17 @@ class _NewFile:
         self.size += len(data)
         if self._sum is not None:
             self._sum.update(data)
+
+    def tell(self) -> int:
+        """Return where the next bytes go."""
+        self._told = None if self._sum is None else self._sum.copy()
+        return self.size
+
+    def seek(self, position: int) -> None:
+        """Write the next bytes where `tell` was called last."""
+        self._file.seek(position)
+        self.size = position
+        self._sum = None if self._told is None else self._told.copy()
 
 
 def _digest_of(names: Iterable[str], sums: Iterable[tuple[int, str]]) -> str:

@@ -112,8 +112,8 @@ class FolderBucket:
                 _publish(path, target, upload.generation)
         return self.stat(upload.name)
 
-    def read(self, stored: StoredObject, part: range, stopped: threading.Event) -> bytes:
-        """Return a range of the bytes of an object."""
+    def copy(self, stored: StoredObject, part: range, sink: Sink, stopped: threading.Event) -> None:
+        """Copy a range of the bytes of an object."""
         if stopped.is_set():
             raise StoppedError
         with self._explain(stored.name), open_private(self._path(stored.name)) as file:
@@ -121,12 +121,8 @@ class FolderBucket:
             data: bytes = file.read(len(part))
             if _generation(os.fstat(file.fileno())) != stored.generation:
                 raise GenerationChangedError
-            return data
-
-    def copy(self, stored: StoredObject, part: range, sink: Sink, stopped: threading.Event) -> None:
-        """Copy a range of the bytes of an object."""
         sink.start()
-        sink.write(self.read(stored, part, stopped))
+        sink.write(data)
 
     def delete(self, stored: StoredObject) -> None:
         """Delete an object if it's still this generation."""

@@ -166,17 +166,17 @@ class CloudStorage:
             RegistryError: It failed otherwise.
         """
         budget = _waiting.Budget(self.retry, self.retry.call_timeout)
+        failed: list[FailedRequestError] = []
 
         def attempt() -> T:
-            try:
-                return action()
-            except (RegistryError, FailedRequestError):
-                raise
-            except Exception as error:
-                failure = self.connection().failure(error)
-                if failure is None:
-                    raise
-                raise failure from error
+            if failed:
+                raise failed.pop()
+            return self._attempt(action)
+
+        try:
+            return self._attempt(action)  # most requests need no more, and tenacity takes as long as a small one
+        except FailedRequestError as failure:
+            failed.append(failure)
 
         def wait(state: tenacity.RetryCallState) -> float:
             failure = state.outcome.exception() if state.outcome else None
@@ -196,6 +196,18 @@ class CloudStorage:
             if failure.status in unless:
                 raise
             raise error_of(failure, verb, uri, budget.spent()) from failure.__cause__
+
+    def _attempt(self, action: Callable[[], T]) -> T:
+        """Return the result of one request."""
+        try:
+            return action()
+        except (RegistryError, FailedRequestError):
+            raise
+        except Exception as error:
+            failure = self.connection().failure(error)
+            if failure is None:
+                raise
+            raise failure from error
 
     def sleep(self, stopped: threading.Event | None) -> Callable[[float], Any]:
         """Return what waits, no longer than the result is needed; a caller's own clock decides when time has passed."""
@@ -258,7 +270,7 @@ class Connection:
         plain.clock = clock
         self._plain = plain
         self._read = functools.partial(_http.read, clock=clock)
-        self._min_rate = _http.MIN_RATE
+        self._http = _http
         refusal: RegistryError | None = None
         try:
             if emulator:
@@ -300,15 +312,21 @@ class Connection:
         Google's package does so up to 8 MiB only, copies the bytes, and asks twice for more.
         https://cloud.google.com/storage/docs/uploading-objects#uploading-an-object
         """
-        answer = self._signed.post(
-            f"{self.endpoint}/upload/storage/v1/b/{bucket}/o",
-            params={"uploadType": "media", "name": upload.name, "ifGenerationMatch": str(upload.generation)},
-            data=data,
-            headers={"Content-Type": BYTES, "X-Goog-Hash": f"crc32c={to_base64(upload.crc)}"},
-            timeout=timeout,
-            allow_redirects=False,
-        )
-        return self._checked(answer).json()
+        query = {"uploadType": "media", "name": upload.name, "ifGenerationMatch": str(upload.generation)}
+        path = f"/upload/storage/v1/b/{bucket}/o?{urllib.parse.urlencode(query)}"
+        headers = {
+            "Content-Type": BYTES,
+            "X-Goog-Hash": f"crc32c={to_base64(upload.crc)}",
+            "Accept-Encoding": "identity",
+        }
+        with self._signed.open_stream(self.endpoint, path, headers, timeout, method="POST", body=data) as (status, raw):
+            if status >= _FIRST_ERROR:
+                raise self._failed(status, raw, timeout)
+            most, seconds = self._http.MAX_ANSWER, self._http.MAX_SECONDS
+            received = b"".join(self._read(raw, most + 1, seconds, decode=True))
+        if len(received) > most:
+            raise ConnectionResetError(errno.ECONNRESET, "the answer doesn't end")
+        return json.loads(received)
 
     def get(
         self, bucket: str, stored: StoredObject, part: range, timeout: float, write: Callable[[bytes], object]
@@ -328,9 +346,8 @@ class Connection:
         }
         with self._signed.open_stream(self.endpoint, f"{path}?{query}", headers, timeout) as (status, raw):
             if status not in _CONTENT:
-                body = b"".join(self._read(raw, _MAX_ERROR, timeout, decode=True))
-                raise FailedRequestError(status, _message_in(body, status), _retry_after(raw))
-            seconds = timeout + len(part) / self._min_rate
+                raise self._failed(status, raw, timeout)
+            seconds = timeout + len(part) / self._http.MIN_RATE
             received = 0
             for data in self._read(raw, len(part) + 1, seconds, decode=False):
                 received += len(data)
@@ -339,6 +356,11 @@ class Connection:
             if received != len(part):
                 problem = "ended early" if received < len(part) else "is longer than requested"
                 raise ConnectionResetError(errno.ECONNRESET, f"the response {problem}")
+
+    def _failed(self, status: int, raw: Any, timeout: float) -> FailedRequestError:
+        """Return what an answer says that isn't the one that was requested."""
+        body = b"".join(self._read(raw, _MAX_ERROR, timeout, decode=True))
+        return FailedRequestError(status, _message_in(body, status), _retry_after(raw))
 
     def session_address(self, url: str) -> str:
         """Return the address of a session at the endpoint in use, whatever host the server names."""
