@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import shlex
 import sqlite3
 import stat
 import zlib
@@ -263,7 +264,7 @@ def open_database(path: str | None) -> tuple[sqlite3.Connection, Claim | None]:
         try:
             _prepare(database, path)
         except UnicodeDecodeError as error:
-            raise damaged(str(path), NOT_UTF_8) from error
+            raise damaged(str(path), NOT_UTF_8, readable=False) from error
         if claim is not None:
             claim.watch()
         failed.pop_all()
@@ -408,8 +409,7 @@ def _prepare(database: sqlite3.Connection, path: str | None) -> None:
         database.execute("PRAGMA synchronous = FULL")
         database.execute("BEGIN IMMEDIATE")
         if version is None:
-            for statement in statements(LISTED_TABLES.format(schema="main") + _OTHER_TABLES):
-                database.execute(statement)
+            create_tables(database)
             database.execute(f"PRAGMA application_id = {APPLICATION_ID}")
             database.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
         elif version < SCHEMA_VERSION:
@@ -425,8 +425,14 @@ def _prepare(database: sqlite3.Connection, path: str | None) -> None:
         raise unusable(shown, "opened", str(error), error.sqlite_errorcode) from error
     except sqlite3.DatabaseError as error:
         if is_damage(error):
-            raise damaged(shown, why_damaged(error)) from error
+            raise damaged(shown, why_damaged(error), readable=False) from error
         raise _not_a_database_error(shown) from error
+
+
+def create_tables(database: sqlite3.Connection) -> None:
+    """Create the tables and indexes in an empty database."""
+    for statement in statements(LISTED_TABLES.format(schema="main") + _OTHER_TABLES):
+        database.execute(statement)
 
 
 def _read_format(database: sqlite3.Connection, path: str) -> int | None:
@@ -490,11 +496,12 @@ def why_damaged(error: sqlite3.DatabaseError) -> str:
     return NOT_UTF_8 if getattr(error, "sqlite_errorcode", None) is None else str(error)
 
 
-def damaged(path: str, why: str) -> DataFileError:
-    """Return the error for a damaged file."""
+def damaged(path: str, why: str, *, readable: bool = True) -> DataFileError:
+    """Return the error for a damaged file. If it's readable at all, what's intact of it can be saved."""
+    command = f"python -m vertex_registry.emulator --data {shlex.quote(path)} --recover NEW_FILE"
+    advice = f"save what's intact: {command}" if readable else "name another file."
     return DataFileError(
-        f"The data file {path} is damaged: {why}. Replace it with an intact copy, or name another file.",
-        path=path,
+        f"The data file {path} is damaged: {why}. Replace it with an intact copy, or {advice}", path=path
     )
 
 

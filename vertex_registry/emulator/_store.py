@@ -14,6 +14,7 @@ import sqlite3
 import threading
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
+from vertex_registry.emulator import _integrity
 from vertex_registry.emulator._data_file import (
     LISTED_TABLES,
     NOT_UTF_8,
@@ -140,14 +141,16 @@ class Store:
         self._written: set[int] = set()
         self._due: collections.deque[tuple[int, int, dict[str, list[tuple[Any, ...]]]]] = collections.deque()
         self._lists = "main"
-        if list_lag:
-            self._lists = "lagging"
-            self._database.execute("ATTACH ':memory:' AS lagging")
-            for statement in statements(LISTED_TABLES.format(schema="lagging")):
-                self._database.execute(statement)
         self.under_way = 0
         try:
             with self.reading():
+                if path is not None:
+                    _integrity.check(self._database, path)
+                if list_lag:
+                    self._lists = "lagging"
+                    self._database.execute("ATTACH ':memory:' AS lagging")
+                    for statement in statements(LISTED_TABLES.format(schema="lagging")):
+                        self._database.execute(statement)
                 (self.under_way,) = self._fetch_one("SELECT count(*) FROM operations WHERE polls_left IS NOT NULL")
         except BaseException:
             self.close()
