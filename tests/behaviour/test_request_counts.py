@@ -138,6 +138,24 @@ def test_deleting_the_default_version_sends_twelve_requests(
     assert registry.get_version(churn).version == "1"
 
 
+@pytest.mark.only("grpc")
+def test_deleting_the_last_version_checks_once_for_others(
+    registry: RegistryClient, emulator: Emulator, name: NewName, source: NewSource
+) -> None:
+    """If the list shows no other version, the numbers around it are read only once the version is marked."""
+    churn = name()
+    registry.register_version(churn, source())
+    before = len(emulator.requests())
+    registry.delete_version(churn, 1)
+
+    sent = [request.rpc for request in emulator.requests()[before:]]
+    assert sent == [
+        "GetModel", "ListModelVersions", "DeleteModelVersion", "GetModel", "ListModelVersions", "MergeVersionAliases",
+        "ListModelVersions", *["GetModel"] * 11, "DeleteModel", "GetModel",
+    ]  # fmt: skip
+    assert len(sent) == 20
+
+
 def test_versions_of_every_model(registry: RegistryClient, emulator: Emulator, name: NewName) -> None:
     """The versions of all models take one list of the models, and one list for each."""
     for _ in range(3):
