@@ -323,7 +323,7 @@ def _merge_until_done(
         try:
             resources.merge_aliases(model, version.version, add=add, remove=remove)
         except UnavailableError as lost:
-            if once or lost.code == "UNIMPLEMENTED" or not connection.pause(budget, tries, lost.retry_after):
+            if once or not connection.pause_after(lost, budget, tries):
                 raise
             tries += 1
         else:
@@ -429,7 +429,7 @@ def _delete(  # noqa: C901  # one branch for each way it can end
         except UnavailableError as lost:
             if lost.code == "UNIMPLEMENTED":
                 raise
-            again = connection.pause(budget, tries, lost.retry_after)
+            again = connection.pause_after(lost, budget, tries)
             # This is read last, right before the next attempt.
             if not connection.read_after_loss(lost, exists, late=not again):
                 return

@@ -657,7 +657,7 @@ class Resources:
             except UnavailableError as lost:
                 if lost.code == "UNIMPLEMENTED":
                     raise
-                again = self.rpc.pause(budget, tries, lost.retry_after)
+                again = self.rpc.pause_after(lost, budget, tries)
                 now = self.rpc.read_after_loss(lost, lambda: self.read_model(model), late=not again)
                 if now.etag != current.etag:
                     if (
