@@ -105,6 +105,16 @@ def test_a_model_that_was_large(
     assert [bool(label) for label in lists[-12:]] == [True] * 5 + [False] + [True] * 5 + [False]
     assert registry.rollback(churn).restored.version == "1"
 
+    # Once it was registered anew, it's a small model, and read as one.
+    whole.delete_model(churn)
+    for stage in (Stage.STAGING, Stage.PRODUCTION):
+        whole.register_version(churn, "gs://models/churn/3", stage=stage)
+    before = len(emulator.requests())
+    for _ in range(2):
+        assert registry.stage_history(churn) == whole.stage_history(churn)
+    filters = [request.message.filter for request in emulator.requests()[before:] if "Versions" in request.rpc]
+    assert filters[-2:] == ["", ""]
+
 
 def test_a_promotion_sends_six_requests(
     registry: RegistryClient, emulator: Emulator, name: NewName, source: NewSource
