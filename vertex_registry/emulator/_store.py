@@ -60,34 +60,6 @@ _MODEL_BODY: Final = View._fields.index("body")
 _NUMBER: Final = View._fields.index("number")
 
 
-class _Columns:
-    """The columns of each kind of row. In a file, a row that isn't as it was written has no body."""
-
-    def __init__(self, *, checked: bool) -> None:
-        self._checked = checked
-
-        def body(table: str, row: str) -> str:
-            return f"iif({self.intact(table, row)}, {row}.body, NULL)" if checked else f"{row}.body"
-
-        #: The model's part of a view, and the version's.
-        self.model = (
-            f"m.parent, m.id, m.key, m.revision, m.create_time, m.update_time, m.default_version, {body('models', 'm')}"
-        )
-        self.version = f"v.number, v.aliases, v.revision, v.create_time, v.update_time, {body('versions', 'v')}"
-        self.view = f"{self.model}, {self.version}"
-        self.operation = (
-            "o.parent, o.model, o.id, o.polls_left, o.target, o.rpc, o.api, o.request, o.failure,"
-            f" {body('operations', 'o')}, o.source"
-        )
-        self.version_body = body("versions", "v")
-        self.evaluation = body("evaluations", "e")
-        self.slice = body("slices", "s")
-
-    def intact(self, table: str, row: str) -> str:
-        """Return the condition that a row, given its name in the statement, is as it was written."""
-        return f"{row}.checksum IS {checksum_of(table, row)}" if self._checked else "true"
-
-
 class ModelRow(NamedTuple):
     """A model without its versions: its part of a view, and ``last_version``."""
 
@@ -103,7 +75,10 @@ class ModelRow(NamedTuple):
 
 
 class OperationRow(NamedTuple):
-    """An operation: its request and how many polls are left or, if ``polls_left`` is None, how it ended."""
+    """An operation: its request and how many polls are left or, if ``polls_left`` is None, how it ended.
+
+    The fields are columns of the table.
+    """
 
     parent: str
     model: str
@@ -116,6 +91,33 @@ class OperationRow(NamedTuple):
     failure: bytes
     body: bytes
     source: int | None = None
+
+
+class _Columns:
+    """The columns of each kind of row. In a file, a row that isn't as it was written has no body."""
+
+    def __init__(self, *, checked: bool) -> None:
+        self._checked = checked
+
+        def body(table: str, row: str) -> str:
+            return f"iif({self.intact(table, row)}, {row}.body, NULL)" if checked else f"{row}.body"
+
+        #: The model's part of a view, and the version's.
+        self.model = (
+            f"m.parent, m.id, m.key, m.revision, m.create_time, m.update_time, m.default_version, {body('models', 'm')}"
+        )
+        self.version = f"v.number, v.aliases, v.revision, v.create_time, v.update_time, {body('versions', 'v')}"
+        self.view = f"{self.model}, {self.version}"
+        self.operation = ", ".join(
+            body("operations", "o") if field == "body" else f"o.{field}" for field in OperationRow._fields
+        )
+        self.version_body = body("versions", "v")
+        self.evaluation = body("evaluations", "e")
+        self.slice = body("slices", "s")
+
+    def intact(self, table: str, row: str) -> str:
+        """Return the condition that a row, given its name in the statement, is as it was written."""
+        return f"{row}.checksum IS {checksum_of(table, row)}" if self._checked else "true"
 
 
 class Store:
@@ -483,7 +485,7 @@ class Store:
     def add_operation(self, row: OperationRow, *, creates: bool) -> None:
         """Store an operation. ``creates`` says that it has taken its model's id."""
         self._database.execute(
-            f"INSERT INTO operations ({_OPERATION}, creates) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",  # noqa: S608 - our own names, no values
+            f"INSERT INTO operations ({', '.join(row._fields)}, creates) VALUES ({'?, ' * len(row)}?)",  # noqa: S608 - our own names, no values
             (*row, creates),
         )
         if row.polls_left is not None:
@@ -777,6 +779,3 @@ class Store:
         self._touched.clear()
         self._written.clear()
         self._due.clear()
-
-
-_OPERATION: Final = "parent, model, id, polls_left, target, rpc, api, request, failure, body, source"
