@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, Final
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
 try:
     import fcntl
@@ -175,14 +175,29 @@ class Claim:
         # The process may change its folder later.
         self._path = Path(path).absolute()
         self._shown = path
-        self._locked = _lock_data_file(path)
         # SQLite's log exists from the first transaction until the file is closed.
         self._log = _log_of(self._path)
         self._log_file: tuple[int, int] | None = None
+        self._locks = contextlib.ExitStack()
+        with contextlib.ExitStack() as failed:
+            failed.callback(self.close)
+            self._locked = self._lock(self._path, _in_use_error)
+            # Of a crashed emulator's log, SQLite takes what fits. If the file is new, it deletes the log.
+            if (log := self._lock(self._log, _log_in_use_error)) is not None:
+                log.close()
+            failed.pop_all()
+
+    def _lock(self, path: Path, in_use: Callable[[str], DataFileError]) -> BinaryIO | None:
+        try:
+            file = _lock_file(path)
+        except BlockingIOError as error:
+            raise in_use(self._shown) from error
+        return None if file is None else self._locks.enter_context(file)
 
     def watch(self) -> None:
-        """Remember which file SQLite's log is. Call it after the first transaction."""
+        """Lock SQLite's log too, and remember which file it is. Call it after the first transaction."""
         self._log_file = _identity(self._log)
+        self._lock(self._log, _log_in_use_error)
 
     def check(self) -> None:
         """Check that the file, and SQLite's log, can still be found under their names.
@@ -205,10 +220,9 @@ class Claim:
                 )
 
     def close(self) -> None:
-        """Unlock the file. Closing it twice is fine."""
-        if self._locked is not None:
-            self._locked.close()
-            self._locked = None
+        """Unlock the file and its log. Closing it twice is fine."""
+        self._locked = None
+        self._locks.close()
 
 
 def _log_of(path: Path) -> Path:
@@ -367,19 +381,22 @@ def unusable(path: str, done: str, why: str, code: int = sqlite3.SQLITE_CANTOPEN
     )
 
 
-def _lock_data_file(path: str) -> BinaryIO | None:
+def _lock_file(path: Path) -> BinaryIO | None:
     """Return the file, locked until it's closed, or None if the file or such locks don't exist.
 
     What else is wrong with the file is for SQLite to report.
+
+    Raises:
+        BlockingIOError: Somebody else has locked it.
     """
-    if fcntl is None or not Path(path).is_file():
+    if fcntl is None or not path.is_file():
         return None
     with contextlib.ExitStack() as failed:
         try:
-            file = failed.enter_context(Path(path).open("rb"))
+            file = failed.enter_context(path.open("rb"))
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise _in_use_error(path) from error
+        except BlockingIOError:
+            raise
         except OSError:
             return None
         failed.pop_all()
@@ -393,6 +410,15 @@ def _not_a_database_error(path: str) -> DataFileError:
 def _in_use_error(path: str) -> DataFileError:
     return DataFileError(
         f"The data file {path} is open in another emulator. Stop that one, or name another file.",
+        path=path,
+        in_use=True,
+    )
+
+
+def _log_in_use_error(path: str) -> DataFileError:
+    return DataFileError(
+        f"The data file {path} can't be opened, because another emulator still has {_log_of(Path(path))} open, the log"
+        " of a file that was deleted or moved. Stop that one, or name another file.",
         path=path,
         in_use=True,
     )

@@ -10,6 +10,7 @@ import collections
 import contextlib
 import itertools
 import json
+import os
 import sqlite3
 import threading
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
@@ -133,6 +134,7 @@ class Store:
 
     def __init__(self, path: str | None, *, list_lag: int = 0) -> None:
         self._lock = threading.RLock()
+        self._process = os.getpid()
         self._path = path
         self._database, self._claim = open_database(path)
         self._columns = _Columns(checked=path is not None)
@@ -159,8 +161,17 @@ class Store:
             raise
 
     def close(self) -> None:
-        """Close the file. Closing it twice is fine."""
+        """Close the file. Closing it twice is fine. In a forked process, do nothing: the file is the parent's.
+
+        SQLite would delete the log that the parent writes to.
+        """
+        if os.getpid() != self._process:
+            return
         with self._lock:
+            if self._claim is not None:
+                # SQLite leaves the log of a file that was moved where it was, with what isn't in the file yet.
+                with contextlib.suppress(sqlite3.Error):
+                    self._database.execute("PRAGMA wal_checkpoint(TRUNCATE)")
             self._database.close()
             if self._claim is not None:
                 self._claim.close()
