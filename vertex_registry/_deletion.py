@@ -154,7 +154,7 @@ class _Deletion:
         return None
 
     def _listed(self) -> Iterator[str]:
-        """Yield the numbers of other versions that are easily found. Before a model is deleted, all are looked for."""
+        """Yield the numbers of other versions that a list shows."""
         if self.unlisted:
             yield self.unlisted
         yield from _other_numbers(self.resources, self.model, self.version.version, listed_only=True)

@@ -105,7 +105,7 @@ def test_a_model_that_was_large(
     assert [bool(label) for label in lists[-12:]] == [True] * 5 + [False] + [True] * 5 + [False]
     assert registry.rollback(churn).restored.version == "1"
 
-    # Once it was registered anew, it's a small model, and read as one.
+    # Once it was deleted and registered again, it's a small model, and read as one.
     whole.delete_model(churn)
     for stage in (Stage.STAGING, Stage.PRODUCTION):
         whole.register_version(churn, "gs://models/churn/3", stage=stage)
