@@ -118,11 +118,11 @@ class _Deletion:
                 raise _refused_error(refusal, self.model.at(number), [now]) from refusal.__cause__
             successor = _first_existing(self.resources, self.model, self._listed())
             if successor is None:
-                other = _delete_with_model(self.resources, self.model, self.version)
-                if other is None:
+                successor = _delete_with_model(self.resources, self.model, self.version)
+                if successor is None:
                     return
-                self.unlisted = other.version
-            elif now.is_default:
+                self.unlisted = successor.version
+            if now.is_default:
                 if not self.moved_to:
                     self.moved_to = _move_default(self.resources, self.model, successor)
                     known_deletable = True
