@@ -16,6 +16,7 @@ from google.api_core import exceptions
 from google.cloud.aiplatform_v1 import types
 from google.longrunning import operations_pb2
 
+from tests.file_limits import limited_files
 from vertex_registry.emulator import DataFileError
 from vertex_registry.emulator.__main__ import main
 from vertex_registry.emulator._operations import Call
@@ -379,6 +380,16 @@ def test_a_page_that_cannot_be_read_loses_only_its_rows(tmp_path: Path, capsys: 
     names = {model.name.rpartition("/")[2] for model in found}
     assert {"m0", "m99"} < names
     assert 50 <= len(names) < 100  # a page has 40
+
+
+def test_a_full_disk_leaves_no_half_of_a_file(data: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The status is 2, with a sentence, and the new file is removed."""
+    new = data.with_name("new.db")
+    with limited_files(150_000):
+        assert main(["--data", str(data), "--recover", str(new)]) == 2
+
+    assert re.match(rf"The data file {new} can't be written: .* Check that the disk", capsys.readouterr().err)
+    assert list(data.parent.iterdir()) == [data]
 
 
 def test_a_file_is_only_saved_to_a_new_one(data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -22,6 +22,7 @@ from vertex_registry.emulator._data_file import (
     create_tables,
     damaged,
     open_database,
+    unusable,
 )
 
 if TYPE_CHECKING:
@@ -160,48 +161,66 @@ def recover(source: str, target: str) -> list[str]:
         raise DataFileError(
             f"The file {target} exists already. Name a new file for what's intact of {source}.", path=target
         )
-    with contextlib.ExitStack() as opened:
-        old, claim = open_database(source)
-        if claim is not None:
-            opened.callback(claim.close)
-        opened.callback(old.close)
-        new, new_claim = open_database(target)
-        with contextlib.ExitStack() as failed:
+    with contextlib.ExitStack() as failed:
+        with contextlib.ExitStack() as opened:
+            old, claim = open_database(source)
+            if claim is not None:
+                opened.callback(claim.close)
+            opened.callback(old.close)
+            new, new_claim = open_database(target)
             failed.callback(Path(target).unlink)
             if new_claim is not None:
                 opened.callback(new_claim.close)
             opened.callback(new.close)
-            new.execute("BEGIN IMMEDIATE")
-            report = [f"Lost: {name}." for table in CHECKED for name in _copy_intact(old, new, table)]
-            if not _is_readable(old):
-                report.append("Not every row can be found, so more may be lost than is named here.")
-            with contextlib.suppress(sqlite3.DatabaseError):  # keys that were used aren't used again
-                last = old.execute("SELECT seq FROM sqlite_sequence WHERE name = 'models'").fetchone()
-                new.execute("UPDATE sqlite_sequence SET seq = max(seq, ?) WHERE name = 'models'", last or (0,))
-            report += _complete(new)
-            _create_labels_of(new)
-            for table, (columns, derived, _) in _DERIVED.items():
-                new.execute(f"INSERT INTO {table} ({', '.join(columns)}) {derived}")
-            new.execute("COMMIT")
-            failed.pop_all()
+            with _translating_errors(target):
+                report = _copy(old, new)
+        failed.pop_all()
     return report
 
 
-def _copy_intact(old: sqlite3.Connection, new: sqlite3.Connection, table: str) -> Iterator[str]:
-    """Copy the intact rows of a table, and yield the names of the others.
+def _copy(old: sqlite3.Connection, new: sqlite3.Connection) -> list[str]:
+    new.execute("BEGIN IMMEDIATE")
+    report = [f"Lost: {name}." for table in CHECKED for name in _copy_intact(old, new, table)]
+    if not _is_readable(old):
+        report.append("Not every row can be found, so more may be lost than is named here.")
+    last = None
+    with contextlib.suppress(sqlite3.DatabaseError):  # keys that were used aren't used again
+        last = old.execute("SELECT seq FROM sqlite_sequence WHERE name = 'models'").fetchone()
+    new.execute("UPDATE sqlite_sequence SET seq = max(seq, ?) WHERE name = 'models'", last or (0,))
+    report += _complete(new)
+    _create_labels_of(new)
+    for table, (columns, derived, _) in _DERIVED.items():
+        new.execute(f"INSERT INTO {table} ({', '.join(columns)}) {derived}")
+    new.execute("COMMIT")
+    return report
 
-    Rows that follow an unreadable page are found from the other end of the table.
-    """
+
+@contextlib.contextmanager
+def _translating_errors(target: str) -> Iterator[None]:
+    try:
+        yield
+    except sqlite3.OperationalError as error:
+        raise unusable(target, "written", str(error), error.sqlite_errorcode) from error
+
+
+def _copy_intact(old: sqlite3.Connection, new: sqlite3.Connection, table: str) -> list[str]:
+    """Copy the intact rows of a table, and return the names of the others."""
     # The key of a model is its row's ID. The operations are ordered by theirs.
     columns = CHECKED[table] if "key" in CHECKED[table] else ("rowid", *CHECKED[table])
     names, marks = ", ".join(columns), ", ".join("?" * len(columns))
+    intact = f"SELECT {names} FROM {table} AS r NOT INDEXED WHERE {_intact(table)} ORDER BY rowid"  # noqa: S608 - our own names, no values
+    new.executemany(f"INSERT OR IGNORE INTO {table} ({names}) VALUES ({marks})", _readable_rows(old, intact))  # noqa: S608 - likewise
+    lost: list[str] = []
+    with contextlib.suppress(sqlite3.DatabaseError):
+        lost += _damaged_rows(old, table)
+    return lost
+
+
+def _readable_rows(old: sqlite3.Connection, ordered: str) -> Iterator[tuple[Any, ...]]:
+    """Yield the rows that an ordered SELECT finds, and those from the other end after an unreadable page."""
     for order in ("ASC", "DESC"):
         with contextlib.suppress(sqlite3.DatabaseError):
-            rows = old.execute(
-                f"SELECT {names} FROM {table} AS r NOT INDEXED WHERE {_intact(table)} ORDER BY rowid {order}"  # noqa: S608 - our own names, no values
-            )
-            new.executemany(f"INSERT OR IGNORE INTO {table} ({names}) VALUES ({marks})", rows)  # noqa: S608 - likewise
-            yield from _damaged_rows(old, table)
+            yield from old.execute(f"{ordered} {order}")
             return
 
 
