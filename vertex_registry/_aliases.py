@@ -55,7 +55,7 @@ def merge_aliases(
         except UnavailableError as lost:
             if lost.code in {"UNIMPLEMENTED", "RESOURCE_EXHAUSTED"}:
                 raise  # it was refused
-            again = resources.rpc.pause(budget, tries, lost.retry_after)
+            again = resources.rpc.pause_after(lost, budget, tries)
 
             def read() -> tuple[ModelVersion, dict[str, ModelVersion | None]]:
                 target = resources.read(model, number)

@@ -8,13 +8,12 @@ from __future__ import annotations
 
 import contextlib
 import datetime as dt
-import itertools
 import logging
 import os
 import re
 import uuid
 import warnings
-from typing import TYPE_CHECKING, Any, Final, Literal, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Final, Literal, Self
 
 import attrs
 
@@ -31,7 +30,7 @@ from vertex_registry import (
     _serving,
     _stages,
 )
-from vertex_registry._listing import Listing
+from vertex_registry._listing import Conditions, Listing, take
 from vertex_registry._quoting import quote
 from vertex_registry._records import ModelVersion, RegisteredModel, Retry
 from vertex_registry._stages import Stage
@@ -56,8 +55,6 @@ if TYPE_CHECKING:
         StageHistory,
         VersionDiff,
     )
-
-_T = TypeVar("_T")
 
 _LOG: Final = logging.getLogger("vertex_registry")
 _LOG.addHandler(logging.NullHandler())
@@ -760,30 +757,19 @@ class RegistryClient:
             self._check_model(name)
         self._check_open()
         chosen = None if stage is None else _stages.check_stage(stage)
-        wanted = _labels.check_metadata({} if metadata is None else metadata)
-        uri = None if artifact_uri is None else _names.check_text("artifact_uri", artifact_uri).rstrip("/")
-        after = _arguments.check_aware("created_after", created_after)
-        before = _arguments.check_aware("created_before", created_before)
+        conditions = Conditions(
+            metadata=_labels.check_metadata({} if metadata is None else metadata),
+            artifact_uri=None if artifact_uri is None else _names.check_text("artifact_uri", artifact_uri).rstrip("/"),
+            created_after=_arguments.check_aware("created_after", created_after),
+            created_before=_arguments.check_aware("created_before", created_before),
+        )
         _arguments.check_limit(limit)
 
-        def meets(version: ModelVersion) -> bool:
-            return (
-                (not wanted or _has_metadata(version, wanted))  # only now are the labels decoded
-                and (uri is None or version.artifact_uri.rstrip("/") == uri)
-                and (after is None or version.created_at > after)
-                and (before is None or version.created_at < before)
-            )
+        def pages() -> Generator[Iterable[ModelVersion], None, None]:
+            most = None if conditions else limit
+            yield from self._vertex.iter_versions(name, stage=chosen, oldest_first=oldest_first, most=most)
 
-        unfiltered = not wanted and uri is None and after is None and before is None
-        most = limit if unfiltered else None
-
-        def found() -> Generator[Iterable[ModelVersion], None, None]:
-            listed = self._vertex.iter_versions(name, stage=chosen, oldest_first=oldest_first, most=most)
-            with contextlib.closing(listed):
-                for versions in listed:
-                    yield versions if unfiltered else filter(meets, versions)
-
-        return Listing(_take(found(), limit), ModelVersion)
+        return Listing(take(conditions.select(pages()), limit), ModelVersion)
 
     def latest_version(self, name: str, *, stage: Stage | str | None = None) -> ModelVersion | None:
         """Return the newest version of a model, or the newest in a stage.
@@ -1197,7 +1183,7 @@ class RegistryClient:
             for models in self._vertex.iter_models(order):
                 yield (model for model in models if wanted.items() <= model.labels.items())
 
-        return Listing(_take(found(), limit), RegisteredModel)
+        return Listing(take(found(), limit), RegisteredModel)
 
     def update_model(
         self,
@@ -1456,19 +1442,3 @@ class RegistryClient:
             gpu=gpu,
             today=self._time().date(),
         )
-
-
-def _has_metadata(version: ModelVersion, wanted: Mapping[str, Any]) -> bool:
-    """Return whether the version's metadata has all these keys with these values."""
-    has = version.metadata
-    return all(key in has and _labels.json_equal(has[key], value) for key, value in wanted.items())
-
-
-def _take(pages: Generator[Iterable[_T], None, None], limit: int | None) -> Generator[list[_T], None, None]:
-    """Yield pages with at most so many records in all; once there are enough, nothing more is requested."""
-    left = limit
-    with contextlib.closing(pages):
-        while left != 0 and (page := next(pages, None)) is not None:
-            records = list(itertools.islice(page, left))
-            left = None if left is None else left - len(records)
-            yield records

@@ -96,12 +96,14 @@ class _Deletion:
         model: The model.
         version: The version as it was read first.
         moved_to: The version that ``default`` was moved to.
+        unlisted: A version that no list has shown so far.
     """
 
     resources: Resources
     model: Model
     version: ModelVersion
     moved_to: str = ""
+    unlisted: str = ""
 
     def run(self) -> None:
         """Delete the version. After each refusal, read what it takes, do that, and try again."""
@@ -114,11 +116,13 @@ class _Deletion:
                 return  # somebody else has deleted it
             if now.deployed_to:
                 raise _refused_error(refusal, self.model.at(number), [now]) from refusal.__cause__
-            successor = _first_existing(self.resources, self.model, self._others())
+            successor = _first_existing(self.resources, self.model, self._listed())
             if successor is None:
-                if _delete_with_model(self.resources, self.model, self.version):
+                successor = _delete_with_model(self.resources, self.model, self.version)
+                if successor is None:
                     return
-            elif now.is_default:
+                self.unlisted = successor.version
+            if now.is_default:
                 if not self.moved_to:
                     self.moved_to = _move_default(self.resources, self.model, successor)
                     known_deletable = True
@@ -148,6 +152,12 @@ class _Deletion:
                 raise
             return refusal
         return None
+
+    def _listed(self) -> Iterator[str]:
+        """Yield the numbers of other versions that a list shows."""
+        if self.unlisted:
+            yield self.unlisted
+        yield from _other_numbers(self.resources, self.model, self.version.version, listed_only=True)
 
     def _others(self) -> Iterator[str]:
         return _other_numbers(self.resources, self.model, self.version.version)
@@ -237,16 +247,15 @@ def _delete_model(resources: Resources, model: Model, exists: Callable[[], bool]
     resources.forget_model(model)
 
 
-def _delete_with_model(resources: Resources, model: Model, version: ModelVersion) -> bool:
-    """Delete a model with its last version. If there's another version, delete nothing and return False."""
-    found_other = False
+def _delete_with_model(resources: Resources, model: Model, version: ModelVersion) -> ModelVersion | None:
+    """Delete a model with its last version. If there's another version, delete nothing and return that one."""
+    other: ModelVersion | None = None
 
     def is_last() -> bool:
-        nonlocal found_other
-        others = _other_numbers(resources, model, version.version)
-        found_other = _first_existing(resources, model, others) is not None
+        nonlocal other
+        other = _first_existing(resources, model, _other_numbers(resources, model, version.version))
         # This is read last, because the model may have been deleted and created again.
-        return not found_other and _exists(resources, model, version)
+        return other is None and _exists(resources, model, version)
 
     try:
         _mark(resources, model, version)
@@ -255,14 +264,14 @@ def _delete_with_model(resources: Resources, model: Model, version: ModelVersion
             _delete_model(resources, model, is_last)
     except BaseException as error:
         if isinstance(error, NotFoundError):
-            return True  # somebody else has deleted it
+            return None  # somebody else has deleted it
         if not resources.rpc.closed:
             _unmark(resources, model, version, once=not isinstance(error, Exception))
         raise
     # The version with the mark is kept, or another version has its number by now.
-    if found_other or resources.find_version(model.resource, version.version) is not None:
+    if other is not None or resources.find_version(model.resource, version.version) is not None:
         _unmark(resources, model, version, once=False)
-    return not found_other
+    return other
 
 
 def _mark(resources: Resources, model: Model, version: ModelVersion) -> None:
@@ -314,7 +323,7 @@ def _merge_until_done(
         try:
             resources.merge_aliases(model, version.version, add=add, remove=remove)
         except UnavailableError as lost:
-            if once or lost.code == "UNIMPLEMENTED" or not connection.pause(budget, tries, lost.retry_after):
+            if once or not connection.pause_after(lost, budget, tries):
                 raise
             tries += 1
         else:
@@ -351,21 +360,25 @@ def _restore_default(resources: Resources, model: Model, version: ModelVersion, 
         )
 
 
-def _other_numbers(resources: Resources, model: Model, version: str) -> Iterator[str]:
+def _other_numbers(resources: Resources, model: Model, version: str, *, listed_only: bool = False) -> Iterator[str]:
     """Yield the numbers of the other versions. A lagging list may add deleted ones.
 
     First come those that a list or a hidden alias of the latest upload shows, the newest first. A version that none of
     them shows yet mustn't be deleted with its model. So if these aren't enough, this also reads the numbers around the
-    version and after the highest one.
+    version and after the highest one, unless ``listed_only``. In that case, it ends if the list shows no other version.
     """
     number = int(version)
     listed: set[int] = set()
     with contextlib.suppress(NotFoundError):  # the model was deleted
         listed = {int(_names.version_id(other.version) or 0) for other in resources.list_versions(model)} - {0}
+    if listed_only and not listed - {number}:
+        return
     for alias in (_names.NEWEST_ALIAS, _names.LIVE_ALIAS):
         if (newest := resources.find_version(model.resource, alias)) is not None:
             listed |= {int(_names.version_id(newest.version) or 0)} - {0}
     yield from (str(other) for other in sorted(listed - {number}, reverse=True))
+    if listed_only:
+        return
     top = max(listed | {number})
     near = {*range(number - _NEIGHBORS, number + _NEIGHBORS + 1), *range(top, top + _NEIGHBORS + 1)} - {number}
     unlisted = sorted(other for other in near - listed if other > 0)
@@ -416,7 +429,7 @@ def _delete(  # noqa: C901  # one branch for each way it can end
         except UnavailableError as lost:
             if lost.code == "UNIMPLEMENTED":
                 raise
-            again = connection.pause(budget, tries, lost.retry_after)
+            again = connection.pause_after(lost, budget, tries)
             # This is read last, right before the next attempt.
             if not connection.read_after_loss(lost, exists, late=not again):
                 return

@@ -168,8 +168,8 @@ def _delete_duplicate(
         except NotFoundError:
             break
         except (UnavailableError, OperationFailedError, ConflictError) as failure:
-            final = failure.code == "UNIMPLEMENTED" or (isinstance(failure, ConflictError) and tries >= _MAX_REFUSALS)
-            if final or not rpc.pause(budget, tries, getattr(failure, "retry_after", 0.0)):
+            final = isinstance(failure, ConflictError) and tries >= _MAX_REFUSALS
+            if final or not rpc.pause_after(failure, budget, tries):
                 raise
             tries += 1
         else:

@@ -62,6 +62,12 @@ ERRORS: Final[Mapping[str, type[RegistryError]]] = {
     "UNIMPLEMENTED": UnavailableError,
 }
 
+# AIP-194 has clients retry UNAVAILABLE alone: INTERNAL and UNKNOWN may be a bug that meets every attempt. But gRPC
+# reports some broken connections as one of them, Google's clients retry INTERNAL (google.api_core.retry), and Vertex
+# returns both if it's overloaded: https://cloud.google.com/vertex-ai/generative-ai/docs/model-reference/api-errors.
+#: How many times a request is sent at most if the server fails with this code. For others, the budget is the limit.
+ATTEMPTS: Final[Mapping[str, int]] = {"INTERNAL": 5, "UNKNOWN": 5, "DATA_LOSS": 5}
+
 # google.rpc.Code maps each code to an HTTP status. A response without a body needs the inverse.
 _CODE_OF_HTTP: Final[Mapping[int, str]] = {
     400: "INVALID_ARGUMENT",
@@ -74,6 +80,7 @@ _CODE_OF_HTTP: Final[Mapping[int, str]] = {
     499: "CANCELLED",
     500: "INTERNAL",
     501: "UNIMPLEMENTED",
+    502: "UNAVAILABLE",  # https://github.com/grpc/grpc/blob/master/doc/http-grpc-status-mapping.md
     503: "UNAVAILABLE",
     504: "DEADLINE_EXCEEDED",
 }
@@ -255,6 +262,9 @@ def _remedy(endpoint: Endpoint, failure: CallError) -> str:
         return failure.remedy
     if failure.retry_after:
         return f"{_when_to_retry(failure)}. Retry(call_timeout=...) sets how long the client retries."
+    if failure.code in ATTEMPTS:
+        advice = "see https://status.cloud.google.com" if endpoint.on_vertex else "see the server's log"
+        return f"The server failed, and repeating the request didn't help. Try again later, and {advice}."
     if endpoint.plain and re.search(r"without a response|reset by peer|socket closed", failure.message.lower()):
         return "Is it the right port? If the server speaks TLS there, use https://."
     if endpoint.plain and failure.code == "UNAVAILABLE":

@@ -5,6 +5,7 @@ What a display has read is kept and still comes in the iteration. Nothing is los
 
 from __future__ import annotations
 
+import contextlib
 import datetime as dt
 import inspect
 import itertools
@@ -12,20 +13,75 @@ from collections import deque
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, Final, Never, Self, TypeVar
 
-from vertex_registry import _display
+import attrs
+
+from vertex_registry import _display, _labels
 from vertex_registry._records import ModelVersion, RegisteredModel
 from vertex_registry.errors import InvalidArgumentError, RegistryError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator, Iterable
+    from collections.abc import Callable, Generator, Iterable, Mapping
 
     import pandas as pd
 
 RecordT = TypeVar("RecordT", bound=ModelVersion | RegisteredModel)
+_T = TypeVar("_T")
 
 _ROWS: Final = 20
 _METRICS: Final = 4  # columns of numbers
 _INT64: Final = 2**63
+
+
+@attrs.frozen
+class Conditions:
+    """What a version in a list has to meet, besides what Vertex filters by. It's false if there's no condition.
+
+    Attributes:
+        metadata: The keys and values that its metadata has.
+        artifact_uri: The URI of its artifact, without a slash at the end, or None for any.
+        created_after: The time after which it was created, or None for any.
+        created_before: The time before which it was created, or None for any.
+    """
+
+    metadata: Mapping[str, Any]
+    artifact_uri: str | None
+    created_after: dt.datetime | None
+    created_before: dt.datetime | None
+
+    def __bool__(self) -> bool:
+        others = (self.artifact_uri, self.created_after, self.created_before)
+        return bool(self.metadata) or any(value is not None for value in others)
+
+    def meets(self, version: ModelVersion) -> bool:
+        """Return whether a version meets all conditions."""
+        return (
+            (self.artifact_uri is None or version.artifact_uri.rstrip("/") == self.artifact_uri)
+            and (self.created_after is None or version.created_at > self.created_after)
+            and (self.created_before is None or version.created_at < self.created_before)
+            and (not self.metadata or self._has_metadata(version))  # only now are the labels decoded
+        )
+
+    def _has_metadata(self, version: ModelVersion) -> bool:
+        has = version.metadata
+        return all(key in has and _labels.json_equal(has[key], value) for key, value in self.metadata.items())
+
+    def select(
+        self, pages: Generator[Iterable[ModelVersion], None, None]
+    ) -> Generator[Iterable[ModelVersion], None, None]:
+        """Yield each page with the versions that meet the conditions."""
+        with contextlib.closing(pages):
+            for versions in pages:
+                yield filter(self.meets, versions) if self else versions
+
+
+def take(pages: Generator[Iterable[_T], None, None], limit: int | None) -> Generator[list[_T], None, None]:
+    """Yield pages with at most so many records in all; once there are enough, nothing more is requested."""
+    left = limit
+    with contextlib.closing(pages):
+        while left != 0 and (page := next(pages, None)) is not None:
+            records = list(itertools.islice(page, left))
+            left = None if left is None else left - len(records)
+            yield records
 
 
 class Listing(Iterator[RecordT]):

@@ -301,7 +301,7 @@ class Registrar:
                 registration, resource, f"{_faults.first_sentence(lost)} It may still arrive."
             ) from lost
         calls.seconds += calls.spent() - start  # waiting for running operations doesn't count as a call
-        if not self.resources.rpc.pause(calls, tries, max(_ARRIVAL_DELAY, lost.retry_after)):
+        if not self.resources.rpc.pause_after(lost, calls, tries, _ARRIVAL_DELAY):
             if lost.code == "RESOURCE_EXHAUSTED":
                 raise lost  # it was refused, and there's no trace of it
             raise state_unknown(registration, resource, _faults.first_sentence(lost)) from lost
@@ -516,7 +516,7 @@ class Registrar:
                     left = {key: registration.metadata[key] for key in differing}
                     registration = attrs.evolve(registration, metadata=left)
                 final = isinstance(failure, ConflictError) and not is_write_conflict(failure, current, again.version)
-                if final or not rpc.pause(budget, tries, getattr(failure, "retry_after", 0.0)):
+                if final or not rpc.pause_after(failure, budget, tries):
                     raise
                 current = again.version
                 tries += 1

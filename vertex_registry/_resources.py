@@ -25,6 +25,7 @@ from vertex_registry.errors import (
 )
 
 if TYPE_CHECKING:
+    import datetime as dt
     from collections.abc import Callable, Collection, Generator, Iterable, Iterator, Mapping
 
     from vertex_registry._records import ModelVersion, RegisteredModel
@@ -118,8 +119,8 @@ class Resources:
         self.parent = f"projects/{project}/locations/{location}"
         self._lock = _process.Lock()
         self._known: dict[str, Model] = {}
-        #: The resource names of models that had more versions than a first page shows.
-        self._large: set[str] = set()
+        #: The models that had more versions than a first page shows, with the time when the newest one was created.
+        self._large: dict[str, dt.datetime] = {}
 
     def close(self) -> None:
         """Close the connection."""
@@ -210,6 +211,7 @@ class Resources:
         """Forget every name of a deleted model."""
         with self._lock:
             self._known = {name: known for name, known in self._known.items() if known.resource != model.resource}
+        self._large.pop(model.resource, None)
 
     def _resolve(self, name: str, gone: Collection[str]) -> Model | None:
         """Return the model with a name, found in the list or by its ID, except those known to be renamed or deleted."""
@@ -436,7 +438,8 @@ class Resources:
 
         A model with few versions is read as a whole, with one request. In a large one, label filters find the versions:
         each change of a stage stamps the version and writes its history, and what another tool has put in a stage has
-        the label of that stage. A model that was large once is searched by label from then on.
+        the label of that stage. A model that was large once is searched by label from then on, unless all that it finds
+        was created later: the model may have been deleted and created again.
 
         Args:
             model: The model.
@@ -449,10 +452,14 @@ class Resources:
             found = {version.resource_name: version for version in first}
             if not token:
                 return ListedVersions(_newest_first(found.values()), complete=True)
-            self._large.add(model.resource)
+            if first:
+                self._large[model.resource] = max(version.created_at for version in first)
         labels = _HISTORY_LABELS if stage is None else (_STAMP, _stage_label(stage))
         for versions in _waiting.prefetch(lambda label: self._with_label(model, label), labels, len(labels)):
             found |= {version.resource_name: version for version in versions}
+        known = self._large.get(model.resource)
+        if found and known is not None and all(version.created_at > known for version in found.values()):
+            self._large.pop(model.resource, None)  # perhaps another model has the ID by now
         return ListedVersions(_newest_first(found.values()), complete=False)
 
     def _with_label(self, model: Model, label: str) -> list[ModelVersion]:
@@ -657,7 +664,7 @@ class Resources:
             except UnavailableError as lost:
                 if lost.code == "UNIMPLEMENTED":
                     raise
-                again = self.rpc.pause(budget, tries, lost.retry_after)
+                again = self.rpc.pause_after(lost, budget, tries)
                 now = self.rpc.read_after_loss(lost, lambda: self.read_model(model), late=not again)
                 if now.etag != current.etag:
                     if (

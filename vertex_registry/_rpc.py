@@ -6,6 +6,7 @@ for an operation has a budget of its own.
 
 from __future__ import annotations
 
+import collections
 import contextlib
 import functools
 import logging
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
 
     from vertex_registry._endpoint import Endpoint
     from vertex_registry._records import Retry
+    from vertex_registry.errors import RegistryError
 
 T = TypeVar("T")
 
@@ -215,6 +217,19 @@ class Connection:
         with contextlib.nullcontext() if budget is self._verb_budget() else self.uncounted():
             self._sleep(seconds)
         return True
+
+    def pause_after(self, failure: RegistryError, budget: _waiting.Budget, tries: int, at_least: float = 0.0) -> bool:
+        """Wait before a request that has failed is sent again, and return False at once if it shouldn't be.
+
+        Args:
+            failure: How it failed.
+            budget: The budget that pays for the wait.
+            tries: How many attempts have been repeated so far.
+            at_least: The fewest seconds to wait, besides what the server asks for.
+        """
+        if failure.code == "UNIMPLEMENTED" or tries + 1 >= _faults.ATTEMPTS.get(failure.code or "", math.inf):
+            return False
+        return self.pause(budget, tries, max(at_least, getattr(failure, "retry_after", 0.0)))
 
     def read_after_loss(self, lost: UnavailableError, read: Callable[[], T], *, late: bool) -> T:
         """Return what a read finds after a lost response. If the read gets no response either, raise the first error.
@@ -491,6 +506,8 @@ class _Attempts:
         # The latest failure, and how many were those of a quota.
         self._failure: CallError | None = None
         self._refusals = 0
+        # How many failures had each code.
+        self._failures: collections.Counter[str] = collections.Counter()
 
     @property
     def _over_quota(self) -> bool:
@@ -504,7 +521,11 @@ class _Attempts:
         self._connection.throttled |= failure.over_quota
         if self._connection._closed or failure.final:  # noqa: SLF001  # it's a part of the connection
             return False
-        return failure.unsent or failure.over_quota or failure.code in self._retry_on
+        if failure.unsent or failure.over_quota:
+            return True
+        self._failures[failure.code] += 1
+        most = _faults.ATTEMPTS.get(failure.code, math.inf)
+        return failure.code in self._retry_on and self._failures[failure.code] < most
 
     def wait(self, state: tenacity.RetryCallState) -> float:
         retry = self._connection._retry  # noqa: SLF001  # likewise

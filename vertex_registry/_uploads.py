@@ -144,7 +144,7 @@ def change_aliases(
                 ) from lost.__cause__
             if is_done(found.aliases):
                 return found.version
-            if lost.code == "UNIMPLEMENTED" or not rpc.pause(budget, tries, lost.retry_after):
+            if not rpc.pause_after(lost, budget, tries):
                 raise
             tries += 1
 

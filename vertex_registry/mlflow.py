@@ -7,23 +7,19 @@ neither importing nor creating a store loads Google's libraries or opens anythin
 
 from __future__ import annotations
 
-import atexit
 import contextlib
-import functools
 import json
 import logging
 import os
 import re
 import sys
 import tempfile
-import threading
 import time
 import urllib.parse
 import urllib.request
 from concurrent.futures import ThreadPoolExecutor
-from importlib.metadata import version as installed
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, ParamSpec, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Final, TypeVar, cast
 
 import attrs
 import mlflow
@@ -55,233 +51,33 @@ from mlflow.utils import validation
 from mlflow.utils.search_utils import SearchModelUtils, SearchModelVersionUtils, SearchUtils
 
 import vertex_registry
-from vertex_registry import LocalRegistry, NotFoundError, RegistryClient, RegistryError
+from vertex_registry import LocalRegistry, NotFoundError, RegistryError
 from vertex_registry import mlflow_encoding as encoding
 from vertex_registry.mlflow_artifacts import SCHEME
+from vertex_registry.mlflow_connection import (
+    NewModel,
+    Place,
+    exists_error,
+    failure,
+    registry_at,
+    translate_errors,
+)
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from mlflow.entities.webhook import Webhook
 
     from vertex_registry import ModelVersion as VertexVersion
     from vertex_registry import RegisteredModel as VertexModel
+    from vertex_registry import RegistryClient
+    from vertex_registry.mlflow_connection import OpenRegistry
 
 __all__ = ["VertexModelRegistryStore"]
 
 _LOG: Final = logging.getLogger("vertex_registry")
 
-_P = ParamSpec("_P")
 _T = TypeVar("_T")
-
-# --- errors -----------------------------------------------------------------------------------------------------------
-
-#: MLflow's code for each of the client's errors. Over HTTP, MLflow repeats whatever isn't the caller's fault. An upload
-#: that may have happened mustn't be repeated, so its errors have a code that isn't.
-_CODES: Final[Mapping[type[RegistryError], int]] = {
-    vertex_registry.NotFoundError: codes.RESOURCE_DOES_NOT_EXIST,
-    vertex_registry.AlreadyExistsError: codes.RESOURCE_ALREADY_EXISTS,
-    vertex_registry.InvalidArgumentError: codes.INVALID_PARAMETER_VALUE,
-    vertex_registry.AmbiguousNameError: codes.RESOURCE_CONFLICT,
-    vertex_registry.ConflictError: codes.RESOURCE_CONFLICT,
-    vertex_registry.PermissionDeniedError: codes.PERMISSION_DENIED,
-    vertex_registry.AuthenticationError: codes.UNAUTHENTICATED,
-    vertex_registry.UnavailableError: codes.TEMPORARILY_UNAVAILABLE,
-    vertex_registry.OperationTimeoutError: codes.ABORTED,
-    vertex_registry.OperationFailedError: codes.ABORTED,
-    vertex_registry.StateUnknownError: codes.ABORTED,
-}
-
-#: What the client's messages mention, and what it's called here.
-_CALLED_HERE: Final = {
-    r"Keep large metadata in a file next to the artifact": (
-        "Large tags go to a file if you pass them when you register a version"
-    ),
-    r"Set container= to an image": "Add ?image=IMAGE to the registry's URI to name an image",
-    r"\bset container= to an(?:other)? image": "add ?image=IMAGE to the registry's URI to name an image",
-    r"\bregister_version\('[^']*', \.\.\.\)": "create_model_version(...)",
-    r"\blist_models\(\)": "search_registered_models()",
-    r"\blist_versions\([^)]*\)": "search_model_versions(...)",
-}
-
-
-def _error(message: str, code: int) -> MlflowException:
-    return MlflowException(message, error_code=code)
-
-
-def _exists_error(name: str) -> MlflowException:
-    return _error(f"Registered Model (name={name}) already exists.", codes.RESOURCE_ALREADY_EXISTS)
-
-
-def _from_registry(error: RegistryError) -> MlflowException:
-    """Return one of the client's errors as MLflow's, with the names that are used here."""
-    message = str(error)
-    for theirs, ours in _CALLED_HERE.items():
-        message = re.sub(theirs, ours, message)
-    code = next((code for kind, code in _CODES.items() if isinstance(error, kind)), codes.INTERNAL_ERROR)
-    return _error(message, code)
-
-
-@contextlib.contextmanager
-def _as_mlflow() -> Iterator[None]:
-    """Turn this package's errors into MLflow's. ``__cause__`` is the original one."""
-    try:
-        yield
-    except RegistryError as error:
-        raise _from_registry(error) from error
-
-
-def _translate_errors(function: Callable[_P, _T]) -> Callable[_P, _T]:
-    """Let a method raise MLflow's errors."""
-
-    @functools.wraps(function)
-    def translated(*args: _P.args, **kwargs: _P.kwargs) -> _T:
-        with _as_mlflow():
-            return function(*args, **kwargs)
-
-    return translated
-
-
-# --- where the registry is --------------------------------------------------------------------------------------------
-
-_FORM: Final = "vertex://PROJECT/LOCATION?staging_bucket=gs://BUCKET, or vertex://local/FILE for a registry in a file"
-
-#: The settings of a URI, and the settings of `RegistryClient` that they are.
-_SETTINGS: Final[Mapping[str, str]] = {
-    "staging_bucket": "staging_bucket",
-    "image": "default_image",
-    "endpoint": "endpoint",
-    "transport": "transport",
-    "managed_by": "managed_by",
-    "actor": "actor",
-}
-
-
-@attrs.frozen
-class _Place:
-    """Where a registry is.
-
-    Attributes:
-        project: The project, or None for the one of the environment.
-        location: The location, or None for the one of the environment.
-        file: The file of a local registry, ``""`` for one in memory, or None if it isn't local.
-        settings: More settings of `RegistryClient`.
-    """
-
-    project: str | None
-    location: str | None
-    file: str | None
-    settings: tuple[tuple[str, str], ...]
-
-    @property
-    def copies(self) -> bool:
-        """Whether models are copied to where Vertex reads them."""
-        return self.file is not None or any(name == "staging_bucket" for name, _ in self.settings)
-
-    @classmethod
-    def parse(cls, uri: str) -> _Place:
-        """Return the place that a URI names.
-
-        Raises:
-            MlflowException: It isn't such a URI.
-        """
-        scheme, _, rest = uri.partition("://")
-        path, _, query = rest.partition("?")
-        host, _, below = path.partition("/")
-        if scheme != "vertex" or not rest:
-            raise _error(f"{uri!r} isn't the URI of a Vertex registry. Use {_FORM}.", codes.INVALID_PARAMETER_VALUE)
-        given = urllib.parse.parse_qsl(query, keep_blank_values=True)
-        if unknown := sorted({name for name, _ in given} - _SETTINGS.keys()):
-            raise _error(
-                f"{uri!r} has a setting {unknown[0]!r}, which doesn't exist. The settings are {', '.join(_SETTINGS)}.",
-                codes.INVALID_PARAMETER_VALUE,
-            )
-        settings = tuple(sorted((_SETTINGS[name], value) for name, value in given))
-        if host == "local":
-            file = urllib.parse.unquote(below)
-            return cls(None, None, os.path.abspath(file) if file else "", settings)  # noqa: PTH100  # links stay
-        if "/" in below.rstrip("/"):
-            raise _error(f"{uri!r} has more than a project and a location. Use {_FORM}.", codes.INVALID_PARAMETER_VALUE)
-        return cls(urllib.parse.unquote(host) or None, below.rstrip("/") or None, None, settings)
-
-    def open(self) -> RegistryClient:
-        """Open the registry.
-
-        Raises:
-            RegistryError: A setting isn't valid, or the file is open in another process.
-        """
-        settings: dict[str, Any] = {"user_agent": f"mlflow/{installed('mlflow-skinny')}", **dict(self.settings)}
-        if self.file is None:
-            return RegistryClient(project=self.project, location=self.location, **settings)
-        try:
-            return vertex_registry.local_registry(self.file or None, **settings)
-        except vertex_registry.ConflictError as error:
-            raise vertex_registry.ConflictError(
-                f"{str(error).rstrip('.')}. One process at a time can have it open, so run `mlflow server` with "
-                "--workers 1, and let the others use the server.",
-                resource=self.file,
-            ) from error
-
-
-@attrs.define
-class _NewModel:
-    """A model that was created here, and that Vertex doesn't have yet because it has no version.
-
-    Attributes:
-        description: Its description.
-        tags: Its tags.
-        created_at: When it was created, in milliseconds.
-        offset: By how much MLflow's version numbers will exceed Vertex's, because versions were deleted.
-    """
-
-    description: str
-    tags: dict[str, str]
-    created_at: int
-    offset: int = 0
-
-
-class _Registry:
-    """A registry that this process has open. Every store of the same place shares it.
-
-    Attributes:
-        new: The models without a version, by name.
-        lock: What guards changes of ``new``.
-    """
-
-    def __init__(self, place: _Place) -> None:
-        self._place = place
-        self._opened: RegistryClient | None = None
-        self._opening = threading.Lock()
-        self.new: dict[str, _NewModel] = {}
-        self.lock = threading.Lock()
-
-    def remember(self, name: str, new: _NewModel) -> bool:
-        """Remember a model without a version. Return False if there's one of that name already."""
-        with self.lock:
-            return self.new.setdefault(name, new) is new
-
-    @property
-    def client(self) -> RegistryClient:
-        """Return the client, which is opened when it's first used."""
-        with self._opening:
-            if self._opened is None:
-                self._opened = self._place.open()
-                atexit.register(self.close)
-            return self._opened
-
-    def close(self) -> None:
-        """Close the client. It's opened again when it's used."""
-        with self._opening:
-            client, self._opened = self._opened, None
-        if client is not None:
-            atexit.unregister(self.close)
-            client.close()
-
-
-@functools.cache
-def _registry(place: _Place) -> _Registry:
-    return _Registry(place)
-
 
 # --- translation ------------------------------------------------------------------------------------------------------
 
@@ -366,7 +162,7 @@ def _to_model(model: VertexModel, versions: Iterable[VertexVersion] = ()) -> Reg
     )
 
 
-def _to_new_model(name: str, new: _NewModel) -> RegisteredModel:
+def _to_new_model(name: str, new: NewModel) -> RegisteredModel:
     return RegisteredModel(
         name=name,
         creation_timestamp=new.created_at,
@@ -394,7 +190,7 @@ def _page(found: Sequence[_T], max_results: int, token: str | None) -> tuple[Seq
 
 def _check_max_results(max_results: Any, most: int) -> None:
     if not isinstance(max_results, int) or isinstance(max_results, bool) or not 0 < max_results <= most:
-        raise _error(f"max_results={max_results!r} isn't a number from 1 to {most:,}.", codes.INVALID_PARAMETER_VALUE)
+        raise failure(f"max_results={max_results!r} isn't a number from 1 to {most:,}.", codes.INVALID_PARAMETER_VALUE)
 
 
 # --- the store --------------------------------------------------------------------------------------------------------
@@ -412,7 +208,7 @@ class VertexModelRegistryStore(AbstractStore):
     def __init__(self, store_uri: str, tracking_uri: str | None = None) -> None:
         super().__init__(store_uri, tracking_uri)
         self._tracking_uri = tracking_uri
-        self._place = _Place.parse(store_uri)
+        self._place = Place.parse(store_uri)
 
     @property
     def client(self) -> RegistryClient:
@@ -420,8 +216,8 @@ class VertexModelRegistryStore(AbstractStore):
         return self._registry.client
 
     @property
-    def _registry(self) -> _Registry:
-        return _registry(self._place)
+    def _registry(self) -> OpenRegistry:
+        return registry_at(self._place)
 
     def close(self) -> None:
         """Close the registry, so another process can open its file. It's opened again when it's used."""
@@ -429,7 +225,7 @@ class VertexModelRegistryStore(AbstractStore):
 
     # --- models ---
 
-    @_translate_errors
+    @translate_errors
     def create_registered_model(
         self,
         name: str,
@@ -444,16 +240,16 @@ class VertexModelRegistryStore(AbstractStore):
         for key, value in given.items():
             validation._validate_registered_model_tag(key, value)
         if has_prompt_tag(given):
-            raise _error(
+            raise failure(
                 "Vertex keeps models, not prompts. Register prompts in a registry of MLflow's own, such as a database.",
                 codes.NOT_IMPLEMENTED,
             )
-        new = _NewModel(description or "", given, _now())
+        new = NewModel(description or "", given, _now())
         if self._find_model(name) is not None or not self._registry.remember(name, new):
-            raise _exists_error(name)
+            raise exists_error(name)
         return _to_new_model(name, new)
 
-    @_translate_errors
+    @translate_errors
     def update_registered_model(
         self, name: str, description: str | None, deployment_job_id: str | None = None
     ) -> RegisteredModel:
@@ -463,14 +259,14 @@ class VertexModelRegistryStore(AbstractStore):
         self._change_model(name, lambda _, tags: (description or "", tags))
         return self.get_registered_model(name)
 
-    @_translate_errors
+    @translate_errors
     def rename_registered_model(self, name: str, new_name: str) -> RegisteredModel:
         """Give a model another name and return the model. Its versions, aliases and ID on Vertex stay."""
         validation._validate_model_renaming(new_name)
         registry = self._registry
         if new_name != name:
             if new_name in registry.new or self._find_model(new_name) is not None:
-                raise _exists_error(new_name)
+                raise exists_error(new_name)
             new = self._new_model(name)
             if new is None:
                 self.client.rename_model(name, new_name)
@@ -479,7 +275,7 @@ class VertexModelRegistryStore(AbstractStore):
                 registry.new.pop(name, None)
         return self.get_registered_model(new_name)
 
-    @_translate_errors
+    @translate_errors
     def delete_registered_model(self, name: str) -> None:
         """Delete a model with all its versions."""
         validation._validate_model_name(name)
@@ -487,7 +283,7 @@ class VertexModelRegistryStore(AbstractStore):
             self.client.delete_model(name)
         self._registry.new.pop(name, None)
 
-    @_translate_errors
+    @translate_errors
     def search_registered_models(
         self,
         filter_string: str | None = None,
@@ -514,7 +310,7 @@ class VertexModelRegistryStore(AbstractStore):
         with ThreadPoolExecutor(_READERS) as readers:
             return PagedList(list(readers.map(complete, page)), token)
 
-    @_translate_errors
+    @translate_errors
     def get_registered_model(self, name: str) -> RegisteredModel:
         """Return a model, with its latest versions and its aliases."""
         validation._validate_model_name(name)
@@ -522,21 +318,21 @@ class VertexModelRegistryStore(AbstractStore):
             return _to_new_model(name, new)
         return _to_model(self.client.get_model(name), self.client.list_versions(name))
 
-    @_translate_errors
+    @translate_errors
     def get_latest_versions(self, name: str, stages: Iterable[str] | None = None) -> list[ModelVersion]:
         """Return the latest version in each stage, or in the given stages."""
         validation._validate_model_name(name)
         wanted = [get_canonical_stage(stage) for stage in stages or ALL_STAGES]
         return _latest(self._versions(name), wanted)
 
-    @_translate_errors
+    @translate_errors
     def set_registered_model_tag(self, name: str, tag: RegisteredModelTag) -> None:
         """Set a tag of a model."""
         validation._validate_model_name(name)
         validation._validate_registered_model_tag(tag.key, tag.value)
         self._change_model(name, lambda description, tags: (description, {**tags, tag.key: tag.value}))
 
-    @_translate_errors
+    @translate_errors
     def delete_registered_model_tag(self, name: str, key: str) -> None:
         """Remove a tag of a model, if it has one with the key."""
         validation._validate_model_name(name)
@@ -545,7 +341,7 @@ class VertexModelRegistryStore(AbstractStore):
             name, lambda description, tags: (description, {name: tags[name] for name in tags if name != key})
         )
 
-    def _new_model(self, name: str) -> _NewModel | None:
+    def _new_model(self, name: str) -> NewModel | None:
         """Return a model without a version, unless somebody else has registered its first version since."""
         new = self._registry.new.get(name)
         if new is not None and self._find_model(name) is not None:
@@ -579,7 +375,7 @@ class VertexModelRegistryStore(AbstractStore):
 
     # --- versions ---
 
-    @_translate_errors
+    @translate_errors
     def create_model_version(
         self,
         name: str,
@@ -627,13 +423,13 @@ class VertexModelRegistryStore(AbstractStore):
         self._registry.new.pop(name, None)
         return self._complete(made)
 
-    @_translate_errors
+    @translate_errors
     def update_model_version(self, name: str, version: str | int, description: str | None = None) -> ModelVersion:
         """Change a version's description and return the version."""
         found = self._find(name, version)
         return self._complete(self.client.update_version(name, found, description=description or ""))
 
-    @_translate_errors
+    @translate_errors
     def transition_model_version_stage(
         self, name: str, version: str | int, stage: str, archive_existing_versions: bool
     ) -> ModelVersion:
@@ -648,7 +444,7 @@ class VertexModelRegistryStore(AbstractStore):
         archive = bool(archive_existing_versions)
         return self._complete(self.client.set_stage(name, found, chosen, archive_existing=archive))
 
-    @_translate_errors
+    @translate_errors
     def delete_model_version(self, name: str, version: str | int) -> None:
         """Delete a version. A model that loses its last version is remembered, as a new one is."""
         found = self._find(name, version)
@@ -657,15 +453,15 @@ class VertexModelRegistryStore(AbstractStore):
         if self._find_model(name) is None:
             # MLflow never gives a number again, and Vertex begins at 1.
             offset = _number(found)
-            new = _NewModel(*encoding.read_description(before.description), _milliseconds(before.created_at), offset)
+            new = NewModel(*encoding.read_description(before.description), _milliseconds(before.created_at), offset)
             self._registry.remember(name, new)
 
-    @_translate_errors
+    @translate_errors
     def get_model_version(self, name: str, version: str | int) -> ModelVersion:
         """Return a version, with the tags that are in a file next to its artifact."""
         return self._complete(self._find(name, version))
 
-    @_translate_errors
+    @translate_errors
     def get_model_version_download_uri(self, name: str, version: str | int) -> str:
         """Return where MLflow reads a version's artifact: a ``gs://`` URI, or ``vertex-local:`` of a local registry."""
         found = self._find(name, version)
@@ -674,7 +470,7 @@ class VertexModelRegistryStore(AbstractStore):
             return SCHEME + folder.as_uri().removeprefix("file:")
         return found.artifact_uri or str(found.metadata.get(encoding.SOURCE, ""))
 
-    @_translate_errors
+    @translate_errors
     def search_model_versions(
         self,
         filter_string: str | None = None,
@@ -694,13 +490,13 @@ class VertexModelRegistryStore(AbstractStore):
         page, token = _page(SearchModelVersionUtils.sort(found, order), most, page_token)
         return PagedList(list(page), token)
 
-    @_translate_errors
+    @translate_errors
     def set_model_version_tag(self, name: str, version: str | int, tag: ModelVersionTag) -> None:
         """Set a tag of a version. It has to fit into labels beside the others."""
         _check_version_tag(tag.key, tag.value)
         self.client.update_version(name, self._find(name, version), metadata={tag.key: tag.value})
 
-    @_translate_errors
+    @translate_errors
     def delete_model_version_tag(self, name: str, version: str | int, key: str) -> None:
         """Remove a tag of a version, if it has one with the key.
 
@@ -713,7 +509,7 @@ class VertexModelRegistryStore(AbstractStore):
         if key in found.metadata:
             found = self.client.update_version(name, found, remove_metadata=[key])
         if found.metadata_file is not None and key in self.client.get_metadata(name, found):
-            raise _error(
+            raise failure(
                 f"The tag {key!r} of version {version} of {name!r} is in a file next to its artifact, so it can't be "
                 "deleted and has the value from there. Set it to another one.",
                 codes.NOT_IMPLEMENTED,
@@ -747,7 +543,7 @@ class VertexModelRegistryStore(AbstractStore):
             for found in self._versions(name):
                 if _number(found) == number:
                     return found
-        raise _error(f"Model Version (name={name}, version={version}) not found", codes.RESOURCE_DOES_NOT_EXIST)
+        raise failure(f"Model Version (name={name}, version={version}) not found", codes.RESOURCE_DOES_NOT_EXIST)
 
     def _versions(self, name: str) -> list[VertexVersion]:
         """Return all versions of a model."""
@@ -768,7 +564,7 @@ class VertexModelRegistryStore(AbstractStore):
                     return []
         return self.client.list_versions()
 
-    def _offset(self, name: str, new: _NewModel | None) -> int:
+    def _offset(self, name: str, new: NewModel | None) -> int:
         """Return by how much MLflow's number of a model's next version exceeds Vertex's."""
         try:
             newest = self.client.latest_version(name)
@@ -778,18 +574,18 @@ class VertexModelRegistryStore(AbstractStore):
 
     # --- aliases ---
 
-    @_translate_errors
+    @translate_errors
     def set_registered_model_alias(self, name: str, alias: str, version: str | int) -> None:
         """Give an alias to a version. A version that had it loses it in the same moment."""
         validation._validate_model_name(name)
         validation._validate_model_alias_name(alias)
         if alias.lower() == _LATEST or _VERSION_ALIAS.fullmatch(alias):
-            raise _error(f"The alias {alias!r} is reserved by MLflow. Use another one.", codes.INVALID_PARAMETER_VALUE)
+            raise failure(f"The alias {alias!r} is reserved by MLflow. Use another one.", codes.INVALID_PARAMETER_VALUE)
         found = self._find(name, version)
         on_vertex = encoding.to_vertex_alias(alias)
         holder = self._holder(name, on_vertex)
         if holder is not None and (other := _mlflow_aliases(holder)[on_vertex]) != alias:
-            raise _error(
+            raise failure(
                 f"The alias {alias!r} would be {on_vertex!r} on Vertex, and so is {other!r}, which version "
                 f"{_number(holder)} of {name!r} has. Use another alias, or delete {other!r} first.",
                 codes.INVALID_PARAMETER_VALUE,
@@ -802,7 +598,7 @@ class VertexModelRegistryStore(AbstractStore):
             self.client.update_version(name, found, **changed)
         self.client.add_aliases(name, found, [on_vertex])
 
-    @_translate_errors
+    @translate_errors
     def delete_registered_model_alias(self, name: str, alias: str) -> None:
         """Remove an alias from the version that has it, if there's one."""
         validation._validate_model_name(name)
@@ -813,7 +609,7 @@ class VertexModelRegistryStore(AbstractStore):
         holder, on_vertex = found
         self.client.remove_aliases(name, holder, [on_vertex])
 
-    @_translate_errors
+    @translate_errors
     def get_model_version_by_alias(self, name: str, alias: str) -> ModelVersion:
         """Return the version that has an alias, or the latest one for ``latest``."""
         validation._validate_model_name(name)
@@ -821,10 +617,10 @@ class VertexModelRegistryStore(AbstractStore):
         if alias.lower() == _LATEST:
             if versions := self._versions(name):
                 return self._complete(max(versions, key=_number))
-            raise _error(f"Latest version not found for model {name}.", codes.RESOURCE_DOES_NOT_EXIST)
+            raise failure(f"Latest version not found for model {name}.", codes.RESOURCE_DOES_NOT_EXIST)
         if (found := self._find_alias(name, alias)) is None:
             self.get_registered_model(name)  # raises if there's no such model
-            raise _error(f"Registered model alias {alias} not found.", codes.INVALID_PARAMETER_VALUE)
+            raise failure(f"Registered model alias {alias} not found.", codes.INVALID_PARAMETER_VALUE)
         return self._complete(found[0])
 
     def _holder(self, name: str, on_vertex: str) -> VertexVersion | None:
@@ -847,7 +643,7 @@ class VertexModelRegistryStore(AbstractStore):
     def create_webhook(self, *args: Any, **kwargs: Any) -> Webhook:
         """Refuse to create a webhook, because Vertex has none."""
         del args, kwargs
-        raise _error(
+        raise failure(
             "Vertex has no webhooks. Google Cloud's audit logs report changes of models instead.", codes.NOT_IMPLEMENTED
         )
 
@@ -901,7 +697,7 @@ class VertexModelRegistryStore(AbstractStore):
             return _Origin(local_model_path, run_id)
         if not self._place.copies:
             if not uri.startswith("gs://"):
-                raise _error(
+                raise failure(
                     f"Vertex reads models from Cloud Storage, and {uri} is elsewhere. Nothing was registered. Add "
                     "?staging_bucket=gs://BUCKET to the registry's URI, and it's copied there.",
                     codes.INVALID_PARAMETER_VALUE,
@@ -926,7 +722,7 @@ class VertexModelRegistryStore(AbstractStore):
             problem = " ".join([f"{type(error).__name__}:", *str(error).splitlines()[:1]])[:_LONGEST_REASON].rstrip(
                 ".:"
             )
-            raise _error(
+            raise failure(
                 f"The model's files can't be read: {problem}. Nothing was registered.", codes.INVALID_PARAMETER_VALUE
             ) from error
 
@@ -960,7 +756,7 @@ def _now() -> int:
 def _check_version_tag(key: str, value: str) -> None:
     validation._validate_model_version_tag(key, value)
     if key in encoding.FIELDS:
-        raise _error(
+        raise failure(
             f"The tag {key!r} is reserved: it holds a field of the version. Use another key.",
             codes.INVALID_PARAMETER_VALUE,
         )

@@ -366,6 +366,34 @@ def test_reads_are_sent_again(registry: RegistryClient, emulator: Emulator, name
         assert len(list(registry.list_versions(churn))) == 3
 
 
+@pytest.mark.parametrize("code", _faults.ATTEMPTS)
+def test_a_server_that_keeps_failing(
+    connect: Connect, clock: Clock, emulator: Emulator, name: NewName, source: NewSource, code: str
+) -> None:
+    """A failure of the server's own is repeated a few times, and not for the whole budget, whatever the method."""
+    churn, most = name(), _faults.ATTEMPTS[code]
+    registry = connect(retry=patient(clock, call_timeout=600))
+    for _ in range(3):
+        registry.register_version(churn, source())
+    calls: dict[str, Callable[[], Any]] = {
+        "GetModel": lambda: registry.get_version(churn, 1),
+        "ListModelVersions": lambda: list(registry.list_versions(churn)),
+        "UpdateModel": lambda: registry.update_version(churn, 1, description=f"{code} {len(emulator.requests())}"),
+        "MergeVersionAliases": lambda: registry.add_aliases(churn, 1, [f"fresh-{len(emulator.requests())}"]),
+        "UploadModel": lambda: registry.register_version(churn, source()),
+        "DeleteModelVersion": lambda: registry.delete_version(churn, 2),
+        "DeleteModel": lambda: registry.delete_model(churn),
+    }
+    for rpc, call in calls.items():
+        before = len(emulator.requests())
+        emulator.fail(rpc, code, times=most)
+        with pytest.raises((UnavailableError, StateUnknownError), match=rf"{rpc} on .* \({code}\)"):
+            call()
+        assert sum(request.rpc == rpc for request in emulator.requests()[before:]) == most
+        emulator.fail(rpc, code, times=most - 1)
+        call()
+
+
 @pytest.mark.parametrize("rpc", ["GetModel", "ListModelVersions", "UpdateModel", "MergeVersionAliases"])
 def test_what_is_refused_is_not_sent_again(
     registry: RegistryClient, emulator: Emulator, name: NewName, source: NewSource, rpc: str

@@ -105,6 +105,16 @@ def test_a_model_that_was_large(
     assert [bool(label) for label in lists[-12:]] == [True] * 5 + [False] + [True] * 5 + [False]
     assert registry.rollback(churn).restored.version == "1"
 
+    # Once it was deleted and registered again, it's a small model, and read as one.
+    whole.delete_model(churn)
+    for stage in (Stage.STAGING, Stage.PRODUCTION):
+        whole.register_version(churn, "gs://models/churn/3", stage=stage)
+    before = len(emulator.requests())
+    for _ in range(2):
+        assert registry.stage_history(churn) == whole.stage_history(churn)
+    filters = [request.message.filter for request in emulator.requests()[before:] if "Versions" in request.rpc]
+    assert filters[-2:] == ["", ""]
+
 
 def test_a_promotion_sends_six_requests(
     registry: RegistryClient, emulator: Emulator, name: NewName, source: NewSource
@@ -136,6 +146,24 @@ def test_deleting_the_default_version_sends_twelve_requests(
         "GetModel", "GetModel", "GetModel", "GetModel", "MergeVersionAliases", "DeleteModelVersion",
     ]  # fmt: skip
     assert registry.get_version(churn).version == "1"
+
+
+@pytest.mark.only("grpc")
+def test_deleting_the_last_version_checks_once_for_others(
+    registry: RegistryClient, emulator: Emulator, name: NewName, source: NewSource
+) -> None:
+    """If the list shows no other version, the numbers around it are read only once the version is marked."""
+    churn = name()
+    registry.register_version(churn, source())
+    before = len(emulator.requests())
+    registry.delete_version(churn, 1)
+
+    sent = [request.rpc for request in emulator.requests()[before:]]
+    assert sent == [
+        "GetModel", "ListModelVersions", "DeleteModelVersion", "GetModel", "ListModelVersions", "MergeVersionAliases",
+        "ListModelVersions", *["GetModel"] * 11, "DeleteModel", "GetModel",
+    ]  # fmt: skip
+    assert len(sent) == 20
 
 
 def test_versions_of_every_model(registry: RegistryClient, emulator: Emulator, name: NewName) -> None:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import datetime as dt
 import io
+import itertools
 import json
 import os
 import pty
@@ -18,7 +20,7 @@ from typing import TYPE_CHECKING
 import click
 import pytest
 
-from vertex_registry import Stage, local_registry
+from vertex_registry import RegistryClient, Stage, local_registry
 from vertex_registry.cli._program import cli
 from vertex_registry.cli._run import STATUSES, run
 from vertex_registry.emulator import Emulator
@@ -155,14 +157,32 @@ def test_promote_roll_back_and_history(vr: Run) -> None:
     assert vr("history", "churn", "--at", "yesterday")[0] == 2
 
 
-def test_the_order_of_changes_in_one_second(vr: Run) -> None:
+def test_the_order_of_changes_in_one_second(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """The history is newest first. Times in the same second show microseconds."""
-    changes = json.loads(vr("history", "churn", "--format", "json")[1])
-    _, *rows = vr("history", "churn")[1].splitlines()
+    path, ticks, start = str(tmp_path / "second.db"), itertools.count(), dt.datetime(2026, 3, 1, 12, tzinfo=dt.UTC)
+
+    def clock() -> dt.datetime:
+        return start + dt.timedelta(microseconds=next(ticks))
+
+    with (
+        Emulator(path, rest_port=None, now=clock) as emulator,
+        RegistryClient(endpoint=emulator.grpc, project="local-project", location="us-central1", now=clock) as registry,
+    ):
+        for number in (1, 2):
+            registry.register_version("churn", f"gs://models/churn/{number}")
+        for number in (1, 2):
+            registry.set_stage("churn", number, Stage.PRODUCTION, archive_existing=True)
+
+    def history(*options: str) -> str:
+        assert run(["history", "churn", *options, "--local", path]) == 0
+        return capsys.readouterr().out
+
+    changes = json.loads(history("--format", "json"))
+    _, *rows = history().splitlines()
     shown = ["T".join(row.split()[:2]) for row in rows]
     assert shown == sorted(set(shown), reverse=True)
     assert [row.split()[2] for row in rows] == [change["version"] for change in changes] == ["1", "2", "1"]
-    assert vr("history", "churn", "--at", shown[1], "--format", "ids")[1] == "2\n"
+    assert history("--at", shown[1], "--format", "ids") == "2\n"
 
 
 @pytest.mark.parametrize("zone", ["UTC", "Asia/Tokyo", "America/Los_Angeles"])

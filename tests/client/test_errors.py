@@ -49,7 +49,14 @@ def test_the_docs_show_what_is_retried(rpc: str) -> None:
     }[method.retry_on]
 
     assert f"| `{rpc}` | {again} | {method.deadline:g} | `{method.permission}` |" in PAGE
-    assert f"*Lost response* means any of {', '.join(sorted(_rpc.LOST_RESPONSE))}." in PAGE
+
+
+def test_the_docs_show_what_a_lost_response_is() -> None:
+    """docs/errors.md names its codes, and after which of them a request is sent only so many times."""
+    (attempts,) = set(_faults.ATTEMPTS.values())
+    bounded, others = sorted(_faults.ATTEMPTS), sorted(_rpc.LOST_RESPONSE - _faults.ATTEMPTS.keys())
+    assert f"| {', '.join(bounded)} | the server has failed | until it has been sent {attempts} times |" in PAGE
+    assert f"| {', '.join(others)} | no response has arrived | until the budget is used up |" in PAGE
 
 
 @pytest.mark.parametrize("status", _faults.ERRORS)

@@ -269,7 +269,8 @@ def check(
     server, endpoint = servers[transport]
     server.answering(plan)
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    retry = Retry(call_timeout=call_timeout, operation_timeout=0.1, initial_backoff=0.01, max_backoff=0.05)
+    # A list of everything may take some operation timeouts.
+    retry = Retry(call_timeout=call_timeout, operation_timeout=call_timeout, initial_backoff=0.01, max_backoff=0.05)
     with RegistryClient(project="test-project", endpoint=endpoint, retry=retry) as registry:
         ended: Any
         try:

@@ -271,6 +271,78 @@ def test_nothing_is_written_to_a_file_that_is_gone(
         assert upload(client, model_id="fraud") == f"{parent}/models/fraud@1"
 
 
+def test_a_file_that_is_moved_while_it_is_open_is_complete_once_it_is_closed(
+    start: Start, connect: Callable[..., Any], upload: Callable[..., str], parent: str, tmp_path: Path
+) -> None:
+    """SQLite leaves the log of such a file where it was, so everything has to be in the file before."""
+    data, moved = tmp_path / "registry.db", tmp_path / "moved.db"
+    with start(data, rest_port=None) as emulator:
+        upload(connect(emulator), model_id="churn")
+        data.rename(moved)
+
+    client = connect(start(moved, rest_port=None))
+    assert client.get_model(name=f"{parent}/models/churn").version_id == "1"
+
+
+def test_a_copy_in_place_of_a_deleted_file_is_what_it_was(
+    start: Start, connect: Callable[..., Any], upload: Callable[..., str], parent: str, tmp_path: Path
+) -> None:
+    """Writes to a file that was deleted aren't carried out once more in the copy that took its place."""
+    data, copy = tmp_path / "registry.db", tmp_path / "copy.db"
+    with start(data, rest_port=None) as emulator:
+        upload(connect(emulator), model_id="churn")
+    shutil.copy(data, copy)
+    with start(data, rest_port=None) as emulator:
+        upload(connect(emulator), model_id="fraud")
+        data.unlink()
+        copy.rename(data)
+
+    (model,) = connect(start(data, rest_port=None)).list_models(parent=parent)
+    assert model.name == f"{parent}/models/churn"
+
+
+def test_a_forked_process_leaves_its_parents_file_open(tmp_path: Path) -> None:
+    """If it closes the store that it inherited, the parent can still write, and its log stays."""
+    store = Store(str(tmp_path / "registry.db"))
+    child = os.fork()
+    if not child:  # pragma: no cover - in the forked process
+        store.close()
+        os._exit(0)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+
+    with store.writing():
+        store.add_model("p", "m", display_name="m", base_model="", time=1, body=b"")
+    store.close()
+
+
+@pytest.mark.parametrize("how", ["deleted", "moved"])
+def test_no_other_emulator_takes_the_log_of_a_file_that_is_gone(
+    start: Start, connect: Callable[..., Any], upload: Callable[..., str], tmp_path: Path, how: str
+) -> None:
+    """SQLite would delete the log of the file that's still open, and with it what was written last."""
+    data, aside = tmp_path / "registry.db", tmp_path / "aside"
+    emulator = start(data, rest_port=None)
+    client = connect(emulator)
+    upload(client, model_id="churn")
+    log = tmp_path / "registry.db-wal"
+    before = log.read_bytes()
+    data.rename(aside)
+    if how == "deleted":
+        aside.unlink()
+
+    with pytest.raises(DataFileError, match="because another emulator still has .*wal open, .* Stop that one") as error:
+        start(data, rest_port=None)
+
+    assert error.value.in_use
+    assert not data.exists()
+    assert log.read_bytes() == before
+    if how == "moved":
+        aside.rename(data)
+        assert upload(client, model_id="fraud").endswith("fraud@1")
+    emulator.close()
+    start(data, rest_port=None)
+
+
 def test_a_folder_of_another_name_is_another_folder(
     start: Start,
     connect: Callable[..., Any],

@@ -10,7 +10,8 @@ from pathlib import Path
 import mlflow
 import pytest
 
-from vertex_registry.mlflow import _CODES, _SETTINGS, VertexModelRegistryStore
+from vertex_registry.mlflow import VertexModelRegistryStore
+from vertex_registry.mlflow_connection import CODES, SETTINGS
 
 DOCS = Path(__file__).parents[2] / "docs"
 PAGES = [page for page in ("mlflow.md", "from-mlflow.md") if (DOCS / page).exists()]
@@ -38,5 +39,5 @@ def test_the_page_lists_everything() -> None:
     text = (DOCS / "mlflow.md").read_text(encoding="utf-8")
     from mlflow.protos.databricks_pb2 import ErrorCode  # noqa: PLC0415
 
-    assert [name for name in _SETTINGS if f"`{name}`" not in text] == []
-    assert [code for code in map(ErrorCode.Name, _CODES.values()) if f"`{code}`" not in text] == []
+    assert [name for name in SETTINGS if f"`{name}`" not in text] == []
+    assert [code for code in map(ErrorCode.Name, CODES.values()) if f"`{code}`" not in text] == []

@@ -19,6 +19,7 @@ if __name__ == "__main__":
     defer_packages()  # before anything imports them
 
 from vertex_registry.emulator._data_file import DataFileError
+from vertex_registry.emulator._integrity import recover
 from vertex_registry.emulator._quota import parse_quota
 from vertex_registry.emulator._server import Emulator
 from vertex_registry.emulator._switches import SWITCHES
@@ -44,6 +45,11 @@ def _parser() -> argparse.ArgumentParser:
         "--rest-port", type=int, default=8471, help="the port for REST, 0 for any free port (%(default)s)"
     )
     parser.add_argument("--data", metavar="FILE", help="the file to keep everything in (default: memory)")
+    parser.add_argument(
+        "--recover",
+        metavar="NEW_FILE",
+        help="copy what's intact of a damaged --data FILE to a new file, say what's lost, and exit",
+    )
     parser.add_argument(
         "--polls-until-done", type=int, default=0, metavar="N", help="polls until an operation is done (%(default)s)"
     )
@@ -98,6 +104,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if not equals:
             parser.error(f"--assume takes NAME=VALUE, not {given!r}")
         assume[name] = value
+    if options.recover is not None:
+        if options.data is None:
+            parser.error("--recover needs the damaged file: pass --data FILE")
+        return _recover(options.data, options.recover)
     logging.basicConfig(format="%(levelname)s %(name)s: %(message)s")
     # Blocked before any thread is started, so that every thread leaves them to this one.
     signals = {signal.SIGINT, signal.SIGTERM}
@@ -140,6 +150,18 @@ def _serve(options: argparse.Namespace, assume: dict[str, str], signals: set[sig
             print(message, file=sys.stderr)  # noqa: T201 - likewise
             return 2
         signal.sigwait(signals)
+    return 0
+
+
+def _recover(data: str, new: str) -> int:
+    try:
+        report = recover(data, new)
+    except DataFileError as error:
+        print(error, file=sys.stderr)  # noqa: T201 - a command talks to people
+        return 2
+    for line in report:
+        print(line)  # noqa: T201 - likewise
+    print(f"What's intact of {data} is in {new}." if report else f"{new} has everything that {data} has.")  # noqa: T201 - likewise
     return 0
 
 

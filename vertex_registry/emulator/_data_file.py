@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import shlex
 import sqlite3
 import stat
 import zlib
@@ -16,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, Final
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
 try:
     import fcntl
@@ -174,14 +175,29 @@ class Claim:
         # The process may change its folder later.
         self._path = Path(path).absolute()
         self._shown = path
-        self._locked = _lock_data_file(path)
         # SQLite's log exists from the first transaction until the file is closed.
         self._log = _log_of(self._path)
         self._log_file: tuple[int, int] | None = None
+        self._locks = contextlib.ExitStack()
+        with contextlib.ExitStack() as failed:
+            failed.callback(self.close)
+            self._locked = self._lock(self._path, _in_use_error)
+            # Of a crashed emulator's log, SQLite takes what fits. If the file is new, it deletes the log.
+            if (log := self._lock(self._log, _log_in_use_error)) is not None:
+                log.close()
+            failed.pop_all()
+
+    def _lock(self, path: Path, in_use: Callable[[str], DataFileError]) -> BinaryIO | None:
+        try:
+            file = _lock_file(path)
+        except BlockingIOError as error:
+            raise in_use(self._shown) from error
+        return None if file is None else self._locks.enter_context(file)
 
     def watch(self) -> None:
-        """Remember which file SQLite's log is. Call it after the first transaction."""
+        """Lock SQLite's log too, and remember which file it is. Call it after the first transaction."""
         self._log_file = _identity(self._log)
+        self._lock(self._log, _log_in_use_error)
 
     def check(self) -> None:
         """Check that the file, and SQLite's log, can still be found under their names.
@@ -204,10 +220,9 @@ class Claim:
                 )
 
     def close(self) -> None:
-        """Unlock the file. Closing it twice is fine."""
-        if self._locked is not None:
-            self._locked.close()
-            self._locked = None
+        """Unlock the file and its log. Closing it twice is fine."""
+        self._locked = None
+        self._locks.close()
 
 
 def _log_of(path: Path) -> Path:
@@ -263,7 +278,7 @@ def open_database(path: str | None) -> tuple[sqlite3.Connection, Claim | None]:
         try:
             _prepare(database, path)
         except UnicodeDecodeError as error:
-            raise damaged(str(path), NOT_UTF_8) from error
+            raise damaged(str(path), NOT_UTF_8, readable=False) from error
         if claim is not None:
             claim.watch()
         failed.pop_all()
@@ -366,19 +381,22 @@ def unusable(path: str, done: str, why: str, code: int = sqlite3.SQLITE_CANTOPEN
     )
 
 
-def _lock_data_file(path: str) -> BinaryIO | None:
+def _lock_file(path: Path) -> BinaryIO | None:
     """Return the file, locked until it's closed, or None if the file or such locks don't exist.
 
     What else is wrong with the file is for SQLite to report.
+
+    Raises:
+        BlockingIOError: Somebody else has locked it.
     """
-    if fcntl is None or not Path(path).is_file():
+    if fcntl is None or not path.is_file():
         return None
     with contextlib.ExitStack() as failed:
         try:
-            file = failed.enter_context(Path(path).open("rb"))
+            file = failed.enter_context(path.open("rb"))
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise _in_use_error(path) from error
+        except BlockingIOError:
+            raise
         except OSError:
             return None
         failed.pop_all()
@@ -397,6 +415,15 @@ def _in_use_error(path: str) -> DataFileError:
     )
 
 
+def _log_in_use_error(path: str) -> DataFileError:
+    return DataFileError(
+        f"The data file {path} can't be opened, because another emulator still has {_log_of(Path(path))} open, the log"
+        " of a file that was deleted or moved. Stop that one, or name another file.",
+        path=path,
+        in_use=True,
+    )
+
+
 def _prepare(database: sqlite3.Connection, path: str | None) -> None:
     """Check that the database is an emulator's, create its tables if it's empty, and update an older format."""
     shown = str(path)
@@ -408,8 +435,7 @@ def _prepare(database: sqlite3.Connection, path: str | None) -> None:
         database.execute("PRAGMA synchronous = FULL")
         database.execute("BEGIN IMMEDIATE")
         if version is None:
-            for statement in statements(LISTED_TABLES.format(schema="main") + _OTHER_TABLES):
-                database.execute(statement)
+            create_tables(database)
             database.execute(f"PRAGMA application_id = {APPLICATION_ID}")
             database.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
         elif version < SCHEMA_VERSION:
@@ -425,8 +451,14 @@ def _prepare(database: sqlite3.Connection, path: str | None) -> None:
         raise unusable(shown, "opened", str(error), error.sqlite_errorcode) from error
     except sqlite3.DatabaseError as error:
         if is_damage(error):
-            raise damaged(shown, why_damaged(error)) from error
+            raise damaged(shown, why_damaged(error), readable=False) from error
         raise _not_a_database_error(shown) from error
+
+
+def create_tables(database: sqlite3.Connection) -> None:
+    """Create the tables and indexes in an empty database."""
+    for statement in statements(LISTED_TABLES.format(schema="main") + _OTHER_TABLES):
+        database.execute(statement)
 
 
 def _read_format(database: sqlite3.Connection, path: str) -> int | None:
@@ -490,11 +522,12 @@ def why_damaged(error: sqlite3.DatabaseError) -> str:
     return NOT_UTF_8 if getattr(error, "sqlite_errorcode", None) is None else str(error)
 
 
-def damaged(path: str, why: str) -> DataFileError:
-    """Return the error for a damaged file."""
+def damaged(path: str, why: str, *, readable: bool = True) -> DataFileError:
+    """Return the error for a damaged file. If it's readable at all, what's intact of it can be saved."""
+    command = f"python -m vertex_registry.emulator --data {shlex.quote(path)} --recover NEW_FILE"
+    advice = f"save what's intact: {command}" if readable else "name another file."
     return DataFileError(
-        f"The data file {path} is damaged: {why}. Replace it with an intact copy, or name another file.",
-        path=path,
+        f"The data file {path} is damaged: {why}. Replace it with an intact copy, or {advice}", path=path
     )
 
 

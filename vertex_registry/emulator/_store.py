@@ -10,10 +10,12 @@ import collections
 import contextlib
 import itertools
 import json
+import os
 import sqlite3
 import threading
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
+from vertex_registry.emulator import _integrity
 from vertex_registry.emulator._data_file import (
     LISTED_TABLES,
     NOT_UTF_8,
@@ -59,34 +61,6 @@ _MODEL_BODY: Final = View._fields.index("body")
 _NUMBER: Final = View._fields.index("number")
 
 
-class _Columns:
-    """The columns of each kind of row. In a file, a row that isn't as it was written has no body."""
-
-    def __init__(self, *, checked: bool) -> None:
-        self._checked = checked
-
-        def body(table: str, row: str) -> str:
-            return f"iif({self.intact(table, row)}, {row}.body, NULL)" if checked else f"{row}.body"
-
-        #: The model's part of a view, and the version's.
-        self.model = (
-            f"m.parent, m.id, m.key, m.revision, m.create_time, m.update_time, m.default_version, {body('models', 'm')}"
-        )
-        self.version = f"v.number, v.aliases, v.revision, v.create_time, v.update_time, {body('versions', 'v')}"
-        self.view = f"{self.model}, {self.version}"
-        self.operation = (
-            "o.parent, o.model, o.id, o.polls_left, o.target, o.rpc, o.api, o.request, o.failure,"
-            f" {body('operations', 'o')}, o.source"
-        )
-        self.version_body = body("versions", "v")
-        self.evaluation = body("evaluations", "e")
-        self.slice = body("slices", "s")
-
-    def intact(self, table: str, row: str) -> str:
-        """Return the condition that a row, given its name in the statement, is as it was written."""
-        return f"{row}.checksum IS {checksum_of(table, row)}" if self._checked else "true"
-
-
 class ModelRow(NamedTuple):
     """A model without its versions: its part of a view, and ``last_version``."""
 
@@ -102,7 +76,10 @@ class ModelRow(NamedTuple):
 
 
 class OperationRow(NamedTuple):
-    """An operation: its request and how many polls are left or, if ``polls_left`` is None, how it ended."""
+    """An operation: its request and how many polls are left or, if ``polls_left`` is None, how it ended.
+
+    The fields are columns of the table.
+    """
 
     parent: str
     model: str
@@ -115,6 +92,33 @@ class OperationRow(NamedTuple):
     failure: bytes
     body: bytes
     source: int | None = None
+
+
+class _Columns:
+    """The columns of each kind of row. In a file, a row that isn't as it was written has no body."""
+
+    def __init__(self, *, checked: bool) -> None:
+        self._checked = checked
+
+        def body(table: str, row: str) -> str:
+            return f"iif({self.intact(table, row)}, {row}.body, NULL)" if checked else f"{row}.body"
+
+        #: The model's part of a view, and the version's.
+        self.model = (
+            f"m.parent, m.id, m.key, m.revision, m.create_time, m.update_time, m.default_version, {body('models', 'm')}"
+        )
+        self.version = f"v.number, v.aliases, v.revision, v.create_time, v.update_time, {body('versions', 'v')}"
+        self.view = f"{self.model}, {self.version}"
+        self.operation = ", ".join(
+            body("operations", "o") if field == "body" else f"o.{field}" for field in OperationRow._fields
+        )
+        self.version_body = body("versions", "v")
+        self.evaluation = body("evaluations", "e")
+        self.slice = body("slices", "s")
+
+    def intact(self, table: str, row: str) -> str:
+        """Return the condition that a row, given its name in the statement, is as it was written."""
+        return f"{row}.checksum IS {checksum_of(table, row)}" if self._checked else "true"
 
 
 class Store:
@@ -130,6 +134,7 @@ class Store:
 
     def __init__(self, path: str | None, *, list_lag: int = 0) -> None:
         self._lock = threading.RLock()
+        self._process = os.getpid()
         self._path = path
         self._database, self._claim = open_database(path)
         self._columns = _Columns(checked=path is not None)
@@ -140,22 +145,33 @@ class Store:
         self._written: set[int] = set()
         self._due: collections.deque[tuple[int, int, dict[str, list[tuple[Any, ...]]]]] = collections.deque()
         self._lists = "main"
-        if list_lag:
-            self._lists = "lagging"
-            self._database.execute("ATTACH ':memory:' AS lagging")
-            for statement in statements(LISTED_TABLES.format(schema="lagging")):
-                self._database.execute(statement)
         self.under_way = 0
         try:
             with self.reading():
+                if path is not None:
+                    _integrity.check(self._database, path)
+                if list_lag:
+                    self._lists = "lagging"
+                    self._database.execute("ATTACH ':memory:' AS lagging")
+                    for statement in statements(LISTED_TABLES.format(schema="lagging")):
+                        self._database.execute(statement)
                 (self.under_way,) = self._fetch_one("SELECT count(*) FROM operations WHERE polls_left IS NOT NULL")
         except BaseException:
             self.close()
             raise
 
     def close(self) -> None:
-        """Close the file. Closing it twice is fine."""
+        """Close the file. Closing it twice is fine. In a forked process, do nothing: the file is the parent's.
+
+        SQLite would delete the log that the parent writes to.
+        """
+        if os.getpid() != self._process:
+            return
         with self._lock:
+            if self._claim is not None:
+                # SQLite leaves the log of a file that was moved where it was, with what isn't in the file yet.
+                with contextlib.suppress(sqlite3.Error):
+                    self._database.execute("PRAGMA wal_checkpoint(TRUNCATE)")
             self._database.close()
             if self._claim is not None:
                 self._claim.close()
@@ -480,7 +496,7 @@ class Store:
     def add_operation(self, row: OperationRow, *, creates: bool) -> None:
         """Store an operation. ``creates`` says that it has taken its model's id."""
         self._database.execute(
-            f"INSERT INTO operations ({_OPERATION}, creates) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",  # noqa: S608 - our own names, no values
+            f"INSERT INTO operations ({', '.join(row._fields)}, creates) VALUES ({'?, ' * len(row)}?)",  # noqa: S608 - our own names, no values
             (*row, creates),
         )
         if row.polls_left is not None:
@@ -774,6 +790,3 @@ class Store:
         self._touched.clear()
         self._written.clear()
         self._due.clear()
-
-
-_OPERATION: Final = "parent, model, id, polls_left, target, rpc, api, request, failure, body, source"
