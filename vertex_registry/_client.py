@@ -317,7 +317,7 @@ class RegistryClient:
         staging = self._staging(staging_bucket)
         local = _sources.local_directory(source, staging, follow_links=follow_links)
         more = _arguments.file_metadata(file_metadata, metadata, uploads=local is not None)
-        checked_source = _names.check_source(_arguments.source_text(source)) if local is None else local.source
+        checked_source = self._checked_source(source) if local is None else local.source
         described = _servable.MLmodel.of({} if local is None else local.paths)
         chosen_container, doubts = self._choose_container(container, local, described, gpu=gpu)
         for doubt in doubts:
@@ -418,7 +418,7 @@ class RegistryClient:
         _names.check_new_name(name)
         staging = self._staging(staging_bucket)
         if (local := _sources.local_directory(source, staging, follow_links=follow_links)) is None:
-            _names.check_source(_arguments.source_text(source))
+            self._checked_source(source)
             raise InvalidArgumentError(f"{quote(source)} is in Cloud Storage already. Pass a local folder.")
         described = _servable.MLmodel.of(local.paths)
         chosen, doubts = self._choose_container(container, local, described, gpu=False)
@@ -1359,8 +1359,15 @@ class RegistryClient:
         given = self._endpoint.credentials
         credentials = None if given is None else _credentials.load(given)[0]  # Storage finds the default ones itself
         return artifacts.Storage(
-            project=self._project, credentials=credentials, retry=retry or self._retry, folder=self._artifacts
+            project=self._project,
+            credentials=credentials,
+            retry=retry or self._retry,
+            folder=self._artifacts,
+            emulated=self._endpoint.emulated,
         )
+
+    def _checked_source(self, source: str | os.PathLike[str]) -> str:
+        return _names.check_source(_arguments.source_text(source), emulated=self._endpoint.emulated)
 
     def _staging(self, staging_bucket: str | None) -> str | None:
         return self._staging_bucket if staging_bucket is None else _names.check_staging_bucket(staging_bucket)

@@ -394,10 +394,14 @@ def is_version_name(text: str) -> bool:
     return isinstance(text, str) and _is_text(text) and 0 < len(text) <= 128  # noqa: PLR2004  # as `check_text` has it
 
 
-def check_source(source: str) -> str:  # noqa: C901  # one branch for each mistake
+def check_source(source: str, *, emulated: bool = False) -> str:  # noqa: C901  # one branch for each mistake
     """Check the Cloud Storage directory of an artifact and return it.
 
     "The path to the directory containing the Model artifact" (Model.artifact_uri)
+
+    Args:
+        source: The directory.
+        emulated: Whether it's for an emulator, so its user may have no cloud.
 
     Raises:
         InvalidArgumentError: It isn't a ``gs://bucket/directory``. The message says what to do.
@@ -410,17 +414,11 @@ def check_source(source: str) -> str:  # noqa: C901  # one branch for each mista
         raise InvalidArgumentError("The source is empty. Pass the artifact's directory: 'gs://bucket/directory'.")
     scheme, separator, rest = source.partition("://")
     if scheme.lower() == "file" and separator:
-        raise InvalidArgumentError(
-            f"{quote(source)} is a folder on this machine, and Vertex only reads artifacts from Cloud Storage. Set "
-            "staging_bucket='gs://bucket' to upload it, or copy it there and pass 'gs://bucket/directory'."
-        )
+        raise InvalidArgumentError(f"{quote(source)} is a folder on this machine, and {_to_upload(emulated=emulated)}")
     if (meant := to_gs_uri(source)) is not None:
         raise InvalidArgumentError(f"The source isn't in the form that Vertex reads. Pass {quote(meant)}.")
     if not separator:
-        raise InvalidArgumentError(
-            f"{quote(source)} is a local path, and Vertex only reads artifacts from Cloud Storage. Set staging_bucket="
-            "'gs://bucket' to upload it, or copy it there and pass 'gs://bucket/directory'."
-        )
+        raise InvalidArgumentError(f"{quote(source)} is a local path, and {_to_upload(emulated=emulated)}")
     if scheme != "gs":
         raise InvalidArgumentError(
             f"{quote(source)} isn't in Cloud Storage, the only place that Vertex reads artifacts from. "
@@ -442,6 +440,19 @@ def check_source(source: str) -> str:  # noqa: C901  # one branch for each mista
             f"{quote(source[: len(source) - len(last)].rstrip('/'))}."
         )
     return source
+
+
+def _to_upload(*, emulated: bool) -> str:
+    """Return why a local artifact can't be registered as it is, and what to do."""
+    if emulated:
+        return (
+            "an emulator of Vertex AI keeps no artifacts. Use local_registry(), which does, or set "
+            "staging_bucket='gs://bucket' to upload it to Cloud Storage or to a storage emulator."
+        )
+    return (
+        "Vertex only reads artifacts from Cloud Storage. Set staging_bucket='gs://bucket' to upload it, or copy it "
+        "there and pass 'gs://bucket/directory'."
+    )
 
 
 def path_of_file_url(source: str) -> str:
