@@ -16,6 +16,9 @@ from typing import TYPE_CHECKING, Any, Final
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+#: What's shown for the author of a change, if nobody knows who it was.
+UNKNOWN: Final = "unknown"
+
 _AGES: Final = ((365 * 86_400, "y"), (30 * 86_400, "mo"), (86_400, "d"), (3_600, "h"), (60, "min"))
 _GAP: Final = "  "
 _WIDEST: Final = 40  # columns of one cell of a table

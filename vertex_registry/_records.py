@@ -182,7 +182,7 @@ class ModelVersion:
         fields = {
             "name": self.version_name,
             "stage": str(self.stage),
-            "changed by": self.stage_changed_by,
+            "changed by": self.stage_changed_by or (self.stage_changed_at and _display.UNKNOWN),
             "changed at": self.stage_changed_at,
             "aliases": self.aliases,
             "description": self.description,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import contextlib
+import io
 import shlex
 import sys
 from typing import TYPE_CHECKING, Any
@@ -18,6 +19,7 @@ from google.protobuf.field_mask_pb2 import FieldMask
 
 from tests.ui.documents import Browser
 from vertex_registry import InvalidArgumentError, RegistryClient, ServingContainer, local_registry
+from vertex_registry.cli._run import run
 from vertex_registry.ui import Opening, Site, _rendering, _snippets
 
 if TYPE_CHECKING:
@@ -417,3 +419,29 @@ def test_without_jinja2(registry: LocalRegistry, monkeypatch: pytest.MonkeyPatch
     with pytest.raises(InvalidArgumentError, match=r"vertex-registry\[ui\]"):
         Site(registry)
     _rendering.environment.cache_clear()
+
+
+def test_an_author_that_is_not_known_is_called_unknown_everywhere(tmp_path: Path) -> None:
+    """The site, the notebook and the command line use one word. Before the first change of a stage, there's no author.
+
+    JSON has null for both.
+    """
+    path = tmp_path / "registry.db"
+    with local_registry(path) as registry:
+        registry.register_version("churn", "gs://models/churn/1", stage="production")
+        registry.register_version("churn", "gs://models/churn/2")
+        registry.set_stage("churn", 2, "staging")
+        browser = Browser(Site(registry))
+        assert browser.html("/version", "model=churn&version=1").text.count("unknown") == 2
+        assert browser.html("/changes").text.count("unknown") == 4
+        compared = browser.html("/compare", "model=churn&a=1&b=2").text
+        assert compared.count("unknown") == 2
+        assert browser.json("/version.json", "model=churn&version=1")["version"]["stage_changed_by"] is None
+        version = registry.get_version("churn", 1)
+    assert "changed by unknown" in " ".join(str(version).split())
+    assert ">unknown</td>" in version._repr_html_()
+    for words in (["history"], ["versions", "show"]):
+        out = io.StringIO()
+        with contextlib.redirect_stdout(out):
+            assert run([*words, "churn", "--local", str(path)]) == 0
+        assert "unknown" in out.getvalue(), words
