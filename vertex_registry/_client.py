@@ -658,17 +658,9 @@ class RegistryClient:
                 return vertex.find(name, lambda model: vertex.read_named(model, wanted))[1]
         if stage is not None:
             return self._in_stage(name, _stages.check_stage(stage))
-        if (reference := _names.version_reference(_arguments.number_or_alias(name, version))) is None:
-            from vertex_registry import _resources
-
-            if isinstance(version, str) and _resources.means_a_stage(version):
-                raise NotFoundError(
-                    f"The model {name!r} has no version {version!r}. {_resources.what_finds(name, version)}"
-                )
-            raise NotFoundError(
-                f"{name!r} has no version {quote(version)}. Pass its number (3 or '3') or an alias (letters, digits "
-                "and dashes), or its name as version_name=."
-            )
+        given = _arguments.number_or_alias(name, version)
+        if (reference := _names.version_reference(given)) is None:
+            raise _arguments.no_version_error(name, given)
         with self._verb() as vertex:
             return vertex.find(name, lambda model: vertex.read(model, reference))[1]
 
@@ -832,7 +824,7 @@ class RegistryClient:
         from vertex_registry import _layers
 
         self._check_model(name)
-        reference = _names.check_reference(_arguments.number_or_alias(name, version))
+        reference = _arguments.check_reference(name, version)
         if description is not None:
             _names.check_text("description", description)
         added = _labels.check_metadata({} if metadata is None else metadata)
@@ -895,7 +887,7 @@ class RegistryClient:
             changed = self.update_version(name, version, stage=chosen)
         else:
             self._check_model(name)
-            reference = _names.check_reference(_arguments.number_or_alias(name, version))
+            reference = _arguments.check_reference(name, version)
             with self._verb() as vertex:
                 model, current = vertex.find(name, lambda model: vertex.read(model, reference))
                 changed = self._promoter.promote(model, current, chosen)
@@ -1088,7 +1080,7 @@ class RegistryClient:
         from vertex_registry import _aliases
 
         self._check_model(name)
-        reference = _names.check_reference(_arguments.number_or_alias(name, version))
+        reference = _arguments.check_reference(name, version)
         with self._verb() as vertex:
             model, current = vertex.find(name, lambda model: vertex.read(model, reference))
             return _aliases.merge_aliases(vertex, model, current, add=add, remove=remove)
@@ -1112,7 +1104,7 @@ class RegistryClient:
         from vertex_registry import _deletion
 
         self._check_model(name)
-        reference = _names.check_reference(_arguments.number_or_alias(name, version))
+        reference = _arguments.check_reference(name, version)
         with self._verb() as vertex:
             model, current = vertex.find(name, lambda model: vertex.read(model, reference))
             _deletion.delete_version(vertex, model, current)

@@ -12,6 +12,7 @@ import difflib
 import functools
 import hashlib
 import itertools
+import operator
 import os
 import re
 import unicodedata
@@ -308,33 +309,52 @@ def fingerprint(text: str) -> str:
     return _digest("fingerprint", text)
 
 
-def version_id(version: str | int) -> str | None:
+def version_id(version: object) -> str | None:
     """Return a version's number as Vertex writes it, or None if it can't be one."""
-    if isinstance(version, bool) or not isinstance(version, (str, int)):
-        return None
-    text = str(version)
+    text = version if isinstance(version, str) else _digits(version)
     return text if _VERSION_ID.fullmatch(text) else None
 
 
-def version_reference(version: str | int) -> str | None:
+def _digits(number: object) -> str:
+    """Return the digits of an integer, such as one of NumPy's, or an empty text if it isn't one or has too many."""
+    try:
+        value = operator.index(number)  # type: ignore[arg-type]  # it raises a TypeError
+    except TypeError:
+        return ""
+    return "" if isinstance(number, bool) or not 0 < value < _MOST_VERSIONS else str(value)
+
+
+def version_reference(version: object) -> str | None:
     """Return a version's number or alias, as it follows the ``@``, or None if it can't be either."""
     if isinstance(version, str) and _ANY_ALIAS.fullmatch(version):
         return version
     return version_id(version)
 
 
-def check_reference(version: str | int) -> str:
-    """Check the number or alias of a version and return it as text.
+def meant_reference(version: object) -> str | None:
+    """Return the number or alias that somebody wrote in another way, or None if that isn't clear.
 
-    Raises:
-        InvalidArgumentError: It can't be either.
+    >>> [meant_reference(text) for text in ("v3", " 3 ", "3.0", "churn@3", "Candidate")]
+    ['3', '3', '3', '3', 'candidate']
     """
-    if (reference := version_reference(version)) is None:
-        raise InvalidArgumentError(
-            f"{quote(version)} can't be a version. Pass its number (3 or '3') or an alias (letters, digits and "
-            "dashes), or find a version by its name with get_version(version_name=...)."
-        )
-    return reference
+    if isinstance(version, float):
+        version = str(version)
+    if not isinstance(version, str) or len(version) > _LONGEST_WRITTEN:
+        return None
+    text = unicodedata.normalize("NFKC", version).strip()
+    if (number := _NUMBER_WRITTEN.fullmatch(text)) is not None:
+        meant = str(int(number[1]))
+        return None if meant == version else meant
+    alias = text.rpartition("@")[2]
+    return next((each for each in (alias, alias.lower()) if each != version and _ANY_ALIAS.fullmatch(each)), None)
+
+
+#: A version's number with what people write around it: v3, 3.0, #3, version 3, churn@3.
+_NUMBER_WRITTEN: Final = re.compile(
+    r"(?:.*@|v(?:ersion)?[ ._-]?|#)?0*([1-9]\d{0,17})(?:\.0*)?", re.IGNORECASE | re.DOTALL
+)
+_LONGEST_WRITTEN: Final = 512
+_MOST_VERSIONS: Final = 10**18
 
 
 def check_alias(alias: str) -> str:
