@@ -316,7 +316,7 @@ def version_id(version: object) -> str | None:
 
 
 def _digits(number: object) -> str:
-    """Return the digits of an integer, such as one of NumPy's, or an empty text if it isn't one or has too many."""
+    """Return the digits of an integer, such as a NumPy integer, or an empty text if it isn't one or has too many."""
     try:
         value = operator.index(number)  # type: ignore[arg-type]  # it raises a TypeError
     except TypeError:

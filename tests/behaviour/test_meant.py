@@ -252,7 +252,7 @@ def test_a_change_of_a_version_that_is_written_in_another_way(
 
 @pytest.mark.no_switches
 def test_a_number_of_another_type(registry: RegistryClient, name: NewName, source: NewSource) -> None:
-    """Whatever Python takes for an integer is a version's number, such as one of NumPy's."""
+    """Whatever Python takes for an integer is a version's number, such as a NumPy integer."""
 
     class Number:
         def __index__(self) -> int:

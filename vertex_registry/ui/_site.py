@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final
 
 from vertex_registry import RegistryError
 from vertex_registry.ui import _pages, _rendering
-from vertex_registry.ui._pages import PAGES, Query
+from vertex_registry.ui._pages import PAGES, PARAMETERS, Query
 from vertex_registry.ui._reading import Reader
 from vertex_registry.ui._responses import refuse_to_change, respond, say
 
@@ -75,7 +75,8 @@ class Site:
 
         Args:
             method: The HTTP method.
-            path: The path after the place that the site is mounted at, with a slash at its beginning.
+            path: The path after the place that the site is mounted at, with a slash at its beginning. It's decoded,
+                except slashes in a part of it, ``%2F``.
             query: The query, still encoded, without its question mark.
             headers: The headers of the request. No page depends on them.
         """
@@ -91,15 +92,17 @@ class Site:
             missing = _pages.not_found(f"There's no page {path[:200]!r}.")
             return show(missing, as_json=as_json, now=self._now(), head=self._head, root=root_of(path))
         twin = f"{key or 'models'}{_JSON}{'?' if query else ''}{query}"
-        return show(self._page(key, query), as_json=as_json, now=self._now(), head=self._head, twin=twin)
+        page = self._page(key, query, _JSON if as_json else "")
+        return show(page, as_json=as_json, now=self._now(), head=self._head, twin=twin)
 
-    def _page(self, key: str, query: str) -> Page:
+    def _page(self, key: str, query: str, ending: str) -> Page:
         parsed = Query()
         try:
             parsed = Query.parse(query)
+            parsed.check_names(PARAMETERS[key])
             return PAGES[key](self._reader, parsed, self._opening)
         except RegistryError as error:
-            return _pages.error(error, key, parsed)
+            return _pages.error(error, key, parsed, ending)
 
 
 def root_of(path: str) -> str:
