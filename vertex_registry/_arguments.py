@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, Final
 
 from vertex_registry import _labels, _names
-from vertex_registry._quoting import quote
+from vertex_registry._quoting import is_blank, quote
 from vertex_registry._records import ModelVersion
 from vertex_registry._stages import Stage
 from vertex_registry._version import __version__
@@ -134,13 +134,13 @@ def number_or_alias(name: str, version: str | int | ModelVersion) -> str | int:
 
 
 def check_not_empty(**settings: object) -> None:
-    """Check that no setting is an empty text, which is more likely an unset variable than the default.
+    """Check that no setting is an empty text or dict, which is more likely an unset variable than the default.
 
     Raises:
         InvalidArgumentError: One is.
     """
     for name, value in settings.items():
-        if value == "":
+        if value == {} or (isinstance(value, str) and is_blank(value)):
             raise InvalidArgumentError(f"{name} is empty. Leave it out to use the environment or the default.")
 
 

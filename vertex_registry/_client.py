@@ -140,9 +140,19 @@ class RegistryClient:
         now: Callable[[], dt.datetime] = _now,
         new_id: Callable[[], str] = _new_id,
     ) -> None:
-        _arguments.check_not_empty(project=project, location=location, endpoint=endpoint)
-        self._location = location or os.environ.get("GOOGLE_CLOUD_LOCATION") or _DEFAULT_LOCATION
-        self._project = project or os.environ.get("GOOGLE_CLOUD_PROJECT") or None
+        _arguments.check_not_empty(
+            project=project,
+            location=location,
+            endpoint=endpoint,
+            credentials=credentials,
+            actor=actor,
+            default_image=default_image,
+            user_agent=user_agent,
+        )
+        if location is None:
+            location = os.environ.get("GOOGLE_CLOUD_LOCATION") or _DEFAULT_LOCATION
+        self._location = location
+        self._project = (os.environ.get("GOOGLE_CLOUD_PROJECT") or None) if project is None else project
         _endpoint.check_location(self._location)
         if self._project is not None and not (isinstance(self._project, str) and _PROJECT.fullmatch(self._project)):
             raise InvalidArgumentError(f"project={quote(self._project)} isn't the ID or the number of a project.")

@@ -6,19 +6,19 @@ import datetime as dt
 import json
 import random
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any, ClassVar, Final, TypeVar, overload
 
 import attrs
 
 from vertex_registry import _display
-from vertex_registry._quoting import quote
+from vertex_registry._quoting import is_blank, quote
 from vertex_registry._stages import Stage
 from vertex_registry.errors import InvalidArgumentError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable
 
 
 RecordT = TypeVar("RecordT")
@@ -36,16 +36,34 @@ def from_response(kind: type[RecordT], fields: Mapping[str, Any]) -> RecordT:
 
 
 def _strings(values: Iterable[str]) -> tuple[str, ...]:
-    if isinstance(values, str) or not all(isinstance(value, str) for value in values):
-        raise InvalidArgumentError(f"Give a list of strings, not {quote(values)}.")
-    return tuple(values)
+    strings = _items(values)
+    if strings is None or not all(isinstance(each, str) for each in strings):
+        raise InvalidArgumentError(
+            f"The command and the args of a container are lists of strings, not {quote(values)}."
+        )
+    return strings
 
 
 def _ports(values: Iterable[int]) -> tuple[int, ...]:
-    ports = tuple(values)
-    if not all(isinstance(port, int) and 0 < port < 65536 for port in ports):  # noqa: PLR2004  # the ports there are
-        raise InvalidArgumentError(f"A port is a number from 1 to 65535, not {quote(ports)}.")
+    ports = _items(values)
+    if ports is None or not all(_is_integer(port) and 0 < port < 65536 for port in ports):  # noqa: PLR2004  # the ports there are
+        raise InvalidArgumentError(
+            f"The ports of a container are a list of numbers from 1 to 65535, not {quote(values)}."
+        )
     return ports
+
+
+def _items(values: Any) -> tuple[Any, ...] | None:
+    """Return the items of a list, which may be a generator, or None if it isn't one."""
+    return tuple(values) if isinstance(values, Iterable) and not isinstance(values, (str, bytes)) else None
+
+
+def _is_integer(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
 
 
 def _variables(values: Mapping[str, str]) -> dict[str, str]:
@@ -55,8 +73,29 @@ def _variables(values: Mapping[str, str]) -> dict[str, str]:
 
 
 def _image(_instance: object, _attribute: object, value: str) -> None:
-    if not isinstance(value, str) or not value:
+    if not isinstance(value, str) or is_blank(value):
         raise InvalidArgumentError(f"The image of a container is a URI, not {quote(value)}.")
+
+
+def _route(_instance: object, attribute: attrs.Attribute[str], value: str) -> None:
+    if not isinstance(value, str):
+        raise InvalidArgumentError(f"{attribute.name} is a path, such as '/predict', not {quote(value)}.")
+
+
+def _megabytes(_instance: object, attribute: attrs.Attribute[int], value: int) -> None:
+    if not _is_integer(value) or value < 0:
+        raise InvalidArgumentError(f"{attribute.name} is a whole number of megabytes, not {quote(value)}.")
+
+
+def _timeout(_instance: object, attribute: attrs.Attribute[float | None], value: float | None) -> None:
+    if value is not None and (not _is_number(value) or not 0 < value <= _LONGEST_DEPLOYMENT):
+        raise InvalidArgumentError(
+            f"{attribute.name} is a number of seconds up to {_LONGEST_DEPLOYMENT}, not {quote(value)}."
+        )
+
+
+#: "Deployment timeout. Limit for deployment timeout is 2 hours." (ModelContainerSpec.deployment_timeout)
+_LONGEST_DEPLOYMENT: Final = 7200
 
 
 @attrs.frozen
@@ -82,10 +121,10 @@ class ServingContainer:
     env: dict[str, str] = attrs.field(factory=dict, converter=_variables, repr=False, hash=False)
     ports: tuple[int, ...] = attrs.field(default=(), converter=_ports)
     grpc_ports: tuple[int, ...] = attrs.field(default=(), converter=_ports)
-    predict_route: str = ""
-    health_route: str = ""
-    shared_memory_mb: int = 0
-    deployment_timeout: float | None = None
+    predict_route: str = attrs.field(default="", validator=_route)
+    health_route: str = attrs.field(default="", validator=_route)
+    shared_memory_mb: int = attrs.field(default=0, validator=_megabytes)
+    deployment_timeout: float | None = attrs.field(default=None, validator=_timeout)
 
 
 @attrs.frozen(kw_only=True)
@@ -435,8 +474,13 @@ def _random() -> float:
 
 
 def _positive(_instance: object, attribute: attrs.Attribute[float], value: float) -> None:
-    if not isinstance(value, (int, float)) or not value > 0:
+    if not _is_number(value) or not value > 0:
         raise InvalidArgumentError(f"Retry({attribute.name}={quote(value)}) isn't a positive number of seconds.")
+
+
+def _function(_instance: object, attribute: attrs.Attribute[Any], value: object) -> None:
+    if not callable(value):
+        raise InvalidArgumentError(f"Retry({attribute.name}={quote(value)}) isn't a function.")
 
 
 @attrs.frozen(kw_only=True)
@@ -459,6 +503,6 @@ class Retry:
     operation_timeout: float = attrs.field(default=1800.0, validator=_positive)
     initial_backoff: float = attrs.field(default=0.2, validator=_positive)
     max_backoff: float = attrs.field(default=10.0, validator=_positive)
-    sleep: Callable[[float], None] = attrs.field(default=time.sleep, repr=False)
-    random: Callable[[], float] = attrs.field(default=_random, repr=False)
-    clock: Callable[[], float] = attrs.field(default=time.monotonic, repr=False)
+    sleep: Callable[[float], None] = attrs.field(default=time.sleep, repr=False, validator=_function)
+    random: Callable[[], float] = attrs.field(default=_random, repr=False, validator=_function)
+    clock: Callable[[], float] = attrs.field(default=time.monotonic, repr=False, validator=_function)

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from vertex_registry import _process
 from vertex_registry._client import RegistryClient
 from vertex_registry._names import LOCAL_BUCKET
-from vertex_registry._quoting import quote, shorten
+from vertex_registry._quoting import is_blank, quote, shorten
 from vertex_registry.errors import ConflictError, InvalidArgumentError
 
 if TYPE_CHECKING:
@@ -123,6 +123,12 @@ def local_registry(
         InvalidArgumentError: The file isn't a registry's, ``artifacts`` isn't a folder that's for artifacts alone,
             ``quota`` isn't a quota, or ``STORAGE_EMULATOR_HOST`` isn't an address.
     """
+    for setting, own in (("endpoint", None), ("transport", "grpc")):
+        if settings.get(setting) not in (None, own):
+            raise InvalidArgumentError(
+                f"{setting}={quote(settings[setting])} can't be set, because a local registry has an endpoint of "
+                "its own, for gRPC. Use RegistryClient to connect to a server."
+            )
     _check_path(path)
     folder = _artifacts_folder(path, artifacts)
     _check_threads()
@@ -157,7 +163,7 @@ def _artifacts_folder(path: str | os.PathLike[str] | None, artifacts: Any) -> Pa
         # Its name is chosen now, so that processes that are forked before the first upload know it as well.
         return Path(tempfile.gettempdir(), f"vertex-registry-{secrets.token_hex(12)}").absolute()
     text = os.fspath(artifacts) if isinstance(artifacts, (str, os.PathLike)) else None
-    if not isinstance(text, str) or not text or "\0" in text:
+    if not isinstance(text, str) or is_blank(text) or "\0" in text:
         raise InvalidArgumentError(f"artifacts={quote(artifacts)} isn't the path of a folder.")
     if "://" in text:
         raise InvalidArgumentError(
@@ -196,7 +202,7 @@ def _check_path(path: Any) -> None:
     if path is None:
         return
     text = os.fspath(path) if isinstance(path, (str, os.PathLike)) else None
-    if not isinstance(text, str) or not text or "\0" in text:
+    if not isinstance(text, str) or is_blank(text) or "\0" in text:
         raise InvalidArgumentError(
             f"path={quote(path)} isn't the path of a file. Leave it out to keep everything in memory."
         )

@@ -4,21 +4,21 @@ from __future__ import annotations
 
 import datetime as dt
 import json
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
-from vertex_registry import RegistryError
+from vertex_registry import InvalidArgumentError, RegistryClient, RegistryError
 from vertex_registry.ui import _pages, _rendering
 from vertex_registry.ui._pages import PAGES, PARAMETERS, Query
 from vertex_registry.ui._reading import Reader
 from vertex_registry.ui._responses import refuse_to_change, respond, say
+from vertex_registry.ui._snippets import Opening
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Mapping
 
-    from vertex_registry import RegistryClient
     from vertex_registry.ui._pages import Page
     from vertex_registry.ui._responses import Response
-    from vertex_registry.ui._snippets import Opening
 
 _JSON: Final = ".json"
 _A_YEAR: Final = "private, max-age=31536000, immutable"
@@ -52,7 +52,7 @@ class Site:
         now: A function that returns the time that ages are counted from.
 
     Raises:
-        InvalidArgumentError: Jinja2 isn't installed.
+        InvalidArgumentError: Jinja2 isn't installed, or an argument isn't what it has to be.
     """
 
     def __init__(
@@ -65,6 +65,15 @@ class Site:
         now: Callable[[], dt.datetime] = now,
     ) -> None:
         _rendering.environment()
+        for name, value, kinds, what in (
+            ("registry", registry, RegistryClient, "a RegistryClient"),
+            ("registry_name", registry_name, str, "text"),
+            ("opening", opening, (Opening, type(None)), "an Opening"),
+            ("home", home, (str, type(None)), "an address"),
+            ("now", now, Callable, "a function"),
+        ):
+            if not isinstance(value, kinds):  # type: ignore[arg-type]  # mypy doesn't take a Callable for a class
+                raise InvalidArgumentError(f"{name} has to be {what}, not {type(value).__name__}.")
         self._reader = Reader(registry)
         self._head = _rendering.Head(registry_name, home)
         self._opening = opening
