@@ -1365,7 +1365,7 @@ class RegistryClient:
             credentials=credentials,
             retry=retry or self._retry,
             folder=self._artifacts,
-            emulated=self._endpoint.emulated,
+            without_folder=self._endpoint.emulated and self._artifacts is None,
         )
 
     def _checked_source(self, source: str | os.PathLike[str]) -> str:

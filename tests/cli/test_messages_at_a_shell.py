@@ -209,6 +209,9 @@ def test_on_an_emulator_the_local_registry_is_named(
     assert "Use --local FILE, which does" in shown
     assert f"\nnext:  vertex-registry versions register churn {folder} --local FILE\n" in shown
     with local_registry(tmp_path / "registry.db") as registry:
+        registry.register_version("elsewhere", "gs://models/churn/1")
+        with pytest.raises(AuthenticationError, match=r"^(?!.*local_registry)"):
+            registry.download_version("elsewhere")  # it's in the cloud, and this is a local registry already
         registry.register_version("churn", folder, container="us-docker.pkg.dev/acme/serving/churn:7")
     with Emulator(tmp_path / "registry.db") as emulator:
         words = ["versions", "download", "--project=local-project", f"--endpoint={emulator.grpc}", "--to"]

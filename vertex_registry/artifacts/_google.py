@@ -115,13 +115,13 @@ class CloudStorage:
         project: The project that requests are made for.
         credentials: google-auth credentials. Defaults to the application default credentials.
         retry: The budget of a request (``calls``), and how to wait between tries.
-        emulated: Whether the registry is an emulator, so its user may have no cloud.
+        without_folder: Whether the registry is an emulator that keeps no artifacts, so its user may have no cloud.
     """
 
-    def __init__(self, project: str | None, credentials: Any, retry: Retry, *, emulated: bool = False) -> None:
+    def __init__(self, project: str | None, credentials: Any, retry: Retry, *, without_folder: bool = False) -> None:
         self._project = project
         self._credentials = credentials
-        self._emulated = emulated
+        self._without_folder = without_folder
         self.retry = retry
         self.forget()
         _OPEN.add(self)
@@ -143,7 +143,7 @@ class CloudStorage:
         with self._lock:
             if self._connection is None:
                 self._connection = Connection(
-                    self._project, self._credentials, self.retry.clock, emulated=self._emulated
+                    self._project, self._credentials, self.retry.clock, without_folder=self._without_folder
                 )
             return self._connection
 
@@ -235,7 +235,7 @@ class Connection:
     """
 
     def __init__(
-        self, project: str | None, credentials: Any, clock: Callable[[], float], *, emulated: bool = False
+        self, project: str | None, credentials: Any, clock: Callable[[], float], *, without_folder: bool = False
     ) -> None:
         try:
             import google.auth  # noqa: PLC0415  # the first transfer imports it, and not this module
@@ -289,7 +289,7 @@ class Connection:
             named = f" {_first_line(error)}" if os.environ.get("GOOGLE_APPLICATION_CREDENTIALS") else ""
             refusal = AuthenticationError(
                 _WITHOUT_A_CLOUD.format(named=named)
-                if emulated
+                if without_folder
                 else f"There are no usable credentials for Cloud Storage.{named} {_LOG_IN}"
             )
         except (google.auth.exceptions.GoogleAuthError, OSError, ValueError) as error:
