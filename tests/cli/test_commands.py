@@ -304,6 +304,31 @@ def test_head_ends_silently(data: str) -> None:
     assert done.stderr == b""
 
 
+@pytest.mark.parametrize(
+    ("words", "status"),
+    [
+        (["versions", "list", "churn"], 0),
+        (["models", "list", "--format", "json"], 0),
+        (["history", "churn"], 0),
+        (["versions", "show", "churn", "9"], 3),
+        (["versions", "lst"], 2),
+    ],
+)
+def test_a_reader_that_is_gone(data: str, words: list[str], status: int) -> None:
+    """A reader that has gone before anything was written changes no status, so scripts can use `pipefail`."""
+    local = ["--local", data] if status != 2 else []
+    for streams in ({"stdout"}, {"stdout", "stderr"}):
+        reader, writer = os.pipe()
+        os.close(reader)
+        with (
+            os.fdopen(writer, "w") as gone,
+            contextlib.redirect_stdout(gone if "stdout" in streams else sys.stdout),
+            contextlib.redirect_stderr(gone if "stderr" in streams else io.StringIO()),
+        ):
+            assert run([*words, *local]) == status
+            assert sys.stdout is gone
+
+
 def test_output_that_cannot_be_written(data: str, capsys: pytest.CaptureFixture[str]) -> None:
     """If stdout can't be written, for example to a full disk, the error is one sentence."""
     with open("/dev/full", "w", encoding="utf-8") as full, contextlib.redirect_stdout(full):  # noqa: PTH123  # a device

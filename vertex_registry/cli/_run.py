@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import sys
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, TextIO
 
 import click
 
@@ -41,12 +41,13 @@ STATUSES: Final = {
 
 def run(arguments: Sequence[str] | None = None) -> int:
     """Run a command and return its exit status."""
-    with _open_closed_streams():
+    with _open_closed_streams(), contextlib.redirect_stdout(sys.stdout), contextlib.redirect_stderr(sys.stderr):
         return _run(arguments)
 
 
 def _run(arguments: Sequence[str] | None) -> int:
     invocation = Invocation(sys.argv[1:] if arguments is None else list(arguments))
+    stdout = sys.stdout
     try:
         status = cli.main(
             args=invocation.words,
@@ -57,29 +58,34 @@ def _run(arguments: Sequence[str] | None) -> int:
         )
         sys.stdout.flush()
     except click.exceptions.NoArgsIsHelpError as error:
-        click.echo(error.format_message(), err=True)
+        _say(error.format_message())
         return error.exit_code
     except click.ClickException as error:
         if isinstance(error, click.UsageError) and error.ctx is not None:
-            click.echo(error.ctx.get_usage(), err=True)
-        click.echo(f"error: {_misplaced_option(error) or error.format_message()}", err=True)
+            _say(error.ctx.get_usage())
+        _say(f"error: {_misplaced_option(error) or error.format_message()}")
         return error.exit_code
+    except SystemExit:
+        if sys.stdout is stdout:
+            raise
+        _discard(stdout)  # Click has put another stream in its place, and ends the process, if nobody reads its output
+        return OK
     except (KeyboardInterrupt, click.Abort):
-        click.echo("interrupted", err=True)
+        _say("interrupted")
         return INTERRUPTED
     except BrokenPipeError:
         # The reader has stopped reading, such as in `| head`.
-        _discard_output()
+        _discard(sys.stdout)
         return OK
     except Exception as error:
         if (known := _status_of(error)) is not None:
             _explain(error, invocation)
         elif isinstance(error, OSError) and error.filename is None:  # a file would have a name
-            _discard_output()
-            click.echo(f"error: The output can't be written: {error.strerror or error}.", err=True)
+            _discard(sys.stdout)
+            _say(f"error: The output can't be written: {error.strerror or error}.")
         elif isinstance(error, UnicodeEncodeError):
             lacks = f"Your locale's encoding, {error.encoding}, doesn't have all characters of the output."
-            click.echo(f"error: {lacks} Set a UTF-8 locale, such as LC_ALL=C.UTF-8, or PYTHONUTF8=1.", err=True)
+            _say(f"error: {lacks} Set a UTF-8 locale, such as LC_ALL=C.UTF-8, or PYTHONUTF8=1.")
         else:
             raise
         return REFUSED if known is None else known
@@ -124,9 +130,19 @@ def _help_width() -> int:
     return max(_NARROWEST_HELP, min(available or _USUAL_WIDTH, _WIDEST_HELP) - 2)
 
 
-def _discard_output() -> None:
-    """Send what's left for stdout nowhere, because Python writes it once more at exit."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+def _discard(stream: TextIO) -> None:
+    """Send what's left for a stream nowhere, because Python writes it once more at exit."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, stream.fileno())
+    os.close(nowhere)
+
+
+def _say(text: str) -> None:
+    """Print a line on stderr, unless nobody reads it."""
+    try:
+        click.echo(text, err=True)
+    except BrokenPipeError:
+        _discard(sys.stderr)
 
 
 def _status_of(error: Exception) -> int | None:
@@ -140,6 +156,6 @@ def _status_of(error: Exception) -> int | None:
 def _explain(error: Exception, invocation: Invocation) -> None:
     from vertex_registry.cli import _messages  # noqa: PLC0415  # only errors need it
 
-    click.echo(f"error: {_messages.translate(str(error), invocation)}", err=True)
+    _say(f"error: {_messages.translate(str(error), invocation)}")
     if (following := _messages.next_command(error, invocation)) is not None:
-        click.echo(f"next:  {following}", err=True)
+        _say(f"next:  {following}")
