@@ -47,16 +47,8 @@ def run(arguments: Sequence[str] | None = None) -> int:
 
 def _run(arguments: Sequence[str] | None) -> int:
     invocation = Invocation(sys.argv[1:] if arguments is None else list(arguments))
-    stdout = sys.stdout
     try:
-        status = cli.main(
-            args=invocation.words,
-            prog_name="vertex-registry",
-            standalone_mode=False,
-            obj=invocation,
-            terminal_width=_help_width(),
-        )
-        sys.stdout.flush()
+        status = _invoke(invocation)
     except click.exceptions.NoArgsIsHelpError as error:
         _say(error.format_message())
         return error.exit_code
@@ -65,11 +57,6 @@ def _run(arguments: Sequence[str] | None) -> int:
             _say(error.ctx.get_usage())
         _say(f"error: {_misplaced_option(error) or error.format_message()}")
         return error.exit_code
-    except SystemExit:
-        if sys.stdout is stdout:
-            raise
-        _discard(stdout)  # Click has put another stream in its place, and ends the process, if nobody reads its output
-        return OK
     except (KeyboardInterrupt, click.Abort):
         _say("interrupted")
         return INTERRUPTED
@@ -90,6 +77,30 @@ def _run(arguments: Sequence[str] | None) -> int:
             raise
         return REFUSED if known is None else known
     return status if isinstance(status, int) else OK
+
+
+def _invoke(invocation: Invocation) -> object:
+    """Run a command and return what it returns.
+
+    Raises:
+        BrokenPipeError: Nobody reads its output.
+    """
+    stdout = sys.stdout
+    try:
+        status = cli.main(
+            args=invocation.words,
+            prog_name="vertex-registry",
+            standalone_mode=False,
+            obj=invocation,
+            terminal_width=_help_width(),
+        )
+        sys.stdout.flush()
+    except SystemExit as ended:
+        if sys.stdout is stdout:
+            raise
+        sys.stdout = stdout  # Click has put another stream in its place, and would end the process
+        raise BrokenPipeError from ended
+    return status
 
 
 @contextlib.contextmanager
