@@ -141,4 +141,13 @@ def _cut(text: str, most: int) -> str:
 
 def display_width(text: str) -> int:
     """Return how many columns of a terminal a text takes."""
-    return sum(2 if unicodedata.east_asian_width(letter) in "WF" else 1 for letter in text)
+    return sum(map(_columns, text))
+
+
+def _columns(letter: str) -> int:
+    if unicodedata.category(letter) in _OVER_A_LETTER:
+        return 0
+    return 2 if unicodedata.east_asian_width(letter) in "WF" else 1
+
+
+_OVER_A_LETTER: Final = frozenset({"Mn", "Me"})

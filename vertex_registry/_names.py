@@ -100,7 +100,7 @@ def check_name(name: str) -> str:
         InvalidArgumentError: It's empty, longer than 128 characters, or not text.
     """
     if not isinstance(name, str):
-        raise InvalidArgumentError(f"The model's name has to be a string, not {type(name).__name__}.")
+        raise InvalidArgumentError(f"The model's name has to be a string, not {type(name).__name__}.{_named(name)}")
     if not name:
         raise InvalidArgumentError("The model's name is empty. Use 1 to 128 characters.")
     if len(name) > MAX_NAME:
@@ -110,6 +110,11 @@ def check_name(name: str) -> str:
     if not _is_text(name):
         raise InvalidArgumentError(f"The model's name has half of a surrogate pair, which isn't text: {name!r}.")
     return name
+
+
+def _named(record: object) -> str:
+    """Return what to do with a record in place of its name."""
+    return " Pass its name." if isinstance(getattr(record, "name", None), str) else ""
 
 
 _SHOWN: Final = 40  # characters of a name that's too long

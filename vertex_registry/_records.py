@@ -334,13 +334,15 @@ class StageChange:
 class StageHistory(Sequence[StageChange]):
     """The stage changes that a model's versions remember, newest first.
 
-    It's a sequence: iterate over it, take its length, index it.
+    It's a sequence: iterate over it, take its length, index it. ``print`` and a notebook show it as a table.
 
     Attributes:
         changes: The changes.
         complete: Whether the versions remember every change they went through. False if older changes were dropped, or
             if another tool changed a stage.
     """
+
+    _HEADER: ClassVar = ("CHANGED AT", "VERSION", "NAME", "STAGE", "BY")
 
     changes: tuple[StageChange, ...] = ()
     complete: bool = True
@@ -354,6 +356,40 @@ class StageHistory(Sequence[StageChange]):
 
     def __len__(self) -> int:
         return len(self.changes)
+
+    def __repr__(self) -> str:
+        return f"<StageHistory of {self._count}{'' if self.complete else ', incomplete'}>"
+
+    def __str__(self) -> str:
+        return _display.text_table(self._HEADER, self._rows, self._note)
+
+    def _repr_html_(self) -> str:
+        return _display.html_table(self._HEADER, self._rows, [None] * len(self), self._note)
+
+    @property
+    def _rows(self) -> list[list[str]]:
+        return [
+            [
+                _display.shown(change.changed_at),
+                change.version,
+                change.version_name or "",
+                str(change.stage),
+                change.changed_by or _display.UNKNOWN,
+            ]
+            for change in self
+        ]
+
+    @property
+    def _note(self) -> str:
+        return self._count + ("" if self.complete else "; older ones were dropped, or another tool changed a stage")
+
+    @property
+    def _count(self) -> str:
+        return f"{len(self) or 'no'} change{'' if len(self) == 1 else 's'}"
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the history as a dict that JSON can hold: the changes as `StageChange.to_dict` returns them."""
+        return {"changes": [change.to_dict() for change in self], "complete": self.complete}
 
 
 @attrs.frozen(kw_only=True)
@@ -428,6 +464,12 @@ class VersionDiff:
 
     def __bool__(self) -> bool:
         return bool(self.changes)
+
+    def _repr_html_(self) -> str:
+        header = ("FIELD", self.a.version, self.b.version)
+        rows = [[field, *(_display.shown(value) for value in pair)] for field, pair in self.changes.items()]
+        note = f"{self.a.name}: {len(rows) or 'no'} difference{'' if len(rows) == 1 else 's'}"
+        return _display.html_table(header, rows, [None] * len(rows), note)
 
     def to_dict(self) -> dict[str, Any]:
         """Return the difference as a dict that JSON can hold: the numbers of both versions, and the changes."""

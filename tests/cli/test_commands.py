@@ -626,3 +626,10 @@ def test_a_migration_without_mlflow(vr: Run) -> None:
         3,
         "error: There's no database nowhere.db. Four slashes begin an absolute path: sqlite:////path.\n",
     )
+
+
+def test_a_name_that_looks_like_an_option(vr: Run) -> None:
+    """The error says how to type it."""
+    status, _, err = vr("versions", "list", "-x")
+    assert status == 2
+    assert err.endswith("error: No such option '-x'. If it's a name, put -- in front of it, after all options.\n")

@@ -119,6 +119,8 @@ def _misplaced_option(error: click.ClickException) -> str:
     """Return what to do with an option that belongs after a command, or an empty text for any other error."""
     if not isinstance(error, click.NoSuchOption) or error.ctx is None:
         return ""
+    if not error.option_name.startswith("--") and not error.possibilities:
+        return f"No such option {error.option_name!r}. If it's a name, put -- in front of it, after all options."
     if error.option_name not in _options_below(error.ctx.command):
         return ""
     return f"No such option {error.option_name!r} here. Put it after the command."
