@@ -143,7 +143,7 @@ def local_registry(
         emulator = Emulator(path, rest_port=None, folders={LOCAL_BUCKET: folder}, quota=quota)
     except DataFileError as error:
         kind = ConflictError if error.in_use else InvalidArgumentError
-        message = str(error)
+        message = str(error).replace("another emulator. Stop that one", "another registry or emulator. Close that one")
         for named in (Path(error.path), Path(error.path).parent):
             message = message.replace(str(named), shorten(str(named)))
         raise kind(message, resource=str(path)) from error

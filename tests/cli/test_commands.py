@@ -633,3 +633,28 @@ def test_a_name_that_looks_like_an_option(vr: Run) -> None:
     status, _, err = vr("versions", "list", "-x")
     assert status == 2
     assert err.endswith("error: No such option '-x'. If it's a name, put -- in front of it, after all options.\n")
+
+
+def test_two_commands_at_once(data: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """A command waits for another one to close the local registry's file, but not for a server."""
+    registry = local_registry(data)
+
+    class Terminal(io.StringIO):
+        def write(self, text: str) -> int:
+            registry.close()  # the other command ends while this one waits
+            return super().write(text)
+
+    assert run(["versions", "list", "churn", "--local", data, "--timeout", "0.1"]) == 5
+    complaint = capsys.readouterr().err.splitlines()[-1]
+    assert complaint.endswith("is open in another command or emulator. Wait until it ends, or name another file.")
+    shell = {"COMP_WORDS": f"vertex-registry versions list --local {data} ch", "COMP_CWORD": "5"}
+    with contextlib.redirect_stderr(Terminal()) as terminal, pytest.MonkeyPatch.context() as environment:
+        for variable, value in {"_VERTEX_REGISTRY_COMPLETE": "bash_complete", **shell}.items():
+            environment.setenv(variable, value)
+        with pytest.raises(SystemExit):
+            run([])
+        assert terminal.getvalue() == ""  # what's typed isn't mixed with a note
+    with contextlib.redirect_stderr(Terminal()) as terminal:
+        assert run(["versions", "list", "churn", "--local", data, "--format", "ids"]) == 0
+    assert capsys.readouterr().out.split() == ["3", "2", "1"]
+    assert terminal.getvalue() == f"waiting for {data}, which another command has open\n"

@@ -55,6 +55,7 @@ _RULES: Final = tuple(
         (r", or pass follow_links=True to upload what it leads to", ""),
         (r"Open the registry with local_registry\(\)", "Name the registry's file with --local"),
         (r"local_registry\(\)", "--local FILE"),
+        (r"another registry or emulator\. Close that one", "another command or emulator. Wait until it ends"),
         (r"container= to ", "--container to "),
         (r"\bpath=", "--local "),
         (r"^rename has ", "--rename has "),
