@@ -441,7 +441,8 @@ def check_source(source: str, *, emulated: bool = False) -> str:  # noqa: C901  
     if scheme.lower() == "file" and separator:
         raise InvalidArgumentError(f"{quote(source)} is a folder on this machine, and {_to_upload(emulated=emulated)}")
     if (meant := to_gs_uri(source)) is not None:
-        raise InvalidArgumentError(f"The source isn't in the form that Vertex reads. Pass {quote(meant)}.")
+        what = "The source isn't in the form that Vertex reads."
+        raise InvalidArgumentError(f"{what} {_to_pass(meant)}")
     if not separator:
         raise InvalidArgumentError(f"{quote(source)} is a local path, and {_to_upload(emulated=emulated)}")
     if scheme != "gs":
@@ -458,13 +459,23 @@ def check_source(source: str, *, emulated: bool = False) -> str:  # noqa: C901  
         raise InvalidArgumentError(f"{quote(source)} has a control character. Rename the directory.")
     if path.startswith("/") or "//" in path:
         raise InvalidArgumentError(f"{quote(source)} has an empty part between two slashes. Remove it.")
-    last = path.rpartition("/")[2]
-    if last.lower().endswith(_MODEL_FILES) and not source.endswith("/"):
-        raise InvalidArgumentError(
-            f"{quote(source)} is a file, and Vertex reads directories. Pass "
-            f"{quote(source[: len(source) - len(last)].rstrip('/'))}."
-        )
+    if _is_file(path) and not source.endswith("/"):
+        raise InvalidArgumentError(f"{quote(source)} is a file, and Vertex reads directories. {_to_pass(source)}")
     return source
+
+
+def _is_file(path: str) -> bool:
+    return path.rpartition("/")[2].lower().endswith(_MODEL_FILES)
+
+
+def _to_pass(uri: str) -> str:
+    """Return which directory to pass in place of a ``gs://`` URI, which may be a file."""
+    if not _is_file(uri):
+        return f"Pass {quote(uri)}."
+    directory = uri.rpartition("/")[0]
+    if "/" in directory.removeprefix("gs://"):
+        return f"Pass {quote(directory)}."
+    return f"Put it in a directory, such as {quote(f'{directory}/model')}."
 
 
 def _to_upload(*, emulated: bool) -> str:

@@ -658,3 +658,40 @@ def test_two_commands_at_once(data: str, capsys: pytest.CaptureFixture[str]) -> 
         assert run(["versions", "list", "churn", "--local", data, "--format", "ids"]) == 0
     assert capsys.readouterr().out.split() == ["3", "2", "1"]
     assert terminal.getvalue() == f"waiting for {data}, which another command has open\n"
+
+
+@pytest.mark.parametrize(
+    ("words", "hint"),
+    [
+        (["list", "churn"], "Use `models list` or `versions list`."),
+        (["register", "churn", "gs://models/1"], "Use `versions register`."),
+        (["set", "churn"], "Use `alias set`."),
+        (["help"], "Use --help."),
+        (["promot"], "'promote'"),
+    ],
+)
+def test_a_command_without_its_group(words: list[str], hint: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """The error names the commands of that name, whichever group they're in."""
+    assert run(words) == 2
+    assert hint in capsys.readouterr().err.splitlines()[-1]
+
+
+def test_metadata_that_is_almost_json(vr: Run) -> None:
+    """A value that begins like JSON and isn't is kept as text, with a note; so is one that's nested too deeply."""
+    status, _, err = vr("versions", "register", "other", "gs://models/1", "-m", 'a={"b": 1', "-m", "b=[draft] 2")
+    assert status == 0
+    assert err.splitlines() == ["'a' is text, because it isn't JSON", "'b' is text, because it isn't JSON"]
+    for words in (["register", "other", "gs://models/1", "-m"], ["list", "churn", "--where"]):
+        status, _, err = vr("versions", *words, f"a={'[' * 100_000}")
+        assert "Traceback" not in err
+        assert status == (1 if "-m" in words else 0)
+
+
+def test_a_setting_of_a_registration_is_named_as_an_option(vr: Run) -> None:
+    """What's too long is named as it was typed."""
+    for option in ("--version-name", "--request-id"):
+        status, _, err = vr("versions", "register", "other", "gs://models/1", option, "x" * 600)
+        assert (status, err) == (
+            1,
+            f"error: {option} has 600 characters. Use 1 to {128 if 'name' in option else 512}.\n",
+        )

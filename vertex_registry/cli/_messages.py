@@ -59,6 +59,8 @@ _RULES: Final = tuple(
         (r"container= to ", "--container to "),
         (r"\bpath=", "--local "),
         (r"^rename has ", "--rename has "),
+        (r"^version_name has ", "--version-name has "),
+        (r"^request_id has ", "--request-id has "),
         (r"^rename gives ", "--rename gives "),
         (r"another one with rename\b", "another one with --rename"),
         (r"\bdestination=", "--to "),

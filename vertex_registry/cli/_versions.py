@@ -129,7 +129,9 @@ def _parse_pair(text: str) -> tuple[str, Any]:
         raise click.BadParameter(f"{key!r} has no value. For an empty text, type '{key}=\"\"'.")
     try:
         return key, json.loads(value)
-    except ValueError:
+    except (ValueError, RecursionError):
+        if value.lstrip()[0] in '{["':
+            _output.note(f"{key!r} is text, because it isn't JSON")
         return key, value
 
 
