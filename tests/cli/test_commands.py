@@ -19,6 +19,7 @@ import click
 import pytest
 
 from vertex_registry import Stage, local_registry
+from vertex_registry import cli as cli_package
 from vertex_registry.cli._program import cli
 from vertex_registry.cli._run import STATUSES, run
 from vertex_registry.emulator import Emulator
@@ -695,3 +696,20 @@ def test_a_setting_of_a_registration_is_named_as_an_option(vr: Run) -> None:
             1,
             f"error: {option} has 600 characters. Use 1 to {128 if 'name' in option else 512}.\n",
         )
+
+
+def test_ctrl_c_during_an_import(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """Ctrl-C while the command line is still being imported ends it like any other."""
+
+    class Impatient:
+        @staticmethod
+        def find_spec(name: str, *_: object) -> None:
+            if name == "vertex_registry.cli._run":
+                raise KeyboardInterrupt
+
+    monkeypatch.delitem(sys.modules, "vertex_registry.cli._run")
+    monkeypatch.setattr(sys, "meta_path", [Impatient, *sys.meta_path])
+    with pytest.raises(SystemExit) as ended:
+        cli_package.main(["models", "list"])
+    assert ended.value.code == 130
+    assert capsys.readouterr() == ("", "interrupted\n")
