@@ -49,7 +49,7 @@ NEVER_AT_A_SHELL: Final = frozenset(
 PYTHON_ONLY: Final = re.compile(
     r"user_agent=|order_by=|serialization_format=|datetime\(|datetime\.now|quota=|"
     r"retry has to be|direction=|gpu=|managed_by=|archive_existing=|artifacts=|"
-    r"transport=|RegistryClient\.update|named X\. "
+    r"transport=|RegistryClient\.update|named X\. |^Pass (?:X|list)\("
 )
 
 
