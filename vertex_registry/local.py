@@ -109,8 +109,8 @@ def local_registry(
         '1'
 
     Args:
-        path: The file to keep models and versions in, which is created if it doesn't exist. One process at a time can
-            have it open. Defaults to keeping them in memory.
+        path: The file to keep models and versions in, which is created if it doesn't exist; ``~`` is your home folder.
+            One process at a time can have it open. Defaults to keeping them in memory.
         artifacts: The folder to keep artifacts in. It belongs to you alone: other users can't write to it. Defaults to
             the path with ``.artifacts`` at its end; in memory to a temporary folder, which is removed on close.
         quota: How many requests the registry accepts in a minute, a `vertex_registry.emulator.Quota`. Defaults to no
@@ -129,7 +129,7 @@ def local_registry(
                 f"{setting}={quote(settings[setting])} can't be set, because a local registry has an endpoint of "
                 "its own, for gRPC. Use RegistryClient to connect to a server."
             )
-    _check_path(path)
+    path = _checked_path(path)
     folder = _artifacts_folder(path, artifacts)
     _check_threads()
     from vertex_registry.emulator import DataFileError, Emulator, Quota  # noqa: PLC0415  # Google's libraries take a second
@@ -198,11 +198,13 @@ def _remove_temporary(folder: Path, process: int) -> None:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def _check_path(path: Any) -> None:
+def _checked_path(path: Any) -> str | None:
+    """Return the path of the file, with the home folder in place of ``~``."""
     if path is None:
-        return
+        return None
     text = os.fspath(path) if isinstance(path, (str, os.PathLike)) else None
-    if not isinstance(text, str) or is_blank(text) or "\0" in text:
+    if not isinstance(text, str) or is_blank(text) or "\0" in text or "://" in text:
         raise InvalidArgumentError(
             f"path={quote(path)} isn't the path of a file. Leave it out to keep everything in memory."
         )
+    return os.path.expanduser(text)  # noqa: PTH111  # unlike pathlib, it allows having none
