@@ -116,4 +116,4 @@ if not TYPE_CHECKING:  # a type checker knows the names from above, and should f
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *_DEFINED_IN})
+    return sorted({*(name for name in globals() if name.startswith("__")), *__all__})

@@ -9,10 +9,11 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, Final
 
 from vertex_registry import _labels, _names
-from vertex_registry._quoting import quote
+from vertex_registry._quoting import is_blank, quote
 from vertex_registry._records import ModelVersion
+from vertex_registry._stages import Stage
 from vertex_registry._version import __version__
-from vertex_registry.errors import InvalidArgumentError
+from vertex_registry.errors import InvalidArgumentError, NotFoundError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -61,6 +62,62 @@ def user_agent(prefix: str | None) -> str:
     return " ".join(filter(None, [prefix, f"vertex-registry/{__version__}"]))
 
 
+def check_reference(name: str, version: str | int | ModelVersion) -> str:
+    """Check the number or alias of a version and return it as text.
+
+    Args:
+        name: The model's name.
+        version: The version.
+
+    Raises:
+        InvalidArgumentError: It can't be either, or it's a version of another model.
+    """
+    given = number_or_alias(name, version)
+    if (reference := _names.version_reference(given)) is None:
+        if _means_a_query(given):
+            raise InvalidArgumentError(f"{quote(given)} can't be a version. {what_finds(name, str(given))}")
+        raise InvalidArgumentError(
+            f"{quote(given)} can't be a version. {_meant(given)}Pass its number (3 or '3') or an alias (letters, "
+            "digits and dashes), or find a version by its name with get_version(version_name=...)."
+        )
+    return reference
+
+
+def no_version_error(name: str, version: object) -> NotFoundError:
+    """Return the error of a version that can't exist, because it's neither a number nor an alias."""
+    if _means_a_query(version):
+        return NotFoundError(f"The model {name!r} has no version {quote(version)}. {what_finds(name, str(version))}")
+    return NotFoundError(
+        f"{name!r} has no version {quote(version)}. {_meant(version)}Pass its number (3 or '3') or an alias (letters, "
+        "digits and dashes), or its name as version_name=."
+    )
+
+
+def what_finds(name: str, reference: str) -> str:
+    """Return a sentence with the call that finds what somebody meant by a version that doesn't exist."""
+    word = reference.strip().lower()
+    if word in _STAGES_MEANT:
+        stage = _STAGES_MEANT[word]
+        return f"Call get_version({name!r}, stage={stage.label!r}) for the one in {stage}."
+    if word in _LATEST:
+        return f"Call latest_version({name!r}) for the newest one."
+    return f"{_meant(reference)}list_versions({name!r}) shows those that exist."
+
+
+def _means_a_query(version: object) -> bool:
+    """Return whether somebody passed a stage, or a word for the newest version, in place of a version."""
+    return isinstance(version, str) and version.strip().lower() in _STAGES_MEANT.keys() | _LATEST
+
+
+def _meant(version: object) -> str:
+    meant = _names.meant_reference(version)
+    return "" if meant is None else f"Did you mean {meant!r}? "
+
+
+_LATEST: Final = frozenset({"latest", "newest"})
+_STAGES_MEANT: Final = {stage.label: stage for stage in Stage if stage is not Stage.NONE} | {"prod": Stage.PRODUCTION}
+
+
 def number_or_alias(name: str, version: str | int | ModelVersion) -> str | int:
     """Return the number or alias that a version was given by; of a record, its number.
 
@@ -77,13 +134,13 @@ def number_or_alias(name: str, version: str | int | ModelVersion) -> str | int:
 
 
 def check_not_empty(**settings: object) -> None:
-    """Check that no setting is an empty text, which is more likely an unset variable than the default.
+    """Check that no setting is an empty text or dict, which is more likely an unset variable than the default.
 
     Raises:
         InvalidArgumentError: One is.
     """
     for name, value in settings.items():
-        if value == "":
+        if value == {} or (isinstance(value, str) and is_blank(value)):
             raise InvalidArgumentError(f"{name} is empty. Leave it out to use the environment or the default.")
 
 

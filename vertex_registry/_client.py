@@ -137,9 +137,19 @@ class RegistryClient:
         now: Callable[[], dt.datetime] = _now,
         new_id: Callable[[], str] = _new_id,
     ) -> None:
-        _arguments.check_not_empty(project=project, location=location, endpoint=endpoint)
-        self._location = location or os.environ.get("GOOGLE_CLOUD_LOCATION") or _DEFAULT_LOCATION
-        self._project = project or os.environ.get("GOOGLE_CLOUD_PROJECT") or None
+        _arguments.check_not_empty(
+            project=project,
+            location=location,
+            endpoint=endpoint,
+            credentials=credentials,
+            actor=actor,
+            default_image=default_image,
+            user_agent=user_agent,
+        )
+        if location is None:
+            location = os.environ.get("GOOGLE_CLOUD_LOCATION") or _DEFAULT_LOCATION
+        self._location = location
+        self._project = (os.environ.get("GOOGLE_CLOUD_PROJECT") or None) if project is None else project
         _endpoint.check_location(self._location)
         if self._project is not None and not (isinstance(self._project, str) and _PROJECT.fullmatch(self._project)):
             raise InvalidArgumentError(f"project={quote(self._project)} isn't the ID or the number of a project.")
@@ -314,7 +324,7 @@ class RegistryClient:
         staging = self._staging(staging_bucket)
         local = _sources.local_directory(source, staging, follow_links=follow_links)
         more = _arguments.file_metadata(file_metadata, metadata, uploads=local is not None)
-        checked_source = _names.check_source(_arguments.source_text(source)) if local is None else local.source
+        checked_source = self._checked_source(source) if local is None else local.source
         described = _servable.MLmodel.of({} if local is None else local.paths)
         chosen_container, doubts = self._choose_container(container, local, described, gpu=gpu)
         for doubt in doubts:
@@ -415,7 +425,7 @@ class RegistryClient:
         _names.check_new_name(name)
         staging = self._staging(staging_bucket)
         if (local := _sources.local_directory(source, staging, follow_links=follow_links)) is None:
-            _names.check_source(_arguments.source_text(source))
+            self._checked_source(source)
             raise InvalidArgumentError(f"{quote(source)} is in Cloud Storage already. Pass a local folder.")
         described = _servable.MLmodel.of(local.paths)
         chosen, doubts = self._choose_container(container, local, described, gpu=False)
@@ -655,17 +665,9 @@ class RegistryClient:
                 return vertex.find(name, lambda model: vertex.read_named(model, wanted))[1]
         if stage is not None:
             return self._in_stage(name, _stages.check_stage(stage))
-        if (reference := _names.version_reference(_arguments.number_or_alias(name, version))) is None:
-            from vertex_registry import _resources
-
-            if isinstance(version, str) and _resources.means_a_stage(version):
-                raise NotFoundError(
-                    f"The model {name!r} has no version {version!r}. {_resources.what_finds(name, version)}"
-                )
-            raise NotFoundError(
-                f"{name!r} has no version {quote(version)}. Pass its number (3 or '3') or an alias (letters, digits "
-                "and dashes), or its name as version_name=."
-            )
+        given = _arguments.number_or_alias(name, version)
+        if (reference := _names.version_reference(given)) is None:
+            raise _arguments.no_version_error(name, given)
         with self._verb() as vertex:
             return vertex.find(name, lambda model: vertex.read(model, reference))[1]
 
@@ -818,7 +820,7 @@ class RegistryClient:
         from vertex_registry import _layers
 
         self._check_model(name)
-        reference = _names.check_reference(_arguments.number_or_alias(name, version))
+        reference = _arguments.check_reference(name, version)
         if description is not None:
             _names.check_text("description", description)
         added = _labels.check_metadata({} if metadata is None else metadata)
@@ -881,7 +883,7 @@ class RegistryClient:
             changed = self.update_version(name, version, stage=chosen)
         else:
             self._check_model(name)
-            reference = _names.check_reference(_arguments.number_or_alias(name, version))
+            reference = _arguments.check_reference(name, version)
             with self._verb() as vertex:
                 model, current = vertex.find(name, lambda model: vertex.read(model, reference))
                 changed = self._promoter.promote(model, current, chosen)
@@ -1074,7 +1076,7 @@ class RegistryClient:
         from vertex_registry import _aliases
 
         self._check_model(name)
-        reference = _names.check_reference(_arguments.number_or_alias(name, version))
+        reference = _arguments.check_reference(name, version)
         with self._verb() as vertex:
             model, current = vertex.find(name, lambda model: vertex.read(model, reference))
             return _aliases.merge_aliases(vertex, model, current, add=add, remove=remove)
@@ -1098,7 +1100,7 @@ class RegistryClient:
         from vertex_registry import _deletion
 
         self._check_model(name)
-        reference = _names.check_reference(_arguments.number_or_alias(name, version))
+        reference = _arguments.check_reference(name, version)
         with self._verb() as vertex:
             model, current = vertex.find(name, lambda model: vertex.read(model, reference))
             _deletion.delete_version(vertex, model, current)
@@ -1345,8 +1347,15 @@ class RegistryClient:
         given = self._endpoint.credentials
         credentials = None if given is None else _credentials.load(given)[0]  # Storage finds the default ones itself
         return artifacts.Storage(
-            project=self._project, credentials=credentials, retry=retry or self._retry, folder=self._artifacts
+            project=self._project,
+            credentials=credentials,
+            retry=retry or self._retry,
+            folder=self._artifacts,
+            without_folder=self._endpoint.emulated and self._artifacts is None,
         )
+
+    def _checked_source(self, source: str | os.PathLike[str]) -> str:
+        return _names.check_source(_arguments.source_text(source), emulated=self._endpoint.emulated)
 
     def _staging(self, staging_bucket: str | None) -> str | None:
         return self._staging_bucket if staging_bucket is None else _names.check_staging_bucket(staging_bucket)

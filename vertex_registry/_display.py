@@ -16,6 +16,9 @@ from typing import TYPE_CHECKING, Any, Final
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+#: What's shown for the author of a change, if nobody knows who it was.
+UNKNOWN: Final = "unknown"
+
 _AGES: Final = ((365 * 86_400, "y"), (30 * 86_400, "mo"), (86_400, "d"), (3_600, "h"), (60, "min"))
 _GAP: Final = "  "
 _WIDEST: Final = 40  # columns of one cell of a table
@@ -138,4 +141,13 @@ def _cut(text: str, most: int) -> str:
 
 def display_width(text: str) -> int:
     """Return how many columns of a terminal a text takes."""
-    return sum(2 if unicodedata.east_asian_width(letter) in "WF" else 1 for letter in text)
+    return sum(map(_columns, text))
+
+
+def _columns(letter: str) -> int:
+    if unicodedata.category(letter) in _OVER_A_LETTER:
+        return 0
+    return 2 if unicodedata.east_asian_width(letter) in "WF" else 1
+
+
+_OVER_A_LETTER: Final = frozenset({"Mn", "Me"})

@@ -80,7 +80,7 @@ def check_location(location: object) -> str:
         f"location={quote(location)} isn't the name of a region. Use one such as 'us-central1'; "
         f"{_LOCATIONS} lists them."
     )
-    if location in {"global", "us", "eu"}:
+    if isinstance(location, str) and location in {"global", "us", "eu"}:
         text = (
             f"location={location!r} has no model registry: models live in a region. "
             "Pass a region, such as location='us-central1', or set GOOGLE_CLOUD_LOCATION."

@@ -323,10 +323,22 @@ def _check_json(value: object, where: str, depth: int) -> None:  # noqa: C901  #
     elif isinstance(value, int):
         _check_digits(value, where)
     elif value is not None and not isinstance(value, str):
-        raise InvalidArgumentError(
-            f"{shorten(where)} is a {type(value).__module__}.{type(value).__qualname__}, which JSON doesn't have. "
-            "Use strings, numbers, True, False, None, lists and dicts."
-        )
+        raise InvalidArgumentError(f"{shorten(where)} is a {_kind(value)}, which JSON doesn't have. {_instead(value)}")
+
+
+def _kind(value: object) -> str:
+    kind = type(value)
+    return kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"
+
+
+def _instead(value: object) -> str:
+    """Return what to do with a value that JSON doesn't have."""
+    if isinstance(value, (tuple, set, frozenset)):
+        return "Pass list(...) of it."
+    for method in ("tolist", "isoformat"):  # what NumPy's numbers and arrays have, and times
+        if callable(getattr(value, method, None)):
+            return f"Pass {method}() of it."
+    return "Use strings, numbers, True, False, None, lists and dicts."
 
 
 def _check_digits(value: int, where: str) -> None:

@@ -87,7 +87,8 @@ def take(pages: Generator[Iterable[_T], None, None], limit: int | None) -> Gener
 class Listing(Iterator[RecordT]):
     """A list of models or versions that is read while you iterate over it.
 
-    It's an iterator, so each record comes once, and nothing is requested before the first one. On its own at the end of
+    It's an iterator, so each record comes once, and nothing is requested before the first one. It's false if there are
+    no more. On its own at the end of
     a notebook cell, or at a Python prompt, it shows its first 20 rows as a table. That requests no more than they need,
     and the rows still come when you iterate. So do the rows that `to_pandas` and `to_dicts` have read.
 
@@ -118,6 +119,16 @@ class Listing(Iterator[RecordT]):
             raise StopIteration
         self._taken += 1
         return self._read.popleft()
+
+    def __bool__(self) -> bool:
+        """Return whether there's another record. It requests no more than the iteration would, and nothing is lost.
+
+        Raises:
+            RegistryError: The list can't be read.
+        """
+        if not self._read and not self._advance() and self._failure is not None:
+            raise self._failure
+        return bool(self._read)
 
     def close(self) -> None:
         """Stop reading. Whoever reads on gets an error, unless everything was taken before."""

@@ -12,6 +12,7 @@ import difflib
 import functools
 import hashlib
 import itertools
+import operator
 import os
 import re
 import unicodedata
@@ -99,7 +100,7 @@ def check_name(name: str) -> str:
         InvalidArgumentError: It's empty, longer than 128 characters, or not text.
     """
     if not isinstance(name, str):
-        raise InvalidArgumentError(f"The model's name has to be a string, not {type(name).__name__}.")
+        raise InvalidArgumentError(f"The model's name has to be a string, not {type(name).__name__}.{_named(name)}")
     if not name:
         raise InvalidArgumentError("The model's name is empty. Use 1 to 128 characters.")
     if len(name) > MAX_NAME:
@@ -109,6 +110,11 @@ def check_name(name: str) -> str:
     if not _is_text(name):
         raise InvalidArgumentError(f"The model's name has half of a surrogate pair, which isn't text: {name!r}.")
     return name
+
+
+def _named(record: object) -> str:
+    """Return what to do with a record in place of its name."""
+    return " Pass its name." if isinstance(getattr(record, "name", None), str) else ""
 
 
 _SHOWN: Final = 40  # characters of a name that's too long
@@ -308,33 +314,52 @@ def fingerprint(text: str) -> str:
     return _digest("fingerprint", text)
 
 
-def version_id(version: str | int) -> str | None:
+def version_id(version: object) -> str | None:
     """Return a version's number as Vertex writes it, or None if it can't be one."""
-    if isinstance(version, bool) or not isinstance(version, (str, int)):
-        return None
-    text = str(version)
+    text = version if isinstance(version, str) else _digits(version)
     return text if _VERSION_ID.fullmatch(text) else None
 
 
-def version_reference(version: str | int) -> str | None:
+def _digits(number: object) -> str:
+    """Return the digits of an integer, such as a NumPy integer, or an empty text if it isn't one or has too many."""
+    try:
+        value = operator.index(number)  # type: ignore[arg-type]  # it raises a TypeError
+    except TypeError:
+        return ""
+    return "" if isinstance(number, bool) or not 0 < value < _MOST_VERSIONS else str(value)
+
+
+def version_reference(version: object) -> str | None:
     """Return a version's number or alias, as it follows the ``@``, or None if it can't be either."""
     if isinstance(version, str) and _ANY_ALIAS.fullmatch(version):
         return version
     return version_id(version)
 
 
-def check_reference(version: str | int) -> str:
-    """Check the number or alias of a version and return it as text.
+def meant_reference(version: object) -> str | None:
+    """Return the number or alias that somebody wrote in another way, or None if that isn't clear.
 
-    Raises:
-        InvalidArgumentError: It can't be either.
+    >>> [meant_reference(text) for text in ("v3", " 3 ", "3.0", "churn@3", "Candidate")]
+    ['3', '3', '3', '3', 'candidate']
     """
-    if (reference := version_reference(version)) is None:
-        raise InvalidArgumentError(
-            f"{quote(version)} can't be a version. Pass its number (3 or '3') or an alias (letters, digits and "
-            "dashes), or find a version by its name with get_version(version_name=...)."
-        )
-    return reference
+    if isinstance(version, float):
+        version = str(version)
+    if not isinstance(version, str) or len(version) > _LONGEST_WRITTEN:
+        return None
+    text = unicodedata.normalize("NFKC", version).strip()
+    if (number := _NUMBER_WRITTEN.fullmatch(text)) is not None:
+        meant = str(int(number[1]))
+        return None if meant == version else meant
+    alias = text.rpartition("@")[2]
+    return next((each for each in (alias, alias.lower()) if each != version and _ANY_ALIAS.fullmatch(each)), None)
+
+
+#: A version's number with what people write around it: v3, 3.0, #3, version 3, churn@3.
+_NUMBER_WRITTEN: Final = re.compile(
+    r"(?:.*@|v(?:ersion)?[ ._-]?|#)?0*([1-9]\d{0,17})(?:\.0*)?", re.IGNORECASE | re.DOTALL
+)
+_LONGEST_WRITTEN: Final = 512
+_MOST_VERSIONS: Final = 10**18
 
 
 def check_alias(alias: str) -> str:
@@ -394,10 +419,14 @@ def is_version_name(text: str) -> bool:
     return isinstance(text, str) and _is_text(text) and 0 < len(text) <= 128  # noqa: PLR2004  # as `check_text` has it
 
 
-def check_source(source: str) -> str:  # noqa: C901  # one branch for each mistake
+def check_source(source: str, *, emulated: bool = False) -> str:  # noqa: C901  # one branch for each mistake
     """Check the Cloud Storage directory of an artifact and return it.
 
     "The path to the directory containing the Model artifact" (Model.artifact_uri)
+
+    Args:
+        source: The directory.
+        emulated: Whether it's for an emulator, so its user may have no cloud.
 
     Raises:
         InvalidArgumentError: It isn't a ``gs://bucket/directory``. The message says what to do.
@@ -410,17 +439,12 @@ def check_source(source: str) -> str:  # noqa: C901  # one branch for each mista
         raise InvalidArgumentError("The source is empty. Pass the artifact's directory: 'gs://bucket/directory'.")
     scheme, separator, rest = source.partition("://")
     if scheme.lower() == "file" and separator:
-        raise InvalidArgumentError(
-            f"{quote(source)} is a folder on this machine, and Vertex only reads artifacts from Cloud Storage. Set "
-            "staging_bucket='gs://bucket' to upload it, or copy it there and pass 'gs://bucket/directory'."
-        )
+        raise InvalidArgumentError(f"{quote(source)} is a folder on this machine, and {_to_upload(emulated=emulated)}")
     if (meant := to_gs_uri(source)) is not None:
-        raise InvalidArgumentError(f"The source isn't in the form that Vertex reads. Pass {quote(meant)}.")
+        what = "The source isn't in the form that Vertex reads."
+        raise InvalidArgumentError(f"{what} {_to_pass(meant)}")
     if not separator:
-        raise InvalidArgumentError(
-            f"{quote(source)} is a local path, and Vertex only reads artifacts from Cloud Storage. Set staging_bucket="
-            "'gs://bucket' to upload it, or copy it there and pass 'gs://bucket/directory'."
-        )
+        raise InvalidArgumentError(f"{quote(source)} is a local path, and {_to_upload(emulated=emulated)}")
     if scheme != "gs":
         raise InvalidArgumentError(
             f"{quote(source)} isn't in Cloud Storage, the only place that Vertex reads artifacts from. "
@@ -435,13 +459,36 @@ def check_source(source: str) -> str:  # noqa: C901  # one branch for each mista
         raise InvalidArgumentError(f"{quote(source)} has a control character. Rename the directory.")
     if path.startswith("/") or "//" in path:
         raise InvalidArgumentError(f"{quote(source)} has an empty part between two slashes. Remove it.")
-    last = path.rpartition("/")[2]
-    if last.lower().endswith(_MODEL_FILES) and not source.endswith("/"):
-        raise InvalidArgumentError(
-            f"{quote(source)} is a file, and Vertex reads directories. Pass "
-            f"{quote(source[: len(source) - len(last)].rstrip('/'))}."
-        )
+    if _is_file(path) and not source.endswith("/"):
+        raise InvalidArgumentError(f"{quote(source)} is a file, and Vertex reads directories. {_to_pass(source)}")
     return source
+
+
+def _is_file(path: str) -> bool:
+    return path.rpartition("/")[2].lower().endswith(_MODEL_FILES)
+
+
+def _to_pass(uri: str) -> str:
+    """Return which directory to pass in place of a ``gs://`` URI, which may be a file."""
+    if not _is_file(uri):
+        return f"Pass {quote(uri)}."
+    directory = uri.rpartition("/")[0]
+    if "/" in directory.removeprefix("gs://"):
+        return f"Pass {quote(directory)}."
+    return f"Put it in a directory, such as {quote(f'{directory}/model')}."
+
+
+def _to_upload(*, emulated: bool) -> str:
+    """Return why a local artifact can't be registered as it is, and what to do."""
+    if emulated:
+        return (
+            "an emulator of Vertex AI keeps no artifacts. Use local_registry(), which does, or set "
+            "staging_bucket='gs://bucket' to upload it to Cloud Storage or to a storage emulator."
+        )
+    return (
+        "Vertex only reads artifacts from Cloud Storage. Set staging_bucket='gs://bucket' to upload it, or copy it "
+        "there and pass 'gs://bucket/directory'."
+    )
 
 
 def path_of_file_url(source: str) -> str:

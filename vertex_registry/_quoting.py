@@ -1,4 +1,4 @@
-"""Values in error messages: in quotes, in one line, and shortened if they're long."""
+"""Values in error messages: in quotes, in one line, and shortened if they're long; and texts with nothing to see."""
 
 from __future__ import annotations
 
@@ -21,6 +21,11 @@ def quote(value: object) -> str:
     if isinstance(value, int) and value.bit_length() > _MOST_BITS:
         return f"a number of {value.bit_length()} bits"  # its digits may be more than Python converts
     return shorten(_REPR.repr(value))
+
+
+def is_blank(text: str) -> bool:
+    """Return whether a text has nothing to see, which is more likely an unset variable than meant."""
+    return not any(letter.isprintable() and not letter.isspace() for letter in text)
 
 
 def shorten(text: str, most: int = _MOST) -> str:

@@ -6,19 +6,19 @@ import datetime as dt
 import json
 import random
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any, ClassVar, Final, TypeVar, overload
 
 import attrs
 
 from vertex_registry import _display
-from vertex_registry._quoting import quote
+from vertex_registry._quoting import is_blank, quote
 from vertex_registry._stages import Stage
 from vertex_registry.errors import InvalidArgumentError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable
 
 
 RecordT = TypeVar("RecordT")
@@ -36,16 +36,34 @@ def from_response(kind: type[RecordT], fields: Mapping[str, Any]) -> RecordT:
 
 
 def _strings(values: Iterable[str]) -> tuple[str, ...]:
-    if isinstance(values, str) or not all(isinstance(value, str) for value in values):
-        raise InvalidArgumentError(f"Give a list of strings, not {quote(values)}.")
-    return tuple(values)
+    strings = _items(values)
+    if strings is None or not all(isinstance(each, str) for each in strings):
+        raise InvalidArgumentError(
+            f"The command and the args of a container are lists of strings, not {quote(values)}."
+        )
+    return strings
 
 
 def _ports(values: Iterable[int]) -> tuple[int, ...]:
-    ports = tuple(values)
-    if not all(isinstance(port, int) and 0 < port < 65536 for port in ports):  # noqa: PLR2004  # the ports there are
-        raise InvalidArgumentError(f"A port is a number from 1 to 65535, not {quote(ports)}.")
+    ports = _items(values)
+    if ports is None or not all(_is_integer(port) and 0 < port < 65536 for port in ports):  # noqa: PLR2004  # the ports there are
+        raise InvalidArgumentError(
+            f"The ports of a container are a list of numbers from 1 to 65535, not {quote(values)}."
+        )
     return ports
+
+
+def _items(values: Any) -> tuple[Any, ...] | None:
+    """Return the items of a list, which may be a generator, or None if it isn't one."""
+    return tuple(values) if isinstance(values, Iterable) and not isinstance(values, (str, bytes)) else None
+
+
+def _is_integer(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
 
 
 def _variables(values: Mapping[str, str]) -> dict[str, str]:
@@ -55,8 +73,29 @@ def _variables(values: Mapping[str, str]) -> dict[str, str]:
 
 
 def _image(_instance: object, _attribute: object, value: str) -> None:
-    if not isinstance(value, str) or not value:
+    if not isinstance(value, str) or is_blank(value):
         raise InvalidArgumentError(f"The image of a container is a URI, not {quote(value)}.")
+
+
+def _route(_instance: object, attribute: attrs.Attribute[str], value: str) -> None:
+    if not isinstance(value, str):
+        raise InvalidArgumentError(f"{attribute.name} is a path, such as '/predict', not {quote(value)}.")
+
+
+def _megabytes(_instance: object, attribute: attrs.Attribute[int], value: int) -> None:
+    if not _is_integer(value) or value < 0:
+        raise InvalidArgumentError(f"{attribute.name} is a whole number of megabytes, not {quote(value)}.")
+
+
+def _timeout(_instance: object, attribute: attrs.Attribute[float | None], value: float | None) -> None:
+    if value is not None and (not _is_number(value) or not 0 < value <= _LONGEST_DEPLOYMENT):
+        raise InvalidArgumentError(
+            f"{attribute.name} is a number of seconds up to {_LONGEST_DEPLOYMENT}, not {quote(value)}."
+        )
+
+
+#: "Deployment timeout. Limit for deployment timeout is 2 hours." (ModelContainerSpec.deployment_timeout)
+_LONGEST_DEPLOYMENT: Final = 7200
 
 
 @attrs.frozen
@@ -82,10 +121,10 @@ class ServingContainer:
     env: dict[str, str] = attrs.field(factory=dict, converter=_variables, repr=False, hash=False)
     ports: tuple[int, ...] = attrs.field(default=(), converter=_ports)
     grpc_ports: tuple[int, ...] = attrs.field(default=(), converter=_ports)
-    predict_route: str = ""
-    health_route: str = ""
-    shared_memory_mb: int = 0
-    deployment_timeout: float | None = None
+    predict_route: str = attrs.field(default="", validator=_route)
+    health_route: str = attrs.field(default="", validator=_route)
+    shared_memory_mb: int = attrs.field(default=0, validator=_megabytes)
+    deployment_timeout: float | None = attrs.field(default=None, validator=_timeout)
 
 
 @attrs.frozen(kw_only=True)
@@ -182,7 +221,7 @@ class ModelVersion:
         fields = {
             "name": self.version_name,
             "stage": str(self.stage),
-            "changed by": self.stage_changed_by,
+            "changed by": self.stage_changed_by or (self.stage_changed_at and _display.UNKNOWN),
             "changed at": self.stage_changed_at,
             "aliases": self.aliases,
             "description": self.description,
@@ -295,13 +334,15 @@ class StageChange:
 class StageHistory(Sequence[StageChange]):
     """The stage changes that a model's versions remember, newest first.
 
-    It's a sequence: iterate over it, take its length, index it.
+    It's a sequence: iterate over it, take its length, index it. ``print`` and a notebook show it as a table.
 
     Attributes:
         changes: The changes.
         complete: Whether the versions remember every change they went through. False if older changes were dropped, or
             if another tool changed a stage.
     """
+
+    _HEADER: ClassVar = ("CHANGED AT", "VERSION", "NAME", "STAGE", "BY")
 
     changes: tuple[StageChange, ...] = ()
     complete: bool = True
@@ -315,6 +356,40 @@ class StageHistory(Sequence[StageChange]):
 
     def __len__(self) -> int:
         return len(self.changes)
+
+    def __repr__(self) -> str:
+        return f"<StageHistory of {self._count}{'' if self.complete else ', incomplete'}>"
+
+    def __str__(self) -> str:
+        return _display.text_table(self._HEADER, self._rows, self._note)
+
+    def _repr_html_(self) -> str:
+        return _display.html_table(self._HEADER, self._rows, [None] * len(self), self._note)
+
+    @property
+    def _rows(self) -> list[list[str]]:
+        return [
+            [
+                _display.shown(change.changed_at),
+                change.version,
+                change.version_name or "",
+                str(change.stage),
+                change.changed_by or _display.UNKNOWN,
+            ]
+            for change in self
+        ]
+
+    @property
+    def _note(self) -> str:
+        return self._count + ("" if self.complete else "; older ones were dropped, or another tool changed a stage")
+
+    @property
+    def _count(self) -> str:
+        return f"{len(self) or 'no'} change{'' if len(self) == 1 else 's'}"
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the history as a dict that JSON can hold: the changes as `StageChange.to_dict` returns them."""
+        return {"changes": [change.to_dict() for change in self], "complete": self.complete}
 
 
 @attrs.frozen(kw_only=True)
@@ -390,6 +465,12 @@ class VersionDiff:
     def __bool__(self) -> bool:
         return bool(self.changes)
 
+    def _repr_html_(self) -> str:
+        header = ("FIELD", self.a.version, self.b.version)
+        rows = [[field, *(_display.shown(value) for value in pair)] for field, pair in self.changes.items()]
+        note = f"{self.a.name}: {len(rows) or 'no'} difference{'' if len(rows) == 1 else 's'}"
+        return _display.html_table(header, rows, [None] * len(rows), note)
+
     def to_dict(self) -> dict[str, Any]:
         """Return the difference as a dict that JSON can hold: the numbers of both versions, and the changes."""
         changes = {field: [_jsonable(value) for value in pair] for field, pair in self.changes.items()}
@@ -435,8 +516,13 @@ def _random() -> float:
 
 
 def _positive(_instance: object, attribute: attrs.Attribute[float], value: float) -> None:
-    if not isinstance(value, (int, float)) or not value > 0:
+    if not _is_number(value) or not value > 0:
         raise InvalidArgumentError(f"Retry({attribute.name}={quote(value)}) isn't a positive number of seconds.")
+
+
+def _function(_instance: object, attribute: attrs.Attribute[Any], value: object) -> None:
+    if not callable(value):
+        raise InvalidArgumentError(f"Retry({attribute.name}={quote(value)}) isn't a function.")
 
 
 @attrs.frozen(kw_only=True)
@@ -459,6 +545,6 @@ class Retry:
     operation_timeout: float = attrs.field(default=1800.0, validator=_positive)
     initial_backoff: float = attrs.field(default=0.2, validator=_positive)
     max_backoff: float = attrs.field(default=10.0, validator=_positive)
-    sleep: Callable[[float], None] = attrs.field(default=time.sleep, repr=False)
-    random: Callable[[], float] = attrs.field(default=_random, repr=False)
-    clock: Callable[[], float] = attrs.field(default=time.monotonic, repr=False)
+    sleep: Callable[[float], None] = attrs.field(default=time.sleep, repr=False, validator=_function)
+    random: Callable[[], float] = attrs.field(default=_random, repr=False, validator=_function)
+    clock: Callable[[], float] = attrs.field(default=time.monotonic, repr=False, validator=_function)

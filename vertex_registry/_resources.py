@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import attrs
 
-from vertex_registry import _changes, _labels, _names, _paging, _process, _stages, _waiting, _wire
+from vertex_registry import _arguments, _changes, _labels, _names, _paging, _process, _stages, _waiting, _wire
 from vertex_registry._quoting import shorten
 from vertex_registry._stages import Stage
 from vertex_registry.errors import (
@@ -357,8 +357,9 @@ class Resources:
         try:
             return self._read_version(self.rpc.call("GetModel", _wire.get(resource), resource))
         except NotFoundError as error:
+            hint = _arguments.what_finds(model.name, reference)
             raise NotFoundError(
-                f"The model {model.name!r} has no version {reference!r}. {what_finds(model.name, reference)}",
+                f"The model {model.name!r} has no version {reference!r}. {hint}",
                 resource=resource,
                 code=error.code,
             ) from error.__cause__
@@ -706,25 +707,6 @@ def _resource_name(record: ModelVersion | RegisteredModel) -> str:
 
 def _newest_first(versions: Iterable[ModelVersion]) -> list[ModelVersion]:
     return sorted(versions, key=_version_number, reverse=True)
-
-
-def what_finds(name: str, reference: str) -> str:
-    """Return a sentence with the call that finds what somebody meant by a version that doesn't exist."""
-    if means_a_stage(reference):
-        stage = _STAGES_MEANT[reference.lower()]
-        return f"Call get_version({name!r}, stage={stage.label!r}) for the one in {stage}."
-    if reference.lower() in _LATEST:
-        return f"Call latest_version({name!r}) for the newest one."
-    return f"list_versions({name!r}) shows those that exist."
-
-
-def means_a_stage(reference: object) -> bool:
-    """Return whether somebody passed a stage in place of a version."""
-    return isinstance(reference, str) and reference.lower() in _STAGES_MEANT
-
-
-_LATEST: Final = frozenset({"latest", "newest"})
-_STAGES_MEANT: Final = {stage.label: stage for stage in Stage if stage is not Stage.NONE} | {"prod": Stage.PRODUCTION}
 
 
 def _version_number(version: ModelVersion) -> int:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from vertex_registry import _process
 from vertex_registry._client import RegistryClient
 from vertex_registry._names import LOCAL_BUCKET
-from vertex_registry._quoting import quote, shorten
+from vertex_registry._quoting import is_blank, quote, shorten
 from vertex_registry.errors import ConflictError, InvalidArgumentError
 
 if TYPE_CHECKING:
@@ -109,8 +109,8 @@ def local_registry(
         '1'
 
     Args:
-        path: The file to keep models and versions in, which is created if it doesn't exist. One process at a time can
-            have it open. Defaults to keeping them in memory.
+        path: The file to keep models and versions in, which is created if it doesn't exist; ``~`` is your home folder.
+            One process at a time can have it open. Defaults to keeping them in memory.
         artifacts: The folder to keep artifacts in. It belongs to you alone: other users can't write to it. Defaults to
             the path with ``.artifacts`` at its end; in memory to a temporary folder, which is removed on close.
         quota: How many requests the registry accepts in a minute, a `vertex_registry.emulator.Quota`. Defaults to no
@@ -123,7 +123,13 @@ def local_registry(
         InvalidArgumentError: The file isn't a registry's, ``artifacts`` isn't a folder that's for artifacts alone,
             ``quota`` isn't a quota, or ``STORAGE_EMULATOR_HOST`` isn't an address.
     """
-    _check_path(path)
+    for setting, own in (("endpoint", None), ("transport", "grpc")):
+        if settings.get(setting) not in (None, own):
+            raise InvalidArgumentError(
+                f"{setting}={quote(settings[setting])} can't be set, because a local registry has an endpoint of "
+                "its own, for gRPC. Use RegistryClient to connect to a server."
+            )
+    path = _checked_path(path)
     folder = _artifacts_folder(path, artifacts)
     _check_threads()
     from vertex_registry.emulator import DataFileError, Emulator, Quota  # noqa: PLC0415  # Google's libraries take a second
@@ -137,7 +143,7 @@ def local_registry(
         emulator = Emulator(path, rest_port=None, folders={LOCAL_BUCKET: folder}, quota=quota)
     except DataFileError as error:
         kind = ConflictError if error.in_use else InvalidArgumentError
-        message = str(error)
+        message = str(error).replace("another emulator. Stop that one", "another registry or emulator. Close that one")
         for named in (Path(error.path), Path(error.path).parent):
             message = message.replace(str(named), shorten(str(named)))
         raise kind(message, resource=str(path)) from error
@@ -157,7 +163,7 @@ def _artifacts_folder(path: str | os.PathLike[str] | None, artifacts: Any) -> Pa
         # Its name is chosen now, so that processes that are forked before the first upload know it as well.
         return Path(tempfile.gettempdir(), f"vertex-registry-{secrets.token_hex(12)}").absolute()
     text = os.fspath(artifacts) if isinstance(artifacts, (str, os.PathLike)) else None
-    if not isinstance(text, str) or not text or "\0" in text:
+    if not isinstance(text, str) or is_blank(text) or "\0" in text:
         raise InvalidArgumentError(f"artifacts={quote(artifacts)} isn't the path of a folder.")
     if "://" in text:
         raise InvalidArgumentError(
@@ -192,11 +198,13 @@ def _remove_temporary(folder: Path, process: int) -> None:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def _check_path(path: Any) -> None:
+def _checked_path(path: Any) -> str | None:
+    """Return the path of the file, with the home folder in place of ``~``."""
     if path is None:
-        return
+        return None
     text = os.fspath(path) if isinstance(path, (str, os.PathLike)) else None
-    if not isinstance(text, str) or not text or "\0" in text:
+    if not isinstance(text, str) or is_blank(text) or "\0" in text or "://" in text:
         raise InvalidArgumentError(
             f"path={quote(path)} isn't the path of a file. Leave it out to keep everything in memory."
         )
+    return os.path.expanduser(text)  # noqa: PTH111  # unlike pathlib, it allows having none

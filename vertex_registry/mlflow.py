@@ -699,7 +699,8 @@ class VertexModelRegistryStore(AbstractStore):
             if not uri.startswith("gs://"):
                 raise failure(
                     f"Vertex reads models from Cloud Storage, and {uri} is elsewhere. Nothing was registered. Add "
-                    "?staging_bucket=gs://BUCKET to the registry's URI, and it's copied there.",
+                    "?staging_bucket=gs://BUCKET to the registry's URI, and it's copied there. Without a cloud, use "
+                    "vertex://local/FILE.",
                     codes.INVALID_PARAMETER_VALUE,
                 )
             return _Origin(uri, run_id)

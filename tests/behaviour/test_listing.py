@@ -26,7 +26,7 @@ from vertex_registry import (
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from tests.behaviour.conftest import Connect, NewName, UploadModels
+    from tests.behaviour.conftest import Connect, NewName, NewSource, UploadModels
     from vertex_registry import RegistryClient
     from vertex_registry.emulator import Emulator
 
@@ -275,6 +275,22 @@ with local_registry() as registry:
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
 
     assert done.stdout == "1 False\nto_pandas() needs pandas. Install it: pip install 'vertex-registry[pandas]'\n"
+
+
+def test_an_empty_listing_is_false(
+    registry: RegistryClient, emulator: Emulator, name: NewName, source: NewSource
+) -> None:
+    """`if` doesn't take a list without records for one with some, and no record is lost by asking."""
+    registry.register_version(churn := name(), source())
+    assert not registry.list_versions(churn, stage="archived")
+    listing = registry.list_versions(churn)
+    assert listing
+    before = len(emulator.requests())
+    assert [version.version for version in listing] == ["1"]
+    assert len(emulator.requests()) == before
+    assert not listing
+    with pytest.raises(NotFoundError):
+        bool(registry.list_versions(name()))
 
 
 def test_a_listing_is_an_iterator(registry: RegistryClient) -> None:

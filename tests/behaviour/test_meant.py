@@ -198,3 +198,67 @@ def test_a_stage_in_place_of_a_version(
         with pytest.raises(NotFoundError) as raised:
             verb(model, word)
         assert f"Call {call.format(model)}" in str(raised.value)
+
+
+@pytest.mark.no_switches
+def test_a_version_that_is_written_in_another_way(registry: RegistryClient, name: NewName, source: NewSource) -> None:
+    """If it's clear which version is meant, the error says how to name it."""
+    churn = name()
+    version = registry.register_version(churn, source(), version_name="1.2.0", aliases=["candidate"])
+    for written in (" 1 ", "v1", "V1", "1.0", 1.0, "@1", "#1", "version 1", "01", "\uff11", f"{churn}@1", "1\n"):
+        with pytest.raises(NotFoundError, match=r"Did you mean '1'\?"):
+            registry.get_version(churn, written)  # type: ignore[arg-type]  # that is the point
+    with pytest.raises(NotFoundError, match=r"Did you mean '1'\?"):
+        registry.get_version(churn, version.resource_name)
+    for written in ("Candidate", "CANDIDATE", "candidate ", "@candidate", "canDIDate"):
+        with pytest.raises(NotFoundError, match=r"Did you mean 'candidate'\?"):
+            registry.get_version(churn, written)
+    for written in ("Latest", " LATEST", "newest"):
+        with pytest.raises(NotFoundError, match=rf"Call latest_version\('{churn}'\)"):
+            registry.get_version(churn, written)
+    for written in ("Production", "production ", "PROD"):
+        with pytest.raises(NotFoundError, match=rf"Call get_version\('{churn}', stage='production'\)"):
+            registry.get_version(churn, written)
+    for unclear in ("1.2.0", "9", 9, "candidates", "", None, True, "1 2", 10**5000, "9" * 5000, b"1"):
+        with pytest.raises(NotFoundError) as caught:
+            registry.get_version(churn, unclear)  # type: ignore[arg-type]  # that is the point
+        assert "Did you mean" not in str(caught.value)
+        assert len(str(caught.value)) < 500
+
+
+@pytest.mark.no_switches
+def test_a_change_of_a_version_that_is_written_in_another_way(
+    registry: RegistryClient, name: NewName, source: NewSource
+) -> None:
+    """The same holds for calls that change a version, and nothing is changed."""
+    churn = name()
+    registry.register_version(churn, source(), aliases=["candidate"])
+    for written, hint in (
+        ("V1", r"Did you mean '1'\?"),
+        ("Candidate", r"Did you mean 'candidate'\?"),
+        ("Production", rf"Call get_version\('{churn}', stage='production'\)"),
+        ("Latest", rf"Call latest_version\('{churn}'\)"),
+        (10**5000, "can't be a version"),
+    ):
+        for verb in (
+            lambda v: registry.set_stage(churn, v, "Production"),
+            lambda v: registry.delete_version(churn, v),
+            lambda v: registry.update_version(churn, v, description="x"),
+            lambda v: registry.add_aliases(churn, v, ["other"]),
+        ):
+            with pytest.raises(InvalidArgumentError, match=hint):
+                verb(written)
+
+
+@pytest.mark.no_switches
+def test_a_number_of_another_type(registry: RegistryClient, name: NewName, source: NewSource) -> None:
+    """Whatever Python takes for an integer is a version's number, such as a NumPy integer."""
+
+    class Number:
+        def __index__(self) -> int:
+            return 1
+
+    churn = name()
+    registry.register_version(churn, source())
+    assert registry.get_version(churn, Number()).version == "1"  # type: ignore[arg-type]  # that is the point
+    assert registry.set_stage(churn, Number(), "Staging").version == "1"  # type: ignore[arg-type]  # likewise

@@ -21,6 +21,7 @@ import click
 import pytest
 
 from vertex_registry import RegistryClient, Stage, local_registry
+from vertex_registry import cli as cli_package
 from vertex_registry.cli._program import cli
 from vertex_registry.cli._run import STATUSES, run
 from vertex_registry.emulator import Emulator
@@ -324,6 +325,31 @@ def test_head_ends_silently(data: str) -> None:
     assert done.stderr == b""
 
 
+@pytest.mark.parametrize(
+    ("words", "status"),
+    [
+        (["versions", "list", "churn"], 0),
+        (["models", "list", "--format", "json"], 0),
+        (["history", "churn"], 0),
+        (["versions", "show", "churn", "9"], 3),
+        (["versions", "lst"], 2),
+    ],
+)
+def test_a_reader_that_is_gone(data: str, words: list[str], status: int) -> None:
+    """A reader that has gone before anything was written changes no status, so scripts can use `pipefail`."""
+    local = ["--local", data] if status != 2 else []
+    for streams in ({"stdout"}, {"stdout", "stderr"}):
+        reader, writer = os.pipe()
+        os.close(reader)
+        with (
+            os.fdopen(writer, "w") as gone,
+            contextlib.redirect_stdout(gone if "stdout" in streams else sys.stdout),
+            contextlib.redirect_stderr(gone if "stderr" in streams else io.StringIO()),
+        ):
+            assert run([*words, *local]) == status
+            assert sys.stdout is gone
+
+
 def test_output_that_cannot_be_written(data: str, capsys: pytest.CaptureFixture[str]) -> None:
     """If stdout can't be written, for example to a full disk, the error is one sentence."""
     with open("/dev/full", "w", encoding="utf-8") as full, contextlib.redirect_stdout(full):  # noqa: PTH123  # a device
@@ -621,3 +647,89 @@ def test_a_migration_without_mlflow(vr: Run) -> None:
         3,
         "error: There's no database nowhere.db. Four slashes begin an absolute path: sqlite:////path.\n",
     )
+
+
+def test_a_name_that_looks_like_an_option(vr: Run) -> None:
+    """The error says how to type it."""
+    status, _, err = vr("versions", "list", "-x")
+    assert status == 2
+    assert err.endswith("error: No such option '-x'. If it's a name, put -- in front of it, after all options.\n")
+
+
+def test_two_commands_at_once(data: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """A command waits for another one to close the local registry's file, but not for a server."""
+    registry = local_registry(data)
+
+    class Terminal(io.StringIO):
+        def write(self, text: str) -> int:
+            registry.close()  # the other command ends while this one waits
+            return super().write(text)
+
+    assert run(["versions", "list", "churn", "--local", data, "--timeout", "0.1"]) == 5
+    complaint = capsys.readouterr().err.splitlines()[-1]
+    assert complaint.endswith("is open in another command or emulator. Wait until it ends, or name another file.")
+    shell = {"COMP_WORDS": f"vertex-registry versions list --local {data} ch", "COMP_CWORD": "5"}
+    with contextlib.redirect_stderr(Terminal()) as terminal, pytest.MonkeyPatch.context() as environment:
+        for variable, value in {"_VERTEX_REGISTRY_COMPLETE": "bash_complete", **shell}.items():
+            environment.setenv(variable, value)
+        with pytest.raises(SystemExit):
+            run([])
+        assert terminal.getvalue() == ""  # what's typed isn't mixed with a note
+    with contextlib.redirect_stderr(Terminal()) as terminal:
+        assert run(["versions", "list", "churn", "--local", data, "--format", "ids"]) == 0
+    assert capsys.readouterr().out.split() == ["3", "2", "1"]
+    assert terminal.getvalue() == f"waiting for {data}, which another command has open\n"
+
+
+@pytest.mark.parametrize(
+    ("words", "hint"),
+    [
+        (["list", "churn"], "Use `models list` or `versions list`."),
+        (["register", "churn", "gs://models/1"], "Use `versions register`."),
+        (["set", "churn"], "Use `alias set`."),
+        (["help"], "Use --help."),
+        (["promot"], "'promote'"),
+    ],
+)
+def test_a_command_without_its_group(words: list[str], hint: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """The error names the commands of that name, whichever group they're in."""
+    assert run(words) == 2
+    assert hint in capsys.readouterr().err.splitlines()[-1]
+
+
+def test_metadata_that_is_almost_json(vr: Run) -> None:
+    """A value that begins like JSON and isn't is kept as text, with a note; so is one that's nested too deeply."""
+    status, _, err = vr("versions", "register", "other", "gs://models/1", "-m", 'a={"b": 1', "-m", "b=[draft] 2")
+    assert status == 0
+    assert err.splitlines() == ["'a' is text, because it isn't JSON", "'b' is text, because it isn't JSON"]
+    for words in (["register", "other", "gs://models/1", "-m"], ["list", "churn", "--where"]):
+        status, _, err = vr("versions", *words, f"a={'[' * 100_000}")
+        assert "Traceback" not in err
+        assert status == (1 if "-m" in words else 0)
+
+
+def test_a_setting_of_a_registration_is_named_as_an_option(vr: Run) -> None:
+    """What's too long is named as it was typed."""
+    for option in ("--version-name", "--request-id"):
+        status, _, err = vr("versions", "register", "other", "gs://models/1", option, "x" * 600)
+        assert (status, err) == (
+            1,
+            f"error: {option} has 600 characters. Use 1 to {128 if 'name' in option else 512}.\n",
+        )
+
+
+def test_ctrl_c_during_an_import(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """Ctrl-C while the command line is still being imported ends it like any other."""
+
+    class Impatient:
+        @staticmethod
+        def find_spec(name: str, *_: object) -> None:
+            if name == "vertex_registry.cli._run":
+                raise KeyboardInterrupt
+
+    monkeypatch.delitem(sys.modules, "vertex_registry.cli._run")
+    monkeypatch.setattr(sys, "meta_path", [Impatient, *sys.meta_path])
+    with pytest.raises(SystemExit) as ended:
+        cli_package.main(["models", "list"])
+    assert ended.value.code == 130
+    assert capsys.readouterr() == ("", "interrupted\n")

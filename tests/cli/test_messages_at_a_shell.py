@@ -11,10 +11,19 @@ from typing import TYPE_CHECKING, Final
 import pytest
 
 import vertex_registry
-from vertex_registry import HistoryUnknownError, OperationTimeoutError, StateUnknownError, local_registry
+from vertex_registry import (
+    AuthenticationError,
+    HistoryUnknownError,
+    InvalidArgumentError,
+    OperationTimeoutError,
+    RegistryClient,
+    StateUnknownError,
+    local_registry,
+)
 from vertex_registry.cli._invocation import Invocation
 from vertex_registry.cli._messages import next_command, translate
 from vertex_registry.cli._run import run
+from vertex_registry.emulator import Emulator
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -40,7 +49,7 @@ NEVER_AT_A_SHELL: Final = frozenset(
 PYTHON_ONLY: Final = re.compile(
     r"user_agent=|order_by=|serialization_format=|datetime\(|datetime\.now|quota=|"
     r"retry has to be|direction=|gpu=|managed_by=|archive_existing=|artifacts=|"
-    r"transport=|RegistryClient\.update|named X\. "
+    r"transport=|RegistryClient\.update|named X\. |^Pass (?:X|list)\("
 )
 
 
@@ -168,3 +177,45 @@ def test_an_unusable_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) ->
     for path, status in (("", 2), (str(tmp_path / "folder" / "registry.db"), 1)):
         assert run(["models", "list", "--local", path]) == status
         assert "in memory" not in capsys.readouterr().err
+
+
+def test_on_an_emulator_the_local_registry_is_named(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without a cloud, it's a local registry that keeps artifacts, and the command to type next uses one."""
+    for variable, value in {"NO_GCE_CHECK": "true", "CLOUDSDK_CONFIG": str(tmp_path), "HOME": str(tmp_path)}.items():
+        monkeypatch.setenv(variable, value)
+    for variable in ("GOOGLE_APPLICATION_CREDENTIALS", "STORAGE_EMULATOR_HOST"):
+        monkeypatch.delenv(variable, raising=False)
+    folder = tmp_path / "model"
+    folder.mkdir()
+    (folder / "model.joblib").write_bytes(b"a model")
+    with Emulator(rest_port=None) as emulator:
+        with RegistryClient(endpoint=emulator.grpc, project="acme") as client:
+            client.register_version("churn", "gs://models/churn/1")
+            with pytest.raises(AuthenticationError, match=r"local_registry\(\), which keeps them in a folder"):
+                client.download_version("churn")
+            for call in (client.register_version, lambda name, source: client.upload(source, name=name)):
+                for source in (folder, folder.as_uri()):
+                    with pytest.raises(InvalidArgumentError, match=r"Use local_registry\(\), which does"):
+                        call("churn", source)
+        chosen = ["--endpoint", emulator.grpc, "--project", "acme"]
+        assert run(["versions", "download", "churn", *chosen]) == 4
+        shown = capsys.readouterr().err
+        assert "Use --local FILE, which keeps them in a folder" in shown
+        assert "next:" not in shown
+        assert run(["versions", "register", "churn", str(folder), *chosen]) == 1
+        shown = capsys.readouterr().err
+    assert "Use --local FILE, which does" in shown
+    assert f"\nnext:  vertex-registry versions register churn {folder} --local FILE\n" in shown
+    with local_registry(tmp_path / "registry.db") as registry:
+        registry.register_version("elsewhere", "gs://models/churn/1")
+        with pytest.raises(AuthenticationError, match=r"^(?!.*local_registry)"):
+            registry.download_version("elsewhere")  # it's in the cloud, and this is a local registry already
+        registry.register_version("churn", folder, container="us-docker.pkg.dev/acme/serving/churn:7")
+    with Emulator(tmp_path / "registry.db") as emulator:
+        words = ["versions", "download", "--project=local-project", f"--endpoint={emulator.grpc}", "--to"]
+        assert run([*words, str(tmp_path / "to"), "--", "churn", "1"]) == 3
+        shown = capsys.readouterr().err
+    assert "Name the registry's file with --local." in shown
+    assert f"\nnext:  vertex-registry versions download --to {tmp_path}/to --local FILE -- churn 1\n" in shown

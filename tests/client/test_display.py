@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import datetime as dt
+import json
 
 import pytest
 
-from vertex_registry import ModelVersion, RegistryClient, _display
+import vertex_registry
+from vertex_registry import ModelVersion, RegistryClient, _display, local_registry
 
 NOW = dt.datetime(2026, 11, 28, 12, tzinfo=dt.UTC)
 
@@ -92,3 +94,36 @@ def test_a_table_lines_up() -> None:
     assert shown[1] == "数据" + " " * 36 + "  x"
     assert shown[2] == "y" * 39 + "…  \\x1b[31m"
     assert shown[3] == "2 rows"
+
+
+def test_accents_take_no_column() -> None:
+    """A letter with an accent of its own is as wide as one with the accent in it."""
+    assert _display.display_width("e\u0301") == _display.display_width("\u00e9") == 1
+    assert _display.text_table(["N", "V"], [["e\u0301e", "1"], ["ee", "2"]], "").splitlines()[1:3] == [
+        "e\u0301e  1",
+        "ee  2",
+    ]
+
+
+def test_a_history_and_a_difference_are_tables() -> None:
+    """`print`, a prompt and a notebook show what changed, with everything escaped; JSON has all of it."""
+    with local_registry(actor="<b>ann</b>") as registry:
+        for number in (1, 2):
+            registry.register_version("churn", f"gs://models/{number}", metadata={"accuracy": number})
+        registry.set_stage("churn", 1, "production")
+        history = registry.stage_history("churn")
+        difference = registry.diff("churn", 1, 2)
+    assert repr(history) == "<StageHistory of 1 change>"
+    assert str(history).splitlines()[0].split() == ["CHANGED", "AT", "VERSION", "NAME", "STAGE", "BY"]
+    assert str(history).splitlines()[-1] == "1 change"
+    assert "&lt;b&gt;ann" in history._repr_html_()
+    assert "<b>" not in history._repr_html_() + difference._repr_html_()
+    assert json.loads(json.dumps(history.to_dict()))["changes"][0]["stage"] == "Production"
+    assert "metadata.accuracy" in difference._repr_html_()
+
+
+def test_tab_completion_offers_what_is_public() -> None:
+    """Neither imports nor helpers of the package are among the names."""
+    assert {name for name in dir(vertex_registry) if not name.startswith("__")} == set(vertex_registry.__all__) - {
+        "__version__"
+    }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import contextlib
+import datetime as dt
 import gc
 import json
 import re
@@ -11,6 +12,7 @@ import string
 import zlib
 from typing import Any
 
+import pandas as pd
 import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
@@ -193,3 +195,22 @@ def test_halves_of_surrogate_pairs() -> None:
     """Two halves of a pair stay two halves, and don't become the character that JSON's text would make of them."""
     metadata = {"a": "\ud83d\ude00", "b": "\ud83d"}
     assert _labels.read(_labels.write({}, metadata=metadata)).metadata == metadata
+
+
+@pytest.mark.parametrize(
+    ("value", "advice"),
+    [
+        (
+            pd.Series([1.5], dtype="float32").iloc[0],
+            "is a numpy.float32, which JSON doesn't have. Pass tolist() of it.",
+        ),
+        (pd.Series([1]).to_numpy(), "is a numpy.ndarray, which JSON doesn't have. Pass tolist() of it."),
+        ((1, 2), "is a tuple, which JSON doesn't have. Pass list(...) of it."),
+        (dt.date(2026, 1, 31), "is a datetime.date, which JSON doesn't have. Pass isoformat() of it."),
+        (b"1", "is a bytes, which JSON doesn't have. Use strings, numbers"),
+    ],
+)
+def test_what_to_pass_in_place_of_a_value(value: object, advice: str) -> None:
+    """An error about a value that JSON doesn't have says how to convert it."""
+    with pytest.raises(InvalidArgumentError, match=re.escape(f"metadata['key'] {advice}")):
+        _labels.check_metadata({"key": value})

@@ -108,6 +108,22 @@ def test_a_signed_address_is_not_repeated() -> None:
     assert "gs://bucket/dir" in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    "source",
+    [
+        "https://storage.googleapis.com/bucket/dir/model.pkl",
+        "gs://bucket/dir/model.pkl",
+        "/gcs/bucket/dir/model.joblib",
+    ],
+)
+def test_what_an_error_advises_is_accepted(source: str) -> None:
+    """An error about a file names its directory, however the file is written."""
+    with pytest.raises(InvalidArgumentError, match=r"Pass 'gs://bucket/dir'\.$"):
+        _names.check_source(source)
+    with pytest.raises(InvalidArgumentError, match=r"in a directory, such as 'gs://bucket/model'\.$"):
+        _names.check_source(source.replace("/dir", ""))
+
+
 @given(NAMES)
 def test_new_names_have_no_invisible_characters(name: str) -> None:
     """A name is accepted as it is, or refused with an error that shows every character."""

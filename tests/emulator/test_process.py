@@ -82,7 +82,10 @@ def test_a_killed_emulator_loses_no_answered_upload(
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_ends_it_cleanly(number: signal.Signals, tmp_path: Path) -> None:
-    """The status is 0 without a message, even if a fault is unused, and the file can be opened again."""
+    """The status is 0 without a message, even if a fault is unused, and the file can be opened again.
+
+    So it is if somebody is impatient, and sends another signal.
+    """
     data = tmp_path / "data"
     command = [*COMMAND, "--data", str(data), "--assume", "list-lag=2", "--polls-until-done", "1"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
@@ -93,6 +96,7 @@ def test_a_signal_ends_it_cleanly(number: signal.Signals, tmp_path: Path) -> Non
         planned = {"rpc": "GetModel", "code": "ABORTED"}
         assert requests.post(f"{addresses.rest}/emulator/faults", json=planned, timeout=10).ok
         process.send_signal(number)
+        process.send_signal(signal.SIGTERM if number is signal.SIGINT else signal.SIGINT)
         rest, errors = process.communicate(timeout=60)
 
     assert addresses.grpc.startswith("127.0.0.1:")

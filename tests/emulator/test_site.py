@@ -48,7 +48,7 @@ def _site(request: pytest.FixtureRequest, start: Start) -> Iterator[str]:
     ("path", "seen"),
     [
         ("/", "GET /  yes"),
-        ("/models/a%20b%2Fc?q=%C3%A9&page=2", "GET /models/a b/c q=%C3%A9&page=2 yes"),
+        ("/models/a%20b%2Fc?q=%C3%A9&page=2", "GET /models/a b%2Fc q=%C3%A9&page=2 yes"),
         ("/v1.json", "GET /v1.json  yes"),
     ],
 )

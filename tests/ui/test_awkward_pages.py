@@ -110,6 +110,28 @@ def test_a_search_knows_how_far_it_has_read(awkward: Hostile, page: Browser) -> 
     assert "Search further" in page.html("/", "q=nothing&page=2").text
 
 
+def test_a_far_page_does_not_read_the_whole_list(awkward: Hostile, page: Browser) -> None:
+    """One request reads at most 2,000 rows further, says so, and the same address reads on."""
+    with_models(awkward, *(model(f"model-{number}", number) for number in range(1, 2102)))
+    found = page.json("/models.json", "page=1000000&order=name")
+    assert (found["models"], found["searched"], found["complete"]) == ([], 2000, False)
+    assert "Read further" not in page.html("/", "page=1000000&order=name").text  # now it has read all
+    assert "ends before this page" in page.html("/", "page=1000000&order=name").text
+    shown = page.html("/", "page=90&order=created")
+    assert "read 2000 models so far" in shown.text
+    assert "./?order=created&page=90" in shown.links
+    assert [each["name"] for each in page.json("/models.json", "page=85")["models"]] == ["model-2101"]
+    versions = [model("big", 77, version=number) for number in range(2150, 0, -1)]
+    awkward.answers = {
+        "GetModel": lambda _: versions[-1],
+        "ListModelVersions": lambda _: ListModelVersionsResponse(models=versions),
+    }
+    found = page.json("/model.json", f"name={MODELS}/77&page=500000")
+    assert (found["versions"], found["read"], found["complete"]) == ([], 2101, False)
+    found = page.json("/model.json", f"name={MODELS}/77&page=43")
+    assert [each["version"] for each in found["versions"]] == [str(number) for number in range(50, 0, -1)]
+
+
 def test_the_model_with_exactly_that_name_comes_first(awkward: Hostile, page: Browser) -> None:
     """A search shows each match once over its pages, and first the model that has the name that was typed."""
     with_models(awkward, *(model("churn" if number == 70 else f"churn-{number}", number) for number in range(1, 81)))

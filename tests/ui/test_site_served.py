@@ -12,7 +12,7 @@ import sys
 import tomllib
 from pathlib import Path
 from typing import TYPE_CHECKING
-from urllib.parse import quote, urlsplit
+from urllib.parse import quote, urljoin, urlsplit
 
 import pytest
 import requests
@@ -59,6 +59,9 @@ def test_an_emulator_shows_each_of_its_registries(emulator: Emulator) -> None:
     register(emulator, "acme")
     status, headers, _ = get(emulator.rest, "/")
     assert (status, headers["Location"]) == (302, "projects/acme/locations/us-central1/")
+    status, headers, body = get(emulator.rest, "/?q=churn")
+    assert (status, headers["Location"]) == (302, "projects/acme/locations/us-central1/?q=churn")
+    assert body == b"This page is at projects/acme/locations/us-central1/?q=churn\n"
     register(emulator, "acme", "europe-west1")
     parents = ["projects/acme/locations/europe-west1", "projects/acme/locations/us-central1"]
     assert json.loads(get(emulator.rest, "/index.json")[2]) == {"registries": parents}
@@ -71,7 +74,33 @@ def test_an_emulator_shows_each_of_its_registries(emulator: Emulator) -> None:
         code = Document(get(emulator.rest, f"/{parent}/version?model=churn")[2]).text
         assert f'project="acme", location="{parent.rpartition("/")[2]}", endpoint="{emulator.rest}"' in code
     assert get(emulator.rest, f"/{parents[0]}")[1]["Location"] == "europe-west1/"
+    assert get(emulator.rest, f"/{parents[0]}?page=1")[1]["Location"] == "europe-west1/?page=1"
     assert json.loads(get(emulator.rest, "/projects/none/locations/us-central1/models.json")[2])["models"] == []
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/projects/acme/locations/us-central1%2F",
+        "/projects/acme/locations/us-central1%2fmodels.json",
+        "/projects/acme%2Flocations/us-central1/",
+        "/projects/acme/locations/us-central1/models%2Fx",
+        "/projects/acme/locations/us-central1/%2F/",
+        "/%2F",
+        "/static%2Fsite.css",
+    ],
+)
+def test_an_encoded_slash_is_no_slash(emulator: Emulator, path: str) -> None:
+    """A browser doesn't take it for one, so the links of a page would lead elsewhere. There's no such page."""
+    status, headers, body = get(emulator.rest, path)
+    assert status == 404
+    if headers["Content-Type"].startswith("text/html"):
+        page = Document(body)
+        (style,) = [each["href"] for name, each in page.elements if name == "link" and each["rel"] == "stylesheet"]
+        for link in (style, *page.links[1:2]):
+            assert link is not None
+            target = urljoin(f"{emulator.rest}{path}", link).removeprefix(emulator.rest)
+            assert get(emulator.rest, target)[0] in {200, 302}, target
 
 
 def test_a_project_that_no_address_can_name(emulator: Emulator) -> None:

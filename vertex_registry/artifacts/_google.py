@@ -64,6 +64,11 @@ _LOG_IN: Final = (
     "Run `gcloud auth application-default login`, or set GOOGLE_APPLICATION_CREDENTIALS to the file of a service "
     f"account's key. Without a cloud, set {EMULATOR} to the address of a storage emulator."
 )
+_WITHOUT_A_CLOUD: Final = (
+    "An emulator of Vertex AI keeps no artifacts, and there are no usable credentials for Cloud Storage.{named} Use "
+    f"local_registry(), which keeps them in a folder, set {EMULATOR} to the address of a storage emulator, or run "
+    "`gcloud auth application-default login` to use a bucket of yours."
+)
 
 _MALFORMED: Final = "the response isn't one that Cloud Storage sends"
 #: What Google's package and this one raise for JSON of another shape, or without what every answer has.
@@ -110,11 +115,13 @@ class CloudStorage:
         project: The project that requests are made for.
         credentials: google-auth credentials. Defaults to the application default credentials.
         retry: The budget of a request (``calls``), and how to wait between tries.
+        without_folder: Whether the registry is an emulator that keeps no artifacts, so its user may have no cloud.
     """
 
-    def __init__(self, project: str | None, credentials: Any, retry: Retry) -> None:
+    def __init__(self, project: str | None, credentials: Any, retry: Retry, *, without_folder: bool = False) -> None:
         self._project = project
         self._credentials = credentials
+        self._without_folder = without_folder
         self.retry = retry
         self.forget()
         _OPEN.add(self)
@@ -135,7 +142,9 @@ class CloudStorage:
         """Return this process's connection."""
         with self._lock:
             if self._connection is None:
-                self._connection = Connection(self._project, self._credentials, self.retry.clock)
+                self._connection = Connection(
+                    self._project, self._credentials, self.retry.clock, without_folder=self._without_folder
+                )
             return self._connection
 
     @property
@@ -237,7 +246,9 @@ class Connection:
         endpoint: The address that every request is sent to.
     """
 
-    def __init__(self, project: str | None, credentials: Any, clock: Callable[[], float]) -> None:
+    def __init__(
+        self, project: str | None, credentials: Any, clock: Callable[[], float], *, without_folder: bool = False
+    ) -> None:
         try:
             import google.auth  # noqa: PLC0415  # the first transfer imports it, and not this module
             import google.auth.credentials  # noqa: PLC0415
@@ -288,7 +299,11 @@ class Connection:
             self.client: Any = Client(project=project, credentials=credentials, _http=self._signed, **options)
         except google.auth.exceptions.DefaultCredentialsError as error:
             named = f" {_first_line(error)}" if os.environ.get("GOOGLE_APPLICATION_CREDENTIALS") else ""
-            refusal = AuthenticationError(f"There are no usable credentials for Cloud Storage.{named} {_LOG_IN}")
+            refusal = AuthenticationError(
+                _WITHOUT_A_CLOUD.format(named=named)
+                if without_folder
+                else f"There are no usable credentials for Cloud Storage.{named} {_LOG_IN}"
+            )
         except (google.auth.exceptions.GoogleAuthError, OSError, ValueError) as error:
             refusal = RegistryError(
                 f"Google's client of Cloud Storage can't be created: {_first_line(error)} Check the variables that "

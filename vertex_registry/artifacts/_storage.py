@@ -42,6 +42,7 @@ class Storage:
         cache: The folder for downloads without a destination, and for uploads that can be resumed. Defaults to
             ``$XDG_CACHE_HOME/vertex-registry``.
         folder: The folder that is the bucket `LOCAL_BUCKET`. Defaults to none.
+        without_folder: Whether the registry is an emulator that keeps no artifacts, so its user may have no cloud.
     """
 
     def __init__(
@@ -55,9 +56,10 @@ class Storage:
         chunk: int = CHUNK,
         cache: str | os.PathLike[str] | None = None,
         folder: Path | None = None,
+        without_folder: bool = False,
     ) -> None:
         self._folder = folder
-        self._cloud = CloudStorage(project, credentials, retry or Retry())
+        self._cloud = CloudStorage(project, credentials, retry or Retry(), without_folder=without_folder)
         self._workers = workers
         self._progress = progress
         self._chunk = chunk

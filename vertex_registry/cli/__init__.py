@@ -19,13 +19,17 @@ def main(arguments: Sequence[str] | None = None) -> None:
     Args:
         arguments: What was typed after ``vertex-registry``. Defaults to the arguments of the process.
     """
-    if arguments is None:
-        defer_packages()  # this process is our own
     try:
-        import click  # noqa: F401, PLC0415  # it's in an extra
-    except ImportError:
-        print("error: The command line needs Click. Install it: pip install 'vertex-registry[cli]'", file=sys.stderr)  # noqa: T201  # for a person
-        sys.exit(1)
-    from vertex_registry.cli._run import run  # noqa: PLC0415  # it needs Click
-
+        if arguments is None:
+            defer_packages()  # this process is our own
+        try:
+            import click  # noqa: F401, PLC0415  # it's in an extra
+        except ImportError:
+            missing = "error: The command line needs Click. Install it: pip install 'vertex-registry[cli]'"
+            print(missing, file=sys.stderr)  # noqa: T201  # for a person
+            sys.exit(1)
+        from vertex_registry.cli._run import run  # noqa: PLC0415  # it needs Click
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)  # noqa: T201  # likewise
+        sys.exit(130)
     sys.exit(run(arguments))

@@ -72,7 +72,7 @@ def parse_condition(text: str) -> Condition:
     compare = _OPERATORS[symbol]
     try:
         wanted = json.loads(given, parse_constant=_refuse)
-    except ValueError:
+    except (ValueError, RecursionError):
         wanted = given
 
     def other(value: Any) -> Any:

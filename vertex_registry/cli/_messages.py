@@ -55,9 +55,12 @@ _RULES: Final = tuple(
         (r", or pass follow_links=True to upload what it leads to", ""),
         (r"Open the registry with local_registry\(\)", "Name the registry's file with --local"),
         (r"local_registry\(\)", "--local FILE"),
+        (r"another registry or emulator\. Close that one", "another command or emulator. Wait until it ends"),
         (r"container= to ", "--container to "),
         (r"\bpath=", "--local "),
         (r"^rename has ", "--rename has "),
+        (r"^version_name has ", "--version-name has "),
+        (r"^request_id has ", "--request-id has "),
         (r"^rename gives ", "--rename gives "),
         (r"another one with rename\b", "another one with --rename"),
         (r"\bdestination=", "--to "),
@@ -93,6 +96,10 @@ def next_command(error: Exception, invocation: Invocation) -> str | None:
     kinds = [kind.__name__ for kind in type(error).__mro__]
     if invocation.words[:1] == ["migrate"] and kinds[0] == "NotFoundError":
         return None  # what wasn't found is in the other registry
+    if _LOCAL.search(str(error)):
+        return _with_file(invocation.words)
+    if _EMULATED in str(error):
+        return None  # nobody needs to log in for an emulator
     command = next((_NEXT[kind] for kind in kinds if kind in _NEXT), None)
     if kinds[0] == "NotFoundError" and invocation.name is not None and not _lacks_model(str(error)):
         command = "`vr history NAME`" if invocation.words[:1] == ["rollback"] else "`vr versions list NAME`"
@@ -129,6 +136,22 @@ def _again_with(request_id: str, words: list[str]) -> str:
 #: The words of `versions list` with a name and one option with its value.
 _FILTERED_WORDS: Final = 5
 _STAGES: Final = {name: name.lower() for name in ("NONE", "STAGING", "PRODUCTION", "ARCHIVED")}
+
+
+def _with_file(words: list[str]) -> str:
+    """Return the same command on a local registry, in place of the registry that was chosen."""
+    end = words.index("--") if "--" in words else len(words)  # what follows "--" isn't an option
+    chosen = [word.partition("=")[0] in _REGISTRY_OPTIONS for word in words[:end]]
+    values = [False, *(one and "=" not in word for one, word in zip(chosen, words, strict=False))]
+    kept = [word for word, *drop in zip(words, chosen, values, strict=False) if not any(drop)]
+    return shlex.join([_PROGRAM, *kept, "--local", "FILE", *words[end:]])
+
+
+_REGISTRY_OPTIONS: Final = frozenset({"--endpoint", "--project", "--location"})
+#: What an error says if a local registry would have the artifact, or keep it.
+_LOCAL: Final = re.compile(r"Open the registry with local_registry\(\)|Use local_registry\(\), which does")
+#: What an error says if there are no credentials and Vertex AI is an emulator.
+_EMULATED: Final = "An emulator of Vertex AI keeps no artifacts"
 
 
 def _lacks_model(message: str) -> bool:

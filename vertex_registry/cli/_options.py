@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 import click
 
 from vertex_registry.cli._invocation import Invocation
-from vertex_registry.cli._output import FORMATS
+from vertex_registry.cli._output import FORMATS, note
 from vertex_registry.cli._text import FILE, TEXT
 
 if TYPE_CHECKING:
@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 STAGES: Final = ("none", "staging", "production", "archived")
 _COMPLETION_SECONDS: Final = 3.0
 _COMPLETED: Final = 50
+_FILE_SECONDS: Final = 5.0  # how long to wait for another command to close a local registry's file
+_FILE_POLL: Final = 0.05
 
 
 COUNT: Final = click.IntRange(min=1)
@@ -117,8 +119,13 @@ def connected(command: Callable[..., Any], *, patience: float | None = None) -> 
 
 
 @contextlib.contextmanager
-def _client(settings: dict[str, Any]) -> Iterator[RegistryClient]:
-    """Open the registry that the options name."""
+def _client(settings: dict[str, Any], *, waits: bool = True) -> Iterator[RegistryClient]:
+    """Open the registry that the options name.
+
+    Args:
+        settings: The options.
+        waits: Whether to wait if another command has the file of a local registry open.
+    """
     from vertex_registry import RegistryClient, local_registry  # noqa: PLC0415  # likewise
 
     chosen = {key: settings[key] for key in ("project", "location", "endpoint") if settings.get(key) is not None}
@@ -127,11 +134,38 @@ def _client(settings: dict[str, Any]) -> Iterator[RegistryClient]:
     if settings.get("local") is not None:
         if "endpoint" in chosen:
             raise click.UsageError("Give --local or --endpoint, not both.")
-        with local_registry(settings["local"], **chosen) as registry:
+        timeout = _FILE_SECONDS if settings.get("retry") is None else settings["retry"].call_timeout
+        seconds = min(timeout, _FILE_SECONDS) if waits else 0.0
+        with _open_file(settings["local"], seconds, lambda path: local_registry(path, **chosen)) as registry:
             yield registry
     else:
         with RegistryClient(user_agent="vertex-registry-cli", **chosen) as registry:
             yield registry
+
+
+def _open_file(path: str, seconds: float, open_registry: Callable[[str], RegistryClient]) -> RegistryClient:
+    """Open the file of a local registry, and wait so many seconds if another command has it open.
+
+    Raises:
+        ConflictError: It's still open.
+    """
+    import time  # noqa: PLC0415  # likewise
+
+    from vertex_registry import ConflictError  # noqa: PLC0415  # likewise
+
+    until = time.monotonic() + seconds
+    noted = False
+    while True:
+        try:
+            return open_registry(path)
+        except ConflictError as error:
+            # Without a resource, it's this process that can't open any.
+            if error.resource is None or time.monotonic() >= until:
+                raise
+            if not noted:
+                note(f"waiting for {path}, which another command has open")
+                noted = True
+            time.sleep(_FILE_POLL)
 
 
 # --- completion -------------------------------------------------------------------------------------------------------
@@ -163,7 +197,7 @@ def _complete(ctx: click.Context, read: Callable[[RegistryClient], list[str]], i
     logging.getLogger("vertex_registry").addHandler(logging.NullHandler())
     warnings.simplefilter("ignore")
     try:
-        with _client({**ctx.params, "retry": Retry(call_timeout=_COMPLETION_SECONDS)}) as registry:
+        with _client({**ctx.params, "retry": Retry(call_timeout=_COMPLETION_SECONDS)}, waits=False) as registry:
             return [value for value in read(registry) if value.startswith(incomplete)]
     except (RegistryError, click.ClickException):
         return []

@@ -59,6 +59,16 @@ class _Program(click.Group):
         with formatter.section("Commands"):
             formatter.write_dl([(name, summary) for name, (_, summary) in COMMANDS.items()])
 
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Find the command, or say which group has one of that name."""
+        if args[0] == "help":
+            ctx.fail("No such command 'help'. Use --help.")
+        if args[0] not in COMMANDS and (found := list(_below(args[0]))):
+            ctx.fail(f"No such command {args[0]!r}. Use {' or '.join(found)}.")
+        return super().resolve_command(ctx, args)
+
     def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
         from click.shell_completion import CompletionItem  # noqa: PLC0415  # only a shell needs it
 
@@ -66,6 +76,13 @@ class _Program(click.Group):
             CompletionItem(name, help=summary) for name, (_, summary) in COMMANDS.items() if name.startswith(incomplete)
         ]
         return [*commands, *click.Command.shell_complete(self, ctx, incomplete)]
+
+
+def _below(name: str) -> Iterator[str]:
+    """Yield the commands of that name in a group."""
+    for group, command in _Commands().items():
+        if isinstance(command, click.Group) and name in command.commands:
+            yield f"`{group} {name}`"
 
 
 @click.group(

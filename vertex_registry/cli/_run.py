@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import sys
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, TextIO
 
 import click
 
@@ -41,12 +41,51 @@ STATUSES: Final = {
 
 def run(arguments: Sequence[str] | None = None) -> int:
     """Run a command and return its exit status."""
-    with _open_closed_streams():
+    with _open_closed_streams(), contextlib.redirect_stdout(sys.stdout), contextlib.redirect_stderr(sys.stderr):
         return _run(arguments)
 
 
 def _run(arguments: Sequence[str] | None) -> int:
     invocation = Invocation(sys.argv[1:] if arguments is None else list(arguments))
+    try:
+        status = _invoke(invocation)
+    except click.exceptions.NoArgsIsHelpError as error:
+        _say(error.format_message())
+        return error.exit_code
+    except click.ClickException as error:
+        if isinstance(error, click.UsageError) and error.ctx is not None:
+            _say(error.ctx.get_usage())
+        _say(f"error: {_misplaced_option(error) or error.format_message()}")
+        return error.exit_code
+    except (KeyboardInterrupt, click.Abort):
+        _say("interrupted")
+        return INTERRUPTED
+    except BrokenPipeError:
+        # The reader has stopped reading, such as in `| head`.
+        _discard(sys.stdout)
+        return OK
+    except Exception as error:
+        if (known := _status_of(error)) is not None:
+            _explain(error, invocation)
+        elif isinstance(error, OSError) and error.filename is None:  # a file would have a name
+            _discard(sys.stdout)
+            _say(f"error: The output can't be written: {error.strerror or error}.")
+        elif isinstance(error, UnicodeEncodeError):
+            lacks = f"Your locale's encoding, {error.encoding}, doesn't have all characters of the output."
+            _say(f"error: {lacks} Set a UTF-8 locale, such as LC_ALL=C.UTF-8, or PYTHONUTF8=1.")
+        else:
+            raise
+        return REFUSED if known is None else known
+    return status if isinstance(status, int) else OK
+
+
+def _invoke(invocation: Invocation) -> object:
+    """Run a command and return what it returns.
+
+    Raises:
+        BrokenPipeError: Nobody reads its output.
+    """
+    stdout = sys.stdout
     try:
         status = cli.main(
             args=invocation.words,
@@ -56,34 +95,12 @@ def _run(arguments: Sequence[str] | None) -> int:
             terminal_width=_help_width(),
         )
         sys.stdout.flush()
-    except click.exceptions.NoArgsIsHelpError as error:
-        click.echo(error.format_message(), err=True)
-        return error.exit_code
-    except click.ClickException as error:
-        if isinstance(error, click.UsageError) and error.ctx is not None:
-            click.echo(error.ctx.get_usage(), err=True)
-        click.echo(f"error: {_misplaced_option(error) or error.format_message()}", err=True)
-        return error.exit_code
-    except (KeyboardInterrupt, click.Abort):
-        click.echo("interrupted", err=True)
-        return INTERRUPTED
-    except BrokenPipeError:
-        # The reader has stopped reading, such as in `| head`.
-        _discard_output()
-        return OK
-    except Exception as error:
-        if (known := _status_of(error)) is not None:
-            _explain(error, invocation)
-        elif isinstance(error, OSError) and error.filename is None:  # a file would have a name
-            _discard_output()
-            click.echo(f"error: The output can't be written: {error.strerror or error}.", err=True)
-        elif isinstance(error, UnicodeEncodeError):
-            lacks = f"Your locale's encoding, {error.encoding}, doesn't have all characters of the output."
-            click.echo(f"error: {lacks} Set a UTF-8 locale, such as LC_ALL=C.UTF-8, or PYTHONUTF8=1.", err=True)
-        else:
+    except SystemExit as ended:
+        if sys.stdout is stdout:
             raise
-        return REFUSED if known is None else known
-    return status if isinstance(status, int) else OK
+        sys.stdout = stdout  # Click has put another stream in its place, and would end the process
+        raise BrokenPipeError from ended
+    return status
 
 
 @contextlib.contextmanager
@@ -102,6 +119,8 @@ def _misplaced_option(error: click.ClickException) -> str:
     """Return what to do with an option that belongs after a command, or an empty text for any other error."""
     if not isinstance(error, click.NoSuchOption) or error.ctx is None:
         return ""
+    if not error.option_name.startswith("--") and not error.possibilities:
+        return f"No such option {error.option_name!r}. If it's a name, put -- in front of it, after all options."
     if error.option_name not in _options_below(error.ctx.command):
         return ""
     return f"No such option {error.option_name!r} here. Put it after the command."
@@ -124,9 +143,19 @@ def _help_width() -> int:
     return max(_NARROWEST_HELP, min(available or _USUAL_WIDTH, _WIDEST_HELP) - 2)
 
 
-def _discard_output() -> None:
-    """Send what's left for stdout nowhere, because Python writes it once more at exit."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+def _discard(stream: TextIO) -> None:
+    """Send what's left for a stream nowhere, because Python writes it once more at exit."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, stream.fileno())
+    os.close(nowhere)
+
+
+def _say(text: str) -> None:
+    """Print a line on stderr, unless nobody reads it."""
+    try:
+        click.echo(text, err=True)
+    except BrokenPipeError:
+        _discard(sys.stderr)
 
 
 def _status_of(error: Exception) -> int | None:
@@ -140,6 +169,6 @@ def _status_of(error: Exception) -> int | None:
 def _explain(error: Exception, invocation: Invocation) -> None:
     from vertex_registry.cli import _messages  # noqa: PLC0415  # only errors need it
 
-    click.echo(f"error: {_messages.translate(str(error), invocation)}", err=True)
+    _say(f"error: {_messages.translate(str(error), invocation)}")
     if (following := _messages.next_command(error, invocation)) is not None:
-        click.echo(f"next:  {following}", err=True)
+        _say(f"next:  {following}")

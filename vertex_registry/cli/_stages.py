@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from vertex_registry import _display
 from vertex_registry.cli import _output
 from vertex_registry.cli._options import (
     STAGES,
@@ -101,7 +102,7 @@ def history(
         "version": lambda change: change.version,
         "name": lambda change: change.version_name,
         "stage": lambda change: str(change.stage),
-        "by": lambda change: change.changed_by,
+        "by": lambda change: change.changed_by or _display.UNKNOWN,
     }
     _output.show_list(output, changes, columns, lambda change: change.version)
     if not changes.complete:

@@ -129,7 +129,9 @@ def _parse_pair(text: str) -> tuple[str, Any]:
         raise click.BadParameter(f"{key!r} has no value. For an empty text, type '{key}=\"\"'.")
     try:
         return key, json.loads(value)
-    except ValueError:
+    except (ValueError, RecursionError):
+        if value.lstrip()[0] in '{["':
+            _output.note(f"{key!r} is text, because it isn't JSON")
         return key, value
 
 
@@ -231,7 +233,17 @@ def diff_versions(registry: RegistryClient, name: str, a: str, b: str, output: s
             click.echo(field)
     else:
         rows = {"field": lambda row: row[0], diff.a.version: lambda row: row[1], diff.b.version: lambda row: row[2]}
-        _output.show_list(output, [(field, *values) for field, values in diff.changes.items()], rows, str)
+        changed = [(field, *values) for field, values in diff.changes.items()]
+        _output.show_list(output, [_with_authors(row, diff.a, diff.b) for row in changed], rows, str)
+
+
+def _with_authors(row: tuple[Any, ...], *versions: ModelVersion) -> tuple[Any, ...]:
+    """Return a row of a difference that says who changed the stages, even if nobody knows."""
+    field, *values = row
+    if field != "stage_changed_by":
+        return row
+    pairs = zip(values, versions, strict=True)
+    return (field, *(by or (version.stage_changed_at and _display.UNKNOWN) for by, version in pairs))
 
 
 @versions.command("prune")

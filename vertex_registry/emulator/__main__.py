@@ -115,6 +115,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         return _serve(options, assume, signals)
     finally:
+        while signals & signal.sigpending():  # another Ctrl-C, which would end the process with a traceback
+            signal.sigwait(signals)
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 

@@ -248,10 +248,10 @@ def open_database(path: str | None) -> tuple[sqlite3.Connection, Claim | None]:
     Raises:
         DataFileError: The file can't be used.
     """
-    if path == "":
-        # SQLite would use a file that is gone once it's closed.
+    if path is not None and not any(letter.isprintable() and not letter.isspace() for letter in path):
+        # With an empty name, SQLite would use a file that is gone once it's closed. No other blank name is meant.
         raise DataFileError(
-            "The data file has no name. Name one, or none at all to keep everything in memory.", path=""
+            "The data file has no name. Name one, or none at all to keep everything in memory.", path=path
         )
     if path is not None:
         _check_kind(Path(path))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import urllib.parse
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Final
@@ -14,13 +15,11 @@ from vertex_registry.emulator._status import bad_request, not_found
 from vertex_registry.emulator._transcoding import FORM, ROUTES, Response, parse_request, render, with_form
 
 if TYPE_CHECKING:
-    import re
-
     from vertex_registry.emulator._dispatch import Dispatcher
     from vertex_registry.emulator._transcoding import Request, Route
 
 #: A site: a function of the method, the decoded path, the encoded query, and the headers by their names in lower case.
-#: It returns the status, the headers and the body.
+#: It returns the status, the headers and the body. A slash in a part of the path stays %2F.
 Site = Callable[[str, str, str, Mapping[str, str]], tuple[int, Mapping[str, str], bytes]]
 
 # The paths that are the emulator's, whether they exist or not.
@@ -55,7 +54,7 @@ class RestApi:
             if match is not None:
                 return self._call(route, match, request, step_aside, overridden=method != request.method)
         if self.site is not None and request.method in _READING and _is_sites(path):
-            return _ask(self.site, request, path, step_aside)
+            return _ask(self.site, request, step_aside)
         raise not_found(
             f"The method {method[:200]} {path[:200]} doesn't exist here. This is a local emulator of Vertex AI's model"
             " registry: it serves ModelService, its operations and locations."
@@ -101,10 +100,9 @@ def answer_with(site: Site) -> Callable[[Request, Callable[[], None]], Response]
     """Return what answers requests with a site alone."""
 
     def answer(request: Request, step_aside: Callable[[], None]) -> Response:
-        path = _path(request)
         if request.method not in _READING:
             raise not_found(f"The method {request.method[:200]} doesn't exist here.")
-        return _ask(site, request, path, step_aside)
+        return _ask(site, request, step_aside)
 
     return answer
 
@@ -112,15 +110,24 @@ def answer_with(site: Site) -> Callable[[Request, Callable[[], None]], Response]
 _READING: Final = frozenset({"GET", "HEAD"})
 
 
-def _ask(site: Site, request: Request, path: str, step_aside: Callable[[], None]) -> Response:
+def _ask(site: Site, request: Request, step_aside: Callable[[], None]) -> Response:
+    # For a browser, an encoded slash isn't one. If it was one here, the site's relative links would lead elsewhere.
+    path = "%2F".join(map(_decode, _ENCODED_SLASH.split(request.path)))
     step_aside()  # a site may send requests to this very server
     status, headers, body = site(request.method, path, request.query, dict(request.headers))
     return Response(status, body, headers=headers)
 
 
+_ENCODED_SLASH: Final = re.compile("%2f", re.IGNORECASE)
+
+
 def _path(request: Request) -> str:
+    return _decode(request.path)
+
+
+def _decode(encoded: str) -> str:
     try:
-        path = urllib.parse.unquote(request.path, errors="strict")
+        path = urllib.parse.unquote(encoded, errors="strict")
         path.encode()  # an encoded half of a surrogate pair
     except UnicodeError:
         raise bad_request("The path is not UTF-8.") from None

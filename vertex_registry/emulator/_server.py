@@ -123,7 +123,7 @@ class Emulator:
         assumptions = parse_assumptions({name: str(value) for name, value in (assume or {}).items()})
         if not 0 <= polls_until_done <= _MAXIMUM_POLLS:
             raise ValueError(f"polls_until_done can't be {polls_until_done}. Use a number from 0 to {_MAXIMUM_POLLS}.")
-        if now().utcoffset() is None:
+        if not isinstance(now(), dt.datetime) or now().utcoffset() is None:
             raise ValueError("The clock, now, has to return aware datetimes, such as datetime.now(UTC).")
         _check_addresses(host, grpc_port, rest_port)
         modules = None if rest_port is None else _rest_modules()
@@ -544,7 +544,7 @@ def _objects_in(storage: str) -> Callable[[str, str], Sequence[str]]:
     base = (storage if "://" in storage else f"http://{storage}").strip().rstrip("/")
     try:
         parts = urllib.parse.urlsplit(base)
-        whole = parts.hostname and not re.search(r"[\s@]", parts.netloc)
+        whole = parts.hostname and base.isprintable() and not re.search(r"[\s@]", parts.netloc)
         sound = parts.scheme in {"http", "https"} and whole and parts.port != 0
     except ValueError:
         sound = False

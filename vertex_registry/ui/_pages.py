@@ -17,7 +17,7 @@ from urllib.parse import parse_qsl
 import attrs
 
 from vertex_registry import AmbiguousNameError, InvalidArgumentError, NotFoundError, Stage, VersionDiff
-from vertex_registry.ui import _reading, _snippets
+from vertex_registry.ui import _messages, _reading, _snippets
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Container, Iterable, Mapping, Sequence
@@ -33,6 +33,7 @@ VERSIONS_A_PAGE: Final = 50
 MODELS_SEARCHED: Final = 2000  # for a search by name
 MODELS_OPENED: Final = 200  # for a search by stage, which needs a request for each model
 VERSIONS_SORTED: Final = 1000  # to sort by anything but the number
+READ_FOR_A_PAGE: Final = 2000  # how much further a list is read for a late page
 MODELS_CHANGED: Final = 50  # for what changed last
 
 CHARTED: Final = 100  # the versions in a chart
@@ -41,7 +42,9 @@ CHARTS: Final = 3  # likewise
 KEYS_OFFERED: Final = 60
 CHANGES_SHOWN: Final = 100
 
-_DEEPEST: Final = 100
+DEEPEST: Final = 100  # the largest depth
+CHANGES_DEEPEST: Final = 10  # likewise; each model takes a few requests
+_LAST_PAGE: Final = 10**6
 _MOST_FIELDS: Final = 300
 _LONGEST_VALUE: Final = 2000
 _MOST_NESTED: Final = 40
@@ -96,28 +99,46 @@ class Query:
         return list(dict.fromkeys(value for each, value in self.pairs if each == name and value))
 
     def number(self, name: str, most: int) -> int:
-        """Return a parameter that counts from 1, which is also its default."""
-        text = self.get(name)
+        """Return a parameter that counts from 1, which is also its default.
+
+        Raises:
+            InvalidArgumentError: It isn't a number, or too large.
+        """
+        text = self.get(name) or "1"
         digits = text.isascii() and text.isdigit() and len(text) <= len(str(most))
-        return min(max(int(text), 1), most) if digits else 1
+        if not digits or not 1 <= int(text) <= most:
+            raise self.not_shown(name, f"a number from 1 to {most}")
+        return int(text)
 
-    def choice(self, name: str, choices: Iterable[str], default: str) -> str:
-        """Return a parameter that's one of these, in any case, or the default."""
-        return {choice.lower(): choice for choice in choices}.get(self.get(name).lower(), default)
-
-    def one_of(self, name: str, choices: Sequence[str]) -> str:
-        """Return a parameter that's one of these, in any case, or an empty text if it isn't given.
+    def one_of(self, name: str, choices: Iterable[str], default: str = "") -> str:
+        """Return a parameter that's one of these, in any case, or the default if it isn't given.
 
         Raises:
             InvalidArgumentError: It's something else. Without an error, you'd take the page for a filtered one.
         """
-        found = self.choice(name, choices, "")
-        if found or not (text := self.get(name)):
-            return found
-        *others, last = choices
-        raise InvalidArgumentError(
-            f"The address has {name}={text[:100]!r}, which this page can't show. Use {', '.join(others)} or {last}."
+        if not (text := self.get(name)):
+            return default
+        if (found := {choice.lower(): choice for choice in choices}.get(text.lower())) is None:
+            raise self.not_shown(name, _either(choices))
+        return found
+
+    def not_shown(self, name: str, allowed: str) -> InvalidArgumentError:
+        """Return the error of a parameter that has another value than those that are allowed."""
+        return InvalidArgumentError(
+            f"The address has {name}={self.exact(name)[:100]!r}, which this page can't show. Use {allowed}."
         )
+
+    def check_names(self, known: Sequence[str]) -> None:
+        """Check that a page has all parameters.
+
+        Raises:
+            InvalidArgumentError: It doesn't have one. Without an error, you'd take the page for a filtered one.
+        """
+        for name, _ in self.pairs:
+            if name not in known:
+                raise InvalidArgumentError(
+                    f"This page has no parameter {name[:100]!r}. It has {_either(known, 'and')}."
+                )
 
     def required(self, name: str, what: str) -> str:
         """Return a parameter that a page can't do without.
@@ -128,6 +149,11 @@ class Query:
         if not (value := self.get(name)):
             raise InvalidArgumentError(f"The address doesn't say which {what}: add {name}=.")
         return value
+
+
+def _either(choices: Iterable[str], word: str = "or") -> str:
+    *others, last = choices
+    return f"{', '.join(others)} {word} {last}"
 
 
 @attrs.frozen
@@ -153,14 +179,14 @@ class Page:
 def models(reader: Reader, query: Query, opening: Opening | None) -> Page:
     """Return the models that match a search, with what's in their stages and their last change."""
     text, stage = query.get("q"), query.one_of("stage", IN_USE)
-    order = query.choice("order", ORDERS, "updated")
-    page, depth = query.number("page", 10**6), query.number("depth", _DEEPEST)
+    order = query.one_of("order", ORDERS, "updated")
+    page, depth = query.number("page", _LAST_PAGE), query.number("depth", DEEPEST)
     listed = reader.models(order, fresh=page == depth == 1)
     wanted = page * MODELS_A_PAGE + 1
     if text or stage:
         found, searched = _search(reader, listed, text, stage, wanted=wanted, depth=depth)
     else:
-        found = listed.up_to(wanted)
+        found = listed.up_to(wanted, at_once=READ_FOR_A_PAGE)
         searched = len(found)
     complete = listed.ends_within(searched)
     if text and not complete:
@@ -277,15 +303,18 @@ def model(reader: Reader, query: Query, _opening: Opening | None) -> Page:
     """Return a model with a page of its versions, and charts of its metrics."""
     name = query.required("name", "model")
     found = reader.registry.get_model(name)
-    stage, sort = query.one_of("stage", STAGES), _sort_of(query.exact("sort"))
-    page, depth = query.number("page", 10**6), query.number("depth", _DEEPEST)
+    stage, sort = query.one_of("stage", STAGES), _sort_of(query)
+    page, depth = query.number("page", _LAST_PAGE), query.number("depth", DEEPEST)
     fresh = page == depth == 1
     newest = reader.versions(found, None, fresh=fresh)
     charted = newest.up_to(CHARTED + 1)
     listed = newest if stage in {"", Stage.NONE} else reader.versions(found, Stage(stage), fresh=fresh)
     until = page * VERSIONS_A_PAGE + 1
     in_order = sort == _NEWEST_FIRST and stage != Stage.NONE
-    read = listed.up_to(max(until, len(charted)) if in_order else depth * VERSIONS_SORTED)
+    if in_order:
+        read = listed.up_to(max(until, len(charted)), at_once=READ_FOR_A_PAGE)
+    else:
+        read = listed.up_to(depth * VERSIONS_SORTED)
     rows = read if in_order else _sorted([each for each in read if not stage or each.stage == stage], sort)
     shown = rows[until - 1 - VERSIONS_A_PAGE : until - 1]
     held = reader.in_use(found.resource_name, charted, complete=newest.ends_within(len(charted)))
@@ -339,9 +368,12 @@ def _keys_of(query: Query, name: str) -> list[str]:
     return list(dict.fromkeys(map(_key_of, query.all(name))))
 
 
-def _sort_of(text: str) -> str:
+def _sort_of(query: Query) -> str:
+    text = query.exact("sort") or _NEWEST_FIRST
     key = text.removeprefix("-")
-    return text if key in SORTS or (key.startswith(_METADATA) and key != _METADATA) else _NEWEST_FIRST
+    if key not in SORTS and (not key.startswith(_METADATA) or key == _METADATA):
+        raise query.not_shown("sort", f"{_either([*SORTS, 'metadata.KEY'])}, with - in front for the largest first")
+    return text
 
 
 def _sorted(versions: list[ModelVersion], sort: str) -> list[ModelVersion]:
@@ -518,7 +550,7 @@ def _field(field: str, a: dict[str, Any], b: dict[str, Any], changes: Mapping[st
 
 def changes(reader: Reader, query: Query, _opening: Opening | None) -> Page:
     """Return the latest changes of the versions that changed last."""
-    name, depth = query.get("name"), query.number("depth", _DEEPEST)
+    name, depth = query.get("name"), query.number("depth", CHANGES_DEEPEST)
     if name:
         opened = [reader.registry.get_model(name)]
         complete = True
@@ -589,13 +621,14 @@ _ERRORS: Final = {
 }
 
 
-def error(problem: RegistryError, key: str, query: Query) -> Page:
+def error(problem: RegistryError, key: str, query: Query, ending: str) -> Page:
     """Return the page about an error of the registry.
 
     Args:
         problem: The error.
         key: The page that was requested.
         query: Its parameters. If they name a model that the error isn't about, the page leads to it.
+        ending: What the addresses in the message end in, as in `_messages.translate`.
     """
     kinds = [kind.__name__ for kind in type(problem).__mro__]
     status, title = next(_ERRORS[kind] for kind in kinds if kind in _ERRORS)
@@ -603,7 +636,7 @@ def error(problem: RegistryError, key: str, query: Query) -> Page:
     data = {
         "error": {
             "type": kinds[0],
-            "message": str(problem),
+            "message": _messages.translate(str(problem), ending),
             "candidates": list(getattr(problem, "candidates", ())),
             "model": name if name and problem.resource != name else None,
         }
@@ -628,6 +661,16 @@ PAGES: Final[dict[str, Callable[[Reader, Query, Opening | None], Page]]] = {
     "version": version,
     "compare": compare,
     "changes": changes,
+}
+
+#: The parameters of each page.
+PARAMETERS: Final[dict[str, tuple[str, ...]]] = {
+    "": (in_models := ("q", "stage", "order", "page", "depth")),
+    "models": in_models,
+    "model": ("name", "stage", "sort", "page", "depth", "columns", "column", "metric"),
+    "version": ("model", "version"),
+    "compare": ("model", "a", "b", "version"),
+    "changes": ("name", "depth"),
 }
 
 

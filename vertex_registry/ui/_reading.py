@@ -51,16 +51,22 @@ class ReadList(Generic[_T]):
         self._rows: list[_T] = []
         self._lock = threading.Lock()
 
-    def up_to(self, count: int) -> list[_T]:
-        """Return the first rows, at most so many; whether there are more is known if there's one more than you show."""
+    def up_to(self, count: int, *, at_once: int | None = None) -> list[_T]:
+        """Return the first rows, at most so many; whether there are more is known if there's one more than you show.
+
+        Args:
+            count: How many rows.
+            at_once: How much further to read than somebody has read before. Defaults to any number of rows.
+        """
         with self._lock:
-            if not self._complete and len(self._rows) < count:
+            most = count if at_once is None else min(count, len(self._rows) + at_once)
+            if not self._complete and len(self._rows) < most:
                 try:
-                    self._rows += itertools.islice(self._unread, count - len(self._rows))
+                    self._rows += itertools.islice(self._unread, most - len(self._rows))
                 except BaseException:
                     self.failed = True
                     raise
-                self._complete = len(self._rows) < count
+                self._complete = len(self._rows) < most
             return self._rows[:count]
 
     def ends_within(self, count: int) -> bool:

@@ -116,6 +116,8 @@ def environment() -> jinja2.Environment:
         "STAGES": _pages.STAGES,
         "IN_USE": _pages.IN_USE,
         "ORDERS": _pages.ORDERS,
+        "DEEPEST": _pages.DEEPEST,
+        "CHANGES_DEEPEST": _pages.CHANGES_DEEPEST,
         "chart_width": _charts.WIDTH,
         "chart_height": _charts.HEIGHT,
         "is_number": _pages.is_number,

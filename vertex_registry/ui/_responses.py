@@ -42,8 +42,8 @@ def say(status: int, text: str) -> Response:
 
 
 def redirect(location: str) -> Response:
-    """Return a response that leads to another address of this server."""
-    response = say(302, "Go on there.")
+    """Return a response that leads to another address of this server, which the body names too."""
+    response = say(302, f"This page is at {location}")
     return response._replace(headers={**response.headers, "Location": location})
 
 

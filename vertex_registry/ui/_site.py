@@ -4,21 +4,21 @@ from __future__ import annotations
 
 import datetime as dt
 import json
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
-from vertex_registry import RegistryError
+from vertex_registry import InvalidArgumentError, RegistryClient, RegistryError
 from vertex_registry.ui import _pages, _rendering
-from vertex_registry.ui._pages import PAGES, Query
+from vertex_registry.ui._pages import PAGES, PARAMETERS, Query
 from vertex_registry.ui._reading import Reader
 from vertex_registry.ui._responses import refuse_to_change, respond, say
+from vertex_registry.ui._snippets import Opening
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Mapping
 
-    from vertex_registry import RegistryClient
     from vertex_registry.ui._pages import Page
     from vertex_registry.ui._responses import Response
-    from vertex_registry.ui._snippets import Opening
 
 _JSON: Final = ".json"
 _A_YEAR: Final = "private, max-age=31536000, immutable"
@@ -52,7 +52,7 @@ class Site:
         now: A function that returns the time that ages are counted from.
 
     Raises:
-        InvalidArgumentError: Jinja2 isn't installed.
+        InvalidArgumentError: Jinja2 isn't installed, or an argument isn't what it has to be.
     """
 
     def __init__(
@@ -65,6 +65,15 @@ class Site:
         now: Callable[[], dt.datetime] = now,
     ) -> None:
         _rendering.environment()
+        for name, value, kinds, what in (
+            ("registry", registry, RegistryClient, "a RegistryClient"),
+            ("registry_name", registry_name, str, "text"),
+            ("opening", opening, (Opening, type(None)), "an Opening"),
+            ("home", home, (str, type(None)), "an address"),
+            ("now", now, Callable, "a function"),
+        ):
+            if not isinstance(value, kinds):  # type: ignore[arg-type]  # mypy doesn't take a Callable for a class
+                raise InvalidArgumentError(f"{name} has to be {what}, not {type(value).__name__}.")
         self._reader = Reader(registry)
         self._head = _rendering.Head(registry_name, home)
         self._opening = opening
@@ -75,7 +84,8 @@ class Site:
 
         Args:
             method: The HTTP method.
-            path: The path after the place that the site is mounted at, with a slash at its beginning.
+            path: The path after the place that the site is mounted at, with a slash at its beginning. It's decoded,
+                except slashes in a part of it, ``%2F``.
             query: The query, still encoded, without its question mark.
             headers: The headers of the request. No page depends on them.
         """
@@ -91,15 +101,17 @@ class Site:
             missing = _pages.not_found(f"There's no page {path[:200]!r}.")
             return show(missing, as_json=as_json, now=self._now(), head=self._head, root=root_of(path))
         twin = f"{key or 'models'}{_JSON}{'?' if query else ''}{query}"
-        return show(self._page(key, query), as_json=as_json, now=self._now(), head=self._head, twin=twin)
+        page = self._page(key, query, _JSON if as_json else "")
+        return show(page, as_json=as_json, now=self._now(), head=self._head, twin=twin)
 
-    def _page(self, key: str, query: str) -> Page:
+    def _page(self, key: str, query: str, ending: str) -> Page:
         parsed = Query()
         try:
             parsed = Query.parse(query)
+            parsed.check_names(PARAMETERS[key])
             return PAGES[key](self._reader, parsed, self._opening)
         except RegistryError as error:
-            return _pages.error(error, key, parsed)
+            return _pages.error(error, key, parsed, ending)
 
 
 def root_of(path: str) -> str:

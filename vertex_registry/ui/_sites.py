@@ -91,10 +91,10 @@ class Sites:
         if self._server.rest.startswith("https"):
             return say(503, _TLS)
         if (place := _PLACE.fullmatch(path)) is None:
-            return self._index(path)
+            return self._index(path, query)
         project, location, rest = place.groups()
         if rest is None:
-            return redirect(f"{location}/")
+            return redirect(_with_query(f"{location}/", query))
         try:
             opened = self._open(project, location)
         except InvalidArgumentError as error:  # that can't be a location
@@ -104,10 +104,10 @@ class Sites:
         finally:
             self._leave(opened)
 
-    def _index(self, path: str) -> Response:
+    def _index(self, path: str, query: str) -> Response:
         parents = sorted(parent for parent in self._server.parents() if _PLACE.fullmatch(f"/{parent}"))
         if path == "/" and len(parents) == 1:
-            return redirect(f"{parents[0]}/")
+            return redirect(_with_query(f"{parents[0]}/", query))
         page = Page("registries.html", "Registries", {"registries": parents})
         if path not in {"/", "/index.json"}:
             page = not_found("This path is neither one of Vertex AI's nor a page.")
@@ -149,6 +149,10 @@ class Sites:
             for opened in self._sites.values():
                 opened.client.close()
             self._sites.clear()
+
+
+def _with_query(address: str, query: str) -> str:
+    return f"{address}?{query}" if query else address
 
 
 def _own_address(address: str) -> str:
