@@ -37,6 +37,7 @@ NEVER_AT_A_SHELL: Final = frozenset(
         "zenml.py",
         "mlflow.py",
         "mlflow_artifacts.py",
+        "mlflow_connection.py",
         "pytest_plugin.py",
         "_loading.py",
         "_listing.py",
