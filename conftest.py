@@ -15,6 +15,8 @@ from sybil.document import PythonDocStringDocument
 from sybil.parsers.markdown import PythonCodeBlockParser, SkipParser
 from sybil.parsers.rest import DocTestParser
 
+from tests.unmeasured import EVERY, Times, name_of, unmeasured
+
 if TYPE_CHECKING:
     from collections.abc import Generator, Sequence
     from importlib.machinery import ModuleSpec
@@ -24,7 +26,7 @@ if TYPE_CHECKING:
 hypothesis.settings.register_profile("gate", deadline=None, max_examples=int(os.environ.get("EXAMPLES", "40")))
 hypothesis.settings.load_profile("gate")
 
-pytest_plugins = ["tests.storage.server"]
+pytest_plugins = ["tests.emulators", "tests.storage.server"]
 
 # tests/mlflow_adapter runs the pages about MLflow, in the environment that has MLflow.
 markdown = Sybil(
@@ -43,16 +45,17 @@ pytest_collect_file = (markdown + docstrings).pytest()
 
 def pytest_configure(config: pytest.Config) -> None:
     """Remove environment variables that would connect tests to another registry."""
-    del config
     for variable in ("VERTEX_AI_EMULATOR_HOST", "GOOGLE_CLOUD_PROJECT", "GOOGLE_CLOUD_LOCATION"):
         os.environ.pop(variable, None)
+    if EVERY in os.environ:
+        config.pluginmanager.register(Times(os.environ[EVERY]))
 
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_sessionstart(session: pytest.Session) -> None:
     """Stop a second measurement of coverage in each worker process.
 
-    pytest-cov 7 starts another one there, and the marker `no_cover` only stops that one. The first would keep running.
+    pytest-cov 7 starts another one there, and only that one is paused later. The first would keep running.
     """
     controller = getattr(session.config.pluginmanager.getplugin("_cov"), "cov_controller", None)
     if controller is not None and hasattr(session.config, "workerinput"):
@@ -112,6 +115,19 @@ def pytest_collection(session: pytest.Session) -> Generator[None, object, object
         controller.cov.start()
 
 
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object]:
+    """Pause coverage during a test with the marker `unmeasured`, and during its fixtures."""
+    controller = getattr(item.config.pluginmanager.getplugin("_cov"), "cov_controller", None)
+    if controller is None or item.get_closest_marker("unmeasured") is None:
+        return (yield)
+    controller.pause()
+    try:
+        return (yield)
+    finally:
+        controller.resume()
+
+
 #: Files whose tests start processes, which takes seconds.
 SLOW = (
     "test_any_process.py",
@@ -131,7 +147,11 @@ SLOW = (
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Run the longest tests first, so no worker is still busy with one while the others have finished."""
+    """Run the longest tests first, so no worker is still busy when the others have finished; mark unmeasured ones."""
+    listed = unmeasured()
+    for item in items:
+        if name_of(item.nodeid) in listed:
+            item.add_marker("unmeasured")
     items.sort(key=lambda item: item.path.name not in SLOW)
 
 

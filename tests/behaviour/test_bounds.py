@@ -391,7 +391,7 @@ def check_endless_list(registry: RegistryClient, server: Hostile, most: int) -> 
 
 
 @over_grpc
-@pytest.mark.no_cover  # measuring coverage costs much, and other tests reach each line
+@pytest.mark.unmeasured  # measuring coverage costs much, and other tests reach each line
 @pytest.mark.parametrize(("endless", "most"), [("empty pages", 1002), ("the same page", 1003)])
 def test_a_list_with_nothing_new(
     hostile: Callable[..., RegistryClient], server: Hostile, endless: str, most: int
@@ -454,7 +454,7 @@ def test_empty_pages_do_not_end_a_list(hostile: Callable[..., RegistryClient]) -
 
 
 @over_grpc
-@pytest.mark.no_cover  # likewise
+@pytest.mark.unmeasured  # likewise
 def test_a_series_of_ids_that_belong_to_others(hostile: Callable[..., RegistryClient], server: Hostile) -> None:
     """If models with other names have all IDs of a name, the error says so."""
     registry = hostile(HONEST | ENDLESS["another name and taken"], seconds=3000)

@@ -750,7 +750,7 @@ def counted() -> Iterator[tuple[RegistryClient, CountedTime]]:
         yield registry, time
 
 
-@pytest.mark.no_cover  # measuring coverage costs much, and other tests reach each line
+@pytest.mark.unmeasured  # measuring coverage costs much, and other tests reach each line
 @settings(suppress_health_check=[HealthCheck.too_slow])
 @given(steps=STEPS, seconds=st.lists(st.sampled_from([0, 1, 60, 1800]), min_size=8, max_size=8), data=st.data())
 def test_no_answer_is_ever_wrong(

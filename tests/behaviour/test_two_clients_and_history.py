@@ -158,7 +158,7 @@ def asked_meanwhile(
 
 
 @pytest.mark.only("grpc")
-@pytest.mark.no_cover  # measuring coverage costs much, and other tests reach each line
+@pytest.mark.unmeasured  # measuring coverage costs much, and other tests reach each line
 @pytest.mark.parametrize("meanwhile", MEANWHILE)
 def test_a_question_while_another_client_changes_the_stage(
     connect: Connect, emulator: Emulator, vertex: ModelServiceClient, name: NewName, meanwhile: str

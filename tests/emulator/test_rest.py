@@ -110,7 +110,7 @@ def nested(depth: int, kind: str) -> object:
 
 @pytest.mark.parametrize("polls", [0, 2])
 @pytest.mark.parametrize("kind", ["lists", "objects", "both"])
-@pytest.mark.no_cover  # measuring coverage costs much, and other tests reach each line
+@pytest.mark.unmeasured  # measuring coverage costs much, and other tests reach each line
 def test_json_that_is_nested_too_deeply_is_refused(start: Start, parent: str, kind: str, polls: int) -> None:
     """Whatever is accepted can be read again: directly, in lists and among past requests."""
     emulator = start(polls_until_done=polls)

@@ -237,7 +237,7 @@ def test_the_report_has_no_secrets() -> None:
 
 
 #: Measuring coverage costs half as much again, and other tests reach each line.
-without_coverage = pytest.mark.no_cover
+without_coverage = pytest.mark.unmeasured
 #: vcrpy takes connections out of their pool when a cassette ends, but doesn't close all of them.
 left_open_by_vcrpy = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 
