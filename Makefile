@@ -11,6 +11,9 @@ ADAPTER_GCP := $(ZENML)-gcp/bin/python -m pytest --numprocesses 2 --dist workste
 
 LIVE    = $(if $(LOCATION),--location "$(LOCATION)") $(if $(YES),--yes)
 
+# The tests start hundreds of processes. Without cached bytecode, each would compile the package, and pytest every test.
+unexport PYTHONDONTWRITEBYTECODE
+
 .DEFAULT_GOAL := help
 .PHONY: help demo test check format lowest docs release-check airflow kubeflow zenml-gcp mlflow-servers loaders histories container picture bench pins record live record-live clean
 

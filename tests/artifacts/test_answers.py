@@ -117,8 +117,9 @@ def test_an_endless_response_is_not_read(
     assert not (tmp_path / "dest").exists()
 
 
-@pytest.mark.parametrize("chunked", [True, False])
-@pytest.mark.parametrize("status", [200, 308, 403, 500])
+@pytest.mark.parametrize(
+    ("status", "chunked"), [(200, True), (200, False), (308, True), (403, False), (500, True)], ids=str
+)
 @pytest.mark.parametrize("which", ["prefix=other", "uploadType=media", "uploadType=resumable", "/session"])
 @pytest.mark.unmeasured  # measuring coverage costs much, and other tests reach each line
 def test_an_endless_response_ends(

@@ -369,7 +369,15 @@ ENDLESS: dict[str, dict[str, Any]] = {
 }
 
 
-@pytest.mark.parametrize("endless", ENDLESS)
+#: What's read differently over REST. The rest is above the transport.
+READ_BY_REST = ("the same page", "operations that run", "conflicts")
+
+
+@pytest.mark.parametrize(
+    ("endless", "hostile"),
+    [(endless, "grpc") for endless in ENDLESS] + [(endless, "rest") for endless in READ_BY_REST],
+    indirect=["hostile"],
+)
 def test_a_server_that_never_ends(hostile: Callable[..., RegistryClient], endless: str) -> None:
     """Every method ends within its bound, with a result or one of this package's errors."""
     clock = Ticking(0.25)

@@ -8,6 +8,7 @@ import json
 import os
 import pty
 import shlex
+import shutil
 import signal
 import subprocess
 import sys
@@ -32,10 +33,10 @@ if TYPE_CHECKING:
 COMMAND = [sys.executable, "-m", "vertex_registry.cli"]
 
 
-@pytest.fixture
-def data(tmp_path: Path) -> str:
+@pytest.fixture(scope="module")
+def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return the file of a registry with three versions of churn: 2 is in Production, 3 is the default."""
-    path = str(tmp_path / "registry.db")
+    path = tmp_path_factory.mktemp("written") / "registry.db"
     with local_registry(path, actor="ann@example.com") as registry:
         for number, accuracy in enumerate((0.9, 0.95, 0.85), start=1):
             metadata = {"accuracy": accuracy, "team": "growth", "git": "1.2"}
@@ -43,6 +44,12 @@ def data(tmp_path: Path) -> str:
         for number in (1, 2):
             registry.set_stage("churn", number, Stage.PRODUCTION, archive_existing=True)
     return path
+
+
+@pytest.fixture
+def data(written: Path, tmp_path: Path) -> str:
+    """Return the test's own copy of that file."""
+    return str(shutil.copy(written, tmp_path))
 
 
 @pytest.fixture

@@ -978,4 +978,4 @@ class Registry(RuleBasedStateMachine):
 
 
 TestRegistry = Registry.TestCase
-TestRegistry.settings = settings(max_examples=16, stateful_step_count=50, deadline=None, report_multiple_bugs=False)
+TestRegistry.settings = settings(max_examples=12, stateful_step_count=40, deadline=None, report_multiple_bugs=False)
