@@ -15,7 +15,7 @@ LIVE    = $(if $(LOCATION),--location "$(LOCATION)") $(if $(YES),--yes)
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check format lowest docs release-check airflow kubeflow zenml-gcp mlflow-servers loaders histories container picture bench pins record live record-live clean
+.PHONY: help demo test check format lowest docs release-check airflow kubeflow zenml-gcp mlflow-servers loaders histories container picture bench pins unmeasured record live record-live clean
 
 help:     ## list the commands
 	@grep -hE '^[a-z-]+: .*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 20
@@ -149,6 +149,9 @@ bench:   ## compare speed with Google's clients, moto and obstore, and write doc
 
 pins: $(READY)   ## list the public names, options and fields in tests/pins.txt, so a change shows in review
 	@$(BIN)/python -m tests.pins
+
+unmeasured: $(READY)   ## choose the tests in which coverage is measured, and list the others in tests/unmeasured.txt
+	@$(BIN)/python -m tests.unmeasured
 
 record: $(READY)   ## record the cassettes against the emulator
 	@$(BIN)/python -m tests.cassettes.recorder

@@ -24,12 +24,12 @@ from google.cloud.aiplatform_v1.types import Model
 from tests.cassettes import recorder, tape
 from tests.live.service import Service
 from vertex_registry import NotFoundError, RegistryClient, Retry
-from vertex_registry.emulator import Emulator
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
     from tests.emulators import EmptyEmulator
+    from vertex_registry.emulator import Emulator
 
     #: Types of fixtures, for the signatures of tests.
     Connect = Callable[..., RegistryClient]
