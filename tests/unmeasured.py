@@ -29,7 +29,7 @@ FILE: Final = Path(__file__).with_name("unmeasured.txt")
 EVERY: Final = "MEASURE_EVERY_TEST"
 
 #: How many branches a test must add in a second of processor time, to be worth measuring.
-WORTH: Final = 5.0
+WORTH: Final = 1.0
 
 
 def name_of(nodeid: str) -> str:

@@ -128,7 +128,7 @@ def test_a_package_runs_when_it_must() -> None:
 
 
 def test_a_package_has_its_modules() -> None:
-    """A module of a package is imported without the package, and no special name is looked for."""
+    """A module of a package is imported without running the package, and a special name doesn't run it either."""
     package = deferred("google.cloud.aiplatform_v1")
     assert package.services is aiplatform_v1.services
     with pytest.raises(AttributeError):
