@@ -116,7 +116,7 @@ def pytest_collection(session: pytest.Session) -> Generator[None, object, object
     controller.pause()
     import google.cloud.aiplatform_v1  # noqa: F401, PLC0415  # otherwise the package imports it, and it's measured too
 
-    sys.meta_path.insert(0, CountedImports(controller))  # type: ignore[arg-type]  # it has what a finder needs
+    sys.meta_path.insert(0, CountedImports(controller))
     _thread.start_new_thread = start_counted_thread(_thread.start_new_thread)
     try:
         return (yield)
