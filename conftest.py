@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import _thread
 import gc
 import os
 import sys
+import threading
 from importlib.machinery import PathFinder
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +17,8 @@ from sybil.document import PythonDocStringDocument
 from sybil.parsers.markdown import PythonCodeBlockParser, SkipParser
 from sybil.parsers.rest import DocTestParser
 
+from tests.unmeasured import EVERY, Times, name_of, unmeasured
+
 if TYPE_CHECKING:
     from collections.abc import Generator, Sequence
     from importlib.machinery import ModuleSpec
@@ -24,7 +28,7 @@ if TYPE_CHECKING:
 hypothesis.settings.register_profile("gate", deadline=None, max_examples=int(os.environ.get("EXAMPLES", "40")))
 hypothesis.settings.load_profile("gate")
 
-pytest_plugins = ["tests.storage.server"]
+pytest_plugins = ["tests.emulators", "tests.storage.server"]
 
 # tests/mlflow_adapter runs the pages about MLflow, in the environment that has MLflow.
 markdown = Sybil(
@@ -43,16 +47,17 @@ pytest_collect_file = (markdown + docstrings).pytest()
 
 def pytest_configure(config: pytest.Config) -> None:
     """Remove environment variables that would connect tests to another registry."""
-    del config
     for variable in ("VERTEX_AI_EMULATOR_HOST", "GOOGLE_CLOUD_PROJECT", "GOOGLE_CLOUD_LOCATION"):
         os.environ.pop(variable, None)
+    if EVERY in os.environ:
+        config.pluginmanager.register(Times(os.environ[EVERY]))
 
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_sessionstart(session: pytest.Session) -> None:
     """Stop a second measurement of coverage in each worker process.
 
-    pytest-cov 7 starts another one there, and the marker `no_cover` only stops that one. The first would keep running.
+    pytest-cov 7 starts another one there, and only that one is paused later. The first would keep running.
     """
     controller = getattr(session.config.pluginmanager.getplugin("_cov"), "cov_controller", None)
     if controller is not None and hasattr(session.config, "workerinput"):
@@ -60,21 +65,20 @@ def pytest_sessionstart(session: pytest.Session) -> None:
 
 
 class CountedImports:
-    """Measures coverage while a module of the package is imported for the first time, and not in between.
+    """Measures coverage while a module of the package is imported for the first time, even if it's paused.
 
     Importing thousands of tests takes almost twice as long if it's measured, and only the package counts.
     """
 
-    def __init__(self, coverage: Any) -> None:
-        self._coverage = coverage
-        self._nested = 0
+    def __init__(self, controller: Any) -> None:
+        self._controller = controller
 
     def find_spec(
         self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
     ) -> ModuleSpec | None:
         """Find a module of the package as usual, and measure while it runs."""
         del target
-        if fullname.partition(".")[0] != "vertex_registry":
+        if fullname.partition(".")[0] != "vertex_registry" or self._controller.started:
             return None
         spec = PathFinder.find_spec(fullname, path)
         if spec is not None and spec.loader is not None:
@@ -83,15 +87,24 @@ class CountedImports:
         return spec
 
     def _counted(self, execute: Any, module: ModuleType) -> None:
-        if not self._nested:
-            self._coverage.start()
-        self._nested += 1
+        self._controller.resume()
         try:
             execute(module)
         finally:
-            self._nested -= 1
-            if not self._nested:
-                self._coverage.stop()
+            self._controller.pause()
+
+
+def start_counted_thread(start: Any) -> Any:
+    """Return a function that starts a thread as ``start`` does, and measures it. Python only does so in `threading`."""
+
+    def start_new_thread(function: Any, *arguments: Any) -> int:
+        def run(*args: Any, **kwargs: Any) -> None:
+            sys.settrace(threading.gettrace())
+            function(*args, **kwargs)
+
+        return int(start(run, *arguments))
+
+    return start_new_thread
 
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)
@@ -100,16 +113,28 @@ def pytest_collection(session: pytest.Session) -> Generator[None, object, object
     controller = getattr(session.config.pluginmanager.getplugin("_cov"), "cov_controller", None)
     if controller is None:
         return (yield)
-    finder: Any = CountedImports(controller.cov)
-    controller.cov.stop()
+    controller.pause()
     import google.cloud.aiplatform_v1  # noqa: F401, PLC0415  # otherwise the package imports it, and it's measured too
 
-    sys.meta_path.insert(0, finder)
+    sys.meta_path.insert(0, CountedImports(controller))
+    _thread.start_new_thread = start_counted_thread(_thread.start_new_thread)
     try:
         return (yield)
     finally:
-        sys.meta_path.remove(finder)
-        controller.cov.start()
+        controller.resume()
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object]:
+    """Pause coverage during a test with the marker `unmeasured`, and during its fixtures."""
+    controller = getattr(item.config.pluginmanager.getplugin("_cov"), "cov_controller", None)
+    if controller is None or item.get_closest_marker("unmeasured") is None:
+        return (yield)
+    controller.pause()
+    try:
+        return (yield)
+    finally:
+        controller.resume()
 
 
 #: Files whose tests start processes, which takes seconds.
@@ -131,7 +156,11 @@ SLOW = (
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Run the longest tests first, so no worker is still busy with one while the others have finished."""
+    """Run the longest tests first, so no worker is still busy when the others have finished; mark unmeasured ones."""
+    listed = unmeasured()
+    for item in items:
+        if name_of(item.nodeid) in listed:
+            item.add_marker("unmeasured")
     items.sort(key=lambda item: item.path.name not in SLOW)
 
 

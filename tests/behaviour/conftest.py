@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-import operator
 import uuid
 from typing import TYPE_CHECKING, Any
 
@@ -25,10 +24,12 @@ from google.cloud.aiplatform_v1.types import Model
 from tests.cassettes import recorder, tape
 from tests.live.service import Service
 from vertex_registry import NotFoundError, RegistryClient, Retry
-from vertex_registry.emulator import Emulator
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
+
+    from tests.emulators import EmptyEmulator
+    from vertex_registry.emulator import Emulator
 
     #: Types of fixtures, for the signatures of tests.
     Connect = Callable[..., RegistryClient]
@@ -109,7 +110,12 @@ def backends_of(test: pytest.Function) -> list[Backend]:
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """Run each test that uses a backend once on each of its backends. Pytest calls this hook for every test."""
     if "backend" in metafunc.fixturenames:
-        metafunc.parametrize("backend", backends_of(metafunc.definition), ids=operator.attrgetter("id"))
+        # Coverage is only measured on the first: that takes half as much again, and the others add few lines.
+        backends = [
+            pytest.param(backend, id=backend.id, marks=[] if backend == GRPC else [pytest.mark.unmeasured])
+            for backend in backends_of(metafunc.definition)
+        ]
+        metafunc.parametrize("backend", backends)
 
 
 def backend_of(request: pytest.FixtureRequest) -> Backend | None:
@@ -154,18 +160,6 @@ def _conversation(request: pytest.FixtureRequest) -> Iterator[None]:
         yield
 
 
-@pytest.fixture(autouse=True)
-def _coverage_over_grpc(request: pytest.FixtureRequest) -> Iterator[None]:
-    """Pause coverage on every backend but the first: measuring takes half as much again, and they add few lines."""
-    backend = backend_of(request)
-    coverage = request.getfixturevalue("cov") if backend and backend != GRPC else None
-    if coverage:
-        coverage.stop()
-    yield
-    if coverage:
-        coverage.start()
-
-
 class Clock:
     """A clock that moves only when its `sleep` is called."""
 
@@ -187,13 +181,16 @@ def clock() -> Clock:
 
 
 @pytest.fixture
-def emulator(backend: Backend, request: pytest.FixtureRequest) -> Iterator[Emulator]:
+def emulator(backend: Backend, request: pytest.FixtureRequest, empty_emulator: EmptyEmulator) -> Iterator[Emulator]:
     """Return the emulator behind the backend. A planned fault that isn't used up fails the test."""
     polls = request.node.get_closest_marker("polls")
-    counted = recorder.counted() if backend in RECORDED else {}
-    with Emulator(assume=backend.switches, polls_until_done=polls.args[0] if polls else 0, **counted) as emulator:
-        yield emulator
-        assert not emulator.faults(), "a planned fault was not used up"
+    settings = {"assume": backend.switches, "polls_until_done": polls.args[0] if polls else 0}
+    if backend in RECORDED:
+        emulator = empty_emulator(shared=False, **settings, **recorder.counted())
+    else:
+        emulator = empty_emulator(**settings)
+    yield emulator
+    assert not emulator.faults(), "a planned fault was not used up"
 
 
 @pytest.fixture

@@ -159,7 +159,9 @@ def test_a_local_registry_that_is_pickled() -> None:
 
 LOCAL = """
 import os, sys
-from vertex_registry import local_registry
+from vertex_registry import _deferred, local_registry
+
+_deferred.defer_packages()
 
 with local_registry() as registry:
     registry.register_version("churn", "gs://models/1")
@@ -180,7 +182,9 @@ GEVENT = """
 from gevent import monkey
 monkey.patch_all()
 import sys
-from vertex_registry import ConflictError, RegistryClient, local_registry
+from vertex_registry import ConflictError, RegistryClient, _deferred, local_registry
+
+_deferred.defer_packages()
 
 try:
     local_registry()

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import attrs
 import pytest
 
+from tests.behaviour.conftest import LOCATION, PROJECT
 from tests.behaviour.incompressible import incompressible
 from vertex_registry import (
     AuthenticationError,
@@ -22,15 +23,13 @@ from vertex_registry import (
     Retry,
     UnavailableError,
 )
+from vertex_registry.emulator import Emulator
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from tests.behaviour.conftest import Clock, Connect, NewName, NewSource
-    from vertex_registry import (
-        RegistryError,
-    )
-    from vertex_registry.emulator import Emulator
+    from vertex_registry import ModelVersion, RegistryError
 
 
 BUCKET = "gs://vr-test-artifacts"
@@ -439,46 +438,59 @@ def cases(*, sent: bool) -> list[Any]:
     ]
 
 
-@pytest.fixture(name="mistaken")
-def _mistaken(
-    connect: Connect, emulator: Emulator, name: NewName, source: NewSource
-) -> Callable[[Mistake, Callable[[RegistryClient, str, str], Any]], int]:
-    """Return a function that makes a mistake, checks it, and returns how many requests were sent."""
-
-    def make(mistake: Mistake, call: Callable[[RegistryClient, str, str], Any]) -> int:
-        registry, onlooker = connect(), connect()
-        churn = name()
-        before = registry.register_version(churn, source())
-        sent = len(emulator.requests())
-
-        with pytest.raises(mistake.error, match=mistake.says) as caught:
-            call(registry, churn, source())
-        assert type(caught.value) is mistake.error
-        assert str(caught.value).endswith((".", "]."))
-        assert len(str(caught.value)) <= 450
-        sent = len(emulator.requests()) - sent
-        assert list(onlooker.list_versions(churn)) == [before]
-        return sent
-
-    return make
+def make(mistake: Mistake, call: Callable[[RegistryClient, str, str], Any], *arguments: Any) -> None:
+    """Make a mistake, and check its error."""
+    with pytest.raises(mistake.error, match=mistake.says) as caught:
+        call(*arguments)
+    assert type(caught.value) is mistake.error
+    assert str(caught.value).endswith((".", "]."))
+    assert len(str(caught.value)) <= 450
 
 
-@pytest.mark.only("grpc")
+@pytest.fixture(scope="module", name="churn")
+def _churn() -> Iterator[tuple[Emulator, RegistryClient, ModelVersion]]:
+    """Return an emulator, a client of it, and a version. No mistake changes them, so all mistakes share them."""
+    with (
+        Emulator(rest_port=None) as emulator,
+        RegistryClient(project=PROJECT, location=LOCATION, endpoint=emulator.grpc) as onlooker,
+    ):
+        yield emulator, onlooker, onlooker.register_version("churn", f"{BUCKET}/1")
+
+
+@pytest.mark.emulator_only("nothing is sent")
 @pytest.mark.parametrize(("mistake", "call"), cases(sent=False))
 def test_mistakes(
-    mistaken: Callable[..., int], mistake: Mistake, call: Callable[[RegistryClient, str, str], Any]
+    churn: tuple[Emulator, RegistryClient, ModelVersion],
+    mistake: Mistake,
+    call: Callable[[RegistryClient, str, str], Any],
 ) -> None:
     """A mistake that can be detected in advance raises its error before anything is sent."""
-    assert mistaken(mistake, call) == 0
+    emulator, onlooker, before = churn
+    sent = len(emulator.requests())
+
+    with RegistryClient(project=PROJECT, location=LOCATION, endpoint=emulator.grpc) as registry:
+        make(mistake, call, registry, "churn", f"{BUCKET}/2")
+
+    assert len(emulator.requests()) == sent
+    assert list(onlooker.list_versions("churn")) == [before]
 
 
 @pytest.mark.no_switches
 @pytest.mark.parametrize(("mistake", "call"), cases(sent=True))
 def test_mistakes_that_only_vertex_knows(
-    mistaken: Callable[..., int], mistake: Mistake, call: Callable[[RegistryClient, str, str], Any]
+    connect: Connect,
+    name: NewName,
+    source: NewSource,
+    mistake: Mistake,
+    call: Callable[[RegistryClient, str, str], Any],
 ) -> None:
     """Other mistakes are only detected after a request, and change nothing."""
-    mistaken(mistake, call)
+    registry, onlooker, churn = connect(), connect(), name()
+    before = registry.register_version(churn, source())
+
+    make(mistake, call, registry, churn, source())
+
+    assert list(onlooker.list_versions(churn)) == [before]
 
 
 @pytest.mark.emulator_only("nothing lies in these directories")

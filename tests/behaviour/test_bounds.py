@@ -369,7 +369,21 @@ ENDLESS: dict[str, dict[str, Any]] = {
 }
 
 
-@pytest.mark.parametrize("endless", ENDLESS)
+#: What's read differently over REST. The rest is above the transport.
+READ_BY_REST = ("the same page", "operations that run", "conflicts")
+#: Measuring takes seconds, and the other cases reach the same lines.
+MEASURED = ("the same token", "refusals", "conflicts")
+
+
+@pytest.mark.parametrize(
+    ("endless", "hostile"),
+    [
+        pytest.param(endless, "grpc", marks=[] if endless in MEASURED else [pytest.mark.unmeasured])
+        for endless in ENDLESS
+    ]
+    + [pytest.param(endless, "rest", marks=pytest.mark.unmeasured) for endless in READ_BY_REST],
+    indirect=["hostile"],
+)
 def test_a_server_that_never_ends(hostile: Callable[..., RegistryClient], endless: str) -> None:
     """Every method ends within its bound, with a result or one of this package's errors."""
     clock = Ticking(0.25)
@@ -391,7 +405,7 @@ def check_endless_list(registry: RegistryClient, server: Hostile, most: int) -> 
 
 
 @over_grpc
-@pytest.mark.no_cover  # measuring coverage costs much, and other tests reach each line
+@pytest.mark.unmeasured  # measuring coverage costs much, and other tests reach each line
 @pytest.mark.parametrize(("endless", "most"), [("empty pages", 1002), ("the same page", 1003)])
 def test_a_list_with_nothing_new(
     hostile: Callable[..., RegistryClient], server: Hostile, endless: str, most: int
@@ -454,7 +468,7 @@ def test_empty_pages_do_not_end_a_list(hostile: Callable[..., RegistryClient]) -
 
 
 @over_grpc
-@pytest.mark.no_cover  # likewise
+@pytest.mark.unmeasured  # likewise
 def test_a_series_of_ids_that_belong_to_others(hostile: Callable[..., RegistryClient], server: Hostile) -> None:
     """If models with other names have all IDs of a name, the error says so."""
     registry = hostile(HONEST | ENDLESS["another name and taken"], seconds=3000)

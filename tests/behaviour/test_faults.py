@@ -71,7 +71,7 @@ def patient(clock: Clock, **limits: Any) -> Retry:
 
 
 @pytest.mark.polls(2)
-@pytest.mark.no_cover  # measuring coverage costs much, and other tests reach each line
+@pytest.mark.unmeasured  # measuring coverage costs much, and other tests reach each line
 @pytest.mark.without_rest("each code is lost over REST in the tests below, and what follows is the same")
 @settings(suppress_health_check=SAME_EMULATOR, max_examples=25)
 @given(schedule=st.lists(faults, max_size=5), known=st.booleans(), own=st.booleans())

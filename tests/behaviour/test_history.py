@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import os
 import uuid
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -750,8 +751,8 @@ def counted() -> Iterator[tuple[RegistryClient, CountedTime]]:
         yield registry, time
 
 
-@pytest.mark.no_cover  # measuring coverage costs much, and other tests reach each line
-@settings(suppress_health_check=[HealthCheck.too_slow])
+@pytest.mark.unmeasured  # measuring coverage costs much, and other tests reach each line
+@settings(suppress_health_check=[HealthCheck.too_slow], max_examples=int(os.environ.get("EXAMPLES", "40")) // 2)
 @given(steps=STEPS, seconds=st.lists(st.sampled_from([0, 1, 60, 1800]), min_size=8, max_size=8), data=st.data())
 def test_no_answer_is_ever_wrong(
     counted: tuple[RegistryClient, CountedTime],

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 NOT_FOUND = recorder.CASSETTES / "error-not-found.yaml"
 
 #: To count coverage costs much, and other tests reach each line.
-pytestmark = pytest.mark.no_cover
+pytestmark = pytest.mark.unmeasured
 
 every_scenario = pytest.mark.parametrize("scenario", SCENARIOS, ids=lambda scenario: scenario.file)
 

@@ -445,7 +445,7 @@ PLANS: Final = st.fixed_dictionaries(
 )
 
 
-@pytest.mark.no_cover
+@pytest.mark.unmeasured
 @pytest.mark.parametrize("transport", ["grpc", "rest"])
 @settings(max_examples=15, suppress_health_check=list(HealthCheck))
 @given(verbs=st.lists(st.sampled_from(list(VERBS)), min_size=4, max_size=4, unique=True), plan=PLANS)
@@ -493,7 +493,7 @@ def odd_plan(**more: Any) -> dict[str, list[Answer]]:
 
 
 @pytest.mark.parametrize("transport", ["grpc", "rest"])
-@pytest.mark.no_cover  # measuring coverage costs much, and other tests reach each line
+@pytest.mark.unmeasured  # measuring coverage costs much, and other tests reach each line
 def test_every_verb_reads_odd_answers(servers: dict[str, tuple[Server, str]], transport: str) -> None:
     """Each method succeeds with unusual responses. REST can't express a time out of range."""
     plan = odd_plan()

@@ -100,7 +100,7 @@ def test_more_parts_than_a_version_has_labels() -> None:
 
 
 @pytest.mark.parametrize("count", [200, 5_000, 14_000, 100_000])
-@pytest.mark.no_cover  # measuring coverage costs much, and other tests reach each line
+@pytest.mark.unmeasured  # measuring coverage costs much, and other tests reach each line
 def test_an_update_beside_labels_without_end(count: int) -> None:
     """An update next to any number of labels quickly fits or is refused."""
     labels = {f"k{number}": f"_j_{number}" for number in range(count)}
@@ -174,7 +174,7 @@ def test_strings_stay_labels_if_there_is_room() -> None:
 
 
 @given(st.integers(0, 90), st.dictionaries(LABEL_TEXT.filter(bool) | TEXT, VALUES, max_size=90), st.data())
-@pytest.mark.no_cover  # likewise
+@pytest.mark.unmeasured  # likewise
 def test_what_fits_nested_fits_flat(count: int, metadata: dict[str, Any], data: st.DataObject) -> None:
     """What fits packed under one key also fits under separate keys."""
     metadata |= {f"k{number}": data.draw(VALUES) for number in range(count)} if count % 3 == 0 else {}

@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+import importlib
+import importlib.util
 import subprocess
 import sys
+from typing import TYPE_CHECKING
 
 import pytest
+from google.cloud import aiplatform_v1
 
 import vertex_registry
+from vertex_registry import _deferred
+
+if TYPE_CHECKING:
+    from types import ModuleType
 
 
 @pytest.mark.parametrize(
@@ -95,3 +103,44 @@ print(failed)
     answer = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
 
     assert answer.stdout == "[]\n"
+
+
+def deferred(name: str) -> ModuleType:
+    """Return a second copy of a module, which a process of our own would have in place of the first."""
+    parent = importlib.import_module(name.rpartition(".")[0])
+    spec = _deferred._Finder().find_spec(name, list(parent.__path__))
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_a_package_runs_when_it_must() -> None:
+    """Names that a known module has are found there. Any other name runs the package, once."""
+    types = deferred("google.cloud.aiplatform_v1.types")
+    assert types.Model is aiplatform_v1.types.Model
+    assert "Dataset" not in vars(types)
+    assert types.Dataset is aiplatform_v1.types.Dataset
+    assert "Dataset" in vars(types)
+    with pytest.raises(AttributeError):
+        _ = types.Nothing
+
+
+def test_a_package_has_its_modules() -> None:
+    """A module of a package is imported without running the package, and a special name doesn't run it either."""
+    package = deferred("google.cloud.aiplatform_v1")
+    assert package.services is aiplatform_v1.services
+    with pytest.raises(AttributeError):
+        _ = package.__wrapped__
+    assert "ModelServiceClient" not in vars(package)
+
+
+def test_packages_are_deferred_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A second call changes nothing, and other modules are found as usual."""
+    monkeypatch.setattr(sys, "meta_path", [])
+    for _ in range(2):
+        _deferred.defer_packages()
+
+    (finder,) = sys.meta_path
+    assert finder.find_spec("google.cloud.aiplatform_v1.gapic_version", None) is None

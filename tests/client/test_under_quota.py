@@ -88,7 +88,7 @@ def connect(emulator: Emulator, clock: Clock, transport: str = "grpc", **retry: 
 
 @pytest.mark.parametrize("transport", ["grpc", "rest"])
 @pytest.mark.parametrize("retry_info", [True, False])
-@pytest.mark.no_cover  # measuring coverage costs much, and other tests reach each line
+@pytest.mark.unmeasured  # measuring coverage costs much, and other tests reach each line
 def test_a_parallel_listing_slows_down(emulator: Emulator, clock: Clock, transport: str, retry_info: bool) -> None:
     """A list of everything needs far more requests than a minute allows, and returns every version all the same."""
     with connect(emulator, clock, transport) as registry:

@@ -16,6 +16,8 @@ from vertex_registry.emulator import Emulator
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+    from tests.emulators import EmptyEmulator
+
 PARENT: Final = "projects/4711/locations/us-central1"
 
 
@@ -63,9 +65,11 @@ def _connect() -> Iterator[Callable[..., ModelServiceClient]]:
 
 
 @pytest.fixture(name="emulator")
-def _emulator(start: Callable[..., Emulator]) -> Emulator:
-    """Start an emulator."""
-    return start()
+def _emulator(empty_emulator: EmptyEmulator) -> Iterator[Emulator]:
+    """Return an empty emulator. A planned fault that isn't used up fails the test."""
+    emulator = empty_emulator()
+    yield emulator
+    _check_faults(emulator)
 
 
 @pytest.fixture(name="client")

@@ -234,7 +234,7 @@ def send(emulator: Emulator, method: str, data: bytes, api: str = "v1") -> str:
         pytest.param(b"\x22\x00", id="env"),
     ],
 )
-@pytest.mark.no_cover  # measuring coverage costs much, and other tests reach each line
+@pytest.mark.unmeasured  # measuring coverage costs much, and other tests reach each line
 def test_a_message_with_too_many_fields_is_refused(emulator: Emulator, extra: bytes, api: str) -> None:
     """Over gRPC, an empty message in a list takes two bytes, so a request could contain sixteen million."""
     container = types.ModelContainerSpec.pb()(image_uri="x/y:1").SerializeToString() + extra * 400_000
@@ -355,7 +355,7 @@ def test_a_fault_that_is_too_long_is_refused(emulator: Emulator) -> None:
     emulator.forget_faults()
 
 
-@pytest.mark.no_cover  # likewise
+@pytest.mark.unmeasured  # likewise
 def test_a_slow_request_does_not_block_others(emulator: Emulator, connect: Callable[..., Any], parent: str) -> None:
     """While a request with the most values is checked, other requests are answered."""
     inputs = {"f": {"inputBaselines": [1] * 90_000}}

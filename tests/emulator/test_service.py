@@ -740,7 +740,7 @@ def test_an_alias_moves_from_version_to_version(client: Client, upload: Upload) 
     ]
 
 
-@pytest.mark.no_cover  # likewise
+@pytest.mark.unmeasured  # likewise
 def test_many_aliases_are_merged_in_one_pass(client: Client, upload: Upload) -> None:
     """Merging is linear in the number of aliases. The deadline is far longer than that takes."""
     name = upload(client)
@@ -1100,7 +1100,7 @@ def nest(value: struct_pb2.Value, depth: int, kind: str) -> None:
 
 
 @pytest.mark.parametrize("kind", ["lists", "objects"])
-@pytest.mark.no_cover  # measuring coverage costs much, and other tests reach each line
+@pytest.mark.unmeasured  # measuring coverage costs much, and other tests reach each line
 def test_what_was_taken_over_grpc_can_be_read_over_rest(
     start: Start, connect: Connect, upload: Upload, parent: str, kind: str
 ) -> None:

@@ -101,12 +101,6 @@ def _client(api: ModuleType, transport: str, emulator: Emulator) -> Any:
     )
 
 
-@pytest.fixture(name="emulator")
-def _emulator() -> Iterator[Emulator]:
-    with Emulator() as emulator:
-        yield emulator
-
-
 @pytest.fixture(
     name="stock",
     params=[
@@ -114,7 +108,7 @@ def _emulator() -> Iterator[Emulator]:
             (api, transport),
             id=f"{api.__name__.rpartition('_')[2]}-{transport}",
             # To count costs much, and for the emulator the others send the same.
-            marks=[] if api is aiplatform_v1 and transport in {"grpc", "rest"} else [pytest.mark.no_cover],
+            marks=[] if api is aiplatform_v1 and transport in {"grpc", "rest"} else [pytest.mark.unmeasured],
         )
         for api in (aiplatform_v1, aiplatform_v1beta1)
         for transport in ("grpc", "grpc_asyncio", "rest", "rest_asyncio")

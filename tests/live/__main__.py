@@ -29,7 +29,7 @@ from tests.live.service import Refused, Service
 from vertex_registry.emulator import Emulator
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Sequence
 
     from tests.cassettes.questions import Difference
     from tests.cassettes.scenarios import Scenario
@@ -65,6 +65,10 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--yes", action="store_true", help="don't ask before the first write")
     parser.add_argument("--endpoint", default="", metavar="URL", help="use this server instead of Vertex")
     parser.add_argument("--tests", nargs="+", default=["tests/behaviour"], help="which tests (%(default)s)")
+    every = [scenario.file for scenario in SCENARIOS if scenario.live]
+    parser.add_argument(
+        "--conversations", nargs="+", choices=every, default=every, help="which conversations (all)", metavar="NAME"
+    )
     parser.add_argument("--folder", default=str(recorder.CASSETTES), help="the folder for cassettes (%(default)s)")
     return parser
 
@@ -73,10 +77,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Do the run, and return its exit status: 0 if everything succeeded, 1 if a test failed, 2 if it didn't start."""
     options = _parser().parse_args(arguments)
     bucket = options.bucket.removeprefix("gs://").rstrip("/")
+    scenarios = [scenario for scenario in SCENARIOS if scenario.file in options.conversations]
     service = Service(options.project, bucket, options.location, options.endpoint, f"vr-live-{secrets.token_hex(4)}")
     try:
         service.check()
-        _print(_rehearse(service, options.what, options.tests))
+        _print(_rehearse(service, options.what, options.tests, scenarios))
         if not options.yes:
             _ask()
     except Refused as refused:
@@ -86,9 +91,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         service = attrs.evolve(service, folder=folder)
         try:
             if options.what == "record":
-                outcome = _record(service, Path(options.folder))
+                outcome = _record(service, scenarios, Path(options.folder))
             else:
-                outcome = _run(service, options.tests)
+                outcome = _run(service, scenarios, options.tests)
         finally:
             _print(service.remove())
     _print(_report(service, outcome))
@@ -126,7 +131,7 @@ def _report(service: Service, outcome: Outcome) -> str:
 # --- the rehearsal ----------------------------------------------------------------------------------------------------
 
 
-def _rehearse(service: Service, what: str, tests: Sequence[str]) -> str:
+def _rehearse(service: Service, what: str, tests: Sequence[str], scenarios: Sequence[Scenario]) -> str:
     """Do everything with an emulator, and return what it created."""
     _print("Rehearsing with the emulator ...")
     with (
@@ -136,7 +141,10 @@ def _rehearse(service: Service, what: str, tests: Sequence[str]) -> str:
     ):
         os.environ.pop("STORAGE_EMULATOR_HOST", None)  # the rehearsal uploads no artifacts, so it needs no storage
         rehearsal = attrs.evolve(service, endpoint=emulator.rest or "", folder=folder, artifacts=False)
-        outcome = _record(rehearsal, Path(folder)) if what == "record" else _run(rehearsal, tests, quiet=True)
+        if what == "record":
+            outcome = _record(rehearsal, scenarios, Path(folder))
+        else:
+            outcome = _run(rehearsal, scenarios, tests, quiet=True)
         if outcome.failed or outcome.differences or any(reply.differs for reply in outcome.replies):
             _print(_report(rehearsal, outcome))
             raise Refused("The rehearsal with the emulator failed; see above. Nothing was sent to the service.")
@@ -155,7 +163,7 @@ def _rehearse(service: Service, what: str, tests: Sequence[str]) -> str:
 # --- the run ----------------------------------------------------------------------------------------------------------
 
 
-def _run(service: Service, tests: Sequence[str], *, quiet: bool = False) -> Outcome:
+def _run(service: Service, scenarios: Sequence[Scenario], tests: Sequence[str], *, quiet: bool = False) -> Outcome:
     """Run the behaviour suite, the probes and the conversations."""
     command = [sys.executable, "-m", "pytest", *tests, "-q", "-p", "no:cacheprovider", "--force-enable-socket"]
     suite = subprocess.run(
@@ -165,14 +173,14 @@ def _run(service: Service, tests: Sequence[str], *, quiet: bool = False) -> Outc
         _print(suite.stdout)
     with ProbeClient.connect(service) as probes:
         replies = tuple(probes.ask(probe) for probe in PROBES)
-    succeeded = [_record_scenario(service, scenario) for scenario in _live_scenarios()]
+    succeeded = [_record_scenario(service, scenario) for scenario in scenarios]
     return _compare(service, replies, failed=suite.returncode != 0 or not all(succeeded))
 
 
-def _record(service: Service, folder: Path) -> Outcome:
+def _record(service: Service, scenarios: Sequence[Scenario], folder: Path) -> Outcome:
     """Record the conversations that need no faults."""
     failed = False
-    for scenario in _live_scenarios():
+    for scenario in scenarios:
         if not _record_scenario(service, scenario):
             failed = True
             continue
@@ -183,10 +191,6 @@ def _record(service: Service, folder: Path) -> Outcome:
     if folder == recorder.CASSETTES:
         (folder / "README.md").write_text(recorder.readme(), encoding="utf-8")
     return _compare(service, (), failed=failed)
-
-
-def _live_scenarios() -> Iterator[Scenario]:
-    return (scenario for scenario in SCENARIOS if scenario.live)
 
 
 def _record_scenario(service: Service, scenario: Scenario) -> bool:

@@ -237,7 +237,7 @@ def test_the_report_has_no_secrets() -> None:
 
 
 #: Measuring coverage costs half as much again, and other tests reach each line.
-without_coverage = pytest.mark.no_cover
+without_coverage = pytest.mark.unmeasured
 #: vcrpy takes connections out of their pool when a cassette ends, but doesn't close all of them.
 left_open_by_vcrpy = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 
@@ -305,6 +305,7 @@ def test_a_run_needs_consent(
     monkeypatch.setattr(sys, "stdin", io.StringIO("n\n"))
     with Emulator(grpc_port=None, **WITHOUT_STORAGE) as emulator:
         arguments = ["record", "acme-prod-1", "models-1", "--endpoint", str(emulator.rest), "--folder", str(tmp_path)]
+        arguments += ["--conversations", "first-registration"]
         assert main(arguments) == 2
         assert emulator.requests() == ()
 
@@ -377,7 +378,8 @@ def test_a_failed_conversation_leaves_nothing_behind(
         emulator.fail("MergeVersionAliases", "PERMISSION_DENIED")
         emulator.fail("DeleteModel", "FAILED_PRECONDITION", times=2)
         arguments = ["record", "acme-prod-1", "models-2", "--endpoint", str(emulator.rest), "--yes"]
-        assert main([*arguments, "--folder", str(tmp_path)]) == 1
+        arguments += ["--folder", str(tmp_path), "--conversations", "delete-default", "first-registration"]
+        assert main(arguments) == 1
         assert listed_models(emulator) == ["somebody else's"]
 
     shown = capsys.readouterr().out
@@ -443,7 +445,7 @@ def test_the_error_that_ended_a_run(
         register_foreign_model(emulator)
         arguments = ["record", "acme-prod-1", "models-5", "--endpoint", str(emulator.rest), "--yes"]
         with pytest.raises(FileNotFoundError):
-            main([*arguments, "--folder", str(tmp_path / "nowhere")])
+            main([*arguments, "--folder", str(tmp_path / "nowhere"), "--conversations", "first-registration"])
         assert listed_models(emulator) == ["somebody else's"]
 
     assert re.search(r"(?m)^  objects of vr-live-\w+: .*403", capsys.readouterr().out)
@@ -460,6 +462,7 @@ def test_a_run(storage_emulator: StorageServer) -> None:
         command = [sys.executable, "-m", "tests.live", "run", "acme-prod-1", "models-3", "--yes"]
         command += ["--endpoint", str(emulator.rest), "--tests", "tests/behaviour/test_models.py::test_a_model"]
         command += ["tests/behaviour/test_races.py::test_many_threads"]
+        command += ["--conversations", "first-registration", "error-conflict"]
         # Don't measure coverage in these processes: it's slow, and other tests reach each line.
         environment = {name: value for name, value in os.environ.items() if not name.startswith("COVERAGE_")}
         run = subprocess.run(

@@ -24,7 +24,7 @@ sync_api = pytest.importorskip(
 )
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 pytestmark = [
-    pytest.mark.no_cover,  # measuring coverage costs much, and other tests reach each line
+    pytest.mark.unmeasured,  # measuring coverage costs much, and other tests reach each line
     pytest.mark.skipif(CHROMIUM is None, reason="Chromium isn't installed, so the browser tests can't run"),
 ]
 

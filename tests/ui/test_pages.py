@@ -42,7 +42,7 @@ PAGES = [
 
 
 @pytest.mark.parametrize(("path", "json_path", "query"), PAGES)
-@pytest.mark.no_cover  # measuring coverage costs much, and other tests reach each line
+@pytest.mark.unmeasured  # measuring coverage costs much, and other tests reach each line
 def test_every_page_has_json_and_no_broken_links(browser: Browser, path: str, json_path: str, query: str) -> None:
     """A page links to its JSON form. All its links lead to pages that exist, or to addresses in the metadata."""
     page = browser.html(path, query)
