@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import collections
 from typing import TYPE_CHECKING
 
 from vertex_registry import _names
@@ -45,7 +46,7 @@ def merge_aliases(
     number, resource = version.version, model.at(version.version)
     before = _alias_holders(resources, model, version, [*add, *remove])
     budget = resources.rpc.budget()
-    tries = 0
+    failures = collections.Counter[str]()
     while True:
         try:
             return resources.merge_aliases(model, number, add=add, remove=remove, once=False)
@@ -55,7 +56,7 @@ def merge_aliases(
         except UnavailableError as lost:
             if lost.code in {"UNIMPLEMENTED", "RESOURCE_EXHAUSTED"}:
                 raise  # it was refused
-            again = resources.rpc.pause_after(lost, budget, tries)
+            again = resources.rpc.pause_after(lost, budget, failures)
 
             def read() -> tuple[ModelVersion, dict[str, ModelVersion | None]]:
                 target = resources.read(model, number)
@@ -70,7 +71,6 @@ def merge_aliases(
                 raise changed_since_error(resource, "MergeVersionAliases", names) from lost
             if not again:
                 raise
-            tries += 1
 
 
 def _alias_holders(

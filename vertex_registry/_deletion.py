@@ -6,6 +6,7 @@ is read then. Before a model is deleted, its last version is marked, so register
 
 from __future__ import annotations
 
+import collections
 import contextlib
 import functools
 import logging
@@ -318,14 +319,13 @@ def _merge_until_done(
 ) -> None:
     """Change aliases that only deletions use. That's idempotent, so it's retried after a lost response."""
     connection = resources.rpc
-    budget, tries = connection.budget(), 0
+    budget, failures = connection.budget(), collections.Counter[str]()
     while True:
         try:
             resources.merge_aliases(model, version.version, add=add, remove=remove)
         except UnavailableError as lost:
-            if once or not connection.pause_after(lost, budget, tries):
+            if once or not connection.pause_after(lost, budget, failures):
                 raise
-            tries += 1
         else:
             return
 
@@ -411,7 +411,7 @@ def _delete(  # noqa: C901  # one branch for each way it can end
     connection = resources.rpc
     budget = connection.budget()
     operation: Any = None
-    tries = 0
+    failures = collections.Counter[str]()
     while True:
         try:
             if operation is None:
@@ -419,7 +419,7 @@ def _delete(  # noqa: C901  # one branch for each way it can end
                 operation_budget = connection.operation_budget()
             connection.wait(operation, _wire.operation, operation_budget)
         except NotFoundError:
-            if operation is None and not tries:
+            if operation is None and not failures:
                 raise
             return  # an earlier attempt has deleted it, perhaps with its operation
         except OperationFailedError as failed:
@@ -429,7 +429,7 @@ def _delete(  # noqa: C901  # one branch for each way it can end
         except UnavailableError as lost:
             if lost.code == "UNIMPLEMENTED":
                 raise
-            again = connection.pause_after(lost, budget, tries)
+            again = connection.pause_after(lost, budget, failures)
             # This is read last, right before the next attempt.
             if not connection.read_after_loss(lost, exists, late=not again):
                 return
@@ -437,7 +437,6 @@ def _delete(  # noqa: C901  # one branch for each way it can end
                 if operation is not None:
                     lost.args = (f"{lost} The deletion of {resource} has started, and goes on at Vertex.",)
                 raise
-            tries += 1
         else:
             return
 

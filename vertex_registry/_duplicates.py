@@ -6,6 +6,7 @@ It's the only direction in which two clients can't delete each other's version.
 
 from __future__ import annotations
 
+import collections
 from typing import TYPE_CHECKING, Final
 
 from vertex_registry import _faults, _names, _waiting, _wire
@@ -152,7 +153,7 @@ def _delete_duplicate(
     """Delete a duplicate, and return the version that is kept, without the mark for this duplicate."""
     rpc = resources.rpc
     resource, own_of_kept, default = model.at(number), registration.own_alias(kept), _names.DEFAULT_ALIAS
-    budget, tries = rpc.budget(), 0
+    budget, failures = rpc.budget(), collections.Counter[str]()
     while True:
         duplicate = resources.find_with_aliases(model.resource, number)
         own = None if duplicate is None else _names.find_upload_alias(duplicate.aliases, registration.alias)
@@ -168,10 +169,9 @@ def _delete_duplicate(
         except NotFoundError:
             break
         except (UnavailableError, OperationFailedError, ConflictError) as failure:
-            final = isinstance(failure, ConflictError) and tries >= _MAX_REFUSALS
-            if final or not rpc.pause_after(failure, budget, tries):
+            final = isinstance(failure, ConflictError) and failures.total() >= _MAX_REFUSALS
+            if final or not rpc.pause_after(failure, budget, failures):
                 raise
-            tries += 1
         else:
             break
     mark = _names.removing_alias(number)

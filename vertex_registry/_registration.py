@@ -6,6 +6,7 @@ the upload's own alias, has written the other labels. The caller's aliases follo
 
 from __future__ import annotations
 
+import collections
 import contextlib
 import logging
 from typing import TYPE_CHECKING, Final
@@ -160,6 +161,7 @@ class Registrar:
         rpc = self.resources.rpc
         calls, race = rpc.budget(), rpc.operation_budget()
         number = tries = waits = 0
+        failures = collections.Counter[str]()
         while True:
             resource = self.resources.resource_of(registration.name, number) if model is None else model.resource
             try:
@@ -191,7 +193,9 @@ class Registrar:
             except UnavailableError as lost:
                 if lost.code == "UNIMPLEMENTED":
                     raise
-                uploaded, base = self._find_after_loss(registration, model, resource, lost, calls=calls, tries=tries)
+                uploaded, base = self._find_after_loss(
+                    registration, model, resource, lost, calls=calls, failures=failures
+                )
                 # A lost upload may still arrive. If it's sent again, the request may have two uploads.
                 registration = attrs.evolve(registration, shared=True)
                 tries += 1
@@ -280,7 +284,7 @@ class Registrar:
         lost: UnavailableError,
         *,
         calls: Budget,
-        tries: int,
+        failures: collections.Counter[str],
     ) -> tuple[AliasedVersion | None, int]:
         """Return the version that a lost upload created, or None if it may be sent again, and the base number for that.
 
@@ -301,7 +305,7 @@ class Registrar:
                 registration, resource, f"{_faults.first_sentence(lost)} It may still arrive."
             ) from lost
         calls.seconds += calls.spent() - start  # waiting for running operations doesn't count as a call
-        if not self.resources.rpc.pause_after(lost, calls, tries, _ARRIVAL_DELAY):
+        if not self.resources.rpc.pause_after(lost, calls, failures, _ARRIVAL_DELAY):
             if lost.code == "RESOURCE_EXHAUSTED":
                 raise lost  # it was refused, and there's no trace of it
             raise state_unknown(registration, resource, _faults.first_sentence(lost)) from lost
@@ -485,7 +489,7 @@ class Registrar:
         current = found.version
         if is_complete(current, registration):
             return current, False
-        budget, tries = rpc.budget(), 0
+        budget, failures = rpc.budget(), collections.Counter[str]()
         seen = (
             [other.stage_changed_at for other in self.resources.list_staged(model, registration.stage).versions]
             if registration.archive_existing
@@ -516,10 +520,9 @@ class Registrar:
                     left = {key: registration.metadata[key] for key in differing}
                     registration = attrs.evolve(registration, metadata=left)
                 final = isinstance(failure, ConflictError) and not is_write_conflict(failure, current, again.version)
-                if final or not rpc.pause_after(failure, budget, tries):
+                if final or not rpc.pause_after(failure, budget, failures):
                     raise
                 current = again.version
-                tries += 1
             else:
                 return written, written.stage_changed_at in claims
 

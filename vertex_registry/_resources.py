@@ -5,6 +5,7 @@ A name is proved by a read before anything is changed (`Resources.find`).
 
 from __future__ import annotations
 
+import collections
 import contextlib
 import functools
 import itertools
@@ -648,7 +649,7 @@ class Resources:
                 be unchanged.
         """
         budget = self.rpc.budget()
-        tries = 0
+        failures = collections.Counter[str]()
         while True:
             request = _wire.update_model(
                 model.resource, labels=labels, description=description, display_name=display_name, etag=current.etag
@@ -656,7 +657,7 @@ class Resources:
             try:
                 return self._read_model(self.rpc.call("UpdateModel", request, model.resource, once=True))
             except ConflictError as conflict:
-                again = self.rpc.pause(budget, tries)
+                again = self.rpc.pause_after(conflict, budget, failures)
                 now = self.read_model(model)
                 if not again or not (conflict.code == "ABORTED" or now.etag != current.etag):
                     raise
@@ -665,7 +666,7 @@ class Resources:
             except UnavailableError as lost:
                 if lost.code == "UNIMPLEMENTED":
                     raise
-                again = self.rpc.pause_after(lost, budget, tries)
+                again = self.rpc.pause_after(lost, budget, failures)
                 now = self.rpc.read_after_loss(lost, lambda: self.read_model(model), late=not again)
                 if now.etag != current.etag:
                     if (
@@ -678,7 +679,6 @@ class Resources:
                 if not again:
                     raise
             current = now
-            tries += 1
 
     def merge_aliases(
         self, model: Model, number: str, *, add: Iterable[str] = (), remove: Iterable[str] = (), once: bool = True

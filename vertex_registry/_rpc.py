@@ -218,16 +218,24 @@ class Connection:
             self._sleep(seconds)
         return True
 
-    def pause_after(self, failure: RegistryError, budget: _waiting.Budget, tries: int, at_least: float = 0.0) -> bool:
+    def pause_after(
+        self,
+        failure: RegistryError,
+        budget: _waiting.Budget,
+        failures: collections.Counter[str],
+        at_least: float = 0.0,
+    ) -> bool:
         """Wait before a request that has failed is sent again, and return False at once if it shouldn't be.
 
         Args:
             failure: How it failed.
             budget: The budget that pays for the wait.
-            tries: How many attempts have been repeated so far.
+            failures: How many earlier attempts have failed with each code. This one is added.
             at_least: The fewest seconds to wait, besides what the server asks for.
         """
-        if failure.code == "UNIMPLEMENTED" or tries + 1 >= _faults.ATTEMPTS.get(failure.code or "", math.inf):
+        code, tries = failure.code or "", failures.total()
+        failures[code] += 1
+        if code == "UNIMPLEMENTED" or failures[code] >= _faults.ATTEMPTS.get(code, math.inf):
             return False
         return self.pause(budget, tries, max(at_least, getattr(failure, "retry_after", 0.0)))
 

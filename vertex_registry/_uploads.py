@@ -6,6 +6,7 @@ moves.
 
 from __future__ import annotations
 
+import collections
 import contextlib
 from typing import TYPE_CHECKING, Any
 
@@ -132,7 +133,7 @@ def change_aliases(
         NotFoundError: The version was deleted.
     """
     rpc = resources.rpc
-    budget, tries = rpc.budget(), 0
+    budget, failures = rpc.budget(), collections.Counter[str]()
     while True:
         try:
             return resources.merge_aliases(model, version.version, add=add, remove=remove)
@@ -144,9 +145,8 @@ def change_aliases(
                 ) from lost.__cause__
             if is_done(found.aliases):
                 return found.version
-            if not rpc.pause_after(lost, budget, tries):
+            if not rpc.pause_after(lost, budget, failures):
                 raise
-            tries += 1
 
 
 # --- errors -----------------------------------------------------------------------------------------------------------

@@ -123,7 +123,8 @@ class Emulator:
         assumptions = parse_assumptions({name: str(value) for name, value in (assume or {}).items()})
         if not 0 <= polls_until_done <= _MAXIMUM_POLLS:
             raise ValueError(f"polls_until_done can't be {polls_until_done}. Use a number from 0 to {_MAXIMUM_POLLS}.")
-        if not isinstance(now(), dt.datetime) or now().utcoffset() is None:
+        moment = now()
+        if not isinstance(moment, dt.datetime) or moment.utcoffset() is None:
             raise ValueError("The clock, now, has to return aware datetimes, such as datetime.now(UTC).")
         _check_addresses(host, grpc_port, rest_port)
         modules = None if rest_port is None else _rest_modules()
