@@ -110,6 +110,8 @@ BOTH: Final = CHUNKED.replace(b"\r\nTransfer", b"\r\nContent-Length: 3\r\nTransf
         (b"HTTP/1.0 200 OK\r\n\r\nabcde" + CLOSE, 200, b"abcde", 2),
         (b"HTTP/1.1 200 OK\nContent-Length: 5\n\nabcde", 200, b"abcde", 2),
         (ok(b"abcde", "Content-Length: 5"), 200, b"abcde", 2),
+        (ok(b"abcde", "X: a\nConnection: close") + CLOSE, 200, b"abcde", 2),
+        (ok(b"abcde", "X: a\nTransfer-Encoding: chunked").replace(b"abcde", b"1\r\na\r\n0\r\n\r\n"), 200, b"a", 2),
         (b"HTTP/1.1 100 Continue\r\n\r\n" + ok(b"abcde"), 200, b"abcde", 2),
         (ok(b"busy", "Retry-After: 3", status="503 Unavailable"), 503, b"busy", 2),
         (BOTH, 200, b"abcde", 2),
@@ -245,11 +247,19 @@ def test_a_refusal_before_the_body_was_read_is_found() -> None:
         ("/x\r\nX-Other: b", {}),
         ("/x HTTP/1.1", {}),
         ("/größe", {}),
+        ("/x\ty", {}),
+        ("/x\0", {}),
+        ("/x", {"X": None}),
+        ("/x", {"X": b"a"}),
+        ("/x", {"X Y": "a"}),
+        ("/x", {"User-Agent": "a", "user-agent": "b"}),
     ],
 )
-def test_what_is_not_a_request_is_left_to_urllib3(target: str, headers: dict[str, str]) -> None:
+def test_what_is_not_a_request_is_left_to_urllib3(target: str, headers: dict[str, Any]) -> None:
     """Nothing that would change the meaning of a request is sent as it is: urllib3 encodes or refuses it."""
+    assert _reused.Request("GET", "localhost", "/x", {"X": "a"}).head() is not None
     assert _reused.Request("GET", "localhost", target, headers).head() is None
+    assert _reused.Request("HEAD", "localhost", "/x", {"X": "a"}).head() is None
 
 
 def test_a_pool_that_lends_no_connections_is_left_to_urllib3() -> None:
@@ -272,6 +282,26 @@ def test_connections_of_another_library_see_each_request(session: _http.PlainSes
             ask(session, server)
 
     assert seen == ["GET /x"] * 2
+
+
+def test_surplus_that_is_already_decrypted_is_not_the_next_answer(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """TLS may have decrypted more than was read, and the socket doesn't show it."""
+    authority = trustme.CA()
+    authority.cert_pem.write_to_path(tmp_path / "ca.pem")
+    monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(tmp_path / "ca.pem"))
+    monkeypatch.setenv("NO_PROXY", "localhost")
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    authority.issue_cert("localhost").configure_cert(context)
+    # The headers come by themselves, so the content and the surplus are one record of TLS.
+    surplus = ok(b"abcde").replace(b"abcde", b"|abcde") + ok(b"forged")
+    answers = [ok(b"first"), surplus, ok(b"next")]
+    server = Script(answers, lambda sock: context.wrap_socket(sock, server_side=True))
+    server.url = server.url.replace("http:", "https:")
+    with contextlib.closing(server), contextlib.closing(_http.PlainSession()) as session:
+        assert [ask(session, server)[1] for _ in range(3)] == [b"first", b"abcde", b"next"]
+    assert server.connections == 2
 
 
 @pytest.mark.parametrize("trusted", [True, False])

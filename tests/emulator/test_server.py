@@ -485,6 +485,26 @@ def test_a_worker_keeps_its_threads() -> None:
     assert not any(thread.is_alive() for thread in threads)
 
 
+def test_a_worker_survives_its_tasks(caplog: pytest.LogCaptureFixture) -> None:
+    """A task that ends its thread, or whose caller no longer waits, doesn't keep the others from being done."""
+    worker = Worker("vertex-emulator-test")
+    started, go_on = threading.Event(), threading.Event()
+    worker.put(lambda: sys.exit("a task's own end"))
+    blocked = worker.submit(lambda: [started.set(), go_on.wait(10)])  # type: ignore[func-returns-value]  # two steps
+    canceled = worker.submit(lambda: pytest.fail("it was canceled"))
+    started.wait(10)
+
+    assert not blocked.cancel()
+    assert canceled.cancel()
+    go_on.set()
+    assert worker.submit(lambda: "done").result(timeout=10) == "done"
+    worker.shutdown()
+
+    assert "a task's own end" in caplog.text
+    with pytest.raises(RuntimeError, match=r"^vertex-emulator-test has ended\.$"):
+        worker.submit(lambda: None)
+
+
 def test_v1beta1_is_the_same_on_the_wire() -> None:
     """Every message of v1 in the table has the same fields and numbers in v1beta1, or more."""
     seen: set[str] = set()

@@ -23,8 +23,10 @@ _CONNECTIONS: Final = "urllib3.connection"
 
 #: The most bytes of a status line and headers that are read here.
 _MAX_HEAD: Final = 2**16
-_STATUS: Final = re.compile(rb"HTTP/1\.1 (200|206)[^\r\n]*\r\n")
-_END: Final = b"\r\n\r\n"
+_STATUS: Final = re.compile(rb"HTTP/1\.1 (200|206)(?: [^\r\n]*)?\r\n")
+_HEADERS_END: Final = b"\r\n\r\n"
+#: The standard library ends a line at each of these. A server that ends lines otherwise is left to it.
+_BARE_LINE_END: Final = re.compile(rb"(?<!\r)\n|\r(?!\n)")
 #: The headers that decide where an answer ends, whether another may follow, and what its bytes mean. The first group is
 #: a length, and the second one is whatever isn't read here.
 _FRAMING: Final = re.compile(
@@ -36,11 +38,16 @@ _FRAMING: Final = re.compile(
 )
 
 
+_METHODS: Final = frozenset({"GET", "POST"})
+_TARGET: Final = re.compile(r"[!-~]+")
+_HEADER: Final = re.compile(r"[!-9;-~]+: [\t -~]*")
+
+
 class Request(NamedTuple):
     """A request.
 
     Attributes:
-        method: The method.
+        method: GET or POST.
         host: The host and perhaps a port, as in the URL.
         target: The path and the query.
         headers: The headers, except ``Host`` and ``Content-Length``.
@@ -54,18 +61,24 @@ class Request(NamedTuple):
     body: bytes | None = None
 
     def head(self) -> bytes | None:
-        """Return what is sent before the body, or None if it has to be encoded or isn't valid."""
-        lines = [f"{self.method} {self.target} HTTP/1.1", f"Host: {self.host}"]
-        lines += [f"{name}: {value}" for name, value in self.headers.items()]
+        """Return what is sent before the body, or None if it isn't valid, or has to be encoded."""
+        headers = [f"{name}: {value}" for name, value in self.headers.items() if isinstance(value, str)]
+        names = {name.lower() for name in self.headers}
+        if (
+            self.method not in _METHODS
+            or not _TARGET.fullmatch(self.target)
+            or not len(headers) == len(names) == len(self.headers)
+            or not all(map(_HEADER.fullmatch, headers))
+        ):
+            return None
+        lines = [f"{self.method} {self.target} HTTP/1.1", f"Host: {self.host}", *headers]
         if self.body is not None:
             lines.append(f"Content-Length: {len(self.body)}")
-        text = "\r\n".join((*lines, "", ""))
-        valid = text.isascii() and " " not in self.target and text.count("\n") == text.count("\r") == len(lines) + 1
-        return text.encode() if valid else None
+        return "\r\n".join((*lines, "", "")).encode()
 
 
 def send(pool: Any, request: Request, timeout: float) -> Any:
-    """Send a request over an open connection, and return the answer, of which no content was read.
+    """Send a request over an open connection, and return the answer, whose content is still to be read.
 
     Args:
         pool: urllib3's pool of connections to the host.
@@ -125,6 +138,11 @@ class _Borrowed:
         known = type(self._connection).__module__ == _CONNECTIONS
         self.socket: Any = self._connection.sock if known else None
 
+    def has_decrypted(self) -> bool:
+        """Return whether TLS has decrypted bytes that nobody has read. The socket itself shows nothing of them."""
+        pending = getattr(self.socket, "pending", None)
+        return pending is not None and pending() > 0
+
     def give_back(self, *, reusable: bool) -> None:
         """Return the connection to the pool, or close it if it can't be used again. It's fine to do so twice."""
         connection, self._connection = self._connection, None
@@ -165,26 +183,29 @@ class Content:
         return data
 
     def close(self) -> None:
-        """Return the connection, which can be used again if the answer was read to its end."""
-        self._borrowed.give_back(reusable=not self._left and not self._surplus)
+        """Return the connection, which can be used again if the answer was read to its end, and nothing followed."""
+        surplus = self._surplus or self._borrowed.has_decrypted()
+        self._borrowed.give_back(reusable=not self._left and not surplus)
 
 
 def _needs_more(received: bytes) -> bool:
     """Return whether this is the beginning of an answer with content, without all of its headers."""
     begun = b"\n" not in received or _STATUS.match(received) is not None
-    return begun and bool(received) and len(received) < _MAX_HEAD and _END not in received
+    return begun and bool(received) and len(received) < _MAX_HEAD and _HEADERS_END not in received
 
 
 def _content_in(received: bytes) -> tuple[int, int, int] | None:
     """Return the status of an answer with content, where this begins, and its length; None if the answer is another."""
-    end, status = received.find(_END), _STATUS.match(received)
+    end, status = received.find(_HEADERS_END), _STATUS.match(received)
     if end < 0 or status is None:
+        return None
+    if _BARE_LINE_END.search(received, 0, end + len(_HEADERS_END)):
         return None
     found = _FRAMING.findall(received, 0, end + 1)
     lengths = [length for length, _ in found if length]
     if len(lengths) != 1 or any(other for _, other in found):
         return None
-    return int(status[1]), end + len(_END), int(lengths[0])
+    return int(status[1]), end + len(_HEADERS_END), int(lengths[0])
 
 
 class _Received(io.RawIOBase):

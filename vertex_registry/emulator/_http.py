@@ -267,7 +267,7 @@ class HttpServer:
             return None
         except DataFileError as error:
             return error_response(data_file_failure(error))
-        except Exception as error:  # noqa: BLE001 - a bug here has to be seen, and the client must not hang
+        except BaseException as error:  # noqa: BLE001 - a bug has to be seen, also a site's, and the client must not hang
             _log.exception("A request failed")
             return error_response(internal(f"The emulator made a mistake: {type(error).__name__}."))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 from concurrent import futures
 from queue import Empty, SimpleQueue
@@ -9,6 +10,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+_log: Final = logging.getLogger(__name__)
 
 # The seconds after which another thread takes over from one that finishes nothing while tasks wait. The next one may be
 # blocked too, so it gets half as long, down to the minimum.
@@ -68,10 +71,17 @@ class Worker(futures.Executor):
                 if task is None:
                     self._todo.put(None)  # for a thread that took over meanwhile
                     break
-                task()
+                self._run(task)
                 self._done += 1
             if not self._has_turn(turn):
                 return
+
+    @staticmethod
+    def _run(task: Callable[[], object]) -> None:
+        try:
+            task()
+        except BaseException:  # noqa: BLE001 - without its thread, nothing would be answered any more
+            _log.exception("A task failed")
 
     def _has_turn(self, turn: SimpleQueue[None]) -> bool:
         """Wait for a thread's next turn. If there's none for a while, or no more work comes, the thread has to end."""
@@ -102,14 +112,22 @@ class Worker(futures.Executor):
             done = self._done
 
     def put(self, task: Callable[[], object]) -> None:
-        """Do a task when its turn comes. It must not raise."""
+        """Do a task when its turn comes. What it raises is logged."""
         self._todo.put(task)
 
     def submit(self, function: Callable[..., Any], /, *given: Any, **named: Any) -> futures.Future[Any]:
-        """Return the future of a call that is made when its turn comes."""
+        """Return the future of a call that is made when its turn comes.
+
+        Raises:
+            RuntimeError: No more calls are made.
+        """
+        if self._closed.is_set():
+            raise RuntimeError(f"{self._name} has ended.")
         future: futures.Future[Any] = futures.Future()
 
         def task() -> None:
+            if not future.set_running_or_notify_cancel():
+                return
             try:
                 future.set_result(function(*given, **named))
             except BaseException as error:  # noqa: BLE001 - the future raises it
