@@ -588,6 +588,27 @@ def test_a_full_disk_leaves_no_half_of_a_file(data: Path, capsys: pytest.Capture
     assert list(data.parent.iterdir()) == [data]
 
 
+def test_a_copy_that_does_not_fit_leaves_nothing(data: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The status is 2, with a sentence, and both the copy and the new file are removed."""
+    data.write_bytes(data.read_bytes() + bytes(200_000))
+    with limited_files(150_000):
+        assert main(["--data", str(data), "--recover", str(data.with_name("new.db"))]) == 2
+
+    why = f"The data file {data} can't be copied to {data.parent}: File too large. Check that you can read the file"
+    assert capsys.readouterr().err.startswith(why)
+    assert list(data.parent.iterdir()) == [data]
+
+
+def test_what_cannot_be_saved_is_an_error_in_words(data: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A body that can't be read has the checksum of one that can."""
+    rewrite(data, "UPDATE versions SET body = x'ff' WHERE model = 1 AND number = 1")
+
+    assert main(["--data", str(data), "--recover", str(data.with_name("new.db"))]) == 2
+
+    assert capsys.readouterr().err.startswith(f"The data file {data} is damaged: user-defined function raised")
+    assert list(data.parent.iterdir()) == [data]
+
+
 def test_a_file_is_only_saved_to_a_new_one(data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """The status is 2, with a sentence, and neither file is touched."""
     (tmp_path / "taken").write_text("My notes.")
@@ -595,6 +616,8 @@ def test_a_file_is_only_saved_to_a_new_one(data: Path, tmp_path: Path, capsys: p
         (data, tmp_path / "taken", f"The file {tmp_path}/taken exists already. Name a new file"),
         (tmp_path / "lost", tmp_path / "new", f"The data file {tmp_path}/lost doesn't exist. Name the damaged file."),
         (tmp_path / "taken", tmp_path / "new", f"The data file {tmp_path}/taken isn't an SQLite database."),
+        (tmp_path, tmp_path / "new", f"The data file {tmp_path} is a folder. Name a file in it"),
+        (data, "", "The data file has no name."),
         (data, tmp_path / "nowhere" / "new", f"The data file {tmp_path}/nowhere/new can't be created"),
     ):
         assert main(["--data", str(source), "--recover", str(target)]) == 2

@@ -197,9 +197,9 @@ def recover(source: str, target: str) -> list[str]:
     Raises:
         DataFileError: One of the files can't be used.
     """
-    if not Path(source).is_file():
+    if not Path(source).exists():
         raise DataFileError(f"The data file {source} doesn't exist. Name the damaged file.", path=source)
-    if Path(target).exists():
+    if target and Path(target).exists():
         raise DataFileError(
             f"The file {target} exists already. Name a new file for what's intact of {source}.", path=target
         )
