@@ -515,6 +515,20 @@ def test_the_newest_version_keeps_an_alias_that_two_have(data: Path, capsys: pyt
             assert registry.call("get_model", request).version_id == number
 
 
+def test_a_default_version_without_its_alias_gets_it_back(data: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The report says so."""
+    new = data.with_name("new.db")
+    rewrite(data, "UPDATE versions SET aliases = 'newest' WHERE model = 1 AND number = 3")
+
+    assert main(["--data", str(data), "--recover", str(new)]) == 0
+
+    assert capsys.readouterr().out.splitlines() == [
+        f"Changed: version 3 of {CHURN} has the alias 'default' again, because it's the default version.",
+        f"What's intact of {data} is in {new}.",
+    ]
+    Registry(new).store.close()
+
+
 def test_a_version_number_is_not_used_again_if_the_models_row_is_older(data: Path) -> None:
     """The next version comes after the newest."""
     new = data.with_name("new.db")

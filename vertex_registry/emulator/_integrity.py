@@ -334,6 +334,11 @@ def _complete(new: sqlite3.Connection, name_of: Callable[[int], str]) -> list[st
     ).fetchall()
     for key, number in without_default:
         new.execute("UPDATE models SET default_version = ? WHERE key = ?", (number, key))
+        new.execute(
+            "UPDATE versions SET aliases = trim(aliases || ' default') WHERE model = ? AND number = ?"
+            " AND ' ' || aliases || ' ' NOT LIKE '% default %'",
+            (key, number),
+        )
         report.append(f"Changed: version {number} of {name_of(key)} is its default version now.")
     # The row of a model may be older than its versions. No number is given twice.
     newest = "(SELECT max(number) FROM versions WHERE model = key)"
@@ -367,6 +372,10 @@ def _settle_aliases(new: sqlite3.Connection) -> list[str]:
             ]
             if number == default and "default" not in kept:
                 kept.append("default")
+                report.append(
+                    f"Changed: version {number} of {name} has the alias 'default' again, because it's the default"
+                    " version."
+                )
             if kept != aliases:
                 sql = "UPDATE versions SET aliases = ? WHERE model = ? AND number = ?"
                 new.execute(sql, (" ".join(kept), key, number))
