@@ -9,6 +9,7 @@ import random
 import re
 import shutil
 import sqlite3
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Self
 
 import pytest
@@ -19,15 +20,15 @@ from google.longrunning import operations_pb2
 from tests.file_limits import limited_files
 from vertex_registry.emulator import DataFileError
 from vertex_registry.emulator.__main__ import main
+from vertex_registry.emulator._data_file import APPLICATION_ID, LABEL_WINS, open_database
 from vertex_registry.emulator._operations import Call
 from vertex_registry.emulator._service import Service
 from vertex_registry.emulator._status import Failure
 from vertex_registry.emulator._store import Store
-from vertex_registry.emulator._switches import parse_assumptions
+from vertex_registry.emulator._switches import SWITCHES, parse_assumptions
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
-    from pathlib import Path
 
     from vertex_registry.emulator import Emulator
 
@@ -199,6 +200,15 @@ def alter(data: Path, *statements: str) -> None:
             assert file.execute(statement).rowcount > 0
 
 
+def rewrite(data: Path, *statements: str) -> None:
+    """Change a file so that the rows have the right checksums, as if they had been written like this."""
+    file, claim = open_database(str(data))
+    assert claim is not None
+    with contextlib.closing(claim), contextlib.closing(file):
+        for statement in statements:
+            file.execute(statement)
+
+
 CHURN: Final = f"{PARENT}/models/churn"
 
 #: What is changed in a file, and what the error says is damaged.
@@ -226,6 +236,17 @@ ALTERED: Final = {
     "UPDATE version_labels SET value = 'x' WHERE model = 1 AND number = 2": "the table of the versions' labels ",
     "DELETE FROM version_labels WHERE model = 1 AND number = 2": "the table of the versions' labels ",
     "UPDATE listed_labels SET value = 'x' WHERE model = 1 AND label = 'team'": "the table of the models' labels ",
+    "UPDATE sqlite_sequence SET seq = 9223372036854775807": "its table sqlite_sequence ",
+    "UPDATE sqlite_sequence SET seq = 2": "its table sqlite_sequence ",
+    "UPDATE sqlite_sequence SET seq = 4": None,  # a model may have been deleted
+    "UPDATE sqlite_sequence SET seq = 'x'": "its table sqlite_sequence ",
+    "UPDATE sqlite_sequence SET seq = NULL": "its table sqlite_sequence ",
+    "UPDATE sqlite_sequence SET name = 'x'": "its table sqlite_sequence ",
+    "DELETE FROM sqlite_sequence": "its table sqlite_sequence ",
+    "INSERT INTO sqlite_sequence VALUES ('models', 3)": "its table sqlite_sequence ",
+    "UPDATE listing SET label_wins = 'versiom'": "its table listing ",
+    "UPDATE listing SET label_wins = CAST(label_wins AS BLOB)": "its table listing ",
+    "INSERT INTO listing VALUES ('version')": "its table listing ",
     "UPDATE sqlite_schema SET sql = replace(sql, 'id TEXT', 'id TEYT') WHERE name = 'models'": "its tables ",
     "UPDATE sqlite_schema SET sql = replace(sql, 'display_name, key', 'base_model, key')"
     " WHERE name = 'models_by_display_name'": "its tables ",
@@ -245,6 +266,25 @@ def test_an_altered_file_is_refused(data: Path, alteration: str, damage: str | N
 
     assert not caught.value.in_use
     assert str(caught.value).endswith(f"python -m vertex_registry.emulator --data {data} --recover NEW_FILE")
+
+
+def test_the_check_knows_every_assumption_that_lists_are_written_under() -> None:
+    """The table ``listing`` has one of the switch's values."""
+    assert SWITCHES["label-wins"].values == LABEL_WINS
+
+
+def test_a_missing_value_is_not_a_hyphen(data: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Both have the same checksum, but a column that must have a value can't lose it."""
+    new = data.with_name("new.db")
+    rewrite(data, "UPDATE versions SET aliases = '-' WHERE model = 1 AND number = 2", "DELETE FROM aliases")
+    schema = "UPDATE sqlite_schema SET sql = replace(sql, 'aliases TEXT{}', 'aliases TEXT{}') WHERE name = 'versions'"
+    alter(data, schema.format(" NOT NULL", ""))
+    alter(data, "UPDATE versions SET aliases = NULL WHERE model = 1 AND number = 2", schema.format("", " NOT NULL"))
+
+    with pytest.raises(DataFileError, match=f"version 2 of {CHURN} isn't as it was written"):
+        Registry(data)
+    assert main(["--data", str(data), "--recover", str(new)]) == 0
+    assert f"Lost: version 2 of {CHURN}.\n" in capsys.readouterr().out
 
 
 def test_an_index_without_an_entry_is_refused(data: Path) -> None:
@@ -337,8 +377,11 @@ def test_what_is_lost_is_named(data: Path, capsys: pytest.CaptureFixture[str]) -
         *(f"Lost: version {number} of {CHURN}." for number in (2, 3)),
         *(f"Lost: version {number} of {later}." for number in (1, 2, 3)),
         f"Lost: the operation 2 of {CHURN}.",
+        *(f"Lost: version {number} of {PARENT}/models/fraud, because the model is." for number in (1, 2, 3)),
         f"Lost: the model {later}, because all its versions are.",
         f"Changed: version 1 of {CHURN} is its default version now.",
+        f"Lost: the evaluation 10 of {CHURN}, because its version is.",
+        f"Lost: the evaluation slice 11 of {CHURN}, because its evaluation is.",
         f"What's intact of {data} is in {new}.",
     ]
     with Registry(new) as registry:
@@ -355,6 +398,173 @@ def test_what_is_lost_is_named(data: Path, capsys: pytest.CaptureFixture[str]) -
         fraud = registry.store.model(PARENT, "fraud")
         assert fraud is not None
         assert fraud.key == 4  # keys aren't used again
+
+
+def crash(data: Path) -> None:
+    """Leave a file as it is after a crash: the last upload is only in SQLite's log."""
+    crashed = data.with_name("crashed")
+    crashed.mkdir()
+    with Registry(data) as registry:
+        registry.upload("logged")
+        for path in (data, data.with_name("registry.db-wal")):
+            shutil.copy(path, crashed)
+    for path in crashed.iterdir():
+        path.replace(data.with_name(path.name))
+    crashed.rmdir()
+
+
+def truncate(data: Path) -> None:
+    data.write_bytes(b"")
+
+
+def downgrade(data: Path) -> None:
+    data.unlink()
+    with contextlib.closing(sqlite3.connect(data)) as file:
+        file.executescript((Path(__file__).parent / "format_3.sql").read_text())
+        file.execute(f"PRAGMA application_id = {APPLICATION_ID}")
+        file.execute("PRAGMA user_version = 3")
+
+
+@pytest.mark.parametrize(
+    ("damage", "saved"),
+    [(crash, [*MODELS, "logged"]), (truncate, []), (downgrade, ["churn"])],
+)
+def test_the_damaged_file_stays_as_it_is(data: Path, damage: Callable[[Path], None], saved: list[str]) -> None:
+    """Neither the file nor SQLite's log is written, and nothing else is left next to the new file."""
+    damage(data)
+    new = data.with_name("new.db")
+    before = {path: path.read_bytes() for path in data.parent.iterdir()}
+
+    assert main(["--data", str(data), "--recover", str(new)]) == 0
+
+    assert {path: path.read_bytes() for path in data.parent.iterdir() if path != new} == before
+    with contextlib.closing(sqlite3.connect(new)) as file:
+        assert [model for (model,) in file.execute("SELECT id FROM models ORDER BY key")] == saved
+
+
+def test_a_file_that_is_in_use_is_not_saved(data: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A copy of it could have half of a change."""
+    before = set(data.parent.iterdir())
+    with Registry(data) as registry:
+        assert main(["--data", str(data), "--recover", str(data.with_name("new.db"))]) == 2
+        assert f"The data file {data} is open in another emulator." in capsys.readouterr().err
+        registry.upload("later")
+    assert set(data.parent.iterdir()) == before
+
+
+@pytest.mark.parametrize(
+    "sequence",
+    [
+        *map("UPDATE sqlite_sequence SET seq = {}".format, ("'x'", "NULL", "x'ff'", "-1", "1", 2**63 - 1)),
+        "DELETE FROM sqlite_sequence",
+        "INSERT INTO sqlite_sequence VALUES (CAST(x'ff' AS TEXT), 'x')",
+    ],
+)
+def test_keys_are_not_used_again_after_every_model_is_lost(data: Path, sequence: str) -> None:
+    """The last key is that of SQLite's own table if it makes sense, or the largest in an intact row."""
+    new = data.with_name("new.db")
+    alter(data, "UPDATE models SET display_name = 'x'", sequence)
+
+    assert main(["--data", str(data), "--recover", str(new)]) == 0
+
+    with Registry(new) as registry:
+        registry.upload("next")
+        model = registry.store.model(PARENT, "next")
+        assert model is not None
+        assert model.key == 4
+
+
+def test_a_key_that_only_the_sequence_has_is_not_used_again(data: Path) -> None:
+    """It was a deleted model's."""
+    new = data.with_name("new.db")
+    alter(data, "UPDATE models SET display_name = 'x'", "UPDATE sqlite_sequence SET seq = 7")
+
+    assert main(["--data", str(data), "--recover", str(new)]) == 0
+
+    with contextlib.closing(sqlite3.connect(new)) as file:
+        assert file.execute("SELECT * FROM sqlite_sequence").fetchall() == [("models", 7)]
+
+
+def test_the_newest_version_keeps_an_alias_that_two_have(data: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A disk that loses a write leaves an older row, which is intact by itself. The default version keeps its alias."""
+    new = data.with_name("new.db")
+    rewrite(
+        data,
+        "UPDATE versions SET aliases = 'newest champion' WHERE model = 1 AND number = 2",
+        "UPDATE versions SET aliases = 'other default' WHERE model = 2 AND number = 2",
+        "UPDATE models SET default_version = 2 WHERE key = 2",
+        "UPDATE versions SET aliases = 'default' WHERE model = 3 AND number = 1",
+    )
+    alter(data, "UPDATE versions SET revision = 7 WHERE model = 3 AND number = 3")
+
+    assert main(["--data", str(data), "--recover", str(new)]) == 0
+
+    fraud, later = (f"{PARENT}/models/{model}" for model in MODELS[1:])
+    assert capsys.readouterr().out.splitlines() == [
+        f"Lost: version 3 of {later}.",
+        f"Changed: version 2 of {later} is its default version now.",
+        f"Changed: version 2 of {CHURN} lost the alias 'newest', because version 3 has it.",
+        f"Changed: version 1 of {CHURN} lost the alias 'champion', because version 2 has it.",
+        f"Changed: version 3 of {fraud} lost the alias 'default', because version 2 has it.",
+        f"Changed: version 1 of {later} lost the alias 'default', because version 2 has it.",
+        f"What's intact of {data} is in {new}.",
+    ]
+    with Registry(new) as registry:
+        for alias, number in (("newest", "3"), ("champion", "2"), ("default", "3")):
+            request = types.GetModelRequest.pb()(name=f"{CHURN}@{alias}")
+            assert registry.call("get_model", request).version_id == number
+
+
+def test_a_default_version_without_its_alias_gets_it_back(data: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The report says so."""
+    new = data.with_name("new.db")
+    rewrite(data, "UPDATE versions SET aliases = 'newest' WHERE model = 1 AND number = 3")
+
+    assert main(["--data", str(data), "--recover", str(new)]) == 0
+
+    assert capsys.readouterr().out.splitlines() == [
+        f"Changed: version 3 of {CHURN} has the alias 'default' again, because it's the default version.",
+        f"What's intact of {data} is in {new}.",
+    ]
+    Registry(new).store.close()
+
+
+def test_a_version_number_is_not_used_again_if_the_models_row_is_older(data: Path) -> None:
+    """The next version comes after the newest."""
+    new = data.with_name("new.db")
+    rewrite(data, "UPDATE models SET last_version = 1", "DELETE FROM aliases")
+
+    assert main(["--data", str(data), "--recover", str(new)]) == 0
+
+    with Registry(new) as registry:
+        registry.upload("churn", under=True)
+        assert registry.call("get_model", types.GetModelRequest.pb()(name=f"{CHURN}@4"))
+
+
+def test_one_of_two_rows_with_the_same_name_is_lost(data: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The row that was added later is saved. The same row twice is only one."""
+    new = data.with_name("new.db")
+    indexes = ("models_by_id", "versions_by_number")
+    twice = (
+        "INSERT INTO versions (model, number, aliases, create_time, update_time, revision, body)"
+        " SELECT model, number, aliases, create_time, update_time, {}, body FROM versions"
+        " WHERE model = 1 AND number = {}"
+    )
+    rewrite(data, *(f"DROP INDEX {index}" for index in indexes), twice.format(9, 1), twice.format("revision", 2))
+
+    assert main(["--data", str(data), "--recover", str(new)]) == 0
+
+    assert capsys.readouterr().out.splitlines() == [
+        f"Lost: another row of version 1 of {CHURN}.",
+        "Not every row can be found, so more may be lost than is named here.",
+        f"What's intact of {data} is in {new}.",
+    ]
+    with contextlib.closing(sqlite3.connect(new)) as file:
+        assert file.execute("SELECT number, revision FROM versions WHERE model = 1 ORDER BY number").fetchall() == [
+            (1, 9),
+            (2, 2),
+            (3, 2),
+        ]
 
 
 def test_a_page_that_cannot_be_read_loses_only_its_rows(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -392,6 +602,27 @@ def test_a_full_disk_leaves_no_half_of_a_file(data: Path, capsys: pytest.Capture
     assert list(data.parent.iterdir()) == [data]
 
 
+def test_a_copy_that_does_not_fit_leaves_nothing(data: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The status is 2, with a sentence, and both the copy and the new file are removed."""
+    data.write_bytes(data.read_bytes() + bytes(200_000))
+    with limited_files(150_000):
+        assert main(["--data", str(data), "--recover", str(data.with_name("new.db"))]) == 2
+
+    why = f"The data file {data} can't be copied to {data.parent}: File too large. Check that you can read the file"
+    assert capsys.readouterr().err.startswith(why)
+    assert list(data.parent.iterdir()) == [data]
+
+
+def test_what_cannot_be_saved_is_an_error_in_words(data: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A body that can't be read has the checksum of one that can."""
+    rewrite(data, "UPDATE versions SET body = x'ff' WHERE model = 1 AND number = 1")
+
+    assert main(["--data", str(data), "--recover", str(data.with_name("new.db"))]) == 2
+
+    assert capsys.readouterr().err.startswith(f"The data file {data} is damaged: user-defined function raised")
+    assert list(data.parent.iterdir()) == [data]
+
+
 def test_a_file_is_only_saved_to_a_new_one(data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """The status is 2, with a sentence, and neither file is touched."""
     (tmp_path / "taken").write_text("My notes.")
@@ -399,6 +630,8 @@ def test_a_file_is_only_saved_to_a_new_one(data: Path, tmp_path: Path, capsys: p
         (data, tmp_path / "taken", f"The file {tmp_path}/taken exists already. Name a new file"),
         (tmp_path / "lost", tmp_path / "new", f"The data file {tmp_path}/lost doesn't exist. Name the damaged file."),
         (tmp_path / "taken", tmp_path / "new", f"The data file {tmp_path}/taken isn't an SQLite database."),
+        (tmp_path, tmp_path / "new", f"The data file {tmp_path} is a folder. Name a file in it"),
+        (data, "", "The data file has no name."),
         (data, tmp_path / "nowhere" / "new", f"The data file {tmp_path}/nowhere/new can't be created"),
     ):
         assert main(["--data", str(source), "--recover", str(target)]) == 2

@@ -1,7 +1,8 @@
 """The data file: how it's created, claimed, checked and opened, and the errors if that isn't possible.
 
 One connection has a file at a time. It holds the file's exclusive lock for as long as it's open. SQLite notices damage
-to the structure of a file, but not to the values in it, so each row with a body has a checksum.
+to the structure of a file, but not to the values in it, so each row with a body has a checksum. A damaged file is read
+from a copy, because SQLite writes to the files that it opens.
 """
 
 from __future__ import annotations
@@ -10,8 +11,10 @@ import contextlib
 import errno
 import os
 import shlex
+import shutil
 import sqlite3
 import stat
+import tempfile
 import zlib
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, Final
@@ -77,6 +80,7 @@ CREATE INDEX {schema}.listed_labels_by_value ON listed_labels (parent, label, va
 # - aliases finds a version by its alias. versions.aliases has them in the order in which they were given.
 # - operations.target is the key of the model that an operation was begun for, if it existed, and source the key of the
 #   model that it copies: a later model of the same id is another one. polls_left is NULL once it's done.
+# - listing has one of LABEL_WINS, or no row until the first emulator has opened the file.
 # - slices.annotations is always 0. It's only there because files of this format have it.
 _OTHER_TABLES: Final = """
 CREATE TABLE aliases (
@@ -102,6 +106,11 @@ CREATE TABLE slices (
 );
 """
 
+#: The values of the switch label-wins. They're part of the format.
+LABEL_WINS: Final = ("version", "model")
+#: The largest key that a model can have. No file has so many models, so a larger one in SQLite's own table is damage.
+LARGEST_KEY: Final = 2**40
+
 #: The tables whose rows have a checksum, with the columns that it covers.
 CHECKED: Final = {
     "models": (
@@ -126,7 +135,8 @@ _FROM_FORMAT_3: Final = "ALTER TABLE operations RENAME COLUMN looks TO polls_lef
 def checksum_of(table: str, row: str) -> str:
     """Return the SQL of the checksum that a row should have, given the row's name in the statement.
 
-    Text is passed as bytes, because damaged text needn't be UTF-8.
+    A missing value has the same checksum as a hyphen, so check the types of the values as well. Text is passed as
+    bytes, because damaged text needn't be UTF-8.
     """
     return f"row_checksum({', '.join(f'CAST({row}.{column} AS BLOB)' for column in CHECKED[table])})"
 
@@ -263,26 +273,63 @@ def open_database(path: str | None) -> tuple[sqlite3.Connection, Claim | None]:
                 failed.callback(_remove_empty, Path(path))
             claim = Claim(path)
             failed.callback(claim.close)
-        # A file that is in use stays in use, so there is nothing to wait for. Only a name that begins with a folder is
-        # always the name of a file: SQLite has others, such as ":memory:" and "file:x?mode=memory".
-        try:
-            database = sqlite3.connect(
-                ":memory:" if path is None else Path(path).absolute(),
-                timeout=0,
-                isolation_level=None,
-                check_same_thread=False,
-            )
-        except sqlite3.Error as error:
-            raise unusable(str(path), "opened", str(error)) from error
+        # Only a name that begins with a folder is always the name of a file: SQLite has others, such as ":memory:" and
+        # "file:x?mode=memory".
+        database = _connect(":memory:" if path is None else Path(path).absolute(), path)
+        failed.callback(database.close)
+        if claim is not None:
+            claim.watch()
+        failed.pop_all()
+    return database, claim
+
+
+@contextlib.contextmanager
+def open_copy(path: str, folder: Path) -> Iterator[sqlite3.Connection]:
+    """Open a temporary copy of a data file and of SQLite's log, so that neither is changed.
+
+    Args:
+        path: An existing data file.
+        folder: Where the copy is put. It's deleted at the end.
+
+    Raises:
+        DataFileError: The file is in use, or can't be read or copied.
+    """
+    _check_kind(Path(path))
+    with contextlib.ExitStack() as opened:
+        with contextlib.closing(Claim(path)):
+            log = _log_of(Path(path))
+            try:
+                # Only its owner can read what's in such a folder.
+                copy = Path(opened.enter_context(tempfile.TemporaryDirectory(prefix=".recover-", dir=folder)), "copy")
+                shutil.copyfile(path, copy)
+                if log.exists():
+                    shutil.copyfile(log, _log_of(copy))
+            except OSError as error:
+                raise DataFileError(
+                    f"The data file {path} can't be copied to {folder}: {error.strerror}. Check that you can read the"
+                    " file, that both disks work, and that there's space for two copies.",
+                    path=path,
+                ) from error
+        database = _connect(copy, path)
+        opened.callback(database.close)
+        yield database
+
+
+def _connect(location: Path | str, path: str | None) -> sqlite3.Connection:
+    """Connect to a database, and prepare it. Errors name the path."""
+    try:
+        # A file that is in use stays in use, so there is nothing to wait for.
+        database = sqlite3.connect(location, timeout=0, isolation_level=None, check_same_thread=False)
+    except sqlite3.Error as error:
+        raise unusable(str(path), "opened", str(error)) from error
+    with contextlib.ExitStack() as failed:
         failed.callback(database.close)
         try:
             _prepare(database, path)
         except UnicodeDecodeError as error:
             raise damaged(str(path), NOT_UTF_8, readable=False) from error
-        if claim is not None:
-            claim.watch()
         failed.pop_all()
-    return database, claim
+    return database
 
 
 # What a path may lead to besides a file, with its name.

@@ -1,7 +1,8 @@
 """Check that a data file is as it was written, and save what's intact of a file that isn't.
 
-Only rows have a checksum. Everything else in a file follows from them: the indexes, and the tables that find a version
-by its alias or its labels. So both can be checked, and created again.
+Only rows with a body have a checksum. The indexes follow from them, and so do the tables that find a version by its
+alias or its labels. So all of these can be checked, and created again. Two more tables can only be checked for what
+makes sense: the last key of a model, and the assumption that lists were written under.
 """
 
 from __future__ import annotations
@@ -17,16 +18,21 @@ from google.cloud.aiplatform_v1 import types
 
 from vertex_registry.emulator._data_file import (
     CHECKED,
+    LABEL_WINS,
+    LARGEST_KEY,
+    NOT_UTF_8,
     DataFileError,
     checksum_of,
     create_tables,
     damaged,
+    open_copy,
     open_database,
     unusable,
+    why_damaged,
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
 _MODEL: Final[Any] = types.Model.pb()
 
@@ -60,6 +66,29 @@ _DERIVED: Final = {
     ),
 }
 
+#: The largest key of a model that the rows with a checksum have, also of one that was deleted.
+_LARGEST_USED: Final = """
+SELECT coalesce(max(key), 0) FROM (
+    SELECT max(key) AS key FROM models UNION ALL SELECT max(model) FROM versions
+    UNION ALL SELECT max(model) FROM evaluations UNION ALL SELECT max(model) FROM slices
+    UNION ALL SELECT max(target) FROM operations UNION ALL SELECT max(source) FROM operations
+)
+"""
+_IS_KEY: Final = f"name = 'models' AND typeof(seq) = 'integer' AND seq BETWEEN 0 AND {LARGEST_KEY}"
+
+#: The tables that neither have a checksum nor follow from other rows, each with a SELECT that returns whether it's
+#: plausible. SQLite keeps the last key of a model in its own table, and adds it with the first model.
+_PLAUSIBLE: Final = {
+    "sqlite_sequence": (
+        f"SELECT count(*) <= 1 AND count(*) = total({_IS_KEY} AND seq >= ({_LARGEST_USED}))"  # noqa: S608 - our own names, no values
+        f" AND (count(*) = 1 OR ({_LARGEST_USED}) = 0) FROM sqlite_sequence"
+    ),
+    "listing": f"SELECT count(*) <= 1 AND count(*) = total(label_wins IN {LABEL_WINS}) FROM listing",  # noqa: S608 - our own names, no values
+}
+
+#: What SQLite and Python raise for something that can't be read.
+_UNREADABLE: Final = (sqlite3.DatabaseError, UnicodeDecodeError)
+
 #: What describes the columns and the indexes, whichever statements created them.
 _COLUMNS: Final = (
     'SELECT s.name, c.name, c.type, c."notnull", c.pk FROM sqlite_schema AS s, pragma_table_info(s.name) AS c'
@@ -74,7 +103,7 @@ _INDEXES: Final = (
 def check(database: sqlite3.Connection, path: str) -> None:
     """Check that everything in a data file is as it was written.
 
-    It takes about 35 microseconds for each model with one version.
+    It takes about 30 microseconds for each model with one version.
 
     Raises:
         DataFileError: Something is damaged. The error names it.
@@ -99,6 +128,9 @@ def check(database: sqlite3.Connection, path: str) -> None:
         ).fetchone()
         if not intact:
             raise damaged(path, f"{what} isn't as it was written")
+    for table, plausible in _PLAUSIBLE.items():
+        if database.execute(plausible).fetchone() != (1,):
+            raise damaged(path, f"its table {table} isn't as it was written")
 
 
 class _Schema(NamedTuple):
@@ -117,10 +149,17 @@ def _current_schema() -> _Schema:
         return _schema_of(database)
 
 
+@functools.cache
 def _intact(table: str) -> str:
-    """Return the condition that a row is intact. Its checksum doesn't cover whether a value is text or bytes."""
-    kinds = {column: kind.lower() for name, column, kind, *_ in _current_schema().columns if name == table}
-    types = [f"typeof(r.{column}) IN ('{kinds[column]}', 'null')" for column in CHECKED[table]]
+    """Return the condition that a row is intact.
+
+    Its checksum doesn't cover whether a value is text or bytes, or a hyphen or missing.
+    """
+    types = []
+    for name, column, kind, required, in_key in _current_schema().columns:
+        if name == table and column in CHECKED[table]:
+            allowed = f"'{kind.lower()}'" if required or in_key else f"'{kind.lower()}', 'null'"
+            types.append(f"typeof(r.{column}) IN ({allowed})")
     return " AND ".join([f"r.checksum IS {checksum_of(table, 'r')}", *types])
 
 
@@ -128,8 +167,11 @@ def _damaged_rows(database: sqlite3.Connection, table: str) -> Iterator[str]:
     """Yield the names of the rows that aren't as they were written."""
     sql = f"SELECT CAST({_NAMES[table]} AS BLOB) FROM {table} AS r NOT INDEXED WHERE NOT ({_intact(table)})"  # noqa: S608 - our own names, no values
     for (name,) in database.execute(sql):
-        text = (name or b"a row").decode(errors="replace")
-        yield "".join(letter if letter.isprintable() else "\ufffd" for letter in text)
+        yield _printable(name or b"a row")
+
+
+def _printable(name: bytes) -> str:
+    return "".join(letter if letter.isprintable() else "\ufffd" for letter in name.decode(errors="replace"))
 
 
 def _create_labels_of(database: sqlite3.Connection) -> None:
@@ -146,7 +188,7 @@ def recover(source: str, target: str) -> list[str]:
     """Copy what's intact of a data file to a new one.
 
     Args:
-        source: The damaged file. It stays as it is.
+        source: The damaged file. It stays as it is, with SQLite's log: a temporary copy next to the new file is read.
         target: The file to create.
 
     Returns:
@@ -155,24 +197,21 @@ def recover(source: str, target: str) -> list[str]:
     Raises:
         DataFileError: One of the files can't be used.
     """
-    if not Path(source).is_file():
+    if not Path(source).exists():
         raise DataFileError(f"The data file {source} doesn't exist. Name the damaged file.", path=source)
-    if Path(target).exists():
+    if target and Path(target).exists():
         raise DataFileError(
             f"The file {target} exists already. Name a new file for what's intact of {source}.", path=target
         )
     with contextlib.ExitStack() as failed:
         with contextlib.ExitStack() as opened:
-            old, claim = open_database(source)
+            new, claim = open_database(target)
+            failed.callback(Path(target).unlink)
             if claim is not None:
                 opened.callback(claim.close)
-            opened.callback(old.close)
-            new, new_claim = open_database(target)
-            failed.callback(Path(target).unlink)
-            if new_claim is not None:
-                opened.callback(new_claim.close)
             opened.callback(new.close)
-            with _translating_errors(target):
+            old = opened.enter_context(open_copy(source, Path(target).absolute().parent))
+            with _translating_errors(source, target):
                 report = _copy(old, new)
         failed.pop_all()
     return report
@@ -180,14 +219,12 @@ def recover(source: str, target: str) -> list[str]:
 
 def _copy(old: sqlite3.Connection, new: sqlite3.Connection) -> list[str]:
     new.execute("BEGIN IMMEDIATE")
-    report = [f"Lost: {name}." for table in CHECKED for name in _copy_intact(old, new, table)]
+    report = [line for table in CHECKED for line in _copy_intact(old, new, table)]
     if not _is_readable(old):
         report.append("Not every row can be found, so more may be lost than is named here.")
-    last = None
-    with contextlib.suppress(sqlite3.DatabaseError):  # keys that were used aren't used again
-        last = old.execute("SELECT seq FROM sqlite_sequence WHERE name = 'models'").fetchone()
-    new.execute("UPDATE sqlite_sequence SET seq = max(seq, ?) WHERE name = 'models'", last or (0,))
-    report += _complete(new)
+    _keep_last_key(old, new)
+    report += _complete(new, _model_names(old, new))
+    report += _settle_aliases(new)
     _create_labels_of(new)
     for table, (columns, derived, _) in _DERIVED.items():
         new.execute(f"INSERT INTO {table} ({', '.join(columns)}) {derived}")
@@ -196,32 +233,69 @@ def _copy(old: sqlite3.Connection, new: sqlite3.Connection) -> list[str]:
 
 
 @contextlib.contextmanager
-def _translating_errors(target: str) -> Iterator[None]:
+def _translating_errors(source: str, target: str) -> Iterator[None]:
     try:
         yield
-    except sqlite3.OperationalError as error:
-        raise unusable(target, "written", str(error), error.sqlite_errorcode) from error
+    except sqlite3.DatabaseError as error:
+        code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_ERROR)
+        if isinstance(error, sqlite3.OperationalError) and code != sqlite3.SQLITE_ERROR:
+            raise unusable(target, "written", str(error), code) from error
+        raise damaged(source, why_damaged(error), readable=False) from error
+    except UnicodeDecodeError as error:
+        raise damaged(source, NOT_UTF_8, readable=False) from error
 
 
 def _copy_intact(old: sqlite3.Connection, new: sqlite3.Connection, table: str) -> list[str]:
-    """Copy the intact rows of a table, and return the names of the others."""
+    """Copy the intact rows of a table, and report the others."""
     # The key of a model is its row's ID. The operations are ordered by theirs.
     columns = CHECKED[table] if "key" in CHECKED[table] else ("rowid", *CHECKED[table])
     names, marks = ", ".join(columns), ", ".join("?" * len(columns))
-    intact = f"SELECT {names} FROM {table} AS r NOT INDEXED WHERE {_intact(table)} ORDER BY rowid"  # noqa: S608 - our own names, no values
-    new.executemany(f"INSERT OR IGNORE INTO {table} ({names}) VALUES ({marks})", _readable_rows(old, intact))  # noqa: S608 - likewise
+    insert = f"INSERT OR IGNORE INTO {table} ({names}) VALUES ({marks})"  # noqa: S608 - our own names, no values
+    same = f"SELECT 1 FROM {table} WHERE {' AND '.join(f'{column} IS ?' for column in CHECKED[table])}"  # noqa: S608 - likewise
+    name = f"SELECT CAST({_NAMES[table]} AS BLOB) FROM (SELECT {', '.join(f'? AS {c}' for c in columns)}) AS r"  # noqa: S608 - likewise
+    intact = f"SELECT {names} FROM {table} AS r NOT INDEXED WHERE {_intact(table)} ORDER BY rowid"  # noqa: S608 - likewise
     lost: list[str] = []
-    with contextlib.suppress(sqlite3.DatabaseError):
-        lost += _damaged_rows(old, table)
+    for row in _readable_rows(old, intact):
+        # Of two rows with the same name, the one that was added later is read first, and stays.
+        added = new.execute(insert, row).rowcount
+        if not added and new.execute(same, row[-len(CHECKED[table]) :]).fetchone() is None:
+            lost += [f"Lost: another row of {_printable(found)}." for (found,) in new.execute(name, row)]
+    with contextlib.suppress(*_UNREADABLE):
+        lost += [f"Lost: {damaged_row}." for damaged_row in _damaged_rows(old, table)]
     return lost
 
 
 def _readable_rows(old: sqlite3.Connection, ordered: str) -> Iterator[tuple[Any, ...]]:
     """Yield the rows that an ordered SELECT finds, and those from the other end after an unreadable page."""
-    for order in ("ASC", "DESC"):
-        with contextlib.suppress(sqlite3.DatabaseError):
+    for order in ("DESC", "ASC"):
+        with contextlib.suppress(*_UNREADABLE):
             yield from old.execute(f"{ordered} {order}")
             return
+
+
+def _keep_last_key(old: sqlite3.Connection, new: sqlite3.Connection) -> None:
+    """Let no model get a key that another one had."""
+    (used,) = new.execute(_LARGEST_USED).fetchone()
+    last = None
+    with contextlib.suppress(*_UNREADABLE):
+        (last,) = old.execute(f"SELECT max(seq) FROM sqlite_sequence WHERE {_IS_KEY}").fetchone()  # noqa: S608 - our own names, no values
+    new.execute("DELETE FROM sqlite_sequence")
+    new.execute("INSERT INTO sqlite_sequence (name, seq) VALUES ('models', ?)", (max(used, last or 0),))
+
+
+def _model_names(old: sqlite3.Connection, new: sqlite3.Connection) -> Callable[[int], str]:
+    """Return a function that returns the name of a model, which may be lost, by its key."""
+
+    @functools.cache
+    def name_of(key: int) -> str:
+        for database in (new, old):
+            with contextlib.suppress(*_UNREADABLE):
+                sql = "SELECT CAST(parent || '/models/' || id AS BLOB) FROM models WHERE key = ?"
+                for (name,) in database.execute(sql, (key,)):
+                    return _printable(name or b"a model")
+        return "a model"
+
+    return name_of
 
 
 def _is_readable(database: sqlite3.Connection) -> bool:
@@ -229,36 +303,80 @@ def _is_readable(database: sqlite3.Connection) -> bool:
     try:
         whole = database.execute("PRAGMA quick_check(1)").fetchall() == [("ok",)]
         return whole and _schema_of(database) == _current_schema()
-    except (sqlite3.DatabaseError, UnicodeDecodeError):
+    except _UNREADABLE:
         return False
 
 
-def _complete(new: sqlite3.Connection) -> list[str]:
-    """Remove what belongs to something that's lost, give each model a default version, and return what was done."""
-    report: list[str] = []
-    new.execute("DELETE FROM versions WHERE model NOT IN (SELECT key FROM models)")
+#: What is lost with something else: each table, the condition that the other row exists, and what is reported.
+_LOST_WITH: Final = {
+    "versions": ("SELECT 1 FROM models WHERE key = r.model", "version {} of {}, because the model is"),
+    "evaluations": (
+        "SELECT 1 FROM versions WHERE model = r.model AND number = r.number",
+        "the evaluation {} of {}, because its version is",
+    ),
+    "slices": (
+        "SELECT 1 FROM evaluations WHERE model = r.model AND id = r.evaluation",
+        "the evaluation slice {} of {}, because its evaluation is",
+    ),
+}
+
+
+def _complete(new: sqlite3.Connection, name_of: Callable[[int], str]) -> list[str]:
+    """Remove what belongs to something that's lost, give each model a default version, and report it."""
+    report = _remove_lost(new, "versions", name_of)
     lonely = "FROM models AS m WHERE NOT EXISTS (SELECT 1 FROM versions AS v WHERE v.model = m.key)"
-    report += [
-        f"Lost: the model {parent}/models/{model}, because all its versions are."
-        for parent, model in new.execute(f"SELECT parent, id {lonely}").fetchall()
-    ]
+    for (key,) in new.execute(f"SELECT key {lonely}").fetchall():
+        report.append(f"Lost: the model {name_of(key)}, because all its versions are.")
     new.execute(f"DELETE {lonely}")
     without_default = new.execute(
-        "SELECT m.key, m.parent, m.id, (SELECT max(number) FROM versions WHERE model = m.key) FROM models AS m"
+        "SELECT m.key, (SELECT max(number) FROM versions WHERE model = m.key) FROM models AS m"
         " WHERE NOT EXISTS (SELECT 1 FROM versions AS v WHERE v.model = m.key AND v.number = m.default_version)"
     ).fetchall()
-    for key, parent, model, number in without_default:
+    for key, number in without_default:
         new.execute("UPDATE models SET default_version = ? WHERE key = ?", (number, key))
         new.execute(
-            "UPDATE versions SET aliases = trim(aliases || ' default') WHERE model = ? AND number = ?", (key, number)
+            "UPDATE versions SET aliases = trim(aliases || ' default') WHERE model = ? AND number = ?"
+            " AND ' ' || aliases || ' ' NOT LIKE '% default %'",
+            (key, number),
         )
-        report.append(f"Changed: version {number} of {parent}/models/{model} is its default version now.")
-    new.execute(
-        "DELETE FROM evaluations AS e WHERE NOT EXISTS"
-        " (SELECT 1 FROM versions AS v WHERE v.model = e.model AND v.number = e.number)"
-    )
-    new.execute(
-        "DELETE FROM slices AS s WHERE NOT EXISTS"
-        " (SELECT 1 FROM evaluations AS e WHERE e.model = s.model AND e.id = s.evaluation)"
-    )
+        report.append(f"Changed: version {number} of {name_of(key)} is its default version now.")
+    # The row of a model may be older than its versions. No number is given twice.
+    newest = "(SELECT max(number) FROM versions WHERE model = key)"
+    new.execute(f"UPDATE models SET last_version = {newest} WHERE last_version < {newest}")  # noqa: S608 - our own names, no values
+    return report + _remove_lost(new, "evaluations", name_of) + _remove_lost(new, "slices", name_of)
+
+
+def _remove_lost(new: sqlite3.Connection, table: str, name_of: Callable[[int], str]) -> list[str]:
+    other, reported = _LOST_WITH[table]
+    rows = f"FROM {table} AS r WHERE NOT EXISTS ({other})"
+    number = "number" if table == "versions" else "id"
+    lost = new.execute(f"SELECT r.{number}, r.model {rows} ORDER BY r.model, r.{number}").fetchall()
+    new.execute(f"DELETE {rows}")
+    return [f"Lost: {reported.format(number, name_of(model))}." for number, model in lost]
+
+
+def _settle_aliases(new: sqlite3.Connection) -> list[str]:
+    """Give each alias to one version, and report it: "default" to the default version, others to the newest."""
+    report: list[str] = []
+    models = new.execute("SELECT key, parent || '/models/' || id, default_version FROM models").fetchall()
+    for key, name, default in models:
+        sql = "SELECT number, aliases FROM versions WHERE model = ? ORDER BY number DESC"
+        versions = {number: aliases.split() for number, aliases in new.execute(sql, (key,))}
+        owners = {"default": default}
+        for number, aliases in versions.items():
+            kept = [alias for alias in aliases if owners.setdefault(alias, number) == number]
+            report += [
+                f"Changed: version {number} of {name} lost the alias {alias!r}, because version {owners[alias]} has it."
+                for alias in aliases
+                if alias not in kept
+            ]
+            if number == default and "default" not in kept:
+                kept.append("default")
+                report.append(
+                    f"Changed: version {number} of {name} has the alias 'default' again, because it's the default"
+                    " version."
+                )
+            if kept != aliases:
+                sql = "UPDATE versions SET aliases = ? WHERE model = ? AND number = ?"
+                new.execute(sql, (" ".join(kept), key, number))
     return report
