@@ -1,6 +1,8 @@
 """Run every benchmark, and write the tables of docs/performance.md and the charts in docs/charts: `make bench`.
 
-    python -m benchmarks [--quick] [--only client growth-file ...]
+    python -m benchmarks [--quick] [--dry-run] [--only client growth-file ...]
+
+It runs on Linux only, because it reads processor time and memory from ``/proc``.
 
 Each part runs in its own process and takes some minutes. A name without its ending means all parts that begin with it,
 so ``--only storage`` measures three. A part prints tables, each after a line such as ``== client``. A table replaces
@@ -26,13 +28,20 @@ if TYPE_CHECKING:
 
 DOCS: Final = Path(__file__).parents[1] / "docs"
 PAGE: Final = DOCS / "performance.md"
-CHARTS: Final = ("--charts", str(DOCS / "charts"))
+CHARTS: Final = DOCS / "charts"
+#: The packages whose versions each table names, by the module of its part.
+PACKAGES: Final = {
+    "client": ("google-cloud-aiplatform", "grpcio", "moto"),
+    "growth": ("google-cloud-aiplatform", "grpcio"),
+    "emulator": ("google-cloud-aiplatform", "grpcio", "boto3", "moto"),
+    "storage": ("google-cloud-storage", "obstore"),
+}
 #: The parts: the module of each, and its options.
 PARTS: Final = {
     "client": ("client",),
-    "growth-versions": ("growth", "--only", "versions", *CHARTS),
-    "growth-writers": ("growth", "--only", "writers", *CHARTS),
-    "growth-file": ("growth", "--only", "file", *CHARTS),
+    "growth-versions": ("growth", "--only", "versions"),
+    "growth-writers": ("growth", "--only", "writers"),
+    "growth-file": ("growth", "--only", "file"),
     "emulator-compare": ("emulator", "--only", "compare"),
     "emulator-rest": ("emulator", "--only", "rest"),
     "emulator-durable": ("emulator", "--only", "durable"),
@@ -84,17 +93,32 @@ def replace_tables(page: str, found: dict[str, str], conditions: str) -> str:
     return page
 
 
-def conditions(*, quick: bool) -> str:
-    """Return a sentence with the date, the machine and the versions of the measurement."""
-    versions = ", ".join(
-        f"{name} {metadata.version(name)}" for name in ("google-cloud-aiplatform", "google-cloud-storage", "moto")
-    )
+def conditions(part: str, *, quick: bool) -> str:
+    """Return a sentence with the date, the commit, the machine and the versions of the measurement."""
+    versions = ", ".join(f"{name} {metadata.version(name)}" for name in PACKAGES[PARTS[part][0]])
     how = "`make bench QUICK=1`" if quick else "`make bench`"
     load = os.getloadavg()[0]
     return (
-        f"Measured on {time.strftime('%Y-%m-%d')} with {how}: {os.cpu_count()} cores, load average {load:.1f}, Python "
-        f"{platform.python_version()}, {versions}."
+        f"Measured on {time.strftime('%Y-%m-%d')} with {how} at commit {commit()}: {os.cpu_count()} cores of "
+        f"{processor()}, load average before it {load:.1f}, Python {platform.python_version()}, {versions}."
     )
+
+
+def commit() -> str:
+    """Return the commit of this folder. If a file of the code has been changed since, the commit says so."""
+    command = ("git", "-C", str(DOCS.parent))
+    found = subprocess.run((*command, "rev-parse", "--short", "HEAD"), check=True, capture_output=True, text=True)  # noqa: S603 - fixed words
+    changed = subprocess.run((*command, "diff", "--quiet", "HEAD", "--", "*.py"), check=False)  # noqa: S603 - likewise
+    return found.stdout.strip() + (" with changes" if changed.returncode else "")
+
+
+def processor() -> str:
+    """Return the model of the processor."""
+    for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
+        name, _, value = line.partition(":")
+        if name.strip() == "model name":
+            return value.strip()
+    return platform.machine()
 
 
 def main() -> None:
@@ -102,11 +126,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="fewer rounds and smaller sizes, for some minutes")
     parser.add_argument("--only", nargs="+", metavar="PART", default=list(PARTS), help=", ".join(PARTS))
-    parser.add_argument("--dry-run", action="store_true", help="print, but don't change the page")
+    parser.add_argument("--dry-run", action="store_true", help="print, but don't change the page and the charts")
     given = parser.parse_args()
     for part in parts_of(given.only):
-        before = conditions(quick=given.quick)
-        found = tables(run(part, *(["--quick"] if given.quick else [])))
+        before = conditions(part, quick=given.quick)
+        options = ["--quick"] if given.quick else []
+        if PARTS[part][0] == "growth" and not given.dry_run:
+            options += ["--charts", str(CHARTS)]
+        found = tables(run(part, *options))
         if not given.dry_run:
             PAGE.write_text(replace_tables(PAGE.read_text(encoding="utf-8"), found, before), encoding="utf-8")
 

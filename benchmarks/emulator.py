@@ -5,11 +5,12 @@
 
 Both servers run in their own processes and keep their state in memory, unless a row says that the emulator writes to a
 file. Each client is a process too, so clients don't share an interpreter. A row is measured in rounds, with one server
-after the other. Its ratio is the median of the rounds' ratios, because a busy machine slows down both servers.
+after the other, and the servers alternate in going first. Its ratio is the median of the rounds' ratios, because a busy
+machine slows down both servers.
 
 There are two kinds of clients. The stock ones are what people use: Google's `ModelServiceClient`, and boto3. They cost
-more than either server. The bare ones show the servers: they send prepared requests over an open connection, and don't
-parse the responses.
+more than either server. The bare ones send prepared requests over an open connection, and don't parse the responses.
+They still share the processors with the server, so the rates are lower than those of a server alone.
 """
 
 from __future__ import annotations
@@ -48,10 +49,6 @@ IMAGE: Final = "us-docker.pkg.dev/acme/images/serve:1"
 SERVICE: Final = "/google.cloud.aiplatform.v1.ModelService"
 LABELS: Final = {"team": "growth", "git": "9f2c1e7", "stage": "none"}
 
-#: A call that a client repeats.
-Work = "Callable[[], object]"
-
-
 # --- servers -----------------------------------------------------------------
 
 
@@ -76,14 +73,42 @@ def served(*command: str) -> Iterator[subprocess.Popen[bytes]]:
             process.terminate()
 
 
-def wait_until_served(process: subprocess.Popen[bytes], port: int) -> None:
-    """Wait until a server accepts connections."""
+def wait_until_answered(process: subprocess.Popen[bytes], ask: Callable[[], None]) -> None:
+    """Wait until a server has answered a request. Until it accepts connections, the request is sent again."""
     while True:
-        with contextlib.suppress(ConnectionError), socket.create_connection(("127.0.0.1", port)):
+        with contextlib.suppress(ConnectionError):
+            ask()
             return
         if process.poll() is not None:
             raise SystemExit(f"{process.args!r} ended with status {process.returncode}")
         time.sleep(0.005)
+
+
+def ask_emulator(rest: int) -> None:
+    """Request a list of models over REST, from the emulator with this port."""
+    _ask(rest, "GET", f"/v1/{PARENT}/models")
+
+
+def ask_moto(port: int) -> None:
+    """Request a list of model package groups, from moto's server with this port."""
+    _ask(port, "POST", "/", b"{}", _moto_headers("ListModelPackageGroups"))
+
+
+def _ask(port: int, method: str, path: str, body: bytes | None = None, headers: dict[str, str] | None = None) -> None:
+    with contextlib.closing(http.client.HTTPConnection("127.0.0.1", port)) as connection:
+        connection.request(method, path, body, headers or {})
+        answer = connection.getresponse()
+        text = answer.read()
+        if answer.status != http.client.OK:
+            raise SystemExit(f"{path} was answered with status {answer.status}: {text.decode()}")
+
+
+def _moto_headers(action: str) -> dict[str, str]:
+    return {
+        "Content-Type": "application/x-amz-json-1.1",
+        "X-Amz-Target": f"SageMaker.{action}",
+        "Authorization": "AWS4-HMAC-SHA256 Credential=bench/20260101/us-east-1/sagemaker/aws4_request",
+    }
 
 
 @contextlib.contextmanager
@@ -92,7 +117,7 @@ def emulator(*arguments: str) -> Iterator[tuple[str, int, str]]:
     port, rest = free_port(), free_port()
     command = [sys.executable, "-m", "vertex_registry.emulator", "--grpc-port", str(port), "--rest-port", str(rest)]
     with served(*command, *arguments) as process:
-        wait_until_served(process, rest)
+        wait_until_answered(process, lambda: ask_emulator(rest))
         yield f"127.0.0.1:{port}", process.pid, f"http://127.0.0.1:{rest}"
 
 
@@ -102,7 +127,7 @@ def moto() -> Iterator[str]:
     port = free_port()
     command = [str(Path(sys.executable).with_name("moto_server")), "-H", "127.0.0.1", "-p", str(port)]
     with served(*command) as process:
-        wait_until_served(process, port)
+        wait_until_answered(process, lambda: ask_moto(port))
         yield f"127.0.0.1:{port}"
 
 
@@ -244,13 +269,8 @@ def moto_bare(address: str, job: str, _: str, versions: int) -> Callable[[], obj
     connection = open_connection(address)
 
     def post(action: str, body: bytes) -> bytes:
-        headers = {
-            "Content-Type": "application/x-amz-json-1.1",
-            "X-Amz-Target": f"SageMaker.{action}",
-            "Authorization": "AWS4-HMAC-SHA256 Credential=bench/20260101/us-east-1/sagemaker/aws4_request",
-        }
         while True:
-            connection.request("POST", "/", body, headers)
+            connection.request("POST", "/", body, _moto_headers(action))
             answer = connection.getresponse()
             text = answer.read()
             if answer.status == http.client.OK:
@@ -282,33 +302,43 @@ _FORK: Final = multiprocessing.get_context("fork")
 
 
 def _client_process(make: Callable[[], Callable[[], object]], ready: Any, seconds: float, counts: Any) -> None:
-    try:
-        work = make()
-        for _ in range(20):
-            work()
-    except BaseException:
-        ready.abort()
-        raise
+    work = make()
+    for _ in range(20):
+        work()
     ready.wait()
-    done, end = 0, time.perf_counter() + seconds
-    while time.perf_counter() < end:
+    counts.put(repeat(work, seconds))
+
+
+def repeat(work: Callable[[], object], seconds: float) -> float:
+    """Repeat a call for some seconds, and return the calls per second. The last call may take longer than that."""
+    done, begin = 0, time.perf_counter()
+    while time.perf_counter() < begin + seconds:
         work()
         done += 1
-    counts.put(done)
+    return done / (time.perf_counter() - begin)
 
 
 def rate(make: Callable[[], Callable[[], object]], clients: int, seconds: float) -> float:
     """Return how many calls per second all client processes together complete."""
-    return count_together(_client_process, [(make,)] * clients, seconds) / seconds
+    return sum_rates(_client_process, [(make,)] * clients, seconds)
 
 
-def count_together(work: Callable[..., None], arguments: Sequence[tuple[Any, ...]], seconds: float) -> float:
-    """Run a function in several processes, and return the sum of their counts.
+def sum_rates(work: Callable[..., None], arguments: Sequence[tuple[Any, ...]], seconds: float) -> float:
+    """Run a function in several processes, and return the sum of their rates.
 
-    Each process gets its own arguments, a barrier to wait for the others, the seconds, and a queue for its count.
+    Each process gets its own arguments, a barrier to wait for the others, the seconds, and a queue for its rate. If one
+    of them fails, or isn't ready within five minutes, all end.
     """
-    ready, counts = _FORK.Barrier(len(arguments)), _FORK.SimpleQueue()
-    processes = [_FORK.Process(target=work, args=(*own, ready, seconds, counts)) for own in arguments]
+    ready, counts = _FORK.Barrier(len(arguments), timeout=300), _FORK.SimpleQueue()
+
+    def run(own: tuple[Any, ...]) -> None:
+        try:
+            work(*own, ready, seconds, counts)
+        except BaseException:
+            ready.abort()
+            raise
+
+    processes = [_FORK.Process(target=run, args=(own,)) for own in arguments]
     for process in processes:
         process.start()
     for process in processes:
@@ -349,20 +379,34 @@ def compare(
     versions = 100
     for row in rows:
         ours, theirs = [], []
-        for _ in range(rounds):
-            # Each measurement starts new servers, so no row is slowed down by the models of another.
-            with tempfile.TemporaryDirectory() as folder:
-                data = ["--data", str(Path(folder) / "registry.db")] if durable else []
-                with emulator(*data) as (address, _, rest):
-                    model = _in_process(functools.partial(_prepare_vertex, address, versions))
-                    make = functools.partial(row.vertex, rest if row.rest else address, row.job, model, versions)
-                    ours.append(rate(make, row.clients, seconds))
-            with moto() as address:
-                _in_process(functools.partial(_prepare_moto, address, versions))
-                make = functools.partial(row.sagemaker, address, row.job, "", versions)
-                theirs.append(rate(make, row.clients, seconds))
+        for turn in range(rounds):
+            # The servers alternate in going first.
+            if turn % 2 == 0:
+                ours.append(_vertex_rate(row, versions, seconds, durable=durable))
+            theirs.append(_moto_rate(row, versions, seconds))
+            if turn % 2:
+                ours.append(_vertex_rate(row, versions, seconds, durable=durable))
         ratios = [one / other for one, other in zip(ours, theirs, strict=True)]
         yield row, statistics.median(ours), statistics.median(theirs), statistics.median(ratios)
+
+
+# Each measurement starts a new server, so no row is slowed down by the models of another.
+
+
+def _vertex_rate(row: Row, versions: int, seconds: float, *, durable: bool) -> float:
+    with tempfile.TemporaryDirectory() as folder:
+        data = ["--data", str(Path(folder) / "registry.db")] if durable else []
+        with emulator(*data) as (address, _, rest):
+            model = _in_process(functools.partial(_prepare_vertex, address, versions))
+            make = functools.partial(row.vertex, rest if row.rest else address, row.job, model, versions)
+            return rate(make, row.clients, seconds)
+
+
+def _moto_rate(row: Row, versions: int, seconds: float) -> float:
+    with moto() as address:
+        _in_process(functools.partial(_prepare_moto, address, versions))
+        make = functools.partial(row.sagemaker, address, row.job, "", versions)
+        return rate(make, row.clients, seconds)
 
 
 def _prepare_vertex(address: str, versions: int) -> str:
@@ -404,6 +448,9 @@ def resident(pid: int) -> float:
             return int(line.split()[1]) / 1024
     raise SystemExit(f"/proc/{pid}/status has no VmRSS")
 
+
+#: How often each page is requested.
+PAGES: Final = 40
 
 #: The queries of a list of models. The label `rare` is always on 50 models, so pages have equal lengths. A display name
 #: contains the model's number.
@@ -453,7 +500,7 @@ def page_costs(clients: Sequence[aiplatform_v1.ModelServiceClient], query: dict[
         for client, request in zip(clients, requests, strict=True):
             request["page_token"] = _last_token(client)
     minimums = [math.inf] * len(clients)
-    for _ in range(40):
+    for _ in range(PAGES):
         for at, (client, request) in enumerate(zip(clients, requests, strict=True)):
             begin = time.perf_counter()
             next(client.list_models(request).pages)
@@ -488,6 +535,7 @@ def sizes(models: int) -> None:
         for name, query in QUERIES.items():
             before, after = page_costs(clients, query)
             print(f"| {name} | {before:.2f} | {after:.2f} | {after / before:.2f} |", flush=True)
+        print(f"\nRounds: {PAGES}, of which the fastest counts.")
         print("== emulator-memory\n| models | resident memory, MiB |\n|---|---|")
         for count, used in [*memory, (models, resident(pid))]:
             print(f"| {count:,} | {used:.0f} |")
@@ -509,21 +557,22 @@ def main() -> None:
         given.rounds, given.seconds, given.models = 1, 1.0, 10_000
     if given.only in (None, "compare"):
         print("== emulator-memory-only")
-        _print_comparison("in memory", compare(GRPC_ROWS, given.rounds, given.seconds))
+        _print_comparison("in memory", GRPC_ROWS, given.rounds, given.seconds)
     if given.only in (None, "rest"):
         print("== emulator-rest")
-        _print_comparison("over REST", compare(REST_ROWS, given.rounds, given.seconds))
+        _print_comparison("over REST", REST_ROWS, given.rounds, given.seconds)
     if given.only in (None, "durable"):
         print("== emulator-durable")
-        _print_comparison("with --data", compare(GRPC_ROWS, given.rounds, given.seconds, durable=True))
+        _print_comparison("with --data", GRPC_ROWS, given.rounds, given.seconds, durable=True)
     if given.only in (None, "sizes"):
         sizes(given.models)
 
 
-def _print_comparison(how: str, rows: Iterator[tuple[Row, float, float, float]]) -> None:
+def _print_comparison(how: str, rows: Sequence[Row], rounds: int, seconds: float, *, durable: bool = False) -> None:
     print(f"| {how} | clients | kind | emulator, /s | moto, /s | ratio |\n|---|---|---|---|---|---|")
-    for row, ours, theirs, ratio in rows:
+    for row, ours, theirs, ratio in compare(rows, rounds, seconds, durable=durable):
         print(f"| {row.job} | {row.clients} | {row.kind} | {ours:.0f} | {theirs:.0f} | {ratio:.1f} |", flush=True)
+    print(f"\nRounds: {rounds}, of {seconds:g} s for each server.")
 
 
 if __name__ == "__main__":

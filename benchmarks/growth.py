@@ -2,7 +2,8 @@
 
     python -m benchmarks.growth [--quick] [--only versions|writers|file] [--charts docs/charts]
 
-Each line of a table is the median of some rounds. ``--quick`` stops at a tenth of the numbers, except for the file.
+The times of lists, promotions and starts are medians of some rounds. Registrations are counted once, for some seconds.
+``--quick`` stops at 10,000 versions instead of 100,000, and means fewer rounds and fewer seconds.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from benchmarks.charts import Chart, draw
 from benchmarks.client import PRODUCTION, PROJECT, fill_model, new_model, pairs, read_model, read_record, registry
-from benchmarks.emulator import PARENT, count_together, emulator, gapic, resident
+from benchmarks.emulator import PARENT, emulator, gapic, repeat, resident, sum_rates
 from vertex_registry import RegistryClient
 
 if TYPE_CHECKING:
@@ -43,20 +44,22 @@ def versions(sizes: Sequence[int], rounds: int) -> dict[str, Chart]:
         for size in sizes:
             fill_model(running.google, running.channel, "big", have, size)
             have = size
+            few = rounds if size < SIZES[-1] else 1
             listed = pairs(
                 lambda: [read_record(version) for version in running.ours.list_versions("big")],
                 lambda: [read_model(model) for model in running.google.list_model_versions(of_big)],
-                rounds if size < SIZES[-1] else 1,
+                few,
             )
             turns = iter(range(10**9))
-            promoted, latest = pairs(
+            promoted, latest, _ = pairs(
                 lambda: running.ours.set_stage("big", next(turns) % 2 + 1, PRODUCTION, archive_existing=True),  # noqa: B023 - it's called immediately
                 lambda: running.ours.latest_version("big"),
-                rounds if size < SIZES[-1] else 1,
+                few,
             )
-            for line, value in zip((*lists, *promotions), (*listed, promoted, latest), strict=True):
+            for line, value in zip((*lists, *promotions), (*listed[:2], promoted, latest), strict=True):
                 line.append((size, value))
             print(f"| {size:,} | {listed[0]:.1f} | {listed[1]:.1f} | {promoted:.1f} | {latest:.1f} |", flush=True)
+    print(f"\nRounds: {rounds}{f', and 1 with {SIZES[-1]:,} versions' if sizes[-1] == SIZES[-1] else ''}.")
     return {
         "listing": Chart(
             "List every version of a model",
@@ -77,17 +80,13 @@ def _writer(address: str, name: str, ready: Any, seconds: float, counts: Any) ->
     with RegistryClient(project=PROJECT, location="us-central1", endpoint=address) as client:
         client.register_version(name, "gs://models/1")
         ready.wait()
-        done, begin = 0, time.perf_counter()
-        while time.perf_counter() < begin + seconds:
-            client.register_version(name, "gs://models/1")
-            done += 1
-        counts.put(done / (time.perf_counter() - begin))
+        counts.put(repeat(lambda: client.register_version(name, "gs://models/1"), seconds))
 
 
 def _rate(writers: int, name_of: Callable[[int], str], seconds: float) -> float:
     """Return how many versions per second all writers together register."""
     with emulator() as (address, _, _):
-        return count_together(_writer, [(address, name_of(number)) for number in range(writers)], seconds)
+        return sum_rates(_writer, [(address, name_of(number)) for number in range(writers)], seconds)
 
 
 def writers(counts: Sequence[int], seconds: float) -> dict[str, Chart]:
@@ -101,6 +100,7 @@ def writers(counts: Sequence[int], seconds: float) -> dict[str, Chart]:
         one.append((count, _rate(count, lambda _: "churn", seconds)))
         own.append((count, _rate(count, lambda number: f"churn {number}", seconds)))
         print(f"| {count} | {one[-1][1]:.0f} | {own[-1][1]:.0f} |", flush=True)
+    print(f"\nRounds: 1, of {seconds:g} s.")
     return {
         "registering": Chart(
             "Register versions from several processes",
@@ -112,28 +112,31 @@ def writers(counts: Sequence[int], seconds: float) -> dict[str, Chart]:
 
 
 def file(sizes: Sequence[int], rounds: int) -> dict[str, Chart]:
-    """Measure the emulator's file: its size, the time to open it, and the memory."""
+    """Measure the emulator's file: its size, the time to start with it, and the memory of a process after that."""
     lines: dict[str, list[tuple[float, float]]] = {"file, KiB": [], "start with it, ms": [], "memory, KiB": []}
     print("== growth-file\n| models | file, KiB | start with it, ms | resident memory, KiB |\n|---|---|---|---|")
     with tempfile.TemporaryDirectory() as folder:
         data = Path(folder, "registry.db")
         have = 0
         for size in (1, *sizes):
-            context = emulator("--data", str(data))
-            with context as (address, pid, _):
+            with emulator("--data", str(data)) as (address, _, _):
                 _in_process(_fill_models, address, have, size)
-                memory = resident(pid) * 1024
             have = size
             kibibytes = sum(path.stat().st_size for path in Path(folder).glob("registry.db*")) / 1024
-            took = []
-            for _ in range(rounds):
-                begin = time.perf_counter()
-                with emulator("--data", str(data)):
-                    took.append((time.perf_counter() - begin) * 1000)
-            for line, value in zip(lines.values(), (kibibytes, statistics.median(took), memory), strict=True):
+            starts = [_start(data) for _ in range(rounds)]
+            took, memory = (statistics.median(values) for values in zip(*starts, strict=True))
+            for line, value in zip(lines.values(), (kibibytes, took, memory), strict=True):
                 line.append((size, value))
-            print(f"| {size:,} | {kibibytes:,.0f} | {statistics.median(took):.0f} | {memory:,.0f} |", flush=True)
+            print(f"| {size:,} | {kibibytes:,.0f} | {took:.0f} | {memory:,.0f} |", flush=True)
+    print(f"\nRounds: {rounds}.")
     return {"file": Chart("The emulator's file, with one version of each model", "models", "KiB, ms", lines)}
+
+
+def _start(data: Path) -> tuple[float, float]:
+    """Start the emulator with a file, and return the milliseconds until it serves, and its KiB of memory then."""
+    begin = time.perf_counter()
+    with emulator("--data", str(data)) as (_, pid, _):
+        return (time.perf_counter() - begin) * 1000, resident(pid) * 1024
 
 
 def _fill_models(address: str, first: int, last: int) -> None:

@@ -6,8 +6,8 @@ It transfers one file of 1 GiB, 400 files of 16 KiB, and 1 GiB in 100 files.
 
 Every tool uploads the same files to the same local fake-gcs-server and downloads them again, in random order, each time
 with an empty directory and an empty bucket. A ratio is the tool's time divided by this package's in the same round, and
-the table has the median of all rounds. Above 1, this package is faster. Server and tools share the machine, and the
-server uses most of it. Processor time includes the tool and the server. Other work on the machine affects it less.
+the table has the median of the rounds' ratios. Above 1, this package is faster. Server and tools share the machine, and
+the server uses most of it. Processor time includes the tool and the server. Other work on the machine affects it less.
 google-cloud-storage's ``transfer_manager`` runs with eight processes (its default) and with eight threads, like this
 package. One file is downloaded in parts of 32 MiB, as its documentation recommends. obstore can't upload here.
 """
@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import filecmp
 import os
 import random
 import resource
@@ -182,18 +183,25 @@ def processor(server: StorageServer) -> float:
     return sum(one.ru_utime + one.ru_stime for one in used) + sum(map(int, ticks)) / os.sysconf("SC_CLK_TCK")
 
 
-def report(times: Mapping[tuple[str, str], list[tuple[float, float]]], ways: Iterable[str]) -> None:
-    """Print the table."""
-    print("| | | time | ratio | processor | ratio |\n|---|---|---|---|---|---|")
+def report(
+    times: Mapping[tuple[str, str], list[tuple[float, float]]], ways: Iterable[str], tools: Iterable[str], rounds: int
+) -> None:
+    """Print the table, with the tools in this order."""
+    print("| direction | tool | median time | fastest | time ratio | processor time | processor ratio |")
+    print("|---|---|---|---|---|---|---|")
     for way in ways:
-        for tool in dict.fromkeys(tool for tool, measured in times if measured == way):
-            columns = []
+        for tool in tools:
+            if (tool, way) not in times:
+                continue
+            medians, ratios = [], []
             for what in (0, 1):
                 theirs = [taken[what] for taken in times[tool, way]]
                 ours = [taken[what] for taken in times[OURS, way]]
-                ratio = statistics.median(one / other for one, other in zip(theirs, ours, strict=True))
-                columns.append(f"{statistics.median(theirs):.2f} s | {ratio:.2f}")
-            print(f"| {way} | {tool} | {' | '.join(columns)} |")
+                medians.append(f"{statistics.median(theirs):.2f} s")
+                ratios.append(f"{statistics.median(one / other for one, other in zip(theirs, ours, strict=True)):.2f}")
+            fastest = f"{min(taken[0] for taken in times[tool, way]):.2f} s"
+            print(f"| {way} | {tool} | {medians[0]} | {fastest} | {ratios[0]} | {medians[1]} | {ratios[1]} |")
+    print(f"\nRounds: {rounds}.")
 
 
 class Folder(NamedTuple):
@@ -239,7 +247,7 @@ def measure(server: StorageServer, root: Path, folder: Folder, tools: Mapping[st
             marks.append((time.perf_counter(), processor(server)))
             down(server, bucket, prefix, fetched)
             marks.append((time.perf_counter(), processor(server)))
-            if any((fetched / path.name).read_bytes() != path.read_bytes() for path in model.iterdir()):
+            if not all(filecmp.cmp(path, fetched / path.name, shallow=False) for path in model.iterdir()):
                 raise SystemExit(f"{tool} returned other bytes than it uploaded")
             if folder.size > KEEP:
                 for name in server.names(bucket):
@@ -252,7 +260,7 @@ def measure(server: StorageServer, root: Path, folder: Folder, tools: Mapping[st
                     print(f"round {turn + 1}  {tool:28} {way:5} {taken[0]:6.2f} s", file=sys.stderr, flush=True)
     shutil.rmtree(model)
     shutil.rmtree(kept)
-    report(times, folder.ways)
+    report(times, folder.ways, tools, rounds)
 
 
 def main() -> None:

@@ -69,8 +69,8 @@ _LEGAL_VALUE: Final = re.compile(r"[a-z0-9_-]{0,63}", re.ASCII)
 _UNESCAPED: Final = frozenset("abcdefghijklmnopqrstuvwxyz0123456789-")
 # No letter is escaped that needn't be, so there's one way to write a text.
 _ESCAPED_TEXT: Final = re.compile(r"(?:[a-z0-9-]|_(?!2d|3[0-9]|6[1-9a-f]|7[0-9a])[0-9a-f]{2})*", re.ASCII)
-# What JSON has in most labels: a number without an exponent, and a string that reads as it's written.
-_NUMBER: Final = re.compile(r"-?[0-9]+(\.[0-9]+)?", re.ASCII)
+# What JSON has in most labels: a number without an exponent, as it's escaped, and a string that reads as it's written.
+_ESCAPED_NUMBER: Final = re.compile(r"-?[0-9]+(_2e[0-9]+)?", re.ASCII)
 _PLAIN_STRING: Final = re.compile(r'"[^"\\\x00-\x1f]*"')
 _PACK_PREFIX: Final = "vr-pack-"
 _PART_KEY: Final = re.compile(r"vr-pack-([1-9][0-9]?)-(0|[1-9][0-9]?)", re.ASCII)
@@ -371,6 +371,10 @@ def _unescape(label: str) -> Any:
     if not label.startswith(_ESCAPE_PREFIX) or len(label) > MAX_CHARACTERS:
         return label
     body = label[len(_ESCAPE_PREFIX) :]
+    if number := _ESCAPED_NUMBER.fullmatch(body):
+        text = body.replace("_2e", ".")
+        value: Any = float(text) if number[1] else int(text)
+        return value if repr(value) == text else label
     if not _ESCAPED_TEXT.fullmatch(body):
         return label
     try:
@@ -379,9 +383,6 @@ def _unescape(label: str) -> Any:
         text = raw.decode("utf-8", "surrogatepass")
         if _PLAIN_STRING.fullmatch(text):
             return text[1:-1]
-        if number := _NUMBER.fullmatch(text):
-            value: Any = float(text) if number[1] else int(text)
-            return value if repr(value) == text else label
         value = _DECODER.decode(text)
         return value if _to_json(value) == raw else label
     except ValueError:
