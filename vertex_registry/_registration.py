@@ -514,10 +514,16 @@ class Registrar:
                 if again is None:
                     raise _VersionDeletedError from failure.__cause__
                 if is_complete(again.version, registration):
-                    if not (differing := _differing_keys(again.version, registration)):
+                    # It was written. What differs was hidden by the model's labels before and still is, or somebody has
+                    # changed it since, and then it's theirs.
+                    hidden = [
+                        key
+                        for key in _differing_keys(again.version, registration)
+                        if _labels.json_equal(again.version.metadata[key], current.metadata.get(key))
+                    ]
+                    if not hidden:
                         return again.version, again.version.stage_changed_at in claims
-                    # It was written. Somebody has changed it since, or the model's labels hide some of it.
-                    left = {key: registration.metadata[key] for key in differing}
+                    left = {key: registration.metadata[key] for key in hidden}
                     registration = attrs.evolve(registration, metadata=left)
                 final = isinstance(failure, ConflictError) and not is_write_conflict(failure, current, again.version)
                 if final or not rpc.pause_after(failure, budget, failures):

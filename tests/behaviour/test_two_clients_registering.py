@@ -596,6 +596,26 @@ def test_a_move_of_the_aliases_whose_answer_is_lost(
     assert numbers(registry, churn, wait_for_lists) == ["2", "1"]
 
 
+def test_a_change_after_a_lost_write_is_kept(
+    connect: Connect, emulator: Emulator, name: NewName, source: NewSource
+) -> None:
+    """If the response of a registration's last write is lost, what somebody changes before it's read again stays."""
+    churn, somebody = name(), connect()
+    done: list[object] = []
+
+    def clock() -> float:
+        if emulator.requests() and not emulator.faults() and not done:
+            done.append(None)
+            done.append(somebody.update_version(churn, 1, metadata={"shared": "theirs"}))
+        return 0.0
+
+    emulator.fail("UpdateModel", "UNAVAILABLE", when="after")
+    made = connect(retry=Retry(clock=clock)).register_version(churn, source(), metadata={"shared": 0, "own": 1})
+
+    assert len(done) == 2
+    assert made.metadata == somebody.get_version(churn, 1).metadata == {"own": 1, "shared": "theirs"}
+
+
 @pytest.mark.parametrize("own", [True, False])
 def test_an_upload_that_arrives_late(
     connect: Connect,
