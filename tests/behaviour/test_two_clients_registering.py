@@ -614,6 +614,7 @@ def test_a_change_after_a_lost_write_is_kept(
 
     assert len(done) == 2
     assert made.metadata == somebody.get_version(churn, 1).metadata == {"own": 1, "shared": "theirs"}
+    assert [request.rpc for request in emulator.requests()].count("UpdateModel") == 2  # one of each client
 
 
 @pytest.mark.parametrize("own", [True, False])
