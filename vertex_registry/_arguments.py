@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from vertex_registry import _labels, _names
 from vertex_registry._quoting import is_blank, quote
-from vertex_registry._records import ModelVersion
+from vertex_registry._records import ModelVersion, is_integer
 from vertex_registry._stages import Stage
 from vertex_registry._version import __version__
 from vertex_registry.errors import InvalidArgumentError, NotFoundError
@@ -188,7 +188,7 @@ def check_limit(limit: int | None) -> int | None:
     Raises:
         InvalidArgumentError: It isn't a number from 0 up.
     """
-    if limit is not None and (not isinstance(limit, int) or isinstance(limit, bool) or not 0 <= limit <= sys.maxsize):
+    if limit is not None and (not is_integer(limit) or not 0 <= limit <= sys.maxsize):
         raise InvalidArgumentError(f"limit={quote(limit)} isn't a number of versions or models.")
     return limit
 

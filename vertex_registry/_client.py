@@ -32,7 +32,7 @@ from vertex_registry import (
 )
 from vertex_registry._listing import Conditions, Listing, take
 from vertex_registry._quoting import quote
-from vertex_registry._records import ModelVersion, RegisteredModel, Retry
+from vertex_registry._records import ModelVersion, RegisteredModel, Retry, is_integer, is_number
 from vertex_registry._stages import Stage
 from vertex_registry.errors import (
     AlreadyExistsError,
@@ -1001,9 +1001,7 @@ class RegistryClient:
         _arguments.check_choice("direction", direction, "max", "min")
         sign = 1 if direction == "max" else -1
         measured = [
-            version
-            for version in self.list_versions(name, stage=stage)
-            if isinstance(value := version.metadata.get(metric), (int, float)) and not isinstance(value, bool)
+            version for version in self.list_versions(name, stage=stage) if is_number(version.metadata.get(metric))
         ]
         if not measured:
             where = "" if stage is None else f" in {_stages.check_stage(stage)}"
@@ -1122,7 +1120,7 @@ class RegistryClient:
             NotFoundError: No such model exists.
             ConflictError: Vertex refuses to delete a version. Versions deleted before that are gone.
         """
-        if isinstance(keep, bool) or not isinstance(keep, int) or keep < 1:
+        if not is_integer(keep) or keep < 1:
             raise InvalidArgumentError(f"keep={quote(keep)} isn't a positive number of versions.")
         self._check_model(name)
         from vertex_registry import _deletion

@@ -19,6 +19,12 @@ if TYPE_CHECKING:
 #: What's shown for the author of a change, if nobody knows who it was.
 UNKNOWN: Final = "unknown"
 
+
+def author(by: str | None, changed_at: dt.datetime | None) -> str | None:
+    """Return who changed a stage, `UNKNOWN` if only the time is known, or None if this package didn't change it."""
+    return by or (None if changed_at is None else UNKNOWN)
+
+
 _AGES: Final = ((365 * 86_400, "y"), (30 * 86_400, "mo"), (86_400, "d"), (3_600, "h"), (60, "min"))
 _GAP: Final = "  "
 _WIDEST: Final = 40  # columns of one cell of a table

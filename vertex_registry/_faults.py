@@ -32,6 +32,7 @@ from vertex_registry.errors import (
 )
 
 if TYPE_CHECKING:
+    import collections
     from collections.abc import Iterator, Mapping
 
     import requests
@@ -67,6 +68,13 @@ ERRORS: Final[Mapping[str, type[RegistryError]]] = {
 # returns both if it's overloaded: https://cloud.google.com/vertex-ai/generative-ai/docs/model-reference/api-errors.
 #: How many times a request is sent at most if the server fails with this code. For others, the budget is the limit.
 ATTEMPTS: Final[Mapping[str, int]] = {"INTERNAL": 5, "UNKNOWN": 5, "DATA_LOSS": 5}
+
+
+def count_failure(failures: collections.Counter[str], code: str) -> bool:
+    """Count a failure by its code, and return whether `ATTEMPTS` allows another attempt."""
+    failures[code] += 1
+    return failures[code] < ATTEMPTS.get(code, math.inf)
+
 
 # google.rpc.Code maps each code to an HTTP status. A response without a body needs the inverse.
 _CODE_OF_HTTP: Final[Mapping[int, str]] = {

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Final, Never, Self, TypeVar
 import attrs
 
 from vertex_registry import _display, _labels
-from vertex_registry._records import ModelVersion, RegisteredModel
+from vertex_registry._records import ModelVersion, RegisteredModel, is_number
 from vertex_registry.errors import InvalidArgumentError, RegistryError
 
 if TYPE_CHECKING:
@@ -87,10 +87,10 @@ def take(pages: Generator[Iterable[_T], None, None], limit: int | None) -> Gener
 class Listing(Iterator[RecordT]):
     """A list of models or versions that is read while you iterate over it.
 
-    It's an iterator, so each record comes once, and nothing is requested before the first one. It's false if there are
-    no more. On its own at the end of
-    a notebook cell, or at a Python prompt, it shows its first 20 rows as a table. That requests no more than they need,
-    and the rows still come when you iterate. So do the rows that `to_pandas` and `to_dicts` have read.
+    It's an iterator, so each record comes once, and nothing is requested before the first one. After the last one, it's
+    false. On its own at the end of a notebook cell, or at a Python prompt, it shows its first 20 rows as a table. That
+    requests no more than they need, and the rows still come when you iterate. So do the rows that `to_pandas` and
+    `to_dicts` have read.
 
     Examples:
         >>> from vertex_registry import local_registry
@@ -285,12 +285,8 @@ def _metrics(records: Iterable[Any]) -> list[str]:
     """Return the first metadata keys that have a number in one of the versions."""
     found: dict[str, None] = {}
     for record in records:
-        found |= {key: None for key, value in record.metadata.items() if _is_number(value)}
+        found |= {key: None for key, value in record.metadata.items() if is_number(value)}
     return list(found)[:_METRICS]
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool)
 
 
 def _columns_of_versions(versions: list[Any]) -> dict[str, list[Any]]:
@@ -341,7 +337,7 @@ def _series(pd: Any, name: str, values: list[Any]) -> Any:
         dtype = "boolean" if name == "is_default" else "string"
     elif all(isinstance(value, bool) for value in given):
         dtype = "boolean"
-    elif not all(_is_number(value) for value in given):
+    elif not all(is_number(value) for value in given):
         dtype = "object"
     elif all(isinstance(value, int) and -_INT64 <= value < _INT64 for value in given):
         dtype = "Int64"

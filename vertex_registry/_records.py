@@ -46,7 +46,7 @@ def _strings(values: Iterable[str]) -> tuple[str, ...]:
 
 def _ports(values: Iterable[int]) -> tuple[int, ...]:
     ports = _items(values)
-    if ports is None or not all(_is_integer(port) and 0 < port < 65536 for port in ports):  # noqa: PLR2004  # the ports there are
+    if ports is None or not all(is_integer(port) and 0 < port < 65536 for port in ports):  # noqa: PLR2004  # the ports there are
         raise InvalidArgumentError(
             f"The ports of a container are a list of numbers from 1 to 65535, not {quote(values)}."
         )
@@ -58,11 +58,13 @@ def _items(values: Any) -> tuple[Any, ...] | None:
     return tuple(values) if isinstance(values, Iterable) and not isinstance(values, (str, bytes)) else None
 
 
-def _is_integer(value: object) -> bool:
+def is_integer(value: object) -> bool:
+    """Return whether a value is an integer. To Python, True is one."""
     return isinstance(value, int) and not isinstance(value, bool)
 
 
-def _is_number(value: object) -> bool:
+def is_number(value: object) -> bool:
+    """Return whether a value is a number. To Python, True is one."""
     return isinstance(value, (int, float)) and not isinstance(value, bool)
 
 
@@ -83,12 +85,12 @@ def _route(_instance: object, attribute: attrs.Attribute[str], value: str) -> No
 
 
 def _megabytes(_instance: object, attribute: attrs.Attribute[int], value: int) -> None:
-    if not _is_integer(value) or value < 0:
+    if not is_integer(value) or value < 0:
         raise InvalidArgumentError(f"{attribute.name} is a whole number of megabytes, not {quote(value)}.")
 
 
 def _timeout(_instance: object, attribute: attrs.Attribute[float | None], value: float | None) -> None:
-    if value is not None and (not _is_number(value) or not 0 < value <= _LONGEST_DEPLOYMENT):
+    if value is not None and (not is_number(value) or not 0 < value <= _LONGEST_DEPLOYMENT):
         raise InvalidArgumentError(
             f"{attribute.name} is a number of seconds up to {_LONGEST_DEPLOYMENT}, not {quote(value)}."
         )
@@ -221,7 +223,7 @@ class ModelVersion:
         fields = {
             "name": self.version_name,
             "stage": str(self.stage),
-            "changed by": self.stage_changed_by or (self.stage_changed_at and _display.UNKNOWN),
+            "changed by": _display.author(self.stage_changed_by, self.stage_changed_at),
             "changed at": self.stage_changed_at,
             "aliases": self.aliases,
             "description": self.description,
@@ -516,7 +518,7 @@ def _random() -> float:
 
 
 def _positive(_instance: object, attribute: attrs.Attribute[float], value: float) -> None:
-    if not _is_number(value) or not value > 0:
+    if not is_number(value) or not value > 0:
         raise InvalidArgumentError(f"Retry({attribute.name}={quote(value)}) isn't a positive number of seconds.")
 
 

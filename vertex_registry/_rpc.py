@@ -234,8 +234,7 @@ class Connection:
             at_least: The fewest seconds to wait, besides what the server asks for.
         """
         code, tries = failure.code or "", failures.total()
-        failures[code] += 1
-        if code == "UNIMPLEMENTED" or failures[code] >= _faults.ATTEMPTS.get(code, math.inf):
+        if not _faults.count_failure(failures, code) or code == "UNIMPLEMENTED":
             return False
         return self.pause(budget, tries, max(at_least, getattr(failure, "retry_after", 0.0)))
 
@@ -531,9 +530,7 @@ class _Attempts:
             return False
         if failure.unsent or failure.over_quota:
             return True
-        self._failures[failure.code] += 1
-        most = _faults.ATTEMPTS.get(failure.code, math.inf)
-        return failure.code in self._retry_on and self._failures[failure.code] < most
+        return _faults.count_failure(self._failures, failure.code) and failure.code in self._retry_on
 
     def wait(self, state: tenacity.RetryCallState) -> float:
         retry = self._connection._retry  # noqa: SLF001  # likewise

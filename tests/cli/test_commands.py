@@ -258,7 +258,7 @@ def test_an_unknown_project(capsys: pytest.CaptureFixture[str]) -> None:
 def test_an_empty_list_says_where(
     vr: Run, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    """If there are no models, stderr names the project and the location, because yours may be in another one."""
+    """An empty list names the project and the location on stderr, because your models may be in another one."""
     new = str(tmp_path / "new.db")
     with Emulator() as emulator:
         monkeypatch.setenv("VERTEX_AI_EMULATOR_HOST", emulator.grpc)

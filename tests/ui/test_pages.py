@@ -460,7 +460,7 @@ def test_an_error_names_addresses_and_no_python(browser: Browser, path: str, que
 
 
 def test_an_error_of_the_connection_names_no_python() -> None:
-    """Nobody who looks at the site can change its client's settings in Python."""
+    """A browser can't change the client's settings in Python, so errors leave them out."""
     with local_registry() as registry:
         registry.emulator.fail("ListModels", "INTERNAL", times=100)
         with RegistryClient(

@@ -318,10 +318,10 @@ class _Writable(Protocol):
         """Write the next bytes."""
 
     def tell(self) -> int:
-        """Return where the next bytes go."""
+        """Return the position of the next bytes."""
 
     def seek(self, position: int, /) -> object:
-        """Write the next bytes where `tell` was called last."""
+        """Write the next bytes at the position that `tell` returned last."""
 
 
 class Appended:
@@ -439,12 +439,12 @@ class _NewFile:
             self._sum.update(data)
 
     def tell(self) -> int:
-        """Return where the next bytes go."""
+        """Return the position of the next bytes."""
         self._told = None if self._sum is None else self._sum.copy()
         return self.size
 
     def seek(self, position: int) -> None:
-        """Write the next bytes where `tell` was called last."""
+        """Write the next bytes at the position that `tell` returned last."""
         self._file.seek(position)
         self.size = position
         self._sum = None if self._told is None else self._told.copy()

@@ -129,7 +129,7 @@ class _Session(requests.Session):
             yield got.status_code, got.raw
 
     def sign(self, method: str, url: str, headers: dict[str, Any]) -> None:
-        """Add what proves who sends a request."""
+        """Add the credentials that the request is sent with."""
 
     def _pool(self, endpoint: str) -> Any:
         """Return the pool of connections to a host, with the session's certificates, or None if there's a proxy."""

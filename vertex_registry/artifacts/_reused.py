@@ -134,7 +134,7 @@ class _Borrowed:
 
     def __init__(self, pool: Any) -> None:
         self._pool = pool
-        self._connection = pool._get_conn()  # noqa: SLF001  # there is no public way
+        self._connection = pool._get_conn()  # noqa: SLF001  # urllib3 has no public way
         known = type(self._connection).__module__ == _CONNECTIONS
         self.socket: Any = self._connection.sock if known else None
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import click
 
-from vertex_registry._display import UNKNOWN, display_width, printable
+from vertex_registry._display import author, display_width, printable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -57,7 +57,7 @@ def show_version(version: ModelVersion, output: str) -> None:
         "version": version.version,
         "name": version.version_name,
         "stage": str(version.stage),
-        "changed by": version.stage_changed_by or (version.stage_changed_at and UNKNOWN),
+        "changed by": author(version.stage_changed_by, version.stage_changed_at),
         "changed at": version.stage_changed_at,
         "aliases": version.aliases,
         "description": version.description,

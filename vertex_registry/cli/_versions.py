@@ -243,7 +243,7 @@ def _with_authors(row: tuple[Any, ...], *versions: ModelVersion) -> tuple[Any, .
     if field != "stage_changed_by":
         return row
     pairs = zip(values, versions, strict=True)
-    return (field, *(by or (version.stage_changed_at and _display.UNKNOWN) for by, version in pairs))
+    return (field, *(_display.author(by, version.stage_changed_at) for by, version in pairs))
 
 
 @versions.command("prune")

@@ -44,7 +44,7 @@ class RestApi:
             Failure: The request fails.
             Dropped: The connection is to end without a response.
         """
-        path = _path(request)
+        path = _decode(request.path)
         own = CONTROL_PATHS.get((request.method, path))
         if own is not None:
             return Response(200, json.dumps(own(self._dispatcher, request.body), indent=2).encode())
@@ -119,10 +119,6 @@ def _ask(site: Site, request: Request, step_aside: Callable[[], None]) -> Respon
 
 
 _ENCODED_SLASH: Final = re.compile("%2f", re.IGNORECASE)
-
-
-def _path(request: Request) -> str:
-    return _decode(request.path)
 
 
 def _decode(encoded: str) -> str:
